@@ -1,0 +1,1 @@
+//! Builds the networks, sets sysctls, injects the faults.

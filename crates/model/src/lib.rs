@@ -1,0 +1,1 @@
+//! What the kernel should do: predictions from an experiment and facts. Pure.

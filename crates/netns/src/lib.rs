@@ -1,0 +1,1 @@
+//! A nameless network namespace held by a file descriptor.

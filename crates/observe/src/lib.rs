@@ -1,0 +1,1 @@
+//! Looks at a network namespace without changing it: packets, sockets, tracepoints.

@@ -1,0 +1,1 @@
+//! The client and server programs: blocking sockets, no async runtime.

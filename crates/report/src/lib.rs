@@ -1,0 +1,1 @@
+//! Renders trials for people and programs; returns bytes. Pure.

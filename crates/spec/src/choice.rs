@@ -1,0 +1,144 @@
+//! The closed choices an experiment is made of, each with the words that name it.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// An enum whose variants have one written name each: in files, on the command line and in JSON.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The written name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.pad(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| {
+                    let names: Vec<_> = Self::ALL.iter().map(|value| format!("`{value}`")).collect();
+                    format!("`{text}` is not one of {}", names.join(", "))
+                })
+            }
+        }
+    };
+}
+
+choice! {
+    /// How client and server are joined.
+    Topology {
+        /// Client, a bridge in a namespace of its own, server: the client keeps its carrier
+        /// whatever happens to the server.
+        Switch = "switch",
+        /// Client, a forwarding router, server: two subnets.
+        Router = "router",
+        /// One veth pair: the client's carrier is the server's.
+        Direct = "direct",
+    }
+}
+
+choice! {
+    /// The address family of the connection.
+    Family {
+        /// IPv4 and ARP.
+        Ipv4 = "ipv4",
+        /// IPv6 and neighbour discovery.
+        Ipv6 = "ipv6",
+    }
+}
+
+choice! {
+    /// How hosts know each other's link-layer addresses.
+    Neighbour {
+        /// Entries that never expire: the errno is TCP's own.
+        Permanent = "permanent",
+        /// Entries that ARP or neighbour discovery learn, confirm and lose.
+        Learned = "learned",
+    }
+}
+
+choice! {
+    /// What the client does after the fault.
+    Traffic {
+        /// Nothing.
+        Idle = "idle",
+        /// One write of 100 bytes, within 100 ms of the fault.
+        OneWrite = "one-write",
+        /// A write of 100 bytes every 50 ms.
+        Stream = "stream",
+        /// An application-level request and answer, with a deadline for the answer.
+        Heartbeat = "heartbeat",
+    }
+}
+
+choice! {
+    /// What breaks, named by mechanism.
+    FaultKind {
+        /// Nothing: a live peer.
+        None = "none",
+        /// SIGKILL to the server process.
+        ProcessCrash = "process-crash",
+        /// SIGSTOP, and SIGCONT after `fault.duration` if that is given.
+        ProcessFreeze = "process-freeze",
+        /// The cable at the server's end goes dead, then its processes and namespace are destroyed.
+        PowerOff = "power-off",
+        /// `power-off`, then a fresh host with the same address and no connections.
+        Reboot = "reboot",
+        /// Frames are dropped silently in the middle, both ways.
+        Blackhole = "blackhole",
+        /// The router's netfilter answers with a TCP reset or an ICMP unreachable.
+        Reject = "reject",
+        /// The server's end of the one veth pair goes down: the client loses its own carrier.
+        Unplug = "unplug",
+        /// `power-off`'s cut without destroying anything, restored after `fault.duration`.
+        Flap = "flap",
+    }
+}
+
+choice! {
+    /// What the router's netfilter answers under the fault `reject`.
+    Reject {
+        /// A TCP segment with RST.
+        TcpReset = "tcp-reset",
+        /// ICMP type 3 code 1 (`ICMPv6`: type 1 code 3, address unreachable).
+        HostUnreachable = "host-unreachable",
+        /// ICMP type 3 code 0 (`ICMPv6`: type 1 code 0, no route).
+        NetUnreachable = "net-unreachable",
+        /// ICMP type 3 code 3 (`ICMPv6`: type 1 code 4).
+        PortUnreachable = "port-unreachable",
+        /// ICMP type 3 code 13 (`ICMPv6`: type 1 code 1).
+        AdminProhibited = "admin-prohibited",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_are_refused_with_the_accepted_ones() {
+        for kind in FaultKind::ALL {
+            assert_eq!(kind.name().parse(), Ok(*kind));
+        }
+        let error = "hub".parse::<Topology>().unwrap_err();
+        assert_eq!(error, "`hub` is not one of `switch`, `router`, `direct`");
+    }
+}

@@ -1,0 +1,207 @@
+//! An experiment: one question, and the stimulus that asks it.
+
+use crate::choice::{Family, FaultKind, Neighbour, Reject, Topology, Traffic};
+use crate::sysctl::Sysctls;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One question to the kernel, with every setting that matters, merged and validated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// The stem of its file.
+    pub name: String,
+    /// The question, one sentence.
+    pub question: String,
+    /// Ids of the claims it tests.
+    pub claims: Vec<String>,
+    /// The stimulus.
+    pub parameters: Parameters,
+}
+
+/// Everything that is done to the connection. What should happen then is the model's business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// How client and server are joined.
+    pub topology: Topology,
+    /// The address family.
+    pub family: Family,
+    /// How hosts know each other's link-layer addresses.
+    pub neighbour: Neighbour,
+    /// How long after the fault the trial ends; `None`: from the prediction.
+    pub deadline: Option<Duration>,
+    /// The client.
+    pub client: Client,
+    /// The server.
+    pub server: Server,
+    /// The path between them.
+    pub path: Path,
+    /// What breaks.
+    pub fault: Fault,
+    /// `net.ipv4.*` in the client's namespace.
+    pub sysctl: Sysctls,
+    /// `net.ipv4.*` in the server's namespace.
+    pub server_sysctl: Sysctls,
+}
+
+/// The client program and its socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// What it does after the fault.
+    pub traffic: Traffic,
+    /// Its keepalive.
+    pub keepalive: Keepalive,
+    /// `TCP_USER_TIMEOUT` (RFC 5482); `None`: not set.
+    pub user_timeout: Option<Duration>,
+    /// `TCP_RTO_MAX_MS` (Linux 6.15); `None`: not set.
+    pub rto_max: Option<Duration>,
+    /// For the traffic `heartbeat`.
+    pub heartbeat: Heartbeat,
+}
+
+/// RFC 1122 4.2.3.6 keep-alives. An unset time is the sysctl's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keepalive {
+    /// `SO_KEEPALIVE`.
+    pub enabled: bool,
+    /// `TCP_KEEPIDLE`, whole seconds.
+    pub idle: Option<Duration>,
+    /// `TCP_KEEPINTVL`, whole seconds.
+    pub interval: Option<Duration>,
+    /// `TCP_KEEPCNT`.
+    pub probes: Option<u32>,
+}
+
+/// An application-level request and answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// From one request to the next.
+    pub interval: Duration,
+    /// How long the client waits for an answer before it gives the server up.
+    pub deadline: Duration,
+}
+
+/// The server program and its sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Whether it reads what the client sends once the connection has settled. If it does not,
+    /// the client sends 100 bytes just before the fault, and they stay unread.
+    pub reads: bool,
+    /// `SO_LINGER`; `None`: not set.
+    pub linger: Option<Duration>,
+    /// Whether a forked child holds the accepted socket too.
+    pub inherited: bool,
+}
+
+/// The path between client and server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// Round-trip time added to the path, half each way; zero: none.
+    pub rtt: Duration,
+}
+
+/// What breaks, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The mechanism.
+    pub kind: FaultKind,
+    /// From the last exchange to the fault.
+    pub after: Duration,
+    /// From the fault to its end, for those that end: `flap`, `reboot`, `process-freeze`.
+    pub duration: Option<Duration>,
+    /// What the router answers under `reject`.
+    pub reject: Reject,
+    /// Whether a rebooted host comes back with another MAC address.
+    pub new_mac: bool,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            topology: Topology::Switch,
+            family: Family::Ipv4,
+            neighbour: Neighbour::Permanent,
+            deadline: None,
+            client: Client {
+                traffic: Traffic::Idle,
+                keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
+                user_timeout: None,
+                rto_max: None,
+                heartbeat: Heartbeat {
+                    interval: Duration::from_secs(1),
+                    deadline: Duration::from_secs(1),
+                },
+            },
+            server: Server { reads: true, linger: None, inherited: false },
+            path: Path { rtt: Duration::ZERO },
+            fault: Fault {
+                kind: FaultKind::None,
+                after: Duration::from_millis(200),
+                duration: None,
+                reject: Reject::TcpReset,
+                new_mac: false,
+            },
+            sysctl: Sysctls::new(),
+            server_sysctl: Sysctls::new(),
+        }
+    }
+}
+
+impl Parameters {
+    /// Puts sysctls and keepalive times back to the Linux defaults. What is switched on stays on;
+    /// `client.user_timeout` and `client.rto_max` stay.
+    pub fn reset_to_linux_defaults(&mut self) {
+        self.sysctl.clear();
+        self.server_sysctl.clear();
+        let keepalive = &mut self.client.keepalive;
+        (keepalive.idle, keepalive.interval, keepalive.probes) = (None, None, None);
+    }
+
+    /// How long a fault lasts that ends by itself, if it does.
+    pub fn fault_duration(&self) -> Option<Duration> {
+        match self.fault.kind {
+            FaultKind::Reboot => Some(self.fault.duration.unwrap_or(Duration::from_millis(500))),
+            FaultKind::Flap | FaultKind::ProcessFreeze => self.fault.duration,
+            _ => None,
+        }
+    }
+
+    /// Checks what no single setting can know: combinations.
+    ///
+    /// # Errors
+    /// The key to blame and a sentence that says what was given and what is accepted.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        let Self { topology, fault, client, .. } = self;
+        let topologies: &[Topology] = match fault.kind {
+            FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze => Topology::ALL,
+            FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap | FaultKind::Blackhole => {
+                &[Topology::Switch, Topology::Router]
+            }
+            FaultKind::Reject => &[Topology::Router],
+            FaultKind::Unplug => &[Topology::Direct],
+        };
+        if !topologies.contains(topology) {
+            let accepted: Vec<_> = topologies.iter().map(|t| format!("`{t}`")).collect();
+            return Err((
+                "fault.kind",
+                format!(
+                    "the fault `{}` does not exist on the topology `{topology}`: it needs {}",
+                    fault.kind,
+                    accepted.join(" or ")
+                ),
+            ));
+        }
+        if fault.kind == FaultKind::Flap && fault.duration.is_none() {
+            return Err(("fault.duration", "the fault `flap` needs it: when does the link come back?".into()));
+        }
+        if *topology == Topology::Direct && !self.path.rtt.is_zero() {
+            return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
+        }
+        if client.traffic == Traffic::Heartbeat && !self.server.reads {
+            return Err(("server.reads", "a server that does not read cannot answer heartbeats".into()));
+        }
+        if fault.kind == FaultKind::ProcessCrash && client.traffic == Traffic::Heartbeat && self.server.inherited {
+            return Err(("server.inherited", "the child that inherits the socket does not answer heartbeats".into()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! What is measured before the fault, and what a prediction may start from.
+
+use crate::sysctl::Sysctls;
+use serde::{Deserialize, Serialize};
+
+/// The state of the kernel and of the client's connection just before the fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The kernel's release, as `uname -r` gives it.
+    pub kernel: String,
+    /// Timer interrupts a second: 1/HZ is a jiffy.
+    pub hz: u32,
+    /// The TCP sysctls in force in the client's namespace, by their name below `net.ipv4`.
+    pub sysctl: Sysctls,
+    /// The TCP sysctls in force in the server's namespace.
+    pub server_sysctl: Sysctls,
+    /// The client's connection; `None` if nobody could look.
+    pub tcp: Option<TcpFacts>,
+    /// Which jiffy it is at which moment of `CLOCK_MONOTONIC`; `None` if nobody could tell.
+    pub jiffies: Option<JiffyClock>,
+}
+
+/// `struct tcp_info` of the client's socket (include/uapi/linux/tcp.h), and the sizes that decide
+/// which timers are armed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpFacts {
+    /// `tcpi_rto`, microseconds.
+    pub rto_us: u32,
+    /// `tcpi_rtt`: the smoothed round-trip time, microseconds.
+    pub srtt_us: u32,
+    /// `tcpi_rttvar`, microseconds.
+    pub rttvar_us: u32,
+    /// `tcpi_snd_mss`, bytes.
+    pub snd_mss: u32,
+    /// `tcpi_snd_cwnd`, segments.
+    pub snd_cwnd: u32,
+    /// `tcpi_options`: TCPI_OPT_TIMESTAMPS 1, _SACK 2, _WSCALE 4.
+    pub options: u8,
+    /// Monotonic time of the sample, nanoseconds.
+    pub sampled_at_ns: u64,
+    /// `tcpi_last_data_recv`, milliseconds before the sample.
+    pub last_data_recv_ms: u32,
+    /// `tcpi_last_ack_recv`, milliseconds before the sample.
+    pub last_ack_recv_ms: u32,
+    /// The running timer, `idiag_timer`: 0 none, 1 retransmission, 2 keepalive, 3 time-wait,
+    /// 4 zero-window probe.
+    pub timer: u8,
+    /// `idiag_expires`: when it fires, milliseconds after the sample.
+    pub timer_expires_ms: u32,
+}
+
+/// A jiffy counter read together with the monotonic clock: tick `jiffies` began at `at_ns`.
+///
+/// Ticks follow each other at exactly `1e9 / hz` nanoseconds of the monotonic clock
+/// (`tick_do_update_jiffies64`, kernel/time/tick-sched.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JiffyClock {
+    /// The kernel's `jiffies`, all 64 bits or the low 32.
+    pub jiffies: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub at_ns: u64,
+}
+
+impl Facts {
+    /// `(6, 18)` for `6.18.44`.
+    pub fn version(&self) -> (u32, u32) {
+        let mut numbers = self
+            .kernel
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|digits| digits.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+}

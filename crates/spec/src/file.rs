@@ -1,0 +1,296 @@
+//! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
+
+use crate::experiment::{Experiment, Parameters};
+use crate::settings;
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A settings text that cannot be used: what is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.render(false))]
+pub struct Error {
+    /// The sentence that says what is wrong and what is accepted.
+    pub message: String,
+    /// Where it stands, if it stands in a file.
+    pub place: Option<Place>,
+}
+
+/// A place in an experiment file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file's path, as it was given.
+    pub path: String,
+    /// The whole text.
+    pub text: String,
+    /// The bytes to blame.
+    pub span: Range<usize>,
+}
+
+impl Error {
+    fn bare(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None }
+    }
+
+    /// The error for a person: the message, and the lines of the file with a caret.
+    pub fn render(&self, colour: bool) -> String {
+        let Some(place) = &self.place else { return self.message.clone() };
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let end = place.span.end.min(place.text.len());
+        let span = place.span.start.min(end)..end;
+        renderer.render(&[Level::ERROR.primary_title(&self.message).element(
+            Snippet::source(&place.text)
+                .path(&place.path)
+                .annotation(AnnotationKind::Primary.span(span)),
+        )])
+    }
+}
+
+/// One `--set KEY=VALUE`.
+pub type Override = (String, String);
+
+/// Splits `KEY=VALUE`.
+///
+/// # Errors
+/// When there is no `=`, or nothing before it.
+pub fn parse_override(text: &str) -> Result<Override, String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(format!("`{text}` is not KEY=VALUE")),
+    }
+}
+
+/// Merges built-in settings, the file, the Linux defaults if asked for, and overrides, in this
+/// order, and validates the whole.
+///
+/// # Errors
+/// [`Error`], with its place where the file is to blame.
+pub fn load(
+    name: &str,
+    path: &str,
+    text: &str,
+    defaults: bool,
+    overrides: &[Override],
+) -> Result<Experiment, Error> {
+    let blame = |message: String, span: Range<usize>| Error {
+        message,
+        place: Some(Place { path: path.into(), text: text.into(), span }),
+    };
+
+    let table = DeTable::parse(text).map_err(|error| {
+        blame(error.message().to_owned(), error.span().unwrap_or(0..text.len().min(1)))
+    })?;
+    let mut question = None;
+    let mut claims = Vec::new();
+    let mut parameters = Parameters::default();
+    let mut places: Vec<(String, Range<usize>)> = Vec::new();
+
+    for (key, value) in table.get_ref() {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("question", DeValue::String(sentence)) => question = Some(sentence.to_string()),
+            ("question", _) => {
+                return Err(blame("`question` is a text in quotes".into(), value.span()));
+            }
+            ("claims", DeValue::Array(ids)) => {
+                for id in ids.iter() {
+                    let DeValue::String(id) = id.get_ref() else {
+                        return Err(blame("a claim's id is a text in quotes".into(), id.span()));
+                    };
+                    claims.push(id.to_string());
+                }
+            }
+            ("claims", _) => {
+                return Err(blame("`claims` is a list of ids, such as [\"A1\"]".into(), value.span()));
+            }
+            (name, _) => {
+                let mut leaves = Vec::new();
+                flatten(name, key.span(), value, &mut leaves);
+                for (key, key_span, value) in leaves {
+                    let Some(text) = written(value.get_ref()) else {
+                        return Err(blame(
+                            format!("`{key}` is set to something that is not a text, a whole number, true or false"),
+                            value.span(),
+                        ));
+                    };
+                    settings::apply(&mut parameters, &key, &text).map_err(|problem| {
+                        let unknown = problem.starts_with("there is no setting")
+                            || problem.starts_with("Linux has no sysctl");
+                        let span = if unknown { key_span.clone() } else { value.span() };
+                        blame(named(&key, &problem), span)
+                    })?;
+                    places.push((key, value.span()));
+                }
+            }
+        }
+    }
+    let Some(question) = question else {
+        return Err(blame(
+            "the file has no `question = \"…\"`: every experiment asks one".into(),
+            0..text.len().min(1),
+        ));
+    };
+
+    if defaults {
+        parameters.reset_to_linux_defaults();
+    }
+    for (key, value) in overrides {
+        settings::apply(&mut parameters, key, value)
+            .map_err(|problem| Error::bare(format!("--set {key}={value}: {}", named(key, &problem))))?;
+        places.retain(|(placed, _)| placed != key);
+    }
+    parameters.validate().map_err(|(key, problem)| {
+        match places.iter().find(|(placed, _)| placed == key) {
+            Some((_, span)) if overrides.is_empty() => blame(named(key, &problem), span.clone()),
+            _ => Error::bare(format!("{name}: {}", named(key, &problem))),
+        }
+    })?;
+    if let Some((key, value)) = overrides.iter().find(|(key, _)| !applies(key, &parameters)) {
+        return Err(Error::bare(format!(
+            "--set {key}={value}: `{key}` has no meaning for the fault `{}`",
+            parameters.fault.kind
+        )));
+    }
+    Ok(Experiment { name: name.into(), question, claims, parameters })
+}
+
+/// Whether a setting means anything for this fault. One left over in a file whose fault was
+/// overridden is harmless; one that was asked for is a mistake.
+fn applies(key: &str, parameters: &Parameters) -> bool {
+    use crate::FaultKind::{Flap, ProcessFreeze, Reboot, Reject};
+    let kind = parameters.fault.kind;
+    match key {
+        "fault.duration" => matches!(kind, Flap | ProcessFreeze | Reboot),
+        "fault.reject" => kind == Reject,
+        "fault.new_mac" => kind == Reboot,
+        _ => true,
+    }
+}
+
+fn named(key: &str, problem: &str) -> String {
+    if problem.contains(key) { problem.into() } else { format!("`{key}`: {problem}") }
+}
+
+type Leaf<'a, 'i> = (String, Range<usize>, &'a Spanned<DeValue<'i>>);
+
+/// The dotted keys below one key: `[client.keepalive] idle = "2s"` is `client.keepalive.idle`.
+fn flatten<'a, 'i>(
+    key: &str,
+    span: Range<usize>,
+    value: &'a Spanned<DeValue<'i>>,
+    leaves: &mut Vec<Leaf<'a, 'i>>,
+) {
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            for (name, value) in table {
+                flatten(&format!("{key}.{}", name.get_ref()), name.span(), value, leaves);
+            }
+        }
+        _ => leaves.push((key.into(), span, value)),
+    }
+}
+
+fn written(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string())
+        }
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FaultKind, Traffic};
+    use std::time::Duration;
+
+    const GOOD: &str = r#"
+question = "When does an idle client find out?"
+claims = ["E2"]
+
+[client]
+traffic = "idle"
+keepalive = { enabled = true, idle = "2s", interval = "1s", probes = 3 }
+
+[fault]
+kind = "power-off"
+
+[sysctl]
+tcp_retries2 = 5
+"#;
+
+    fn load_text(text: &str) -> Result<Experiment, Error> {
+        load("test", "experiments/test.toml", text, false, &[])
+    }
+
+    #[test]
+    fn a_good_file_is_read() {
+        let experiment = load_text(GOOD).unwrap();
+        assert_eq!(experiment.claims, ["E2"]);
+        let parameters = experiment.parameters;
+        assert_eq!(parameters.fault.kind, FaultKind::PowerOff);
+        assert_eq!(parameters.client.traffic, Traffic::Idle);
+        assert_eq!(parameters.client.keepalive.idle, Some(Duration::from_secs(2)));
+        assert_eq!(parameters.sysctl["tcp_retries2"], "5");
+    }
+
+    #[test]
+    fn defaults_come_after_the_file_and_before_overrides() {
+        let overrides = [("sysctl.tcp_retries2".to_owned(), "7".to_owned())];
+        let parameters = load("t", "t.toml", GOOD, true, &overrides).unwrap().parameters;
+        assert!(parameters.client.keepalive.enabled, "what is switched on stays on");
+        assert_eq!(parameters.client.keepalive.idle, None);
+        assert_eq!(parameters.sysctl["tcp_retries2"], "7");
+        let parameters = load("t", "t.toml", GOOD, true, &[]).unwrap().parameters;
+        assert!(parameters.sysctl.is_empty());
+    }
+
+    /// The errors that bad files give, as a person sees them.
+    #[test]
+    fn bad_files() {
+        let bad = [
+            ("malformed", "question = \"x\"\n[client\n"),
+            ("no question", "[fault]\nkind = \"none\"\n"),
+            ("unknown key", "question = \"x\"\n[client]\ntrafic = \"idle\"\n"),
+            ("unknown table", "question = \"x\"\n[cleint]\ntraffic = \"idle\"\n"),
+            ("duplicate key", "question = \"x\"\nquestion = \"y\"\n"),
+            ("no unit", "question = \"x\"\n[fault]\nafter = 5\n"),
+            ("wrong unit", "question = \"x\"\n[fault]\nafter = \"5 apples\"\n"),
+            ("negative", "question = \"x\"\ndeadline = \"-5s\"\n"),
+            ("absurd", "question = \"x\"\ndeadline = \"400d\"\n"),
+            ("wrong type", "question = \"x\"\ntopology = [1]\n"),
+            ("question is a number", "question = 5\n"),
+            ("combination", "question = \"x\"\n[fault]\nkind = \"unplug\"\n"),
+            ("flap for ever", "question = \"x\"\n[fault]\nkind = \"flap\"\n"),
+            ("sysctl name", "question = \"x\"\n[sysctl]\ntcp_retires2 = 5\n"),
+            ("sysctl value", "question = \"x\"\n[sysctl]\ntcp_retries2 = 999\n"),
+        ];
+        let mut all = String::new();
+        for (name, text) in bad {
+            let error = load_text(text).expect_err(name);
+            all.push_str(&format!("── {name}\n{error}\n\n"));
+        }
+        insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn overrides_are_blamed_by_name() {
+        let cases = [
+            (("client.keepalive.idle", "2"), "no unit"),
+            (("fault.kind", "unplug"), "needs `direct`"),
+            (("fault.duration", "2s"), "no meaning for the fault `power-off`"),
+        ];
+        for ((key, value), complaint) in cases {
+            let overrides = [(key.to_owned(), value.to_owned())];
+            let error = load("t", "t.toml", GOOD, false, &overrides).unwrap_err().to_string();
+            assert!(error.contains(complaint) && error.contains(key), "{error}");
+        }
+        assert!(parse_override("novalue").is_err());
+    }
+}

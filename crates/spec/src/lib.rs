@@ -1,0 +1,21 @@
+//! What we do: experiments, their settings, faults and units.
+//!
+//! This room is pure: it calls no clock, no file system, no process, no socket. It turns text
+//! (experiment files, `--set KEY=VALUE`) into a validated [`Experiment`], and names the facts that
+//! are measured before the fault ([`Facts`]) and the outcomes a client can meet ([`Outcome`]).
+
+pub mod choice;
+pub mod duration;
+pub mod experiment;
+pub mod facts;
+pub mod file;
+pub mod outcome;
+pub mod settings;
+pub mod sysctl;
+pub mod trial;
+
+pub use choice::{Family, FaultKind, Neighbour, Reject, Topology, Traffic};
+pub use experiment::{Experiment, Parameters};
+pub use facts::Facts;
+pub use outcome::{Errno, Outcome, Reference};
+pub use trial::{Addresses, Plan};

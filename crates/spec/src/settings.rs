@@ -1,0 +1,328 @@
+//! The settings by their written keys: one table serves files, `--set`, and what is shown.
+
+use crate::choice::FaultKind;
+use crate::duration;
+use crate::experiment::Parameters;
+use crate::sysctl;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// One setting: its key, what it accepts, how it is written into and read from [`Parameters`].
+pub struct Setting {
+    /// The dotted key, as in `--set KEY=VALUE`.
+    pub key: &'static str,
+    /// What it accepts, for error messages and the manual.
+    pub accepts: &'static str,
+    set: fn(&mut Parameters, &str) -> Result<(), String>,
+    get: fn(&Parameters) -> Option<String>,
+}
+
+/// The longest a trial can be told to take.
+const LONGEST_TRIAL: Duration = Duration::from_secs(365 * 86_400);
+const KEEPALIVE_TIME: &str = "whole seconds from `1s` to `32767s`, or `off` for the sysctl's value";
+const UP_TO_A_YEAR: &str = "a duration up to `365d`";
+const YES_OR_NO: &str = "`true` or `false`";
+
+/// Every setting but the sysctls.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "topology",
+        accepts: "`switch`, `router` or `direct`",
+        set: |p, text| choose(&mut p.topology, text),
+        get: |p| Some(p.topology.to_string()),
+    },
+    Setting {
+        key: "family",
+        accepts: "`ipv4` or `ipv6`",
+        set: |p, text| choose(&mut p.family, text),
+        get: |p| Some(p.family.to_string()),
+    },
+    Setting {
+        key: "neighbour",
+        accepts: "`permanent` or `learned`",
+        set: |p, text| choose(&mut p.neighbour, text),
+        get: |p| Some(p.neighbour.to_string()),
+    },
+    Setting {
+        key: "deadline",
+        accepts: "a duration from `100ms` to `365d`",
+        set: |p, text| time(text, Duration::from_millis(100), LONGEST_TRIAL).map(|t| p.deadline = Some(t)),
+        get: |p| p.deadline.map(duration::show),
+    },
+    Setting {
+        key: "client.traffic",
+        accepts: "`idle`, `one-write`, `stream` or `heartbeat`",
+        set: |p, text| choose(&mut p.client.traffic, text),
+        get: |p| Some(p.client.traffic.to_string()),
+    },
+    Setting {
+        key: "client.keepalive.enabled",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.client.keepalive.enabled, text),
+        get: |p| Some(p.client.keepalive.enabled.to_string()),
+    },
+    Setting {
+        key: "client.keepalive.idle",
+        accepts: KEEPALIVE_TIME,
+        set: |p, text| whole_seconds(text).map(|t| p.client.keepalive.idle = t),
+        get: |p| p.client.keepalive.idle.map(duration::show),
+    },
+    Setting {
+        key: "client.keepalive.interval",
+        accepts: KEEPALIVE_TIME,
+        set: |p, text| whole_seconds(text).map(|t| p.client.keepalive.interval = t),
+        get: |p| p.client.keepalive.interval.map(duration::show),
+    },
+    Setting {
+        key: "client.keepalive.probes",
+        accepts: "a whole number from 1 to 127, or `off` for the sysctl's value",
+        set: |p, text| {
+            p.client.keepalive.probes = match text {
+                "off" => None,
+                _ => match text.parse() {
+                    Ok(count @ 1..=127) => Some(count),
+                    _ => return Err(format!("`{text}` is not a number of probes")),
+                },
+            };
+            Ok(())
+        },
+        get: |p| p.client.keepalive.probes.map(|count| count.to_string()),
+    },
+    Setting {
+        key: "client.user_timeout",
+        accepts: "whole milliseconds from `1ms` to `2147483647ms` (24 days), or `off`",
+        set: |p, text| {
+            whole_millis(text, 1, i32::MAX as u64).map(|t| p.client.user_timeout = t)
+        },
+        get: |p| p.client.user_timeout.map(duration::show),
+    },
+    Setting {
+        key: "client.rto_max",
+        accepts: "whole milliseconds from `1s` to `2m`, or `off`",
+        set: |p, text| whole_millis(text, 1_000, 120_000).map(|t| p.client.rto_max = t),
+        get: |p| p.client.rto_max.map(duration::show),
+    },
+    Setting {
+        key: "client.heartbeat.interval",
+        accepts: "a duration from `10ms` to `365d`",
+        set: |p, text| {
+            time(text, Duration::from_millis(10), LONGEST_TRIAL)
+                .map(|t| p.client.heartbeat.interval = t)
+        },
+        get: |p| Some(duration::show(p.client.heartbeat.interval)),
+    },
+    Setting {
+        key: "client.heartbeat.deadline",
+        accepts: "a duration from `10ms` to `365d`",
+        set: |p, text| {
+            time(text, Duration::from_millis(10), LONGEST_TRIAL)
+                .map(|t| p.client.heartbeat.deadline = t)
+        },
+        get: |p| Some(duration::show(p.client.heartbeat.deadline)),
+    },
+    Setting {
+        key: "server.reads",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.server.reads, text),
+        get: |p| Some(p.server.reads.to_string()),
+    },
+    Setting {
+        key: "server.linger",
+        accepts: "whole seconds from `0s` to `32767s`, or `off`",
+        set: |p, text| {
+            p.server.linger = match text {
+                "off" => None,
+                _ => match duration::parse(text)? {
+                    t if t.subsec_nanos() == 0 && t.as_secs() <= 32_767 => Some(t),
+                    _ => return Err(format!("`{text}` is out of range")),
+                },
+            };
+            Ok(())
+        },
+        get: |p| p.server.linger.map(duration::show),
+    },
+    Setting {
+        key: "server.inherited",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.server.inherited, text),
+        get: |p| Some(p.server.inherited.to_string()),
+    },
+    Setting {
+        key: "path.rtt",
+        accepts: "a duration from `0s` to `10s`",
+        set: |p, text| time(text, Duration::ZERO, Duration::from_secs(10)).map(|t| p.path.rtt = t),
+        get: |p| Some(duration::show(p.path.rtt)),
+    },
+    Setting {
+        key: "fault.kind",
+        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `blackhole`, `reject`, `unplug` or `flap`",
+        set: |p, text| choose(&mut p.fault.kind, text),
+        get: |p| Some(p.fault.kind.to_string()),
+    },
+    Setting {
+        key: "fault.after",
+        accepts: UP_TO_A_YEAR,
+        set: |p, text| time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.fault.after = t),
+        get: |p| Some(duration::show(p.fault.after)),
+    },
+    Setting {
+        key: "fault.duration",
+        accepts: "a duration from `1ms` to `365d`",
+        set: |p, text| {
+            time(text, Duration::from_millis(1), LONGEST_TRIAL).map(|t| p.fault.duration = Some(t))
+        },
+        get: |p| p.fault_duration().map(duration::show),
+    },
+    Setting {
+        key: "fault.reject",
+        accepts: "`tcp-reset`, `host-unreachable`, `net-unreachable`, `port-unreachable` or `admin-prohibited`",
+        set: |p, text| choose(&mut p.fault.reject, text),
+        get: |p| (p.fault.kind == FaultKind::Reject).then(|| p.fault.reject.to_string()),
+    },
+    Setting {
+        key: "fault.new_mac",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.fault.new_mac, text),
+        get: |p| (p.fault.kind == FaultKind::Reboot).then(|| p.fault.new_mac.to_string()),
+    },
+];
+
+/// Applies one setting.
+///
+/// # Errors
+/// A sentence: an unknown key (with the nearest), an unknown sysctl, or a value that is not
+/// accepted, with what is.
+pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), String> {
+    if let Some(name) = key.strip_prefix("sysctl.") {
+        sysctl::check(name, value)?;
+        parameters.sysctl.insert(name.into(), value.trim().into());
+        return Ok(());
+    }
+    if let Some(name) = key.strip_prefix("server.sysctl.") {
+        sysctl::check(name, value)?;
+        parameters.server_sysctl.insert(name.into(), value.trim().into());
+        return Ok(());
+    }
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+        let keys = || SETTINGS.iter().map(|setting| setting.key);
+        let hint = sysctl::nearest(key, keys()).map_or_else(
+            || {
+                let all: Vec<_> = keys().collect();
+                format!(
+                    "the keys are {}, `sysctl.NAME` and `server.sysctl.NAME`",
+                    all.join(", ")
+                )
+            },
+            |near| format!("is it `{near}`?"),
+        );
+        return Err(format!("there is no setting `{key}`: {hint}"));
+    };
+    (setting.set)(parameters, value)
+        .map_err(|problem| format!("{problem} (accepted: {})", setting.accepts))
+}
+
+/// Every setting that has a value, by key: what a trial was made with.
+pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
+    let mut values: BTreeMap<String, String> = SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting.key.to_owned(), (setting.get)(parameters)?)))
+        .collect();
+    for (prefix, sysctls) in
+        [("sysctl", &parameters.sysctl), ("server.sysctl", &parameters.server_sysctl)]
+    {
+        values.extend(sysctls.iter().map(|(name, value)| (format!("{prefix}.{name}"), value.clone())));
+    }
+    values
+}
+
+fn choose<T: FromStr<Err = String>>(target: &mut T, text: &str) -> Result<(), String> {
+    *target = text.parse().map_err(|_| format!("`{text}` is not one of them"))?;
+    Ok(())
+}
+
+fn flag(target: &mut bool, text: &str) -> Result<(), String> {
+    *target = text.parse().map_err(|_| format!("`{text}` is neither"))?;
+    Ok(())
+}
+
+fn time(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let time = duration::parse(text)?;
+    if (least..=most).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("`{text}` is out of range"))
+    }
+}
+
+fn whole_seconds(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match duration::parse(text)? {
+        time if time.subsec_nanos() == 0 && (1..=32_767).contains(&time.as_secs()) => Ok(Some(time)),
+        _ => Err(format!("`{text}` is out of range")),
+    }
+}
+
+fn whole_millis(text: &str, least: u64, most: u64) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let time = duration::parse(text)?;
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if time.subsec_nanos() % 1_000_000 == 0 && (least..=most).contains(&millis) {
+        Ok(Some(time))
+    } else {
+        Err(format!("`{text}` is out of range"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_set_again() {
+        let mut original = Parameters::default();
+        for (key, value) in [
+            ("topology", "router"),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "2s"),
+            ("client.user_timeout", "12500ms"),
+            ("fault.kind", "flap"),
+            ("fault.duration", "1m30s"),
+            ("sysctl.tcp_retries2", "5"),
+            ("server.sysctl.tcp_fin_timeout", "3"),
+        ] {
+            apply(&mut original, key, value).unwrap();
+        }
+        let mut copy = Parameters::default();
+        for (key, value) in all(&original) {
+            apply(&mut copy, &key, &value).unwrap();
+        }
+        assert_eq!(copy, original);
+    }
+
+    #[test]
+    fn a_bad_setting_names_what_was_given_and_what_is_accepted() {
+        for (key, value, complaints) in [
+            ("client.trafic", "idle", &["is it `client.traffic`?"][..]),
+            ("qwertyuiop", "1", &["the keys are topology", "sysctl.NAME"]),
+            ("client.traffic", "loud", &["`loud`", "`one-write`"]),
+            ("client.keepalive.idle", "1500ms", &["`1500ms`", "whole seconds"]),
+            ("client.keepalive.probes", "0", &["`0`", "1 to 127"]),
+            ("client.user_timeout", "25d", &["`25d`", "24 days"]),
+            ("client.rto_max", "500ms", &["`500ms`", "from `1s`"]),
+            ("fault.after", "5", &["no unit", "a duration"]),
+            ("sysctl.tcp_retires2", "5", &["tcp_retries2"]),
+            ("server.sysctl.tcp_retries2", "five", &["`five`", "0 to 255"]),
+            ("deadline", "0s", &["out of range", "100ms"]),
+        ] {
+            let error = apply(&mut Parameters::default(), key, value).unwrap_err();
+            for complaint in complaints {
+                assert!(error.contains(complaint), "{key}={value}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One run of an experiment: what the laboratory is handed.
+
+use crate::choice::{Family, Topology};
+use crate::experiment::Experiment;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// One trial: an experiment, and addresses nobody else uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its number within the run, from 0.
+    pub number: usize,
+    /// The experiment, merged and validated.
+    pub experiment: Experiment,
+    /// Where its hosts live.
+    pub addresses: Addresses,
+}
+
+/// Addresses and ports of one trial, unique across all trials on the machine that run or ran
+/// within the last minutes: trace events carry no namespace, and orphans outlive their trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// The server's address and port.
+    pub server: SocketAddr,
+    /// The router's address on the client's subnet, on the topology `router`.
+    pub client_gateway: Option<IpAddr>,
+    /// The router's address on the server's subnet, on the topology `router`.
+    pub server_gateway: Option<IpAddr>,
+    /// The length of both subnets' prefix, bits.
+    pub prefix_len: u8,
+}
+
+impl Addresses {
+    /// How many leases [`Addresses::new`] knows: 16 addresses each in 198.18.0.0/15.
+    pub const LEASES: u16 = 8192;
+
+    /// The addresses of lease number `lease`, below [`Self::LEASES`], in the prefixes set aside
+    /// for benchmarking (198.18.0.0/15, RFC 2544; 2001:2::/48, RFC 5180), which no real network
+    /// uses.
+    ///
+    /// # Panics
+    /// If `lease` is out of range.
+    pub fn new(lease: u16, family: Family, topology: Topology, client_port: u16, server_port: u16) -> Self {
+        assert!(lease < Self::LEASES, "lease {lease} of {}", Self::LEASES);
+        let routed = topology == Topology::Router;
+        // Two halves of eight addresses: the client's subnet and, behind a router, the server's.
+        let host = |half: u16, number: u16| -> IpAddr {
+            match family {
+                Family::Ipv4 => {
+                    let base = u32::from(Ipv4Addr::new(198, 18, 0, 0));
+                    Ipv4Addr::from(base + u32::from(lease) * 16 + u32::from(half * 8 + number)).into()
+                }
+                Family::Ipv6 => {
+                    Ipv6Addr::new(0x2001, 2, 0, lease * 2 + half, 0, 0, 0, number).into()
+                }
+            }
+        };
+        let server_half = u16::from(routed);
+        Self {
+            client: SocketAddr::new(host(0, 1), client_port),
+            server: SocketAddr::new(host(server_half, 2), server_port),
+            client_gateway: routed.then(|| host(0, 6)),
+            server_gateway: routed.then(|| host(1, 6)),
+            prefix_len: match family {
+                Family::Ipv4 => 29,
+                Family::Ipv6 => 64,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn leases_never_share_an_address() {
+        let mut seen = HashSet::new();
+        for lease in 0..Addresses::LEASES {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let a = Addresses::new(lease, family, Topology::Router, 40_000, 7);
+                for address in [
+                    a.client.ip(),
+                    a.server.ip(),
+                    a.client_gateway.unwrap(),
+                    a.server_gateway.unwrap(),
+                ] {
+                    assert!(seen.insert(address), "{address} twice");
+                }
+            }
+        }
+        let last = Addresses::new(8191, Family::Ipv4, Topology::Switch, 1, 2);
+        assert_eq!(last.client.to_string(), "198.19.255.241:1");
+        assert_eq!(last.server.to_string(), "198.19.255.242:2");
+    }
+}

@@ -1,0 +1,1 @@
+//! What happened: one merged, source-tagged, monotonic event log. Pure.
