@@ -1,1 +1,12 @@
-//! What happened: one merged, source-tagged, monotonic event log. Pure.
+//! What happened: one merged, source-tagged, monotonic event log.
+//!
+//! One event type stands between the runner and every reporter, the verdict included. This room is
+//! pure: events are handed in with their times, and never looked up.
+
+pub mod event;
+pub mod log;
+pub mod segment;
+
+pub use event::{Event, Source, What};
+pub use log::Timeline;
+pub use segment::{Flags, Segment};

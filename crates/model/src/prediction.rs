@@ -1,0 +1,68 @@
+//! A prediction: windows in which the client's kernel will report the end of the connection.
+
+use serde::{Deserialize, Serialize};
+use spec::{Outcome, Reference};
+use std::time::Duration;
+
+/// What the model expects, written down before the fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// What the windows' times count from.
+    pub reference: Reference,
+    /// One window an outcome; more where the outcome is open. Never empty, unless `unknown`.
+    pub windows: Vec<Window>,
+    /// Each retransmission or probe on the way, for the (first) outcome.
+    pub schedule: Vec<Step>,
+    /// Why, in one plain sentence.
+    pub why: String,
+    /// What the model cannot predict here, and the reason. The verdict is then `inconclusive`.
+    pub unknown: Option<String>,
+}
+
+/// One possible outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// What the client is told.
+    pub outcome: Outcome,
+    /// The earliest and the latest time of detection; `None` for [`Outcome::None`].
+    pub span: Option<(Duration, Duration)>,
+    /// How often data segments are sent again, tail loss probe included; `None`: does not apply.
+    pub retransmits: Option<u32>,
+    /// Keepalive probes sent after the reference; `None`: does not apply.
+    pub keepalive_probes: Option<u32>,
+}
+
+/// One line of the schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its number among those of its kind, from 1.
+    pub n: u32,
+    /// What happens.
+    pub kind: StepKind,
+    /// Earliest time after the reference.
+    pub earliest: Duration,
+    /// Latest time after the reference.
+    pub latest: Duration,
+    /// The time by the textbook, without ticks and wheel slots.
+    pub nominal: Duration,
+    /// The timeout (RTO, probe interval) that was waited for.
+    pub timeout: Duration,
+}
+
+/// What a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    /// The tail loss probe.
+    TailLossProbe,
+    /// A retransmission on timeout.
+    Retransmission,
+    /// A keepalive probe.
+    KeepaliveProbe,
+    /// A zero-window probe.
+    WindowProbe,
+    /// A SYN sent again.
+    SynRetransmission,
+    /// The timer that gives up.
+    GiveUp,
+}

@@ -1,0 +1,342 @@
+//! One event: when, who says so, and what.
+
+use crate::segment::Segment;
+use serde::{Deserialize, Serialize};
+use spec::Errno;
+use std::fmt;
+use std::net::IpAddr;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub at_ns: u64,
+    /// Who says so.
+    pub source: Source,
+    /// What happened.
+    pub what: What,
+}
+
+/// Who saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The laboratory: what was built, broken, restored.
+    Lab,
+    /// The client program: what its system calls returned.
+    ClientProgram,
+    /// The server program.
+    ServerProgram,
+    /// The tap on the client's interface.
+    ClientWire,
+    /// The tap on the server's interface.
+    ServerWire,
+    /// Socket diagnostics in the client's namespace.
+    ClientSocket,
+    /// Socket diagnostics in the server's namespace.
+    ServerSocket,
+    /// The kernel's tracepoints.
+    Tracepoint,
+    /// The instruments themselves: what they missed, how late they were.
+    Instrument,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Lab => "lab",
+            Self::ClientProgram => "client-program",
+            Self::ServerProgram => "server-program",
+            Self::ClientWire => "client-wire",
+            Self::ServerWire => "server-wire",
+            Self::ClientSocket => "client-socket",
+            Self::ServerSocket => "server-socket",
+            Self::Tracepoint => "tracepoint",
+            Self::Instrument => "instrument",
+        })
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// The trial entered a phase.
+    Phase(Phase),
+    /// The laboratory did one step of a fault, or undid it.
+    Fault(FaultStep),
+    /// A program made a system call.
+    Call(Call),
+    /// A TCP segment passed a tap.
+    Segment(Segment),
+    /// Another frame passed a tap.
+    Frame(Frame),
+    /// A socket as socket diagnostics show it.
+    Socket(Box<SocketSample>),
+    /// Socket diagnostics no longer know the socket: the kernel closed it.
+    SocketGone,
+    /// A tracepoint fired for one of the trial's sockets.
+    Trace(Trace),
+    /// An instrument could not be had; the trial goes on without it.
+    InstrumentMissing {
+        /// Which one.
+        instrument: String,
+        /// Why not, and what to do about it.
+        why: String,
+    },
+    /// A tap or a trace buffer lost something.
+    Lost {
+        /// How many packets or events.
+        count: u64,
+    },
+    /// A sleeping thread of the instruments woke late by this much: the machine was busy.
+    Late {
+        /// Nanoseconds past the moment it had asked for.
+        by_ns: u64,
+    },
+    /// A host's interface as the kernel shows it.
+    Link {
+        /// Whose: `client`, `server`, or the switch's or router's port towards one.
+        interface: String,
+        /// Whether it exists.
+        exists: bool,
+        /// IFF_UP.
+        up: bool,
+        /// IFF_LOWER_UP: the carrier.
+        carrier: bool,
+    },
+}
+
+/// The phases of a trial, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The network is being built.
+    Building,
+    /// Server listening, client connecting.
+    Connecting,
+    /// Exchanges until the RTO has settled.
+    Settling,
+    /// Settled; facts are known and the prediction is written down.
+    Connected,
+    /// The fault is done: waiting for the client to find out.
+    Watching,
+    /// The client knows, or the deadline has passed: the aftermath is recorded.
+    Aftermath,
+    /// Everything is taken down.
+    Done,
+    /// The operator stopped it.
+    Interrupted,
+}
+
+/// One step of a fault. The first step of a fault is [`FaultStep::Begin`], whose time is the time
+/// of the fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultStep {
+    /// About to inject it.
+    Begin,
+    /// One action, done: `switch port to the server down`, `server killed`.
+    Done(String),
+    /// The fault is complete.
+    Complete,
+    /// The fault begins to be undone, for those that end.
+    Restoring,
+    /// The fault is over.
+    Restored,
+}
+
+/// A system call of a peer, and what it returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Its name: `connect`, `write`, `read`, `poll`, `close`, `setsockopt`.
+    pub name: String,
+    /// What is worth saying about its arguments: `SO_KEEPALIVE=1`.
+    pub detail: String,
+    /// The value, or the error.
+    pub result: Result<i64, Errno>,
+    /// When the call began; the event's time is when it returned.
+    pub began_ns: u64,
+}
+
+/// A frame that is not a TCP segment of the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Whether the tapped host sent it.
+    pub sent: bool,
+    /// What it is.
+    pub kind: FrameKind,
+}
+
+/// Frames that matter beside TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrameKind {
+    /// An ARP request or neighbour solicitation for this address.
+    NeighbourRequest(IpAddr),
+    /// An ARP reply or neighbour advertisement from this address.
+    NeighbourReply(IpAddr),
+    /// ICMP or `ICMPv6`.
+    Icmp {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+        /// Who sent it.
+        from: IpAddr,
+        /// For an error: whether the quoted packet is the connection's.
+        about_connection: bool,
+    },
+    /// Anything else, with its `EtherType`.
+    Other {
+        /// The `EtherType`.
+        ethertype: u16,
+    },
+}
+
+/// A TCP socket as `sock_diag(7)` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketSample {
+    /// RFC 9293 state, as the kernel names it: `ESTABLISHED`, `CLOSE_WAIT`.
+    pub state: String,
+    /// `idiag_timer`: 0 none, 1 retransmission, 2 keepalive, 3 time-wait, 4 zero-window probe.
+    pub timer: u8,
+    /// `idiag_retrans`: retransmissions or probes of that timer.
+    pub timer_count: u8,
+    /// `idiag_expires`: milliseconds until the timer fires.
+    pub timer_expires_ms: u32,
+    /// `idiag_rqueue`: bytes received and not read.
+    pub receive_queue: u32,
+    /// `idiag_wqueue`: bytes written and not acknowledged.
+    pub send_queue: u32,
+    /// `struct tcp_info`, the fields that matter; `None` for sockets that have none any more.
+    pub info: Option<TcpInfo>,
+}
+
+/// The fields of `struct tcp_info` (include/uapi/linux/tcp.h) that matter here, with its units.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the kernel's own, without `tcpi_`")]
+pub struct TcpInfo {
+    pub retransmits: u8,
+    pub probes: u8,
+    pub backoff: u8,
+    pub options: u8,
+    pub rto_us: u32,
+    pub snd_mss: u32,
+    pub unacked: u32,
+    pub lost: u32,
+    pub retrans: u32,
+    pub last_data_sent_ms: u32,
+    pub last_data_recv_ms: u32,
+    pub last_ack_recv_ms: u32,
+    pub rtt_us: u32,
+    pub rttvar_us: u32,
+    pub snd_cwnd: u32,
+    pub total_retrans: u32,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+    pub bytes_retrans: u64,
+    pub segs_out: u32,
+    pub segs_in: u32,
+    pub notsent_bytes: u32,
+    pub min_rtt_us: u32,
+    pub snd_wnd: u32,
+    pub total_rto: u16,
+}
+
+/// A kernel tracepoint, for one of the trial's sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trace {
+    /// `sock:inet_sock_set_state`.
+    SetState {
+        /// Whose socket.
+        side: Side,
+        /// The state before.
+        old: String,
+        /// The state after.
+        new: String,
+    },
+    /// `sock:inet_sk_error_report`, with an error (it also fires with 0).
+    ErrorReport {
+        /// Whose socket.
+        side: Side,
+        /// `sk_err`.
+        error: Errno,
+    },
+    /// `tcp:tcp_retransmit_skb`.
+    Retransmit {
+        /// Whose socket.
+        side: Side,
+        /// What sending it gave: 0, or an error number. Kernels before 6.13 do not say.
+        err: Option<i32>,
+    },
+    /// `tcp:tcp_send_reset`.
+    SendReset {
+        /// Whose socket.
+        side: Side,
+    },
+    /// `tcp:tcp_receive_reset`.
+    ReceiveReset {
+        /// Whose socket.
+        side: Side,
+    },
+    /// `timer:timer_start` of one of the socket's timers.
+    TimerStart {
+        /// Whose socket.
+        side: Side,
+        /// Which timer.
+        timer: Timer,
+        /// `jiffies` at arming, the low 32 bits at least.
+        now: u64,
+        /// The jiffy asked for.
+        expires: u64,
+        /// The jiffy of the wheel's slot, if the kernel says (`bucket_expiry`, 5.x and later).
+        bucket: Option<u64>,
+    },
+    /// `timer:timer_cancel`.
+    TimerCancel {
+        /// Whose socket.
+        side: Side,
+        /// Which timer.
+        timer: Timer,
+    },
+    /// `timer:timer_expire_entry`.
+    TimerExpire {
+        /// Whose socket.
+        side: Side,
+        /// Which timer.
+        timer: Timer,
+        /// `jiffies` at expiry.
+        now: u64,
+    },
+}
+
+/// Whose socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The server's.
+    Server,
+}
+
+/// The timers of a TCP socket, by their kernel functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Timer {
+    /// `tcp_write_timer`: retransmission, tail loss probe, zero-window probe.
+    Write,
+    /// `tcp_keepalive_timer`: keepalive, SYN-ACK, FIN_WAIT2.
+    Keepalive,
+    /// `tcp_delack_timer`.
+    DelayedAck,
+}
+
+impl Event {
+    /// An event of the laboratory itself.
+    pub fn lab(at_ns: u64, what: What) -> Self {
+        Self { at_ns, source: Source::Lab, what }
+    }
+}

@@ -1,0 +1,122 @@
+//! The merged log of a trial, and the questions everyone asks of it.
+
+use crate::event::{Event, FaultStep, Phase, Source, What};
+use crate::segment::Segment;
+
+/// Every event of a trial, in the order of time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Timeline {
+    events: Vec<Event>,
+}
+
+impl Timeline {
+    /// From events in any order; those of the same time keep theirs.
+    pub fn new(mut events: Vec<Event>) -> Self {
+        events.sort_by_key(|event| event.at_ns);
+        Self { events }
+    }
+
+    /// Every event, in the order of time.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// When the fault began; `None` if none was injected.
+    pub fn fault_at(&self) -> Option<u64> {
+        self.first(|event| event.what == What::Fault(FaultStep::Begin))
+    }
+
+    /// When a phase was entered.
+    pub fn phase_at(&self, phase: Phase) -> Option<u64> {
+        self.first(|event| event.what == What::Phase(phase))
+    }
+
+    /// The segments that a tap saw, with their times.
+    pub fn segments(&self, tap: Source) -> impl DoubleEndedIterator<Item = (u64, &Segment)> {
+        self.events.iter().filter(move |event| event.source == tap).filter_map(|event| {
+            match &event.what {
+                What::Segment(segment) => Some((event.at_ns, segment)),
+                _ => None,
+            }
+        })
+    }
+
+    fn first(&self, mut wanted: impl FnMut(&Event) -> bool) -> Option<u64> {
+        self.events.iter().find(|event| wanted(event)).map(|event| event.at_ns)
+    }
+
+    /// One JSON document a line.
+    ///
+    /// # Errors
+    /// Never for events made by this crate; serde's error otherwise.
+    pub fn to_jsonl(&self) -> serde_json::Result<String> {
+        let mut text = String::new();
+        for event in &self.events {
+            text.push_str(&serde_json::to_string(event)?);
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// Reads [`Self::to_jsonl`] back.
+    ///
+    /// # Errors
+    /// The line's number and what is wrong with it.
+    pub fn from_jsonl(text: &str) -> Result<Self, String> {
+        text.lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty())
+            .map(|(index, line)| {
+                serde_json::from_str(line).map_err(|error| format!("line {}: {error}", index + 1))
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map(Self::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Call, Trace};
+    use crate::{Flags, event::Side};
+    use spec::Errno;
+
+    #[test]
+    fn a_log_is_sorted_and_read_back() {
+        let segment = Segment {
+            sent: true,
+            source_port: 40_000,
+            destination_port: 7,
+            seq: 1,
+            ack: 2,
+            flags: Flags::from_bits(0x18),
+            window: 501,
+            len: 100,
+        };
+        let timeline = Timeline::new(vec![
+            Event { at_ns: 30, source: Source::ClientWire, what: What::Segment(segment) },
+            Event::lab(10, What::Fault(FaultStep::Begin)),
+            Event::lab(11, What::Fault(FaultStep::Done("switch port down".into()))),
+            Event {
+                at_ns: 40,
+                source: Source::ClientProgram,
+                what: What::Call(Call {
+                    name: "read".into(),
+                    detail: String::new(),
+                    result: Err(Errno::ETIMEDOUT),
+                    began_ns: 39,
+                }),
+            },
+            Event {
+                at_ns: 38,
+                source: Source::Tracepoint,
+                what: What::Trace(Trace::ErrorReport { side: Side::Client, error: Errno::ETIMEDOUT }),
+            },
+        ]);
+        assert_eq!(timeline.fault_at(), Some(10));
+        assert_eq!(timeline.segments(Source::ClientWire).count(), 1);
+        let text = timeline.to_jsonl().unwrap();
+        assert_eq!(Timeline::from_jsonl(&text).unwrap(), timeline, "{text}");
+        assert!(Timeline::from_jsonl("{}\n").unwrap_err().starts_with("line 1"));
+    }
+}
