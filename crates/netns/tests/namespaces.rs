@@ -1,0 +1,19 @@
+//! Real namespaces: needs root, or a user namespace around it (`unshare -r`).
+
+use netns::Namespace;
+
+#[test]
+fn a_namespace_is_separate_and_ends_with_its_last_descriptor() {
+    let home = Namespace::of_this_thread().unwrap();
+    let lab = Namespace::create().unwrap();
+    assert_ne!(home.inode().unwrap(), lab.inode().unwrap());
+
+    let inside = lab.run(|| Namespace::of_this_thread().unwrap().inode().unwrap()).unwrap();
+    assert_eq!(inside, lab.inode().unwrap(), "work runs inside");
+    let still = Namespace::of_this_thread().unwrap().inode().unwrap();
+    assert_eq!(still, home.inode().unwrap(), "the caller stays where it was");
+
+    let interfaces = lab.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
+    let names: Vec<_> = interfaces.lines().skip(2).map(|l| l.split(':').next().unwrap().trim()).collect();
+    assert_eq!(names, ["lo"]);
+}
