@@ -3,10 +3,12 @@
 //! One event type stands between the runner and every reporter, the verdict included. This room is
 //! pure: events are handed in with their times, and never looked up.
 
+pub mod classify;
 pub mod event;
 pub mod log;
 pub mod segment;
 
-pub use event::{Event, Source, What};
+pub use classify::{Class, Classifier, Ports, classified};
+pub use event::{Event, Side, Source, What};
 pub use log::Timeline;
 pub use segment::{Flags, Segment};
