@@ -1,1 +1,60 @@
-//! The client and server programs: blocking sockets, no async runtime.
+//! The client and server programs: blocking sockets, no async runtime, since the client's errno
+//! and time stamp are the measurement.
+//!
+//! A peer is a process of its own, started inside its host's network namespace. It reads its
+//! [`Config`] and then [`Command`]s from standard input, one JSON document a line, and writes
+//! [`Report`]s to standard output. It ends when standard input does.
+
+mod client;
+mod control;
+mod exchange;
+mod server;
+mod socket;
+
+pub use control::{Command, Config, Milestone, Report, Role};
+
+/// Runs a peer on this process's standard input and output until it is told to finish.
+///
+/// # Errors
+/// What went wrong outside the measurement, for a person: a bad configuration, a refused socket
+/// option. What the measured connection does is reported, not returned.
+pub fn run() -> Result<(), Error> {
+    let mut control = control::Control::from_stdio();
+    let config = control.config()?;
+    match config.role {
+        Role::Client => client::run(&config, &mut control),
+        Role::Server => server::run(&config, &mut control),
+    }
+}
+
+/// Keeps standard input (a socket that it inherited) open until it is killed: the forked child of
+/// a server that died.
+pub fn hold() {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What ends a peer, other than the connection it measures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A line on standard input was not what it should be, or reports cannot be written.
+    #[error("talking to the laboratory: {0}")]
+    Control(String),
+    /// A system call failed before the fault.
+    #[error("{operation}: {error}")]
+    Call {
+        /// What was tried, and on what.
+        operation: String,
+        /// What the kernel said.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+impl Error {
+    fn call(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let operation = operation.into();
+        move |error| Self::Call { operation, error }
+    }
+}

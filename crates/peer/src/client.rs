@@ -1,0 +1,257 @@
+//! The client: settles the connection, then does its traffic, and reports how it ended.
+
+use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
+use crate::exchange::{Pattern, SIZE};
+use crate::{Error, socket};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::Socket;
+use spec::{Parameters, Traffic};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// The exchanges before the fault go on until `tcpi_rto` has not changed for this many.
+const SETTLED_AFTER: u32 = 5;
+/// And no longer than this many.
+const EXCHANGES_MOST: u32 = 40;
+/// From one write of `stream` to the next.
+const STREAM_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
+    let mut client = Client::connect(config, control)?;
+    client.settle(control)?;
+    loop {
+        match control.command()? {
+            Command::SendUnread => {
+                client.write(control)?;
+                control.reached(Milestone::Unread)?;
+            }
+            Command::Begin => return client.traffic(control),
+            Command::Finish => return client.finish(control),
+            Command::StopReading => {
+                return Err(Error::Control("only a server can stop reading".into()));
+            }
+        }
+    }
+}
+
+struct Client<'a> {
+    parameters: &'a Parameters,
+    socket: Socket,
+    sent: Pattern,
+    answered: Pattern,
+    intact: bool,
+    told: bool,
+}
+
+/// What a read found.
+enum State {
+    Open,
+    Eof,
+    Failed,
+}
+
+impl<'a> Client<'a> {
+    fn connect(config: &'a Config, control: &Control) -> Result<Self, Error> {
+        let socket = socket::bound(config.addresses.client)?;
+        socket::prepare_client(&socket, &config.parameters, control)?;
+        let began = now_ns();
+        let result = socket.connect(&config.addresses.server.into()).map(|()| 0_i64);
+        control.call("connect", config.addresses.server.to_string(), began, &result)?;
+        result.map_err(Error::call(format!("connecting to {}", config.addresses.server)))?;
+        control.reached(Milestone::Connected)?;
+        Ok(Self {
+            parameters: &config.parameters,
+            socket,
+            sent: Pattern::default(),
+            answered: Pattern::default(),
+            intact: true,
+            told: false,
+        })
+    }
+
+    /// Exchanges until the RTO has settled; keepalive goes on just before the last exchange.
+    fn settle(&mut self, control: &Control) -> Result<(), Error> {
+        let (mut rto_us, mut unchanged, mut exchanges) = (0, 0, 0);
+        while unchanged < SETTLED_AFTER && exchanges < EXCHANGES_MOST - 1 {
+            self.exchange()?;
+            exchanges += 1;
+            let now = socket::rto_us(&self.socket)?;
+            unchanged = if now == rto_us { unchanged + 1 } else { 0 };
+            rto_us = now;
+        }
+        if self.parameters.client.keepalive.enabled {
+            socket::enable_keepalive(&self.socket, &self.parameters.client.keepalive, control)?;
+        }
+        self.exchange()?;
+        let moving = unchanged < SETTLED_AFTER;
+        control.reached(Milestone::Settled { exchanges: exchanges + 1, moving })
+    }
+
+    fn exchange(&mut self) -> Result<(), Error> {
+        let block = self.sent.next();
+        let mut answer = [0; SIZE];
+        (&self.socket)
+            .write_all(&block)
+            .and_then(|()| (&self.socket).read_exact(&mut answer))
+            .map_err(Error::call("exchanging data before the fault"))?;
+        self.take(&answer);
+        Ok(())
+    }
+
+    /// The traffic after the fault, until the laboratory says that it has seen enough.
+    fn traffic(mut self, control: &mut Control) -> Result<(), Error> {
+        let parameters = self.parameters;
+        let client = &parameters.client;
+        let interval = match client.traffic {
+            Traffic::Idle | Traffic::OneWrite => None,
+            Traffic::Stream => Some(STREAM_INTERVAL),
+            Traffic::Heartbeat => Some(client.heartbeat.interval),
+        };
+        self.socket.set_nonblocking(true).map_err(Error::call("making the socket non-blocking"))?;
+        let mut next_write = (client.traffic != Traffic::Idle).then(now_ns);
+        let mut answer_due: Option<u64> = None;
+        let mut watching = true;
+        loop {
+            let now = now_ns();
+            if next_write.is_some_and(|due| due <= now) {
+                let accepted = self.write(control)?;
+                next_write = match interval {
+                    Some(interval) if accepted => {
+                        let due = next_write.unwrap_or(now) + nanos(interval);
+                        // After a long pause (the machine slept, the program was stopped) there
+                        // is no burst of overdue writes.
+                        Some(due.max(now))
+                    }
+                    _ => None,
+                };
+                if !accepted {
+                    // The error is delivered once: a read would now look like a clean EOF.
+                    watching = false;
+                    self.tell(control)?;
+                }
+                if client.traffic == Traffic::Heartbeat && accepted {
+                    answer_due.get_or_insert(now + nanos(client.heartbeat.deadline));
+                }
+            }
+            if answer_due.is_some_and(|due| due <= now) {
+                let deadline = spec::duration::show(client.heartbeat.deadline);
+                let detail = format!("no answer within {deadline}: the client gives the server up");
+                control.call("heartbeat", detail, now, &Ok(0_i64))?;
+                (answer_due, next_write) = (None, None);
+                self.tell(control)?;
+            }
+            let wake = [next_write, answer_due].into_iter().flatten().min();
+            let (socket_events, commanded) = self.wait(watching, wake)?;
+            if commanded && control.command()? == Command::Finish {
+                return self.finish(control);
+            }
+            if !socket_events.is_empty() {
+                match self.read(socket_events, control)? {
+                    State::Open => {}
+                    State::Eof => {
+                        watching = false;
+                        self.tell(control)?;
+                    }
+                    State::Failed => {
+                        (watching, next_write) = (false, None);
+                        self.tell(control)?;
+                    }
+                }
+                if self.answered.bytes() == self.sent.bytes() {
+                    answer_due = None;
+                }
+            }
+        }
+    }
+
+    /// Tells the laboratory, once, that the program knows the end.
+    fn tell(&mut self, control: &Control) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.told, true) {
+            control.reached(Milestone::Ended)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the socket (while it is worth watching), for a command, or until `wake_ns`.
+    fn wait(&self, watching: bool, wake_ns: Option<u64>) -> Result<(PollFlags, bool), Error> {
+        let timeout = wake_ns.map(|due| {
+            let left = due.saturating_sub(now_ns());
+            Timespec {
+                tv_sec: (left / 1_000_000_000) as i64,
+                tv_nsec: (left % 1_000_000_000) as i64,
+            }
+        });
+        let mut fds = [
+            PollFd::from_borrowed_fd(stdin(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN | PollFlags::RDHUP),
+        ];
+        let count = if watching { 2 } else { 1 };
+        match poll(&mut fds[..count], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::call("waiting for the connection")(errno.into())),
+        }
+        let socket = if watching { fds[1].revents() } else { PollFlags::empty() };
+        Ok((socket, !fds[0].revents().is_empty()))
+    }
+
+    /// Reads what `poll` announced.
+    fn read(&mut self, events: PollFlags, control: &Control) -> Result<State, Error> {
+        loop {
+            let mut buffer = [0; 16 * SIZE];
+            let began = now_ns();
+            let result = (&self.socket).read(&mut buffer).map(|count| count as i64);
+            if would_block(&result) {
+                return Ok(State::Open);
+            }
+            control.call("read", poll_names(events), began, &result)?;
+            match result {
+                Ok(0) => return Ok(State::Eof),
+                Ok(count) => self.take(&buffer[..count as usize]),
+                Err(_) => return Ok(State::Failed),
+            }
+        }
+    }
+
+    /// Writes one block, and says whether the kernel took it. One that does not fit into a full
+    /// send buffer is not sent, now or later.
+    fn write(&mut self, control: &Control) -> Result<bool, Error> {
+        let block = self.sent.next();
+        let began = now_ns();
+        let result = (&self.socket).write(&block).map(|count| count as i64);
+        control.call("write", "", began, &result)?;
+        if result.is_err() {
+            self.sent.back();
+        }
+        Ok(result.is_ok() || would_block(&result))
+    }
+
+    fn take(&mut self, answer: &[u8]) {
+        self.intact &= self.answered.check(answer).is_ok();
+    }
+
+    fn finish(self, control: &Control) -> Result<(), Error> {
+        if self.intact {
+            control.reached(Milestone::Intact { bytes: self.answered.bytes() })?;
+        }
+        let began = now_ns();
+        drop(self.socket);
+        control.call("close", "", began, &Ok(0_i64))?;
+        control.reached(Milestone::Finished)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}
+
+fn would_block(result: &io::Result<i64>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// The poll events by name: `POLLIN POLLRDHUP`.
+fn poll_names(events: PollFlags) -> String {
+    let names: Vec<String> = events.iter_names().map(|(name, _)| format!("POLL{name}")).collect();
+    names.join(" ")
+}

@@ -1,0 +1,178 @@
+//! What the laboratory tells a peer, and what a peer reports.
+
+use crate::Error;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use spec::{Addresses, Errno, Parameters};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use timeline::event::Call;
+use timeline::{Event, Source, What};
+
+/// Which of the two a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Connects, and finds out.
+    Client,
+    /// Accepts, and answers until it is gone.
+    Server,
+}
+
+/// The first line a peer reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// Which peer.
+    pub role: Role,
+    /// Both ends of the connection.
+    pub addresses: Addresses,
+    /// What the client does, how the server behaves.
+    pub parameters: Parameters,
+}
+
+/// What the laboratory tells a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// To the server: stop reading, so that what comes next stays unread.
+    StopReading,
+    /// To the client: send 100 bytes that the server will not read.
+    SendUnread,
+    /// To the client: the fault has been injected; begin the traffic.
+    Begin,
+    /// Close the connection and end.
+    Finish,
+}
+
+/// What a peer reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// A system call, for the timeline.
+    Event(Event),
+    /// How far it is.
+    Reached(Milestone),
+}
+
+/// How far a peer is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Milestone {
+    /// The server accepts connections.
+    Listening,
+    /// The connection is established.
+    Connected,
+    /// The RTO has settled after this many exchanges, and keepalive is on if it is wanted.
+    Settled {
+        /// How many exchanges it took.
+        exchanges: u32,
+        /// Whether the RTO was still moving at the last one.
+        moving: bool,
+    },
+    /// The server no longer reads; the client's unread bytes are on their way.
+    Unread,
+    /// A process that holds the server's socket was started.
+    Child(u32),
+    /// The client's program knows that the connection has ended.
+    Ended,
+    /// Every byte that the server answered was the byte that was sent, in order.
+    Intact {
+        /// How many bytes came back.
+        bytes: u64,
+    },
+    /// The connection is closed and the peer ends.
+    Finished,
+}
+
+/// Standard input and output, and what has been read but not used.
+pub(crate) struct Control {
+    source: Source,
+    pending: Vec<u8>,
+    ended: bool,
+}
+
+impl Control {
+    pub(crate) fn from_stdio() -> Self {
+        Self { source: Source::ClientProgram, pending: Vec::new(), ended: false }
+    }
+
+    /// The configuration: the first line.
+    pub(crate) fn config(&mut self) -> Result<Config, Error> {
+        let line = self.line()?.ok_or_else(|| Error::Control("no configuration came".into()))?;
+        let config: Config = serde_json::from_slice(&line)
+            .map_err(|error| Error::Control(format!("the configuration: {error}")))?;
+        if config.role == Role::Server {
+            self.source = Source::ServerProgram;
+        }
+        Ok(config)
+    }
+
+    /// The next command; waits for it. The end of standard input is [`Command::Finish`].
+    pub(crate) fn command(&mut self) -> Result<Command, Error> {
+        match self.line()? {
+            None => Ok(Command::Finish),
+            Some(line) => serde_json::from_slice(&line)
+                .map_err(|error| Error::Control(format!("a command: {error}"))),
+        }
+    }
+
+    /// Reports a call of this peer that has just returned.
+    pub(crate) fn call<T: Copy + Into<i64>>(
+        &self,
+        name: &str,
+        detail: impl Into<String>,
+        began_ns: u64,
+        result: &io::Result<T>,
+    ) -> Result<(), Error> {
+        let result = match result {
+            Ok(value) => Ok((*value).into()),
+            Err(error) => Err(Errno(error.raw_os_error().unwrap_or(0))),
+        };
+        let call = Call { name: name.into(), detail: detail.into(), result, began_ns };
+        let event = Event { at_ns: now_ns(), source: self.source, what: What::Call(call) };
+        self.report(&Report::Event(event))
+    }
+
+    pub(crate) fn reached(&self, milestone: Milestone) -> Result<(), Error> {
+        self.report(&Report::Reached(milestone))
+    }
+
+    #[expect(clippy::unused_self, reason = "reports belong to the control channel")]
+    fn report(&self, report: &Report) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(report).expect("a report is always JSON");
+        line.push(b'\n');
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(&line)
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Error::Control(format!("writing a report: {error}")))
+    }
+
+    fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let rest = self.pending.split_off(end + 1);
+                return Ok(Some(std::mem::replace(&mut self.pending, rest)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let mut buffer = [0; 4096];
+            // Not `io::stdin()`: its own buffer would hide from `poll` what has arrived.
+            match rustix::io::read(stdin(), &mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::Control(format!("reading commands: {errno}"))),
+            }
+        }
+    }
+}
+
+/// Standard input, for `poll`.
+pub(crate) fn stdin() -> BorrowedFd<'static> {
+    static STDIN: std::sync::LazyLock<io::Stdin> = std::sync::LazyLock::new(io::stdin);
+    STDIN.as_fd()
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

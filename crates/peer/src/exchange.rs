@@ -1,0 +1,74 @@
+//! The application's protocol: requests of 100 bytes, each answered by the same 100 bytes, so that
+//! both sides can tell whether a byte was lost or came twice.
+
+/// Bytes in a request and in its answer.
+pub(crate) const SIZE: usize = 100;
+
+/// A stream of numbered blocks; each block differs from its neighbours in every byte.
+#[derive(Debug, Default)]
+pub(crate) struct Pattern {
+    at: u64,
+}
+
+impl Pattern {
+    /// The next block.
+    pub(crate) fn next(&mut self) -> [u8; SIZE] {
+        let mut block = [0; SIZE];
+        for byte in &mut block {
+            *byte = Self::byte(self.at);
+            self.at += 1;
+        }
+        block
+    }
+
+    /// Goes on by what was received.
+    ///
+    /// # Errors
+    /// The offset of the first byte that is not the one that was sent there.
+    pub(crate) fn check(&mut self, received: &[u8]) -> Result<(), u64> {
+        for byte in received {
+            if *byte != Self::byte(self.at) {
+                return Err(self.at);
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes the last block back: it was never sent.
+    pub(crate) fn back(&mut self) {
+        self.at -= SIZE as u64;
+    }
+
+    /// How many bytes have passed.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.at
+    }
+
+    fn byte(at: u64) -> u8 {
+        // The block's number mixed with the place in it: a block that is missing or comes twice
+        // shows in its first byte, whatever the block size.
+        let (block, place) = (at / SIZE as u64, at % SIZE as u64);
+        (block.wrapping_mul(151).wrapping_add(block >> 8).wrapping_add(place * 7)) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_or_repeated_block_is_noticed_at_its_first_byte() {
+        let mut sent = Pattern::default();
+        let blocks: Vec<_> = (0..1000).map(|_| sent.next()).collect();
+        let mut received = Pattern::default();
+        for block in &blocks {
+            assert_eq!(received.check(block), Ok(()));
+        }
+        for (order, offset) in [([0, 2], 100), ([0, 0], 100), ([1, 2], 0)] {
+            let mut received = Pattern::default();
+            let result = order.iter().try_for_each(|i| received.check(&blocks[*i]));
+            assert_eq!(result, Err(offset), "{order:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The server: accepts one connection and answers every request until it is gone.
+
+use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
+use crate::exchange::{Pattern, SIZE};
+use crate::{Error, socket};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use socket2::Socket;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Command as Process, Stdio};
+
+pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
+    let listener = socket::bound(config.addresses.server)?;
+    listener.listen(1).map_err(Error::call("listening"))?;
+    control.reached(Milestone::Listening)?;
+    let Some(connection) = accept(&listener, control)? else { return Ok(()) };
+    if let Some(linger) = config.parameters.server.linger {
+        socket::set_linger(&connection, linger, control)?;
+    }
+    if config.parameters.server.inherited {
+        let child = start_holder(&connection)?;
+        control.reached(Milestone::Child(child))?;
+    }
+    serve(&connection, control)
+}
+
+/// Waits for the client; `None` if the laboratory has no more use for a server (a rebooted host
+/// waits for clients that never come).
+fn accept(listener: &Socket, control: &mut Control) -> Result<Option<Socket>, Error> {
+    loop {
+        let (arrived, commanded) = wait(Some(listener))?;
+        if arrived {
+            let began = now_ns();
+            let result = listener.accept();
+            let (connection, peer) = result.map_err(Error::call("accepting the connection"))?;
+            let peer = peer.as_socket().map_or_else(String::new, |peer| peer.to_string());
+            control.call("accept", peer, began, &Ok(0_i64))?;
+            return Ok(Some(connection));
+        }
+        if commanded && control.command()? == Command::Finish {
+            control.reached(Milestone::Finished)?;
+            return Ok(None);
+        }
+    }
+}
+
+/// Answers requests until the client or the laboratory ends it.
+fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
+    let mut received = Pattern::default();
+    let mut reading = true;
+    loop {
+        let (arrived, commanded) = wait(reading.then_some(connection))?;
+        if commanded {
+            match control.command()? {
+                Command::StopReading => {
+                    reading = false;
+                    control.reached(Milestone::Unread)?;
+                }
+                _ => return control.reached(Milestone::Finished),
+            }
+        } else if arrived {
+            reading = answer(connection, &mut received, control)?;
+        }
+    }
+}
+
+/// Reads what has come and sends it back. Says whether more can come.
+fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Result<bool, Error> {
+    let mut buffer = [0; 16 * SIZE];
+    let began = now_ns();
+    let mut stream: &Socket = connection;
+    let outcome = match stream.read(&mut buffer) {
+        Ok(0) => {
+            control.call("read", "", began, &Ok(0_i64))?;
+            return Ok(false);
+        }
+        Ok(count) => {
+            if let Err(offset) = received.check(&buffer[..count]) {
+                let lost: io::Result<i64> = Err(io::Error::from_raw_os_error(libc::EIO));
+                control.call("read", format!("byte {offset} is not the one sent"), began, &lost)?;
+                return Ok(false);
+            }
+            stream.write_all(&buffer[..count])
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        control.call("read", "", began, &Err::<i64, _>(error))?;
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Starts a child that holds the connection open, whatever becomes of this process.
+fn start_holder(connection: &Socket) -> Result<u32, Error> {
+    let operation = "starting a child that inherits the connection";
+    let inherited = connection.try_clone().map_err(Error::call(operation))?;
+    let program = std::env::current_exe().map_err(Error::call(operation))?;
+    let child = Process::new(program)
+        .args(["peer", "--hold"])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(inherited)))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(Error::call(operation))?;
+    Ok(child.id())
+}
+
+fn wait(socket: Option<&Socket>) -> Result<(bool, bool), Error> {
+    let mut fds = vec![PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
+    if let Some(socket) = socket {
+        fds.push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+    }
+    match poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(Error::call("waiting for the client")(errno.into())),
+    }
+    let ready = |fd: Option<&PollFd>| fd.is_some_and(|fd| !fd.revents().is_empty());
+    Ok((ready(fds.get(1)), ready(fds.first())))
+}
