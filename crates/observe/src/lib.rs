@@ -1,1 +1,14 @@
 //! Looks at a network namespace without changing it: packets, sockets, tracepoints.
+//!
+//! Everything here is synchronous and knows no runtime: an instrument has descriptors to poll
+//! ([`std::os::fd::AsFd`]) and a `drain` that never blocks. Whoever owns the runtime wraps the one
+//! and calls the other. Every time is `CLOCK_MONOTONIC`, in nanoseconds.
+
+pub mod clock;
+pub mod diag;
+pub mod error;
+pub mod tap;
+
+pub use diag::SocketDiag;
+pub use error::Error;
+pub use tap::{Captured, Tap};

@@ -1,0 +1,130 @@
+//! The clocks of the machine: monotonic time, wall time against it, HZ, jiffies.
+
+use nix::time::{ClockId, clock_getres, clock_gettime};
+use spec::facts::JiffyClock;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Timer interrupts a second. The resolution of the coarse clock is one tick, so that no privilege
+/// is needed (`posix_get_coarse_res`, kernel/time/posix-timers.c).
+pub fn hz() -> u32 {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .expect("every Linux since 2.6.32 has the coarse clock");
+    hz_of_tick(nanoseconds(resolution))
+}
+
+/// The kernel's release, as `uname -r` gives it.
+pub fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map(|names| names.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Which jiffy it is at which moment, from `/proc/timer_list`; `None` where that cannot be read
+/// (it takes root) or says nothing. The kernel's timer events are the other source.
+///
+/// `jiffies` can lag behind the grid of ticks for as long as interrupts are late, and never leads
+/// it: of several readings the one that lags least is right.
+pub fn jiffy_clock() -> Option<JiffyClock> {
+    const READINGS: usize = 5;
+    let tick_ns = tick_ns(hz());
+    (0..READINGS)
+        .filter_map(|_| {
+            let text = std::fs::read_to_string("/proc/timer_list").ok()?;
+            parse_timer_list(&text, tick_ns)
+        })
+        // The earliest beginning of jiffy 0 is the reading that lags least.
+        .min_by_key(|clock| {
+            i128::from(clock.at_ns) - i128::from(clock.jiffies) * i128::from(tick_ns)
+        })
+}
+
+/// `TICK_NSEC`: the length of a jiffy on the monotonic clock, nanoseconds.
+pub(crate) fn tick_ns(hz: u32) -> u64 {
+    let hz = u64::from(hz.max(1));
+    (NS_PER_S + hz / 2) / hz
+}
+
+/// Wall time minus monotonic time, nanoseconds, from the closest of a few paired readings.
+pub(crate) fn wall_offset_ns() -> i64 {
+    const PAIRS: usize = 3;
+    (0..PAIRS)
+        .map(|_| {
+            let before = monotonic_ns();
+            let wall = read(ClockId::CLOCK_REALTIME);
+            let after = monotonic_ns();
+            let middle = before + (after - before) / 2;
+            (after - before, wall.cast_signed() - middle.cast_signed())
+        })
+        .min_by_key(|(width, _)| *width)
+        .map_or(0, |(_, offset)| offset)
+}
+
+fn read(clock: ClockId) -> u64 {
+    nanoseconds(clock_gettime(clock).expect("every Linux has this clock"))
+}
+
+fn nanoseconds(time: nix::sys::time::TimeSpec) -> u64 {
+    time.tv_sec().cast_unsigned() * NS_PER_S + time.tv_nsec().cast_unsigned()
+}
+
+/// The nearest whole frequency: a tick of 3 333 333 ns is HZ=300.
+fn hz_of_tick(tick_ns: u64) -> u32 {
+    let tick_ns = tick_ns.max(1);
+    ((NS_PER_S + tick_ns / 2) / tick_ns) as u32
+}
+
+/// The file begins with `now at N nsecs`; later, for each CPU, it has `.last_tick : N nsecs`, a
+/// point of the tick grid (of the first CPU: `skew_tick` shifts the others), and `jiffies: N`,
+/// read a little after `now`.
+fn parse_timer_list(text: &str, tick_ns: u64) -> Option<JiffyClock> {
+    let number_after = |marker: &str| -> Option<u64> {
+        let rest = text.split_once(marker)?.1;
+        let rest = rest.trim_start_matches([' ', ':', '\t']);
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let now = number_after("now at ")?;
+    let grid = number_after(".last_tick").filter(|last_tick| *last_tick > 0)?;
+    let jiffies = number_after("\njiffies")?;
+    let into_tick = (now % tick_ns + tick_ns - grid % tick_ns) % tick_ns;
+    Some(JiffyClock { jiffies, at_ns: now.checked_sub(into_tick)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hz_is_rounded_to_whole_numbers() {
+        let known = [(10_000_000, 100), (4_000_000, 250), (3_333_333, 300), (1_000_000, 1000)];
+        for (tick, hz) in known {
+            assert_eq!(hz_of_tick(tick), hz);
+            assert_eq!(tick_ns(hz), tick);
+        }
+        assert!([100, 250, 300, 1000].contains(&hz()), "HZ={}", hz());
+    }
+
+    #[test]
+    fn the_wall_offset_is_stable() {
+        let (a, b) = (wall_offset_ns(), wall_offset_ns());
+        assert!((a - b).abs() < 1_000_000, "{a} {b}");
+    }
+
+    #[test]
+    fn timer_list_of_a_real_kernel() {
+        let text = "Timer List Version: v0.10\nHRTIMER_MAX_CLOCK_BASES: 8\n\
+                    now at 1398691064441 nsecs\n\ncpu: 0\n\
+                    .last_tick      : 1398688000000 nsecs\n  .tick_stopped   : 1\n\
+                    .idle_jiffies   : 4295241906\n  .last_jiffies   : 4295241906\n\
+                    jiffies: 4295241906\n";
+        let clock = parse_timer_list(text, 4_000_000).unwrap();
+        assert_eq!(clock, JiffyClock { jiffies: 4_295_241_906, at_ns: 1_398_688_000_000 });
+        assert_eq!(parse_timer_list("", 4_000_000), None);
+        assert_eq!(parse_timer_list("now at x\n.last_tick\njiffies: ", 4_000_000), None);
+    }
+}

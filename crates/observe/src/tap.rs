@@ -1,0 +1,209 @@
+//! A tap on one interface: every frame that its host sends or receives, as `packet(7)` shows it.
+
+mod decode;
+mod socket;
+
+use crate::{Error, clock};
+use nix::errno::Errno;
+use spec::Addresses;
+use std::os::fd::{AsFd, BorrowedFd};
+use timeline::{Event, Source, What};
+
+/// Bytes of a frame that are kept. Headers with every option, and the packet quoted by an ICMP
+/// error, fit; the length on the wire is kept beside it.
+pub const SNAP_LEN: usize = 256;
+
+/// A packet socket bound to one interface of a namespace.
+///
+/// It sees frames where the interface hands them over: a frame sent is one that the host's
+/// interface really took, after its routing, neighbour and queueing; a frame received is one
+/// before its firewall. With segmentation offload one frame can stand for several.
+#[derive(Debug)]
+pub struct Tap {
+    socket: socket::PacketSocket,
+    source: Source,
+    addresses: Addresses,
+    wall: WallClock,
+}
+
+/// A frame, and what it means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captured {
+    /// What it is: a segment, another frame, or [`What::Lost`].
+    pub event: Event,
+    /// The kernel's stamp, as it gave it: nanoseconds of wall time.
+    pub wall_ns: u64,
+    /// The first [`SNAP_LEN`] bytes from the Ethernet header on; empty for [`What::Lost`].
+    pub frame: Vec<u8>,
+    /// The length on the wire, bytes.
+    pub wire_len: u32,
+}
+
+impl Tap {
+    /// Taps `interface` of the namespace. Events carry `source`, and segments of the connection
+    /// between the two ends of `addresses` are told from all other frames.
+    ///
+    /// The tap survives its interface going down and up again.
+    ///
+    /// # Errors
+    /// [`Error::Namespace`], [`Error::NoInterface`], [`Error::PacketSocket`] without
+    /// `CAP_NET_RAW`, and [`Error::System`] for anything else.
+    pub fn open(
+        namespace: &netns::Namespace,
+        interface: &str,
+        source: Source,
+        addresses: &Addresses,
+    ) -> Result<Self, Error> {
+        let socket = namespace
+            .run(|| socket::PacketSocket::open(interface))
+            .map_err(|source| Error::Namespace { instrument: "a tap", source })??;
+        Ok(Self { socket, source, addresses: addresses.clone(), wall: WallClock::new() })
+    }
+
+    /// Takes every frame that is waiting, and never blocks. Frames that did not fit into the
+    /// socket's buffer give one [`What::Lost`].
+    ///
+    /// # Errors
+    /// [`Error::System`] if receiving fails; an interface that went down is not an error.
+    pub fn drain(&mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
+        if let Some(by_ns) = self.wall.read() {
+            tracing::warn!(by_ns, tap = %self.source, "the wall clock was set");
+        }
+        let mut any = false;
+        let mut buffer = [0; SNAP_LEN];
+        loop {
+            let frame = match self.socket.receive(&mut buffer) {
+                Ok(frame) => frame,
+                Err(Errno::EAGAIN) => break,
+                // ENETDOWN is told once when the interface goes down or is removed.
+                Err(Errno::EINTR | Errno::ENETDOWN) => continue,
+                Err(errno) => return Err(Error::system("receiving from a tap", errno)),
+            };
+            any = true;
+            let bytes = &buffer[..SNAP_LEN.min(frame.wire_len as usize)];
+            captured.push(Captured {
+                event: Event {
+                    at_ns: self.wall.monotonic_ns(frame.wall_ns),
+                    source: self.source,
+                    what: decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses),
+                },
+                wall_ns: frame.wall_ns,
+                frame: bytes.to_vec(),
+                wire_len: frame.wire_len,
+            });
+        }
+        if any { self.count_losses(captured) } else { Ok(()) }
+    }
+
+    /// The last drain: what is still waiting, and what was lost.
+    ///
+    /// # Errors
+    /// As for [`Self::drain`].
+    pub fn finish(mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
+        self.drain(captured)?;
+        self.count_losses(captured)
+    }
+
+    fn count_losses(&self, captured: &mut Vec<Captured>) -> Result<(), Error> {
+        let count = self.socket.take_drops()?;
+        if count > 0 {
+            let at_ns = clock::monotonic_ns();
+            captured.push(Captured {
+                event: Event { at_ns, source: self.source, what: What::Lost { count } },
+                wall_ns: at_ns.wrapping_add_signed(self.wall.offset_ns),
+                frame: Vec::new(),
+                wire_len: 0,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Turns the kernel's wall-clock stamps into monotonic time.
+///
+/// The offset is read anew at each drain. A slew moves it by at most half a microsecond per
+/// millisecond, which does not matter; a step is told apart and reported. After a step a stamp may
+/// be of either side of it: the one that lies between the last drain and this one is right, and no
+/// time ever falls outside of that span.
+#[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the postfix is the unit")]
+struct WallClock {
+    offset_ns: i64,
+    /// The offset before this drain, where the two differ by a step.
+    stepped_from_ns: Option<i64>,
+    previous_ns: u64,
+    now_ns: u64,
+}
+
+/// A change of the offset between two drains that is a step.
+const STEP_NS: u64 = 1_000_000;
+/// Slewing is at most 500 ppm (`MAXFREQ`, include/linux/timex.h).
+const SLEW_PPM: u64 = 500;
+
+impl WallClock {
+    fn new() -> Self {
+        let now_ns = clock::monotonic_ns();
+        let offset_ns = clock::wall_offset_ns();
+        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns }
+    }
+
+    /// Reads both clocks; if the wall clock was set since the last reading, by how much.
+    fn read(&mut self) -> Option<i64> {
+        let offset_ns = clock::wall_offset_ns();
+        self.advance(clock::monotonic_ns(), offset_ns)
+    }
+
+    fn advance(&mut self, now_ns: u64, offset_ns: i64) -> Option<i64> {
+        self.previous_ns = self.now_ns;
+        self.now_ns = now_ns;
+        let slew_ns = now_ns.saturating_sub(self.previous_ns) / 1_000_000 * SLEW_PPM;
+        let moved_ns = offset_ns - self.offset_ns;
+        let stepped = moved_ns.unsigned_abs() > STEP_NS + slew_ns;
+        self.stepped_from_ns = stepped.then_some(self.offset_ns);
+        self.offset_ns = offset_ns;
+        stepped.then_some(moved_ns)
+    }
+
+    fn monotonic_ns(&self, wall_ns: u64) -> u64 {
+        let with = |offset_ns: i64| wall_ns.saturating_add_signed(-offset_ns);
+        match self.stepped_from_ns {
+            None => with(self.offset_ns),
+            Some(before) => {
+                let span = self.previous_ns..=self.now_ns;
+                let candidates = [with(self.offset_ns), with(before)];
+                candidates
+                    .into_iter()
+                    .find(|at| span.contains(at))
+                    .unwrap_or_else(|| candidates[0].clamp(self.previous_ns, self.now_ns))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_does_not_move_a_frame() {
+        let mut wall =
+            WallClock { offset_ns: 1_000, stepped_from_ns: None, previous_ns: 0, now_ns: 100 };
+        assert_eq!(wall.advance(10_000_000, 1_200), None, "a slew");
+        assert_eq!(wall.monotonic_ns(9_001_200), 9_000_000);
+
+        let hour = 3_600_000_000_000;
+        assert_eq!(wall.advance(20_000_000, hour), Some(hour - 1_200));
+        assert_eq!(wall.monotonic_ns(15_001_200), 15_000_000, "stamped before the step");
+        let after = 16_000_000 + hour.cast_unsigned();
+        assert_eq!(wall.monotonic_ns(after), 16_000_000, "stamped after it");
+        assert_eq!(wall.monotonic_ns(u64::MAX), 20_000_000, "never outside of the drain's span");
+
+        assert_eq!(wall.advance(30_000_000, hour), None, "told once");
+    }
+}

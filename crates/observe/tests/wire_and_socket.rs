@@ -1,0 +1,186 @@
+//! A tap and socket diagnostics on a real connection whose server falls silent. Needs root, or a
+//! user namespace around it (`unshare -rn`), and fails without.
+
+mod support;
+
+use observe::{Captured, SocketDiag, Tap, clock};
+use spec::Family;
+use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
+use support::{INTERFACE, Pair};
+use timeline::event::{FrameKind, SocketSample};
+use timeline::{Segment, Source, What};
+
+fn segments(captured: &[Captured]) -> Vec<(u64, Segment)> {
+    captured
+        .iter()
+        .filter_map(|captured| match captured.event.what {
+            What::Segment(segment) => Some((captured.event.at_ns, segment)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn a_lost_server(lease: u16, family: Family) {
+    let pair = Pair::new(lease, family);
+    support::sysctl(&pair.client, "net/ipv4/tcp_retries2", "2");
+    let began_ns = clock::monotonic_ns();
+    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut server_tap =
+        Tap::open(&pair.server, INTERFACE, Source::ServerWire, &pair.addresses).unwrap();
+    let mut client_diag = SocketDiag::open(&pair.client).unwrap();
+    let mut server_diag = SocketDiag::open(&pair.server).unwrap();
+    let (client, server) = (pair.addresses.client, pair.addresses.server);
+    assert_eq!(client_diag.sample(client, server).unwrap(), None, "not connected yet");
+
+    let listener = pair.listen();
+    assert_eq!(server_diag.sample(server, client).unwrap(), None, "the listener is not it");
+    let mut stream = pair.connect();
+    let (mut accepted, _) = listener.accept().unwrap();
+    stream.write_all(b"hello").unwrap();
+    accepted.read_exact(&mut [0; 5]).unwrap();
+    accepted.write_all(b"hello").unwrap();
+    stream.read_exact(&mut [0; 5]).unwrap();
+
+    let of_server = server_diag.sample(server, client).unwrap().unwrap();
+    assert_eq!(of_server.state, "ESTABLISHED");
+    let before = client_diag.sample(client, server).unwrap().unwrap();
+    assert_eq!((before.state.as_str(), before.send_queue, before.timer), ("ESTABLISHED", 0, 0));
+    let info = before.info.unwrap();
+    assert!((200_000..210_000).contains(&info.rto_us), "{info:?}");
+    assert_eq!(info.bytes_received, 5);
+
+    pair.silence_server();
+    let silenced_ns = clock::monotonic_ns();
+    stream.write_all(&[0; 100]).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut captured = Vec::new();
+    let mut samples: Vec<SocketSample> = Vec::new();
+    let error = loop {
+        tap.drain(&mut captured).unwrap();
+        samples.extend(client_diag.sample(client, server).unwrap());
+        match stream.read(&mut [0; 1]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            result => break result.unwrap_err(),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let noticed_ns = clock::monotonic_ns();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(client_diag.sample(client, server).unwrap(), None, "closed");
+    tap.finish(&mut captured).unwrap();
+
+    // The socket's own account: the retransmission timer, counted up.
+    assert!(samples.iter().all(|sample| sample.state == "ESTABLISHED" && sample.timer == 1));
+    assert!(samples.iter().all(|sample| sample.send_queue == 100), "{samples:#?}");
+    assert!(samples.iter().all(|sample| sample.timer_expires_ms <= 2_000), "{samples:#?}");
+    let last = samples.last().unwrap();
+    assert!(last.timer_count >= 2, "{last:?}");
+
+    // The wire's: the handshake, the exchange, the write and its retransmissions.
+    let on_wire = segments(&captured);
+    assert!(on_wire[0].1.flags.syn && on_wire[0].1.sent, "{on_wire:?}");
+    assert!(on_wire[1].1.flags.syn && on_wire[1].1.flags.ack && !on_wire[1].1.sent);
+    let unanswered: Vec<_> = on_wire.iter().filter(|(at, _)| *at > silenced_ns).collect();
+    assert!(unanswered.iter().all(|(_, segment)| segment.sent && segment.len == 100));
+    let retransmissions = unanswered.len() as u32 - 1;
+    assert_eq!(last.info.as_ref().unwrap().total_retrans, retransmissions);
+    assert!(on_wire.iter().all(|(at, _)| (began_ns..noticed_ns).contains(at)), "in monotonic time");
+    assert!(on_wire.is_sorted_by_key(|(at, _)| *at));
+
+    // The other end saw the same segments, a moment later or earlier.
+    let mut captured = Vec::new();
+    server_tap.drain(&mut captured).unwrap();
+    let at_server = segments(&captured);
+    assert_eq!(at_server.len(), on_wire.len(), "everything passes this cable");
+    for ((left_ns, left), (right_ns, right)) in on_wire.iter().zip(&at_server) {
+        assert_eq!((left.seq, left.sent), (right.seq, !right.sent));
+        assert!(left_ns.abs_diff(*right_ns) < 5_000_000, "{left_ns} {right_ns}");
+    }
+}
+
+#[test]
+fn a_lost_server_is_seen_on_the_wire_and_in_the_socket() {
+    a_lost_server(8101, Family::Ipv4);
+}
+
+#[test]
+fn the_same_on_ipv6() {
+    a_lost_server(8102, Family::Ipv6);
+}
+
+#[test]
+fn a_tap_survives_its_interface_and_tells_neighbours_and_losses() {
+    let pair = Pair::new(8103, Family::Ipv4);
+    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut captured = Vec::new();
+    support::ip(&pair.client, &format!("link set {INTERFACE} down\n"));
+    tap.drain(&mut captured).unwrap();
+    support::ip(&pair.client, &format!("link set {INTERFACE} up\nneighbour flush nud all\n"));
+    captured.clear();
+    let listener = pair.listen();
+    let _stream = pair.connect();
+    drop(listener);
+    tap.drain(&mut captured).unwrap();
+    let kinds: Vec<_> = captured.iter().map(|captured| &captured.event.what).collect();
+    let server = pair.addresses.server.ip();
+    let asked = |kind: &FrameKind| {
+        kinds.iter().any(|what| matches!(what, What::Frame(frame) if frame.kind == *kind))
+    };
+    assert!(asked(&FrameKind::NeighbourRequest(server)), "{kinds:#?}");
+    assert!(asked(&FrameKind::NeighbourReply(server)), "{kinds:#?}");
+    assert!(!segments(&captured).is_empty());
+    assert!(captured.iter().all(|captured| captured.wire_len as usize >= captured.frame.len()));
+}
+
+#[test]
+fn a_missing_interface_is_named() {
+    let namespace = netns::Namespace::create().unwrap();
+    let addresses = spec::Addresses::new(8104, Family::Ipv4, spec::Topology::Direct, 1, 2);
+    let error = Tap::open(&namespace, "eth7", Source::ClientWire, &addresses).unwrap_err();
+    assert!(error.to_string().contains("eth7"), "{error}");
+}
+
+/// Prints what sampling and draining cost: `cargo test -p observe --release -- --ignored costs
+/// --nocapture`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn costs() {
+    const ROUNDS: u32 = 20_000;
+    let pair = Pair::new(8105, Family::Ipv4);
+    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut diag = SocketDiag::open(&pair.client).unwrap();
+    let listener = pair.listen();
+    let mut stream = pair.connect();
+    let (mut accepted, _) = listener.accept().unwrap();
+    let (client, server) = (pair.addresses.client, pair.addresses.server);
+    let per_round = |name: &str, work: &mut dyn FnMut()| {
+        let began_ns = clock::monotonic_ns();
+        (0..ROUNDS).for_each(|_| work());
+        let each_ns = (clock::monotonic_ns() - began_ns) / u64::from(ROUNDS);
+        println!("{name}: {each_ns} ns");
+    };
+    per_round("sample of a live socket", &mut || {
+        assert!(diag.sample(client, server).unwrap().is_some());
+    });
+    per_round("sample of no socket", &mut || {
+        assert!(diag.sample(server, client).unwrap().is_none());
+    });
+    let mut captured = Vec::new();
+    tap.drain(&mut captured).unwrap();
+    per_round("drain of nothing", &mut || tap.drain(&mut captured).unwrap());
+    for _ in 0..5_000 {
+        stream.write_all(&[0; 100]).unwrap();
+        accepted.read_exact(&mut [0; 100]).unwrap();
+    }
+    captured.clear();
+    let began_ns = clock::monotonic_ns();
+    tap.drain(&mut captured).unwrap();
+    let took_ns = clock::monotonic_ns() - began_ns;
+    let lost = captured.iter().any(|c| matches!(c.event.what, What::Lost { .. }));
+    println!(
+        "drain of {} frames: {} ns each, lost: {lost}",
+        captured.len(),
+        took_ns / captured.len() as u64
+    );
+}
