@@ -1,1 +1,20 @@
-//! Renders trials for people and programs; returns bytes. Pure.
+//! Renders trials for people and programs.
+//!
+//! This room is pure: it is handed trials and events, and returns texts and bytes. Who calls it
+//! writes the files, and knows whether a terminal takes colours.
+
+pub mod human;
+pub mod json;
+pub mod narrate;
+pub mod passage;
+pub mod span;
+mod summary;
+mod trial;
+mod words;
+
+pub use human::Live;
+pub use narrate::{Narrator, Note};
+pub use trial::{Clock, Run, Trial};
+
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,176 @@
+//! What a person sees on a terminal.
+//!
+//! Every text ends with a newline. Colour is an argument; the escape codes are those of ANSI.
+
+mod live;
+mod paint;
+mod row;
+mod tables;
+
+use crate::span;
+use crate::trial::Trial;
+use crate::words;
+use model::Prediction;
+use paint::Paint;
+use spec::{Experiment, Outcome};
+use std::fmt::Write;
+use timeline::event::Phase;
+use verdict::{Measured, Word};
+
+pub use live::Live;
+pub use tables::{Check, CheckState, doctor, list, predict, summary};
+
+/// Before a trial: its question, and what is about to happen.
+pub fn announce(experiment: &Experiment, colour: bool) -> String {
+    let paint = Paint(colour);
+    let mut text = paint.strong(&experiment.name) + "\n";
+    line(&mut text, paint, "", &experiment.question);
+    line(&mut text, paint, "setting", &words::setting(&experiment.parameters));
+    line(&mut text, paint, "then", &words::stimulus(&experiment.parameters));
+    text
+}
+
+/// As soon as the prediction is written down, still before the fault.
+pub fn predicted(prediction: &Prediction, colour: bool) -> String {
+    let paint = Paint(colour);
+    let mut text = String::new();
+    let reference = words::after_reference(prediction.reference);
+    if let Some(unknown) = &prediction.unknown {
+        line(&mut text, paint, "predicted", &format!("nothing: {unknown}"));
+    }
+    for (index, window) in prediction.windows.iter().enumerate() {
+        let label = if index == 0 { "predicted" } else { "or" };
+        let after = if window.span.is_some() { format!(" {reference}") } else { String::new() };
+        let counts = words::counts(window.retransmits, window.keepalive_probes);
+        let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
+        line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
+    }
+    line(&mut text, paint, "because", &prediction.why);
+    text
+}
+
+/// After a trial: the verdict in one line, the reason if there must be one, the proof of the
+/// fault, and where the evidence lies.
+pub fn verdict(trial: &Trial, colour: bool) -> String {
+    let paint = Paint(colour);
+    let verdict = &trial.verdict;
+    let word = paint.word(verdict.word, &format!("{:<12}", verdict.word.to_string()));
+    let mut text = format!("{word}  {}\n", compared(trial));
+    if verdict.word != Word::Agrees && !verdict.reason.is_empty() && verdict.measured.is_some() {
+        line(&mut text, paint, "reason", &verdict.reason);
+    }
+    for evidence in &verdict.proof.evidence {
+        let mark = if evidence.holds { paint.good("✓") } else { paint.bad("✗") };
+        let label = paint.quiet(&format!("{:>10}", "proof"));
+        writeln!(text, "{label}  {mark} {}", evidence.finding).expect("a String takes all");
+    }
+    if let Some(artifacts) = &trial.artifacts {
+        line(&mut text, paint, "evidence", artifacts);
+    }
+    text
+}
+
+/// Measured, predicted, and the difference.
+fn compared(trial: &Trial) -> String {
+    let Some(measured) = &trial.verdict.measured else { return trial.verdict.reason.clone() };
+    let mut text = told(trial, measured);
+    if let Some(prediction) = &trial.prediction {
+        let windows: Vec<_> = words::windows(prediction, measured.outcome);
+        write!(text, "; predicted {}", windows.join(" or ")).expect("a String takes all");
+        if let Some(difference) = difference(prediction, measured) {
+            write!(text, " ({difference})").expect("a String takes all");
+        }
+    }
+    if let (Some(detected), Some(noticed)) = (measured.detected_s, measured.noticed_s) {
+        let later = span::measured((noticed - detected).max(0.0));
+        write!(text, "; noticed {later} later").expect("a String takes all");
+    }
+    text
+}
+
+fn told(trial: &Trial, measured: &Measured) -> String {
+    let Some(detected) = measured.detected_s else {
+        let watched = watched_s(trial).map_or_else(String::new, |seconds| {
+            format!(" within {} of the fault", span::measured(seconds))
+        });
+        return format!("nothing told{watched}, still {}", measured.client_state);
+    };
+    let outcome = match measured.outcome {
+        Outcome::None => "nothing".to_owned(),
+        outcome => outcome.to_string(),
+    };
+    let after = words::after_reference(measured.reference);
+    format!("{outcome} {} {after}", span::measured(detected))
+}
+
+/// How long the trial waited after the fault.
+fn watched_s(trial: &Trial) -> Option<f64> {
+    let fault = trial.timeline.fault_at()?;
+    let end = trial.timeline.phase_at(Phase::Aftermath)?;
+    Some(end.checked_sub(fault)? as f64 / 1e9)
+}
+
+/// Where the measured time lies in the window of the same outcome that it is nearest to.
+fn difference(prediction: &Prediction, measured: &Measured) -> Option<String> {
+    let detected = measured.detected_s?;
+    let beside =
+        |(earliest, latest): (f64, f64)| (earliest - detected).max(detected - latest).max(0.0);
+    let (earliest, latest) = prediction
+        .windows
+        .iter()
+        .filter(|window| window.outcome == measured.outcome)
+        .filter_map(|window| window.span)
+        .map(|(earliest, latest)| (earliest.as_secs_f64(), latest.as_secs_f64()))
+        .min_by(|a, b| beside(*a).total_cmp(&beside(*b)))?;
+    Some(if detected > latest {
+        format!("{} on the latest", span::signed(detected - latest))
+    } else {
+        format!("{} on the earliest", span::signed(detected - earliest))
+    })
+}
+
+/// One labelled line.
+fn line(text: &mut String, paint: Paint, label: &str, what: &str) {
+    let label = paint.quiet(&format!("{label:>10}"));
+    writeln!(text, "{label}  {what}").expect("a String takes all");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+    use verdict::Evidence;
+
+    fn whole(trial: &Trial) -> String {
+        let prediction =
+            trial.prediction.as_ref().map_or_else(String::new, |p| predicted(p, false));
+        format!("{}{prediction}\n{}", announce(&trial.experiment, false), verdict(trial, false))
+    }
+
+    #[test]
+    fn a_trial_is_told_before_and_after() {
+        let trials = samples::run().trials;
+        let texts: Vec<_> = trials.iter().map(whole).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn a_client_that_was_told_nothing() {
+        let mut trial = samples::keepalive();
+        let measured = trial.verdict.measured.as_mut().unwrap();
+        (measured.outcome, measured.detected_s, measured.noticed_s) = (Outcome::None, None, None);
+        measured.client_state = "ESTABLISHED".into();
+        let window = &mut trial.prediction.as_mut().unwrap().windows[0];
+        (window.outcome, window.span) = (Outcome::None, None);
+        trial.verdict.proof.evidence =
+            vec![Evidence { finding: "a FIN came from the server".into(), holds: false }];
+        insta::assert_snapshot!(whole(&trial));
+    }
+
+    #[test]
+    fn colour_is_an_argument() {
+        let trial = samples::keepalive();
+        assert!(!verdict(&trial, false).contains('\u{1b}'));
+        assert!(verdict(&trial, true).contains("\u{1b}["));
+    }
+}

@@ -1,0 +1,67 @@
+//! Colours, used sparingly: a word that must be found, a mark, and what may be passed over.
+
+use crate::narrate::Tone;
+use anstyle::{AnsiColor, Color, Style};
+use verdict::Word;
+
+/// Whether to use them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paint(pub(super) bool);
+
+impl Paint {
+    pub(super) fn strong(self, text: &str) -> String {
+        self.with(Style::new().bold(), text)
+    }
+
+    pub(super) fn quiet(self, text: &str) -> String {
+        self.with(Style::new().dimmed(), text)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.with(coloured(AnsiColor::Green), text)
+    }
+
+    pub(super) fn warning(self, text: &str) -> String {
+        self.with(coloured(AnsiColor::Yellow), text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.with(coloured(AnsiColor::Red), text)
+    }
+
+    /// `text` in the colour of a verdict.
+    pub(super) fn word(self, word: Word, text: &str) -> String {
+        let colour = match word {
+            Word::Agrees => AnsiColor::Green,
+            Word::Disagrees => AnsiColor::Red,
+            Word::Inconclusive => AnsiColor::Yellow,
+            Word::Skipped => AnsiColor::Blue,
+        };
+        self.with(coloured(colour).bold(), text)
+    }
+
+    /// `text` in the tone of a note.
+    pub(super) fn tone(self, tone: Tone, text: &str) -> String {
+        let style = match tone {
+            Tone::Ordinary => Style::new(),
+            Tone::Quiet => Style::new().dimmed(),
+            Tone::Step => coloured(AnsiColor::Cyan),
+            Tone::Fault => coloured(AnsiColor::Magenta).bold(),
+            Tone::End => coloured(AnsiColor::Red).bold(),
+            Tone::Warning => coloured(AnsiColor::Yellow),
+        };
+        self.with(style, text)
+    }
+
+    fn with(self, style: Style, text: &str) -> String {
+        if self.0 && !style.is_plain() && !text.is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+const fn coloured(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(Color::Ansi(colour)))
+}

@@ -1,0 +1,224 @@
+//! Tables: experiments, a summary of trials, a predicted schedule, and what the doctor found.
+
+use crate::human::paint::Paint;
+use crate::summary::{Group, groups};
+use crate::trial::Run;
+use crate::{span, words};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
+use model::{Prediction, StepKind};
+use spec::Experiment;
+use std::fmt::Write;
+use std::time::Duration;
+use verdict::Word;
+
+/// The experiments and their questions: `halfopen list`.
+pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, colour: bool) -> String {
+    let experiments: Vec<_> = experiments.into_iter().collect();
+    let widest = experiments.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for experiment in experiments {
+        let name = Paint(colour).strong(&format!("{:<widest$}", experiment.name));
+        writeln!(text, "{name}  {}", experiment.question).expect("a String takes all");
+    }
+    text
+}
+
+/// What several trials came to, one line an experiment with the same settings.
+pub fn summary(run: &Run, colour: bool) -> String {
+    let mut table = table(["experiment", "verdict", "outcome", "predicted", "measured", "noticed"]);
+    for group in groups(&run.trials) {
+        table.add_row([
+            group.label(),
+            group.verdicts(),
+            group.outcomes(),
+            group.predicted(),
+            group.measured(),
+            group.noticed(),
+        ]);
+    }
+    let paint = Paint(colour);
+    let mut text = String::new();
+    for line in table.lines() {
+        let line = [Word::Disagrees, Word::Agrees, Word::Inconclusive, Word::Skipped]
+            .iter()
+            .fold(line, |line, word| coloured(&line, *word, paint));
+        text += line.trim_end();
+        text.push('\n');
+    }
+    for group in groups(&run.trials) {
+        for (trial, reason) in group.reasons() {
+            writeln!(text, "  {} #{trial}: {reason}", group.name()).expect("a String takes all");
+        }
+    }
+    writeln!(
+        text,
+        "{} · kernel {} · HZ {} · {} clock · {}",
+        Group::counted(run.trials.iter().map(|trial| trial.verdict.word)),
+        run.kernel,
+        run.hz,
+        run.clock,
+        span::measured(run.wall_s),
+    )
+    .expect("a String takes all");
+    text
+}
+
+/// The schedule of a prediction: `halfopen predict`. `threshold` is the time that the kernel
+/// computes from `tcp_retries2`, where that is what ends the connection.
+pub fn predict(
+    experiment: &Experiment,
+    hz: u32,
+    prediction: &Prediction,
+    threshold: Option<Duration>,
+    colour: bool,
+) -> String {
+    let paint = Paint(colour);
+    let mut text = super::announce(experiment, colour);
+    text += &super::predicted(prediction, colour);
+    if !prediction.schedule.is_empty() {
+        let mut table = table(["n", "what", "timeout", "nominal", "earliest", "latest"]);
+        for step in &prediction.schedule {
+            let n = if step.kind == StepKind::GiveUp { String::new() } else { step.n.to_string() };
+            let times = [step.timeout, step.nominal, step.earliest, step.latest].map(seconds);
+            let mut row = Row::from([n, words::step(step.kind).into()]);
+            for time in times {
+                row.add_cell(time.into());
+            }
+            table.add_row(row);
+        }
+        for column in [0, 2, 3, 4, 5] {
+            let column = table.column_mut(column).expect("there are six");
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        text.push('\n');
+        for line in table.lines() {
+            text += line.trim_end();
+            text.push('\n');
+        }
+    }
+    let after = words::after_reference(prediction.reference);
+    let mut foot = format!("HZ {hz}, times {after}");
+    if let Some(threshold) = threshold {
+        write!(foot, "; threshold {} s", seconds(threshold)).expect("a String takes all");
+    }
+    text + &paint.quiet(&foot) + "\n"
+}
+
+/// One thing that the doctor looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What: `user namespaces`.
+    pub name: String,
+    /// How it stands.
+    pub state: CheckState,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it, if something is to be done.
+    pub remedy: Option<String>,
+}
+
+/// How something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CheckState {
+    /// As it must be.
+    Ok,
+    /// Trials run, but with less evidence or fewer kinds.
+    Warn,
+    /// No trial runs without it.
+    Missing,
+}
+
+/// What this machine can do: `halfopen doctor`.
+pub fn doctor(checks: &[Check], colour: bool) -> String {
+    let paint = Paint(colour);
+    let widest = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Check { name, state, detail, remedy } in checks {
+        let word = match state {
+            CheckState::Ok => paint.good("ok     "),
+            CheckState::Warn => paint.warning("warn   "),
+            CheckState::Missing => paint.bad("missing"),
+        };
+        writeln!(text, "{word}  {name:<widest$}  {detail}").expect("a String takes all");
+        if let Some(remedy) = remedy {
+            let indent = " ".repeat(9 + widest + 2);
+            writeln!(text, "{indent}→ {remedy}").expect("a String takes all");
+        }
+    }
+    text
+}
+
+fn table<const N: usize>(heads: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none()));
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.force_no_tty();
+    table.set_header(heads.map(Cell::new));
+    table
+}
+
+/// A verdict's word in its colour, where it stands as a word of its own.
+fn coloured(line: &str, word: Word, paint: Paint) -> String {
+    let text = word.to_string();
+    let padded = |word: &str| format!(" {word}");
+    line.replace(&padded(&text), &padded(&paint.word(word, &text)))
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn trials_of_the_same_settings_are_one_line() {
+        insta::assert_snapshot!(summary(&samples::repeated(), false));
+    }
+
+    #[test]
+    fn a_word_within_a_word_keeps_its_colour_to_itself() {
+        let text = summary(&samples::run(), true);
+        assert!(text.contains("\u{1b}[1m\u{1b}[31mdisagrees"), "{text:?}");
+        assert!(!text.contains("dis\u{1b}"), "{text:?}");
+    }
+
+    #[test]
+    fn experiments_are_listed_with_their_questions() {
+        let run = samples::run();
+        insta::assert_snapshot!(list(run.trials.iter().map(|trial| &trial.experiment), false));
+    }
+
+    #[test]
+    fn a_schedule_is_a_table() {
+        let trial = samples::sending();
+        let threshold = Some(Duration::from_millis(12_600));
+        let prediction = trial.prediction.unwrap();
+        insta::assert_snapshot!(predict(&trial.experiment, 250, &prediction, threshold, false));
+    }
+
+    #[test]
+    fn the_doctor_has_a_remedy_for_each_lack() {
+        let check = |name: &str, state, detail: &str, remedy: Option<&str>| Check {
+            name: name.into(),
+            state,
+            detail: detail.into(),
+            remedy: remedy.map(Into::into),
+        };
+        let checks = [
+            check("kernel", CheckState::Ok, "6.18.44, HZ 250", None),
+            check("user namespaces", CheckState::Ok, "allowed", None),
+            check(
+                "tracepoints",
+                CheckState::Warn,
+                "perf_event_paranoid is 2: socket diagnostics tell instead, to 1 ms",
+                Some("run as root"),
+            ),
+            check("veth", CheckState::Missing, "the kernel has no veth", Some("modprobe veth")),
+        ];
+        insta::assert_snapshot!(doctor(&checks, false));
+    }
+}

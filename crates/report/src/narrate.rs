@@ -1,0 +1,265 @@
+//! Says in a few words what an event is: for the live timeline, for the comments in the capture
+//! file, for the diagram.
+
+mod frame;
+mod segment;
+
+use crate::span;
+use model::Prediction;
+use segment::Resends;
+use spec::Parameters;
+use std::time::Duration;
+use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
+use timeline::{Classifier, Event, Segment, Side, Source, What};
+
+/// Waking later than this is worth a line.
+const LATE_NS: u64 = 10_000_000;
+
+/// What is to be said about one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Where it happened.
+    pub place: Place,
+    /// A few words.
+    pub text: String,
+    /// How much it matters, and how.
+    pub tone: Tone,
+}
+
+/// Where something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// At the client, program or kernel.
+    Client,
+    /// On the wire, on its way to the server.
+    ToServer,
+    /// On the wire, on its way to the client.
+    ToClient,
+    /// At the server, program or kernel.
+    Server,
+    /// In the trial as a whole.
+    Trial,
+}
+
+/// How much something matters, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tone {
+    /// The ordinary course: data, acknowledgements, calls that succeed. Much of it can be left out.
+    Ordinary,
+    /// Background: a state, a timer.
+    Quiet,
+    /// A step of what the trial is about: probes, retransmissions, the handshake, the close.
+    Step,
+    /// The fault.
+    Fault,
+    /// The end of the connection, for whoever learns of it.
+    End,
+    /// Something that weakens the evidence.
+    Warning,
+}
+
+/// Turns events, fed in the order of time, into notes.
+#[derive(Debug, Clone)]
+pub struct Narrator {
+    fault: String,
+    probes: Option<u32>,
+    resends: Resends,
+    taps: [Classifier; 2],
+    sockets: [Option<(String, u8, u8)>; 2],
+    links: Vec<(String, String)>,
+}
+
+impl Narrator {
+    /// For a trial with these parameters.
+    pub fn new(parameters: &Parameters) -> Self {
+        Self {
+            fault: parameters.fault.kind.to_string(),
+            probes: parameters.client.keepalive.probes,
+            resends: Resends::default(),
+            taps: [Classifier::new(Side::Client), Classifier::new(Side::Server)],
+            sockets: [None, None],
+            links: Vec::new(),
+        }
+    }
+
+    /// The same, with the prediction: from now on probes have a total, and the tail loss probe is
+    /// told from the first retransmission.
+    #[must_use]
+    pub fn with_prediction(mut self, prediction: Option<&Prediction>) -> Self {
+        if let Some(prediction) = prediction {
+            self.predict(prediction);
+        }
+        self
+    }
+
+    /// Learns the prediction.
+    pub fn predict(&mut self, prediction: &Prediction) {
+        self.resends.expect(&prediction.schedule);
+        let most = prediction.windows.iter().filter_map(|window| window.keepalive_probes).max();
+        self.probes = most.filter(|probes| *probes > 0).or(self.probes);
+    }
+
+    /// What is to be said about the next event; `None` if it is nothing new.
+    pub fn note(&mut self, event: &Event) -> Option<Note> {
+        let side = side_of(event.source);
+        let here = if side == Side::Client { Place::Client } else { Place::Server };
+        let trial = |text: &str, tone| Some(Note { place: Place::Trial, text: text.into(), tone });
+        match &event.what {
+            What::Segment(segment) => Some(self.segment(side, segment)),
+            What::Frame(frame) => frame::note(frame, heading(side, frame.sent)),
+            What::Call(call) => Some(called(here, call)),
+            What::Socket(sample) => self.socket(side, here, sample),
+            What::SocketGone => {
+                self.sockets[index(side)] = None;
+                Some(Note { place: here, text: "socket gone".into(), tone: Tone::Quiet })
+            }
+            What::Trace(trace) => traced(trace),
+            What::Fault(step) => self.fault_step(step),
+            What::Phase(Phase::Interrupted) => trial("interrupted by the operator", Tone::Warning),
+            What::InstrumentMissing { instrument, why } => {
+                trial(&format!("without {instrument}: {why}"), Tone::Warning)
+            }
+            What::Lost { count } => {
+                trial(&format!("{}: {count} events lost", event.source), Tone::Warning)
+            }
+            What::Late { by_ns } if *by_ns >= LATE_NS => {
+                let late = span::measured(Duration::from_nanos(*by_ns).as_secs_f64());
+                trial(&format!("the machine was busy: {late} late"), Tone::Warning)
+            }
+            What::Phase(_) | What::Late { .. } => None,
+            What::Link { interface, exists, up, carrier } => {
+                self.link(interface, link_state(*exists, *up, *carrier))
+            }
+        }
+    }
+
+    fn segment(&mut self, tap: Side, segment: &Segment) -> Note {
+        let classifier = &mut self.taps[index(tap)];
+        let sender = classifier.sender(segment);
+        let class = classifier.feed(segment);
+        let (text, tone) = segment::describe(class, segment, sender, self.probes, &self.resends);
+        Note { place: heading(tap, segment.sent), text, tone }
+    }
+
+    /// A sample says something only when state, timer or the timer's count have changed.
+    fn socket(&mut self, side: Side, place: Place, sample: &SocketSample) -> Option<Note> {
+        let SocketSample { state, timer, timer_count, .. } = sample;
+        let now = (state.clone(), *timer, *timer_count);
+        let before = self.sockets[index(side)].replace(now.clone());
+        (before.as_ref() != Some(&now)).then(|| {
+            let text = match timer_name(*timer) {
+                None => state.clone(),
+                Some(name) if *timer_count > 0 => format!("{state}, {name} {timer_count}"),
+                Some(name) => format!("{state}, {name}"),
+            };
+            Note { place, text, tone: Tone::Quiet }
+        })
+    }
+
+    fn fault_step(&self, step: &FaultStep) -> Option<Note> {
+        let text = match step {
+            FaultStep::Begin if self.fault == "none" => {
+                "no fault: from here the client waits".into()
+            }
+            FaultStep::Begin => format!("fault: {}", self.fault),
+            FaultStep::Done(what) => what.clone(),
+            FaultStep::Complete => return None,
+            FaultStep::Restoring => "the fault is being undone".into(),
+            FaultStep::Restored => "the fault is over".into(),
+        };
+        Some(Note { place: Place::Trial, text, tone: Tone::Fault })
+    }
+
+    fn link(&mut self, interface: &str, state: &str) -> Option<Note> {
+        let known = self.links.iter_mut().find(|(name, _)| name == interface);
+        match known {
+            Some((_, before)) if before == state => return None,
+            Some((_, before)) => state.clone_into(before),
+            None => {
+                self.links.push((interface.into(), state.into()));
+                if state == "up" {
+                    return None; // as it should be
+                }
+            }
+        }
+        let text = format!("link {interface}: {state}");
+        Some(Note { place: Place::Trial, text, tone: Tone::Quiet })
+    }
+}
+
+/// What the kernel's `idiag_timer` stands for; `None`: no timer runs.
+pub fn timer_name(timer: u8) -> Option<&'static str> {
+    match timer {
+        0 => None,
+        1 => Some("retransmission timer"),
+        2 => Some("keepalive timer"),
+        3 => Some("time-wait timer"),
+        4 => Some("window probe timer"),
+        _ => Some("an unknown timer"),
+    }
+}
+
+fn called(place: Place, call: &Call) -> Note {
+    let Call { name, detail, result, .. } = call;
+    let ends = place == Place::Client;
+    let (text, tone) = match (name.as_str(), result) {
+        ("heartbeat", _) => (detail.clone(), Tone::End),
+        ("read", Ok(0)) if ends => ("read gives 0: end of file".into(), Tone::End),
+        ("read", Ok(0)) => ("read gives 0".into(), Tone::Step),
+        ("read" | "write", Ok(count)) => (format!("{name} {count} bytes"), Tone::Ordinary),
+        ("connect", Ok(_)) => ("connected".into(), Tone::Step),
+        ("accept", Ok(_)) => ("accepted".into(), Tone::Step),
+        ("setsockopt", Ok(_)) => (detail.clone(), Tone::Quiet),
+        (_, Ok(_)) => (name.clone(), Tone::Step),
+        (_, Err(errno)) if ends => (format!("{name} fails: {errno}"), Tone::End),
+        (_, Err(errno)) => (format!("{name} fails: {errno}"), Tone::Step),
+    };
+    Note { place, text, tone }
+}
+
+fn traced(trace: &Trace) -> Option<Note> {
+    let place = |side| if side == Side::Client { Place::Client } else { Place::Server };
+    let (side, text, tone) = match trace {
+        Trace::SetState { side, old, new } => (*side, format!("{old} → {new}"), Tone::Quiet),
+        Trace::ErrorReport { side, error } if error.0 != 0 => {
+            (*side, format!("the kernel reports {error}"), Tone::End)
+        }
+        Trace::Retransmit { side, err: Some(err) } if *err != 0 => {
+            let error = spec::Errno(err.abs());
+            (*side, format!("could not send again: {error}"), Tone::Warning)
+        }
+        // The wire shows the others, and timers are for the diagram.
+        _ => return None,
+    };
+    Some(Note { place: place(side), text, tone })
+}
+
+fn link_state(exists: bool, up: bool, carrier: bool) -> &'static str {
+    match (exists, up, carrier) {
+        (false, ..) => "gone",
+        (_, false, _) => "down",
+        (_, _, false) => "no carrier",
+        _ => "up",
+    }
+}
+
+const fn side_of(source: Source) -> Side {
+    match source {
+        Source::ServerProgram | Source::ServerWire | Source::ServerSocket => Side::Server,
+        _ => Side::Client,
+    }
+}
+
+const fn heading(tap: Side, sent: bool) -> Place {
+    match (tap, sent) {
+        (Side::Client, true) | (Side::Server, false) => Place::ToServer,
+        _ => Place::ToClient,
+    }
+}
+
+const fn index(side: Side) -> usize {
+    match side {
+        Side::Client => 0,
+        Side::Server => 1,
+    }
+}

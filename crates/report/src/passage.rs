@@ -1,0 +1,185 @@
+//! What became of each frame: seen at one tap, was it seen at the other?
+
+use std::collections::VecDeque;
+use std::time::Duration;
+use timeline::event::FrameKind;
+use timeline::{Event, Flags, Segment, Source, What};
+
+/// The longest a frame takes from tap to tap without added delay, before it counts as lost.
+const TRANSIT: Duration = Duration::from_millis(20);
+
+/// What became of an event's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Passage {
+    /// No frame.
+    None,
+    /// It left one host and came to the other.
+    Arrived,
+    /// It left one host and did not come to the other.
+    Lost,
+    /// It came to this host, and the other never sent it: a router did.
+    Appeared,
+    /// The other tap has seen nothing at all, so that nobody can say.
+    Unknown,
+}
+
+/// Puts events in the order of time and pairs the taps: of a frame that both saw, the client's
+/// event is kept.
+#[derive(Debug, Clone)]
+pub struct Pairing {
+    transit_ns: u64,
+    queue: VecDeque<Waiting>,
+    taps: [bool; 2],
+}
+
+#[derive(Debug, Clone)]
+struct Waiting {
+    event: Event,
+    met: bool,
+}
+
+/// What makes a frame the same at both taps.
+#[derive(PartialEq)]
+enum Mark<'a> {
+    Segment { source_port: u16, destination_port: u16, seq: u32, ack: u32, flags: Flags },
+    Frame(&'a FrameKind),
+}
+
+impl Pairing {
+    /// For a path with this round-trip time.
+    pub fn new(rtt: Duration) -> Self {
+        let transit_ns = (TRANSIT + rtt).as_nanos() as u64;
+        Self { transit_ns, queue: VecDeque::new(), taps: [false; 2] }
+    }
+
+    /// How long after an event it is known what became of it.
+    pub fn delay(&self) -> Duration {
+        Duration::from_nanos(self.transit_ns)
+    }
+
+    /// Takes an event. They may come in any order, as long as each comes before [`Self::pop`]
+    /// is asked for later ones.
+    pub fn push(&mut self, event: Event) {
+        match event.source {
+            Source::ClientWire => self.taps[0] = true,
+            Source::ServerWire => self.taps[1] = true,
+            _ => {}
+        }
+        let place = self.queue.partition_point(|waiting| waiting.event.at_ns <= event.at_ns);
+        self.queue.insert(place, Waiting { event, met: false });
+    }
+
+    /// The next event whose fate is known at `now_ns`, with that fate.
+    pub fn pop(&mut self, now_ns: u64) -> Option<(Event, Passage)> {
+        loop {
+            let first = self.queue.front()?;
+            if first.event.at_ns.saturating_add(self.transit_ns) > now_ns {
+                return None;
+            }
+            let waiting = self.queue.pop_front()?;
+            if let Some(passage) = self.passage(&waiting) {
+                return Some((waiting.event, passage));
+            }
+        }
+    }
+
+    /// What became of it; `None` if its other sight is the one to keep.
+    fn passage(&mut self, waiting: &Waiting) -> Option<Passage> {
+        let Some((sent, mark)) = mark(&waiting.event) else { return Some(Passage::None) };
+        let at_client = waiting.event.source == Source::ClientWire;
+        match (sent, waiting.met) {
+            (true, _) => {
+                let arrived = self.meet(&waiting.event, &mark);
+                match (arrived, at_client) {
+                    (true, true) => Some(Passage::Arrived),
+                    (true, false) => None, // the client's sight of it comes
+                    (false, _) if self.taps[usize::from(at_client)] => Some(Passage::Lost),
+                    (false, _) => Some(Passage::Unknown),
+                }
+            }
+            (false, true) => at_client.then_some(Passage::Arrived),
+            (false, false) if self.taps == [true; 2] => Some(Passage::Appeared),
+            (false, false) => Some(Passage::Unknown),
+        }
+    }
+
+    /// Looks for the other tap's sight of a frame, and marks it.
+    fn meet(&mut self, event: &Event, mark: &Mark<'_>) -> bool {
+        let last_ns = event.at_ns.saturating_add(self.transit_ns);
+        self.queue
+            .iter_mut()
+            .take_while(|other| other.event.at_ns <= last_ns)
+            .filter(|other| !other.met && other.event.source != event.source)
+            .find(|other| self::mark(&other.event).is_some_and(|(sent, m)| !sent && m == *mark))
+            .is_some_and(|other| {
+                other.met = true;
+                true
+            })
+    }
+}
+
+/// Every event of a finished trial with what became of its frame.
+pub fn pair<'a>(
+    events: impl IntoIterator<Item = &'a Event>,
+    rtt: Duration,
+) -> Vec<(Event, Passage)> {
+    let mut pairing = Pairing::new(rtt);
+    for event in events {
+        pairing.push(event.clone());
+    }
+    std::iter::from_fn(|| pairing.pop(u64::MAX)).collect()
+}
+
+fn mark(event: &Event) -> Option<(bool, Mark<'_>)> {
+    if !matches!(event.source, Source::ClientWire | Source::ServerWire) {
+        return None;
+    }
+    match &event.what {
+        // Not the length: with segmentation offload one tap may see in pieces what the other sees
+        // whole. Not the window: nothing changes it on the way, and it proves nothing.
+        What::Segment(Segment { sent, source_port, destination_port, seq, ack, flags, .. }) => {
+            let (source_port, destination_port) = (*source_port, *destination_port);
+            let (seq, ack, flags) = (*seq, *ack, *flags);
+            Some((*sent, Mark::Segment { source_port, destination_port, seq, ack, flags }))
+        }
+        What::Frame(frame) => Some((frame.sent, Mark::Frame(&frame.kind))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    fn fates(trial: &crate::Trial) -> Vec<(u64, Source, Passage)> {
+        pair(trial.timeline.events(), Duration::ZERO)
+            .into_iter()
+            .filter(|(_, passage)| *passage != Passage::None)
+            .map(|(event, passage)| (event.at_ns, event.source, passage))
+            .collect()
+    }
+
+    #[test]
+    fn before_a_power_off_everything_arrives_and_after_it_nothing() {
+        let trial = samples::keepalive();
+        let fault_at = trial.timeline.fault_at().unwrap();
+        let fates = fates(&trial);
+        assert!(fates.iter().any(|(at, ..)| *at < fault_at));
+        for (at, source, passage) in fates {
+            let expected = if at < fault_at { Passage::Arrived } else { Passage::Lost };
+            assert_eq!((source, passage), (Source::ClientWire, expected), "at {at}");
+        }
+    }
+
+    #[test]
+    fn without_the_other_tap_nobody_can_say() {
+        let trial = samples::keepalive();
+        let events = trial.timeline.events().iter().filter(|e| e.source != Source::ServerWire);
+        let unknown =
+            |(event, passage): (Event, Passage)| (mark(&event).is_some()).then_some(passage);
+        let passages: Vec<_> =
+            pair(events, Duration::ZERO).into_iter().filter_map(unknown).collect();
+        assert!(passages.iter().all(|passage| *passage == Passage::Unknown), "{passages:?}");
+    }
+}

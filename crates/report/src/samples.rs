@@ -1,0 +1,441 @@
+//! Made-up trials with realistic times, for the tests of this crate.
+
+use crate::trial::{Clock, Run, Trial};
+use model::{Prediction, Step, StepKind, Window};
+use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use std::time::Duration;
+use timeline::event::{Call, FaultStep, Phase, SocketSample, TcpInfo, Trace};
+use timeline::{Event, Flags, Segment, Side, Source, Timeline, What};
+use verdict::{DetectedBy, Evidence, Measured, Proof, Verdict, Word};
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+const FIN: u8 = 0x11;
+const RST: u8 = 0x14;
+const DATA: u8 = 0x18;
+const START_NS: u64 = 1_000_000_000_000;
+const TRANSIT_US: u64 = 12;
+
+/// Four trials of three experiments.
+pub(crate) fn run() -> Run {
+    let mut trials = vec![keepalive(), sending(), crash(), late(), skipped()];
+    for (number, trial) in trials.iter_mut().enumerate() {
+        trial.number = number;
+    }
+    Run { kernel: "6.18.44".into(), hz: 250, clock: Clock::Real, wall_s: 13.961_234_567, trials }
+}
+
+/// An idle client, keepalive 5 s, 1 s, 3 probes; the server's host loses power.
+pub(crate) fn keepalive() -> Trial {
+    let mut tape = Tape::connected(true);
+    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    for (n, at_us) in [(1, 5_248_913), (2, 6_272_904), (3, 7_296_911)] {
+        tape.client_sends(at_us, ACK, tape.client_next - 1, 0);
+        tape.socket(at_us + 9_000, Source::ClientSocket, "ESTABLISHED", 2, n);
+    }
+    tape.client_sends(8_320_899, RST | ACK, tape.client_next, 0);
+    tape.told(8_320_907, Errno::ETIMEDOUT);
+    tape.phase(8_321_000, Phase::Aftermath);
+    let schedule = [4.996, 6.02, 7.044]
+        .into_iter()
+        .zip(1..)
+        .map(|(at, n)| {
+            let timeout = if n == 1 { 5.0 } else { 1.0 };
+            step(StepKind::KeepaliveProbe, n, timeout, 4.0 + f64::from(n), (at, at + 0.068))
+        })
+        .chain([step(StepKind::GiveUp, 1, 1.0, 8.0, (8.02, 8.152))])
+        .collect();
+    let prediction = Prediction {
+        reference: Reference::LastActivity,
+        windows: vec![window(Outcome::TIMED_OUT, (8.02, 8.152), None, Some(3))],
+        schedule,
+        why: "three probes 1 s apart go unanswered after 5 s of silence, and the timer wheel adds \
+              up to a slot to each"
+            .into(),
+        unknown: None,
+    };
+    let measured = Measured {
+        keepalive_probes_on_wire: Some(3),
+        ..measured(Outcome::TIMED_OUT, 8.080_651, Reference::LastActivity)
+    };
+    trial("host-crash-idle-keepalive", prediction, measured, tape)
+}
+
+/// One write after the server's host lost power, with `tcp_retries2` = 5.
+pub(crate) fn sending() -> Trial {
+    let mut tape = Tape::connected(false);
+    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    let written_us = 512_000;
+    tape.call(written_us, Source::ClientProgram, "write", "", Ok(100));
+    let seq = tape.client_next;
+    tape.client_sends(written_us + 8, DATA, seq, 100);
+    let resends = [0.206, 0.414, 0.826, 1.658, 3.322, 6.65];
+    for (n, after) in (0_u8..).zip(resends) {
+        let at_us = written_us + (after * 1e6) as u64;
+        tape.client_sends(at_us, DATA, seq, 100);
+        tape.socket(at_us + 7_000, Source::ClientSocket, "ESTABLISHED", 1, n);
+    }
+    tape.told(written_us + 13_310_420, Errno::ETIMEDOUT);
+    tape.phase(written_us + 13_311_000, Phase::Aftermath);
+    let mut schedule = vec![step(StepKind::TailLossProbe, 1, 0.2, 0.2, (0.204, 0.208))];
+    let (mut nominal, mut timeout) = (0.4, 0.204);
+    for (after, n) in resends[1..].iter().zip(1..) {
+        schedule.push(step(
+            StepKind::Retransmission,
+            n,
+            timeout,
+            nominal,
+            (after - 0.01, after + 0.09),
+        ));
+        timeout *= 2.0;
+        nominal += 0.2 * f64::from(1 << n);
+    }
+    schedule.push(step(StepKind::GiveUp, 1, timeout, 13.0, (13.2, 13.568)));
+    let prediction = Prediction {
+        reference: Reference::FirstWrite,
+        windows: vec![window(Outcome::TIMED_OUT, (13.2, 13.568), Some(6), None)],
+        schedule,
+        why: "the 6th timeout, at 13.3 s, is the first past 12.6 s".into(),
+        unknown: None,
+    };
+    let measured = Measured {
+        retransmits_on_wire: Some(6),
+        ..measured(Outcome::TIMED_OUT, 13.310_42, Reference::FirstWrite)
+    };
+    trial("host-crash-sending", prediction, measured, tape)
+}
+
+/// The server process is killed.
+pub(crate) fn crash() -> Trial {
+    let mut tape = Tape::connected(false);
+    tape.fault(450_000, "server process killed", "");
+    tape.cut = false;
+    tape.server_sends(450_310, FIN, tape.server_next, 0);
+    tape.server_next += 1;
+    tape.trace(
+        450_330,
+        Trace::SetState { side: Side::Client, old: "ESTABLISHED".into(), new: "CLOSE_WAIT".into() },
+    );
+    tape.call(450_401, Source::ClientProgram, "read", "POLLIN POLLRDHUP", Ok(0));
+    tape.client_sends(451_020, ACK, tape.client_next, 0);
+    tape.phase(452_000, Phase::Aftermath);
+    tape.call(460_000, Source::ClientProgram, "close", "", Ok(0));
+    tape.client_sends(460_020, FIN, tape.client_next, 0);
+    tape.client_next += 1;
+    tape.server_sends(460_041, ACK, tape.server_next, 0);
+    let prediction = Prediction {
+        reference: Reference::Fault,
+        windows: vec![window(Outcome::Eof, (0.0, 0.05), None, None)],
+        schedule: vec![],
+        why: "the kernel closes what a dead process leaves open, and nothing was unread".into(),
+        unknown: None,
+    };
+    let measured = Measured {
+        fin_from_server: true,
+        client_state: "CLOSE_WAIT".into(),
+        server_state: "FIN_WAIT2".into(),
+        ..measured(Outcome::Eof, 0.000_33, Reference::Fault)
+    };
+    trial("process-crash-idle", prediction, measured, tape)
+}
+
+/// The same as [`keepalive`], but later than predicted.
+pub(crate) fn late() -> Trial {
+    let mut trial = keepalive();
+    let measured = trial.verdict.measured.as_mut().unwrap();
+    measured.detected_s = Some(9.104_9);
+    measured.noticed_s = Some(9.105_2);
+    trial.verdict.word = Word::Disagrees;
+    trial.verdict.reason = "the client was told 953 ms after the latest predicted time".into();
+    trial
+}
+
+/// A client that writes every 50 ms to a server that is gone.
+pub(crate) fn stream() -> Trial {
+    let mut trial = sending();
+    let mut tape = Tape::connected(false);
+    tape.fault(450_000, "switch port to the server down", "");
+    for write in 0..40 {
+        let at_us = 500_000 + 50_000 * write;
+        tape.client_sends(at_us, DATA, tape.client_next, 100);
+        tape.call(at_us + 9, Source::ClientProgram, "write", "", Ok(100));
+        tape.client_next = tape.client_next.wrapping_add(100);
+    }
+    trial.timeline = Timeline::new(tape.events);
+    trial
+}
+
+/// Five trials of one experiment, one of which disagrees, and one of another.
+pub(crate) fn repeated() -> Run {
+    let mut trials: Vec<_> = [0.0, 0.012, 0.004, 0.031]
+        .into_iter()
+        .map(|later| {
+            let mut trial = keepalive();
+            let measured = trial.verdict.measured.as_mut().unwrap();
+            measured.detected_s = measured.detected_s.map(|s| s + later);
+            measured.noticed_s = measured.noticed_s.map(|s| s + later * 1.001);
+            trial
+        })
+        .collect();
+    trials.extend([late(), crash()]);
+    for (number, trial) in trials.iter_mut().enumerate() {
+        trial.number = number;
+    }
+    Run { trials, ..run() }
+}
+
+/// A kernel without `tcp_rto_max_ms`.
+pub(crate) fn skipped() -> Trial {
+    let trial = sending();
+    Trial {
+        experiment: Experiment { name: "host-crash-sending-rto-max".into(), ..trial.experiment },
+        facts: None,
+        prediction: None,
+        verdict: Verdict {
+            word: Word::Skipped,
+            reason: "kernel 6.12.94 has no net.ipv4.tcp_rto_max_ms: it came with 6.15".into(),
+            measured: None,
+            proof: Proof { evidence: vec![] },
+        },
+        timeline: Timeline::default(),
+        artifacts: None,
+        ..trial
+    }
+}
+
+fn trial(name: &str, prediction: Prediction, measured: Measured, tape: Tape) -> Trial {
+    let artifacts = Some(format!("results/runs/2026-11-22T130455/{name}-0"));
+    let timeline = Timeline::new(tape.events);
+    Trial {
+        number: 0,
+        experiment: experiment(name),
+        facts: Some(facts()),
+        prediction: Some(prediction),
+        verdict: Verdict {
+            word: Word::Agrees,
+            reason: String::new(),
+            measured: Some(measured),
+            proof: Proof {
+                evidence: vec![
+                    evidence(
+                        "the last frame that passed came to the server 240 ms before the fault",
+                    ),
+                    evidence("4 segments left the client after the fault; none came to the server"),
+                    evidence("no FIN and no RST came from the server"),
+                ],
+            },
+        },
+        timeline,
+        artifacts,
+    }
+}
+
+fn evidence(finding: &str) -> Evidence {
+    Evidence { finding: finding.into(), holds: true }
+}
+
+pub(crate) fn experiment(name: &str) -> Experiment {
+    let mut parameters = Parameters::default();
+    parameters.fault.kind = FaultKind::PowerOff;
+    let question = match name {
+        "host-crash-idle-keepalive" => {
+            let keepalive = &mut parameters.client.keepalive;
+            keepalive.enabled = true;
+            keepalive.idle = Some(Duration::from_secs(5));
+            keepalive.interval = Some(Duration::from_secs(1));
+            keepalive.probes = Some(3);
+            "The server's host loses power while the connection is idle: when does keepalive tell?"
+        }
+        "process-crash-idle" => {
+            parameters.fault.kind = FaultKind::ProcessCrash;
+            "The server process is killed while the connection is idle: what does the client read?"
+        }
+        _ => {
+            parameters.client.traffic = Traffic::OneWrite;
+            parameters.sysctl.insert("tcp_retries2".into(), "5".into());
+            "The server's host loses power and the client writes once: how long does it try?"
+        }
+    };
+    Experiment {
+        name: name.into(),
+        question: question.into(),
+        claims: vec!["B2".into()],
+        parameters,
+    }
+}
+
+fn facts() -> Facts {
+    Facts {
+        kernel: "6.18.44".into(),
+        hz: 250,
+        sysctl: [("tcp_retries2".to_owned(), "5".to_owned())].into(),
+        server_sysctl: [].into(),
+        tcp: Some(spec::facts::TcpFacts { rto_us: 204_000, srtt_us: 41, ..Default::default() }),
+        jiffies: None,
+    }
+}
+
+fn measured(outcome: Outcome, detected_s: f64, reference: Reference) -> Measured {
+    Measured {
+        outcome,
+        detected_s: Some(detected_s),
+        resolution_s: 0.0,
+        noticed_s: Some(detected_s + 0.000_045),
+        reference,
+        detected_by: Some(DetectedBy::Tracepoint),
+        retransmits_on_wire: None,
+        keepalive_probes_on_wire: None,
+        fin_from_server: false,
+        rst_from_server: false,
+        client_state: "CLOSE".into(),
+        server_state: "gone".into(),
+        rto_ms_at_fault: Some(204),
+    }
+}
+
+fn window(
+    outcome: Outcome,
+    (earliest, latest): (f64, f64),
+    retransmits: Option<u32>,
+    keepalive_probes: Option<u32>,
+) -> Window {
+    let span = Some((Duration::from_secs_f64(earliest), Duration::from_secs_f64(latest)));
+    Window { outcome, span, retransmits, keepalive_probes }
+}
+
+fn step(
+    kind: StepKind,
+    n: u32,
+    timeout: f64,
+    nominal: f64,
+    (earliest, latest): (f64, f64),
+) -> Step {
+    let [timeout, nominal, earliest, latest] =
+        [timeout, nominal, earliest, latest].map(Duration::from_secs_f64);
+    Step { n, kind, earliest, latest, nominal, timeout }
+}
+
+/// Events as two taps, a poller and two programs would record them.
+struct Tape {
+    events: Vec<Event>,
+    client_next: u32,
+    server_next: u32,
+    cut: bool,
+}
+
+impl Tape {
+    /// A connection that has settled after six exchanges, 240 ms before 450 ms.
+    fn connected(keepalive: bool) -> Self {
+        let mut tape =
+            Self { events: vec![], client_next: 0xffff_ff00, server_next: 4_000_000, cut: false };
+        tape.phase(0, Phase::Building);
+        tape.phase(5_200, Phase::Connecting);
+        tape.client_sends(6_000, SYN, tape.client_next, 0);
+        tape.client_next = tape.client_next.wrapping_add(1);
+        tape.server_sends(6_050, SYN | ACK, tape.server_next, 0);
+        tape.server_next += 1;
+        tape.client_sends(6_070, ACK, tape.client_next, 0);
+        tape.call(6_080, Source::ClientProgram, "connect", "198.18.0.2:7", Ok(0));
+        tape.phase(6_100, Phase::Settling);
+        for exchange in 0..6 {
+            if exchange == 5 && keepalive {
+                tape.call(200_000, Source::ClientProgram, "setsockopt", "SO_KEEPALIVE=1", Ok(0));
+            }
+            tape.exchange(10_000 + 40_000 * exchange);
+        }
+        tape.phase(215_000, Phase::Connected);
+        let timer = if keepalive { 2 } else { 0 };
+        tape.socket(216_000, Source::ClientSocket, "ESTABLISHED", timer, 0);
+        tape.socket(216_400, Source::ServerSocket, "ESTABLISHED", 0, 0);
+        tape
+    }
+
+    fn exchange(&mut self, at_us: u64) {
+        self.client_sends(at_us, DATA, self.client_next, 100);
+        self.client_next = self.client_next.wrapping_add(100);
+        self.server_sends(at_us + 60, DATA, self.server_next, 100);
+        self.server_next += 100;
+        self.client_sends(at_us + 90, ACK, self.client_next, 0);
+    }
+
+    fn client_sends(&mut self, at_us: u64, bits: u8, seq: u32, len: u32) {
+        let ack = self.server_next;
+        let segment = segment(true, bits, seq, ack, len);
+        self.push(at_us, Source::ClientWire, What::Segment(segment));
+        if !self.cut {
+            let segment = Segment { sent: false, ..segment };
+            self.push(at_us + TRANSIT_US, Source::ServerWire, What::Segment(segment));
+        }
+    }
+
+    fn server_sends(&mut self, at_us: u64, bits: u8, seq: u32, len: u32) {
+        let ack = self.client_next;
+        let segment = segment(false, bits, seq, ack, len);
+        self.push(at_us, Source::ClientWire, What::Segment(segment));
+        let segment = Segment { sent: true, ..segment };
+        self.push(at_us - TRANSIT_US, Source::ServerWire, What::Segment(segment));
+    }
+
+    fn fault(&mut self, at_us: u64, first: &str, second: &str) {
+        self.push(at_us, Source::Lab, What::Fault(FaultStep::Begin));
+        for (after, what) in [(180, first), (2_400, second)] {
+            if !what.is_empty() {
+                self.push(at_us + after, Source::Lab, What::Fault(FaultStep::Done(what.into())));
+            }
+        }
+        self.push(at_us + 2_410, Source::Lab, What::Fault(FaultStep::Complete));
+        self.phase(at_us + 2_420, Phase::Watching);
+        self.cut = true;
+    }
+
+    fn socket(&mut self, at_us: u64, source: Source, state: &str, timer: u8, timer_count: u8) {
+        let sample = SocketSample {
+            state: state.into(),
+            timer,
+            timer_count,
+            info: Some(TcpInfo { rto_us: 204_000, ..Default::default() }),
+            ..Default::default()
+        };
+        self.push(at_us, source, What::Socket(Box::new(sample)));
+    }
+
+    fn told(&mut self, at_us: u64, error: Errno) {
+        self.trace(at_us, Trace::ErrorReport { side: Side::Client, error });
+        self.trace(
+            at_us + 4,
+            Trace::SetState { side: Side::Client, old: "ESTABLISHED".into(), new: "CLOSE".into() },
+        );
+        self.call(at_us + 45, Source::ClientProgram, "read", "POLLIN POLLERR POLLHUP", Err(error));
+    }
+
+    fn call(
+        &mut self,
+        at_us: u64,
+        source: Source,
+        name: &str,
+        detail: &str,
+        result: Result<i64, Errno>,
+    ) {
+        let began_ns = START_NS + (at_us - 3) * 1000;
+        let call = Call { name: name.into(), detail: detail.into(), result, began_ns };
+        self.push(at_us, source, What::Call(call));
+    }
+
+    fn trace(&mut self, at_us: u64, trace: Trace) {
+        self.push(at_us, Source::Tracepoint, What::Trace(trace));
+    }
+
+    fn phase(&mut self, at_us: u64, phase: Phase) {
+        self.push(at_us, Source::Lab, What::Phase(phase));
+    }
+
+    fn push(&mut self, at_us: u64, source: Source, what: What) {
+        self.events.push(Event { at_ns: START_NS + at_us * 1000, source, what });
+    }
+}
+
+fn segment(sent: bool, bits: u8, seq: u32, ack: u32, len: u32) -> Segment {
+    let (source_port, destination_port) = if sent { (40_000, 7) } else { (7, 40_000) };
+    let flags = Flags::from_bits(bits);
+    Segment { sent, source_port, destination_port, seq, ack, flags, window: 502, len }
+}

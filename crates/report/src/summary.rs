@@ -1,0 +1,147 @@
+//! Trials of one experiment with the same settings, taken together.
+
+use crate::trial::Trial;
+use crate::{span, words};
+use spec::Outcome;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use verdict::{Measured, Word};
+
+/// Trials that differ in nothing but their number.
+#[derive(Debug, Clone)]
+pub(crate) struct Group<'a> {
+    trials: Vec<&'a Trial>,
+}
+
+/// The groups, in the order of their first trials.
+pub(crate) fn groups(trials: &[Trial]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for trial in trials {
+        match groups.iter_mut().find(|group| group.trials[0].experiment == trial.experiment) {
+            Some(group) => group.trials.push(trial),
+            None => groups.push(Group { trials: vec![trial] }),
+        }
+    }
+    groups
+}
+
+impl<'a> Group<'a> {
+    /// The experiment.
+    pub(crate) fn name(&self) -> &'a str {
+        &self.trials[0].experiment.name
+    }
+
+    /// The experiment, and how many trials if there are several.
+    pub(crate) fn label(&self) -> String {
+        match self.trials.len() {
+            1 => self.name().into(),
+            count => format!("{} ×{count}", self.name()),
+        }
+    }
+
+    /// `agrees`, or how many of each.
+    pub(crate) fn verdicts(&self) -> String {
+        match self.trials[..] {
+            [trial] => trial.verdict.word.to_string(),
+            _ => Self::counted(self.trials.iter().map(|trial| trial.verdict.word)),
+        }
+    }
+
+    /// `28 agree, 2 disagree`, gravest last.
+    pub(crate) fn counted(words: impl IntoIterator<Item = Word>) -> String {
+        let mut counts =
+            [(Word::Agrees, 0), (Word::Skipped, 0), (Word::Inconclusive, 0), (Word::Disagrees, 0)];
+        for word in words {
+            for (known, count) in &mut counts {
+                *count += u32::from(*known == word);
+            }
+        }
+        let shown: Vec<_> = counts
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(word, count)| match word {
+                Word::Agrees if count > 1 => format!("{count} agree"),
+                Word::Disagrees if count > 1 => format!("{count} disagree"),
+                word => format!("{count} {word}"),
+            })
+            .collect();
+        if shown.is_empty() { "no trials".into() } else { shown.join(", ") }
+    }
+
+    /// The outcomes, with counts where they differ.
+    pub(crate) fn outcomes(&self) -> String {
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for measured in self.measurements() {
+            *counts.entry(measured.outcome.to_string()).or_default() += 1;
+        }
+        match counts.len() {
+            0 => "–".into(),
+            1 => counts.into_keys().collect(),
+            _ => {
+                let shown: Vec<_> =
+                    counts.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+                shown.join(", ")
+            }
+        }
+    }
+
+    /// The hull of the predicted windows: each trial's own prediction starts from its own facts.
+    pub(crate) fn predicted(&self) -> String {
+        let Some(first) = self.trials.iter().find_map(|trial| trial.prediction.as_ref()) else {
+            return "–".into();
+        };
+        let windows = first.windows.iter().enumerate().map(|(index, window)| {
+            let spans = self
+                .trials
+                .iter()
+                .filter_map(|trial| trial.prediction.as_ref()?.windows.get(index)?.span);
+            let hull = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+            match (window.outcome, hull) {
+                (Outcome::None, _) => "nothing".into(),
+                (_, Some((earliest, latest))) if first.windows.len() == 1 => {
+                    span::range(earliest, latest)
+                }
+                (_, span) => words::window(&model::Window { span, ..window.clone() }),
+            }
+        });
+        let shown: Vec<String> = windows.collect();
+        if shown.is_empty() { "–".into() } else { shown.join(" or ") }
+    }
+
+    /// The measured time; of several, the least, the median and the most.
+    pub(crate) fn measured(&self) -> String {
+        spread(self.measurements().filter_map(|measured| measured.detected_s).collect())
+    }
+
+    /// How much later the program noticed.
+    pub(crate) fn noticed(&self) -> String {
+        let later = |m: &Measured| Some((m.noticed_s? - m.detected_s?).max(0.0));
+        let times: Vec<f64> = self.measurements().filter_map(later).collect();
+        if times.is_empty() { "–".into() } else { format!("+{}", spread(times)) }
+    }
+
+    /// Why not, for those that do not agree, by their numbers.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (usize, &'a str)> {
+        self.trials
+            .iter()
+            .filter(|trial| trial.verdict.word != Word::Agrees)
+            .map(|trial| (trial.number, trial.verdict.reason.as_str()))
+    }
+
+    fn measurements(&self) -> impl Iterator<Item = &'a Measured> {
+        self.trials.iter().filter_map(|trial| trial.verdict.measured.as_ref())
+    }
+}
+
+fn spread(mut times: Vec<f64>) -> String {
+    times.sort_by(f64::total_cmp);
+    match times[..] {
+        [] => "–".into(),
+        [time] => span::measured(time),
+        [least, .., most] => {
+            let middle = times[times.len() / 2];
+            let ends = span::range(Duration::from_secs_f64(least), Duration::from_secs_f64(most));
+            format!("{} ({ends})", span::measured(middle))
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Sentences that every renderer shares.
+
+use crate::span;
+use model::{Prediction, StepKind, Window};
+use spec::{FaultKind, Outcome, Parameters, Reference, Topology, Traffic};
+use std::time::Duration;
+
+/// What a time counts from, after the time: `5.091 s` `after the last segment received`.
+pub(crate) const fn after_reference(reference: Reference) -> &'static str {
+    match reference {
+        Reference::Fault => "after the fault",
+        Reference::FirstWrite => "after the first write",
+        Reference::LastActivity => "after the last segment received",
+    }
+}
+
+/// A window: `ETIMEDOUT 5.000–5.160 s`.
+pub(crate) fn window(window: &Window) -> String {
+    match (window.outcome, window.span) {
+        (Outcome::None, _) => "nothing: the client is not told".into(),
+        (outcome, Some((earliest, latest))) => {
+            format!("{outcome} {}", span::range(earliest, latest))
+        }
+        (outcome, None) => outcome.to_string(),
+    }
+}
+
+/// The windows of a prediction; those of the outcome that was measured do not repeat it.
+pub(crate) fn windows(prediction: &Prediction, measured: Outcome) -> Vec<String> {
+    let short = |w: &Window| match (w.outcome, w.span) {
+        (Outcome::None, _) => "nothing".into(),
+        (outcome, Some((earliest, latest))) if outcome == measured => span::range(earliest, latest),
+        _ => window(w),
+    };
+    let shown: Vec<_> = prediction.windows.iter().map(short).collect();
+    if shown.is_empty() { vec!["nothing certain".into()] } else { shown }
+}
+
+/// `6 retransmissions, 3 keepalive probes`; what does not apply is left out.
+pub(crate) fn counts(retransmits: Option<u32>, keepalive_probes: Option<u32>) -> String {
+    let counted = |count: u32, what: &str| match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let parts: Vec<_> = [(retransmits, "retransmission"), (keepalive_probes, "keepalive probe")]
+        .into_iter()
+        .filter_map(|(count, what)| Some(counted(count?, what)))
+        .collect();
+    parts.join(", ")
+}
+
+/// The network and the socket, in one line.
+pub(crate) fn setting(parameters: &Parameters) -> String {
+    let Parameters { topology, family, client, path, sysctl, .. } = parameters;
+    let topology = match topology {
+        Topology::Switch => "client, switch, server",
+        Topology::Router => "client, router, server",
+        Topology::Direct => "client and server on one cable",
+    };
+    let mut parts = vec![topology.to_owned(), family.to_string().replace("ipv", "IPv")];
+    if !path.rtt.is_zero() {
+        parts.push(format!("RTT {} added", span::exact(path.rtt)));
+    }
+    if client.keepalive.enabled {
+        let keepalive = &client.keepalive;
+        let time = |time: Option<Duration>| time.map_or_else(|| "default".into(), span::exact);
+        let probes = keepalive.probes.map_or_else(|| "default".into(), |count| count.to_string());
+        parts.push(format!(
+            "keepalive {} / {} / {probes}",
+            time(keepalive.idle),
+            time(keepalive.interval),
+        ));
+    } else {
+        parts.push("no keepalive".into());
+    }
+    if let Some(timeout) = client.user_timeout {
+        parts.push(format!("TCP_USER_TIMEOUT {}", span::exact(timeout)));
+    }
+    if let Some(most) = client.rto_max {
+        parts.push(format!("TCP_RTO_MAX_MS {}", span::exact(most)));
+    }
+    parts.extend(sysctl.iter().map(|(name, value)| format!("{name} = {value}")));
+    parts.join(" · ")
+}
+
+/// What is done to the connection, in one line.
+pub(crate) fn stimulus(parameters: &Parameters) -> String {
+    let Parameters { client, server, fault, .. } = parameters;
+    let after = span::exact(fault.after);
+    let lasting = parameters
+        .fault_duration()
+        .map_or_else(String::new, |duration| format!(" for {}", span::exact(duration)));
+    let fault = match fault.kind {
+        FaultKind::None => "nothing breaks".to_owned(),
+        FaultKind::ProcessCrash => "the server process is killed".into(),
+        FaultKind::ProcessFreeze => format!("the server process is stopped{lasting}"),
+        FaultKind::PowerOff => "the server's host loses power".into(),
+        FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
+        FaultKind::Blackhole => "frames are dropped silently in the middle".into(),
+        FaultKind::Reject => format!("the router answers everything with {}", fault.reject),
+        FaultKind::Unplug => "the cable is pulled: the client loses its own carrier too".into(),
+        FaultKind::Flap => format!("the server's link is down{lasting}"),
+    };
+    let unread = if server.reads { "" } else { ", with unread data at the server" };
+    let traffic = match client.traffic {
+        Traffic::Idle => "the client stays idle",
+        Traffic::OneWrite => "the client writes 100 bytes, once",
+        Traffic::Stream => "the client writes 100 bytes every 50 ms",
+        Traffic::Heartbeat => "the client asks for answers and waits for each",
+    };
+    format!("{after} after the last exchange{unread}, {fault}; {traffic}")
+}
+
+/// A step of the schedule.
+pub(crate) const fn step(kind: StepKind) -> &'static str {
+    match kind {
+        StepKind::TailLossProbe => "tail loss probe",
+        StepKind::Retransmission => "retransmission",
+        StepKind::KeepaliveProbe => "keepalive probe",
+        StepKind::WindowProbe => "window probe",
+        StepKind::SynRetransmission => "SYN again",
+        StepKind::GiveUp => "gives up",
+    }
+}
