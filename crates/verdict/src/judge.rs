@@ -1,9 +1,12 @@
 //! The verdict.
 
-use crate::measure::Measured;
-use crate::proof::Proof;
+use crate::measure::{Measured, measure};
+use crate::proof::{Proof, prove};
+use model::{Prediction, Window};
 use serde::{Deserialize, Serialize};
+use spec::{Facts, Outcome, Parameters};
 use std::fmt;
+use timeline::{Timeline, What};
 
 /// One trial's verdict, with everything it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,12 +46,192 @@ impl fmt::Display for Word {
     }
 }
 
+impl Verdict {
+    /// A verdict about a trial that could not be held against anything.
+    pub fn without_measurement(word: Word, reason: impl Into<String>) -> Self {
+        Self { word, reason: reason.into(), measured: None, proof: Proof { evidence: Vec::new() } }
+    }
+}
+
 /// Holds the measurement against the prediction.
 pub fn judge(
-    _parameters: &spec::Parameters,
-    _facts: &spec::Facts,
-    _prediction: &model::Prediction,
-    _timeline: &timeline::Timeline,
+    parameters: &Parameters,
+    facts: &Facts,
+    prediction: &Prediction,
+    timeline: &Timeline,
 ) -> Verdict {
-    Verdict { word: Word::Inconclusive, reason: String::new(), measured: None::<Measured>, proof: Proof { evidence: vec![] } }
+    let Some(measured) = measure(parameters, facts, timeline) else {
+        return Verdict::without_measurement(Word::Inconclusive, "the fault was never injected");
+    };
+    let proof = prove(parameters, timeline);
+    let (word, reason) = match weigh(facts, prediction, timeline, &measured, &proof) {
+        Ok(()) => (Word::Agrees, String::new()),
+        Err((word, reason)) => (word, reason),
+    };
+    Verdict { word, reason, measured: Some(measured), proof }
+}
+
+fn weigh(
+    facts: &Facts,
+    prediction: &Prediction,
+    timeline: &Timeline,
+    measured: &Measured,
+    proof: &Proof,
+) -> Result<(), (Word, String)> {
+    let inconclusive = |reason: String| Err((Word::Inconclusive, reason));
+    if let Some(missing) = proof.evidence.iter().find(|evidence| !evidence.holds) {
+        return inconclusive(format!("the fault is not proved: {}", missing.finding));
+    }
+    if let Some(why) = &prediction.unknown {
+        return inconclusive(format!("the model cannot predict this: {why}"));
+    }
+    if let Some(tcp) = &facts.tcp
+        && tcp.rto_us >= 1_000_000
+        && tcp.srtt_us < 100_000
+    {
+        return inconclusive(format!(
+            "the RTO was {} ms on a path of {} µs before the fault: something was lost while the \
+             connection settled",
+            tcp.rto_us / 1000,
+            tcp.srtt_us
+        ));
+    }
+    if prediction.windows.iter().any(|window| fits(window, measured)) {
+        return Ok(());
+    }
+    let late_ms = latest_delay_ms(timeline);
+    if let Some(reason) = disturbed(prediction, timeline, measured, late_ms) {
+        return inconclusive(reason);
+    }
+    Err((Word::Disagrees, difference(prediction, measured)))
+}
+
+/// Whether the measurement lies in the window: outcome, time and counts.
+fn fits(window: &Window, measured: &Measured) -> bool {
+    window.outcome == measured.outcome && in_time(window, measured, 0.0) && counts_fit(window, measured)
+}
+
+fn in_time(window: &Window, measured: &Measured, grace_s: f64) -> bool {
+    match (window.span, measured.detected_s) {
+        (None, None) => true,
+        (Some((earliest, latest)), Some(detected)) => {
+            // A source with a resolution saw the end up to that much late.
+            detected >= earliest.as_secs_f64()
+                && detected - measured.resolution_s <= latest.as_secs_f64() + grace_s
+        }
+        _ => false,
+    }
+}
+
+fn counts_fit(window: &Window, measured: &Measured) -> bool {
+    let agree = |predicted: Option<u32>, counted: Option<u32>| match (predicted, counted) {
+        (Some(predicted), Some(counted)) => predicted == counted,
+        _ => true,
+    };
+    agree(window.retransmits, measured.retransmits_on_wire)
+        && agree(window.keepalive_probes, measured.keepalive_probes_on_wire)
+}
+
+/// Why the disagreement may be the machine's doing, or the deadline's, and not the kernel's.
+fn disturbed(
+    prediction: &Prediction,
+    timeline: &Timeline,
+    measured: &Measured,
+    late_ms: f64,
+) -> Option<String> {
+    let expected: Vec<&Window> =
+        prediction.windows.iter().filter(|window| window.outcome == measured.outcome).collect();
+    if let Some(window) = expected.iter().find(|window| {
+        in_time(window, measured, late_ms / 1000.0) && counts_fit(window, measured)
+    }) {
+        if !in_time(window, measured, 0.0) {
+            return Some(format!(
+                "the machine was busy: a thread woke {late_ms:.1} ms late, which is more than what \
+                 the measurement is off by ({})",
+                difference(prediction, measured)
+            ));
+        }
+    }
+    let lost: u64 = timeline
+        .events()
+        .iter()
+        .map(|event| if let What::Lost { count } = event.what { count } else { 0 })
+        .sum();
+    if lost > 0 && expected.iter().any(|window| in_time(window, measured, 0.0)) {
+        return Some(format!("an instrument lost {lost} packets or events, so counts are not sure"));
+    }
+    let watched_s = watched_s(timeline, measured);
+    if measured.outcome == Outcome::None
+        && prediction.windows.iter().all(|window| {
+            window.span.is_some_and(|(_, latest)| latest.as_secs_f64() > watched_s)
+        })
+    {
+        return Some(format!(
+            "the trial ended {watched_s:.3} s after its {}, before the prediction could come true",
+            measured.reference
+        ));
+    }
+    None
+}
+
+/// How long the connection was watched, seconds after the reference.
+fn watched_s(timeline: &Timeline, measured: &Measured) -> f64 {
+    use timeline::event::Phase;
+    let ended = timeline.phase_at(Phase::Aftermath).or(timeline.phase_at(Phase::Interrupted));
+    let reference_at = crate::measure::reference_at(timeline, measured.reference);
+    ended.unwrap_or(0).saturating_sub(reference_at) as f64 / 1e9
+}
+
+/// The longest scheduling delay recorded after the fault, milliseconds.
+fn latest_delay_ms(timeline: &Timeline) -> f64 {
+    let fault_at = timeline.fault_at().unwrap_or(0);
+    timeline
+        .events()
+        .iter()
+        .filter(|event| event.at_ns >= fault_at)
+        .filter_map(|event| match event.what {
+            What::Late { by_ns } => Some(by_ns),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0) as f64
+        / 1e6
+}
+
+/// Expected, happened.
+fn difference(prediction: &Prediction, measured: &Measured) -> String {
+    let expected: Vec<String> = prediction.windows.iter().map(describe_window).collect();
+    let mut happened = match measured.detected_s {
+        Some(detected) => format!("{} after {detected:.3} s", measured.outcome),
+        None => "nothing".to_owned(),
+    };
+    for (count, name) in [
+        (measured.retransmits_on_wire, "retransmissions"),
+        (measured.keepalive_probes_on_wire, "keepalive probes"),
+    ] {
+        if let Some(count) = count {
+            happened += &format!(", {count} {name}");
+        }
+    }
+    format!("expected {}; measured {happened}", expected.join(", or "))
+}
+
+fn describe_window(window: &Window) -> String {
+    let mut text = match window.span {
+        Some((earliest, latest)) => format!(
+            "{} within {:.3}–{:.3} s",
+            window.outcome,
+            earliest.as_secs_f64(),
+            latest.as_secs_f64()
+        ),
+        None => "nothing".to_owned(),
+    };
+    for (count, name) in
+        [(window.retransmits, "retransmissions"), (window.keepalive_probes, "keepalive probes")]
+    {
+        if let Some(count) = count {
+            text += &format!(", {count} {name}");
+        }
+    }
+    text
 }

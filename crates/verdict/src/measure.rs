@@ -1,7 +1,10 @@
 //! What was measured.
 
 use serde::{Deserialize, Serialize};
-use spec::{Outcome, Reference};
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference};
+use timeline::classify::{Class, classified};
+use timeline::event::{Call, FaultStep, Side, Trace};
+use timeline::{Event, Source, Timeline, What};
 
 /// What the client was told, when, and what was on the wire. Times are seconds after `reference`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,21 +15,21 @@ pub struct Measured {
     pub detected_s: Option<f64>,
     /// How much earlier that may really have been: the resolution of the source.
     pub resolution_s: f64,
-    /// When the client program saw it.
+    /// When the client program saw it, or gave the server up by a timer of its own.
     pub noticed_s: Option<f64>,
     /// What times count from.
     pub reference: Reference,
     /// Which source told `detected_s`.
     pub detected_by: Option<DetectedBy>,
-    /// Data segments sent again, as captured at the client; `None`: nothing was written.
+    /// Data segments sent again after `reference`, as captured at the client.
     pub retransmits_on_wire: Option<u32>,
-    /// Keepalive probes, as captured at the client; `None`: keepalive is off.
+    /// Keepalive probes after `reference`, as captured at the client; `None`: keepalive is off.
     pub keepalive_probes_on_wire: Option<u32>,
-    /// Whether a FIN from the server reached the client.
+    /// Whether a FIN from the server reached the client after the fault.
     pub fin_from_server: bool,
-    /// Whether a RST from the server's address reached the client.
+    /// Whether a RST from the server's address reached the client after the fault.
     pub rst_from_server: bool,
-    /// The client socket's last state.
+    /// The client socket's last state before the client closed it.
     pub client_state: String,
     /// The server socket's last state; `gone` with its namespace.
     pub server_state: String,
@@ -47,6 +50,197 @@ pub enum DetectedBy {
 }
 
 /// Reads the measurement off a timeline; `None` if the fault was never injected.
-pub fn measure(_parameters: &spec::Parameters, _facts: &spec::Facts, _timeline: &timeline::Timeline) -> Option<Measured> {
-    None
+pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> Option<Measured> {
+    let fault_at = timeline.fault_at()?;
+    let reference = reference(parameters, timeline, fault_at);
+    let reference_at = reference_at(timeline, reference);
+    let closed_at = calls(timeline).find(|(_, call)| call.name == "close").map_or(u64::MAX, |(_, call)| call.began_ns);
+    let noticed = noticed(timeline, fault_at, closed_at);
+    let traced = traced(timeline, fault_at, closed_at);
+    let polled = polled(timeline, fault_at, closed_at);
+
+    let outcome = noticed
+        .and_then(|notice| notice.outcome)
+        .or(traced.map(|(_, outcome)| outcome))
+        .unwrap_or(Outcome::None);
+    let noticed_at = noticed.map(|notice| notice.at_ns);
+    let detection = match (traced, polled) {
+        _ if outcome == Outcome::None => None,
+        (Some((at, _)), _) => Some((at, 0, DetectedBy::Tracepoint)),
+        (None, Some((alive, gone))) => {
+            // The program cannot know before the kernel does, nor the kernel before the wire.
+            let at = noticed_at.map_or(gone, |noticed| noticed.min(gone));
+            let cause = cause_on_wire(timeline, fault_at, at).unwrap_or(0);
+            Some((at, at.saturating_sub(alive.max(cause)), DetectedBy::SockDiag))
+        }
+        (None, None) => noticed_at.map(|at| (at, 0, DetectedBy::Peer)),
+    };
+    let end = detection.map_or(closed_at, |(at, ..)| at);
+    let count = |wanted: fn(Class) -> bool| {
+        classified(timeline, Source::ClientWire)
+            .filter(|(at, segment, class)| {
+                segment.sent && (reference_at..=end).contains(at) && wanted(*class)
+            })
+            .count() as u32
+    };
+    let from_server = |flag: fn(&timeline::Segment) -> bool| {
+        timeline
+            .segments(Source::ClientWire)
+            .any(|(at, segment)| at >= fault_at && !segment.sent && flag(segment))
+    };
+    let seconds = |at: u64| (at as f64 - reference_at as f64) / 1e9;
+    Some(Measured {
+        outcome,
+        detected_s: detection.map(|(at, ..)| seconds(at)),
+        resolution_s: detection.map_or(0.0, |(_, resolution, _)| resolution as f64 / 1e9),
+        noticed_s: noticed_at.map(seconds),
+        reference,
+        detected_by: detection.map(|(.., by)| by),
+        retransmits_on_wire: Some(count(Class::is_data_again)),
+        keepalive_probes_on_wire: parameters
+            .client
+            .keepalive
+            .enabled
+            .then(|| count(Class::is_keepalive_probe)),
+        fin_from_server: from_server(|segment| segment.flags.fin),
+        rst_from_server: from_server(|segment| segment.flags.rst),
+        client_state: last_state(timeline, Source::ClientSocket, closed_at),
+        server_state: if server_is_gone(timeline) {
+            "gone".into()
+        } else {
+            last_state(timeline, Source::ServerSocket, closed_at)
+        },
+        rto_ms_at_fault: facts.tcp.as_ref().map(|tcp| tcp.rto_us / 1000),
+    })
+}
+
+/// What times count from.
+fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Reference {
+    if parameters.fault.kind == FaultKind::ProcessCrash {
+        Reference::Fault
+    } else if first_write_at(timeline, fault_at).is_some() {
+        Reference::FirstWrite
+    } else {
+        Reference::LastActivity
+    }
+}
+
+/// When the reference was. The fault's own time where there is no other.
+pub(crate) fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
+    let fault_at = timeline.fault_at().unwrap_or(0);
+    let at = match reference {
+        Reference::Fault => None,
+        Reference::FirstWrite => first_write_at(timeline, fault_at),
+        Reference::LastActivity => timeline
+            .segments(Source::ClientWire)
+            .filter(|(at, segment)| *at < fault_at && !segment.sent)
+            .next_back()
+            .map(|(at, _)| at),
+    };
+    at.unwrap_or(fault_at)
+}
+
+fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
+    calls(timeline)
+        .find(|(_, call)| call.name == "write" && call.began_ns >= fault_at)
+        .map(|(_, call)| call.began_ns)
+}
+
+/// When the client program knew.
+#[derive(Clone, Copy)]
+struct Notice {
+    at_ns: u64,
+    /// What a system call told it; `None`: a timer of its own did.
+    outcome: Option<Outcome>,
+}
+
+fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice> {
+    calls(timeline).filter(|(at, _)| (fault_at..closed_at).contains(at)).find_map(|(at_ns, call)| {
+        let outcome = match (call.name.as_str(), call.result) {
+            ("read", Ok(0)) => Some(Outcome::Eof),
+            ("read" | "write", Err(errno)) if errno != Errno::EAGAIN => Some(Outcome::Errno(errno)),
+            ("heartbeat", _) => None,
+            _ => return None,
+        };
+        Some(Notice { at_ns, outcome })
+    })
+}
+
+/// What the kernel's tracepoints say: an error reported to the socket, or the peer's FIN.
+fn traced(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<(u64, Outcome)> {
+    within(timeline, fault_at, closed_at).find_map(|event| match &event.what {
+        What::Trace(Trace::ErrorReport { side: Side::Client, error }) => {
+            Some((event.at_ns, Outcome::Errno(*error)))
+        }
+        What::Trace(Trace::SetState { side: Side::Client, new, .. }) if new == "CLOSE_WAIT" => {
+            Some((event.at_ns, Outcome::Eof))
+        }
+        _ => None,
+    })
+}
+
+/// What socket diagnostics say: when the socket was last seen alive, and first seen ended.
+fn polled(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<(u64, u64)> {
+    let mut alive = fault_at;
+    within(timeline, fault_at, closed_at)
+        .filter(|event| event.source == Source::ClientSocket)
+        .find_map(|event| match &event.what {
+            What::SocketGone => Some((alive, event.at_ns)),
+            What::Socket(sample) if ENDED.contains(&sample.state.as_str()) => {
+                Some((alive, event.at_ns))
+            }
+            _ => {
+                alive = event.at_ns;
+                None
+            }
+        })
+}
+
+/// States in which the client has been told, or will be by its next call.
+const ENDED: &[&str] = &["CLOSE_WAIT", "CLOSE", "CLOSING", "LAST_ACK", "TIME_WAIT"];
+
+/// When the segment that ended the connection came in, if one did.
+fn cause_on_wire(timeline: &Timeline, fault_at: u64, before: u64) -> Option<u64> {
+    timeline
+        .segments(Source::ClientWire)
+        .filter(|(at, segment)| {
+            (fault_at..=before).contains(at)
+                && !segment.sent
+                && (segment.flags.fin || segment.flags.rst)
+        })
+        .map(|(at, _)| at)
+        .next()
+}
+
+/// The last state that socket diagnostics showed before the client closed its socket.
+fn last_state(timeline: &Timeline, source: Source, closed_at: u64) -> String {
+    within(timeline, 0, closed_at)
+        .filter(|event| event.source == source)
+        .filter_map(|event| match &event.what {
+            What::Socket(sample) => Some(sample.state.clone()),
+            What::SocketGone => Some("CLOSE".into()),
+            _ => None,
+        })
+        .last()
+        .unwrap_or_else(|| "unknown".into())
+}
+
+/// Whether the server's host was destroyed.
+pub(crate) fn server_is_gone(timeline: &Timeline) -> bool {
+    timeline.events().iter().any(|event| {
+        matches!(&event.what, What::Fault(FaultStep::Done(done)) if done.contains("destroyed"))
+    })
+}
+
+fn calls(timeline: &Timeline) -> impl Iterator<Item = (u64, &Call)> {
+    timeline.events().iter().filter(|event| event.source == Source::ClientProgram).filter_map(
+        |event| match &event.what {
+            What::Call(call) => Some((event.at_ns, call)),
+            _ => None,
+        },
+    )
+}
+
+fn within(timeline: &Timeline, from: u64, to: u64) -> impl Iterator<Item = &Event> {
+    timeline.events().iter().filter(move |event| (from..to).contains(&event.at_ns))
 }

@@ -1,6 +1,10 @@
 //! Whether the fault did what its name says.
 
+use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
+use spec::{FaultKind, Parameters, Reject};
+use timeline::event::{FaultStep, Frame, FrameKind, Phase};
+use timeline::{Segment, Source, Timeline, What};
 
 /// The evidence for the fault, and what is missing from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,299 @@ impl Proof {
 }
 
 /// Looks for the evidence of the fault.
-pub fn prove(_parameters: &spec::Parameters, _timeline: &timeline::Timeline) -> Proof {
-    Proof { evidence: Vec::new() }
+pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
+    let Some(scene) = Scene::new(timeline) else {
+        let finding = "the fault was never completed".to_owned();
+        return Proof { evidence: vec![Evidence { finding, holds: false }] };
+    };
+    let mut proof = Collector { evidence: vec![scene.last_exchange()] };
+    match parameters.fault.kind {
+        FaultKind::None => {
+            proof.add(scene.nothing_ended());
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.carrier("server", true));
+        }
+        FaultKind::ProcessCrash => {
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.said_goodbye(parameters));
+        }
+        FaultKind::ProcessFreeze => {
+            proof.add(scene.carrier("server", true));
+            proof.add(scene.nothing_ended());
+        }
+        FaultKind::PowerOff => {
+            proof.add(scene.port_down());
+            proof.add(scene.silence());
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.destroyed());
+        }
+        FaultKind::Reboot => {
+            proof.add(scene.port_down());
+            proof.add(scene.silence());
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.destroyed());
+            proof.add(scene.restored(parameters));
+        }
+        FaultKind::Flap => {
+            proof.add(scene.port_down());
+            proof.add(scene.silence());
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.restored(parameters));
+        }
+        FaultKind::Blackhole => {
+            proof.add(scene.silence());
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.carrier("server", true));
+        }
+        FaultKind::Reject => {
+            proof.add(scene.rejected(parameters.fault.reject));
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.carrier("server", true));
+        }
+        FaultKind::Unplug => {
+            proof.add(scene.carrier("client", false));
+            proof.add(scene.silence());
+        }
+    }
+    Proof { evidence: proof.evidence }
+}
+
+struct Collector {
+    evidence: Vec<Evidence>,
+}
+
+impl Collector {
+    fn add(&mut self, (holds, finding): (bool, String)) {
+        self.evidence.push(Evidence { finding, holds });
+    }
+}
+
+/// The timeline from the fault on.
+struct Scene<'a> {
+    timeline: &'a Timeline,
+    /// The fault began.
+    began: u64,
+    /// Its first action was done: from here on it is in force.
+    done: u64,
+    /// It began to be undone, or the trial ended.
+    until: u64,
+    /// The client was told to close: what comes later proves nothing.
+    end: u64,
+}
+
+impl<'a> Scene<'a> {
+    fn new(timeline: &'a Timeline) -> Option<Self> {
+        let began = timeline.fault_at()?;
+        let step = |wanted: fn(&FaultStep) -> bool| {
+            timeline.events().iter().find_map(|event| match &event.what {
+                What::Fault(step) if wanted(step) => Some(event.at_ns),
+                _ => None,
+            })
+        };
+        let done = step(|step| matches!(step, FaultStep::Done(_)))?;
+        step(|step| *step == FaultStep::Complete)?;
+        let end = timeline
+            .events()
+            .iter()
+            .find(|event| {
+                event.source == Source::ClientProgram
+                    && matches!(&event.what, What::Call(call) if call.name == "close")
+            })
+            .map(|event| event.at_ns)
+            .or(timeline.phase_at(Phase::Aftermath))
+            .unwrap_or(u64::MAX);
+        let until = step(|step| *step == FaultStep::Restoring).unwrap_or(end);
+        Some(Self { timeline, began, done, until, end })
+    }
+
+    /// The last segment from the server that reached the client: the path worked until then.
+    fn last_exchange(&self) -> Evidence {
+        let last = self
+            .timeline
+            .segments(Source::ClientWire)
+            .filter(|(at, segment)| *at <= self.done && !segment.sent)
+            .next_back();
+        match last {
+            Some((at, _)) => Evidence {
+                finding: format!(
+                    "the last segment from the server came {} before the fault",
+                    span(self.began.saturating_sub(at))
+                ),
+                holds: true,
+            },
+            None => Evidence {
+                finding: "no segment from the server was captured before the fault".into(),
+                holds: false,
+            },
+        }
+    }
+
+    /// While the fault lasts, nothing that the client sends arrives, and nothing comes from the
+    /// server's address.
+    fn silence(&self) -> (bool, String) {
+        let count = |tap, sent| {
+            self.timeline
+                .segments(tap)
+                .filter(|(at, segment)| (self.done..self.until).contains(at) && segment.sent == sent)
+                .count()
+        };
+        let (left, arrived) = (count(Source::ClientWire, true), count(Source::ServerWire, false));
+        let came = count(Source::ClientWire, false);
+        let ended = self.farewells().count();
+        let finding = format!(
+            "{left} segments left the client and {arrived} arrived at the server; {came} came from \
+             it, {ended} with FIN or RST among them"
+        );
+        (arrived == 0 && came == 0, finding)
+    }
+
+    fn farewells(&self) -> impl Iterator<Item = (u64, &'a Segment)> {
+        let (began, until) = (self.began, self.until);
+        self.timeline.segments(Source::ClientWire).filter(move |(at, segment)| {
+            (began..until).contains(at) && !segment.sent && (segment.flags.fin || segment.flags.rst)
+        })
+    }
+
+    /// No FIN and no RST came.
+    fn nothing_ended(&self) -> (bool, String) {
+        match self.farewells().next() {
+            None => (true, "neither FIN nor RST came from the server".into()),
+            Some((at, segment)) => {
+                (false, format!("{} came {} after the fault", segment.flags, span(at - self.began)))
+            }
+        }
+    }
+
+    /// The kernel closed the dead process's connection; or did not, where a child holds it.
+    fn said_goodbye(&self, parameters: &Parameters) -> (bool, String) {
+        let first = self.farewells().next();
+        match (first, parameters.server.inherited) {
+            (Some((at, segment)), false) => {
+                (true, format!("{} came {} after the kill", segment.flags, span(at - self.began)))
+            }
+            (None, false) => (false, "neither FIN nor RST came from the dead process's kernel".into()),
+            (None, true) => {
+                (true, "neither FIN nor RST came: the child still holds the connection".into())
+            }
+            (Some((_, segment)), true) => {
+                (false, format!("{} came although a child holds the connection", segment.flags))
+            }
+        }
+    }
+
+    /// Whether a host's carrier is as it must be at the end, or when the fault began to be undone.
+    fn carrier(&self, interface: &str, wanted: bool) -> (bool, String) {
+        match self.link(interface, self.until.min(self.end)) {
+            Some((exists, up, carrier)) => {
+                let state = match (exists, up && carrier) {
+                    (false, _) => "no longer exists",
+                    (_, true) => "kept its carrier",
+                    (_, false) => "lost its carrier",
+                };
+                (exists && (up && carrier) == wanted, format!("the {interface}'s interface {state}"))
+            }
+            None => (false, format!("nobody looked at the {interface}'s interface")),
+        }
+    }
+
+    /// The last look at an interface after the fault and before `until`.
+    fn link(&self, name: &str, until: u64) -> Option<(bool, bool, bool)> {
+        self.timeline
+            .events()
+            .iter()
+            .filter(|event| (self.done..=until).contains(&event.at_ns))
+            .filter_map(|event| match &event.what {
+                What::Link { interface, exists, up, carrier } if interface == name => {
+                    Some((*exists, *up, *carrier))
+                }
+                _ => None,
+            })
+            .next_back()
+    }
+
+    /// The server's port of the switch is down, or gone with the server.
+    fn port_down(&self) -> (bool, String) {
+        match self.link("switch port to server", self.until) {
+            Some((true, up, _)) => {
+                (!up, format!("the switch's port to the server is {}", if up { "up" } else { "down" }))
+            }
+            Some((false, ..)) => (true, "the switch's port to the server is gone with the server".into()),
+            None => (false, "nobody looked at the switch's port to the server".into()),
+        }
+    }
+
+    fn destroyed(&self) -> (bool, String) {
+        match server_is_gone(self.timeline) {
+            true => (true, "the server's namespace is gone, with every process and socket in it".into()),
+            false => (false, "the server's namespace was not destroyed".into()),
+        }
+    }
+
+    /// A fault that ends did end, unless the trial did first.
+    fn restored(&self, parameters: &Parameters) -> (bool, String) {
+        let restored = self.timeline.events().iter().find_map(|event| match &event.what {
+            What::Fault(FaultStep::Restored) => Some(event.at_ns),
+            _ => None,
+        });
+        let due = parameters.fault_duration().map_or(0, |duration| duration.as_nanos() as u64);
+        match restored {
+            Some(at) => (true, format!("the fault was over {} after it began", span(at - self.began))),
+            None if self.end.saturating_sub(self.began) <= due => {
+                (true, "the trial ended before the fault did".into())
+            }
+            None => (false, "the fault was not undone when it was due".into()),
+        }
+    }
+
+    /// Nothing of the connection passes the router any more, which answers what it rejects.
+    fn rejected(&self, kind: Reject) -> (bool, String) {
+        let sent = self
+            .timeline
+            .segments(Source::ClientWire)
+            .filter(|(at, segment)| (self.done..self.end).contains(at) && segment.sent)
+            .count();
+        let arrived = self
+            .timeline
+            .segments(Source::ServerWire)
+            .filter(|(at, segment)| (self.done..self.end).contains(at) && !segment.sent)
+            .filter(|(_, segment)| !segment.flags.rst)
+            .count();
+        let answers = if kind == Reject::TcpReset {
+            self.farewells().filter(|(_, segment)| segment.flags.rst).count()
+        } else {
+            self.icmp_answers()
+        };
+        let finding = format!(
+            "{sent} segments left the client, {arrived} passed the router, which answered \
+             {answers} times ({kind})"
+        );
+        (arrived == 0 && (sent == 0 || answers > 0), finding)
+    }
+
+    fn icmp_answers(&self) -> usize {
+        self.timeline
+            .events()
+            .iter()
+            .filter(|event| (self.done..self.end).contains(&event.at_ns))
+            .filter(|event| event.source == Source::ClientWire)
+            .filter(|event| {
+                matches!(
+                    event.what,
+                    What::Frame(Frame {
+                        sent: false,
+                        kind: FrameKind::Icmp { about_connection: true, .. }
+                    })
+                )
+            })
+            .count()
+    }
+}
+
+/// Nanoseconds for people.
+fn span(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{} µs", ns / 1_000),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.3} s", ns as f64 / 1e9),
+    }
 }

@@ -1,0 +1,132 @@
+# The daily commands. `just` alone lists them.
+
+set positional-arguments
+
+# Show every recipe
+_default:
+    @just --list --unsorted
+
+# Everything a change must pass: formatting, lints, tests
+check: lint test
+
+# The tests; those on real namespaces need root or user namespaces
+test:
+    cargo test --workspace
+
+# Formatting and lints, warnings as errors
+lint:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Build the program, as the user who called sudo if there is one
+build:
+    @scripts/as-caller cargo build --release --quiet
+
+# Any halfopen command: `just halfopen list`, `just halfopen doctor`
+halfopen *arguments: build
+    @scripts/halfopen "$@"
+
+# What this machine can do
+doctor: build
+    @scripts/halfopen doctor
+
+# The article's table of retransmissions for tcp_retries2 = 15
+predict *arguments: build
+    @scripts/halfopen predict --defaults "$@"
+
+# A firewall drops everything silently: is that the same as a server without power?
+firewall-drop-sending *arguments: build
+    @scripts/halfopen run firewall-drop-sending "$@"
+
+# A firewall rejects with an ICMP host unreachable: does the client find out sooner?
+firewall-reject-sending *arguments: build
+    @scripts/halfopen run firewall-reject-sending "$@"
+
+# The server lives and says nothing: does keepalive leave the connection alone?
+host-alive-keepalive *arguments: build
+    @scripts/halfopen run host-alive-keepalive "$@"
+
+# Only the sysctls are set, not SO_KEEPALIVE: does keepalive happen?
+host-crash-idle-keepalive-sysctl-only *arguments: build
+    @scripts/halfopen run host-crash-idle-keepalive-sysctl-only "$@"
+
+# The server's host loses power while the client is idle with keepalive: when does it find out?
+host-crash-idle-keepalive *arguments: build
+    @scripts/halfopen run host-crash-idle-keepalive "$@"
+
+# The server's host loses power while the client is idle without keepalive: does it ever find out?
+host-crash-idle-no-keepalive *arguments: build
+    @scripts/halfopen run host-crash-idle-no-keepalive "$@"
+
+# The dead server is behind a router: what does the router's ICMP change?
+host-crash-sending-behind-router *arguments: build
+    @scripts/halfopen run host-crash-sending-behind-router "$@"
+
+# On a path with a long round trip, how many retransmissions fit before the threshold?
+host-crash-sending-high-rtt *arguments: build
+    @scripts/halfopen run host-crash-sending-high-rtt "$@"
+
+# On a LAN where ARP is not pinned, which error ends the connection, and when?
+host-crash-sending-lan *arguments: build
+    @scripts/halfopen run host-crash-sending-lan "$@"
+
+# The same with TCP_USER_TIMEOUT: does the kernel give up when it says?
+host-crash-sending-user-timeout *arguments: build
+    @scripts/halfopen run host-crash-sending-user-timeout "$@"
+
+# The server's host loses power and the client writes once: when does its kernel give up?
+host-crash-sending *arguments: build
+    @scripts/halfopen run host-crash-sending "$@"
+
+# The server's host reboots while the client is idle: what does the first probe find?
+host-reboot-idle-keepalive *arguments: build
+    @scripts/halfopen run host-reboot-idle-keepalive "$@"
+
+# The host that comes back has another MAC address: how long until the client reaches it?
+host-reboot-new-mac *arguments: build
+    @scripts/halfopen run host-reboot-new-mac "$@"
+
+# The server's host reboots and the client writes meanwhile: what does a retransmission find?
+host-reboot-sending *arguments: build
+    @scripts/halfopen run host-reboot-sending "$@"
+
+# The path goes away and comes back before the threshold: is anything lost?
+path-flap-sending *arguments: build
+    @scripts/halfopen run path-flap-sending "$@"
+
+# The path comes back too late: does a working link save the connection?
+path-flap-too-long *arguments: build
+    @scripts/halfopen run path-flap-too-long "$@"
+
+# The server process is killed while the client is idle: what is the client told, and when?
+process-crash-idle *arguments: build
+    @scripts/halfopen run process-crash-idle "$@"
+
+# The server is killed, but a forked child holds the connection too: is the client told?
+process-crash-inherited-socket *arguments: build
+    @scripts/halfopen run process-crash-inherited-socket "$@"
+
+# The killed server had set SO_LINGER to 0: what does the client see instead of a FIN?
+process-crash-linger *arguments: build
+    @scripts/halfopen run process-crash-linger "$@"
+
+# The server process is killed while the client goes on sending: when does it find out?
+process-crash-sending *arguments: build
+    @scripts/halfopen run process-crash-sending "$@"
+
+# The server process is killed before it has read what the client sent: FIN or RST?
+process-crash-unread *arguments: build
+    @scripts/halfopen run process-crash-unread "$@"
+
+# The server process hangs: does keepalive notice?
+process-freeze-idle-keepalive *arguments: build
+    @scripts/halfopen run process-freeze-idle-keepalive "$@"
+
+# The server process hangs while the client sends: is the client told anything?
+process-freeze-sending *arguments: build
+    @scripts/halfopen run process-freeze-sending "$@"
+
+# The one cable between two hosts is pulled: is that the same as a server without power?
+unplug-sending *arguments: build
+    @scripts/halfopen run unplug-sending "$@"
+
