@@ -71,7 +71,7 @@ pub fn verdict(trial: &Trial, colour: bool) -> String {
 }
 
 /// Measured, predicted, and the difference.
-fn compared(trial: &Trial) -> String {
+pub(crate) fn compared(trial: &Trial) -> String {
     let Some(measured) = &trial.verdict.measured else { return trial.verdict.reason.clone() };
     let mut text = told(trial, measured);
     if let Some(prediction) = &trial.prediction {

@@ -7,6 +7,7 @@ pub mod human;
 pub mod json;
 pub mod narrate;
 pub mod passage;
+pub mod pcapng;
 pub mod span;
 mod summary;
 mod trial;
