@@ -66,3 +66,25 @@ pub enum StepKind {
     /// The timer that gives up.
     GiveUp,
 }
+
+impl StepKind {
+    /// The written name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TailLossProbe => "tail-loss-probe",
+            Self::Retransmission => "retransmission",
+            Self::KeepaliveProbe => "keepalive-probe",
+            Self::WindowProbe => "window-probe",
+            Self::SynRetransmission => "syn-retransmission",
+            Self::GiveUp => "give-up",
+        }
+    }
+}
+
+impl Prediction {
+    /// The earliest and the latest time of all windows; `None` if no window has a time.
+    pub fn hull(&self) -> Option<(Duration, Duration)> {
+        let spans = self.windows.iter().filter_map(|window| window.span);
+        spans.reduce(|(earliest, latest), span| (earliest.min(span.0), latest.max(span.1)))
+    }
+}

@@ -1,0 +1,78 @@
+//! The server's process ends or stops, its host lives on: the kernel there answers for it.
+//!
+//! `exit_files` closes the socket like `close` does (`__tcp_close`, net/ipv4/tcp.c): with a FIN, or
+//! with a RST if data was left unread or `SO_LINGER` is 0. A stopped process changes nothing for
+//! its kernel, which acknowledges for as long as there is room.
+
+use crate::allowance;
+use crate::predict::{lives_on, unknown};
+use crate::prediction::{Prediction, Window};
+use crate::tick::Hz;
+use spec::{Errno, Facts, Outcome, Parameters, Reference, Traffic};
+use std::time::Duration;
+
+/// SIGKILL to the server process.
+pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+    let server = &parameters.server;
+    if server.inherited {
+        let why = "a forked child still holds the socket: the kernel closes nothing and goes on \
+                   acknowledging";
+        let mut prediction = lives_on(parameters, why.into());
+        prediction.reference = Reference::Fault;
+        return prediction;
+    }
+    let (outcome, why) = if !server.reads {
+        let why = "the server's kernel throws unread data away and says so with a RST instead of \
+                   a FIN";
+        (Outcome::Errno(Errno::ECONNRESET), why)
+    } else if server.linger == Some(Duration::ZERO) {
+        let why = "SO_LINGER with 0 seconds makes the closing of the socket a RST";
+        (Outcome::Errno(Errno::ECONNRESET), why)
+    } else {
+        let why = "the server's kernel closes the socket of the killed process: its FIN arrives \
+                   before anything that the client sends is answered";
+        (Outcome::Eof, why)
+    };
+    let one_way = round_trip(parameters, facts) / 2;
+    let earliest = (parameters.path.rtt / 2).saturating_sub(allowance::EARLY);
+    let latest = one_way * 2 + allowance::EXIT + allowance::late(Hz::new(facts.hz));
+    Prediction {
+        reference: Reference::Fault,
+        windows: vec![Window {
+            outcome,
+            span: Some((earliest, latest)),
+            retransmits: None,
+            keepalive_probes: None,
+        }],
+        schedule: Vec::new(),
+        why: why.into(),
+        unknown: None,
+    }
+}
+
+/// SIGSTOP to the server process.
+pub(crate) fn predict_freeze(parameters: &Parameters) -> Prediction {
+    let client = &parameters.client;
+    let fills = client.traffic == Traffic::Stream && parameters.fault.duration.is_none();
+    if fills && client.user_timeout.is_some() {
+        let reason = "how much a stopped server's kernel takes in before its window closes, and \
+                      the user timeout begins to count, depends on its memory accounting";
+        if parameters.deadline.is_some_and(|deadline| deadline > WINDOW_OPEN) {
+            return unknown(parameters, reason.into());
+        }
+    }
+    lives_on(
+        parameters,
+        "a stopped process says nothing to its kernel, which goes on acknowledging".into(),
+    )
+}
+
+/// How long a stream of 2,000 bytes a second surely fits into a receive buffer of the default
+/// 128 KiB, of which half is window.
+const WINDOW_OPEN: Duration = Duration::from_secs(15);
+
+/// The round trip as it was measured, or as it was asked for.
+fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
+    let measured = facts.tcp.as_ref().map(|tcp| Duration::from_micros(tcp.srtt_us.into()));
+    measured.unwrap_or_default().max(parameters.path.rtt)
+}

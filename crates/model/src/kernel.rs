@@ -1,0 +1,96 @@
+//! The settings in force: what sysctls, socket options and measured facts come to, in the kernel's
+//! own units.
+
+use crate::tick::Hz;
+use crate::wheel::Wheel;
+use spec::{Facts, Parameters};
+
+/// What decides when the client's timers fire and when they give up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    pub(crate) hz: Hz,
+    pub(crate) wheel: Wheel,
+    /// `icsk_rto_min`, jiffies.
+    pub(crate) rto_min: u64,
+    /// `tcp_rto_max(sk)`, jiffies.
+    pub(crate) rto_max: u64,
+    /// `tcp_retries2`.
+    pub(crate) retries2: u32,
+    /// Whether tail loss probes are on: `tcp_early_retrans` 3 or 4, and SACK.
+    pub(crate) tail_loss_probe: bool,
+    /// `tcp_thin_linear_timeouts`.
+    pub(crate) thin_linear_timeouts: bool,
+    /// `TCP_USER_TIMEOUT`, milliseconds.
+    pub(crate) user_timeout_ms: Option<u64>,
+    /// `keepalive_time_when`, jiffies.
+    pub(crate) keepalive_time: u64,
+    /// `keepalive_intvl_when`, jiffies.
+    pub(crate) keepalive_interval: u64,
+    /// `keepalive_probes`.
+    pub(crate) keepalive_probes: u32,
+}
+
+impl Kernel {
+    pub(crate) fn new(parameters: &Parameters, facts: &Facts) -> Self {
+        let hz = Hz::new(facts.hz);
+        let client = &parameters.client;
+        let keepalive = &client.keepalive;
+        let number = |name, default| sysctl(parameters, facts, name).unwrap_or(default);
+        let seconds = |set: Option<std::time::Duration>, name, default| {
+            let secs = set.map_or_else(|| number(name, default), |time| time.as_secs());
+            hz.from_secs(secs.clamp(1, KEEPALIVE_SECS_MOST))
+        };
+        let rto_max_ms = client
+            .rto_max
+            .filter(|_| has_rto_max(facts))
+            .map_or_else(|| number("tcp_rto_max_ms", 120_000), |time| time.as_millis() as u64);
+        let early_retrans = number("tcp_early_retrans", 3);
+        let sack = facts.tcp.as_ref().map_or_else(
+            || {
+                number("tcp_sack", 1) != 0
+                    && server_sysctl(parameters, facts, "tcp_sack") != Some(0)
+            },
+            |tcp| tcp.options & TCPI_OPT_SACK != 0,
+        );
+        Self {
+            hz,
+            wheel: Wheel::new(hz),
+            rto_min: hz.from_usecs(number("tcp_rto_min_us", 200_000)).max(1),
+            rto_max: if has_rto_max(facts) {
+                hz.from_msecs(rto_max_ms.clamp(1_000, 120_000))
+            } else {
+                hz.tcp_rto_max()
+            },
+            retries2: number("tcp_retries2", 15).min(255) as u32,
+            tail_loss_probe: sack && matches!(early_retrans, 3 | 4),
+            thin_linear_timeouts: number("tcp_thin_linear_timeouts", 0) != 0,
+            user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
+            keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
+            keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),
+            keepalive_probes: keepalive
+                .probes
+                .unwrap_or_else(|| number("tcp_keepalive_probes", 9).min(255) as u32),
+        }
+    }
+}
+
+/// The most that `proc_dointvec_jiffies` takes at HZ=100, in seconds.
+const KEEPALIVE_SECS_MOST: u64 = 21_474_836;
+/// `tcpi_options`: SACK was agreed on.
+const TCPI_OPT_SACK: u8 = 2;
+
+/// Linux 6.15 made the longest RTO a setting (`tcp_rto_max_ms`, `TCP_RTO_MAX_MS`).
+pub(crate) fn has_rto_max(facts: &Facts) -> bool {
+    facts.version() >= (6, 15)
+}
+
+/// A sysctl of the client's namespace: as it was read, or as it is going to be set.
+pub(crate) fn sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {
+    let text = facts.sysctl.get(name).or_else(|| parameters.sysctl.get(name))?;
+    text.trim().parse().ok()
+}
+
+fn server_sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {
+    let text = facts.server_sysctl.get(name).or_else(|| parameters.server_sysctl.get(name))?;
+    text.trim().parse().ok()
+}

@@ -1,0 +1,76 @@
+//! From an experiment and facts to a prediction: which timer decides, and what it leads to.
+
+use crate::course::Courses;
+use crate::crash;
+use crate::dead_path;
+use crate::prediction::{Prediction, Window};
+use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+
+/// What the client's kernel will report, and when: from the experiment, and from what was measured
+/// before the fault.
+pub fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+    match parameters.fault.kind {
+        FaultKind::None => {
+            lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
+        }
+        FaultKind::ProcessCrash => crash::predict(parameters, facts),
+        FaultKind::ProcessFreeze => crash::predict_freeze(parameters),
+        _ => dead_path::predict(parameters, facts),
+    }
+}
+
+/// What times count from where the fault is not a process crash.
+pub(crate) fn reference(parameters: &Parameters) -> Reference {
+    if parameters.client.traffic == Traffic::Idle {
+        Reference::LastActivity
+    } else {
+        Reference::FirstWrite
+    }
+}
+
+/// The connection does not end.
+pub(crate) fn lives_on(parameters: &Parameters, why: String) -> Prediction {
+    Prediction {
+        reference: reference(parameters),
+        windows: vec![Window {
+            outcome: Outcome::None,
+            span: None,
+            retransmits: None,
+            keepalive_probes: None,
+        }],
+        schedule: Vec::new(),
+        why,
+        unknown: None,
+    }
+}
+
+/// What the model cannot say, and why.
+pub(crate) fn unknown(parameters: &Parameters, reason: String) -> Prediction {
+    Prediction {
+        reference: reference(parameters),
+        windows: Vec::new(),
+        schedule: Vec::new(),
+        why: reason.clone(),
+        unknown: Some(reason),
+    }
+}
+
+/// The prediction that these courses make.
+pub(crate) fn conclude(
+    parameters: &Parameters,
+    facts: &Facts,
+    courses: Courses,
+    why: impl FnOnce(&Prediction) -> String,
+) -> Prediction {
+    let hz = crate::tick::Hz::new(facts.hz);
+    let (windows, schedule) = courses.into_windows(hz);
+    let mut prediction = Prediction {
+        reference: reference(parameters),
+        windows,
+        schedule,
+        why: String::new(),
+        unknown: None,
+    };
+    prediction.why = why(&prediction);
+    prediction
+}
