@@ -1,1 +1,62 @@
-fn main() {}
+//! `halfopen`: the server is gone; when does the client find out, and what is it told?
+
+mod catalogue;
+mod channel;
+mod cli;
+mod doctor;
+mod instruments;
+mod judge;
+mod lease;
+mod output;
+mod peers;
+mod predict;
+mod run;
+mod screen;
+mod store;
+mod supervisor;
+mod trial;
+mod worker;
+
+use clap::Parser;
+use cli::{Cli, Command, Format};
+use output::Exit;
+
+fn main() -> std::process::ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("HALFOPEN_LOG")
+                .unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let code = match Cli::parse().command {
+        Command::List { output } => list(output.format),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Judge { directories, output } => judge::run(&directories, output.format),
+        Command::Doctor { output } => doctor::run(output.format),
+        Command::Peer { hold: true } => peer::hold(),
+        Command::Peer { hold: false } => output::inner(peer::run().map(|()| 0).map_err(Into::into)),
+        Command::Sandbox => output::inner(supervisor::sandbox()),
+        Command::Init => output::inner(supervisor::init()),
+        Command::Worker => output::inner(worker::run()),
+    };
+    std::process::ExitCode::from(code.0)
+}
+
+fn list(format: Format) -> Exit {
+    let mut experiments = Vec::new();
+    for (name, _) in catalogue::BUILT_IN {
+        match catalogue::find(name, false, &[], output::colour(&std::io::stderr())) {
+            Ok(experiment) => experiments.push(experiment),
+            Err(error) => return output::fail(Exit::INTERNAL, &error),
+        }
+    }
+    match format {
+        Format::Human => output::print(
+            report::human::list(&experiments, output::colour(&std::io::stdout())).as_bytes(),
+        ),
+        Format::Json => output::print(b"{}"),
+    }
+}

@@ -71,11 +71,6 @@ pub enum Milestone {
     Child(u32),
     /// The client's program knows that the connection has ended.
     Ended,
-    /// Every byte that the server answered was the byte that was sent, in order.
-    Intact {
-        /// How many bytes came back.
-        bytes: u64,
-    },
     /// The connection is closed and the peer ends.
     Finished,
 }

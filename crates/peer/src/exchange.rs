@@ -35,9 +35,9 @@ impl Pattern {
         Ok(())
     }
 
-    /// Takes the last block back: it was never sent.
-    pub(crate) fn back(&mut self) {
-        self.at -= SIZE as u64;
+    /// Takes the last bytes back: they were not sent.
+    pub(crate) fn back(&mut self, bytes: usize) {
+        self.at -= bytes as u64;
     }
 
     /// How many bytes have passed.

@@ -29,7 +29,7 @@ pub fn run() -> Result<(), Error> {
 
 /// Keeps standard input (a socket that it inherited) open until it is killed: the forked child of
 /// a server that died.
-pub fn hold() {
+pub fn hold() -> ! {
     loop {
         std::thread::park();
     }

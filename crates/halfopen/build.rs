@@ -1,0 +1,29 @@
+//! Builds the catalogue into the executable: every `experiments/*.toml`, by its file's stem.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs};
+
+fn main() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    println!("cargo::rerun-if-changed={}", directory.display());
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("reading {}: {error}", directory.display()))
+        .map(|entry| entry.expect("reading a directory entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    let mut code = String::from("&[\n");
+    for file in files {
+        println!("cargo::rerun-if-changed={}", file.display());
+        let stem =
+            file.file_stem().and_then(|stem| stem.to_str()).expect("experiments have plain names");
+        let path = file.canonicalize().expect("the file exists");
+        writeln!(code, "    ({stem:?}, include_str!({path:?})),")
+            .expect("writing to a String cannot fail");
+    }
+    code.push(']');
+    let output =
+        Path::new(&env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("catalogue.rs");
+    fs::write(output, code).expect("writing the catalogue");
+}

@@ -1,0 +1,71 @@
+//! What the laboratory's process, which has the privileges, tells the one that talks to people and
+//! writes files: one JSON document a line.
+
+use serde::{Deserialize, Serialize};
+use spec::{Facts, Plan};
+
+use timeline::Event;
+
+/// What the worker is to do: the first line it reads. A second line, any, asks it to stop.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    /// The trials, in order.
+    pub(crate) plans: Vec<Plan>,
+    /// How many at once.
+    pub(crate) jobs: usize,
+    /// Whether time is virtual: nothing may poll at an interval.
+    pub(crate) clock: report::Clock,
+    /// For a prediction of 'never', how long to wait.
+    pub(crate) never: std::time::Duration,
+}
+
+/// What the worker reports.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// The machine that the trials run on.
+    Machine {
+        /// `uname -r`.
+        kernel: String,
+        /// Timer interrupts a second.
+        hz: u32,
+    },
+    /// A trial begins.
+    Started(usize),
+    /// Something happened in a trial.
+    Event(usize, Event),
+    /// A tap captured a frame; its event, and the frame itself.
+    Captured(usize, Capture),
+    /// What was measured before the fault.
+    Facts(usize, Box<Facts>),
+    /// What the model expects, before the fault.
+    Prediction(usize, Box<model::Prediction>),
+    /// A trial has ended.
+    Ended(usize, Ending),
+    /// Every trial has ended.
+    Finished,
+    /// The worker could not work at all.
+    Failed(String),
+}
+
+/// A captured frame.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Capture {
+    pub(crate) event: Event,
+    pub(crate) wall_ns: u64,
+    pub(crate) wire_len: u32,
+    /// The frame's first bytes, hexadecimal.
+    pub(crate) frame: String,
+}
+
+/// How a trial ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ending {
+    /// It came to its end; the evidence decides.
+    Complete,
+    /// This machine or kernel cannot.
+    Skipped(String),
+    /// Something that is not the question went wrong.
+    Failed(String),
+    /// The operator stopped it.
+    Interrupted,
+}

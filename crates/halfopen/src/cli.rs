@@ -1,0 +1,136 @@
+//! The command line: a contract, see README.md.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use spec::file::{Override, parse_override};
+use std::path::PathBuf;
+
+/// The server is gone; when does the client find out, and what is it told?
+///
+/// halfopen builds small networks out of namespaces, runs a real TCP client and server in them,
+/// breaks one thing, watches every layer, and holds what it measured against what a model of the
+/// kernel's timers predicted before the fault.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 every trial agrees · 1 one disagrees · 2 bad usage or experiment file ·
+3 inconclusive · 4 skipped: this machine cannot · 5 internal failure, an unwritable output included.
+Of several trials the gravest counts: 5, 1, 3, 4, 0.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the experiments, with their questions
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Run experiments
+    Run(Run),
+    /// Say what should happen, without a kernel or privileges
+    Predict(Predict),
+    /// Judge recorded trials again, without privileges
+    Judge {
+        /// Directories of trials, or of runs
+        #[arg(required = true, value_name = "DIR")]
+        directories: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say what this machine can do, and what to do about what it cannot
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// A peer of a trial: talks to the laboratory on standard input and output
+    #[command(hide = true)]
+    Peer {
+        /// Only hold standard input, a connection, open
+        #[arg(long)]
+        hold: bool,
+    },
+    #[command(hide = true, name = crate::supervisor::SANDBOX)]
+    Sandbox,
+    #[command(hide = true, name = crate::supervisor::INIT)]
+    Init,
+    #[command(hide = true, name = crate::supervisor::WORKER)]
+    Worker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Names of experiments (see `halfopen list`), or TOML files
+    #[arg(required = true, value_name = "NAME|FILE")]
+    pub(crate) experiments: Vec<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
+    #[arg(long, value_enum, default_value = "real")]
+    pub(crate) clock: ClockName,
+    /// Run each experiment this many times
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) repeat: u32,
+    /// Run at most this many trials side by side [default: all, up to 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) jobs: Option<u32>,
+    /// Put results here; the directory may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Predict {
+    /// The experiment's name or file
+    #[arg(default_value = "host-crash-sending", value_name = "NAME|FILE")]
+    pub(crate) experiment: String,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Timer interrupts a second of the kernel to predict [default: this machine's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) hz: Option<u32>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
+    pub(crate) overrides: Vec<Override>,
+    /// Put sysctls and keepalive times at the Linux defaults
+    #[arg(long)]
+    pub(crate) defaults: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// For people, or one JSON document for programs
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClockName {
+    Real,
+    Virtual,
+}
+
+impl From<ClockName> for report::Clock {
+    fn from(name: ClockName) -> Self {
+        match name {
+            ClockName::Real => Self::Real,
+            ClockName::Virtual => Self::Virtual,
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The instruments of a trial: taps, socket diagnostics, tracepoints, and a watch on the machine
+//! itself. Each is a task that sends what it saw to the trial; none changes what it watches.
+
+use crate::channel::Capture;
+use absent::Tracer;
+use anyhow::{Context, Result};
+use netns::Namespace;
+use observe::clock::monotonic_ns;
+use observe::{SocketDiag, Tap};
+use report::Clock;
+use spec::Addresses;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use timeline::event::SocketSample;
+use timeline::{Event, Source, What};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// What an instrument saw.
+#[derive(Debug, Clone)]
+pub(crate) enum Seen {
+    Event(Event),
+    Capture(Capture),
+}
+
+/// Where a trial's instruments send what they saw.
+pub(crate) type Sink = mpsc::UnboundedSender<Seen>;
+
+/// A running instrument. Dropping it ends its task; [`Running::stop`] lets it finish in order.
+pub(crate) struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Takes what is left to see, closes the instrument's descriptors, and waits until they are
+    /// closed: an open one would keep its namespace alive.
+    pub(crate) async fn stop(self) {
+        drop(self.stop);
+        // A task that panicked has lost its instrument; its silence shows in the evidence.
+        let _ = self.task.await;
+    }
+}
+
+/// Starts capturing on a host's interface. `stirred` is notified of every batch of packets.
+pub(crate) fn start_tap(
+    namespace: &Namespace,
+    interface: &str,
+    source: Source,
+    addresses: &Addresses,
+    sink: Sink,
+    stirred: Arc<Notify>,
+) -> Result<Running> {
+    let tap = Tap::open(namespace, interface, source, addresses)?;
+    let tap = polled(tap).context("waiting for a tap")?;
+    Ok(run(move |stop| tap_packets(tap, sink, stirred, stop)))
+}
+
+async fn tap_packets(
+    mut tap: AsyncFd<Polled<Tap>>,
+    sink: Sink,
+    stirred: Arc<Notify>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut batch = Vec::new();
+    loop {
+        let stopped = tokio::select! {
+            ready = tap.readable_mut() => match ready {
+                Ok(mut ready) => {
+                    ready.clear_ready();
+                    false
+                }
+                Err(_) => true,
+            },
+            _ = &mut stop => true,
+        };
+        if stopped {
+            if let Err(error) = tap.into_inner().0.finish(&mut batch) {
+                tracing::warn!("a tap failed: {error}");
+            }
+            return send_captured(&mut batch, &sink);
+        }
+        if let Err(error) = tap.get_mut().0.drain(&mut batch) {
+            tracing::warn!("a tap failed: {error}");
+            return send_captured(&mut batch, &sink);
+        }
+        if !batch.is_empty() {
+            stirred.notify_one();
+        }
+        send_captured(&mut batch, &sink);
+    }
+}
+
+fn send_captured(batch: &mut Vec<observe::Captured>, sink: &Sink) {
+    for captured in batch.drain(..) {
+        let seen = match captured.event.what {
+            What::Lost { .. } => Seen::Event(captured.event),
+            _ => Seen::Capture(Capture {
+                event: captured.event,
+                wall_ns: captured.wall_ns,
+                wire_len: captured.wire_len,
+                frame: hex(&captured.frame),
+            }),
+        };
+        // Nobody listens when the trial has ended.
+        let _ = sink.send(seen);
+    }
+}
+
+/// An instrument as tokio wants it: instruments lend their descriptors, tokio asks for numbers.
+struct Polled<T>(T);
+
+impl<T: AsFd> AsRawFd for Polled<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe since AsRawFd promises nothing; AsFd, which `Polled` asks \
+              for, promises what it wants"
+)]
+fn polled<T: AsFd>(instrument: T) -> std::io::Result<AsyncFd<Polled<T>>> {
+    AsyncFd::new(Polled(instrument))
+}
+
+/// How often socket diagnostics look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// At most this long between two looks; `None`: only when something stirs or a timer is due.
+    pub(crate) every: Option<Duration>,
+}
+
+impl Pace {
+    /// The pace for a trial: often where socket diagnostics are the only witness.
+    pub(crate) fn new(clock: Clock, traced: bool, jobs: usize) -> Self {
+        let every = match clock {
+            Clock::Virtual => None,
+            Clock::Real if traced => Some(Duration::from_millis(250)),
+            Clock::Real if jobs <= 10 => Some(Duration::from_millis(5)),
+            Clock::Real => Some(Duration::from_millis(20)),
+        };
+        Self { every }
+    }
+}
+
+/// Starts sampling a socket. Samples are sent when something in them changed, each with the one
+/// before it, which says when it still was as it had been.
+pub(crate) fn start_sampler(
+    namespace: &Namespace,
+    source: Source,
+    local: SocketAddr,
+    remote: SocketAddr,
+    pace: Pace,
+    sink: Sink,
+    stirred: Arc<Notify>,
+) -> Result<Running> {
+    let diag = SocketDiag::open(namespace)?;
+    let sampler = Sampler { diag, source, local, remote, sink, last: None, sent_ns: 0 };
+    Ok(run(move |stop| sampler.run(pace, stirred, stop)))
+}
+
+struct Sampler {
+    diag: SocketDiag,
+    source: Source,
+    local: SocketAddr,
+    remote: SocketAddr,
+    sink: Sink,
+    /// The last look: when it began, and what it showed.
+    last: Option<(u64, Option<SocketSample>)>,
+    sent_ns: u64,
+}
+
+impl Sampler {
+    async fn run(mut self, pace: Pace, stirred: Arc<Notify>, mut stop: oneshot::Receiver<()>) {
+        loop {
+            let due = self.look(pace);
+            let pause = async {
+                match due {
+                    Some(due) => tokio::time::sleep(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = pause => {}
+                () = stirred.notified() => {}
+                _ = &mut stop => {
+                    self.look(pace);
+                    self.send_last();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks once, and says when to look again.
+    fn look(&mut self, pace: Pace) -> Option<Duration> {
+        let began_ns = monotonic_ns();
+        let sample = match self.diag.sample(self.local, self.remote) {
+            Ok(sample) => sample,
+            Err(error) => {
+                tracing::warn!("socket diagnostics failed: {error}");
+                return pace.every;
+            }
+        };
+        let ended_ns = monotonic_ns();
+        let changed = match &self.last {
+            None => sample.is_some(),
+            Some((_, before)) => differs(before.as_ref(), sample.as_ref()),
+        };
+        if changed {
+            self.send_last();
+            // What is new was so at the latest when the look ended.
+            self.send(ended_ns, sample.as_ref());
+        } else if sample.is_some()
+            && ended_ns - self.sent_ns > 1_000_000_000
+            && pace.every.is_some()
+        {
+            self.send(ended_ns, sample.as_ref());
+        }
+        let timer = sample.as_ref().filter(|sample| sample.timer != 0);
+        let expiry = timer.map(|sample| u64::from(sample.timer_expires_ms));
+        if changed || self.last.is_some() || sample.is_some() {
+            self.last = Some((began_ns, sample));
+        }
+        // Close to a timer's expiry, look every millisecond: that is when connections end.
+        let expiry = expiry.map(|ms| Duration::from_millis(if ms <= 10 { 1 } else { ms - 5 }));
+        match (pace.every, expiry) {
+            (Some(every), Some(expiry)) => Some(every.min(expiry)),
+            (every, None) => every,
+            (None, expiry) => expiry.map(|expiry| expiry.max(Duration::from_millis(4))),
+        }
+    }
+
+    /// Sends the look before this one, unless it was sent already.
+    fn send_last(&mut self) {
+        if let Some((at_ns, sample)) = self.last.take() {
+            if at_ns > self.sent_ns {
+                self.send(at_ns, sample.as_ref());
+            }
+        }
+    }
+
+    fn send(&mut self, at_ns: u64, sample: Option<&SocketSample>) {
+        let what = match sample {
+            Some(sample) => What::Socket(Box::new(sample.clone())),
+            None => What::SocketGone,
+        };
+        self.sent_ns = at_ns;
+        let _ = self.sink.send(Seen::Event(Event { at_ns, source: self.source, what }));
+    }
+}
+
+/// Whether two looks differ in something that matters: not in counters that only age.
+fn differs(before: Option<&SocketSample>, after: Option<&SocketSample>) -> bool {
+    match (before, after) {
+        (None, None) => false,
+        (Some(before), Some(after)) => {
+            let key = |s: &SocketSample| {
+                let info = s.info.as_ref();
+                (
+                    s.state.clone(),
+                    s.timer,
+                    s.timer_count,
+                    s.receive_queue,
+                    s.send_queue,
+                    info.map(|info| (info.total_retrans, info.backoff, info.probes)),
+                )
+            };
+            key(before) != key(after)
+        }
+        _ => true,
+    }
+}
+
+/// What every trial of this process shares: the tracepoints, and the watch on lateness.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
+    sinks: Arc<Mutex<HashMap<usize, Sink>>>,
+    tracer: Option<Arc<Mutex<Tracer>>>,
+    /// Why there are no tracepoints.
+    pub(crate) untraced: Option<String>,
+}
+
+impl Shared {
+    /// Opens the tracepoints if they are to be had, and starts watching the machine.
+    pub(crate) fn start(clock: Clock) -> Self {
+        let mut shared = Self::default();
+        match Tracer::open() {
+            Ok(tracer) => {
+                let tracer = Arc::new(Mutex::new(tracer));
+                shared.tracer = Some(tracer.clone());
+                tokio::spawn(drain_tracer(tracer, shared.sinks.clone()));
+            }
+            Err(error) => shared.untraced = Some(error.to_string()),
+        }
+        if clock == Clock::Real {
+            let sinks = shared.sinks.clone();
+            let watch = move || watch_lateness(&sinks);
+            if let Err(error) = std::thread::Builder::new().name("lateness".into()).spawn(watch) {
+                tracing::warn!("nobody watches for scheduling delay: {error}");
+            }
+        }
+        shared
+    }
+
+    /// Whether tracepoints are on.
+    pub(crate) fn traced(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// From now on the trial hears of its sockets' tracepoints and of scheduling delay.
+    pub(crate) fn join(&self, trial: usize, addresses: &Addresses, sink: Sink) {
+        lock(&self.sinks).insert(trial, sink);
+        if let Some(tracer) = &self.tracer {
+            lock(tracer).watch(trial, addresses);
+        }
+    }
+
+    /// The last events, and no more after them.
+    pub(crate) fn leave(&self, trial: usize) {
+        if let Some(tracer) = &self.tracer {
+            let mut tracer = lock(tracer);
+            deliver(&mut tracer, &self.sinks);
+            tracer.unwatch(trial);
+        }
+        lock(&self.sinks).remove(&trial);
+    }
+}
+
+async fn drain_tracer(tracer: Arc<Mutex<Tracer>>, sinks: Arc<Mutex<HashMap<usize, Sink>>>) {
+    use std::os::fd::AsRawFd;
+    let fd = lock(&tracer).as_raw_fd();
+    let Ok(ready) = AsyncFd::new(fd) else {
+        tracing::warn!("tracepoints cannot be waited for");
+        return;
+    };
+    while let Ok(mut guard) = ready.readable().await {
+        guard.clear_ready();
+        deliver(&mut lock(&tracer), &sinks);
+    }
+}
+
+fn deliver(tracer: &mut Tracer, sinks: &Mutex<HashMap<usize, Sink>>) {
+    let sinks = lock(sinks);
+    tracer.drain(&mut |trial, event| {
+        if let Some(sink) = sinks.get(&trial) {
+            let _ = sink.send(Seen::Event(event));
+        }
+    });
+}
+
+/// Sleeps and looks how late it wakes. What delays this thread may delay peers and instruments.
+fn watch_lateness(sinks: &Mutex<HashMap<usize, Sink>>) {
+    const SLEEP: Duration = Duration::from_millis(5);
+    const WORTH_TELLING_NS: u64 = 2_000_000;
+    loop {
+        let before = monotonic_ns();
+        std::thread::sleep(SLEEP);
+        let at_ns = monotonic_ns();
+        let by_ns = (at_ns - before).saturating_sub(SLEEP.as_nanos() as u64);
+        if by_ns >= WORTH_TELLING_NS {
+            let event = Event { at_ns, source: Source::Instrument, what: What::Late { by_ns } };
+            for sink in lock(sinks).values() {
+                let _ = sink.send(Seen::Event(event.clone()));
+            }
+        }
+    }
+}
+
+fn run<F: Future<Output = ()> + Send + 'static>(
+    task: impl FnOnce(oneshot::Receiver<()>) -> F,
+) -> Running {
+    let (stop, stopped) = oneshot::channel();
+    Running { stop, task: tokio::spawn(task(stopped)) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+mod absent {
+    use std::os::fd::{AsRawFd, RawFd};
+    pub(crate) struct Tracer;
+    impl Tracer {
+        pub(crate) fn open() -> Result<Self, std::io::Error> {
+            Err(std::io::Error::other("tracepoints are not built in yet"))
+        }
+        pub(crate) fn watch(&mut self, _trial: usize, _addresses: &spec::Addresses) {}
+        pub(crate) fn unwatch(&mut self, _trial: usize) {}
+        pub(crate) fn drain(&mut self, _sink: &mut impl FnMut(usize, timeline::Event)) {}
+    }
+    impl AsRawFd for Tracer {
+        fn as_raw_fd(&self) -> RawFd {
+            -1
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What goes to the terminal, and the exit codes.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+/// An exit code of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit(pub(crate) u8);
+
+impl Exit {
+    pub(crate) const AGREES: Self = Self(0);
+    pub(crate) const DISAGREES: Self = Self(1);
+    pub(crate) const USAGE: Self = Self(2);
+    pub(crate) const INCONCLUSIVE: Self = Self(3);
+    pub(crate) const SKIPPED: Self = Self(4);
+    pub(crate) const INTERNAL: Self = Self(5);
+
+    /// The graver of two.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        let gravity = [Self::INTERNAL, Self::DISAGREES, Self::INCONCLUSIVE, Self::SKIPPED];
+        gravity.into_iter().find(|grave| self == *grave || other == *grave).unwrap_or(Self::AGREES)
+    }
+
+    /// That of a verdict.
+    pub(crate) fn of(word: verdict::Word) -> Self {
+        match word {
+            verdict::Word::Agrees => Self::AGREES,
+            verdict::Word::Disagrees => Self::DISAGREES,
+            verdict::Word::Inconclusive => Self::INCONCLUSIVE,
+            verdict::Word::Skipped => Self::SKIPPED,
+        }
+    }
+}
+
+/// Whether a stream takes colours: a terminal does, unless `NO_COLOR` is set.
+pub(crate) fn colour(stream: &impl IsTerminal) -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !unwanted
+}
+
+/// Writes to standard output. A reader that has gone away has seen enough.
+pub(crate) fn print(bytes: &[u8]) -> Exit {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(Exit::INTERNAL, &anyhow::Error::from(error).context("writing to standard output"))
+        }
+        _ => Exit::AGREES,
+    }
+}
+
+/// Tells a person what went wrong.
+pub(crate) fn fail(exit: Exit, error: &anyhow::Error) -> Exit {
+    let text = format!("{error:#}");
+    // An error in an experiment file comes with its own heading and the lines of the file.
+    let heading =
+        if text.starts_with("error") || text.starts_with('\x1b') { "" } else { "error: " };
+    // Standard error may be closed; there is nobody left to tell then.
+    let _ = writeln!(std::io::stderr(), "{heading}{text}");
+    exit
+}
+
+/// The end of a process that people do not call by hand.
+pub(crate) fn inner(result: anyhow::Result<i32>) -> Exit {
+    match result {
+        Ok(code) => Exit(u8::try_from(code).unwrap_or(Exit::INTERNAL.0)),
+        Err(error) => fail(Exit::INTERNAL, &error),
+    }
+}

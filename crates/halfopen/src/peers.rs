@@ -1,0 +1,106 @@
+//! The peer processes: started inside their hosts, told what to do, heard.
+
+use anyhow::{Context, Result, anyhow};
+use netns::Namespace;
+use peer::{Command, Config, Milestone, Report, Role};
+use spec::Plan;
+use std::process::Stdio;
+use timeline::Event;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+
+/// A client or a server, in its host's namespace. It is killed when dropped.
+pub(crate) struct Peer {
+    name: &'static str,
+    child: Child,
+    commands: ChildStdin,
+    reports: Lines<BufReader<ChildStdout>>,
+}
+
+impl Peer {
+    /// Starts a peer inside `namespace`.
+    pub(crate) async fn start(role: Role, namespace: &Namespace, plan: &Plan) -> Result<Self> {
+        let name = match role {
+            Role::Client => "client",
+            Role::Server => "server",
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let mut child = namespace
+            .run(|| {
+                let _guard = runtime.enter();
+                tokio::process::Command::new("/proc/self/exe")
+                    .arg0("halfopen")
+                    .arg("peer")
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .kill_on_drop(true)
+                    .spawn()
+            })
+            .with_context(|| format!("entering the namespace of the {name}"))?
+            .with_context(|| format!("starting the {name} process"))?;
+        let commands = child.stdin.take().expect("standard input is piped");
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let mut peer = Self { name, child, commands, reports: BufReader::new(stdout).lines() };
+        let config = Config {
+            role,
+            addresses: plan.addresses.clone(),
+            parameters: plan.experiment.parameters.clone(),
+        };
+        peer.send(&config).await?;
+        Ok(peer)
+    }
+
+    /// Tells it something.
+    pub(crate) async fn tell(&mut self, command: Command) -> Result<()> {
+        self.send(&command).await
+    }
+
+    /// The next report; `None` when the process has ended.
+    pub(crate) async fn report(&mut self) -> Result<Option<Report>> {
+        let line = self.reports.next_line().await;
+        let Some(line) = line.with_context(|| format!("listening to the {}", self.name))? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&line)
+            .map(Some)
+            .with_context(|| format!("the {} said something unreadable: {line}", self.name))
+    }
+
+    /// Waits for a milestone; events on the way go to `sink`.
+    pub(crate) async fn reach(
+        &mut self,
+        wanted: impl Fn(&Milestone) -> bool,
+        mut sink: impl FnMut(Event),
+    ) -> Result<Milestone> {
+        loop {
+            match self.report().await? {
+                Some(Report::Event(event)) => sink(event),
+                Some(Report::Reached(milestone)) if wanted(&milestone) => return Ok(milestone),
+                Some(Report::Reached(_)) => {}
+                None => {
+                    let status = self.child.wait().await.context("waiting for a peer")?;
+                    return Err(anyhow!("the {} ended early ({status})", self.name));
+                }
+            }
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits until the kernel has taken the process down.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("killing the {}", self.name))
+    }
+
+    async fn send(&mut self, message: &impl serde::Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(message).expect("commands are always JSON");
+        line.push(b'\n');
+        self.commands
+            .write_all(&line)
+            .await
+            .with_context(|| format!("talking to the {} process", self.name))
+    }
+}

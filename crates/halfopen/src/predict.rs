@@ -1,0 +1,27 @@
+//! `halfopen predict`: what should happen, without a kernel or privileges.
+
+use crate::catalogue;
+use crate::cli::{self, Format};
+use crate::output::{self, Exit};
+
+pub(crate) fn run(arguments: &cli::Predict) -> Exit {
+    let settings = &arguments.settings;
+    let colour = output::colour(&std::io::stderr());
+    let found =
+        catalogue::find(&arguments.experiment, settings.defaults, &settings.overrides, colour);
+    let experiment = match found {
+        Ok(experiment) => experiment,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
+    let hz = arguments.hz.unwrap_or_else(observe::clock::hz);
+    let facts = model::nominal_facts(&experiment.parameters, hz);
+    let prediction = model::predict(&experiment.parameters, &facts);
+    match arguments.output.format {
+        Format::Json => output::print(&report::json::predict(&experiment, hz, &prediction)),
+        Format::Human => {
+            let colour = output::colour(&std::io::stdout());
+            let text = report::human::predict(&experiment, hz, &prediction, None, colour);
+            output::print(text.as_bytes())
+        }
+    }
+}

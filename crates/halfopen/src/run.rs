@@ -1,0 +1,346 @@
+//! `halfopen run`: plans the trials, follows the laboratory's process, judges, writes, tells.
+
+use crate::channel::{Capture, Ending, Message, Orders};
+use crate::cli::{self, Format};
+use crate::output::{self, Exit};
+use crate::screen::Screen;
+use crate::store::Store;
+use crate::{catalogue, lease, supervisor};
+use anyhow::{Context, Result, anyhow, bail};
+use report::{Clock, Run, Trial};
+use spec::{Experiment, Facts, Plan};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, Instant};
+use timeline::{Event, Timeline};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use verdict::{Verdict, Word};
+
+/// How long to wait where nothing is predicted to happen.
+const NEVER: Duration = Duration::from_secs(10);
+/// The same at the Linux defaults in virtual time.
+const NEVER_VIRTUAL: Duration = Duration::from_secs(30 * 86_400);
+/// How many trials run side by side unless `--jobs` says otherwise.
+const JOBS: usize = 32;
+
+pub(crate) fn run(arguments: &cli::Run) -> Exit {
+    let colour = output::colour(&std::io::stderr());
+    let mut experiments = Vec::new();
+    for name in &arguments.experiments {
+        let settings = &arguments.settings;
+        match catalogue::find(name, settings.defaults, &settings.overrides, colour) {
+            Ok(experiment) => experiments.push(experiment),
+            Err(error) => return output::fail(Exit::USAGE, &error),
+        }
+    }
+    match carry_out(arguments, &experiments) {
+        Ok(exit) => exit,
+        Err(error) => output::fail(Exit::INTERNAL, &error),
+    }
+}
+
+fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
+    let started = Instant::now();
+    let clock = Clock::from(arguments.clock);
+    let store = Store::check(&arguments.out)?;
+    let count = experiments.len() * arguments.repeat as usize;
+    let mut leases = Vec::new();
+    let mut plans = Vec::new();
+    for experiment in experiments {
+        for _ in 0..arguments.repeat {
+            let parameters = &experiment.parameters;
+            let lease = lease::Lease::take(parameters.family, parameters.topology)?;
+            let addresses = lease.addresses.clone();
+            plans.push(Plan { number: plans.len(), experiment: experiment.clone(), addresses });
+            leases.push(lease);
+        }
+    }
+    let jobs = arguments.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, count);
+    let orders = Orders {
+        plans,
+        jobs,
+        clock,
+        never: match clock {
+            Clock::Virtual if arguments.settings.defaults => NEVER_VIRTUAL,
+            _ => NEVER,
+        },
+    };
+    if clock == Clock::Virtual {
+        return Ok(skip_all(
+            arguments,
+            &orders,
+            "the virtual clock is not built into this halfopen yet",
+        ));
+    }
+
+    // Before the runtime's threads: the laboratory ends with the thread that started it.
+    let mut laboratory = supervisor::start()?;
+    store.become_the_caller()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let mut front = Front::new(arguments, &orders, store);
+    let followed = runtime.block_on(front.follow(&mut laboratory, &orders));
+    // Closing the lifeline ends whatever is left of the laboratory.
+    drop(laboratory.stdin.take());
+    let status = laboratory.wait().context("waiting for the laboratory's process")?;
+    followed?;
+    if !front.finished {
+        bail!("the laboratory's process ended early ({status}); what it said is above");
+    }
+    front.conclude(started.elapsed())
+}
+
+/// What became of one trial so far.
+#[derive(Default)]
+struct Record {
+    events: Vec<Event>,
+    captures: Vec<Capture>,
+    facts: Option<Facts>,
+    prediction: Option<model::Prediction>,
+}
+
+struct Front<'a> {
+    arguments: &'a cli::Run,
+    plans: BTreeMap<usize, Plan>,
+    records: BTreeMap<usize, Record>,
+    store: Store,
+    screen: Screen,
+    machine: (String, u32),
+    clock: Clock,
+    trials: Vec<Trial>,
+    exit: Exit,
+    finished: bool,
+}
+
+impl<'a> Front<'a> {
+    fn new(arguments: &'a cli::Run, orders: &Orders, store: Store) -> Self {
+        let plans: BTreeMap<_, _> =
+            orders.plans.iter().map(|plan| (plan.number, plan.clone())).collect();
+        Self {
+            arguments,
+            records: plans.keys().map(|number| (*number, Record::default())).collect(),
+            screen: Screen::new(arguments.output.format, &orders.plans),
+            plans,
+            store,
+            machine: (observe::clock::kernel_release(), observe::clock::hz()),
+            clock: orders.clock,
+            trials: Vec::new(),
+            exit: Exit::AGREES,
+            finished: false,
+        }
+    }
+
+    /// Gives the orders and takes every message, until the last. A signal asks for an end in good
+    /// order; a second one does not ask.
+    async fn follow(
+        &mut self,
+        laboratory: &mut std::process::Child,
+        orders: &Orders,
+    ) -> Result<()> {
+        let mut signals = Signals::listen()?;
+        let commands = laboratory.stdin.as_mut().context("the lifeline is piped")?;
+        let mut line = serde_json::to_vec(orders).context("writing the orders")?;
+        line.push(b'\n');
+        // It may have died already, and has said why on standard error.
+        let _ = commands.write_all(&line);
+        let stdout = laboratory.stdout.take().context("standard output is piped")?;
+        let stdout = tokio::process::ChildStdout::from_std(stdout)?;
+        let mut messages = BufReader::new(stdout).lines();
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                line = messages.next_line() => {
+                    let Some(line) = line.context("listening to the laboratory's process")? else {
+                        return Ok(());
+                    };
+                    let message = serde_json::from_str(&line)
+                        .with_context(|| format!("the laboratory said something unreadable: {line}"))?;
+                    self.take(message)?;
+                    if self.finished {
+                        return Ok(());
+                    }
+                }
+                _ = tick.tick() => self.screen.tick(observe::clock::monotonic_ns()),
+                () = signals.any() => {
+                    if stopping {
+                        bail!("stopped by a second signal: what was recorded is lost");
+                    }
+                    stopping = true;
+                    self.screen.say("stopping: what was recorded so far is kept (again to stop at once)");
+                    let _ = commands.write_all(b"stop\n");
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Machine { kernel, hz } => self.machine = (kernel, hz),
+            Message::Started(number) => self.screen.started(&self.plans[&number]),
+            Message::Event(number, event) => {
+                self.screen.event(number, &event);
+                self.record(number)?.events.push(event);
+            }
+            Message::Captured(number, capture) => {
+                self.screen.event(number, &capture.event);
+                let record = self.record(number)?;
+                record.events.push(capture.event.clone());
+                record.captures.push(capture);
+            }
+            Message::Facts(number, facts) => self.record(number)?.facts = Some(*facts),
+            Message::Prediction(number, prediction) => {
+                self.screen.predicted(number, &prediction);
+                self.record(number)?.prediction = Some(*prediction);
+            }
+            Message::Ended(number, ending) => self.end(number, &ending)?,
+            Message::Finished => self.finished = true,
+            Message::Failed(why) => bail!("{why}"),
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, number: usize) -> Result<&mut Record> {
+        self.records.get_mut(&number).ok_or_else(|| anyhow!("there is no trial {number}"))
+    }
+
+    /// Judges a trial that has ended, and writes everything down.
+    fn end(&mut self, number: usize, ending: &Ending) -> Result<()> {
+        let record = self.records.remove(&number).context("a trial ended twice")?;
+        let plan = self.plans[&number].clone();
+        let timeline = Timeline::new(record.events);
+        let verdict =
+            verdict_of(&plan, ending, record.facts.as_ref(), record.prediction.as_ref(), &timeline);
+        let exit =
+            if let Ending::Failed(_) = ending { Exit::INTERNAL } else { Exit::of(verdict.word) };
+        self.exit = self.exit.and(exit);
+        let mut trial = Trial {
+            number,
+            experiment: plan.experiment,
+            facts: record.facts,
+            prediction: record.prediction,
+            verdict,
+            timeline,
+            artifacts: None,
+        };
+        let files = artifacts(&trial, &record.captures)?;
+        let name = trial.experiment.name.clone();
+        trial.artifacts = Some(self.store.write_trial(&name, &files)?.display().to_string());
+        self.screen.ended(&trial);
+        self.trials.push(trial);
+        Ok(())
+    }
+
+    fn conclude(mut self, took: Duration) -> Result<Exit> {
+        self.trials.sort_by_key(|trial| trial.number);
+        let (kernel, hz) = self.machine;
+        let run =
+            Run { kernel, hz, clock: self.clock, wall_s: took.as_secs_f64(), trials: self.trials };
+        let written = match self.arguments.output.format {
+            Format::Json => output::print(&report::json::run(&run)),
+            Format::Human => self.screen.conclude(&run),
+        };
+        Ok(self.exit.and(written))
+    }
+}
+
+fn verdict_of(
+    plan: &Plan,
+    ending: &Ending,
+    facts: Option<&Facts>,
+    prediction: Option<&model::Prediction>,
+    timeline: &Timeline,
+) -> Verdict {
+    match (ending, facts, prediction) {
+        (Ending::Skipped(why), ..) => Verdict::without_measurement(Word::Skipped, why),
+        (Ending::Failed(why), ..) => {
+            Verdict::without_measurement(Word::Inconclusive, format!("the trial failed: {why}"))
+        }
+        (Ending::Complete | Ending::Interrupted, Some(facts), Some(prediction)) => {
+            let mut verdict =
+                verdict::judge(&plan.experiment.parameters, facts, prediction, timeline);
+            if *ending == Ending::Interrupted && verdict.word != Word::Agrees {
+                verdict.word = Word::Inconclusive;
+                verdict.reason = "interrupted by the operator".into();
+            }
+            verdict
+        }
+        (Ending::Interrupted, ..) => {
+            Verdict::without_measurement(Word::Inconclusive, "interrupted by the operator")
+        }
+        (Ending::Complete, ..) => Verdict::without_measurement(
+            Word::Inconclusive,
+            "the trial left no facts or prediction",
+        ),
+    }
+}
+
+/// The files of one trial: everything that `halfopen judge` needs, and the capture.
+fn artifacts(trial: &Trial, captures: &[Capture]) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    use report::json::pretty;
+    let mut files = vec![("experiment.json", pretty(&trial.experiment))];
+    if let Some(facts) = &trial.facts {
+        files.push(("facts.json", pretty(facts)));
+    }
+    if let Some(prediction) = &trial.prediction {
+        files.push(("prediction.json", pretty(prediction)));
+    }
+    let timeline = trial.timeline.to_jsonl().context("writing the timeline")?;
+    files.push(("timeline.jsonl", timeline.into_bytes()));
+    files.push(("verdict.json", pretty(&trial.verdict)));
+    let _ = captures;
+    Ok(files)
+}
+
+fn skip_all(arguments: &cli::Run, orders: &Orders, why: &str) -> Exit {
+    let trials = orders.plans.iter().map(|plan| Trial {
+        number: plan.number,
+        experiment: plan.experiment.clone(),
+        facts: None,
+        prediction: None,
+        verdict: Verdict::without_measurement(Word::Skipped, why),
+        timeline: Timeline::default(),
+        artifacts: None,
+    });
+    let run = Run {
+        kernel: observe::clock::kernel_release(),
+        hz: observe::clock::hz(),
+        clock: orders.clock,
+        wall_s: 0.0,
+        trials: trials.collect(),
+    };
+    let written = match arguments.output.format {
+        Format::Json => output::print(&report::json::run(&run)),
+        Format::Human => output::print(format!("skipped  {why}\n").as_bytes()),
+    };
+    Exit::SKIPPED.and(written)
+}
+
+/// The signals that end a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}

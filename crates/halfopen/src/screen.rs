@@ -1,0 +1,159 @@
+//! What a person sees while trials run: the announcement, the live timeline of a single trial, a
+//! bar with the time left, and the verdicts.
+
+use crate::cli::Format;
+use crate::output::{self, Exit};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use report::{Live, Run, Trial, human};
+use spec::Plan;
+use std::io::IsTerminal;
+use timeline::event::{FaultStep, Phase};
+use timeline::{Event, What};
+
+/// Shows trials as they run. Silent where a program reads the output.
+pub(crate) struct Screen {
+    colour: bool,
+    silent: bool,
+    /// The trial's live timeline; `None` when several run and only their ends are shown.
+    live: Option<Live>,
+    bar: ProgressBar,
+    /// When the predicted moment is, once both the fault and the prediction are known.
+    waiting: Option<Waiting>,
+    latest_s: Option<f64>,
+    total: usize,
+    ended: usize,
+}
+
+struct Waiting {
+    from_ns: u64,
+    until_ns: u64,
+}
+
+impl Screen {
+    pub(crate) fn new(format: Format, plans: &[Plan]) -> Self {
+        let silent = format == Format::Json;
+        let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
+        let colour = output::colour(&std::io::stdout());
+        let bar = ProgressBar::with_draw_target(
+            None,
+            if silent || !terminal {
+                ProgressDrawTarget::hidden()
+            } else {
+                ProgressDrawTarget::stderr()
+            },
+        );
+        bar.set_style(
+            ProgressStyle::with_template("{bar:40} {msg}")
+                .expect("the template is well formed")
+                .progress_chars("━╸─"),
+        );
+        let live = match plans {
+            [plan] => Some(Live::new(&plan.experiment.parameters, colour)),
+            _ => None,
+        };
+        Self {
+            colour,
+            silent,
+            live,
+            bar,
+            waiting: None,
+            latest_s: None,
+            total: plans.len(),
+            ended: 0,
+        }
+    }
+
+    /// A line to the operator, beside the results.
+    pub(crate) fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    pub(crate) fn started(&mut self, plan: &Plan) {
+        if self.live.is_some() {
+            self.show(&human::announce(&plan.experiment, self.colour));
+        }
+    }
+
+    pub(crate) fn predicted(&mut self, _number: usize, prediction: &model::Prediction) {
+        if let Some(live) = &mut self.live {
+            live.predict(prediction);
+            let text = human::predicted(prediction, self.colour);
+            self.latest_s = prediction
+                .windows
+                .iter()
+                .filter_map(|window| window.span)
+                .map(|(_, latest)| latest.as_secs_f64())
+                .reduce(f64::max);
+            self.show(&text);
+        }
+    }
+
+    pub(crate) fn event(&mut self, _number: usize, event: &Event) {
+        if let Some(live) = &mut self.live {
+            live.feed(event);
+            match (&event.what, self.latest_s) {
+                (What::Fault(FaultStep::Begin), Some(latest_s)) => {
+                    let until_ns = event.at_ns + (latest_s * 1e9) as u64;
+                    self.waiting = Some(Waiting { from_ns: event.at_ns, until_ns });
+                }
+                (What::Phase(Phase::Aftermath), _) => self.waiting = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Ten times a second: the lines that are ready, and the bar.
+    pub(crate) fn tick(&mut self, now_ns: u64) {
+        if let Some(live) = &mut self.live {
+            let lines = live.lines(now_ns);
+            for line in lines {
+                self.show(&format!("{line}\n"));
+            }
+            match &self.waiting {
+                Some(waiting) => {
+                    let whole = waiting.until_ns - waiting.from_ns;
+                    let gone = now_ns.saturating_sub(waiting.from_ns).min(whole);
+                    self.bar.set_length(whole / 1_000_000);
+                    self.bar.set_position(gone / 1_000_000);
+                    let left = (whole - gone) as f64 / 1e9;
+                    self.bar.set_message(format!("{left:.1} s to the end of the predicted window"));
+                }
+                None => self.bar.set_message(""),
+            }
+        } else if !self.silent {
+            self.bar.set_length(self.total as u64);
+            self.bar.set_position(self.ended as u64);
+            self.bar.set_message(format!("{} of {} trials", self.ended, self.total));
+        }
+    }
+
+    pub(crate) fn ended(&mut self, trial: &Trial) {
+        self.ended += 1;
+        if let Some(live) = self.live.take() {
+            for line in live.finish() {
+                self.show(&format!("{line}\n"));
+            }
+            self.bar.finish_and_clear();
+            self.show("\n");
+            self.show(&human::verdict(trial, self.colour));
+        } else {
+            let verdict = human::verdict(trial, self.colour);
+            let line = verdict.lines().next().unwrap_or_default();
+            self.show(&format!("{:<38} {line}\n", trial.experiment.name));
+        }
+    }
+
+    pub(crate) fn conclude(&self, run: &Run) -> Exit {
+        self.bar.finish_and_clear();
+        if run.trials.len() > 1 {
+            return output::print(human::summary(run, self.colour).as_bytes());
+        }
+        Exit::AGREES
+    }
+
+    fn show(&self, text: &str) {
+        if !self.silent {
+            self.bar.suspend(|| output::print(text.as_bytes()));
+        }
+    }
+}

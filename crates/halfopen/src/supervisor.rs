@@ -1,0 +1,125 @@
+//! The processes that make sure nothing is left behind.
+//!
+//! ```text
+//! halfopen            talks to people, writes files; no more privileges than the user has
+//! └─ sandbox          makes namespaces for users, mounts, networks and processes
+//!    └─ init          process 1 of the PID namespace: reaps, and dies when halfopen does
+//!       └─ worker     builds networks, breaks them, watches
+//!          └─ peers   clients and servers
+//! ```
+//!
+//! When `halfopen` ends, however it ends, the pipe to `init` closes; `init` exits, and the kernel
+//! kills every process of the namespace, which ends every network namespace that only they held.
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, getegid, geteuid};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The hidden subcommands, in the order of the processes.
+pub(crate) const SANDBOX: &str = "__sandbox";
+pub(crate) const INIT: &str = "__init";
+pub(crate) const WORKER: &str = "__worker";
+
+/// Starts the worker in its sandbox. Its standard input is the lifeline: what it is to do comes
+/// first, and when it closes everything ends.
+pub(crate) fn start() -> Result<Child> {
+    this_program(SANDBOX)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // Ctrl-C at the terminal is for the parent, which ends the trials in good order.
+        .process_group(0)
+        .spawn()
+        .context("starting the laboratory's process")
+}
+
+/// The process that enters fresh namespaces and starts `init` in them.
+pub(crate) fn sandbox() -> Result<i32> {
+    set_pdeathsig(Signal::SIGKILL).context("asking to be ended with the parent process")?;
+    enter_namespaces()?;
+    let status = this_program(INIT).status().context("starting the sandbox's init process")?;
+    Ok(exit_code(status))
+}
+
+/// Process 1 of the sandbox.
+pub(crate) fn init() -> Result<i32> {
+    set_pdeathsig(Signal::SIGKILL).context("asking to be ended with the parent process")?;
+    std::thread::Builder::new().name("lifeline".into()).spawn(end_with_lifeline)?;
+    // A /proc that shows this PID namespace only. Containers may forbid it; the old one serves.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if let Err(errno) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
+        tracing::debug!("a fresh /proc is not permitted here ({errno}); the old one stays");
+    }
+    let worker = this_program(WORKER).spawn().context("starting the worker")?;
+    let worker = Pid::from_raw(worker.id().cast_signed());
+    loop {
+        match waitpid(None, None).context("waiting for the worker")? {
+            WaitStatus::Exited(pid, code) if pid == worker => return Ok(code),
+            WaitStatus::Signaled(pid, signal, _) if pid == worker => {
+                bail!("the worker was ended by {signal}");
+            }
+            _orphan => {}
+        }
+    }
+}
+
+/// Enters namespaces of our own: with root's privileges directly, otherwise by way of a user
+/// namespace, in which this user is root.
+fn enter_namespaces() -> Result<()> {
+    let rest = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC;
+    let (uid, gid) = (geteuid(), getegid());
+    if !(uid.is_root() && unshare(rest).is_ok()) {
+        unshare(CloneFlags::CLONE_NEWUSER).with_context(|| NO_NAMESPACES.to_owned())?;
+        let maps = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {uid} 1")),
+            ("gid_map", format!("0 {gid} 1")),
+        ];
+        for (file, content) in maps {
+            std::fs::write(format!("/proc/self/{file}"), content)
+                .with_context(|| format!("writing /proc/self/{file}; {NO_NAMESPACES}"))?;
+        }
+        unshare(rest).with_context(|| NO_NAMESPACES.to_owned())?;
+    }
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("making the mounts of the sandbox private")
+}
+
+/// What to do where namespaces are refused.
+const NO_NAMESPACES: &str = "this machine does not let this user make namespaces: run it with \
+    sudo, or see `halfopen doctor` for what stands in the way";
+
+fn end_with_lifeline() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let stdin = std::io::stdin();
+    loop {
+        // Nothing is asked for: only the hang-up of the other end is reported. What is written to
+        // it is for the worker, which reads the same pipe.
+        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => std::process::exit(1),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => std::process::exit(1),
+        }
+    }
+}
+
+fn this_program(subcommand: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("halfopen").arg(subcommand);
+    command
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or(1)
+}

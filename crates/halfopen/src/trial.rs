@@ -1,0 +1,561 @@
+//! One trial, from the first link to the last: build, connect, settle, predict, break, watch,
+//! take down.
+
+use crate::channel::{Ending, Message};
+use crate::instruments::{Pace, Running, Seen, Shared, Sink, start_sampler, start_tap};
+use crate::peers::Peer;
+use anyhow::{Context, Result, anyhow};
+use lab::network::Network;
+use lab::sysctl;
+use model::Prediction;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use observe::SocketDiag;
+use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
+use peer::{Command, Milestone, Report, Role};
+use report::Clock;
+use spec::facts::TcpFacts;
+use spec::{Facts, FaultKind, Parameters, Plan};
+use std::sync::Arc;
+use std::time::Duration;
+use timeline::event::{FaultStep, Phase, Side, SocketSample, Trace};
+use timeline::{Event, Source, What};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// What all trials of a run share.
+pub(crate) struct Bench {
+    pub(crate) reports: mpsc::UnboundedSender<Message>,
+    pub(crate) shared: Shared,
+    pub(crate) clock: Clock,
+    pub(crate) jobs: usize,
+    /// For a prediction of 'never', how long to wait.
+    pub(crate) never: Duration,
+    /// Building and connecting is work for the processor: only so many at once.
+    pub(crate) builders: Semaphore,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// After the client knows, how long its connection's aftermath is recorded.
+const AFTERMATH: Duration = Duration::from_millis(200);
+/// How long the peers may take to do as they are told: far more than they need.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long connecting and settling may take, for each second of round-trip time and at least.
+const SETTLING_MOST: u32 = 60;
+
+/// Runs one trial and reports how it ended. Whatever happens, its network is taken down.
+pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
+    let number = plan.number;
+    let (sink, seen) = mpsc::unbounded_channel();
+    bench.shared.join(number, &plan.addresses, sink.clone());
+    let mut trial = Trial {
+        bench: bench.clone(),
+        plan,
+        sink,
+        seen,
+        ended: Ended::default(),
+        network: None,
+        client: None,
+        server: None,
+        holders: Vec::new(),
+        client_side: Vec::new(),
+        server_side: Vec::new(),
+    };
+    let mut stop = bench.stop.clone();
+    let outcome = tokio::select! {
+        outcome = trial.story() => outcome,
+        _ = stop.wait_for(|stop| *stop) => {
+            trial.mark(What::Phase(Phase::Interrupted));
+            Ok(Ending::Interrupted)
+        }
+    };
+    let ending = outcome.unwrap_or_else(|error| Ending::Failed(format!("{error:#}")));
+    let removed = trial.take_down().await;
+    bench.shared.leave(number);
+    trial.mark(What::Phase(Phase::Done));
+    trial.forward();
+    match (ending, removed) {
+        (Ending::Complete, Err(error)) => Ending::Failed(format!("{error:#}")),
+        (ending, _) => ending,
+    }
+}
+
+struct Trial {
+    bench: Arc<Bench>,
+    plan: Plan,
+    sink: Sink,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    ended: Ended,
+    network: Option<Network>,
+    client: Option<Peer>,
+    server: Option<Peer>,
+    /// Processes that hold the server's socket beside the server.
+    holders: Vec<u32>,
+    client_side: Vec<Running>,
+    server_side: Vec<Running>,
+}
+
+/// Who has said that the client's connection has ended.
+#[derive(Debug, Default)]
+struct Ended {
+    kernel: bool,
+    program: bool,
+}
+
+impl Trial {
+    async fn story(&mut self) -> Result<Ending> {
+        let parameters = self.plan.experiment.parameters.clone();
+        self.mark(What::Phase(Phase::Building));
+        let bench = self.bench.clone();
+        let turn = bench.builders.acquire().await.context("waiting to build")?;
+        if let Some(reason) = self.build(&parameters).await? {
+            return Ok(Ending::Skipped(reason));
+        }
+        self.connect(&parameters).await?;
+        drop(turn);
+        let facts = self.wait_for_fault(&parameters).await?;
+        let prediction = model::predict(&parameters, &facts);
+        let number = self.plan.number;
+        self.report(Message::Facts(number, Box::new(facts)));
+        self.report(Message::Prediction(number, Box::new(prediction.clone())));
+        self.mark(What::Phase(Phase::Connected));
+        self.look_at_links().await?;
+
+        let fault_at = Instant::now();
+        self.inject(&parameters).await?;
+        self.mark(What::Phase(Phase::Watching));
+        self.watch(&parameters, fault_at, self.deadline(&parameters, &prediction)).await?;
+
+        self.mark(What::Phase(Phase::Aftermath));
+        self.aftermath(&parameters).await?;
+        Ok(Ending::Complete)
+    }
+
+    /// Builds the network and starts looking at it. Says why if this kernel cannot.
+    async fn build(&mut self, parameters: &Parameters) -> Result<Option<String>> {
+        let addresses = self.plan.addresses.clone();
+        let network = match Network::build(&addresses, parameters).await {
+            Ok(network) => network,
+            Err(error) if error.is_unsupported() => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error).context("building the network"),
+        };
+        let network = self.network.insert(network);
+        let client = network.client().clone();
+        if parameters.client.rto_max.is_some() && !sysctl::exists(&client, "tcp_rto_max_ms")? {
+            return Ok(Some("this kernel has no TCP_RTO_MAX_MS (Linux 6.15)".into()));
+        }
+        if let Some(why) = &self.bench.shared.untraced {
+            let (instrument, why) = ("tracepoints".into(), why.clone());
+            self.mark_as(Source::Instrument, What::InstrumentMissing { instrument, why });
+        }
+        self.client_side = self.look_at(
+            &client,
+            Network::CLIENT_INTERFACE,
+            (Source::ClientWire, Source::ClientSocket),
+            (addresses.client, addresses.server),
+        )?;
+        self.look_at_server()?;
+        Ok(None)
+    }
+
+    fn look_at_server(&mut self) -> Result<()> {
+        let network = self.network.as_ref().context("the network is gone")?;
+        let server = network.server().context("the server is gone")?.clone();
+        let addresses = &self.plan.addresses;
+        self.server_side = self.look_at(
+            &server,
+            Network::SERVER_INTERFACE,
+            (Source::ServerWire, Source::ServerSocket),
+            (addresses.server, addresses.client),
+        )?;
+        Ok(())
+    }
+
+    /// A tap and a sampler on one host.
+    fn look_at(
+        &self,
+        namespace: &netns::Namespace,
+        interface: &str,
+        (wire, socket): (Source, Source),
+        (local, remote): (std::net::SocketAddr, std::net::SocketAddr),
+    ) -> Result<Vec<Running>> {
+        let stirred = Arc::new(Notify::new());
+        let pace = Pace::new(self.bench.clock, self.bench.shared.traced(), self.bench.jobs);
+        let addresses = &self.plan.addresses;
+        let sink = || self.sink.clone();
+        Ok(vec![
+            start_tap(namespace, interface, wire, addresses, sink(), stirred.clone())?,
+            start_sampler(namespace, socket, local, remote, pace, sink(), stirred)?,
+        ])
+    }
+
+    /// Starts both peers, connects them, and lets the RTO settle.
+    async fn connect(&mut self, parameters: &Parameters) -> Result<()> {
+        self.mark(What::Phase(Phase::Connecting));
+        let network = self.network.as_ref().context("the network is gone")?;
+        let server = network.server().context("the server is gone")?;
+        let mut server = Peer::start(Role::Server, server, &self.plan).await?;
+        let mut client = Peer::start(Role::Client, network.client(), &self.plan).await?;
+        // The server's reports are read where its milestones matter; its events until then wait
+        // in the pipe, with their times.
+        let sink = self.sink.clone();
+        let tell = |event| {
+            let _ = sink.send(Seen::Event(event));
+        };
+        timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, tell))
+            .await
+            .context("the server does not listen")??;
+        let most = Duration::from_secs(10) + parameters.path.rtt * SETTLING_MOST;
+        timeout(most, client.reach(|m| *m == Milestone::Connected, tell))
+            .await
+            .context("the client does not connect")??;
+        self.mark(What::Phase(Phase::Settling));
+        timeout(most, client.reach(|m| matches!(m, Milestone::Settled { .. }), tell))
+            .await
+            .context("the connection does not settle")??;
+        if parameters.server.inherited {
+            let child = timeout(PATIENCE, server.reach(|m| matches!(m, Milestone::Child(_)), tell))
+                .await
+                .context("the server's child does not start")??;
+            if let Milestone::Child(pid) = child {
+                self.holders.push(pid);
+            }
+        }
+        if !parameters.server.reads {
+            server.tell(Command::StopReading).await?;
+            timeout(PATIENCE, server.reach(|m| *m == Milestone::Unread, tell))
+                .await
+                .context("the server does not stop reading")??;
+            client.tell(Command::SendUnread).await?;
+            timeout(PATIENCE, client.reach(|m| *m == Milestone::Unread, tell))
+                .await
+                .context("the client does not send")??;
+        }
+        (self.client, self.server) = (Some(client), Some(server));
+        Ok(())
+    }
+
+    /// Waits `fault.after`, and looks at the connection at the last moment.
+    async fn wait_for_fault(&mut self, parameters: &Parameters) -> Result<Facts> {
+        let fault_at = Instant::now() + parameters.fault.after;
+        self.follow_until(fault_at, |_| false).await?;
+        let network = self.network.as_ref().context("the network is gone")?;
+        let addresses = &self.plan.addresses;
+        let mut diag = SocketDiag::open(network.client())?;
+        let sampled_at_ns = monotonic_ns();
+        let sample = diag.sample(addresses.client, addresses.server)?;
+        let server_sysctl = match network.server() {
+            Some(server) => sysctl::read_tcp(server)?,
+            None => spec::sysctl::Sysctls::new(),
+        };
+        Ok(Facts {
+            kernel: kernel_release(),
+            hz: hz(),
+            sysctl: sysctl::read_tcp(network.client())?,
+            server_sysctl,
+            tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns)),
+            jiffies: jiffy_clock(),
+        })
+    }
+
+    /// How long after the fault the trial ends.
+    fn deadline(&self, parameters: &Parameters, prediction: &Prediction) -> Duration {
+        parameters.deadline.unwrap_or_else(|| default_deadline(prediction, self.bench.never))
+    }
+
+    async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
+        self.mark(What::Fault(FaultStep::Begin));
+        let begun = match parameters.fault.kind {
+            FaultKind::None => "nothing: the peer lives".to_owned(),
+            FaultKind::ProcessCrash => {
+                self.server()?.kill().await?;
+                "the server process killed (SIGKILL)".to_owned()
+            }
+            FaultKind::ProcessFreeze => {
+                self.signal_server(Signal::SIGSTOP)?;
+                "the server process stopped (SIGSTOP)".to_owned()
+            }
+            FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap => {
+                self.network()?.cut().await?
+            }
+            FaultKind::Blackhole => self.network()?.blackhole().await?,
+            FaultKind::Reject => anyhow::bail!("reject"),
+            FaultKind::Unplug => self.network()?.unplug().await?,
+        };
+        self.mark(What::Fault(FaultStep::Done(begun)));
+        // The client goes on at once: what is destroyed behind a dead cable it cannot see.
+        self.client()?.tell(Command::Begin).await?;
+        if matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot) {
+            self.destroy_server().await?;
+        }
+        self.mark(What::Fault(FaultStep::Complete));
+        self.look_at_links().await
+    }
+
+    /// Ends everything in the server's host, then the host.
+    async fn destroy_server(&mut self) -> Result<()> {
+        if let Some(mut server) = self.server.take() {
+            server.kill().await?;
+        }
+        self.kill_holders();
+        for instrument in std::mem::take(&mut self.server_side) {
+            instrument.stop().await;
+        }
+        let done = self.network()?.destroy_server().await?;
+        self.mark(What::Fault(FaultStep::Done(done)));
+        Ok(())
+    }
+
+    /// Watches until the client knows or the deadline has passed, and ends faults that end.
+    async fn watch(
+        &mut self,
+        parameters: &Parameters,
+        fault_at: Instant,
+        deadline: Duration,
+    ) -> Result<()> {
+        let deadline = fault_at + deadline;
+        if let Some(duration) = parameters.fault_duration() {
+            let restore_at = fault_at + duration;
+            if restore_at < deadline && !self.follow_until(restore_at, Ended::any).await? {
+                self.restore(parameters).await?;
+            }
+        }
+        if self.follow_until(deadline, Ended::any).await? {
+            // The kernel and the program do not speak at the same moment: hear both.
+            self.follow_until(Instant::now() + AFTERMATH, Ended::all).await?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
+        self.mark(What::Fault(FaultStep::Restoring));
+        match parameters.fault.kind {
+            FaultKind::ProcessFreeze => self.signal_server(Signal::SIGCONT)?,
+            FaultKind::Flap => {
+                let done = self.network()?.restore().await?;
+                self.mark(What::Fault(FaultStep::Done(done)));
+            }
+            FaultKind::Reboot => {
+                let new_mac = parameters.fault.new_mac;
+                let done = self.network()?.boot_server(new_mac).await?;
+                self.mark(What::Fault(FaultStep::Done(done)));
+                self.look_at_server()?;
+                let network = self.network.as_ref().context("the network is gone")?;
+                let server = network.server().context("the server is gone")?;
+                let mut server = Peer::start(Role::Server, server, &self.plan).await?;
+                timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, |_| {}))
+                    .await
+                    .context("the rebooted server does not listen")??;
+                self.server = Some(server);
+            }
+            _ => {}
+        }
+        self.mark(What::Fault(FaultStep::Restored));
+        Ok(())
+    }
+
+    /// Records what follows the end: the client's writes into a closed connection, its close.
+    async fn aftermath(&mut self, parameters: &Parameters) -> Result<()> {
+        if self.ended.any() {
+            self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
+        }
+        self.look_at_links().await?;
+        self.client()?.tell(Command::Finish).await?;
+        let settle = Duration::from_millis(50) + parameters.path.rtt * 3;
+        let finished = Instant::now() + settle;
+        self.follow_until(finished, |_| false).await?;
+        Ok(())
+    }
+
+    /// Follows everything that happens until `until`, or until `enough` is said. Says whether it
+    /// was.
+    async fn follow_until(
+        &mut self,
+        until: Instant,
+        enough: impl Fn(&Ended) -> bool,
+    ) -> Result<bool> {
+        let timer = sleep_until(until);
+        tokio::pin!(timer);
+        loop {
+            if enough(&self.ended) {
+                return Ok(true);
+            }
+            let (client, server) = (self.client.as_mut(), self.server.as_mut());
+            tokio::select! {
+                () = &mut timer => return Ok(false),
+                seen = self.seen.recv() => {
+                    if let Some(seen) = seen {
+                        self.take(seen);
+                    }
+                }
+                report = next_report(client) => match report? {
+                    Some(Report::Event(event)) => self.take(Seen::Event(event)),
+                    Some(Report::Reached(Milestone::Ended)) => self.ended.program = true,
+                    Some(Report::Reached(_)) => {}
+                    None => self.client_gone()?,
+                },
+                report = next_report(server) => match report? {
+                    Some(Report::Event(event)) => self.take(Seen::Event(event)),
+                    Some(Report::Reached(_)) => {}
+                    None => self.server = None,
+                },
+            }
+        }
+    }
+
+    fn client_gone(&mut self) -> Result<()> {
+        self.client = None;
+        if self.ended.program { Ok(()) } else { Err(anyhow!("the client process ended early")) }
+    }
+
+    /// One thing that was seen: it goes on to the front, and may say that the connection ended.
+    fn take(&mut self, seen: Seen) {
+        let number = self.plan.number;
+        match seen {
+            Seen::Event(event) => {
+                self.ended.kernel |= says_ended(&event);
+                self.report(Message::Event(number, event));
+            }
+            Seen::Capture(capture) => self.report(Message::Captured(number, capture)),
+        }
+    }
+
+    /// Everything that is still in the channel.
+    fn forward(&mut self) {
+        while let Ok(seen) = self.seen.try_recv() {
+            self.take(seen);
+        }
+    }
+
+    /// Ends the peers and the instruments, and takes the network down.
+    async fn take_down(&mut self) -> Result<()> {
+        for peer in [self.client.take(), self.server.take()].into_iter().flatten() {
+            let mut peer = peer;
+            peer.kill().await?;
+        }
+        self.kill_holders();
+        let instruments = std::mem::take(&mut self.client_side)
+            .into_iter()
+            .chain(std::mem::take(&mut self.server_side));
+        for instrument in instruments {
+            instrument.stop().await;
+        }
+        match self.network.take() {
+            Some(network) => network.remove().await.context("taking the network down"),
+            None => Ok(()),
+        }
+    }
+
+    fn kill_holders(&mut self) {
+        for pid in self.holders.drain(..) {
+            // It may have ended already; this PID namespace has no other process by that number
+            // unless more than 4 million were started meanwhile.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+    }
+
+    fn signal_server(&mut self, signal: Signal) -> Result<()> {
+        let pid = self.server()?.pid().context("the server process has ended")?;
+        kill(Pid::from_raw(pid.cast_signed()), signal)
+            .with_context(|| format!("sending {signal} to the server process"))
+    }
+
+    async fn look_at_links(&mut self) -> Result<()> {
+        let network = self.network.as_ref().context("the network is gone")?;
+        for link in network.links().await? {
+            self.mark(What::Link {
+                interface: link.interface,
+                exists: link.exists,
+                up: link.up,
+                carrier: link.carrier,
+            });
+        }
+        Ok(())
+    }
+
+    fn client(&mut self) -> Result<&mut Peer> {
+        self.client.as_mut().context("the client process has ended")
+    }
+
+    fn server(&mut self) -> Result<&mut Peer> {
+        self.server.as_mut().context("the server process has ended")
+    }
+
+    fn network(&mut self) -> Result<&mut Network> {
+        self.network.as_mut().context("the network is gone")
+    }
+
+    /// An event of the laboratory, now.
+    fn mark(&mut self, what: What) {
+        self.mark_as(Source::Lab, what);
+    }
+
+    fn mark_as(&mut self, source: Source, what: What) {
+        self.take(Seen::Event(Event { at_ns: monotonic_ns(), source, what }));
+    }
+
+    fn report(&self, message: Message) {
+        // Nobody listens only when the whole program is ending.
+        let _ = self.bench.reports.send(message);
+    }
+}
+
+impl Ended {
+    fn any(&self) -> bool {
+        self.kernel || self.program
+    }
+
+    fn all(&self) -> bool {
+        self.kernel && self.program
+    }
+}
+
+/// The latest prediction and a tenth more, at least two seconds; for a prediction of 'never',
+/// `never`.
+fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
+    let latest =
+        prediction.windows.iter().filter_map(|window| window.span).map(|(_, latest)| latest).max();
+    match latest {
+        Some(latest) => latest + (latest / 10).max(Duration::from_secs(2)),
+        None => never,
+    }
+}
+
+/// Whether an event is the kernel's word that the client's connection has ended.
+fn says_ended(event: &Event) -> bool {
+    match &event.what {
+        What::SocketGone => event.source == Source::ClientSocket,
+        What::Socket(sample) => event.source == Source::ClientSocket && ends(&sample.state),
+        What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => true,
+        What::Trace(Trace::SetState { side: Side::Client, new, .. }) => ends(new),
+        _ => false,
+    }
+}
+
+fn ends(state: &str) -> bool {
+    matches!(state, "CLOSE_WAIT" | "CLOSE" | "TIME_WAIT" | "LAST_ACK" | "CLOSING")
+}
+
+async fn next_report(peer: Option<&mut Peer>) -> Result<Option<Report>> {
+    match peer {
+        Some(peer) => peer.report().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tcp_facts(sample: &SocketSample, sampled_at_ns: u64) -> Option<TcpFacts> {
+    let info = sample.info.as_ref()?;
+    Some(TcpFacts {
+        rto_us: info.rto_us,
+        srtt_us: info.rtt_us,
+        rttvar_us: info.rttvar_us,
+        snd_mss: info.snd_mss,
+        snd_cwnd: info.snd_cwnd,
+        options: info.options,
+        sampled_at_ns,
+        last_data_recv_ms: info.last_data_recv_ms,
+        last_ack_recv_ms: info.last_ack_recv_ms,
+        timer: sample.timer,
+        timer_expires_ms: sample.timer_expires_ms,
+    })
+}

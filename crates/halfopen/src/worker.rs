@@ -1,0 +1,138 @@
+//! The worker: runs trials side by side inside the sandbox and reports on standard output.
+
+use crate::channel::{Ending, Message, Orders};
+use crate::instruments::Shared;
+use crate::trial::{self, Bench};
+use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use observe::clock::{hz, kernel_release};
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Reads its orders from standard input, runs the trials, and reports. A second line on standard
+/// input stops the trials in good order.
+pub(crate) fn run() -> Result<i32> {
+    let mut orders = String::new();
+    let mut stdin = std::io::stdin().lock();
+    stdin.read_line(&mut orders).context("reading the orders")?;
+    drop(stdin);
+    let orders: Orders = serde_json::from_str(&orders).context("understanding the orders")?;
+    work(orders, std::io::stdout(), wait_for_stop)
+}
+
+/// Runs the trials of `orders`, writing reports to `output`. `stop` blocks until the operator
+/// wants no more.
+pub(crate) fn work(
+    orders: Orders,
+    output: impl Write + Send + 'static,
+    stop: impl FnOnce() + Send + 'static,
+) -> Result<i32> {
+    raise_descriptor_limit(orders.plans.len().min(orders.jobs))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let (reports, queue) = mpsc::unbounded_channel();
+    let writer = std::thread::Builder::new()
+        .name("reports".into())
+        .spawn(move || write_reports(queue, output))
+        .context("starting the thread that reports")?;
+    let (stopper, stopped) = watch::channel(false);
+    std::thread::Builder::new()
+        .name("stop".into())
+        .spawn(move || {
+            stop();
+            let _ = stopper.send(true);
+        })
+        .context("starting the thread that listens")?;
+    runtime.block_on(run_all(orders, reports, stopped));
+    // Threads that wait for the operator or watch the machine end with the process.
+    runtime.shutdown_background();
+    writer.join().unwrap_or(Ok(())).context("reporting")?;
+    Ok(0)
+}
+
+async fn run_all(
+    orders: Orders,
+    reports: mpsc::UnboundedSender<Message>,
+    stop: watch::Receiver<bool>,
+) {
+    let _ = reports.send(Message::Machine { kernel: kernel_release(), hz: hz() });
+    let bench = Arc::new(Bench {
+        reports: reports.clone(),
+        shared: Shared::start(orders.clock),
+        clock: orders.clock,
+        jobs: orders.jobs.min(orders.plans.len()),
+        never: orders.never,
+        builders: Semaphore::new(2),
+        stop,
+    });
+    let slots = Arc::new(Semaphore::new(orders.jobs));
+    let mut trials = tokio::task::JoinSet::new();
+    for plan in orders.plans {
+        let (bench, slots, reports) = (bench.clone(), slots.clone(), reports.clone());
+        trials.spawn(async move {
+            let number = plan.number;
+            let Ok(_slot) = slots.acquire().await else { return };
+            let ending = if *bench.stop.borrow() {
+                Ending::Interrupted
+            } else {
+                let _ = reports.send(Message::Started(number));
+                // On a task of its own, so that a panic ends one trial and not the run.
+                match tokio::spawn(trial::run(bench, plan)).await {
+                    Ok(ending) => ending,
+                    Err(error) => Ending::Failed(format!("a defect in halfopen: {error}")),
+                }
+            };
+            let _ = reports.send(Message::Ended(number, ending));
+        });
+    }
+    while trials.join_next().await.is_some() {}
+    let _ = reports.send(Message::Finished);
+}
+
+fn write_reports(
+    mut queue: mpsc::UnboundedReceiver<Message>,
+    output: impl Write,
+) -> std::io::Result<()> {
+    let mut output = std::io::BufWriter::new(output);
+    while let Some(message) = queue.blocking_recv() {
+        let mut next = Some(message);
+        while let Some(message) = next {
+            serde_json::to_writer(&mut output, &message)?;
+            output.write_all(b"\n")?;
+            next = queue.try_recv().ok();
+        }
+        output.flush()?;
+    }
+    output.flush()
+}
+
+fn wait_for_stop() {
+    let mut line = String::new();
+    // The end of standard input is the end of the parent: `init` ends everything then.
+    while !matches!(std::io::stdin().lock().read_line(&mut line), Ok(count) if count > 0) {
+        std::thread::park();
+    }
+}
+
+/// File descriptors a trial holds at its busiest, and what the worker needs for itself.
+const DESCRIPTORS_A_TRIAL: u64 = 40;
+const DESCRIPTORS_OF_OUR_OWN: u64 = 100;
+
+/// Raises the soft limit on file descriptors to what the trials need.
+fn raise_descriptor_limit(at_once: usize) -> Result<()> {
+    let wanted = DESCRIPTORS_OF_OUR_OWN + DESCRIPTORS_A_TRIAL * at_once as u64;
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("reading the descriptor limit")?;
+    if soft >= wanted {
+        return Ok(());
+    }
+    anyhow::ensure!(
+        hard >= wanted,
+        "{at_once} trials at once need {wanted} file descriptors, and this user may have {hard}: \
+         run fewer with --jobs, or raise the limit (ulimit -n {wanted})"
+    );
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("raising the descriptor limit")
+}
