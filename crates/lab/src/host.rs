@@ -1,0 +1,140 @@
+//! A host at an edge of the network: a namespace with one interface, addresses and neighbours.
+
+use crate::link::{self, End, Index, LOOPBACK, Mac};
+use crate::netlink::Socket;
+use crate::network::Error;
+use crate::sysctl;
+use netns::Namespace;
+use spec::Family;
+use spec::sysctl::Sysctls;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The name of the one interface on each host.
+pub(crate) const INTERFACE: &str = "eth0";
+
+/// What a host is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    /// The number of its interface.
+    pub(crate) index: Index,
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// The length of its subnet's prefix, bits.
+    pub(crate) prefix_len: u8,
+    /// Its link-layer address.
+    pub(crate) mac: Mac,
+    /// The way out of its subnet.
+    pub(crate) gateway: Option<IpAddr>,
+    /// A neighbour it knows for good.
+    pub(crate) neighbour: Option<(IpAddr, Mac)>,
+    /// `net.ipv4.*`.
+    pub(crate) sysctls: Sysctls,
+}
+
+impl Host {
+    /// The host's end of a cable, to be placed in its namespace.
+    pub(crate) fn end<'a>(&self, namespace: &'a Namespace) -> End<'a> {
+        End {
+            name: INTERFACE,
+            index: self.index,
+            mac: Some(self.mac),
+            namespace: Some(namespace),
+            master: None,
+        }
+    }
+
+    /// Gives the host, whose cable is in, its sysctls and its place in the network.
+    pub(crate) fn settle(&self, namespace: &Namespace, netlink: &mut Socket) -> Result<(), Error> {
+        sysctl::apply(namespace, &self.sysctls)?;
+        link::set_up(netlink, LOOPBACK, true)?;
+        bring_up(netlink, self.index, self.address, self.prefix_len, self.mac)?;
+        if let Some(gateway) = self.gateway {
+            link::default_route(netlink, self.index, gateway)?;
+        }
+        if let Some((address, mac)) = self.neighbour {
+            link::neighbour(netlink, self.index, address, mac)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes an interface up and gives it its address, for IPv6 a link-local one too: neighbour
+/// discovery cannot ask without.
+pub(crate) fn bring_up(
+    netlink: &mut Socket,
+    index: Index,
+    address: IpAddr,
+    prefix_len: u8,
+    mac: Mac,
+) -> Result<(), Error> {
+    link::set_up(netlink, index, true)?;
+    if address.is_ipv6() {
+        link::address(netlink, index, link_local(mac).into(), 64)?;
+    }
+    link::address(netlink, index, address, prefix_len)
+}
+
+/// Waits until the host can be talked to over its interface.
+pub(crate) fn wait_until_ready(
+    netlink: &mut Socket,
+    index: Index,
+    address: IpAddr,
+) -> Result<(), Error> {
+    link::wait_until("the carrier of a host", || {
+        Ok(link::state(netlink, index)?.is_some_and(|state| state.running && state.carrier))
+    })?;
+    if address.is_ipv6() {
+        link::wait_until("an IPv6 address", || link::is_local(netlink, address))?;
+    }
+    Ok(())
+}
+
+/// A namespace that says nothing by itself, and a socket to configure it with.
+pub(crate) fn quiet_namespace(family: Family) -> Result<(Namespace, Socket), Error> {
+    let namespace = Namespace::create()
+        .map_err(|source| Error::Namespace { doing: "making a host", source })?;
+    let netlink = namespace
+        .run(|| {
+            quiet(family)?;
+            Socket::open_here(libc::NETLINK_ROUTE)
+        })
+        .map_err(|source| Error::Namespace { doing: "configuring a host", source })??;
+    Ok((namespace, netlink))
+}
+
+/// The interface identifier that RFC 4291 (appendix A) makes of a MAC address.
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let identifier = [mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]];
+    let mut address = [0; 16];
+    address[..2].copy_from_slice(&[0xfe, 0x80]);
+    address[8..].copy_from_slice(&identifier);
+    address.into()
+}
+
+/// Keeps interfaces that are yet to come from configuring themselves: no IPv6 at all in a trial
+/// with IPv4; and with IPv6 no router solicitations, no addresses but ours, and the multicast
+/// reports about those at once instead of up to ten seconds later.
+fn quiet(family: Family) -> Result<(), Error> {
+    let settings: &[(&str, &str)] = match family {
+        Family::Ipv4 => &[("disable_ipv6", "1")],
+        Family::Ipv6 => &[
+            ("disable_ipv6", "0"),
+            ("accept_ra", "0"),
+            ("addr_gen_mode", "1"),
+            ("mldv2_unsolicited_report_interval", "1"),
+        ],
+    };
+    for (name, value) in settings {
+        let path = format!("ipv6/conf/default/{name}");
+        let present = sysctl::write_if_present(&path, value).map_err(|source| {
+            Error::kernel(format!("setting net.ipv6.conf.default.{name}={value}"), source)
+        })?;
+        if !present && family == Family::Ipv6 {
+            return Err(Error::Unsupported {
+                what: "IPv6".to_owned(),
+                remedy: "the kernel was built or booted without it (ipv6.disable=1)".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What the tests of networks share. Everything here is a real kernel's doing: it needs root, or a
+//! user namespace around it (`unshare -Urnm`), and fails where it has neither.
+
+use lab::network::{LinkState, Network};
+use netns::Namespace;
+use spec::{Addresses, Family, Neighbour, Parameters, Topology};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// Long enough for a frame to arrive if it arrives at all, on a machine that is busy.
+pub const A_WHILE: Duration = Duration::from_millis(400);
+const GENEROUS: Duration = Duration::from_secs(10);
+
+/// One plan, and the network built to it.
+pub struct Trial {
+    pub network: Network,
+    pub addresses: Addresses,
+}
+
+/// Parameters of a trial without delay.
+pub fn parameters(topology: Topology, family: Family, neighbour: Neighbour) -> Parameters {
+    Parameters { topology, family, neighbour, ..Parameters::default() }
+}
+
+/// Builds a network at addresses of its own.
+pub async fn build(parameters: &Parameters) -> Trial {
+    let addresses = lease(parameters);
+    let network = Network::build(&addresses, parameters).await.unwrap_or_else(|error| {
+        panic!("{error}\n(these tests need root, or a user namespace: `unshare -Urnm cargo test`)")
+    });
+    Trial { network, addresses }
+}
+
+/// Addresses that no other test of this process uses.
+pub fn lease(parameters: &Parameters) -> Addresses {
+    static NEXT: AtomicU16 = AtomicU16::new(7000);
+    let lease = NEXT.fetch_add(1, Ordering::Relaxed);
+    Addresses::new(lease, parameters.family, parameters.topology, 0, 7)
+}
+
+/// A TCP connection across the network.
+pub struct Connection {
+    pub client: TcpStream,
+    pub server: TcpStream,
+}
+
+impl Trial {
+    pub fn server(&self) -> &Namespace {
+        self.network.server().expect("the server is there")
+    }
+
+    /// Connects, and proves it with an exchange.
+    pub fn connect(&self) -> Connection {
+        self.try_connect(GENEROUS).expect("the network carries a connection")
+    }
+
+    pub fn try_connect(&self, patience: Duration) -> std::io::Result<Connection> {
+        let address = self.addresses.server;
+        let listener = self.server().run(|| TcpListener::bind(address)).unwrap().unwrap();
+        let client = self
+            .network
+            .client()
+            .run(|| TcpStream::connect_timeout(&address, patience))
+            .unwrap()?;
+        let (server, from) = listener.accept().unwrap();
+        assert_eq!(from.ip(), self.addresses.client.ip());
+        let mut connection = Connection { client, server };
+        assert!(connection.carries(), "a fresh connection carries data");
+        Ok(connection)
+    }
+
+    /// The server asks for the client's link-layer address, and so tells its own.
+    pub fn server_speaks_first(&self) {
+        let mut nobody = self.addresses.client;
+        nobody.set_port(9);
+        let refused = self
+            .server()
+            .run(|| TcpStream::connect_timeout(&nobody, GENEROUS))
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
+    }
+
+    pub async fn link(&self, name: &str) -> LinkState {
+        let links = self.network.links().await.unwrap();
+        links
+            .iter()
+            .find(|link| link.interface == name)
+            .unwrap_or_else(|| panic!("{links:?}"))
+            .clone()
+    }
+
+    pub async fn assert_client_has_carrier(&self) {
+        let link = self.link("client").await;
+        assert!(link.exists && link.up && link.carrier, "{link:?}");
+    }
+}
+
+impl Connection {
+    /// Whether data pass now, both ways.
+    pub fn carries(&mut self) -> bool {
+        passes(&mut self.client, &mut self.server) && passes(&mut self.server, &mut self.client)
+    }
+
+    /// Whether data pass in neither direction.
+    pub fn is_silent(&mut self) -> bool {
+        !passes(&mut self.client, &mut self.server) && !passes(&mut self.server, &mut self.client)
+    }
+}
+
+fn passes(from: &mut TcpStream, to: &mut TcpStream) -> bool {
+    to.set_read_timeout(Some(A_WHILE)).unwrap();
+    if from.write_all(b"x").is_err() {
+        return false;
+    }
+    let mut buffer = [0; 64];
+    match to.read(&mut buffer) {
+        Ok(count) => count > 0,
+        Err(error) => {
+            assert!(
+                matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock
+                        | ErrorKind::HostUnreachable
+                        | ErrorKind::NetworkUnreachable
+                        | ErrorKind::ConnectionReset
+                        | ErrorKind::ConnectionRefused
+                ),
+                "{error}"
+            );
+            false
+        }
+    }
+}
