@@ -8,6 +8,15 @@ use timeline::Event;
 
 /// What the worker is to do: the first line it reads. A second line, any, asks it to stop.
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Run trials.
+    Run(Orders),
+    /// Try what this machine can do.
+    Examine,
+}
+
+/// The trials to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Orders {
     /// The trials, in order.
     pub(crate) plans: Vec<Plan>,
@@ -43,8 +52,8 @@ pub(crate) enum Message {
     Ended(usize, Ending),
     /// Every trial has ended.
     Finished,
-    /// The worker could not work at all.
-    Failed(String),
+    /// One thing that was tried for [`Task::Examine`].
+    Check(Check),
 }
 
 /// A captured frame.
@@ -68,4 +77,17 @@ pub(crate) enum Ending {
     Failed(String),
     /// The operator stopped it.
     Interrupted,
+}
+
+/// What came of trying one thing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Check {
+    /// What was tried.
+    pub(crate) name: String,
+    /// Whether trials need it, or only gain by it.
+    pub(crate) needed: bool,
+    /// What was found, or what went wrong.
+    pub(crate) result: Result<String, String>,
+    /// What to do if it went wrong.
+    pub(crate) remedy: String,
 }

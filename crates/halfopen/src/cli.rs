@@ -24,10 +24,7 @@ Of several trials the gravest counts: 5, 1, 3, 4, 0.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the experiments, with their questions
-    List {
-        #[command(flatten)]
-        output: Output,
-    },
+    List,
     /// Run experiments
     Run(Run),
     /// Say what should happen, without a kernel or privileges
@@ -41,10 +38,7 @@ pub(crate) enum Command {
         output: Output,
     },
     /// Say what this machine can do, and what to do about what it cannot
-    Doctor {
-        #[command(flatten)]
-        output: Output,
-    },
+    Doctor,
     /// A peer of a trial: talks to the laboratory on standard input and output
     #[command(hide = true)]
     Peer {

@@ -1,8 +1,219 @@
-//! `halfopen doctor`: what this machine can do.
+//! `halfopen doctor`: what this machine can do, and what to do about what it cannot. Privileges
+//! and limits are read; everything else is tried, in the sandbox that trials run in.
 
-use crate::cli::Format;
-use crate::output::Exit;
+use crate::channel::{Check, Message, Task};
+use crate::output::{self, Exit};
+use crate::supervisor;
+use anyhow::{Context, Result};
+use lab::network::Network;
+use nix::sys::resource::{Resource, getrlimit};
+use observe::clock::{hz, kernel_release};
+use observe::{SocketDiag, Tap};
+use report::human::{self, CheckState};
+use spec::{Addresses, Family, Parameters, Topology};
+use std::io::{BufRead, BufReader};
+use timeline::Source;
 
-pub(crate) fn run(_format: Format) -> Exit {
-    Exit::AGREES
+pub(crate) fn run() -> Exit {
+    let mut checks = read_machine();
+    match ask_worker() {
+        Ok(found) => checks.extend(found),
+        Err(error) => checks.push(Check {
+            name: "sandbox".into(),
+            needed: true,
+            result: Err(format!("{error:#}")),
+            remedy: "see the lines above".into(),
+        }),
+    }
+    let missing = checks.iter().any(|check| check.needed && check.result.is_err());
+    let exit = if missing { Exit::SKIPPED } else { Exit::AGREES };
+    let checks: Vec<human::Check> = checks.into_iter().map(shown).collect();
+    let colour = output::colour(&std::io::stdout());
+    let written = output::print(human::doctor(&checks, colour).as_bytes());
+    exit.and(written)
+}
+
+/// What can be read without trying.
+fn read_machine() -> Vec<Check> {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let root = nix::unistd::geteuid().is_root();
+    let mut checks = vec![
+        note("kernel", format!("Linux {}, HZ {}", kernel_release(), hz())),
+        note(
+            "privileges",
+            if root {
+                "root: tracepoints too, where the kernel has them".into()
+            } else {
+                "an ordinary user: everything but tracepoints, by way of a user namespace".into()
+            },
+        ),
+    ];
+    if !root {
+        checks.push(user_namespaces(
+            read("/proc/sys/user/max_user_namespaces").as_deref(),
+            read("/proc/sys/kernel/unprivileged_userns_clone").as_deref(),
+            read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref(),
+        ));
+    }
+    checks.push(descriptors());
+    checks
+}
+
+fn note(name: &str, detail: String) -> Check {
+    Check { name: name.into(), needed: true, result: Ok(detail), remedy: String::new() }
+}
+
+/// Whether an ordinary user may make user namespaces, by the sysctls that say so.
+fn user_namespaces(most: Option<&str>, debian: Option<&str>, apparmor: Option<&str>) -> Check {
+    let (result, remedy) = match (most, debian, apparmor) {
+        (None, ..) => (
+            Err("this kernel has none (CONFIG_USER_NS)".to_owned()),
+            "run halfopen with sudo".to_owned(),
+        ),
+        (Some("0"), ..) => (
+            Err("user.max_user_namespaces is 0".to_owned()),
+            "sudo sysctl user.max_user_namespaces=10000, or run halfopen with sudo".to_owned(),
+        ),
+        (_, Some("0"), _) => (
+            Err("kernel.unprivileged_userns_clone is 0".to_owned()),
+            "sudo sysctl kernel.unprivileged_userns_clone=1, or run halfopen with sudo".to_owned(),
+        ),
+        (.., Some("1")) => (
+            Err("AppArmor takes the privileges away in them".to_owned()),
+            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run halfopen with sudo"
+                .to_owned(),
+        ),
+        (Some(most), ..) => (Ok(format!("allowed, up to {most}")), String::new()),
+    };
+    Check { name: "user namespaces".into(), needed: true, result, remedy }
+}
+
+fn descriptors() -> Check {
+    let (result, remedy) = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, hard)) => {
+            let trials = crate::worker::trials_within(hard);
+            let detail = format!("up to {hard}: {trials} trials side by side");
+            if trials > 0 {
+                (Ok(detail), "")
+            } else {
+                (Err(detail), "raise the limit: ulimit -n 4096")
+            }
+        }
+        Err(errno) => (Err(errno.to_string()), ""),
+    };
+    Check { name: "file descriptors".into(), needed: true, result, remedy: remedy.into() }
+}
+
+/// Has everything else tried in the sandbox.
+fn ask_worker() -> Result<Vec<Check>> {
+    let mut laboratory = supervisor::start()?;
+    let commands = laboratory.stdin.as_mut().context("the lifeline is piped")?;
+    crate::run::give(commands, &Task::Examine)?;
+    let stdout = laboratory.stdout.take().context("standard output is piped")?;
+    let mut checks = vec![];
+    for line in BufReader::new(stdout).lines() {
+        if let Message::Check(check) = serde_json::from_str(&line?)? {
+            checks.push(check);
+        }
+    }
+    drop(laboratory.stdin.take());
+    let status = laboratory.wait()?;
+    anyhow::ensure!(status.success(), "it ended early ({status})");
+    checks
+        .insert(0, note("sandbox", "namespaces for users, mounts, networks and processes".into()));
+    Ok(checks)
+}
+
+/// Tries, inside the sandbox, what a trial needs.
+pub(crate) fn examine() -> Result<Vec<Check>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let mut checks = Vec::new();
+        for (topology, family) in [
+            (Topology::Direct, Family::Ipv4),
+            (Topology::Switch, Family::Ipv4),
+            (Topology::Router, Family::Ipv4),
+            (Topology::Switch, Family::Ipv6),
+        ] {
+            checks.extend(try_network(topology, family).await);
+        }
+        checks
+    }))
+}
+
+async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
+    let addresses = Addresses::new(0, family, topology, 40_000, 7);
+    let parameters = Parameters { topology, family, ..Parameters::default() };
+    let built = Network::build(&addresses, &parameters).await;
+    let needs = match topology {
+        Topology::Direct => "veth (modprobe veth)",
+        Topology::Switch => "veth and bridge (modprobe veth bridge)",
+        Topology::Router => "veth, bridge and IP forwarding (modprobe veth bridge)",
+    };
+    let mut checks = vec![Check {
+        name: format!("{topology}, {family}"),
+        needed: topology == Topology::Switch && family == Family::Ipv4,
+        result: match &built {
+            Ok(_) => Ok("built".into()),
+            Err(error) => Err(error.to_string()),
+        },
+        remedy: format!("the kernel must have {needs}"),
+    }];
+    let Ok(network) = built else { return checks };
+    if topology == Topology::Switch && family == Family::Ipv4 {
+        let client = network.client();
+        let tap = Tap::open(client, Network::CLIENT_INTERFACE, Source::ClientWire, &addresses);
+        checks.push(Check {
+            name: "packet sockets".into(),
+            needed: true,
+            result: tap.map(|_| "work".into()).map_err(|error| error.to_string()),
+            remedy: "the kernel must have CONFIG_PACKET (modprobe af_packet)".into(),
+        });
+        let sample = SocketDiag::open(client)
+            .and_then(|mut diag| diag.sample(addresses.client, addresses.server));
+        checks.push(Check {
+            name: "socket diagnostics".into(),
+            needed: true,
+            result: sample.map(|_| "work".into()).map_err(|error| error.to_string()),
+            remedy: "the kernel must have CONFIG_INET_DIAG (modprobe tcp_diag)".into(),
+        });
+    }
+    if let Err(error) = network.remove().await {
+        checks.push(Check {
+            name: format!("{topology}, {family}: taking down"),
+            needed: true,
+            result: Err(error.to_string()),
+            remedy: String::new(),
+        });
+    }
+    checks
+}
+
+fn shown(check: Check) -> human::Check {
+    let (state, detail) = match (check.result, check.needed) {
+        (Ok(detail), _) => (CheckState::Ok, detail),
+        (Err(detail), false) => (CheckState::Warn, detail),
+        (Err(detail), true) => (CheckState::Missing, detail),
+    };
+    let remedy = (state != CheckState::Ok && !check.remedy.is_empty()).then_some(check.remedy);
+    human::Check { name: check.name, state, detail, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_obstacle_to_user_namespaces_has_its_remedy() {
+        for (most, debian, apparmor, remedy) in [
+            (None, None, None, "sudo"),
+            (Some("0"), None, None, "user.max_user_namespaces=10000"),
+            (Some("100"), Some("0"), None, "kernel.unprivileged_userns_clone=1"),
+            (Some("100"), None, Some("1"), "apparmor_restrict_unprivileged_userns=0"),
+        ] {
+            let check = user_namespaces(most, debian, apparmor);
+            assert!(check.result.is_err() && check.remedy.contains(remedy), "{check:?}");
+        }
+        assert!(user_namespaces(Some("100"), Some("1"), Some("0")).result.is_ok());
+    }
 }

@@ -18,7 +18,7 @@ mod trial;
 mod worker;
 
 use clap::Parser;
-use cli::{Cli, Command, Format};
+use cli::{Cli, Command};
 use output::Exit;
 
 fn main() -> std::process::ExitCode {
@@ -31,11 +31,11 @@ fn main() -> std::process::ExitCode {
         .with_target(false)
         .init();
     let code = match Cli::parse().command {
-        Command::List { output } => list(output.format),
+        Command::List => list(),
         Command::Run(arguments) => run::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
-        Command::Doctor { output } => doctor::run(output.format),
+        Command::Doctor => doctor::run(),
         Command::Peer { hold: true } => peer::hold(),
         Command::Peer { hold: false } => output::inner(peer::run().map(|()| 0).map_err(Into::into)),
         Command::Sandbox => output::inner(supervisor::sandbox()),
@@ -45,7 +45,7 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::from(code.0)
 }
 
-fn list(format: Format) -> Exit {
+fn list() -> Exit {
     let mut experiments = Vec::new();
     for (name, _) in catalogue::BUILT_IN {
         match catalogue::find(name, false, &[], output::colour(&std::io::stderr())) {
@@ -53,10 +53,6 @@ fn list(format: Format) -> Exit {
             Err(error) => return output::fail(Exit::INTERNAL, &error),
         }
     }
-    match format {
-        Format::Human => output::print(
-            report::human::list(&experiments, output::colour(&std::io::stdout())).as_bytes(),
-        ),
-        Format::Json => output::print(b"{}"),
-    }
+    let colour = output::colour(&std::io::stdout());
+    output::print(report::human::list(&experiments, colour).as_bytes())
 }

@@ -1,12 +1,13 @@
 //! `halfopen run`: plans the trials, follows the laboratory's process, judges, writes, tells.
 
-use crate::channel::{Capture, Ending, Message, Orders};
+use crate::channel::{Capture, Ending, Message, Orders, Task};
 use crate::cli::{self, Format};
 use crate::output::{self, Exit};
 use crate::screen::Screen;
 use crate::store::Store;
 use crate::{catalogue, lease, supervisor};
 use anyhow::{Context, Result, anyhow, bail};
+use report::pcapng::Packet;
 use report::{Clock, Run, Trial};
 use spec::{Experiment, Facts, Plan};
 use std::collections::BTreeMap;
@@ -93,6 +94,15 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     front.conclude(started.elapsed())
 }
 
+/// Gives the laboratory its task.
+pub(crate) fn give(commands: &mut impl Write, task: &Task) -> Result<()> {
+    let mut line = serde_json::to_vec(task).context("writing the orders")?;
+    line.push(b'\n');
+    // It may have died already, and has said why on standard error.
+    let _ = commands.write_all(&line);
+    Ok(())
+}
+
 /// What became of one trial so far.
 #[derive(Default)]
 struct Record {
@@ -142,10 +152,7 @@ impl<'a> Front<'a> {
     ) -> Result<()> {
         let mut signals = Signals::listen()?;
         let commands = laboratory.stdin.as_mut().context("the lifeline is piped")?;
-        let mut line = serde_json::to_vec(orders).context("writing the orders")?;
-        line.push(b'\n');
-        // It may have died already, and has said why on standard error.
-        let _ = commands.write_all(&line);
+        give(commands, &Task::Run(orders.clone()))?;
         let stdout = laboratory.stdout.take().context("standard output is piped")?;
         let stdout = tokio::process::ChildStdout::from_std(stdout)?;
         let mut messages = BufReader::new(stdout).lines();
@@ -198,7 +205,7 @@ impl<'a> Front<'a> {
             }
             Message::Ended(number, ending) => self.end(number, &ending)?,
             Message::Finished => self.finished = true,
-            Message::Failed(why) => bail!("{why}"),
+            Message::Check(_) => {}
         }
         Ok(())
     }
@@ -291,8 +298,26 @@ fn artifacts(trial: &Trial, captures: &[Capture]) -> Result<Vec<(&'static str, V
     let timeline = trial.timeline.to_jsonl().context("writing the timeline")?;
     files.push(("timeline.jsonl", timeline.into_bytes()));
     files.push(("verdict.json", pretty(&trial.verdict)));
-    let _ = captures;
+    let frames: Vec<_> = captures.iter().map(|capture| unhex(&capture.frame)).collect();
+    let packets: Vec<_> = captures
+        .iter()
+        .zip(&frames)
+        .map(|(Capture { event, wall_ns, wire_len, .. }, frame)| Packet {
+            event,
+            wall_ns: *wall_ns,
+            frame,
+            wire_len: *wire_len,
+        })
+        .collect();
+    files.push(("capture.pcapng", report::pcapng::capture(trial, &packets)));
     Ok(files)
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks_exact(2)
+        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }
 
 fn skip_all(arguments: &cli::Run, orders: &Orders, why: &str) -> Exit {

@@ -54,6 +54,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         sink,
         seen,
         ended: Ended::default(),
+        finishing: false,
         network: None,
         client: None,
         server: None,
@@ -86,6 +87,8 @@ struct Trial {
     sink: Sink,
     seen: mpsc::UnboundedReceiver<Seen>,
     ended: Ended,
+    /// The client was told to end.
+    finishing: bool,
     network: Option<Network>,
     client: Option<Peer>,
     server: Option<Peer>,
@@ -195,7 +198,6 @@ impl Trial {
         let network = self.network.as_ref().context("the network is gone")?;
         let server = network.server().context("the server is gone")?;
         let mut server = Peer::start(Role::Server, server, &self.plan).await?;
-        let mut client = Peer::start(Role::Client, network.client(), &self.plan).await?;
         // The server's reports are read where its milestones matter; its events until then wait
         // in the pipe, with their times.
         let sink = self.sink.clone();
@@ -205,6 +207,7 @@ impl Trial {
         timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, tell))
             .await
             .context("the server does not listen")??;
+        let mut client = Peer::start(Role::Client, network.client(), &self.plan).await?;
         let most = Duration::from_secs(10) + parameters.path.rtt * SETTLING_MOST;
         timeout(most, client.reach(|m| *m == Milestone::Connected, tell))
             .await
@@ -316,8 +319,12 @@ impl Trial {
         let deadline = fault_at + deadline;
         if let Some(duration) = parameters.fault_duration() {
             let restore_at = fault_at + duration;
-            if restore_at < deadline && !self.follow_until(restore_at, Ended::any).await? {
-                self.restore(parameters).await?;
+            if restore_at < deadline {
+                if self.follow_until(restore_at, Ended::any).await? {
+                    self.mark(What::Fault(FaultStep::Outlasted));
+                } else {
+                    self.restore(parameters).await?;
+                }
             }
         }
         if self.follow_until(deadline, Ended::any).await? {
@@ -360,6 +367,7 @@ impl Trial {
             self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
         }
         self.look_at_links().await?;
+        self.finishing = true;
         self.client()?.tell(Command::Finish).await?;
         let settle = Duration::from_millis(50) + parameters.path.rtt * 3;
         let finished = Instant::now() + settle;
@@ -405,7 +413,7 @@ impl Trial {
 
     fn client_gone(&mut self) -> Result<()> {
         self.client = None;
-        if self.ended.program { Ok(()) } else { Err(anyhow!("the client process ended early")) }
+        if self.finishing { Ok(()) } else { Err(anyhow!("the client process ended early")) }
     }
 
     /// One thing that was seen: it goes on to the front, and may say that the connection ended.

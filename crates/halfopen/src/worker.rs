@@ -1,6 +1,6 @@
 //! The worker: runs trials side by side inside the sandbox and reports on standard output.
 
-use crate::channel::{Ending, Message, Orders};
+use crate::channel::{Ending, Message, Orders, Task};
 use crate::instruments::Shared;
 use crate::trial::{self, Bench};
 use anyhow::{Context, Result};
@@ -17,8 +17,17 @@ pub(crate) fn run() -> Result<i32> {
     let mut stdin = std::io::stdin().lock();
     stdin.read_line(&mut orders).context("reading the orders")?;
     drop(stdin);
-    let orders: Orders = serde_json::from_str(&orders).context("understanding the orders")?;
-    work(orders, std::io::stdout(), wait_for_stop)
+    match serde_json::from_str(&orders).context("understanding the orders")? {
+        Task::Run(orders) => work(orders, std::io::stdout(), wait_for_stop),
+        Task::Examine => {
+            for check in crate::doctor::examine()? {
+                let mut line = serde_json::to_vec(&Message::Check(check)).context("reporting")?;
+                line.push(b'\n');
+                std::io::stdout().write_all(&line).context("reporting")?;
+            }
+            Ok(0)
+        }
+    }
 }
 
 /// Runs the trials of `orders`, writing reports to `output`. `stop` blocks until the operator
@@ -120,6 +129,11 @@ fn wait_for_stop() {
 /// File descriptors a trial holds at its busiest, and what the worker needs for itself.
 const DESCRIPTORS_A_TRIAL: u64 = 40;
 const DESCRIPTORS_OF_OUR_OWN: u64 = 100;
+
+/// How many trials at once a limit on file descriptors allows.
+pub(crate) fn trials_within(limit: u64) -> u64 {
+    limit.saturating_sub(DESCRIPTORS_OF_OUR_OWN) / DESCRIPTORS_A_TRIAL
+}
 
 /// Raises the soft limit on file descriptors to what the trials need.
 fn raise_descriptor_limit(at_once: usize) -> Result<()> {

@@ -144,6 +144,8 @@ pub enum FaultStep {
     Restoring,
     /// The fault is over.
     Restored,
+    /// The client knew before the fault was due to end; it was not undone.
+    Outlasted,
 }
 
 /// A system call of a peer, and what it returned.

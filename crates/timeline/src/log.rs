@@ -33,11 +33,11 @@ impl Timeline {
 
     /// The segments that a tap saw, with their times.
     pub fn segments(&self, tap: Source) -> impl DoubleEndedIterator<Item = (u64, &Segment)> {
-        self.events.iter().filter(move |event| event.source == tap).filter_map(|event| {
-            match &event.what {
-                What::Segment(segment) => Some((event.at_ns, segment)),
-                _ => None,
-            }
+        self.events.iter().filter(move |event| event.source == tap).filter_map(|event| match &event
+            .what
+        {
+            What::Segment(segment) => Some((event.at_ns, segment)),
+            _ => None,
         })
     }
 
@@ -110,7 +110,10 @@ mod tests {
             Event {
                 at_ns: 38,
                 source: Source::Tracepoint,
-                what: What::Trace(Trace::ErrorReport { side: Side::Client, error: Errno::ETIMEDOUT }),
+                what: What::Trace(Trace::ErrorReport {
+                    side: Side::Client,
+                    error: Errno::ETIMEDOUT,
+                }),
             },
         ]);
         assert_eq!(timeline.fault_at(), Some(10));

@@ -108,7 +108,9 @@ fn weigh(
 
 /// Whether the measurement lies in the window: outcome, time and counts.
 fn fits(window: &Window, measured: &Measured) -> bool {
-    window.outcome == measured.outcome && in_time(window, measured, 0.0) && counts_fit(window, measured)
+    window.outcome == measured.outcome
+        && in_time(window, measured, 0.0)
+        && counts_fit(window, measured)
 }
 
 fn in_time(window: &Window, measured: &Measured, grace_s: f64) -> bool {
@@ -141,9 +143,10 @@ fn disturbed(
 ) -> Option<String> {
     let expected: Vec<&Window> =
         prediction.windows.iter().filter(|window| window.outcome == measured.outcome).collect();
-    if let Some(window) = expected.iter().find(|window| {
-        in_time(window, measured, late_ms / 1000.0) && counts_fit(window, measured)
-    }) {
+    if let Some(window) = expected
+        .iter()
+        .find(|window| in_time(window, measured, late_ms / 1000.0) && counts_fit(window, measured))
+    {
         if !in_time(window, measured, 0.0) {
             return Some(format!(
                 "the machine was busy: a thread woke {late_ms:.1} ms late, which is more than what \
@@ -158,13 +161,16 @@ fn disturbed(
         .map(|event| if let What::Lost { count } = event.what { count } else { 0 })
         .sum();
     if lost > 0 && expected.iter().any(|window| in_time(window, measured, 0.0)) {
-        return Some(format!("an instrument lost {lost} packets or events, so counts are not sure"));
+        return Some(format!(
+            "an instrument lost {lost} packets or events, so counts are not sure"
+        ));
     }
     let watched_s = watched_s(timeline, measured);
     if measured.outcome == Outcome::None
-        && prediction.windows.iter().all(|window| {
-            window.span.is_some_and(|(_, latest)| latest.as_secs_f64() > watched_s)
-        })
+        && prediction
+            .windows
+            .iter()
+            .all(|window| window.span.is_some_and(|(_, latest)| latest.as_secs_f64() > watched_s))
     {
         return Some(format!(
             "the trial ended {watched_s:.3} s after its {}, before the prediction could come true",

@@ -54,7 +54,9 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     let fault_at = timeline.fault_at()?;
     let reference = reference(parameters, timeline, fault_at);
     let reference_at = reference_at(timeline, reference);
-    let closed_at = calls(timeline).find(|(_, call)| call.name == "close").map_or(u64::MAX, |(_, call)| call.began_ns);
+    let closed_at = calls(timeline)
+        .find(|(_, call)| call.name == "close")
+        .map_or(u64::MAX, |(_, call)| call.began_ns);
     let noticed = noticed(timeline, fault_at, closed_at);
     let traced = traced(timeline, fault_at, closed_at);
     let polled = polled(timeline, fault_at, closed_at);
@@ -155,15 +157,19 @@ struct Notice {
 }
 
 fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice> {
-    calls(timeline).filter(|(at, _)| (fault_at..closed_at).contains(at)).find_map(|(at_ns, call)| {
-        let outcome = match (call.name.as_str(), call.result) {
-            ("read", Ok(0)) => Some(Outcome::Eof),
-            ("read" | "write", Err(errno)) if errno != Errno::EAGAIN => Some(Outcome::Errno(errno)),
-            ("heartbeat", _) => None,
-            _ => return None,
-        };
-        Some(Notice { at_ns, outcome })
-    })
+    calls(timeline).filter(|(at, _)| (fault_at..closed_at).contains(at)).find_map(
+        |(at_ns, call)| {
+            let outcome = match (call.name.as_str(), call.result) {
+                ("read", Ok(0)) => Some(Outcome::Eof),
+                ("read" | "write", Err(errno)) if errno != Errno::EAGAIN => {
+                    Some(Outcome::Errno(errno))
+                }
+                ("heartbeat", _) => None,
+                _ => return None,
+            };
+            Some(Notice { at_ns, outcome })
+        },
+    )
 }
 
 /// What the kernel's tracepoints say: an error reported to the socket, or the peer's FIN.

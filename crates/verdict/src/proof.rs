@@ -61,13 +61,13 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.destroyed());
-            proof.add(scene.restored(parameters));
+            proof.add(scene.restored());
         }
         FaultKind::Flap => {
             proof.add(scene.port_down());
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
-            proof.add(scene.restored(parameters));
+            proof.add(scene.restored());
         }
         FaultKind::Blackhole => {
             proof.add(scene.silence());
@@ -163,7 +163,9 @@ impl<'a> Scene<'a> {
         let count = |tap, sent| {
             self.timeline
                 .segments(tap)
-                .filter(|(at, segment)| (self.done..self.until).contains(at) && segment.sent == sent)
+                .filter(|(at, segment)| {
+                    (self.done..self.until).contains(at) && segment.sent == sent
+                })
                 .count()
         };
         let (left, arrived) = (count(Source::ClientWire, true), count(Source::ServerWire, false));
@@ -200,7 +202,9 @@ impl<'a> Scene<'a> {
             (Some((at, segment)), false) => {
                 (true, format!("{} came {} after the kill", segment.flags, span(at - self.began)))
             }
-            (None, false) => (false, "neither FIN nor RST came from the dead process's kernel".into()),
+            (None, false) => {
+                (false, "neither FIN nor RST came from the dead process's kernel".into())
+            }
             (None, true) => {
                 (true, "neither FIN nor RST came: the child still holds the connection".into())
             }
@@ -219,7 +223,10 @@ impl<'a> Scene<'a> {
                     (_, true) => "kept its carrier",
                     (_, false) => "lost its carrier",
                 };
-                (exists && (up && carrier) == wanted, format!("the {interface}'s interface {state}"))
+                (
+                    exists && (up && carrier) == wanted,
+                    format!("the {interface}'s interface {state}"),
+                )
             }
             None => (false, format!("nobody looked at the {interface}'s interface")),
         }
@@ -243,34 +250,40 @@ impl<'a> Scene<'a> {
     /// The server's port of the switch is down, or gone with the server.
     fn port_down(&self) -> (bool, String) {
         match self.link("switch port to server", self.until) {
-            Some((true, up, _)) => {
-                (!up, format!("the switch's port to the server is {}", if up { "up" } else { "down" }))
+            Some((true, up, _)) => (
+                !up,
+                format!("the switch's port to the server is {}", if up { "up" } else { "down" }),
+            ),
+            Some((false, ..)) => {
+                (true, "the switch's port to the server is gone with the server".into())
             }
-            Some((false, ..)) => (true, "the switch's port to the server is gone with the server".into()),
             None => (false, "nobody looked at the switch's port to the server".into()),
         }
     }
 
     fn destroyed(&self) -> (bool, String) {
         match server_is_gone(self.timeline) {
-            true => (true, "the server's namespace is gone, with every process and socket in it".into()),
+            true => {
+                (true, "the server's namespace is gone, with every process and socket in it".into())
+            }
             false => (false, "the server's namespace was not destroyed".into()),
         }
     }
 
-    /// A fault that ends did end, unless the trial did first.
-    fn restored(&self, parameters: &Parameters) -> (bool, String) {
-        let restored = self.timeline.events().iter().find_map(|event| match &event.what {
-            What::Fault(FaultStep::Restored) => Some(event.at_ns),
-            _ => None,
-        });
-        let due = parameters.fault_duration().map_or(0, |duration| duration.as_nanos() as u64);
-        match restored {
-            Some(at) => (true, format!("the fault was over {} after it began", span(at - self.began))),
-            None if self.end.saturating_sub(self.began) <= due => {
-                (true, "the trial ended before the fault did".into())
-            }
-            None => (false, "the fault was not undone when it was due".into()),
+    /// A fault that ends did end, unless the client knew before.
+    fn restored(&self) -> (bool, String) {
+        let step = |wanted: FaultStep| {
+            self.timeline.events().iter().find_map(|event| match &event.what {
+                What::Fault(step) if *step == wanted => Some(event.at_ns),
+                _ => None,
+            })
+        };
+        if let Some(at) = step(FaultStep::Restored) {
+            (true, format!("the fault was over {} after it began", span(at - self.began)))
+        } else if step(FaultStep::Outlasted).is_some() {
+            (true, "the client knew before the fault was due to end".into())
+        } else {
+            (false, "the fault was not undone before the trial ended".into())
         }
     }
 

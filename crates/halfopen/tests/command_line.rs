@@ -1,0 +1,173 @@
+//! The command line as a contract: what it prints, what it refuses, its exit codes.
+
+mod common;
+
+use common::{run, show, trials};
+use std::fs;
+use tempfile::tempdir;
+
+/// Runs it, expects a refusal with exit code 2 that says all of `complaints`, and nothing else.
+fn refused(arguments: &[&str], complaints: &[&str]) {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", show(&output));
+    assert!(output.stdout.is_empty(), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for complaint in complaints {
+        assert!(said.contains(complaint), "{arguments:?} does not say {complaint:?}: {said}");
+    }
+}
+
+#[test]
+fn every_experiment_has_a_recipe_of_its_name_and_is_listed() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let justfile = fs::read_to_string(format!("{root}/justfile")).unwrap();
+    let listed = String::from_utf8(run(&["list"]).stdout).unwrap();
+    let mut names = 0;
+    for entry in fs::read_dir(format!("{root}/experiments")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        names += 1;
+        let recipe =
+            format!("\n{name} *arguments: build\n    @scripts/halfopen run {name} \"$@\"\n");
+        assert!(justfile.contains(&recipe), "justfile has no recipe {name}");
+        let line = listed.lines().find(|line| line.split_whitespace().next() == Some(name));
+        assert!(
+            line.is_some_and(|line| line.ends_with('?')),
+            "{name} is not listed with its question"
+        );
+    }
+    assert_eq!(listed.lines().count(), names, "nothing else is listed");
+}
+
+#[test]
+fn mistakes_are_named_with_what_is_accepted() {
+    refused(&["run", "host-crash-idle-keepalve"], &["host-crash-idle-keepalive"]);
+    refused(&["run", "qwertyuiop"], &["qwertyuiop", "halfopen list"]);
+    refused(&["run", "no/such/file.toml"], &["no/such/file.toml"]);
+    refused(&["run"], &["NAME|FILE"]);
+    refused(&["run", "process-crash-idle", "--repeat", "0"], &["--repeat"]);
+    refused(&["run", "process-crash-idle", "--clock", "sundial"], &["sundial", "virtual"]);
+    let set = |setting: &'static str, complaints: &[&str]| {
+        refused(&["run", "host-crash-sending", "--set", setting], complaints);
+        refused(&["predict", "host-crash-sending", "--set", setting], complaints);
+    };
+    set("client.trafic=idle", &["client.trafic", "client.traffic"]);
+    set("client.traffic=loud", &["client.traffic", "loud", "one-write"]);
+    set("deadline=5", &["deadline", "no unit"]);
+    set("deadline=-5s", &["deadline", "negative"]);
+    set("client.user_timeout=1000000h", &["client.user_timeout", "1000000h"]);
+    set("sysctl.tcp_retires2=5", &["tcp_retires2", "tcp_retries2"]);
+    set("sysctl.tcp_retries2=many", &["sysctl.tcp_retries2", "many", "0 to 255"]);
+    set("fault.kind=unplug", &["unplug", "switch", "direct"]);
+    set("novalue", &["novalue", "KEY=VALUE"]);
+}
+
+#[test]
+fn a_bad_file_is_shown_with_its_line() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("mine.toml");
+    fs::write(&file, "question = \"x?\"\n[client]\nkeepalive = { enabled = true, idle = \"5\" }\n")
+        .unwrap();
+    let path = file.to_str().unwrap();
+    refused(
+        &["run", path],
+        &["client.keepalive.idle", &format!("{path}:3"), "^^^", "whole seconds"],
+    );
+    fs::write(&file, "question = \"x?\"\n[client\n").unwrap();
+    refused(&["run", path], &[&format!("{path}:2")]);
+}
+
+#[test]
+fn an_unusable_output_directory_is_told_before_anything_runs() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    for out in [file.as_path(), &file.join("below"), "/proc/halfopen".as_ref()] {
+        let started = std::time::Instant::now();
+        let output = run(&["run", "host-crash-idle-keepalive", "--out", out.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(5), "{}", show(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(out.to_str().unwrap()), "{said}");
+        assert!(output.stdout.is_empty(), "nothing was run: {}", show(&output));
+        assert!(started.elapsed().as_secs() < 5, "it was told before the trial, not after");
+    }
+}
+
+#[test]
+fn an_output_directory_may_exist_and_keeps_what_it_holds() {
+    let directory = tempdir().unwrap();
+    fs::write(directory.path().join("mine.txt"), "mine").unwrap();
+    for _ in 0..2 {
+        let (_, code) = trials(directory.path(), &["process-crash-idle"]);
+        assert_eq!(code, 0);
+    }
+    assert_eq!(fs::read_to_string(directory.path().join("mine.txt")).unwrap(), "mine");
+    assert!(directory.path().join("process-crash-idle/verdict.json").is_file());
+    assert!(directory.path().join("process-crash-idle-2/verdict.json").is_file());
+}
+
+#[test]
+fn a_pipe_gets_plain_lines() {
+    let directory = tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    let output = run(&["run", "process-crash-idle", "--out", out]);
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains('\x1b') && !text.contains('\r'), "{text:?}");
+    for part in
+        ["predicted", "EOF", "client", "wire", "server", "FIN", "agrees", "process-crash-idle"]
+    {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn recorded_trials_are_judged_again_without_privileges() {
+    let directory = tempdir().unwrap();
+    let (document, _) = trials(directory.path(), &["process-crash-idle", "process-crash-unread"]);
+    let output = run(&["judge", directory.path().to_str().unwrap(), "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let again: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (number, trial) in again["trials"].as_array().unwrap().iter().enumerate() {
+        let name = &trial["experiment"];
+        let first = document["trials"].as_array().unwrap();
+        let first = first.iter().find(|first| first["experiment"] == *name).unwrap();
+        for key in ["verdict", "reason", "measured", "prediction", "parameters"] {
+            assert_eq!(trial[key], first[key], "{key} of trial {number}");
+        }
+    }
+
+    // A prediction of something else is not agreed with.
+    let path = directory.path().join("process-crash-idle/prediction.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"EOF\"", "\"ETIMEDOUT\"")).unwrap();
+    let output = run(&["judge", directory.path().join("process-crash-idle").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+
+    refused(&["judge", "/nowhere"], &["/nowhere"]);
+    fs::write(directory.path().join("process-crash-unread/timeline.jsonl"), "{}\n").unwrap();
+    let broken = directory.path().join("process-crash-unread");
+    refused(&["judge", broken.to_str().unwrap()], &["timeline.jsonl", "line 1"]);
+}
+
+#[test]
+fn predict_needs_no_privileges_and_gives_data() {
+    let output = run(&["predict", "--defaults", "--hz", "250", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["schema"], "halfopen/predict/1");
+    assert_eq!(document["hz"], 250);
+    assert!(document["prediction"]["earliest_s"].as_f64().unwrap() >= 924.6);
+    let steps = document["schedule"].as_array().unwrap();
+    assert!(steps.len() >= 16, "a tail loss probe and fifteen retransmissions: {}", steps.len());
+}
+
+#[test]
+fn doctor_finds_this_machine_able() {
+    let output = run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["kernel", "sandbox", "switch, ipv4", "packet sockets", "socket diagnostics"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Whatever happens to `halfopen`, nothing of it is left: no process, namespace, interface, mount
+//! or changed sysctl.
+
+mod common;
+
+use common::halfopen;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::tempdir;
+
+/// Every process that `halfopen` starts inherits this variable, and can be told by it.
+const MARK: &str = "HALFOPEN_TEST_MARK";
+
+/// One test at a time: each looks at the whole machine.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// What a machine has that a trial could leave behind.
+#[derive(Debug, PartialEq, Eq)]
+struct Machine {
+    network_namespaces: BTreeSet<String>,
+    interfaces: BTreeSet<String>,
+    mounts: String,
+    sysctls: Vec<(String, String)>,
+}
+
+impl Machine {
+    fn look() -> Self {
+        let network_namespaces = processes()
+            .filter_map(|process| fs::read_link(process.join("ns/net")).ok())
+            .map(|link| link.display().to_string())
+            .collect();
+        let names = |directory: &str| -> BTreeSet<String> {
+            fs::read_dir(directory)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        let sysctls = names("/proc/sys/net/ipv4")
+            .into_iter()
+            .filter(|name| name.starts_with("tcp_") || name.starts_with("ip_"))
+            .filter_map(|name| {
+                let value = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
+                Some((name, value))
+            })
+            .collect();
+        Self {
+            network_namespaces,
+            interfaces: names("/sys/class/net"),
+            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
+            sysctls,
+        }
+    }
+}
+
+fn processes() -> impl Iterator<Item = std::path::PathBuf> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let path = entry.ok()?.path();
+        path.file_name()?.to_str()?.parse::<u32>().ok()?;
+        Some(path)
+    })
+}
+
+/// The processes that carry the mark, with their command lines.
+fn marked(mark: &str) -> Vec<String> {
+    let wanted = format!("{MARK}={mark}");
+    processes()
+        .filter(|process| {
+            fs::read(process.join("environ")).is_ok_and(|environment| {
+                environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+            })
+        })
+        .map(|process| {
+            let command = fs::read(process.join("cmdline")).unwrap_or_default();
+            format!(
+                "{}: {}",
+                process.display(),
+                String::from_utf8_lossy(&command).replace('\0', " ")
+            )
+        })
+        .collect()
+}
+
+fn start(mark: &str, out: &Path, arguments: &[&str]) -> Child {
+    let out = out.to_str().unwrap();
+    halfopen(&["run", "--out", out])
+        .args(arguments)
+        .env(MARK, mark)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Reads what a person would see until a line has `part` in it.
+fn read_until(child: &mut Child, part: &str) {
+    let mut seen = String::new();
+    let stdout = child.stdout.as_mut().unwrap();
+    // Byte by byte, so that nothing is taken that a later reader wants.
+    let mut reader = BufReader::with_capacity(1, stdout);
+    while !seen.lines().last().is_some_and(|line| line.contains(part)) {
+        let read = reader.read_line(&mut seen).unwrap();
+        assert_ne!(read, 0, "it ended before it said {part:?}:\n{seen}");
+    }
+}
+
+fn wait_until_gone(mark: &str) {
+    let started = Instant::now();
+    loop {
+        let left = marked(mark);
+        if left.is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "still there: {left:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+}
+
+#[test]
+fn sigkill_in_any_phase_leaves_nothing() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = Machine::look();
+    let phases = [
+        ("building", "host-crash-idle-keepalive"),
+        ("connected", "settled after"),
+        ("after the fault", "fault: power-off"),
+        ("probing", "keepalive probe 1"),
+    ];
+    for (phase, line) in phases {
+        let out = tempdir().unwrap();
+        let mark = format!("{}-{phase}", std::process::id());
+        let mut child = start(
+            &mark,
+            out.path(),
+            &["host-crash-idle-keepalive", "--set", "client.keepalive.idle=1s"],
+        );
+        read_until(&mut child, line);
+        let alive = marked(&mark);
+        assert!(alive.len() > 1, "{phase}: the sandbox should be running: {alive:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_until_gone(&mark);
+        assert_eq!(Machine::look(), before, "killed while {phase}");
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "nothing half-made ({phase})");
+    }
+}
+
+#[test]
+fn sigkill_among_many_trials_leaves_nothing() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = Machine::look();
+    let out = tempdir().unwrap();
+    let mark = format!("{}-many", std::process::id());
+    let mut child = start(
+        &mark,
+        out.path(),
+        &["host-crash-idle-keepalive", "process-crash-inherited-socket", "--repeat", "10"],
+    );
+    let started = Instant::now();
+    while marked(&mark).len() < 12 {
+        assert!(started.elapsed() < Duration::from_secs(30), "it never got going");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until_gone(&mark);
+    assert_eq!(Machine::look(), before);
+}
+
+#[test]
+fn any_of_its_processes_can_be_killed() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Each process of the sandbox in turn, from the outermost inwards: the others follow, and
+    // halfopen says so.
+    for depth in 0..3 {
+        let out = tempdir().unwrap();
+        let mark = format!("{}-depth-{depth}", std::process::id());
+        let mut child = start(&mark, out.path(), &["host-crash-idle-no-keepalive"]);
+        read_until(&mut child, "fault: power-off");
+        let victim = descendant(child.id(), depth);
+        kill(Pid::from_raw(victim.cast_signed()), Signal::SIGKILL).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(5), "{}", common::show(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("ended early"), "{said}");
+        wait_until_gone(&mark);
+    }
+}
+
+/// The only child of the only child … of a process.
+fn descendant(process: u32, depth: u32) -> u32 {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(&path).unwrap();
+    let child: u32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    if depth == 0 { child } else { descendant(child, depth - 1) }
+}
+
+#[test]
+fn ctrl_c_ends_in_good_order_and_keeps_what_was_recorded() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = Machine::look();
+    let out = tempdir().unwrap();
+    let mark = format!("{}-interrupt", std::process::id());
+    let mut child = start(&mark, out.path(), &["host-crash-idle-keepalive"]);
+    read_until(&mut child, "fault: power-off");
+    signal(&child, Signal::SIGINT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", common::show(&output));
+    wait_until_gone(&mark);
+    assert_eq!(Machine::look(), before);
+    let trial = out.path().join("host-crash-idle-keepalive");
+    let timeline = fs::read_to_string(trial.join("timeline.jsonl")).unwrap();
+    assert!(timeline.contains("\"begin\"") && timeline.contains("interrupted"), "{timeline}");
+    let verdict = fs::read_to_string(trial.join("verdict.json")).unwrap();
+    assert!(verdict.contains("inconclusive") && verdict.contains("interrupted"), "{verdict}");
+}
