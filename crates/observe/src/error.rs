@@ -56,6 +56,60 @@ pub enum Error {
     /// An answer that this program cannot read.
     #[error("reading an answer of socket diagnostics: {0}")]
     Malformed(&'static str),
+    /// There is no tracefs to read the tracepoints from.
+    #[error(
+        "looking for tracefs: {why}; run as root, on a kernel with CONFIG_FTRACE, or mount it: \
+         mount -t tracefs tracefs /sys/kernel/tracing"
+    )]
+    NoTracefs {
+        /// What was tried.
+        why: String,
+    },
+    /// Tracing the whole machine is a privilege.
+    #[error(
+        "opening the kernel's tracepoints: {source}; it needs root, or CAP_PERFMON and a readable \
+         tracefs (a container needs `--cap-add PERFMON`, and a seccomp profile that allows \
+         perf_event_open)"
+    )]
+    TracingForbidden {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel was built without perf events.
+    #[error("opening the kernel's tracepoints: {source}; the kernel needs CONFIG_PERF_EVENTS")]
+    NoPerf {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel lacks a tracepoint that nothing can replace.
+    #[error(
+        "reading tracepoint {tracepoint}: {why}; the kernel needs CONFIG_FTRACE and CONFIG_INET"
+    )]
+    NoTracepoint {
+        /// Its directory below `events`.
+        tracepoint: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No file descriptors are left.
+    #[error("opening {instrument}: {source}; raise the limit: ulimit -n 65536")]
+    TooManyFiles {
+        /// Which instrument.
+        instrument: &'static str,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A trace buffer must stay in memory, and there is a limit to that.
+    #[error(
+        "mapping a trace buffer of {len} bytes: {source}; raise kernel.perf_event_mlock_kb, or \
+         `ulimit -l`"
+    )]
+    LockedMemory {
+        /// Its length, bytes.
+        len: usize,
+        /// What the kernel answered.
+        source: io::Error,
+    },
     /// The two ends of a socket are of different address families.
     #[error("{local} -> {remote}: one end is IPv4 and the other IPv6")]
     MixedFamilies {

@@ -8,7 +8,9 @@ pub mod clock;
 pub mod diag;
 pub mod error;
 pub mod tap;
+pub mod tracer;
 
 pub use diag::SocketDiag;
 pub use error::Error;
 pub use tap::{Captured, Tap};
+pub use tracer::Tracer;

@@ -99,7 +99,7 @@ impl Tap {
     ///
     /// # Errors
     /// As for [`Self::drain`].
-    pub fn finish(mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
+    pub fn finish(&mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
         self.drain(captured)?;
         self.count_losses(captured)
     }

@@ -1,0 +1,243 @@
+//! The kernel's tracepoints for the trials' sockets: state changes, errors, retransmissions,
+//! resets, timers.
+//!
+//! On a real kernel they come through `perf_event_open(2)`, bound to descriptors; in the virtual
+//! kernel, which has no perf events, through a tracefs instance. Either way the kernel filters, and
+//! what concerns nobody here is thrown away at once.
+
+mod attribution;
+mod calibration;
+mod format;
+mod instance;
+mod pages;
+mod perf;
+mod tracefs;
+mod tracepoints;
+
+use crate::{Error, clock};
+use attribution::Attribution;
+use instance::Instance;
+use perf::PerfEvents;
+use spec::Addresses;
+use spec::facts::JiffyClock;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+use timeline::{Event, Source, What};
+use tracepoints::{Kind, Reader, Saw, Sighting, TimerDid};
+
+/// Watches every trial of a process at once.
+///
+/// Trace records carry no namespace: trials are told apart by their addresses and ports, which
+/// must be unique on the machine.
+///
+/// The timers of a socket are attributed to it; `timer_start` fires when the kernel puts a timer
+/// into a slot of its wheel. Moving one within the same slot fires nothing, though it changes
+/// `expires` (`__mod_timer`, kernel/time/timer.c), and an expiry can find nothing to do: TCP clears
+/// its timers lazily.
+#[derive(Debug)]
+pub struct Tracer {
+    backend: Backend,
+    readers: Vec<Reader>,
+    attribution: Attribution,
+    missing: Vec<Missing>,
+    jiffies: JiffyEstimate,
+    batch: Vec<(u64, Sighting)>,
+}
+
+/// Something the tracer would have liked to see on this kernel, and why it cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Which tracepoint, or what else.
+    pub instrument: String,
+    /// Why not.
+    pub why: String,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Perf(PerfEvents),
+    Instance(Instance),
+}
+
+impl Tracer {
+    /// Opens the tracepoints of the whole machine. Their numbers and layouts come from tracefs; if
+    /// that is mounted nowhere, it is mounted at `mount_point`, which the caller gives only inside
+    /// a mount namespace of its own.
+    ///
+    /// To tell whose a timer is, it connects to itself a few times in a network namespace of its
+    /// own, which takes some milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::NoTracefs`], [`Error::TracingForbidden`], [`Error::NoTracepoint`],
+    /// [`Error::TooManyFiles`], [`Error::LockedMemory`], or [`Error::System`].
+    pub fn open(mount_point: Option<&Path>) -> Result<Self, Error> {
+        Self::open_with(mount_point, |readers, missing, tracefs| {
+            match PerfEvents::open(readers, missing) {
+                Err(Error::NoPerf { .. }) => {
+                    Instance::open(tracefs, readers, missing).map(Backend::Instance)
+                }
+                opened => opened.map(Backend::Perf),
+            }
+        })
+    }
+
+    /// As [`Self::open`], through a tracefs instance even where there are perf events. An instance
+    /// outlives a process that is killed.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_instance(mount_point: Option<&Path>) -> Result<Self, Error> {
+        Self::open_with(mount_point, |readers, missing, tracefs| {
+            Instance::open(tracefs, readers, missing).map(Backend::Instance)
+        })
+    }
+
+    fn open_with(
+        mount_point: Option<&Path>,
+        open: impl FnOnce(&[Reader], &mut Vec<Missing>, &Path) -> Result<Backend, Error>,
+    ) -> Result<Self, Error> {
+        let tracefs = tracefs::find_or_mount(mount_point)?;
+        let mut missing = Vec::new();
+        let mut readers = Vec::new();
+        for kind in Kind::ALL {
+            match tracefs::reader(&tracefs, kind) {
+                Ok(reader) => readers.push(reader),
+                Err(why) if kind.is_indispensable() => {
+                    return Err(Error::NoTracepoint { tracepoint: kind.path(), why });
+                }
+                Err(why) => missing.push(Missing { instrument: kind.path().into(), why }),
+            }
+        }
+        let backend = open(&readers, &mut missing, &tracefs)?;
+        let mut tracer = Self {
+            backend,
+            readers,
+            attribution: Attribution::default(),
+            missing,
+            jiffies: JiffyEstimate::new(),
+            batch: Vec::new(),
+        };
+        tracer.calibrate();
+        Ok(tracer)
+    }
+
+    /// From now on the events of this trial's sockets are handed over with its key.
+    pub fn watch(&mut self, key: usize, addresses: &Addresses) {
+        self.attribution.watch(key, addresses);
+    }
+
+    /// No more of them.
+    pub fn unwatch(&mut self, key: usize) {
+        self.attribution.unwatch(key);
+    }
+
+    /// What this kernel does not offer.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// Hands over every event that is waiting, with its trial's key, and never blocks. Within one
+    /// call they are in the order of time; one can be older than the last of the call before, where
+    /// another processor was slower to show it, or where a timer's socket became known only now.
+    /// If records were lost, every trial is told.
+    pub fn drain(&mut self, sink: &mut impl FnMut(usize, Event)) {
+        let lost = self.collect();
+        for (at_ns, sighting) in self.batch.drain(..) {
+            self.attribution.take(at_ns, sighting, sink);
+        }
+        if lost > 0 {
+            let at_ns = clock::monotonic_ns();
+            for key in self.attribution.keys() {
+                let what = What::Lost { count: lost };
+                sink(key, Event { at_ns, source: Source::Tracepoint, what });
+            }
+        }
+    }
+
+    /// Which jiffy it is, from the timer records so far, of whosever sockets: that tick `jiffies`
+    /// began at `at_ns` or a little earlier, by the least time that passed between a tick and such
+    /// a record. [`clock::jiffy_clock`] is exact, where it can be had.
+    pub fn jiffy_clock(&self) -> Option<JiffyClock> {
+        self.jiffies.earliest
+    }
+
+    /// Reads what is waiting into the batch, in the order of time; returns how much was lost.
+    fn collect(&mut self) -> u64 {
+        let Self { backend, readers, batch, jiffies, .. } = self;
+        let mut take = |at_ns: u64, record: &[u8]| {
+            let Some(id) = record.first_chunk().copied().map(u16::from_ne_bytes) else { return };
+            let reader = readers.iter().find(|reader| reader.id == id);
+            if let Some(sighting) = reader.and_then(|reader| reader.read(record)) {
+                jiffies.learn(at_ns, sighting);
+                batch.push((at_ns, sighting));
+            }
+        };
+        let lost = match backend {
+            Backend::Perf(events) => events.drain(&mut take),
+            Backend::Instance(instance) => instance.drain(&mut take).unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                1
+            }),
+        };
+        batch.sort_by_key(|(at_ns, _)| *at_ns);
+        lost
+    }
+
+    fn calibrate(&mut self) {
+        let measured = calibration::measure(|| {
+            self.collect();
+            std::mem::take(&mut self.batch)
+        });
+        match measured {
+            Ok(places) => self.attribution.set_places(places),
+            Err(why) => {
+                self.missing.push(Missing { instrument: "the timers' sockets".into(), why });
+            }
+        }
+    }
+}
+
+impl AsFd for Tracer {
+    /// Readable when something urgent happened; timers are handed over along with it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.backend {
+            Backend::Perf(events) => events.as_fd(),
+            Backend::Instance(instance) => instance.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Tracer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// The beginning of jiffies, as early as records show it to be.
+#[derive(Debug)]
+struct JiffyEstimate {
+    tick_ns: u64,
+    earliest: Option<JiffyClock>,
+}
+
+impl JiffyEstimate {
+    fn new() -> Self {
+        Self { tick_ns: clock::tick_ns(clock::hz()), earliest: None }
+    }
+
+    /// `jiffies` was read a moment before the record's time stamp.
+    fn learn(&mut self, at_ns: u64, sighting: Sighting) {
+        let Saw::Timer { did: TimerDid::Start { now, .. } | TimerDid::Expire { now, .. }, .. } =
+            sighting.saw
+        else {
+            return;
+        };
+        let beginning = |clock: &JiffyClock| {
+            i128::from(clock.at_ns) - i128::from(clock.jiffies) * i128::from(self.tick_ns)
+        };
+        let seen = JiffyClock { jiffies: now, at_ns };
+        if self.earliest.is_none_or(|known| beginning(&seen) < beginning(&known)) {
+            self.earliest = Some(seen);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Whose an event is: which trial's, and which of its two sockets'.
+
+use super::tracepoints::{Saw, Sighting, SocketDid, TimerDid};
+use crate::diag::state_name;
+use spec::{Addresses, Errno};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use timeline::event::{Side, Timer, Trace};
+use timeline::{Event, Source, What};
+
+/// `TCP_CLOSE`, include/net/tcp_states.h.
+const STATE_CLOSE: u32 = 7;
+
+/// Where a timer lies in a socket, and the function that tells it from others: both are constants
+/// of a kernel build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TimerPlace {
+    /// The kernel's address of its function.
+    pub(super) function: u64,
+    /// Bytes from the socket's address to the timer's.
+    pub(super) offset: u64,
+}
+
+/// The places of a socket's timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TimerPlaces {
+    pub(super) write: TimerPlace,
+    pub(super) keepalive: TimerPlace,
+}
+
+/// A watched socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    key: usize,
+    side: Side,
+}
+
+/// A timer's event, of a socket that is not known yet.
+#[derive(Debug)]
+struct Stray {
+    at_ns: u64,
+    socket: u64,
+    timer: Timer,
+    did: TimerDid,
+}
+
+/// As many strays as are kept: those of every other TCP socket of the machine are among them.
+const STRAYS: usize = 4096;
+
+/// Tells the events of watched sockets from all others.
+///
+/// Records about sockets carry both ends. Records about timers carry the timer's address alone,
+/// from which the socket's follows; a socket's address is known from the first record that carries
+/// it together with the ends, and forgotten when the kernel gives it to another socket.
+#[derive(Debug, Default)]
+pub(super) struct Attribution {
+    ends: HashMap<(SocketAddr, SocketAddr), Owner>,
+    sockets: HashMap<u64, Owner>,
+    places: Option<TimerPlaces>,
+    strays: VecDeque<Stray>,
+}
+
+impl Attribution {
+    /// From now on, timers are attributed.
+    pub(super) fn set_places(&mut self, places: TimerPlaces) {
+        self.places = Some(places);
+    }
+
+    pub(super) fn watch(&mut self, key: usize, addresses: &Addresses) {
+        let end =
+            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let (client, server) = (end(addresses.client), end(addresses.server));
+        self.ends.insert((client, server), Owner { key, side: Side::Client });
+        self.ends.insert((server, client), Owner { key, side: Side::Server });
+    }
+
+    pub(super) fn unwatch(&mut self, key: usize) {
+        self.ends.retain(|_, owner| owner.key != key);
+        self.sockets.retain(|_, owner| owner.key != key);
+    }
+
+    /// Every key that is watched, once.
+    pub(super) fn keys(&self) -> impl Iterator<Item = usize> {
+        let clients = self.ends.values().filter(|owner| owner.side == Side::Client);
+        clients.map(|owner| owner.key)
+    }
+
+    /// Hands over what a record means for a watched socket, if anything.
+    pub(super) fn take(
+        &mut self,
+        at_ns: u64,
+        sighting: Sighting,
+        sink: &mut impl FnMut(usize, Event),
+    ) {
+        match sighting.saw {
+            Saw::Socket { socket, local, remote, did } => {
+                let owner = self.ends.get(&(local, remote)).copied();
+                self.identify(socket, owner, did, sink);
+                if let Some(owner) = owner {
+                    emit(sink, at_ns, owner, socket_trace(owner.side, did));
+                }
+            }
+            Saw::Timer { timer, did } => self.take_timer(at_ns, timer, did, sink),
+        }
+    }
+
+    /// Keeps track of which socket lives at which address.
+    fn identify(
+        &mut self,
+        socket: u64,
+        owner: Option<Owner>,
+        did: SocketDid,
+        sink: &mut impl FnMut(usize, Event),
+    ) {
+        if socket == 0 {
+            return;
+        }
+        // A socket begins closed, and its timers before that belonged to another.
+        let is_new = matches!(did, SocketDid::SetState { old: STATE_CLOSE, .. });
+        let is_over = matches!(did, SocketDid::SetState { new: STATE_CLOSE, .. });
+        if is_new || (is_over && owner.is_none()) {
+            self.strays.retain(|stray| stray.socket != socket);
+        }
+        let Some(owner) = owner else {
+            self.sockets.remove(&socket);
+            return;
+        };
+        // Closing stops the timers afterwards: the address stays known until it is used again.
+        if self.sockets.insert(socket, owner) == Some(owner) {
+            return;
+        }
+        for stray in self.strays.iter().filter(|stray| stray.socket == socket) {
+            emit(sink, stray.at_ns, owner, timer_trace(owner.side, stray.timer, stray.did));
+        }
+        self.strays.retain(|stray| stray.socket != socket);
+    }
+
+    fn take_timer(
+        &mut self,
+        at_ns: u64,
+        timer: u64,
+        did: TimerDid,
+        sink: &mut impl FnMut(usize, Event),
+    ) {
+        let Some(TimerPlaces { write, keepalive }) = self.places else { return };
+        let function = match did {
+            TimerDid::Start { function, .. } | TimerDid::Expire { function, .. } => Some(function),
+            TimerDid::Cancel => None,
+        };
+        let socket_of = |place: TimerPlace| timer.wrapping_sub(place.offset);
+        let candidates = [(write, Timer::Write), (keepalive, Timer::Keepalive)];
+        let mut possible = candidates
+            .into_iter()
+            .filter(|(place, _)| function.is_none_or(|function| function == place.function))
+            .map(|(place, kind)| (socket_of(place), kind));
+        if function.is_some() {
+            let Some((socket, timer)) = possible.next() else { return };
+            match self.sockets.get(&socket) {
+                Some(owner) => emit(sink, at_ns, *owner, timer_trace(owner.side, timer, did)),
+                None => self.keep(Stray { at_ns, socket, timer, did }),
+            }
+            return;
+        }
+        // A cancelled timer has no function to tell: it must be one of a known socket's, and of
+        // one only.
+        let mut known =
+            possible.filter_map(|(socket, kind)| Some((self.sockets.get(&socket)?, kind)));
+        if let (Some((owner, timer)), None) = (known.next(), known.next()) {
+            emit(sink, at_ns, *owner, timer_trace(owner.side, timer, did));
+        }
+    }
+
+    fn keep(&mut self, stray: Stray) {
+        if self.strays.len() == STRAYS {
+            self.strays.pop_front();
+        }
+        self.strays.push_back(stray);
+    }
+}
+
+fn emit(sink: &mut impl FnMut(usize, Event), at_ns: u64, owner: Owner, trace: Trace) {
+    sink(owner.key, Event { at_ns, source: Source::Tracepoint, what: What::Trace(trace) });
+}
+
+fn socket_trace(side: Side, did: SocketDid) -> Trace {
+    match did {
+        SocketDid::SetState { old, new } => {
+            Trace::SetState { side, old: state_name(old), new: state_name(new) }
+        }
+        SocketDid::ReportError { error } => Trace::ErrorReport { side, error: Errno(error) },
+        SocketDid::Retransmit { err } => Trace::Retransmit { side, err },
+        SocketDid::SendReset => Trace::SendReset { side },
+        SocketDid::ReceiveReset => Trace::ReceiveReset { side },
+    }
+}
+
+fn timer_trace(side: Side, timer: Timer, did: TimerDid) -> Trace {
+    match did {
+        TimerDid::Start { now, expires, bucket, .. } => {
+            Trace::TimerStart { side, timer, now, expires, bucket }
+        }
+        TimerDid::Cancel => Trace::TimerCancel { side, timer },
+        TimerDid::Expire { now, .. } => Trace::TimerExpire { side, timer, now },
+    }
+}
+
+#[cfg(test)]
+mod tests;
