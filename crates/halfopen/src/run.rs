@@ -4,7 +4,7 @@ use crate::channel::{Capture, Ending, Message, Orders, Task};
 use crate::cli::{self, Format};
 use crate::output::{self, Exit};
 use crate::screen::Screen;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::{catalogue, lease, supervisor};
 use anyhow::{Context, Result, anyhow, bail};
 use report::pcapng::Packet;
@@ -44,7 +44,6 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
 fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     let started = Instant::now();
     let clock = Clock::from(arguments.clock);
-    let store = Store::check(&arguments.out)?;
     let count = experiments.len() * arguments.repeat as usize;
     let mut leases = Vec::new();
     let mut plans = Vec::new();
@@ -77,7 +76,8 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
 
     // Before the runtime's threads: the laboratory ends with the thread that started it.
     let mut laboratory = supervisor::start()?;
-    store.become_the_caller()?;
+    store::become_the_caller(&arguments.out)?;
+    let store = Store::open(&arguments.out)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,10 +1,9 @@
 //! The one place that writes files.
 
-use anyhow::{Context, Result, ensure};
-use nix::sys::statvfs::statvfs;
-use nix::unistd::{AccessFlags, Gid, Uid, access, setgid, setgroups, setuid};
+use anyhow::{Context, Result};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,48 +11,46 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: PathBuf,
+    /// Directories that were made for it, the outermost first.
+    made: Vec<PathBuf>,
+}
+
+/// Under sudo: becomes the user who called it, for good, if `directory` is in that user's tree.
+/// The privileges are the laboratory's processes', which are started by then.
+pub(crate) fn become_the_caller(directory: &Path) -> Result<()> {
+    let id = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
+    let owner = fs::metadata(nearest_existing(directory)).map(|standing| standing.uid());
+    if !nix::unistd::geteuid().is_root() || owner.ok() != Some(uid) {
+        return Ok(());
+    }
+    let operation = "writing results as the user who called sudo";
+    setgroups(&[Gid::from_raw(gid)]).context(operation)?;
+    setgid(Gid::from_raw(gid)).context(operation)?;
+    setuid(Uid::from_raw(uid)).context(operation)
 }
 
 impl Store {
-    /// Looks whether results can be written to `directory`, before anything is done. Makes
-    /// nothing.
-    pub(crate) fn check(directory: &Path) -> Result<Self> {
-        let standing = nearest_existing(directory);
-        let place = || format!("the output directory {}", directory.display());
-        ensure!(standing.is_dir(), "{}: {} is not a directory", place(), standing.display());
-        access(&standing, AccessFlags::W_OK | AccessFlags::X_OK).with_context(|| {
-            format!("{}: no file can be made in {}", place(), standing.display())
-        })?;
-        let space = statvfs(&standing).with_context(place)?;
-        ensure!(
-            space.blocks_available() > 0 || space.blocks() == 0,
-            "{}: the file system of {} is full",
-            place(),
-            standing.display()
-        );
-        Ok(Self { directory: directory.to_owned() })
-    }
-
-    /// Under sudo: becomes the user who called it, for good, if the results go into that user's
-    /// tree. The privileges are needed by the laboratory's processes, which are started by then.
-    pub(crate) fn become_the_caller(&self) -> Result<()> {
-        let id = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-        let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
-        let owner = fs::metadata(nearest_existing(&self.directory)).map(|standing| standing.uid());
-        if !nix::unistd::geteuid().is_root() || owner.ok() != Some(uid) {
-            return Ok(());
+    /// Makes `directory` where it is missing, and tries whether files can be written in it, before
+    /// anything else is done.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let made = missing(directory);
+        let store = Self { directory: directory.to_owned(), made };
+        let written = fs::create_dir_all(directory)
+            .and_then(|()| tempfile::tempfile_in(directory))
+            // As much as a trial writes: a full disk shows now, not after the trial.
+            .and_then(|mut file| file.write_all(&[0; 256 * 1024]));
+        match written {
+            Ok(()) => Ok(store),
+            Err(error) => Err(error).with_context(|| {
+                format!("writing to the output directory {}", directory.display())
+            }),
         }
-        let operation = "writing results as the user who called sudo";
-        setgroups(&[Gid::from_raw(gid)]).context(operation)?;
-        setgid(Gid::from_raw(gid)).context(operation)?;
-        setuid(Uid::from_raw(uid)).context(operation)
     }
 
     /// Writes a trial's files into a directory of its own, named after the experiment, with a
     /// number where that name is taken. All of them, or none.
     pub(crate) fn write_trial(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {
-        fs::create_dir_all(&self.directory)
-            .with_context(|| format!("making the output directory {}", self.directory.display()))?;
         let directory = self.fresh(name)?;
         for (file, content) in files {
             let path = directory.join(file);
@@ -64,13 +61,6 @@ impl Store {
             }
         }
         Ok(directory)
-    }
-
-    /// Writes one file of the whole run beside the trials.
-    pub(crate) fn write_file(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
-        let path = self.directory.join(name);
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path)
     }
 
     fn fresh(&self, name: &str) -> Result<PathBuf> {
@@ -91,8 +81,29 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// Directories that were made, and that nothing was put into, go again.
+    fn drop(&mut self) {
+        for directory in self.made.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
 /// The path itself if it exists, or the nearest directory above it that does.
 fn nearest_existing(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// The directories of the path that do not exist, the outermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing: Vec<_> = absolute
+        .ancestors()
+        .take_while(|ancestor| !ancestor.exists())
+        .map(Path::to_owned)
+        .collect();
+    missing.reverse();
+    missing
 }

@@ -1,8 +1,6 @@
 //! Many trials at once come to the verdicts that they come to one at a time.
 
-mod common;
-
-use common::trials;
+use crate::common::trials;
 use std::collections::HashSet;
 use tempfile::tempdir;
 

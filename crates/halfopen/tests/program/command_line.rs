@@ -1,8 +1,6 @@
 //! The command line as a contract: what it prints, what it refuses, its exit codes.
 
-mod common;
-
-use common::{run, show, trials};
+use crate::common::{run, show, trials};
 use std::fs;
 use tempfile::tempdir;
 

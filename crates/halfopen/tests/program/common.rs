@@ -1,26 +1,24 @@
 //! What the tests of the program share. They run the real executable on real namespaces, as root
 //! or by way of a user namespace; where neither is to be had they fail and say so.
 
-#![expect(dead_code, reason = "not every test file uses every helper")]
-
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// The program under test, with no colours and no settings of the caller's.
-pub fn halfopen(arguments: &[&str]) -> Command {
+pub(crate) fn halfopen(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_halfopen"));
     command.args(arguments).env_remove("NO_COLOR").env_remove("HALFOPEN_LOG").stdin(Stdio::null());
     command
 }
 
 /// Runs it to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     halfopen(arguments).output().expect("halfopen can be started")
 }
 
 /// Runs trials, and returns the JSON document and the exit code.
-pub fn trials(out: &Path, arguments: &[&str]) -> (Value, i32) {
+pub(crate) fn trials(out: &Path, arguments: &[&str]) -> (Value, i32) {
     let out = out.to_str().expect("temporary directories have plain names");
     let mut all = vec!["run", "--format", "json", "--out", out];
     all.extend(arguments);
@@ -32,7 +30,7 @@ pub fn trials(out: &Path, arguments: &[&str]) -> (Value, i32) {
 }
 
 /// Everything it said.
-pub fn show(output: &Output) -> String {
+pub(crate) fn show(output: &Output) -> String {
     format!(
         "{}\n--- stdout\n{}\n--- stderr\n{}",
         output.status,

@@ -1,9 +1,7 @@
-//! Whatever happens to `halfopen`, nothing of it is left: no process, namespace, interface, mount
-//! or changed sysctl.
+//! Whatever happens to `halfopen`, nothing of it is left: no process, interface, mount or changed
+//! sysctl; and no namespace, since these have no names, and only its processes held them.
 
-mod common;
-
-use common::halfopen;
+use crate::common::{halfopen, show};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -11,20 +9,15 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::tempdir;
 
 /// Every process that `halfopen` starts inherits this variable, and can be told by it.
 const MARK: &str = "HALFOPEN_TEST_MARK";
 
-/// One test at a time: each looks at the whole machine.
-static MACHINE: Mutex<()> = Mutex::new(());
-
-/// What a machine has that a trial could leave behind.
+/// What a machine has, beside processes, that a trial could leave behind.
 #[derive(Debug, PartialEq, Eq)]
 struct Machine {
-    network_namespaces: BTreeSet<String>,
     interfaces: BTreeSet<String>,
     mounts: String,
     sysctls: Vec<(String, String)>,
@@ -32,10 +25,6 @@ struct Machine {
 
 impl Machine {
     fn look() -> Self {
-        let network_namespaces = processes()
-            .filter_map(|process| fs::read_link(process.join("ns/net")).ok())
-            .map(|link| link.display().to_string())
-            .collect();
         let names = |directory: &str| -> BTreeSet<String> {
             fs::read_dir(directory)
                 .unwrap()
@@ -51,7 +40,6 @@ impl Machine {
             })
             .collect();
         Self {
-            network_namespaces,
             interfaces: names("/sys/class/net"),
             mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
             sysctls,
@@ -128,7 +116,6 @@ fn signal(child: &Child, signal: Signal) {
 
 #[test]
 fn sigkill_in_any_phase_leaves_nothing() {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Machine::look();
     let phases = [
         ("building", "host-crash-idle-keepalive"),
@@ -157,7 +144,6 @@ fn sigkill_in_any_phase_leaves_nothing() {
 
 #[test]
 fn sigkill_among_many_trials_leaves_nothing() {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Machine::look();
     let out = tempdir().unwrap();
     let mark = format!("{}-many", std::process::id());
@@ -179,7 +165,6 @@ fn sigkill_among_many_trials_leaves_nothing() {
 
 #[test]
 fn any_of_its_processes_can_be_killed() {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     // Each process of the sandbox in turn, from the outermost inwards: the others follow, and
     // halfopen says so.
     for depth in 0..3 {
@@ -190,7 +175,7 @@ fn any_of_its_processes_can_be_killed() {
         let victim = descendant(child.id(), depth);
         kill(Pid::from_raw(victim.cast_signed()), Signal::SIGKILL).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(5), "{}", common::show(&output));
+        assert_eq!(output.status.code(), Some(5), "{}", show(&output));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("ended early"), "{said}");
         wait_until_gone(&mark);
@@ -207,7 +192,6 @@ fn descendant(process: u32, depth: u32) -> u32 {
 
 #[test]
 fn ctrl_c_ends_in_good_order_and_keeps_what_was_recorded() {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Machine::look();
     let out = tempdir().unwrap();
     let mark = format!("{}-interrupt", std::process::id());
@@ -215,7 +199,7 @@ fn ctrl_c_ends_in_good_order_and_keeps_what_was_recorded() {
     read_until(&mut child, "fault: power-off");
     signal(&child, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", common::show(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
     wait_until_gone(&mark);
     assert_eq!(Machine::look(), before);
     let trial = out.path().join("host-crash-idle-keepalive");

@@ -1,9 +1,7 @@
 //! Trials on the real kernel: each experiment's question, asked with short settings, answered as
 //! the model predicted and by the way it should be.
 
-mod common;
-
-use common::trials;
+use crate::common::trials;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 

@@ -1,0 +1,7 @@
+//! Tests of the program as a whole: the real executable, on real namespaces.
+
+mod command_line;
+mod common;
+mod nothing_left;
+mod parallel;
+mod trials;
