@@ -36,7 +36,7 @@ pub fn predicted(prediction: &Prediction, colour: bool) -> String {
     let mut text = String::new();
     let reference = words::after_reference(prediction.reference);
     if let Some(unknown) = &prediction.unknown {
-        line(&mut text, paint, "predicted", &format!("nothing: {unknown}"));
+        line(&mut text, paint, "predicted", &format!("no outcome: {unknown}"));
     }
     for (index, window) in prediction.windows.iter().enumerate() {
         let label = if index == 0 { "predicted" } else { "or" };
@@ -45,7 +45,9 @@ pub fn predicted(prediction: &Prediction, colour: bool) -> String {
         let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
         line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
     }
-    line(&mut text, paint, "because", &prediction.why);
+    if prediction.unknown.as_ref() != Some(&prediction.why) {
+        line(&mut text, paint, "because", &prediction.why);
+    }
     text
 }
 
@@ -82,8 +84,11 @@ pub(crate) fn compared(trial: &Trial) -> String {
         }
     }
     if let (Some(detected), Some(noticed)) = (measured.detected_s, measured.noticed_s) {
-        let later = span::measured((noticed - detected).max(0.0));
-        write!(text, "; noticed {later} later").expect("a String takes all");
+        let later = noticed - detected;
+        if later > 0.0 {
+            let later = span::measured(later);
+            write!(text, "; noticed {later} later").expect("a String takes all");
+        }
     }
     text
 }

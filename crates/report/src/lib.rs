@@ -3,12 +3,15 @@
 //! This room is pure: it is handed trials and events, and returns texts and bytes. Who calls it
 //! writes the files, and knows whether a terminal takes colours.
 
+mod course;
+pub mod html;
 pub mod human;
 pub mod json;
 pub mod narrate;
 pub mod passage;
 pub mod pcapng;
 pub mod span;
+mod story;
 mod summary;
 mod trial;
 mod words;

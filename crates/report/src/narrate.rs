@@ -12,7 +12,7 @@ use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
 use timeline::{Classifier, Event, Segment, Side, Source, What};
 
-/// Waking later than this is worth a line.
+/// Waking later than this is worth a line; after that, only later still.
 const LATE_NS: u64 = 10_000_000;
 
 /// What is to be said about one event.
@@ -46,8 +46,10 @@ pub enum Place {
 pub enum Tone {
     /// The ordinary course: data, acknowledgements, calls that succeed. Much of it can be left out.
     Ordinary,
-    /// Background: a state, a timer.
+    /// Background.
     Quiet,
+    /// A socket's state or timer: background where something else shows them.
+    State,
     /// A step of what the trial is about: probes, retransmissions, the handshake, the close.
     Step,
     /// The fault.
@@ -67,6 +69,8 @@ pub struct Narrator {
     taps: [Classifier; 2],
     sockets: [Option<(String, u8, u8)>; 2],
     links: Vec<(String, String)>,
+    /// The longest that the machine was busy so far.
+    latest_ns: u64,
 }
 
 impl Narrator {
@@ -79,6 +83,7 @@ impl Narrator {
             taps: [Classifier::new(Side::Client), Classifier::new(Side::Server)],
             sockets: [None, None],
             links: Vec::new(),
+            latest_ns: LATE_NS,
         }
     }
 
@@ -110,8 +115,12 @@ impl Narrator {
             What::Call(call) => Some(called(here, call)),
             What::Socket(sample) => self.socket(side, here, sample),
             What::SocketGone => {
-                self.sockets[index(side)] = None;
-                Some(Note { place: here, text: "socket gone".into(), tone: Tone::Quiet })
+                let was_there = self.sockets[index(side)].take().is_some();
+                was_there.then(|| Note {
+                    place: here,
+                    text: "socket gone".into(),
+                    tone: Tone::State,
+                })
             }
             What::Trace(trace) => traced(trace),
             What::Fault(step) => self.fault_step(step),
@@ -122,7 +131,8 @@ impl Narrator {
             What::Lost { count } => {
                 trial(&format!("{}: {count} events lost", event.source), Tone::Warning)
             }
-            What::Late { by_ns } if *by_ns >= LATE_NS => {
+            What::Late { by_ns } if *by_ns > self.latest_ns => {
+                self.latest_ns = *by_ns;
                 let late = span::measured(Duration::from_nanos(*by_ns).as_secs_f64());
                 trial(&format!("the machine was busy: {late} late"), Tone::Warning)
             }
@@ -152,22 +162,25 @@ impl Narrator {
                 Some(name) if *timer_count > 0 => format!("{state}, {name} {timer_count}"),
                 Some(name) => format!("{state}, {name}"),
             };
-            Note { place, text, tone: Tone::Quiet }
+            Note { place, text, tone: Tone::State }
         })
     }
 
     fn fault_step(&self, step: &FaultStep) -> Option<Note> {
-        let text = match step {
+        let (text, tone) = match step {
             FaultStep::Begin if self.fault == "none" => {
-                "no fault: from here the client waits".into()
+                ("no fault: from here the client waits".into(), Tone::Fault)
             }
-            FaultStep::Begin => format!("fault: {}", self.fault),
-            FaultStep::Done(what) => what.clone(),
+            FaultStep::Begin => (format!("fault: {}", self.fault), Tone::Fault),
+            FaultStep::Done(what) => (what.clone(), Tone::Step),
             FaultStep::Complete => return None,
-            FaultStep::Restoring => "the fault is being undone".into(),
-            FaultStep::Restored => "the fault is over".into(),
+            FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),
+            FaultStep::Restored => ("the fault is over".into(), Tone::Fault),
+            FaultStep::Outlasted => {
+                ("the client knew before the fault was to end".into(), Tone::Step)
+            }
         };
-        Some(Note { place: Place::Trial, text, tone: Tone::Fault })
+        Some(Note { place: Place::Trial, text, tone })
     }
 
     fn link(&mut self, interface: &str, state: &str) -> Option<Note> {
@@ -210,6 +223,7 @@ fn called(place: Place, call: &Call) -> Note {
         ("connect", Ok(_)) => ("connected".into(), Tone::Step),
         ("accept", Ok(_)) => ("accepted".into(), Tone::Step),
         ("setsockopt", Ok(_)) => (detail.clone(), Tone::Quiet),
+        ("check", Ok(_)) => (format!("check: {detail}"), Tone::Quiet),
         (_, Ok(_)) => (name.clone(), Tone::Step),
         (_, Err(errno)) if ends => (format!("{name} fails: {errno}"), Tone::End),
         (_, Err(errno)) => (format!("{name} fails: {errno}"), Tone::Step),
@@ -220,7 +234,7 @@ fn called(place: Place, call: &Call) -> Note {
 fn traced(trace: &Trace) -> Option<Note> {
     let place = |side| if side == Side::Client { Place::Client } else { Place::Server };
     let (side, text, tone) = match trace {
-        Trace::SetState { side, old, new } => (*side, format!("{old} → {new}"), Tone::Quiet),
+        Trace::SetState { side, old, new } => (*side, format!("{old} → {new}"), Tone::State),
         Trace::ErrorReport { side, error } if error.0 != 0 => {
             (*side, format!("the kernel reports {error}"), Tone::End)
         }

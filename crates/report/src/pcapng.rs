@@ -129,7 +129,7 @@ impl Comments {
     fn of(&mut self, event: &Event) -> Option<String> {
         let note = self.narrator.note(event)?;
         let key = (event.source, event.at_ns);
-        let matters = !matches!(note.tone, Tone::Ordinary | Tone::Quiet);
+        let matters = !matches!(note.tone, Tone::Ordinary | Tone::Quiet | Tone::State);
         let lost = self.lost.contains(&key);
         let mut parts = Vec::new();
         if matters || lost {

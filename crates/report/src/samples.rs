@@ -56,7 +56,7 @@ pub(crate) fn keepalive() -> Trial {
     };
     let measured = Measured {
         keepalive_probes_on_wire: Some(3),
-        ..measured(Outcome::TIMED_OUT, 8.080_651, Reference::LastActivity)
+        ..measured(Outcome::TIMED_OUT, 8.110_847, Reference::LastActivity)
     };
     trial("host-crash-idle-keepalive", prediction, measured, tape)
 }

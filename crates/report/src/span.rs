@@ -10,6 +10,7 @@ pub fn measured(seconds: f64) -> String {
     let sign = if seconds < 0.0 { "−" } else { "" };
     let s = seconds.abs();
     let text = match s {
+        0.0 => "0 s".into(),
         s if s < 0.000_999_5 => format!("{:.0} µs", s * 1e6),
         s if s < 0.009_95 => format!("{:.1} ms", s * 1e3),
         s if s < 0.999_5 => format!("{:.0} ms", s * 1e3),
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn measured_times_keep_the_milliseconds() {
         for (seconds, expected) in [
-            (0.0, "0 µs"),
+            (0.0, "0 s"),
             (0.000_045_2, "45 µs"),
             (0.000_999_9, "1.0 ms"),
             (0.0012, "1.2 ms"),

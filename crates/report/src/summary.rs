@@ -31,6 +31,23 @@ impl<'a> Group<'a> {
         &self.trials[0].experiment.name
     }
 
+    /// Its trials; there is at least one.
+    pub(crate) fn trials(&self) -> &[&'a Trial] {
+        &self.trials
+    }
+
+    /// The word of the gravest verdict.
+    pub(crate) fn gravest(&self) -> Word {
+        let gravity = |word: &Word| match word {
+            Word::Agrees => 0,
+            Word::Skipped => 1,
+            Word::Inconclusive => 2,
+            Word::Disagrees => 3,
+        };
+        let words = self.trials.iter().map(|trial| trial.verdict.word);
+        words.max_by_key(gravity).unwrap_or(Word::Agrees)
+    }
+
     /// The experiment, and how many trials if there are several.
     pub(crate) fn label(&self) -> String {
         match self.trials.len() {
@@ -115,7 +132,7 @@ impl<'a> Group<'a> {
 
     /// How much later the program noticed.
     pub(crate) fn noticed(&self) -> String {
-        let later = |m: &Measured| Some((m.noticed_s? - m.detected_s?).max(0.0));
+        let later = |m: &Measured| Some(m.noticed_s? - m.detected_s?).filter(|later| *later > 0.0);
         let times: Vec<f64> = self.measurements().filter_map(later).collect();
         if times.is_empty() { "–".into() } else { format!("+{}", spread(times)) }
     }

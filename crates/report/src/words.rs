@@ -4,6 +4,7 @@ use crate::span;
 use model::{Prediction, StepKind, Window};
 use spec::{FaultKind, Outcome, Parameters, Reference, Topology, Traffic};
 use std::time::Duration;
+use verdict::DetectedBy;
 
 /// What a time counts from, after the time: `5.091 s` `after the last segment received`.
 pub(crate) const fn after_reference(reference: Reference) -> &'static str {
@@ -33,7 +34,7 @@ pub(crate) fn windows(prediction: &Prediction, measured: Outcome) -> Vec<String>
         _ => window(w),
     };
     let shown: Vec<_> = prediction.windows.iter().map(short).collect();
-    if shown.is_empty() { vec!["nothing certain".into()] } else { shown }
+    if shown.is_empty() { vec!["no outcome".into()] } else { shown }
 }
 
 /// `6 retransmissions, 3 keepalive probes`; what does not apply is left out.
@@ -110,6 +111,20 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         Traffic::Heartbeat => "the client asks for answers and waits for each",
     };
     format!("{after} after the last exchange{unread}, {fault}; {traffic}")
+}
+
+/// Which source told the kernel's side.
+pub(crate) fn detected_by(by: DetectedBy, resolution_s: f64) -> String {
+    let source = match by {
+        DetectedBy::Tracepoint => "the kernel's tracepoints",
+        DetectedBy::SockDiag => "socket diagnostics",
+        DetectedBy::Peer => "the client program",
+    };
+    if resolution_s > 0.0 {
+        format!("{source}, up to {} late", span::measured(resolution_s))
+    } else {
+        source.into()
+    }
 }
 
 /// A step of the schedule.

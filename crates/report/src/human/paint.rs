@@ -44,7 +44,7 @@ impl Paint {
     pub(super) fn tone(self, tone: Tone, text: &str) -> String {
         let style = match tone {
             Tone::Ordinary => Style::new(),
-            Tone::Quiet => Style::new().dimmed(),
+            Tone::Quiet | Tone::State => Style::new().dimmed(),
             Tone::Step => coloured(AnsiColor::Cyan),
             Tone::Fault => coloured(AnsiColor::Magenta).bold(),
             Tone::End => coloured(AnsiColor::Red).bold(),

@@ -47,6 +47,11 @@ pub(super) fn rule(text: &str, paint: Paint) -> String {
     paint.quiet(&format!("{:>TIME$}  {line}", ""))
 }
 
+/// Ordinary events that were left out.
+pub(super) fn more(count: u32, paint: Paint) -> String {
+    paint.quiet(&format!("{:>TIME$}  ⋯ {count} more of that kind", ""))
+}
+
 fn to_server(text: &str, passage: Passage) -> (String, &'static str) {
     let text = cut(text, WIRE - 6);
     match passage {

@@ -1,0 +1,175 @@
+//! The schedule of a trial: what was predicted step by step, beside what the wire showed.
+
+use crate::trial::Trial;
+use crate::words;
+use model::{Step, StepKind};
+use spec::Reference;
+use std::collections::VecDeque;
+use timeline::{Class, Segment, Source, What, classified};
+
+/// One step, predicted, measured, or both. Times are seconds after the reference.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Leg {
+    /// `retransmission 3`.
+    pub(crate) name: String,
+    /// The prediction, if there was one.
+    pub(crate) step: Option<Step>,
+    /// When it happened, if it did.
+    pub(crate) measured_s: Option<f64>,
+}
+
+impl Leg {
+    /// Whether it was both predicted and measured, and the two do not agree.
+    pub(crate) fn misses(&self) -> bool {
+        match (&self.step, self.measured_s) {
+            (Some(step), Some(at_s)) => {
+                // A microsecond is what seconds in floating point may be off by here.
+                at_s + 1e-6 < step.earliest.as_secs_f64() || at_s - 1e-6 > step.latest.as_secs_f64()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The moment that times count from; `None` if the fault was never injected.
+pub(crate) fn reference_ns(trial: &Trial) -> Option<u64> {
+    let fault_ns = trial.timeline.fault_at()?;
+    let reference = trial.verdict.measured.as_ref().map(|measured| measured.reference);
+    let reference = reference.or(trial.prediction.as_ref().map(|p| p.reference));
+    let moment = match reference? {
+        Reference::Fault => None,
+        Reference::FirstWrite => first_write_ns(trial, fault_ns),
+        Reference::LastActivity => last_received(trial).map(|(at_ns, _)| at_ns),
+    };
+    Some(moment.unwrap_or(fault_ns))
+}
+
+/// The last segment that the client received before the fault.
+pub(crate) fn last_received(trial: &Trial) -> Option<(u64, &Segment)> {
+    let fault_ns = trial.timeline.fault_at()?;
+    let received = trial.timeline.segments(Source::ClientWire).filter(|(_, segment)| !segment.sent);
+    received.take_while(|(at_ns, _)| *at_ns < fault_ns).last()
+}
+
+/// Each step of the prediction with its measurement, then what happened beyond the prediction.
+pub(crate) fn course(trial: &Trial) -> Vec<Leg> {
+    let Some(reference_ns) = reference_ns(trial) else { return Vec::new() };
+    let detected_s = trial.verdict.measured.as_ref().and_then(|measured| measured.detected_s);
+    let mut sights = Sights::new(trial, reference_ns, detected_s);
+    let schedule = trial.prediction.as_ref().map_or(&[][..], |prediction| &prediction.schedule);
+    let mut legs: Vec<Leg> = schedule
+        .iter()
+        .map(|step| Leg {
+            name: name(step),
+            step: Some(step.clone()),
+            measured_s: if step.kind == StepKind::GiveUp {
+                detected_s
+            } else {
+                sights.of(step.kind).and_then(VecDeque::pop_front)
+            },
+        })
+        .collect();
+    legs.extend(sights.rest());
+    legs
+}
+
+fn name(step: &Step) -> String {
+    match step.kind {
+        StepKind::GiveUp | StepKind::TailLossProbe => words::step(step.kind).into(),
+        kind => format!("{} {}", words::step(kind), step.n),
+    }
+}
+
+/// When the wire showed what, by kind.
+#[derive(Default)]
+struct Sights {
+    resends: VecDeque<f64>,
+    keepalive_probes: VecDeque<f64>,
+    window_probes: VecDeque<f64>,
+    syns: VecDeque<f64>,
+}
+
+impl Sights {
+    fn new(trial: &Trial, reference_ns: u64, detected_s: Option<f64>) -> Self {
+        let mut sights = Self::default();
+        for (at_ns, segment, class) in classified(&trial.timeline, Source::ClientWire) {
+            let at_s = (at_ns as f64 - reference_ns as f64) / 1e9;
+            if !segment.sent || at_s < 0.0 || detected_s.is_some_and(|end| at_s > end) {
+                continue;
+            }
+            let kind = match class {
+                Class::KeepaliveProbe { .. } => StepKind::KeepaliveProbe,
+                Class::WindowProbe { .. } => StepKind::WindowProbe,
+                Class::Syn { n: 2.. } => StepKind::SynRetransmission,
+                class if class.is_data_again() => StepKind::Retransmission,
+                _ => continue,
+            };
+            sights.of(kind).expect("a kind that is seen on the wire").push_back(at_s);
+        }
+        sights
+    }
+
+    fn of(&mut self, kind: StepKind) -> Option<&mut VecDeque<f64>> {
+        match kind {
+            StepKind::TailLossProbe | StepKind::Retransmission => Some(&mut self.resends),
+            StepKind::KeepaliveProbe => Some(&mut self.keepalive_probes),
+            StepKind::WindowProbe => Some(&mut self.window_probes),
+            StepKind::SynRetransmission => Some(&mut self.syns),
+            StepKind::GiveUp => None,
+        }
+    }
+
+    fn rest(self) -> impl Iterator<Item = Leg> {
+        let more = |times: VecDeque<f64>, what: &'static str| {
+            times.into_iter().map(move |at_s| Leg {
+                name: format!("another {what}"),
+                step: None,
+                measured_s: Some(at_s),
+            })
+        };
+        more(self.resends, "retransmission")
+            .chain(more(self.keepalive_probes, "keepalive probe"))
+            .chain(more(self.window_probes, "window probe"))
+            .chain(more(self.syns, "SYN"))
+    }
+}
+
+fn first_write_ns(trial: &Trial, fault_ns: u64) -> Option<u64> {
+    trial.timeline.events().iter().find_map(|event| match &event.what {
+        What::Call(call)
+            if event.source == Source::ClientProgram
+                && call.name == "write"
+                && call.began_ns >= fault_ns =>
+        {
+            Some(call.began_ns)
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn each_step_meets_its_measurement() {
+        for trial in [samples::keepalive(), samples::sending()] {
+            let legs = course(&trial);
+            assert_eq!(legs.len(), trial.prediction.as_ref().unwrap().schedule.len());
+            for leg in legs {
+                let (step, at_s) = (leg.step.unwrap(), leg.measured_s.unwrap());
+                let (earliest, latest) = (step.earliest.as_secs_f64(), step.latest.as_secs_f64());
+                assert!((earliest..=latest).contains(&at_s), "{}: {at_s}", leg.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_predicted_comes_last() {
+        let mut trial = samples::sending();
+        trial.prediction.as_mut().unwrap().schedule.remove(3);
+        let last = course(&trial).pop().unwrap();
+        assert_eq!((last.name.as_str(), last.step), ("another retransmission", None));
+    }
+}

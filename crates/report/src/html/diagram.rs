@@ -1,0 +1,436 @@
+//! The sequence diagram: client, wire and server, with time running down.
+
+use super::axis::Axis;
+use super::strips::{self, Span};
+use super::text::{cut, escaped, push};
+use crate::course;
+use crate::narrate::{Note, Place, Tone};
+use crate::passage::Passage;
+use crate::span;
+use crate::story::{self, Item};
+use crate::trial::Trial;
+use model::StepKind;
+use spec::{FaultKind, Outcome};
+use timeline::event::{FaultStep, Phase, Side};
+use timeline::{Source, What};
+
+const WIDTH: f64 = 440.0;
+const TIMES: f64 = 70.0;
+const WINDOWS: f64 = 77.0;
+const TIMER: f64 = 89.0;
+const CLIENT: f64 = 98.0;
+const SERVER: f64 = 428.0;
+/// Where a lost frame ends.
+const LOST: f64 = 330.0;
+const TOP: f64 = 26.0;
+const LETTERS: usize = 44;
+
+/// One row of the diagram.
+struct Row {
+    at_ns: u64,
+    kind: Kind,
+}
+
+enum Kind {
+    Event(Note, Passage),
+    More(u32),
+}
+
+/// The diagram as an SVG element; empty if nothing happened.
+pub(super) fn diagram(trial: &Trial) -> String {
+    let rows = rows(trial);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let (axis, heights) = Axis::new(TOP, rows.iter().map(|row| (row.at_ns, row.height())));
+    let height = axis.bottom() + 24.0;
+    let mut svg = String::new();
+    push(
+        &mut svg,
+        format_args!(
+            "<svg class=\"sequence\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
+             aria-label=\"Sequence of events at the client, on the wire and at the server\">\n"
+        ),
+    );
+    heads(&mut svg);
+    cut_wire(&mut svg, trial, &axis);
+    windows(&mut svg, trial, &axis);
+    lifelines(&mut svg, trial, &axis);
+    let gone_ns = host_gone(trial);
+    let origin_ns = course::reference_ns(trial).unwrap_or(rows[0].at_ns);
+    let mut before: Option<(u64, f64)> = None;
+    for (row, y) in rows.iter().zip(heights) {
+        if let Some((before_ns, before_y)) = before {
+            let seconds = (row.at_ns - before_ns) as f64 / 1e9;
+            let server_gone = gone_ns.is_some_and(|gone_ns| before_ns >= gone_ns);
+            let lines = if server_gone { &[CLIENT][..] } else { &[CLIENT, SERVER] };
+            gap(&mut svg, seconds, (before_y + 4.0, y - row.height() + 6.0), lines);
+        }
+        let since_ns = before.map(|(before_ns, _)| row.at_ns - before_ns);
+        draw(&mut svg, row, y, &moment(row.at_ns, origin_ns, since_ns));
+        before = Some((row.at_ns, y));
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+impl Row {
+    fn height(&self) -> f64 {
+        match &self.kind {
+            Kind::Event(note, _) if matches!(note.place, Place::ToServer | Place::ToClient) => 27.0,
+            Kind::Event(note, _) if note.tone == Tone::Fault => 24.0,
+            Kind::Event(..) => 21.0,
+            Kind::More(_) => 19.0,
+        }
+    }
+}
+
+/// The story's events, the moment that times count from, and the end if nobody was told.
+fn rows(trial: &Trial) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for item in story::whole(trial) {
+        match item {
+            // The strips show states and timers.
+            Item::Happened { note: Note { tone: Tone::State, .. }, .. } | Item::Origin { .. } => {}
+            Item::Happened { at_ns, note, passage } => {
+                rows.push(Row { at_ns, kind: Kind::Event(note, passage) });
+            }
+            Item::More(count) => {
+                let at_ns = rows.last().map_or(0, |row| row.at_ns);
+                rows.push(Row { at_ns, kind: Kind::More(count) });
+            }
+        }
+    }
+    if let (Some(reference_ns), Some((last_ns, _))) =
+        (course::reference_ns(trial), course::last_received(trial))
+        && reference_ns == last_ns
+        && rows.iter().all(|row| row.at_ns != reference_ns)
+    {
+        let text = "the last segment received: time zero".into();
+        let note = Note { place: Place::ToClient, text, tone: Tone::Quiet };
+        rows.push(Row { at_ns: last_ns, kind: Kind::Event(note, Passage::Arrived) });
+    }
+    let outcome = trial.verdict.measured.as_ref().map(|measured| measured.outcome);
+    if let (Some(Outcome::None), Some(at_ns)) = (outcome, trial.timeline.phase_at(Phase::Aftermath))
+    {
+        let text = "until here the client was told nothing".into();
+        let note = Note { place: Place::Client, text, tone: Tone::End };
+        rows.push(Row { at_ns, kind: Kind::Event(note, Passage::None) });
+    }
+    rows.sort_by_key(|row| row.at_ns);
+    rows
+}
+
+fn heads(svg: &mut String) {
+    for (x, anchor, text) in [
+        (TIMES, "end", "seconds"),
+        (TIMER - 2.0, "start", "client"),
+        (f64::midpoint(CLIENT, SERVER), "middle", "wire"),
+        (SERVER + 4.0, "end", "server"),
+    ] {
+        push(
+            svg,
+            format_args!(
+                "<text class=\"head\" x=\"{x}\" y=\"12\" text-anchor=\"{anchor}\">{text}</text>\n"
+            ),
+        );
+    }
+}
+
+/// The time in which nothing passes, where the fault is of that kind.
+fn cut_wire(svg: &mut String, trial: &Trial, axis: &Axis) {
+    let cuts = matches!(
+        trial.experiment.parameters.fault.kind,
+        FaultKind::PowerOff
+            | FaultKind::Reboot
+            | FaultKind::Blackhole
+            | FaultKind::Unplug
+            | FaultKind::Flap
+    );
+    let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else { return };
+    let to_ns = fault_step(trial, &FaultStep::Restored);
+    let from = axis.y(from_ns);
+    let to = to_ns.map_or(axis.bottom() + 12.0, |to_ns| axis.y(to_ns));
+    push(
+        svg,
+        format_args!(
+            "<rect class=\"cut\" x=\"{LOST}\" y=\"{from:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\n",
+            SERVER - 4.0 - LOST,
+            (to - from).max(0.0),
+        ),
+    );
+}
+
+/// The predicted windows beside the axis.
+fn windows(svg: &mut String, trial: &Trial, axis: &Axis) {
+    let Some(reference_ns) = course::reference_ns(trial) else { return };
+    for leg in course::course(trial) {
+        let Some(step) = leg.step else { continue };
+        let at = |time: std::time::Duration| axis.y(reference_ns + time.as_nanos() as u64);
+        let (from, to) = (at(step.earliest), at(step.latest));
+        let middle = f64::midpoint(from, to);
+        let half = ((to - from) / 2.0).max(3.0);
+        let class = if step.kind == StepKind::GiveUp { "window end" } else { "window" };
+        push(
+            svg,
+            format_args!(
+                "<rect class=\"{class}\" x=\"{WINDOWS}\" y=\"{:.1}\" width=\"6\" height=\"{:.1}\">\
+                 <title>{} predicted {}</title></rect>\n",
+                middle - half,
+                half * 2.0,
+                escaped(&leg.name),
+                escaped(&span::range(step.earliest, step.latest)),
+            ),
+        );
+    }
+}
+
+/// Both sockets through their states, and the client's timers beside its line.
+fn lifelines(svg: &mut String, trial: &Trial, axis: &Axis) {
+    let bottom = axis.bottom() + 14.0;
+    for x in [CLIENT, SERVER] {
+        push(
+            svg,
+            format_args!(
+                "<line class=\"host\" x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom:.1}\"/>\n"
+            ),
+        );
+    }
+    let gone_ns = host_gone(trial);
+    for (side, x) in [(Side::Client, CLIENT), (Side::Server, SERVER)] {
+        for state in strips::states(&trial.timeline, side) {
+            let class = state_class(&state.what);
+            let title = format!(
+                "{}: {}",
+                if side == Side::Client { "client" } else { "server" },
+                state.what
+            );
+            let state = match gone_ns {
+                Some(gone_ns) if side == Side::Server => Span {
+                    to_ns: state.to_ns.min(gone_ns),
+                    from_ns: state.from_ns.min(gone_ns),
+                    ..state
+                },
+                _ => state,
+            };
+            strip(svg, axis, (x - 3.0, 6.0), &state, class, &title);
+        }
+    }
+    for timer in strips::timers(&trial.timeline, Side::Client) {
+        if let Some(name) = crate::narrate::timer_name(timer.what) {
+            strip(svg, axis, (TIMER, 3.0), &timer, timer_class(timer.what), name);
+        }
+    }
+    if let Some(gone_ns) = gone_ns {
+        let y = axis.y(gone_ns);
+        cross(svg, SERVER, y + 7.0);
+    }
+}
+
+fn strip<T>(
+    svg: &mut String,
+    axis: &Axis,
+    (x, width): (f64, f64),
+    span: &Span<T>,
+    class: &str,
+    title: &str,
+) {
+    let (from, to) = (axis.y(span.from_ns), axis.y(span.to_ns));
+    if to - from < 0.5 {
+        return;
+    }
+    push(
+        svg,
+        format_args!(
+            "<rect class=\"{class}\" x=\"{x}\" y=\"{from:.1}\" width=\"{width}\" height=\"{:.1}\">\
+             <title>{}</title></rect>\n",
+            to - from,
+            escaped(title),
+        ),
+    );
+}
+
+fn state_class(state: &str) -> &'static str {
+    match state {
+        "ESTABLISHED" => "state open",
+        "CLOSE" | "LISTEN" => "state closed",
+        _ => "state between",
+    }
+}
+
+fn timer_class(timer: u8) -> &'static str {
+    match timer {
+        1 => "timer retransmission",
+        2 => "timer keepalive",
+        _ => "timer other",
+    }
+}
+
+/// When the server's host ceased to be, if it did and did not come back.
+fn host_gone(trial: &Trial) -> Option<u64> {
+    let kind = trial.experiment.parameters.fault.kind;
+    (kind == FaultKind::PowerOff).then(|| fault_step(trial, &FaultStep::Complete)).flatten()
+}
+
+fn fault_step(trial: &Trial, step: &FaultStep) -> Option<u64> {
+    let events = trial.timeline.events().iter();
+    events
+        .filter(|event| event.source == Source::Lab)
+        .find(|event| matches!(&event.what, What::Fault(found) if found == step))
+        .map(|event| event.at_ns)
+}
+
+/// A long wait: how long it was, and a break in the lines that go on.
+fn gap(svg: &mut String, seconds: f64, (from, to): (f64, f64), lines: &[f64]) {
+    if seconds < 0.1 {
+        return;
+    }
+    let y = f64::midpoint(from, to);
+    push(
+        svg,
+        format_args!(
+            "<text class=\"gap\" x=\"{TIMES}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+            y + 3.5,
+            escaped(&span::measured(seconds)),
+        ),
+    );
+    for x in lines {
+        let (left, upper, lower) = (x - 5.0, y + 1.0, y + 5.5);
+        push(
+            svg,
+            format_args!(
+                "<path class=\"break\" d=\"M{left:.1} {upper:.1}l10 -4M{left:.1} {lower:.1}l10 -4\"/>\n"
+            ),
+        );
+    }
+}
+
+fn draw(svg: &mut String, row: &Row, y: f64, moment: &str) {
+    let (note, passage) = match &row.kind {
+        Kind::Event(note, passage) => (note, *passage),
+        Kind::More(count) => {
+            let text = format!("⋯ {count} more of that kind");
+            return words(svg, (CLIENT + 12.0, y), "start", "quiet", &text);
+        }
+    };
+    push(
+        svg,
+        format_args!(
+            "<text class=\"time\" x=\"{TIMES}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+            y + if matches!(note.place, Place::ToServer | Place::ToClient) { 1.0 } else { 0.0 },
+            escaped(moment),
+        ),
+    );
+    let tone = tone_class(note.tone);
+    match note.place {
+        Place::Client => {
+            dot(svg, CLIENT, y - 4.0, tone);
+            words(svg, (CLIENT + 12.0, y), "start", tone, &note.text);
+        }
+        Place::Server => {
+            dot(svg, SERVER, y - 4.0, tone);
+            words(svg, (SERVER - 12.0, y), "end", tone, &note.text);
+        }
+        Place::Trial => {
+            if note.tone == Tone::Fault {
+                push(
+                    svg,
+                    format_args!(
+                        "<line class=\"fault-line\" x1=\"{CLIENT}\" y1=\"{0:.1}\" x2=\"{SERVER}\" y2=\"{0:.1}\"/>\n",
+                        y - 15.0
+                    ),
+                );
+            }
+            words(svg, (CLIENT + 12.0, y), "start", tone, &note.text);
+        }
+        Place::ToServer | Place::ToClient => arrow(svg, note, passage, y),
+    }
+}
+
+fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
+    let tone = tone_class(note.tone);
+    let rightward = note.place == Place::ToServer;
+    let lost = passage == Passage::Lost;
+    let (from, to) = match (rightward, lost, passage) {
+        (true, true, _) => (CLIENT + 4.0, LOST),
+        (true, ..) => (CLIENT + 4.0, SERVER - 4.0),
+        (false, true, _) => (SERVER - 4.0, LOST),
+        (false, _, Passage::Appeared) => (LOST, CLIENT + 4.0),
+        (false, ..) => (SERVER - 4.0, CLIENT + 4.0),
+    };
+    push(
+        svg,
+        format_args!(
+            "<line class=\"arrow {tone}\" x1=\"{from}\" y1=\"{y:.1}\" x2=\"{to}\" y2=\"{y:.1}\"/>\n"
+        ),
+    );
+    if lost {
+        cross(svg, to, y);
+    } else {
+        let back = if rightward { -7.0 } else { 7.0 };
+        push(
+            svg,
+            format_args!("<path class=\"tip {tone}\" d=\"M{to} {y:.1}l{back} -3.6v7.2z\"/>\n"),
+        );
+    }
+    let (x, anchor) = if rightward { (CLIENT + 12.0, "start") } else { (SERVER - 12.0, "end") };
+    words(svg, (x, y - 5.0), anchor, tone, &note.text);
+}
+
+fn cross(svg: &mut String, x: f64, y: f64) {
+    push(
+        svg,
+        format_args!(
+            "<path class=\"cross\" d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\"/>\n",
+            x - 4.0,
+            y - 4.0
+        ),
+    );
+}
+
+fn dot(svg: &mut String, x: f64, y: f64, tone: &str) {
+    push(svg, format_args!("<circle class=\"dot {tone}\" cx=\"{x}\" cy=\"{y:.1}\" r=\"4\"/>\n"));
+}
+
+fn words(svg: &mut String, (x, y): (f64, f64), anchor: &str, class: &str, text: &str) {
+    let shown = escaped(&cut(text, LETTERS));
+    let title = if text.chars().count() > LETTERS {
+        format!("<title>{}</title>", escaped(text))
+    } else {
+        String::new()
+    };
+    push(
+        svg,
+        format_args!(
+            "<text class=\"{class}\" x=\"{x}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{title}{shown}</text>\n"
+        ),
+    );
+}
+
+const fn tone_class(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Ordinary => "ordinary",
+        Tone::Quiet | Tone::State => "quiet",
+        Tone::Step => "step",
+        Tone::Fault => "fault",
+        Tone::End => "told",
+        Tone::Warning => "warning",
+    }
+}
+
+/// A row's time: since the row before where that is hardly any, since the reference otherwise.
+fn moment(at_ns: u64, origin_ns: u64, since_ns: Option<u64>) -> String {
+    if let Some(since_ns) = since_ns.filter(|since_ns| *since_ns < 1_000_000) {
+        return format!("+{} µs", since_ns / 1000);
+    }
+    let seconds = (i128::from(at_ns) - i128::from(origin_ns)) as f64 / 1e9;
+    if seconds.abs() < 0.000_5 {
+        "0".into()
+    } else if seconds.abs() < 3600.0 {
+        format!("{seconds:.3}").replace('-', "−")
+    } else {
+        let whole = seconds as u64;
+        let rest = seconds - (whole - whole % 60) as f64;
+        format!("{}:{:02}:{rest:04.1}", whole / 3600, whole / 60 % 60)
+    }
+}

@@ -1,0 +1,73 @@
+use super::*;
+use crate::samples;
+
+fn files() -> Vec<File> {
+    let file = |name: &str, what: &str| File { name: name.into(), what: what.into() };
+    vec![
+        file("packets.pcapng", "both interfaces"),
+        file("timeline.jsonl", "every event"),
+        file("prediction.json", "written before the fault"),
+        file("verdict.json", "and what it rests on"),
+    ]
+}
+
+#[test]
+fn a_page_for_a_trial_with_probes() {
+    let page = trial_page(&samples::run(), &samples::keepalive(), &files());
+    insta::assert_binary_snapshot!("keepalive.html", page);
+}
+
+#[test]
+fn a_page_for_a_trial_with_retransmissions() {
+    let page = trial_page(&samples::run(), &samples::sending(), &files());
+    insta::assert_binary_snapshot!("sending.html", page);
+}
+
+#[test]
+fn a_page_for_a_trial_that_disagrees() {
+    let page = trial_page(&samples::run(), &samples::late(), &files());
+    insta::assert_binary_snapshot!("late.html", page);
+}
+
+#[test]
+fn a_page_for_a_killed_process() {
+    let page = trial_page(&samples::run(), &samples::crash(), &files());
+    insta::assert_binary_snapshot!("crash.html", page);
+}
+
+#[test]
+fn a_page_for_a_run() {
+    let page =
+        run_page(&samples::repeated(), |trial| Some(format!("{}/report.html", trial.number)));
+    insta::assert_binary_snapshot!("run.html", page);
+}
+
+#[test]
+fn a_page_needs_nothing_from_elsewhere_and_closes_what_it_opens() {
+    let run = samples::run();
+    let mut pages: Vec<_> = run.trials.iter().map(|trial| trial_page(&run, trial, &[])).collect();
+    pages.push(run_page(&run, |_| None));
+    for page in pages {
+        let page = String::from_utf8(page).unwrap();
+        for banned in ["<script", "http:", "https:", "@import", "url("] {
+            assert!(!page.contains(banned), "{banned}");
+        }
+        for element in
+            ["section", "div", "svg", "text", "table", "tr", "td", "dl", "ul", "li", "p", "h2"]
+        {
+            let opened = page.matches(&format!("<{element} ")).count()
+                + page.matches(&format!("<{element}>")).count();
+            assert_eq!(opened, page.matches(&format!("</{element}>")).count(), "{element}");
+        }
+    }
+}
+
+#[test]
+fn what_a_file_says_cannot_become_markup() {
+    let mut trial = samples::keepalive();
+    trial.experiment.question = "<b>is it?</b>".into();
+    trial.verdict.reason = "<i>".into();
+    let page = trial_page(&samples::run(), &trial, &[]);
+    let page = String::from_utf8(page).unwrap();
+    assert!(!page.contains("<b>is it") && !page.contains("<i>"));
+}

@@ -1,0 +1,76 @@
+//! Text inside HTML and SVG.
+
+use std::fmt::Write;
+
+/// `text` with everything escaped that means something in HTML.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A sentence for reading: escaped, with typographic apostrophes, and without a break between a
+/// number and its unit or inside a range.
+pub(super) fn prose(text: &str) -> String {
+    const UNITS: &[&str] = &["s", "ms", "µs", "min", "h", "d"];
+    let mut set = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        rest = &rest[character.len_utf8()..];
+        let after_digit = set.ends_with(|before: char| before.is_ascii_digit());
+        let after_letter = set.ends_with(char::is_alphanumeric);
+        let word = rest.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        match character {
+            ' ' if after_digit && UNITS.contains(&word) => set.push('\u{a0}'),
+            '–' if after_digit => set.push_str("\u{2060}–\u{2060}"),
+            '\'' if after_letter => set.push('’'),
+            other => set.push(other),
+        }
+    }
+    escaped(&set)
+}
+
+/// Appends formatted text.
+pub(super) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a String takes all");
+}
+
+/// `text`, or its beginning with an ellipsis.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(most - 1).collect();
+    format!("{}…", start.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_can_end_its_element() {
+        assert_eq!(escaped("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+    }
+
+    #[test]
+    fn numbers_stay_with_their_units() {
+        let set = prose("the server's 5.020–5.160 s, then 3 probes");
+        assert_eq!(set, "the server’s 5.020\u{2060}–\u{2060}5.160\u{a0}s, then 3 probes");
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(cut("switch port down", 12), "switch port…");
+        assert_eq!(cut("down", 12), "down");
+    }
+}

@@ -1,0 +1,218 @@
+//! What of a trial is worth telling, in the order of time: everything that follows from the fault,
+//! and no more of the ordinary course than is needed to see it.
+
+use crate::narrate::{Narrator, Note, Place, Tone};
+use crate::passage::{Pairing, Passage};
+use crate::span;
+use crate::trial::Trial;
+use model::Prediction;
+use spec::{Parameters, Reference};
+use std::time::Duration;
+use timeline::event::{FaultStep, Phase};
+use timeline::{Event, Segment, Source, What};
+
+/// So many ordinary events in a row are told, and so many with the same words; of more, the
+/// number.
+const ORDINARY_TOLD: usize = 6;
+const SAME_TOLD: usize = 2;
+
+/// One thing to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Item {
+    /// An event.
+    Happened {
+        /// When.
+        at_ns: u64,
+        /// What.
+        note: Note,
+        /// What became of its frame.
+        passage: Passage,
+    },
+    /// Times count from this moment from now on.
+    Origin {
+        /// The moment.
+        at_ns: u64,
+        /// Which it is.
+        text: String,
+    },
+    /// So many ordinary events were left out.
+    More(u32),
+}
+
+/// Tells a trial from its events, live or afterwards.
+#[derive(Debug, Clone)]
+pub(crate) struct Story {
+    narrator: Narrator,
+    pairing: Pairing,
+    reference: Reference,
+    phase: Phase,
+    begun: bool,
+    connected: bool,
+    fault_ns: Option<u64>,
+    last_received_ns: Option<u64>,
+    first_write_seen: bool,
+    exchanges: u32,
+    rto_us: u32,
+    /// The ordinary events told in a row.
+    told: Vec<String>,
+    left_out: u32,
+    items: Vec<Item>,
+}
+
+/// A finished trial.
+pub(crate) fn whole(trial: &Trial) -> Vec<Item> {
+    let mut story = Story::new(&trial.experiment.parameters);
+    if let Some(prediction) = &trial.prediction {
+        story.predict(prediction);
+    }
+    for event in trial.timeline.events() {
+        story.feed(event);
+    }
+    story.finish()
+}
+
+impl Story {
+    pub(crate) fn new(parameters: &Parameters) -> Self {
+        Self {
+            narrator: Narrator::new(parameters),
+            pairing: Pairing::new(parameters.path.rtt),
+            reference: Reference::Fault,
+            phase: Phase::Building,
+            begun: false,
+            connected: false,
+            fault_ns: None,
+            last_received_ns: None,
+            first_write_seen: false,
+            exchanges: 0,
+            rto_us: 0,
+            told: Vec::new(),
+            left_out: 0,
+            items: Vec::new(),
+        }
+    }
+
+    /// Learns the prediction: what times count from, and how many probes to expect.
+    pub(crate) fn predict(&mut self, prediction: &Prediction) {
+        self.narrator.predict(prediction);
+        self.reference = prediction.reference;
+    }
+
+    pub(crate) fn feed(&mut self, event: &Event) {
+        self.pairing.push(event.clone());
+    }
+
+    /// What can be told at `now_ns`.
+    pub(crate) fn items(&mut self, now_ns: u64) -> Vec<Item> {
+        while let Some((event, passage)) = self.pairing.pop(now_ns) {
+            self.tell(&event, passage);
+        }
+        std::mem::take(&mut self.items)
+    }
+
+    /// What is left to tell at the end.
+    pub(crate) fn finish(mut self) -> Vec<Item> {
+        let mut items = self.items(u64::MAX);
+        self.end_ordinary();
+        items.append(&mut self.items);
+        items
+    }
+
+    fn tell(&mut self, event: &Event, passage: Passage) {
+        if !std::mem::replace(&mut self.begun, true) {
+            let text = "times count from the first event".into();
+            self.items.push(Item::Origin { at_ns: event.at_ns, text });
+        }
+        self.follow(event);
+        let Some(note) = self.narrator.note(event) else { return };
+        let settling = self.connected && self.phase <= Phase::Settling;
+        match note.tone {
+            Tone::Ordinary | Tone::State if settling => return,
+            Tone::State if self.phase <= Phase::Settling => return,
+            Tone::Ordinary | Tone::State if self.is_told_enough(&note.text) => {
+                self.left_out += 1;
+                return;
+            }
+            Tone::Ordinary | Tone::State => self.told.push(note.text.clone()),
+            _ => self.end_ordinary(),
+        }
+        self.items.push(Item::Happened { at_ns: event.at_ns, note, passage });
+    }
+
+    /// Follows what the story depends on: phases, the fault, what times count from.
+    fn follow(&mut self, event: &Event) {
+        match (event.source, &event.what) {
+            (_, What::Phase(phase)) => {
+                if (self.phase, *phase) == (Phase::Settling, Phase::Connected) {
+                    self.settled(event.at_ns);
+                }
+                self.phase = *phase;
+            }
+            (_, What::Fault(FaultStep::Begin)) => self.fault(event.at_ns),
+            (Source::ClientWire, What::Segment(segment)) => self.segment(event.at_ns, segment),
+            (Source::ClientProgram, What::Call(call)) if call.name == "connect" => {
+                self.connected = call.result.is_ok();
+            }
+            (Source::ClientProgram, What::Call(call)) if call.name == "write" => {
+                self.first_write(call.began_ns);
+            }
+            (Source::ClientSocket, What::Socket(sample)) => {
+                self.rto_us = sample.info.as_ref().map_or(self.rto_us, |info| info.rto_us);
+            }
+            _ => {}
+        }
+    }
+
+    fn segment(&mut self, at_ns: u64, segment: &Segment) {
+        match (self.fault_ns, segment.sent, segment.len) {
+            (None, false, _) => self.last_received_ns = Some(at_ns),
+            (None, true, 1..) if self.phase == Phase::Settling => self.exchanges += 1,
+            (Some(_), true, 1..) => self.first_write(at_ns),
+            _ => {}
+        }
+    }
+
+    fn settled(&mut self, at_ns: u64) {
+        let rto = if self.rto_us == 0 {
+            String::new()
+        } else {
+            format!(", RTO {}", span::exact(Duration::from_micros(self.rto_us.into())))
+        };
+        let text = format!("settled after {} exchanges{rto}", self.exchanges);
+        let note = Note { place: Place::Trial, text, tone: Tone::Quiet };
+        self.items.push(Item::Happened { at_ns, note, passage: Passage::None });
+    }
+
+    fn fault(&mut self, fault_ns: u64) {
+        self.fault_ns = Some(fault_ns);
+        self.end_ordinary();
+        let (at_ns, text) = match (self.reference, self.last_received_ns) {
+            (Reference::LastActivity, Some(received_ns)) => {
+                let earlier = span::measured((fault_ns - received_ns) as f64 / 1e9);
+                (received_ns, format!("the last segment came {earlier} ago: times count from it"))
+            }
+            _ => (fault_ns, "times count from the fault".into()),
+        };
+        self.items.push(Item::Origin { at_ns, text });
+    }
+
+    fn first_write(&mut self, at_ns: u64) {
+        let seen = self.fault_ns.is_none() || std::mem::replace(&mut self.first_write_seen, true);
+        if !seen && self.reference == Reference::FirstWrite {
+            let text = "times count from this write".into();
+            self.items.push(Item::Origin { at_ns, text });
+        }
+    }
+
+    fn is_told_enough(&self, text: &str) -> bool {
+        let same = self.told.iter().filter(|told| *told == text).count();
+        self.told.len() >= ORDINARY_TOLD || same >= SAME_TOLD
+    }
+
+    fn end_ordinary(&mut self) {
+        self.told.clear();
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out > 0 {
+            self.items.push(Item::More(left_out));
+        }
+    }
+}
