@@ -43,6 +43,11 @@ impl Host {
         }
     }
 
+    /// The family of its address.
+    pub(crate) fn family(&self) -> Family {
+        if self.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+    }
+
     /// Gives the host, whose cable is in, its sysctls and its place in the network.
     pub(crate) fn settle(&self, namespace: &Namespace, netlink: &mut Socket) -> Result<(), Error> {
         sysctl::apply(namespace, &self.sysctls)?;

@@ -1,12 +1,20 @@
 //! Builds the networks, sets sysctls, injects the faults.
 
+pub mod guest;
 pub mod network;
 pub mod sysctl;
 
 mod error;
 mod holders;
 mod host;
+mod layout;
 mod link;
+mod netem;
 mod netlink;
+mod offload;
+mod reject;
+mod relay;
+mod router;
 mod sockets;
 mod switch;
+mod wiring;

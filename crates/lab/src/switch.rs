@@ -1,19 +1,18 @@
 //! The switch: a bridge in a namespace of its own, between two cables. Whatever happens behind one
-//! port, the other keeps its carrier.
+//! port, the other keeps its carrier. It is also where a path gets its delay.
 
 use crate::host::quiet_namespace;
 use crate::link::{self, End, Index};
+use crate::netem;
 use crate::netlink::Socket;
 use crate::network::Error;
+use crate::offload;
+use crate::relay::{Port, Relay};
 use crate::sysctl;
 use netns::Namespace;
-use std::sync::{Mutex, PoisonError};
-
-/// The port towards the client or, behind a router, towards the router.
-pub(crate) const NEAR_PORT: Index = 11;
-/// The port towards the server.
-pub(crate) const SERVER_PORT: Index = 12;
-const BRIDGE: Index = 10;
+use spec::Family;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A switch with two ports.
 #[derive(Debug)]
@@ -22,45 +21,76 @@ pub(crate) struct Switch {
     netlink: Mutex<Socket>,
     /// What the near port is called: after whom it leads to.
     near: &'static str,
+    forwarding: Forwarding,
+}
+
+/// How frames get from port to port.
+#[derive(Debug)]
+enum Forwarding {
+    /// By a bridge, at once.
+    Bridge,
+    /// By a bridge, out of ports that hold each frame.
+    Netem(Duration),
+    /// By a thread that holds each frame.
+    Relay(Relay),
 }
 
 impl Switch {
-    /// A switch without cables.
-    pub(crate) fn new(family: spec::Family, near: &'static str) -> Result<Self, Error> {
-        let (namespace, mut netlink) = quiet_namespace(family)?;
-        keep_bridge_out_of_netfilter(&namespace)?;
-        link::bridge(&mut netlink, "switch", BRIDGE)?;
-        Ok(Self { netlink: Mutex::new(netlink), near })
+    /// A switch without cables, that adds `rtt` to the path: half each way.
+    pub(crate) fn new(near: &'static str, rtt: Duration) -> Result<Self, Error> {
+        // It has no addresses, and needs no IPv6 to forward it.
+        let (namespace, mut netlink) = quiet_namespace(Family::Ipv4)?;
+        let forwarding = if rtt.is_zero() {
+            Forwarding::Bridge
+        } else if netem::is_there(&mut netlink)? {
+            Forwarding::Netem(rtt / 2)
+        } else {
+            Forwarding::Relay(Relay::start(&namespace, rtt / 2)?)
+        };
+        if !matches!(forwarding, Forwarding::Relay(_)) {
+            keep_bridge_out_of_netfilter(&namespace)?;
+            link::bridge(&mut netlink, "switch", BRIDGE)?;
+        }
+        Ok(Self { netlink: Mutex::new(netlink), near, forwarding })
     }
 
-    /// Plugs in the cable towards the client or the router.
+    /// Plugs in the cable towards the client or the router, whose end `far` is.
     pub(crate) fn plug_near(&self, far: &End<'_>) -> Result<(), Error> {
-        self.plug(self.near, NEAR_PORT, far)
+        self.plug(Port::Near, far)
     }
 
-    /// Plugs in the server's cable.
+    /// Plugs in the server's cable, whose end `far` is.
     pub(crate) fn plug_server(&self, far: &End<'_>) -> Result<(), Error> {
-        self.plug("server", SERVER_PORT, far)
+        self.plug(Port::Server, far)
     }
 
-    /// Takes the server's port down or up.
+    /// Takes the server's port down or up. What is on its way to the server goes down with it;
+    /// what is on its way from the server arrives.
     pub(crate) fn set_server_port(&self, up: bool) -> Result<(), Error> {
-        link::set_up(&mut self.netlink(), SERVER_PORT, up)
+        link::set_up(&mut self.netlink(), index(Port::Server), up)?;
+        if let Forwarding::Relay(relay) = &self.forwarding {
+            relay.flush_to_server();
+        }
+        Ok(())
     }
 
     /// Drops every frame, or lets them pass again; carriers stay.
     pub(crate) fn blackhole(&self, drop: bool) -> Result<(), Error> {
+        if let Forwarding::Relay(relay) = &self.forwarding {
+            relay.blackhole(drop);
+            return Ok(());
+        }
         let mut netlink = self.netlink();
-        link::isolate(&mut netlink, NEAR_PORT, drop)?;
-        link::isolate(&mut netlink, SERVER_PORT, drop)
+        link::isolate(&mut netlink, index(Port::Near), drop)?;
+        link::isolate(&mut netlink, index(Port::Server), drop)
     }
 
     /// Waits until frames pass through both ports.
     pub(crate) fn wait_until_forwarding(&self) -> Result<(), Error> {
         let mut netlink = self.netlink();
-        for port in [NEAR_PORT, SERVER_PORT] {
+        for port in [Port::Near, Port::Server] {
             link::wait_until("a port of the switch to forward", || {
-                let state = link::state(&mut netlink, port)?;
+                let state = link::state(&mut netlink, index(port))?;
                 Ok(state.is_some_and(|state| state.running && state.forwarding != Some(false)))
             })?;
         }
@@ -68,32 +98,63 @@ impl Switch {
     }
 
     /// Both ports, by name.
-    pub(crate) fn ports(&self) -> Result<[(String, Option<link::State>); 2], Error> {
+    pub(crate) fn links(&self) -> Result<[(String, Option<link::State>); 2], Error> {
         let mut netlink = self.netlink();
         Ok([
-            (format!("switch port to {}", self.near), link::state(&mut netlink, NEAR_PORT)?),
-            ("switch port to server".to_owned(), link::state(&mut netlink, SERVER_PORT)?),
+            (
+                format!("switch port to {}", self.near),
+                link::state(&mut netlink, index(Port::Near))?,
+            ),
+            ("switch port to server".to_owned(), link::state(&mut netlink, index(Port::Server))?),
         ])
     }
 
-    /// Whether the server's cable is plugged in.
-    pub(crate) fn has_server(&self) -> Result<bool, Error> {
-        Ok(link::state(&mut self.netlink(), SERVER_PORT)?.is_some())
+    /// Whether there is such a port: it goes with the interface at the cable's other end.
+    pub(crate) fn has(&self, port: Port) -> Result<bool, Error> {
+        Ok(link::state(&mut self.netlink(), index(port))?.is_some())
     }
 
-    /// Whether there is no such port.
-    pub(crate) fn has_no(&self, port: Index) -> Result<bool, Error> {
-        Ok(link::state(&mut self.netlink(), port)?.is_none())
+    /// Frames that the delay has lost.
+    pub(crate) fn lost(&self) -> u64 {
+        match &self.forwarding {
+            Forwarding::Relay(relay) => relay.lost(),
+            Forwarding::Bridge | Forwarding::Netem(_) => 0,
+        }
     }
 
-    fn plug(&self, name: &'static str, index: Index, far: &End<'_>) -> Result<(), Error> {
-        let near = End { name, index, mac: None, namespace: None, master: Some(BRIDGE) };
-        link::veth(&mut self.netlink(), &near, far)
+    fn plug(&self, port: Port, far: &End<'_>) -> Result<(), Error> {
+        let name = match port {
+            Port::Near => self.near,
+            Port::Server => "server",
+        };
+        let master = (!matches!(self.forwarding, Forwarding::Relay(_))).then_some(BRIDGE);
+        let near = End { name, index: index(port), mac: None, namespace: None, master };
+        let mut netlink = self.netlink();
+        link::veth(&mut netlink, &near, far)?;
+        match &self.forwarding {
+            Forwarding::Bridge => Ok(()),
+            Forwarding::Netem(hold) => netem::delay(&mut netlink, index(port), *hold),
+            Forwarding::Relay(relay) => {
+                if let Some(namespace) = far.namespace {
+                    offload::switch_off(namespace, far.name)?;
+                }
+                relay.attach(port, index(port))
+            }
+        }
     }
 
-    fn netlink(&self) -> std::sync::MutexGuard<'_, Socket> {
+    fn netlink(&self) -> MutexGuard<'_, Socket> {
         // A request that panicked leaves nothing half-done in the socket that the next would see.
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const BRIDGE: Index = 10;
+
+fn index(port: Port) -> Index {
+    match port {
+        Port::Near => 11,
+        Port::Server => 12,
     }
 }
 

@@ -8,11 +8,12 @@
 //! phase of the clock. [`courses`] asks for every phase.
 
 use crate::course::{Beat, Course, Courses};
+use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::rto;
 use crate::wheel::Context;
-use spec::Outcome;
+use spec::{Errno, Outcome};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
@@ -20,10 +21,17 @@ pub(crate) const EPOCH: u64 = 1 << 24;
 
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
 const THIN_LINEAR_RETRIES: u32 = 6;
-
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
 /// two times nearer than this can go either way.
 const JITTER_NS: u64 = 300_000;
+/// What an ICMP error from next door needs to come back.
+const ICMP_NS: u64 = 20_000;
+/// How many steps a schedule shows at most; the later ones are all alike.
+const BEATS_MOST: usize = 300;
+/// Into how many parts a jiffy is divided where the phase within it matters.
+const PHASES_WITHIN: u64 = 4;
+/// By how much a program's later writes may lag behind their times, nanoseconds.
+const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
 
 /// What a sender is up against.
 #[derive(Debug, Clone)]
@@ -36,10 +44,21 @@ pub(crate) struct Scene {
     pub(crate) cwnd: usize,
     /// From one write to the next, nanoseconds; `None`: only one.
     pub(crate) write_interval_ns: Option<u64>,
-    /// The error at the end: `ETIMEDOUT`, or the soft error that an ICMP left.
-    pub(crate) error: Outcome,
+    /// Where segments go. Its jiffies count from the first write's.
+    pub(crate) hop: HopKind,
     /// When the path works again, nanoseconds after the first write.
     pub(crate) healed: Option<Healed>,
+    /// Whether nothing that is sent passes the client's tap.
+    pub(crate) unseen: bool,
+}
+
+/// How to make the hop of each course.
+#[derive(Debug, Clone)]
+pub(crate) enum HopKind {
+    /// The same for each.
+    Fixed(Hop),
+    /// The client's own neighbour entry, believed for so many jiffies after the first write.
+    Neighbour { believed: u64, icmp: crate::hop::Icmp },
 }
 
 /// A path that comes back.
@@ -67,37 +86,37 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
     let tick_ns = kernel.hz.tick_ns();
     // Slots of coarser timers than the longest RTO's do not occur.
     let period = kernel.wheel.slot(kernel.rto_max);
-    // Within a jiffy the phase does not matter to a single write: its timers count from the jiffy.
-    let within: Vec<u64> = match scene.write_interval_ns {
-        None => vec![tick_ns - 1],
-        Some(_) => {
-            (0..PHASES_WITHIN).map(|n| (n * tick_ns + tick_ns / 2) / PHASES_WITHIN).collect()
-        }
-    };
-    let late: &[u64] = if scene.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] };
     for phase in 0..period {
-        for &within_ns in &within {
-            for &late_ns in late {
-                let start_ns = (EPOCH + phase) * tick_ns + within_ns;
-                let earlier_ns = if scene.write_interval_ns.is_none() {
-                    within_ns
-                } else {
-                    tick_ns / PHASES_WITHIN
-                };
+        if scene.write_interval_ns.is_none() {
+            // Within a jiffy the phase does not matter to a single write: its timers count from
+            // the jiffy. An earlier write has a longer course.
+            let start_ns = (EPOCH + phase + 1) * tick_ns - 1;
+            for course in Sender::new(kernel, scene, start_ns, 0).run() {
+                courses.add(&course, tick_ns - 1);
+            }
+            continue;
+        }
+        for part in 0..PHASES_WITHIN {
+            let start_ns = (EPOCH + phase) * tick_ns + (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
+            for late_ns in WRITES_LATE_NS {
                 for course in Sender::new(kernel, scene, start_ns, late_ns).run() {
-                    courses.add(&course, earlier_ns);
+                    courses.add(&course, tick_ns / PHASES_WITHIN);
                 }
             }
         }
     }
 }
 
-/// Into how many parts a jiffy is divided where the phase within it matters.
-const PHASES_WITHIN: u64 = 4;
-/// By how much a program's later writes may lag behind their times, nanoseconds.
-const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
-/// How many steps a schedule shows at most; the later ones are all alike.
-const BEATS_MOST: usize = 300;
+/// The courses of this scene if the first write comes at a known moment: `start_ns` counts from
+/// the start of jiffy 0.
+pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, start_ns: u64, courses: &mut Courses) {
+    let late: &[u64] = if scene.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] };
+    for late_ns in late {
+        for course in Sender::new(kernel, scene, start_ns, *late_ns).run() {
+            courses.add(&course, 0);
+        }
+    }
+}
 
 /// Which event the write timer waits for: `icsk_pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,14 +129,15 @@ enum Pending {
 struct Sender<'a> {
     kernel: &'a Kernel,
     scene: &'a Scene,
+    hop: Hop,
     tick_ns: u64,
     start_ns: u64,
     now_ns: u64,
     context: Context,
     /// When each outstanding segment was last sent: `skb_mstamp_ns`.
     sent_ns: Vec<u64>,
-    /// Segments that the congestion window holds back.
-    waiting: usize,
+    /// Whether the congestion window holds segments back.
+    waiting: bool,
     next_write_ns: Option<u64>,
     pending: Pending,
     /// `timer->expires`, and the jiffy of its slot.
@@ -129,94 +149,98 @@ struct Sender<'a> {
     probed: bool,
     /// `icsk_retransmits`.
     timeouts: u32,
+    /// `icsk_backoff`.
+    backoff: u32,
     rto: u64,
     /// `retrans_stamp`.
     first_retransmission_ns: Option<u64>,
+    /// `sk_err_soft`.
+    soft_error: Option<Errno>,
     resent: u32,
     /// When the pending timer is due by the textbook, nanoseconds after the first write.
     nominal_ns: u64,
     beats: Vec<Beat>,
+    done: Vec<Course>,
 }
+
+/// The course has come to its end.
+struct Ended;
+
+type Progress = Result<(), Ended>;
 
 impl<'a> Sender<'a> {
     fn new(kernel: &'a Kernel, scene: &'a Scene, start_ns: u64, late_ns: u64) -> Self {
-        let mut sender = Self {
+        let tick_ns = kernel.hz.tick_ns();
+        let hop = match &scene.hop {
+            HopKind::Fixed(hop) => hop.clone(),
+            HopKind::Neighbour { believed, icmp } => {
+                let until = if *believed == 0 { 0 } else { start_ns / tick_ns + believed };
+                let neighbour = crate::hop::Neighbour::of_client(until);
+                Hop::Asks(neighbour, crate::hop::Limit::none(), *icmp)
+            }
+        };
+        Self {
             kernel,
             scene,
-            tick_ns: kernel.hz.tick_ns(),
+            hop,
+            tick_ns,
             start_ns,
             now_ns: start_ns,
             context: Context::Call,
             sent_ns: Vec::new(),
-            waiting: 0,
-            next_write_ns: None,
+            waiting: false,
+            next_write_ns: scene
+                .write_interval_ns
+                .map(|interval| start_ns.saturating_add(interval).saturating_add(late_ns)),
             pending: Pending::Retransmission,
             expires: 0,
             fires: 0,
             timeout: 0,
             probed: false,
             timeouts: 0,
+            backoff: 0,
             rto: scene.rto,
             first_retransmission_ns: None,
+            soft_error: None,
             resent: 0,
             nominal_ns: 0,
             beats: Vec::new(),
-        };
-        sender.write();
-        sender.next_write_ns =
-            scene.write_interval_ns.map(|interval| start_ns.saturating_add(interval + late_ns));
-        sender
+            done: Vec::new(),
+        }
     }
 
     /// Goes on to the end. More than one course where the clocks' jitter decides.
     fn run(mut self) -> Vec<Course> {
-        let mut courses = Vec::new();
-        loop {
-            let fires_ns = self.fires * self.tick_ns;
-            if let Some(at_ns) = self.next_write_ns.filter(|at_ns| *at_ns < fires_ns) {
-                self.now_ns = at_ns;
-                self.context = Context::Call;
-                let sent = self.write();
-                // What the congestion window holds back stays back: nothing is acknowledged.
-                self.next_write_ns = self
-                    .scene
-                    .write_interval_ns
-                    .filter(|_| sent)
-                    .map(|interval| at_ns.saturating_add(interval));
-                if let Some(end) = self.answered().filter(|_| sent) {
-                    courses.push(end);
-                    return courses;
-                }
-                continue;
-            }
-            self.now_ns = fires_ns;
-            self.context = Context::Handler;
-            match self.pending {
-                Pending::LossProbe => {
-                    if !self.loss_probe() {
-                        continue;
-                    }
-                }
-                Pending::Retransmission => {
-                    match self.timed_out() {
-                        Verdict::No => {}
-                        Verdict::Yes => {
-                            courses.push(self.give_up());
-                            return courses;
-                        }
-                        Verdict::Either => courses.push(self.clone().give_up()),
-                    }
-                    self.retransmission();
-                }
-            }
-            if let Some(end) = self.answered() {
-                courses.push(end);
-                return courses;
-            }
-            if self.beats.len() > BEATS_MOST {
-                self.skip_equal_timeouts();
-            }
+        if self.write().is_ok() {
+            while self.step().is_ok() {}
         }
+        self.done
+    }
+
+    /// The next event: a write, the hop's timer, or the write timer.
+    fn step(&mut self) -> Progress {
+        let timer = self.hop.fires().map_or(self.fires, |hop| hop.min(self.fires));
+        let timer_ns = timer * self.tick_ns;
+        if let Some(at_ns) = self.next_write_ns.filter(|at_ns| *at_ns < timer_ns) {
+            self.now_ns = at_ns;
+            self.context = Context::Call;
+            self.next_write_ns =
+                self.scene.write_interval_ns.map(|interval| at_ns.saturating_add(interval));
+            return self.write();
+        }
+        self.now_ns = timer_ns;
+        self.context = Context::Handler;
+        if timer != self.fires {
+            return self.hop_fires(timer);
+        }
+        match self.pending {
+            Pending::LossProbe => self.loss_probe(),
+            Pending::Retransmission => self.retransmission_timer(),
+        }?;
+        if self.beats.len() > BEATS_MOST {
+            self.skip_equal_timeouts();
+        }
+        Ok(())
     }
 
     fn jiffy(&self) -> u64 {
@@ -224,26 +248,23 @@ impl<'a> Sender<'a> {
     }
 
     /// `tcp_write_xmit`: a segment of its own for each write, if the congestion window lets it.
-    fn write(&mut self) -> bool {
-        let open = self.timeouts == 0;
-        if !open || self.sent_ns.len() >= self.scene.cwnd.max(1) {
-            self.waiting += 1;
-            return false;
+    fn write(&mut self) -> Progress {
+        if self.timeouts > 0 || self.sent_ns.len() >= self.scene.cwnd.max(1) {
+            // What is held back stays back: nothing is acknowledged.
+            self.waiting = true;
+            self.next_write_ns = None;
+            return Ok(());
         }
-        self.send_new();
-        self.schedule_loss_probe();
-        true
-    }
-
-    /// `tcp_event_new_data_sent`.
-    fn send_new(&mut self) {
-        let first = self.sent_ns.is_empty();
+        let number = self.sent_ns.len();
         self.sent_ns.push(self.now_ns);
-        if first {
+        let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        if number == 0 {
             self.arm(Pending::Retransmission, self.rto);
         } else if self.pending == Pending::LossProbe {
             self.rearm_rest();
         }
+        self.schedule_loss_probe();
+        self.after_sending(number, fate)
     }
 
     /// `tcp_schedule_loss_probe`, not after an acknowledgement.
@@ -260,25 +281,108 @@ impl<'a> Sender<'a> {
     }
 
     /// `tcp_send_loss_probe`: new data if there is any, else the last segment again; one a tail.
-    /// Says whether anything was sent.
-    fn loss_probe(&mut self) -> bool {
-        if self.probed {
+    fn loss_probe(&mut self) -> Progress {
+        let fate_and_number = if self.probed {
+            None
+        } else if self.waiting {
+            let number = self.sent_ns.len();
+            self.sent_ns.push(self.now_ns);
+            self.waiting = false;
+            Some((self.hop.send(self.kernel, number, self.jiffy(), self.context), number))
+        } else {
+            let number = self.sent_ns.len() - 1;
+            match self.hop.send(self.kernel, number, self.jiffy(), self.context) {
+                Fate::Busy => None,
+                fate => {
+                    self.sent_ns[number] = self.now_ns;
+                    self.count(fate);
+                    Some((fate, number))
+                }
+            }
+        };
+        let Some((fate, number)) = fate_and_number else {
             self.rearm_rest();
-            return false;
-        }
+            return Ok(());
+        };
         self.beat(StepKind::TailLossProbe);
         self.probed = true;
-        if self.waiting > 0 {
-            self.waiting -= 1;
-            self.sent_ns.push(self.now_ns);
-        } else {
-            if let Some(last) = self.sent_ns.last_mut() {
-                *last = self.now_ns;
-            }
-            self.resent += 1;
-        }
         self.arm(Pending::Retransmission, self.rto);
-        true
+        self.after_sending(number, fate)
+    }
+
+    /// `tcp_retransmit_timer`.
+    fn retransmission_timer(&mut self) -> Progress {
+        match self.timed_out() {
+            Verdict::No => {}
+            Verdict::Yes => return self.give_up(),
+            Verdict::Either => {
+                let mut other = self.clone();
+                // It ends there, and goes on here.
+                let _ = other.give_up();
+                self.done = other.done;
+            }
+        }
+        self.beat(StepKind::Retransmission);
+        self.timeouts += 1;
+        let fate = self.hop.send(self.kernel, 0, self.jiffy(), self.context);
+        if fate != Fate::Busy {
+            self.sent_ns[0] = self.now_ns;
+            self.count(fate);
+        }
+        // The time stamp of the segment, which is an old one if it could not be sent.
+        self.first_retransmission_ns.get_or_insert(self.sent_ns[0]);
+        // `tcp_stream_is_thin`: fewer than four segments out.
+        let thin = self.kernel.thin_linear_timeouts
+            && self.sent_ns.len() < 4
+            && self.timeouts <= THIN_LINEAR_RETRIES;
+        if thin {
+            self.backoff = 0;
+            self.rto = self.scene.rto.max(self.kernel.rto_min).min(self.kernel.rto_max);
+        } else {
+            self.backoff += 1;
+            self.rto = (self.rto * 2).min(self.kernel.rto_max);
+        }
+        self.arm(Pending::Retransmission, self.clamp_to_user_timeout());
+        self.after_sending(0, fate)
+    }
+
+    /// What comes back at once.
+    fn after_sending(&mut self, number: Number, fate: Fate) -> Progress {
+        if fate != Fate::Held && fate != Fate::Busy && !self.hop.asks() {
+            self.answered()?;
+        }
+        if fate == Fate::Answered { self.icmp(number) } else { Ok(()) }
+    }
+
+    /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
+    fn hop_fires(&mut self, now: u64) -> Progress {
+        if self.hop.asks() {
+            self.answered()?;
+        }
+        for number in self.hop.fire(self.kernel, now) {
+            self.icmp(number)?;
+        }
+        Ok(())
+    }
+
+    /// `tcp_v4_err`, `tcp_v6_err`: first the backoff (`tcp_ld_RTO_revert`), then the error.
+    fn icmp(&mut self, number: Number) -> Progress {
+        let Some(icmp) = self.hop.icmp() else { return Ok(()) };
+        if icmp.reverts && number == 0 && self.timeouts > 0 && self.backoff > 0 {
+            let base = self.scene.rto;
+            self.backoff -= 1;
+            self.rto = base
+                .checked_shl(self.backoff)
+                .map_or(self.kernel.rto_max, |rto| rto.min(self.kernel.rto_max));
+            let since_us = (self.now_ns + ICMP_NS - self.sent_ns[0]) / 1_000;
+            let since = self.kernel.hz.from_usecs(since_us);
+            match self.rto.checked_sub(since) {
+                Some(rest @ 1..) => self.arm(Pending::Retransmission, rest),
+                _ => self.retransmission_timer()?,
+            }
+        }
+        self.soft_error = Some(icmp.error);
+        Ok(())
     }
 
     /// `retransmits_timed_out`, at a retransmission timeout.
@@ -300,25 +404,11 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// The rest of `tcp_retransmit_timer`: the first segment again, and a longer timeout.
-    fn retransmission(&mut self) {
-        self.beat(StepKind::Retransmission);
-        self.timeouts += 1;
-        self.resent += 1;
-        if let Some(first) = self.sent_ns.first_mut() {
-            *first = self.now_ns;
-        }
-        self.first_retransmission_ns.get_or_insert(self.now_ns);
-        // `tcp_stream_is_thin`: fewer than four segments out.
-        let thin = self.kernel.thin_linear_timeouts
-            && self.sent_ns.len() < 4
-            && self.timeouts <= THIN_LINEAR_RETRIES;
-        self.rto = if thin {
-            self.scene.rto.clamp(self.kernel.rto_min, self.kernel.rto_max)
-        } else {
-            (self.rto * 2).min(self.kernel.rto_max)
-        };
-        self.arm(Pending::Retransmission, self.clamp_to_user_timeout());
+    /// How long after the first retransmission the kernel gives up.
+    fn patience_ms(&self) -> u64 {
+        self.kernel
+            .user_timeout_ms
+            .unwrap_or_else(|| rto::model_timeout_ms(self.kernel, self.kernel.retries2))
     }
 
     /// `tcp_clamp_rto_to_user_timeout`.
@@ -350,16 +440,14 @@ impl<'a> Sender<'a> {
     fn arm(&mut self, pending: Pending, timeout: u64) {
         let timeout = timeout.min(self.kernel.rto_max);
         let now = self.jiffy();
-        let unchanged =
-            self.context == Context::Call && self.fires > now && self.expires == now + timeout;
-        if !unchanged {
+        if self.fires <= now || self.expires != now + timeout {
             self.fires = self.kernel.wheel.fires_at(now, timeout, self.context);
         }
         self.expires = now + timeout;
         self.pending = pending;
         self.timeout = timeout;
         let armed_ns = match self.context {
-            Context::Call => self.since(self.now_ns),
+            Context::Call => self.since_start_ns(),
             Context::Handler => self.nominal_ns,
         };
         self.nominal_ns = armed_ns + timeout * self.tick_ns;
@@ -368,13 +456,16 @@ impl<'a> Sender<'a> {
     /// From the longest RTO on, one timeout is like the other: goes to the last but a few.
     fn skip_equal_timeouts(&mut self) {
         let step_ns = (self.fires * self.tick_ns).saturating_sub(self.now_ns);
-        if self.rto != self.kernel.rto_max || self.timeout != self.rto || step_ns == 0 {
+        let alone = matches!(self.hop, Hop::Silent) && self.rto == self.kernel.rto_max;
+        if !alone || self.timeout != self.rto || step_ns == 0 {
             return;
         }
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
         let end_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
-        let healed_ns =
-            self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
+        let healed_ns = self
+            .scene
+            .healed
+            .map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
         let steps = (end_ns.min(healed_ns).saturating_sub(self.now_ns) / step_ns).saturating_sub(3);
         let ahead = steps * (self.fires - self.jiffy());
         self.fires += ahead;
@@ -385,55 +476,58 @@ impl<'a> Sender<'a> {
         self.resent = self.resent.saturating_add(steps);
     }
 
-    /// How long after the first retransmission the kernel gives up.
-    fn patience_ms(&self) -> u64 {
-        self.kernel
-            .user_timeout_ms
-            .unwrap_or_else(|| rto::model_timeout_ms(self.kernel, self.kernel.retries2))
+    /// A segment is sent again; the tap sees it or not.
+    fn count(&mut self, fate: Fate) {
+        let seen = !self.scene.unseen && matches!(fate, Fate::OnWire | Fate::Answered);
+        self.resent += u32::from(seen);
     }
 
-    fn since(&self, at_ns: u64) -> u64 {
-        at_ns - self.start_ns
+    fn since_start_ns(&self) -> u64 {
+        self.now_ns - self.start_ns
     }
 
     fn beat(&mut self, kind: StepKind) {
-        let at_ns = self.since(self.now_ns);
-        self.beats.push(Beat {
-            kind,
-            at_ns,
-            nominal_ns: self.nominal_ns,
-            timeout_ns: self.timeout * self.tick_ns,
-        });
+        if self.beats.len() <= BEATS_MOST || kind == StepKind::GiveUp {
+            self.beats.push(Beat {
+                kind,
+                at_ns: self.since_start_ns(),
+                nominal_ns: self.nominal_ns,
+                timeout_ns: self.timeout * self.tick_ns,
+            });
+        }
     }
 
-    fn give_up(mut self) -> Course {
+    /// `tcp_write_err`.
+    fn give_up(&mut self) -> Progress {
         self.beat(StepKind::GiveUp);
-        let end_ns = self.since(self.now_ns);
-        let error = self.scene.error;
-        self.end(error, end_ns)
+        let error = self.soft_error.unwrap_or(Errno::ETIMEDOUT);
+        self.end(Outcome::Errno(error), self.since_start_ns())
     }
 
-    /// The end of the course if the segment that is sent now is answered.
-    fn answered(&self) -> Option<Course> {
-        let healed = self.scene.healed?;
-        let at_ns = self.since(self.now_ns);
-        (at_ns >= healed.at_ns).then(|| {
-            let outcome = match healed.with {
-                Answer::Ack => Outcome::None,
-                Answer::Reset => Outcome::Errno(spec::Errno::ECONNRESET),
-            };
-            self.clone().end(outcome, at_ns.saturating_add(healed.after_ns))
-        })
+    /// The end of the course if what is sent now is answered.
+    fn answered(&mut self) -> Progress {
+        let now_ns = self.since_start_ns();
+        let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
+            return Ok(());
+        };
+        let outcome = match healed.with {
+            Answer::Ack => Outcome::None,
+            Answer::Reset => Outcome::Errno(Errno::ECONNRESET),
+        };
+        self.end(outcome, now_ns.saturating_add(healed.after_ns))
     }
 
-    fn end(self, outcome: Outcome, end_ns: u64) -> Course {
-        Course {
-            beats: self.beats,
+    fn end(&mut self, outcome: Outcome, end_ns: u64) -> Progress {
+        // What is sent again after an acknowledgement is not counted here.
+        let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
+        self.done.push(Course {
+            beats: std::mem::take(&mut self.beats),
             outcome,
             end_ns,
-            retransmits: Some(self.resent),
+            retransmits: counts.then_some(self.resent),
             keepalive_probes: None,
-        }
+        });
+        Err(Ended)
     }
 }
 

@@ -26,7 +26,7 @@ pub fn kernel_release() -> String {
 }
 
 /// Which jiffy it is at which moment, from `/proc/timer_list`; `None` where that cannot be read
-/// (it takes root) or says nothing. The kernel's timer events are the other source.
+/// (it takes root) or says nothing. [`crate::Tracer::jiffy_clock`] is the other source.
 ///
 /// `jiffies` can lag behind the grid of ticks for as long as interrupts are late, and never leads
 /// it: of several readings the one that lags least is right.
@@ -35,8 +35,9 @@ pub fn jiffy_clock() -> Option<JiffyClock> {
     let tick_ns = tick_ns(hz());
     (0..READINGS)
         .filter_map(|_| {
+            let coarse_ns = read(ClockId::CLOCK_MONOTONIC_COARSE);
             let text = std::fs::read_to_string("/proc/timer_list").ok()?;
-            parse_timer_list(&text, tick_ns)
+            parse_timer_list(&text, tick_ns, coarse_ns)
         })
         // The earliest beginning of jiffy 0 is the reading that lags least.
         .min_by_key(|clock| {
@@ -81,16 +82,17 @@ fn hz_of_tick(tick_ns: u64) -> u32 {
 
 /// The file begins with `now at N nsecs`; later, for each CPU, it has `.last_tick : N nsecs`, a
 /// point of the tick grid (of the first CPU: `skew_tick` shifts the others), and `jiffies: N`,
-/// read a little after `now`.
-fn parse_timer_list(text: &str, tick_ns: u64) -> Option<JiffyClock> {
+/// read a little after `now`. A kernel without high-resolution ticks (the virtual one) has 0 for
+/// the last tick; there the coarse clock moves with the ticks.
+fn parse_timer_list(text: &str, tick_ns: u64, coarse_ns: u64) -> Option<JiffyClock> {
     let number_after = |marker: &str| -> Option<u64> {
         let rest = text.split_once(marker)?.1;
         let rest = rest.trim_start_matches([' ', ':', '\t']);
         rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     };
     let now = number_after("now at ")?;
-    let grid = number_after(".last_tick").filter(|last_tick| *last_tick > 0)?;
     let jiffies = number_after("\njiffies")?;
+    let grid = number_after(".last_tick").filter(|last_tick| *last_tick > 0).unwrap_or(coarse_ns);
     let into_tick = (now % tick_ns + tick_ns - grid % tick_ns) % tick_ns;
     Some(JiffyClock { jiffies, at_ns: now.checked_sub(into_tick)? })
 }
@@ -122,9 +124,17 @@ mod tests {
                     .last_tick      : 1398688000000 nsecs\n  .tick_stopped   : 1\n\
                     .idle_jiffies   : 4295241906\n  .last_jiffies   : 4295241906\n\
                     jiffies: 4295241906\n";
-        let clock = parse_timer_list(text, 4_000_000).unwrap();
+        let clock = parse_timer_list(text, 4_000_000, 1).unwrap();
         assert_eq!(clock, JiffyClock { jiffies: 4_295_241_906, at_ns: 1_398_688_000_000 });
-        assert_eq!(parse_timer_list("", 4_000_000), None);
-        assert_eq!(parse_timer_list("now at x\n.last_tick\njiffies: ", 4_000_000), None);
+        assert_eq!(parse_timer_list("", 4_000_000, 0), None);
+        assert_eq!(parse_timer_list("now at x\n.last_tick\njiffies: ", 4_000_000, 0), None);
+    }
+
+    #[test]
+    fn timer_list_of_the_virtual_kernel() {
+        let text = "now at 20144128 nsecs\n  .last_tick      : 0 nsecs\n  .idle_jiffies   : 0\n\
+                    .last_jiffies   : 0\njiffies: 4294892301\n";
+        let clock = parse_timer_list(text, 4_000_000, 16_000_000).unwrap();
+        assert_eq!(clock, JiffyClock { jiffies: 4_294_892_301, at_ns: 20_000_000 });
     }
 }

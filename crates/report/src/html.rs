@@ -81,7 +81,7 @@ fn verdict(body: &mut String, trial: &Trial) {
         format_args!(
             "<p class=\"verdict {word}\"><b>{}.</b> {}.</p>\n",
             capital(&word.to_string()),
-            prose(human::compared(trial).trim_end_matches('.')),
+            prose(&capital(human::compared(trial).trim_end_matches('.'))),
         ),
     );
     if trial.verdict.measured.is_some() && !trial.verdict.reason.is_empty() {

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use verdict::{Measured, Word};
 
+/// Stands where there is nothing to say.
+pub(crate) const NOTHING_KNOWN: &str = "–";
+
 /// Trials that differ in nothing but their number.
 #[derive(Debug, Clone)]
 pub(crate) struct Group<'a> {
@@ -92,7 +95,7 @@ impl<'a> Group<'a> {
             *counts.entry(measured.outcome.to_string()).or_default() += 1;
         }
         match counts.len() {
-            0 => "–".into(),
+            0 => NOTHING_KNOWN.into(),
             1 => counts.into_keys().collect(),
             _ => {
                 let shown: Vec<_> =
@@ -105,7 +108,7 @@ impl<'a> Group<'a> {
     /// The hull of the predicted windows: each trial's own prediction starts from its own facts.
     pub(crate) fn predicted(&self) -> String {
         let Some(first) = self.trials.iter().find_map(|trial| trial.prediction.as_ref()) else {
-            return "–".into();
+            return NOTHING_KNOWN.into();
         };
         let windows = first.windows.iter().enumerate().map(|(index, window)| {
             let spans = self
@@ -122,7 +125,7 @@ impl<'a> Group<'a> {
             }
         });
         let shown: Vec<String> = windows.collect();
-        if shown.is_empty() { "–".into() } else { shown.join(" or ") }
+        if shown.is_empty() { NOTHING_KNOWN.into() } else { shown.join(" or ") }
     }
 
     /// The measured time; of several, the least, the median and the most.
@@ -134,7 +137,7 @@ impl<'a> Group<'a> {
     pub(crate) fn noticed(&self) -> String {
         let later = |m: &Measured| Some(m.noticed_s? - m.detected_s?).filter(|later| *later > 0.0);
         let times: Vec<f64> = self.measurements().filter_map(later).collect();
-        if times.is_empty() { "–".into() } else { format!("+{}", spread(times)) }
+        if times.is_empty() { NOTHING_KNOWN.into() } else { format!("+{}", spread(times)) }
     }
 
     /// Why not, for those that do not agree, by their numbers.
@@ -153,7 +156,7 @@ impl<'a> Group<'a> {
 fn spread(mut times: Vec<f64>) -> String {
     times.sort_by(f64::total_cmp);
     match times[..] {
-        [] => "–".into(),
+        [] => NOTHING_KNOWN.into(),
         [time] => span::measured(time),
         [least, .., most] => {
             let middle = times[times.len() / 2];

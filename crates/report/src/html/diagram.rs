@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::strips::{self, Span};
-use super::text::{cut, escaped, push};
+use super::text::{self, cut, escaped, prose, push};
 use crate::course;
 use crate::narrate::{Note, Place, Tone};
 use crate::passage::Passage;
@@ -23,7 +23,9 @@ const SERVER: f64 = 428.0;
 /// Where a lost frame ends.
 const LOST: f64 = 330.0;
 const TOP: f64 = 26.0;
-const LETTERS: usize = 44;
+/// The most letters in a line, and the height of each line after the first.
+const LETTERS: usize = 46;
+const LINE: f64 = 14.0;
 
 /// One row of the diagram.
 struct Row {
@@ -79,7 +81,9 @@ impl Row {
         match &self.kind {
             Kind::Event(note, _) if matches!(note.place, Place::ToServer | Place::ToClient) => 27.0,
             Kind::Event(note, _) if note.tone == Tone::Fault => 24.0,
-            Kind::Event(..) => 21.0,
+            Kind::Event(note, _) => {
+                21.0 + LINE * (text::lines(&note.text, LETTERS).len() - 1) as f64
+            }
             Kind::More(_) => 19.0,
         }
     }
@@ -266,10 +270,17 @@ fn timer_class(timer: u8) -> &'static str {
     }
 }
 
-/// When the server's host ceased to be, if it did and did not come back.
+/// When the server's host ceased to be, and every socket in it, if it did.
 fn host_gone(trial: &Trial) -> Option<u64> {
     let kind = trial.experiment.parameters.fault.kind;
-    (kind == FaultKind::PowerOff).then(|| fault_step(trial, &FaultStep::Complete)).flatten()
+    let gone = |what: &What| matches!(what, What::Link { interface, exists: false, .. } if interface == "server");
+    let events = || trial.timeline.events().iter();
+    matches!(kind, FaultKind::PowerOff | FaultKind::Reboot)
+        .then(|| {
+            let link = events().find(|event| gone(&event.what)).map(|event| event.at_ns);
+            link.or_else(|| fault_step(trial, &FaultStep::Complete))
+        })
+        .flatten()
 }
 
 fn fault_step(trial: &Trial, step: &FaultStep) -> Option<u64> {
@@ -374,7 +385,7 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
         );
     }
     let (x, anchor) = if rightward { (CLIENT + 12.0, "start") } else { (SERVER - 12.0, "end") };
-    words(svg, (x, y - 5.0), anchor, tone, &note.text);
+    words(svg, (x, y - 5.0), anchor, tone, &cut(&note.text, LETTERS));
 }
 
 fn cross(svg: &mut String, x: f64, y: f64) {
@@ -392,19 +403,19 @@ fn dot(svg: &mut String, x: f64, y: f64, tone: &str) {
     push(svg, format_args!("<circle class=\"dot {tone}\" cx=\"{x}\" cy=\"{y:.1}\" r=\"4\"/>\n"));
 }
 
+/// Text that may take several lines, the last of which stands at `y`.
 fn words(svg: &mut String, (x, y): (f64, f64), anchor: &str, class: &str, text: &str) {
-    let shown = escaped(&cut(text, LETTERS));
-    let title = if text.chars().count() > LETTERS {
-        format!("<title>{}</title>", escaped(text))
-    } else {
-        String::new()
-    };
-    push(
-        svg,
-        format_args!(
-            "<text class=\"{class}\" x=\"{x}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{title}{shown}</text>\n"
-        ),
-    );
+    let lines = text::lines(text, LETTERS);
+    for (line, above) in lines.iter().zip((0..lines.len()).rev()) {
+        push(
+            svg,
+            format_args!(
+                "<text class=\"{class}\" x=\"{x}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
+                y - LINE * above as f64,
+                prose(line),
+            ),
+        );
+    }
 }
 
 const fn tone_class(tone: Tone) -> &'static str {

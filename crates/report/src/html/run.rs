@@ -4,7 +4,7 @@ use super::ruler::{Scale, spans};
 use super::text::{escaped, prose, push};
 use super::{capital, page};
 use crate::span;
-use crate::summary::{Group, groups};
+use crate::summary::{Group, NOTHING_KNOWN, groups};
 use crate::trial::{Run, Trial};
 use verdict::Word;
 
@@ -35,14 +35,12 @@ fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<St
         body,
         format_args!(
             "<section class=\"group\">\n<h2>{}</h2>\n<p class=\"question\">{}</p>\n\
-             <p class=\"result\"><b class=\"{}\">{}</b> · {} {} · predicted {}</p>\n",
+             <p class=\"result\"><b class=\"{}\">{}</b>{}</p>\n",
             heading(group, link),
             prose(&first.experiment.question),
             group.gravest(),
             capital(&group.verdicts()),
-            escaped(&group.outcomes()),
-            prose(&group.measured()),
-            prose(&group.predicted()),
+            result(group),
         ),
     );
     ruler(body, group);
@@ -62,6 +60,19 @@ fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<St
         body.push_str("</p>\n");
     }
     body.push_str("</section>\n");
+}
+
+/// What was measured and predicted; what there is none of is left out.
+fn result(group: &Group<'_>) -> String {
+    let known = |text: String| (text != NOTHING_KNOWN).then_some(text);
+    let measured = match (group.outcomes().as_str(), known(group.measured())) {
+        (NOTHING_KNOWN, _) => None,
+        ("none", _) => Some("told nothing".to_owned()),
+        (outcomes, Some(measured)) => Some(format!("{outcomes} {measured}")),
+        (outcomes, None) => Some(outcomes.to_owned()),
+    };
+    let predicted = known(group.predicted()).map(|predicted| format!("predicted {predicted}"));
+    [measured, predicted].iter().flatten().map(|text| format!(" · {}", prose(text))).collect()
 }
 
 fn heading(group: &Group<'_>, link: &impl Fn(&Trial) -> Option<String>) -> String {

@@ -1,4 +1,4 @@
-//! Sysctls of a namespace on the real kernel. Needs root, or a user namespace around it.
+//! Sysctls of a namespace.
 
 use lab::sysctl::{self, Error};
 use netns::Namespace;

@@ -1,5 +1,4 @@
-//! What the tests of networks share. Everything here is a real kernel's doing: it needs root, or a
-//! user namespace around it (`unshare -Urnm`), and fails where it has neither.
+//! What the tests of networks share.
 
 use lab::network::{LinkState, Network};
 use netns::Namespace;
@@ -10,22 +9,22 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// Long enough for a frame to arrive if it arrives at all, on a machine that is busy.
-pub const A_WHILE: Duration = Duration::from_millis(400);
+pub(crate) const A_WHILE: Duration = Duration::from_millis(400);
 const GENEROUS: Duration = Duration::from_secs(10);
 
 /// One plan, and the network built to it.
-pub struct Trial {
-    pub network: Network,
-    pub addresses: Addresses,
+pub(crate) struct Trial {
+    pub(crate) network: Network,
+    pub(crate) addresses: Addresses,
 }
 
 /// Parameters of a trial without delay.
-pub fn parameters(topology: Topology, family: Family, neighbour: Neighbour) -> Parameters {
+pub(crate) fn parameters(topology: Topology, family: Family, neighbour: Neighbour) -> Parameters {
     Parameters { topology, family, neighbour, ..Parameters::default() }
 }
 
 /// Builds a network at addresses of its own.
-pub async fn build(parameters: &Parameters) -> Trial {
+pub(crate) async fn build(parameters: &Parameters) -> Trial {
     let addresses = lease(parameters);
     let network = Network::build(&addresses, parameters).await.unwrap_or_else(|error| {
         panic!("{error}\n(these tests need root, or a user namespace: `unshare -Urnm cargo test`)")
@@ -34,45 +33,47 @@ pub async fn build(parameters: &Parameters) -> Trial {
 }
 
 /// Addresses that no other test of this process uses.
-pub fn lease(parameters: &Parameters) -> Addresses {
+pub(crate) fn lease(parameters: &Parameters) -> Addresses {
     static NEXT: AtomicU16 = AtomicU16::new(7000);
     let lease = NEXT.fetch_add(1, Ordering::Relaxed);
     Addresses::new(lease, parameters.family, parameters.topology, 0, 7)
 }
 
 /// A TCP connection across the network.
-pub struct Connection {
-    pub client: TcpStream,
-    pub server: TcpStream,
+pub(crate) struct Connection {
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
 }
 
 impl Trial {
-    pub fn server(&self) -> &Namespace {
+    pub(crate) fn server(&self) -> &Namespace {
         self.network.server().expect("the server is there")
     }
 
     /// Connects, and proves it with an exchange.
-    pub fn connect(&self) -> Connection {
-        self.try_connect(GENEROUS).expect("the network carries a connection")
+    pub(crate) fn connect(&self) -> Connection {
+        let mut connection = self.connect_far(GENEROUS);
+        assert!(connection.carries(), "a fresh connection carries data");
+        connection
     }
 
-    pub fn try_connect(&self, patience: Duration) -> std::io::Result<Connection> {
+    /// Connects across a path so long that no exchange would be done in a while.
+    pub(crate) fn connect_far(&self, patience: Duration) -> Connection {
         let address = self.addresses.server;
         let listener = self.server().run(|| TcpListener::bind(address)).unwrap().unwrap();
         let client = self
             .network
             .client()
             .run(|| TcpStream::connect_timeout(&address, patience))
-            .unwrap()?;
+            .unwrap()
+            .expect("the network carries a connection");
         let (server, from) = listener.accept().unwrap();
         assert_eq!(from.ip(), self.addresses.client.ip());
-        let mut connection = Connection { client, server };
-        assert!(connection.carries(), "a fresh connection carries data");
-        Ok(connection)
+        Connection { client, server }
     }
 
     /// The server asks for the client's link-layer address, and so tells its own.
-    pub fn server_speaks_first(&self) {
+    pub(crate) fn server_speaks_first(&self) {
         let mut nobody = self.addresses.client;
         nobody.set_port(9);
         let refused = self
@@ -83,7 +84,7 @@ impl Trial {
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
     }
 
-    pub async fn link(&self, name: &str) -> LinkState {
+    pub(crate) async fn link(&self, name: &str) -> LinkState {
         let links = self.network.links().await.unwrap();
         links
             .iter()
@@ -92,7 +93,7 @@ impl Trial {
             .clone()
     }
 
-    pub async fn assert_client_has_carrier(&self) {
+    pub(crate) async fn assert_client_has_carrier(&self) {
         let link = self.link("client").await;
         assert!(link.exists && link.up && link.carrier, "{link:?}");
     }
@@ -100,12 +101,12 @@ impl Trial {
 
 impl Connection {
     /// Whether data pass now, both ways.
-    pub fn carries(&mut self) -> bool {
+    pub(crate) fn carries(&mut self) -> bool {
         passes(&mut self.client, &mut self.server) && passes(&mut self.server, &mut self.client)
     }
 
     /// Whether data pass in neither direction.
-    pub fn is_silent(&mut self) -> bool {
+    pub(crate) fn is_silent(&mut self) -> bool {
         !passes(&mut self.client, &mut self.server) && !passes(&mut self.server, &mut self.client)
     }
 }

@@ -1,18 +1,16 @@
 //! Networks on the real kernel: each carries a connection, and each fault stops it in its own way.
 
-mod support;
-
+use crate::support::{build, lease, parameters};
 use lab::network::{Error, Network};
 use rstest::rstest;
 use spec::Family::{self, Ipv4, Ipv6};
 use spec::Neighbour::{self, Learned, Permanent};
-use spec::Topology::{self, Direct, Switch};
-use support::{build, lease, parameters};
+use spec::Topology::{self, Direct, Router, Switch};
 
 #[rstest]
 #[tokio::test]
 async fn a_network_carries_a_connection_and_removes_itself(
-    #[values(Switch, Direct)] topology: Topology,
+    #[values(Switch, Router, Direct)] topology: Topology,
     #[values(Ipv4, Ipv6)] family: Family,
     #[values(Permanent, Learned)] neighbour: Neighbour,
 ) {
@@ -28,16 +26,20 @@ async fn a_network_carries_a_connection_and_removes_itself(
 #[rstest]
 #[tokio::test]
 async fn a_cut_stops_everything_and_the_client_keeps_its_carrier(
+    #[values(Switch, Router)] topology: Topology,
     #[values(Ipv4, Ipv6)] family: Family,
     #[values(Permanent, Learned)] neighbour: Neighbour,
 ) {
-    let mut trial = build(&parameters(Switch, family, neighbour)).await;
+    let mut trial = build(&parameters(topology, family, neighbour)).await;
     let mut connection = trial.connect();
     trial.network.cut().await.unwrap();
     assert!(connection.is_silent());
     trial.assert_client_has_carrier().await;
     assert!(!trial.link("server").await.carrier);
     assert!(!trial.link("switch port to server").await.up);
+    if topology == Router {
+        assert!(trial.link("router port to server").await.carrier);
+    }
 
     trial.network.restore().await.unwrap();
     drop(connection);
@@ -47,10 +49,11 @@ async fn a_cut_stops_everything_and_the_client_keeps_its_carrier(
 #[rstest]
 #[tokio::test]
 async fn a_black_hole_swallows_frames_and_all_carriers_stay(
+    #[values(Switch, Router)] topology: Topology,
     #[values(Ipv4, Ipv6)] family: Family,
     #[values(Permanent, Learned)] neighbour: Neighbour,
 ) {
-    let mut trial = build(&parameters(Switch, family, neighbour)).await;
+    let mut trial = build(&parameters(topology, family, neighbour)).await;
     let mut connection = trial.connect();
     trial.network.blackhole().await.unwrap();
     assert!(connection.is_silent());
@@ -65,10 +68,11 @@ async fn a_black_hole_swallows_frames_and_all_carriers_stay(
 #[rstest]
 #[tokio::test]
 async fn a_destroyed_server_is_really_gone_and_can_boot_again(
+    #[values(Switch, Router)] topology: Topology,
     #[values(Ipv4, Ipv6)] family: Family,
     #[values(false, true)] new_mac: bool,
 ) {
-    let mut trial = build(&parameters(Switch, family, Learned)).await;
+    let mut trial = build(&parameters(topology, family, Learned)).await;
     let connection = trial.connect();
     trial.network.cut().await.unwrap();
     // The server's program dies, and leaves an orphan that would speak for a minute and a half.
@@ -151,7 +155,7 @@ async fn a_hundred_networks_at_once() {
     for build in builds {
         trials.push(build.await.unwrap());
     }
-    let connections: Vec<_> = trials.iter().map(support::Trial::connect).collect();
+    let connections: Vec<_> = trials.iter().map(crate::support::Trial::connect).collect();
     drop(connections);
     let removals: Vec<_> =
         trials.into_iter().map(|trial| tokio::spawn(trial.network.remove())).collect();

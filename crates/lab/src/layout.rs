@@ -1,0 +1,95 @@
+//! Who is where: what a plan's addresses and parameters mean for each host.
+
+use crate::host::Host;
+use crate::link::{Index, Mac};
+use crate::router::Side;
+use spec::{Addresses, Family, Neighbour, Parameters, Topology};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The number of the client's interface.
+pub(crate) const CLIENT: Index = 2;
+/// The number of the server's interface.
+pub(crate) const SERVER: Index = 3;
+
+/// A network to be built.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) topology: Topology,
+    pub(crate) family: Family,
+    pub(crate) neighbour: Neighbour,
+    pub(crate) rtt: Duration,
+    pub(crate) client: Host,
+    pub(crate) server: Host,
+}
+
+impl Layout {
+    pub(crate) fn new(addresses: &Addresses, parameters: &Parameters) -> Self {
+        let (client, server) = (addresses.client.ip(), addresses.server.ip());
+        let host = |index, address, gateway: Option<IpAddr>, peer, sysctls: &_| Host {
+            index,
+            address,
+            prefix_len: addresses.prefix_len,
+            mac: mac_of(address),
+            gateway,
+            neighbour: (parameters.neighbour == Neighbour::Permanent).then(|| {
+                let next = gateway.unwrap_or(peer);
+                (next, mac_of(next))
+            }),
+            sysctls: Clone::clone(sysctls),
+        };
+        let (to_server, to_client) = (addresses.client_gateway, addresses.server_gateway);
+        Self {
+            topology: parameters.topology,
+            family: parameters.family,
+            neighbour: parameters.neighbour,
+            rtt: parameters.path.rtt,
+            client: host(CLIENT, client, to_server, server, &parameters.sysctl),
+            server: host(SERVER, server, to_client, client, &parameters.server_sysctl),
+        }
+    }
+}
+
+/// The router's side towards a host that has a gateway.
+pub(crate) fn side_towards(host: &Host) -> Option<Side> {
+    let gateway = host.gateway?;
+    Some(Side { gateway, mac: mac_of(gateway), host: host.address, prefix_len: host.prefix_len })
+}
+
+/// The MAC address of the host at an address: locally administered, and as unique as the address
+/// is. Its second octet is free for a host that comes back with another one.
+fn mac_of(address: IpAddr) -> Mac {
+    let (family, [a, b, c, d]) = match address {
+        IpAddr::V4(address) => (0x40, address.octets()),
+        IpAddr::V6(address) => {
+            // The lease is in the subnet, the host in the last 16 bits.
+            let segments = address.segments();
+            let (subnet, host) = (segments[3].to_be_bytes(), segments[7].to_be_bytes());
+            (0x60, [subnet[0], subnet[1], host[0], host[1]])
+        }
+    };
+    [0x02, family, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_hosts_share_a_mac_address() {
+        let mut seen = HashSet::new();
+        for lease in 0..Addresses::LEASES {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let addresses = Addresses::new(lease, family, Topology::Router, 1, 2);
+                let hosts = [Some(addresses.client.ip()), Some(addresses.server.ip())];
+                let gateways = [addresses.client_gateway, addresses.server_gateway];
+                for address in hosts.into_iter().chain(gateways).flatten() {
+                    let mac = mac_of(address);
+                    assert_eq!(mac[0] & 3, 2, "locally administered, of one host");
+                    assert!(seen.insert(mac), "{address}: {mac:?} twice");
+                }
+            }
+        }
+    }
+}

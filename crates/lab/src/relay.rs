@@ -1,0 +1,290 @@
+//! Delay without netem: a thread that takes frames off one port, holds them, and puts them on the
+//! other, by packet sockets. It stands in the place of the bridge's forwarding.
+//!
+//! The hosts' ends must not leave checksums or segmentation to the interface (see
+//! [`crate::offload`]): the frames the thread sees would not be fit to send.
+
+use crate::link::Index;
+use crate::network::Error;
+use netns::Namespace;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::prctl;
+use nix::sys::socket::{self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// One of the two ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Towards the client or the router.
+    Near = 0,
+    /// Towards the server.
+    Server = 1,
+}
+
+/// The relay: it ends with this.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// The thread ends when this is closed.
+    lifeline: Option<PipeWriter>,
+}
+
+/// What the thread and its owner both look at.
+#[derive(Debug)]
+struct Shared {
+    /// By [`Port`].
+    sockets: [OwnedFd; 2],
+    /// Whether frames are dropped on arrival.
+    blackhole: AtomicBool,
+    /// Whether frames on their way to the server are to be dropped, once.
+    flush: AtomicBool,
+    /// Frames that could not be sent though the port was up.
+    lost: AtomicU64,
+}
+
+impl Relay {
+    /// Starts a relay that holds each frame for `hold`, in the switch's namespace; its ports are
+    /// still to be attached.
+    pub(crate) fn start(namespace: &Namespace, hold: Duration) -> Result<Self, Error> {
+        let failed = |source| Error::kernel("starting the relay that delays frames", source);
+        let sockets = namespace
+            .run(|| Ok([open()?, open()?]))
+            .map_err(|source| Error::Namespace { doing: "starting the relay", source })?
+            .map_err(|errno: Errno| failed(errno.into()))?;
+        let shared = Arc::new(Shared {
+            sockets,
+            blackhole: AtomicBool::new(false),
+            flush: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+        });
+        let (ended, lifeline) = io::pipe().map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("relay".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.run(hold, &ended)
+            })
+            .map_err(failed)?;
+        Ok(Self { shared, thread: Some(thread), lifeline: Some(lifeline) })
+    }
+
+    /// Attaches a port, which must exist and be up: at first, and when it is a new one.
+    pub(crate) fn attach(&self, port: Port, index: Index) -> Result<(), Error> {
+        bind(&self.shared.sockets[port as usize], index)
+            .map_err(|source| Error::kernel(format!("attaching port {index} to the relay"), source))
+    }
+
+    /// Drops every frame from now on, or none; what is being held still arrives.
+    pub(crate) fn blackhole(&self, drop: bool) {
+        self.shared.blackhole.store(drop, Ordering::Release);
+    }
+
+    /// Drops what is being held for the server.
+    pub(crate) fn flush_to_server(&self) {
+        self.shared.flush.store(true, Ordering::Release);
+    }
+
+    /// Frames that should have passed and did not: the kernel had no room for them.
+    pub(crate) fn lost(&self) -> u64 {
+        let overruns = self.shared.sockets.iter().map(overruns).sum();
+        self.shared.lost.fetch_add(overruns, Ordering::AcqRel) + overruns
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.lifeline.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has been reported where it happened.
+            thread.join().ok();
+        }
+    }
+}
+
+/// A frame on its way.
+struct Held {
+    /// `CLOCK_MONOTONIC`.
+    due: Duration,
+    bytes: Vec<u8>,
+}
+
+impl Shared {
+    fn run(&self, hold: Duration, lifeline: &PipeReader) {
+        // By default the kernel may wake a sleeper 50 µs late.
+        prctl::set_timerslack(1).ok();
+        let mut buffer = vec![0; 1 << 16];
+        // By the port they came from.
+        let mut queues = [VecDeque::<Held>::new(), VecDeque::new()];
+        loop {
+            let due = queues.iter().filter_map(VecDeque::front).map(|frame| frame.due).min();
+            let patience = due.map(|due| TimeSpec::from_duration(due.saturating_sub(now())));
+            let [near, server] = &self.sockets;
+            let mut polled = [
+                PollFd::new(near.as_fd(), PollFlags::POLLIN),
+                PollFd::new(server.as_fd(), PollFlags::POLLIN),
+                PollFd::new(lifeline.as_fd(), PollFlags::POLLIN),
+            ];
+            match ppoll(&mut polled, patience, None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    tracing::error!(%errno, "the relay that delays frames cannot wait");
+                    return;
+                }
+            }
+            if polled[2].any().unwrap_or(true) {
+                return;
+            }
+            for port in [Port::Near, Port::Server] {
+                if polled[port as usize].any().unwrap_or(true) {
+                    self.take(port, hold, &mut buffer, &mut queues[port as usize]);
+                }
+            }
+            if self.flush.swap(false, Ordering::AcqRel) {
+                queues[Port::Near as usize].clear();
+            }
+            for (port, other) in [(Port::Near, Port::Server), (Port::Server, Port::Near)] {
+                let queue = &mut queues[port as usize];
+                while queue.front().is_some_and(|frame| frame.due <= now()) {
+                    if let Some(frame) = queue.pop_front() {
+                        self.put(other, &frame.bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the frames that have arrived.
+    fn take(&self, port: Port, hold: Duration, buffer: &mut [u8], queue: &mut VecDeque<Held>) {
+        let socket = self.sockets[port as usize].as_raw_fd();
+        let mut control = nix::cmsg_space!(TimeSpec);
+        loop {
+            let mut parts = [IoSliceMut::new(buffer)];
+            let received = socket::recvmsg::<()>(
+                socket,
+                &mut parts,
+                Some(&mut control),
+                MsgFlags::MSG_DONTWAIT,
+            );
+            let (len, arrived) = match received {
+                Ok(message) => (message.bytes, arrival(&message)),
+                // ENETDOWN is said once when the port goes down.
+                Err(Errno::ENETDOWN | Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            if !self.blackhole.load(Ordering::Acquire) {
+                queue.push_back(Held { due: arrived + hold, bytes: buffer[..len].to_vec() });
+            }
+        }
+    }
+
+    /// Sends a frame; into a port that is down or gone, in vain.
+    fn put(&self, port: Port, frame: &[u8]) {
+        let socket = self.sockets[port as usize].as_raw_fd();
+        match socket::send(socket, frame, MsgFlags::empty()) {
+            Ok(_) | Err(Errno::ENETDOWN | Errno::ENXIO | Errno::ENODEV) => {}
+            Err(_) => {
+                self.lost.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+/// When a frame arrived at the port, on `CLOCK_MONOTONIC`: the thread may have been late.
+fn arrival(message: &socket::RecvMsg<'_, '_, ()>) -> Duration {
+    let stamp = message.cmsgs().ok().and_then(|mut messages| {
+        messages.find_map(|message| match message {
+            ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+            _ => None,
+        })
+    });
+    let wall = clock_gettime(ClockId::CLOCK_REALTIME).map(Duration::from).unwrap_or_default();
+    let age = stamp.and_then(|stamp| wall.checked_sub(stamp)).unwrap_or_default();
+    // The wall clock may have been set in between: no frame has waited for a second.
+    if age > Duration::from_secs(1) { now() } else { now().saturating_sub(age) }
+}
+
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+}
+
+fn open() -> Result<OwnedFd, Errno> {
+    // No protocol yet: it receives nothing until it is bound.
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+    setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
+    ignore_outgoing(&socket)?;
+    Ok(socket)
+}
+
+/// `PACKET_IGNORE_OUTGOING`, include/uapi/linux/if_packet.h (Linux 4.20).
+const PACKET_IGNORE_OUTGOING: i32 = 23;
+const PACKET_STATISTICS: i32 = 6;
+
+#[expect(unsafe_code, reason = "nix knows no options of packet sockets")]
+fn ignore_outgoing(socket: &OwnedFd) -> Result<(), Errno> {
+    let on: i32 = 1;
+    // SAFETY: the option takes an int, and is given one with its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_IGNORE_OUTGOING,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Frames for which the socket had no room since this was last asked.
+#[expect(unsafe_code, reason = "nix knows no options of packet sockets")]
+fn overruns(socket: &OwnedFd) -> u64 {
+    // struct tpacket_stats: packets, drops.
+    let mut statistics = [0u32; 2];
+    let mut len = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: the option fills in a `struct tpacket_stats`, two u32, and is given room for one.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { statistics[1].into() } else { 0 }
+}
+
+#[expect(unsafe_code, reason = "nix cannot make a link-layer address")]
+fn bind(socket: &OwnedFd, index: Index) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is a `sockaddr_ll`, and is given with its size.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}

@@ -1,0 +1,145 @@
+//! The router: a forwarding host between the client's subnet and the server's.
+
+use crate::host;
+use crate::link::{self, End, Index, LOOPBACK, Mac};
+use crate::netlink::Socket;
+use crate::network::Error;
+use crate::reject;
+use crate::sysctl;
+use netns::Namespace;
+use spec::{Family, Neighbour, Reject};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const TO_CLIENT: Index = 5;
+const TO_SERVER: Index = 6;
+
+/// One of the router's two sides.
+#[derive(Debug, Clone)]
+pub(crate) struct Side {
+    /// The router's address there.
+    pub(crate) gateway: IpAddr,
+    /// The router's link-layer address there.
+    pub(crate) mac: Mac,
+    /// The host there.
+    pub(crate) host: IpAddr,
+    /// The length of the subnet's prefix, bits.
+    pub(crate) prefix_len: u8,
+}
+
+/// A router between two hosts, with everything the kernel does by default: rate limits too.
+#[derive(Debug)]
+pub(crate) struct Router {
+    namespace: Namespace,
+    netlink: Mutex<Socket>,
+    client: Side,
+    server: Side,
+    neighbour: Neighbour,
+}
+
+impl Router {
+    /// A forwarding router without cables.
+    pub(crate) fn new(client: Side, server: Side, neighbour: Neighbour) -> Result<Self, Error> {
+        let family = if client.host.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        let (namespace, mut netlink) = host::quiet_namespace(family)?;
+        let path = match family {
+            Family::Ipv4 => "ipv4/ip_forward",
+            Family::Ipv6 => "ipv6/conf/all/forwarding",
+        };
+        namespace
+            .run(|| sysctl::write_if_present(path, "1"))
+            .map_err(|source| Error::Namespace { doing: "configuring the router", source })?
+            .map_err(|source| Error::kernel(format!("setting net/{path}=1"), source))?;
+        link::set_up(&mut netlink, LOOPBACK, true)?;
+        Ok(Self { namespace, netlink: Mutex::new(netlink), client, server, neighbour })
+    }
+
+    /// Plugs in the client's cable.
+    pub(crate) fn plug_client(&self, far: &End<'_>) -> Result<(), Error> {
+        let mac = Some(self.client.mac);
+        let near = End { name: "client", index: TO_CLIENT, mac, namespace: None, master: None };
+        link::veth(&mut self.netlink(), &near, far)
+    }
+
+    /// The router's end of the cable towards the server.
+    pub(crate) fn server_end(&self) -> End<'_> {
+        End {
+            name: "server",
+            index: TO_SERVER,
+            mac: Some(self.server.mac),
+            namespace: Some(&self.namespace),
+            master: None,
+        }
+    }
+
+    /// Gives the router, whose cables are in, its place in the network. `client` is the client's link-layer address, to be pinned where hosts pin theirs.
+    pub(crate) fn settle(&self, client: Mac) -> Result<(), Error> {
+        let mut netlink = self.netlink();
+        for (index, side) in self.sides() {
+            host::bring_up(&mut netlink, index, side.gateway, side.prefix_len, side.mac)?;
+        }
+        if self.neighbour == Neighbour::Permanent {
+            link::neighbour(&mut netlink, TO_CLIENT, self.client.host, client)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until frames pass through both interfaces.
+    pub(crate) fn wait_until_forwarding(&self) -> Result<(), Error> {
+        let mut netlink = self.netlink();
+        for (index, side) in self.sides() {
+            host::wait_until_ready(&mut netlink, index, side.gateway)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the server's link-layer address where hosts' own entries are pinned, as a router
+    /// does that sees the server's cable go dead: its next packet must ask for it. Says whether
+    /// it did. Learned entries die by themselves, within a random time.
+    pub(crate) fn forget_server(&self) -> Result<bool, Error> {
+        if self.neighbour == Neighbour::Learned {
+            return Ok(false);
+        }
+        link::forget(&mut self.netlink(), TO_SERVER, self.server.host)?;
+        Ok(true)
+    }
+
+    /// Drops everything for either host, or forwards it again.
+    pub(crate) fn blackhole(&self, drop: bool) -> Result<(), Error> {
+        let mut netlink = self.netlink();
+        link::swallow(&mut netlink, self.server.host, drop)?;
+        link::swallow(&mut netlink, self.client.host, drop)
+    }
+
+    /// Answers everything that is to be forwarded, both ways, with a rejection; or, with `None`,
+    /// forwards it again.
+    pub(crate) fn reject(&self, kind: Option<Reject>) -> Result<(), Error> {
+        let mut netfilter = Socket::open(&self.namespace, libc::NETLINK_NETFILTER)?;
+        match kind {
+            Some(kind) => reject::begin(&mut netfilter, kind),
+            None => reject::end(&mut netfilter),
+        }
+    }
+
+    /// Both interfaces, by name.
+    pub(crate) fn links(&self) -> Result<[(String, Option<link::State>); 2], Error> {
+        let mut netlink = self.netlink();
+        Ok([
+            ("router port to client".to_owned(), link::state(&mut netlink, TO_CLIENT)?),
+            ("router port to server".to_owned(), link::state(&mut netlink, TO_SERVER)?),
+        ])
+    }
+
+    /// Whether the client's cable is there.
+    pub(crate) fn has_client(&self) -> Result<bool, Error> {
+        Ok(link::state(&mut self.netlink(), TO_CLIENT)?.is_some())
+    }
+
+    fn sides(&self) -> [(Index, &Side); 2] {
+        [(TO_CLIENT, &self.client), (TO_SERVER, &self.server)]
+    }
+
+    fn netlink(&self) -> MutexGuard<'_, Socket> {
+        self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,249 @@
+//! What joins the hosts, and how it breaks.
+
+use crate::holders;
+use crate::host::{self, Host};
+use crate::layout::{CLIENT, Layout, SERVER, side_towards};
+use crate::link::{self, End, PATIENCE};
+use crate::netlink::Socket;
+use crate::network::Error;
+use crate::relay::Port;
+use crate::router::Router;
+use crate::sockets;
+use crate::switch::Switch;
+use netns::Namespace;
+use spec::{Reject, Topology};
+
+/// What joins the hosts.
+#[derive(Debug)]
+pub(crate) enum Wiring {
+    /// One cable.
+    Direct,
+    /// A switch.
+    Switch(Switch),
+    /// A router, and behind it a switch: it keeps the router's interface and routes as they are
+    /// whatever happens to the server.
+    Router(Router, Switch),
+}
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Cut,
+    Blackhole,
+    Unplug,
+    Reject(Reject),
+}
+
+impl Fault {
+    /// Its operation, for errors.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Self::Cut => "cutting the server off",
+            Self::Blackhole => "dropping every frame",
+            Self::Unplug => "pulling the cable out",
+            Self::Reject(_) => "rejecting what is forwarded",
+        }
+    }
+}
+
+/// A network that is built: both hosts' namespaces, and what joins them.
+pub(crate) struct Built {
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
+    pub(crate) wiring: Wiring,
+}
+
+impl Wiring {
+    /// Builds a network and waits until frames pass.
+    pub(crate) fn build(layout: &Layout) -> Result<Built, Error> {
+        let (client, mut client_netlink) = host::quiet_namespace(layout.family)?;
+        let (server, mut server_netlink) = host::quiet_namespace(layout.family)?;
+        let (client_end, server_end) = (layout.client.end(&client), layout.server.end(&server));
+        let wiring = match (side_towards(&layout.client), side_towards(&layout.server)) {
+            (Some(to_client), Some(to_server)) => {
+                let router = Router::new(to_client, to_server, layout.neighbour)?;
+                let switch = Switch::new("router", layout.rtt)?;
+                router.plug_client(&client_end)?;
+                switch.plug_near(&router.server_end())?;
+                switch.plug_server(&server_end)?;
+                router.settle(layout.client.mac)?;
+                Self::Router(router, switch)
+            }
+            _ if layout.topology == Topology::Direct => {
+                let near = End { namespace: None, ..client_end };
+                link::veth(&mut client_netlink, &near, &server_end)?;
+                Self::Direct
+            }
+            _ => {
+                let switch = Switch::new("client", layout.rtt)?;
+                switch.plug_near(&client_end)?;
+                switch.plug_server(&server_end)?;
+                Self::Switch(switch)
+            }
+        };
+        layout.client.settle(&client, &mut client_netlink)?;
+        layout.server.settle(&server, &mut server_netlink)?;
+        host::wait_until_ready(&mut client_netlink, CLIENT, layout.client.address)?;
+        host::wait_until_ready(&mut server_netlink, SERVER, layout.server.address)?;
+        wiring.wait_until_forwarding()?;
+        Ok(Built { client, server, wiring })
+    }
+
+    /// Breaks it. Says what was done, as a sentence.
+    pub(crate) fn break_by(
+        &self,
+        fault: Fault,
+        server: Option<&Namespace>,
+    ) -> Result<String, Error> {
+        let operation = fault.operation();
+        match (fault, self) {
+            (Fault::Cut, Self::Switch(switch)) => {
+                switch.set_server_port(false)?;
+                Ok("the switch's port to the server is down".to_owned())
+            }
+            (Fault::Cut, Self::Router(router, switch)) => {
+                switch.set_server_port(false)?;
+                Ok(if router.forget_server()? {
+                    "the server's cable behind the router is dead, and the router has forgotten \
+                     the server's link-layer address"
+                } else {
+                    "the server's cable behind the router is dead"
+                }
+                .to_owned())
+            }
+            (Fault::Blackhole, Self::Switch(switch)) => {
+                switch.blackhole(true)?;
+                Ok("the switch drops every frame between its ports".to_owned())
+            }
+            (Fault::Blackhole, Self::Router(router, _)) => {
+                router.blackhole(true)?;
+                Ok("the router drops every packet for either host".to_owned())
+            }
+            (Fault::Unplug, Self::Direct) => {
+                let server = server.ok_or(Error::NoServer { operation })?;
+                let mut netlink = Socket::open(server, libc::NETLINK_ROUTE)?;
+                link::set_up(&mut netlink, SERVER, false)?;
+                Ok("the server's end of the cable is down".to_owned())
+            }
+            (Fault::Reject(kind), Self::Router(router, _)) => {
+                router.reject(Some(kind))?;
+                Ok(format!("the router answers every packet it is to forward with {kind}"))
+            }
+            _ => Err(Error::Topology { operation, topology: self.topology() }),
+        }
+    }
+
+    /// Mends it, and waits until frames pass. Says what was done, as a sentence.
+    pub(crate) fn restore(&self, fault: Fault) -> Result<String, Error> {
+        let operation = "restoring the network";
+        let wrong = Error::Topology { operation, topology: self.topology() };
+        let switch = self.switch().ok_or(wrong)?;
+        if !switch.has(Port::Server)? {
+            return Err(Error::NoServer { operation });
+        }
+        let done = match (fault, self) {
+            (Fault::Cut, _) => {
+                switch.set_server_port(true)?;
+                "the server's cable is alive again"
+            }
+            (Fault::Blackhole, Self::Router(router, _)) => {
+                router.blackhole(false)?;
+                "the router forwards again"
+            }
+            (Fault::Reject(_), Self::Router(router, _)) => {
+                router.reject(None)?;
+                "the router forwards again"
+            }
+            _ => {
+                switch.blackhole(false)?;
+                "the switch forwards again"
+            }
+        };
+        switch.wait_until_forwarding()?;
+        Ok(done.to_owned())
+    }
+
+    /// Boots a server in the place of one that is gone, and waits until frames pass.
+    pub(crate) fn boot_server(&self, host: &Host) -> Result<Namespace, Error> {
+        let operation = "booting the server";
+        let wrong = Error::Topology { operation, topology: self.topology() };
+        let switch = self.switch().ok_or(wrong)?;
+        let (namespace, mut netlink) = host::quiet_namespace(host.family())?;
+        switch.plug_server(&host.end(&namespace))?;
+        host.settle(&namespace, &mut netlink)?;
+        host::wait_until_ready(&mut netlink, SERVER, host.address)?;
+        switch.wait_until_forwarding()?;
+        Ok(namespace)
+    }
+
+    /// Ends what is left of the client's connections, lets go of its namespace, and waits until
+    /// the kernel has removed it.
+    pub(crate) fn end_client(&self, client: Namespace) -> Result<(), Error> {
+        end("client", client, || match self {
+            Self::Direct => Ok(false),
+            Self::Switch(switch) => switch.has(Port::Near),
+            Self::Router(router, _) => router.has_client(),
+        })
+    }
+
+    /// The same for the server.
+    pub(crate) fn end_server(&self, server: Namespace) -> Result<(), Error> {
+        end("server", server, || match self {
+            Self::Direct => Ok(false),
+            Self::Switch(switch) | Self::Router(_, switch) => switch.has(Port::Server),
+        })
+    }
+
+    /// The interfaces between the hosts.
+    pub(crate) fn links(&self) -> Result<Vec<(String, Option<link::State>)>, Error> {
+        Ok(match self {
+            Self::Direct => Vec::new(),
+            Self::Switch(switch) => switch.links()?.into(),
+            Self::Router(router, switch) => {
+                router.links()?.into_iter().chain(switch.links()?).collect()
+            }
+        })
+    }
+
+    pub(crate) fn topology(&self) -> Topology {
+        match self {
+            Self::Direct => Topology::Direct,
+            Self::Switch(_) => Topology::Switch,
+            Self::Router(..) => Topology::Router,
+        }
+    }
+
+    pub(crate) fn switch(&self) -> Option<&Switch> {
+        match self {
+            Self::Direct => None,
+            Self::Switch(switch) | Self::Router(_, switch) => Some(switch),
+        }
+    }
+
+    fn wait_until_forwarding(&self) -> Result<(), Error> {
+        if let Self::Router(router, _) = self {
+            router.wait_until_forwarding()?;
+        }
+        self.switch().map_or(Ok(()), Switch::wait_until_forwarding)
+    }
+}
+
+/// Ends a host: its interface, and with it the other end of its cable, goes when nothing is left
+/// in its namespace. On a direct cable nobody is left to see that.
+fn end(
+    host: &'static str,
+    namespace: Namespace,
+    cable_is_there: impl Fn() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    sockets::destroy_all(&namespace)?;
+    let inode = namespace
+        .inode()
+        .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
+    drop(namespace);
+    link::wait_until("a host to end", || Ok(!cable_is_there()?)).map_err(|error| match error {
+        Error::Late { .. } => {
+            Error::Pinned { host, inode, waited: PATIENCE, holders: holders::of(inode) }
+        }
+        error => error,
+    })
+}
