@@ -2,16 +2,16 @@
 //! itself. Each is a task that sends what it saw to the trial; none changes what it watches.
 
 use crate::channel::Capture;
-use absent::Tracer;
 use anyhow::{Context, Result};
 use netns::Namespace;
 use observe::clock::monotonic_ns;
-use observe::{SocketDiag, Tap};
+use observe::{SocketDiag, Tap, Tracer};
 use report::Clock;
 use spec::Addresses;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timeline::event::SocketSample;
@@ -283,21 +283,21 @@ fn differs(before: Option<&SocketSample>, after: Option<&SocketSample>) -> bool 
 pub(crate) struct Shared {
     sinks: Arc<Mutex<HashMap<usize, Sink>>>,
     tracer: Option<Arc<Mutex<Tracer>>>,
-    /// Why there are no tracepoints.
-    pub(crate) untraced: Option<String>,
+    /// What there is not, or not wholly, and why.
+    missing: Vec<(String, String)>,
 }
 
 impl Shared {
     /// Opens the tracepoints if they are to be had, and starts watching the machine.
     pub(crate) fn start(clock: Clock) -> Self {
         let mut shared = Self::default();
-        match Tracer::open() {
+        match trace(&shared.sinks) {
             Ok(tracer) => {
-                let tracer = Arc::new(Mutex::new(tracer));
-                shared.tracer = Some(tracer.clone());
-                tokio::spawn(drain_tracer(tracer, shared.sinks.clone()));
+                let missing = lock(&tracer).missing().to_vec();
+                shared.missing = missing.into_iter().map(|m| (m.instrument, m.why)).collect();
+                shared.tracer = Some(tracer);
             }
-            Err(error) => shared.untraced = Some(error.to_string()),
+            Err(error) => shared.missing.push(("tracepoints".into(), format!("{error:#}"))),
         }
         if clock == Clock::Real {
             let sinks = shared.sinks.clone();
@@ -314,8 +314,14 @@ impl Shared {
         self.tracer.is_some()
     }
 
-    /// From now on the trial hears of its sockets' tracepoints and of scheduling delay.
+    /// From now on the trial hears of its sockets' tracepoints and of scheduling delay; first of
+    /// all, of what there is not.
     pub(crate) fn join(&self, trial: usize, addresses: &Addresses, sink: Sink) {
+        for (instrument, why) in &self.missing {
+            let what = What::InstrumentMissing { instrument: instrument.clone(), why: why.clone() };
+            let event = Event { at_ns: monotonic_ns(), source: Source::Instrument, what };
+            let _ = sink.send(Seen::Event(event));
+        }
         lock(&self.sinks).insert(trial, sink);
         if let Some(tracer) = &self.tracer {
             lock(tracer).watch(trial, addresses);
@@ -333,17 +339,21 @@ impl Shared {
     }
 }
 
-async fn drain_tracer(tracer: Arc<Mutex<Tracer>>, sinks: Arc<Mutex<HashMap<usize, Sink>>>) {
-    use std::os::fd::AsRawFd;
-    let fd = lock(&tracer).as_raw_fd();
-    let Ok(ready) = AsyncFd::new(fd) else {
-        tracing::warn!("tracepoints cannot be waited for");
-        return;
-    };
-    while let Ok(mut guard) = ready.readable().await {
-        guard.clear_ready();
-        deliver(&mut lock(&tracer), &sinks);
-    }
+/// Opens the tracepoints, and a task that hands their events to the trials.
+fn trace(sinks: &Arc<Mutex<HashMap<usize, Sink>>>) -> Result<Arc<Mutex<Tracer>>> {
+    // In this process's own mount namespace: the machine's mounts stay as they are.
+    let tracer = Tracer::open(Some(Path::new("/sys/kernel/tracing")))?;
+    let descriptor = tracer.as_fd().try_clone_to_owned().context("waiting for tracepoints")?;
+    let ready = polled(descriptor).context("waiting for tracepoints")?;
+    let tracer = Arc::new(Mutex::new(tracer));
+    let (drained, sinks) = (tracer.clone(), sinks.clone());
+    tokio::spawn(async move {
+        while let Ok(mut guard) = ready.readable().await {
+            guard.clear_ready();
+            deliver(&mut lock(&drained), &sinks);
+        }
+    });
+    Ok(tracer)
 }
 
 fn deliver(tracer: &mut Tracer, sinks: &Mutex<HashMap<usize, Sink>>) {
@@ -391,22 +401,4 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").expect("writing to a String cannot fail");
     }
     text
-}
-
-mod absent {
-    use std::os::fd::{AsRawFd, RawFd};
-    pub(crate) struct Tracer;
-    impl Tracer {
-        pub(crate) fn open() -> Result<Self, std::io::Error> {
-            Err(std::io::Error::other("tracepoints are not built in yet"))
-        }
-        pub(crate) fn watch(&mut self, _trial: usize, _addresses: &spec::Addresses) {}
-        pub(crate) fn unwatch(&mut self, _trial: usize) {}
-        pub(crate) fn drain(&mut self, _sink: &mut impl FnMut(usize, timeline::Event)) {}
-    }
-    impl AsRawFd for Tracer {
-        fn as_raw_fd(&self) -> RawFd {
-            -1
-        }
-    }
 }

@@ -147,10 +147,6 @@ impl Trial {
         if parameters.client.rto_max.is_some() && !sysctl::exists(&client, "tcp_rto_max_ms")? {
             return Ok(Some("this kernel has no TCP_RTO_MAX_MS (Linux 6.15)".into()));
         }
-        if let Some(why) = &self.bench.shared.untraced {
-            let (instrument, why) = ("tracepoints".into(), why.clone());
-            self.mark_as(Source::Instrument, What::InstrumentMissing { instrument, why });
-        }
         self.client_side = self.look_at(
             &client,
             Network::CLIENT_INTERFACE,
