@@ -69,7 +69,7 @@ pub(crate) fn course(trial: &Trial) -> Vec<Leg> {
             },
         })
         .collect();
-    legs.extend(sights.rest());
+    legs.extend(sights.rest(schedule));
     legs
 }
 
@@ -119,18 +119,21 @@ impl Sights {
         }
     }
 
-    fn rest(self) -> impl Iterator<Item = Leg> {
-        let more = |times: VecDeque<f64>, what: &'static str| {
-            times.into_iter().map(move |at_s| Leg {
-                name: format!("another {what}"),
+    /// What was seen beyond the schedule, numbered on from it.
+    fn rest(self, schedule: &[Step]) -> impl Iterator<Item = Leg> {
+        let more = |times: VecDeque<f64>, what: &'static str, kinds: &[StepKind]| {
+            let before = schedule.iter().filter(|step| kinds.contains(&step.kind)).count();
+            times.into_iter().enumerate().map(move |(index, at_s)| Leg {
+                name: format!("{what} {}", before + index + 1),
                 step: None,
                 measured_s: Some(at_s),
             })
         };
-        more(self.resends, "retransmission")
-            .chain(more(self.keepalive_probes, "keepalive probe"))
-            .chain(more(self.window_probes, "window probe"))
-            .chain(more(self.syns, "SYN"))
+        let resends = &[StepKind::TailLossProbe, StepKind::Retransmission];
+        more(self.resends, "data again", resends)
+            .chain(more(self.keepalive_probes, "keepalive probe", &[StepKind::KeepaliveProbe]))
+            .chain(more(self.window_probes, "window probe", &[StepKind::WindowProbe]))
+            .chain(more(self.syns, "SYN again", &[StepKind::SynRetransmission]))
     }
 }
 
@@ -170,6 +173,6 @@ mod tests {
         let mut trial = samples::sending();
         trial.prediction.as_mut().unwrap().schedule.remove(3);
         let last = course(&trial).pop().unwrap();
-        assert_eq!((last.name.as_str(), last.step), ("another retransmission", None));
+        assert_eq!((last.name.as_str(), last.step), ("data again 6", None));
     }
 }

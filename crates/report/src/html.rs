@@ -84,13 +84,16 @@ fn verdict(body: &mut String, trial: &Trial) {
             prose(&capital(human::compared(trial).trim_end_matches('.'))),
         ),
     );
-    if trial.verdict.measured.is_some() && !trial.verdict.reason.is_empty() {
-        push(body, format_args!("<p class=\"reason\">{}</p>\n", prose(&trial.verdict.reason)));
+    let has_reason = trial.verdict.measured.is_some() && !trial.verdict.reason.is_empty();
+    if has_reason {
+        let reason = prose(&trial.verdict.reason);
+        push(body, format_args!("<p class=\"reason {word}\">{reason}</p>\n"));
     }
     ruler::ruler(body, trial);
     if let Some(prediction) = &trial.prediction {
         let (how, why) = match &prediction.unknown {
             None => ("Predicted before the fault, because", &prediction.why),
+            Some(_) if has_reason => return, // which says the same
             Some(unknown) => ("Before the fault no outcome was predicted:", unknown),
         };
         let why = prose(why.trim_end_matches('.'));

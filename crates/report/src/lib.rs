@@ -7,6 +7,8 @@ mod course;
 pub mod html;
 pub mod human;
 pub mod json;
+pub mod junit;
+pub mod markdown;
 pub mod narrate;
 pub mod passage;
 pub mod pcapng;

@@ -72,7 +72,11 @@ fn result(group: &Group<'_>) -> String {
         (outcomes, None) => Some(outcomes.to_owned()),
     };
     let predicted = known(group.predicted()).map(|predicted| format!("predicted {predicted}"));
-    [measured, predicted].iter().flatten().map(|text| format!(" · {}", prose(text))).collect()
+    let mut result = String::new();
+    for text in [measured, predicted].iter().flatten() {
+        push(&mut result, format_args!(" · {}", prose(text)));
+    }
+    result
 }
 
 fn heading(group: &Group<'_>, link: &impl Fn(&Trial) -> Option<String>) -> String {
