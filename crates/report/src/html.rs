@@ -161,12 +161,12 @@ fn list_files(body: &mut String, files: &[File]) {
     if files.is_empty() {
         return;
     }
-    body.push_str("<h2>Evidence</h2>\n<ul class=\"files\">\n");
+    body.push_str("<div class=\"evidence\">\n<h2>Evidence</h2>\n<ul class=\"files\">\n");
     for file in files {
         let (name, what) = (escaped(&file.name), escaped(&file.what));
         push(body, format_args!("<li><a href=\"{name}\">{name}</a><br>{what}</li>\n"));
     }
-    body.push_str("</ul>\n");
+    body.push_str("</ul>\n</div>\n");
 }
 
 /// The frame of every page.
