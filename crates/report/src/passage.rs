@@ -8,18 +8,22 @@ use timeline::{Event, Flags, Segment, Source, What};
 /// The longest a frame takes from tap to tap without added delay, before it counts as lost.
 const TRANSIT: Duration = Duration::from_millis(20);
 
+/// By so much the stamps of the two taps may disagree: each is brought from wall time to monotonic
+/// time by itself. A frame may seem to arrive before it left.
+const SKEW_NS: u64 = 2_000_000;
+
 /// What became of an event's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Passage {
     /// No frame.
     None,
-    /// It left one host and came to the other.
+    /// It came to its host.
     Arrived,
     /// It left one host and did not come to the other.
     Lost,
     /// It came to this host, and the other never sent it: a router did.
     Appeared,
-    /// The other tap has seen nothing at all, so that nobody can say.
+    /// Nobody can say: the other tap never saw anything, or the recording ended too soon.
     Unknown,
 }
 
@@ -30,6 +34,8 @@ pub struct Pairing {
     transit_ns: u64,
     queue: VecDeque<Waiting>,
     taps: [bool; 2],
+    /// The latest event so far.
+    latest_ns: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +55,7 @@ impl Pairing {
     /// For a path with this round-trip time.
     pub fn new(rtt: Duration) -> Self {
         let transit_ns = (TRANSIT + rtt).as_nanos() as u64;
-        Self { transit_ns, queue: VecDeque::new(), taps: [false; 2] }
+        Self { transit_ns, queue: VecDeque::new(), taps: [false; 2], latest_ns: 0 }
     }
 
     /// How long after an event it is known what became of it.
@@ -65,6 +71,7 @@ impl Pairing {
             Source::ServerWire => self.taps[1] = true,
             _ => {}
         }
+        self.latest_ns = self.latest_ns.max(event.at_ns);
         let place = self.queue.partition_point(|waiting| waiting.event.at_ns <= event.at_ns);
         self.queue.insert(place, Waiting { event, met: false });
     }
@@ -87,30 +94,29 @@ impl Pairing {
     fn passage(&mut self, waiting: &Waiting) -> Option<Passage> {
         let Some((sent, mark)) = mark(&waiting.event) else { return Some(Passage::None) };
         let at_client = waiting.event.source == Source::ClientWire;
-        match (sent, waiting.met) {
-            (true, _) => {
-                let arrived = self.meet(&waiting.event, &mark);
-                match (arrived, at_client) {
-                    (true, true) => Some(Passage::Arrived),
-                    (true, false) => None, // the client's sight of it comes
-                    (false, _) if self.taps[usize::from(at_client)] => Some(Passage::Lost),
-                    (false, _) => Some(Passage::Unknown),
-                }
-            }
-            (false, true) => at_client.then_some(Passage::Arrived),
-            (false, false) if self.taps == [true; 2] => Some(Passage::Appeared),
-            (false, false) => Some(Passage::Unknown),
+        let reach_ns = if sent { self.transit_ns } else { SKEW_NS };
+        if waiting.met || self.meet(&waiting.event, (sent, &mark), reach_ns) {
+            return at_client.then_some(Passage::Arrived);
         }
+        // One tap is closed a little before the other at the end.
+        let watched_ns = waiting.event.at_ns.saturating_add(self.transit_ns);
+        let other_tap_sees = self.taps[usize::from(at_client)] && watched_ns <= self.latest_ns;
+        Some(match (sent, other_tap_sees) {
+            (true, false) => Passage::Unknown,
+            (false, false) => Passage::Arrived, // wherever it came from
+            (true, true) => Passage::Lost,
+            (false, true) => Passage::Appeared,
+        })
     }
 
     /// Looks for the other tap's sight of a frame, and marks it.
-    fn meet(&mut self, event: &Event, mark: &Mark<'_>) -> bool {
-        let last_ns = event.at_ns.saturating_add(self.transit_ns);
+    fn meet(&mut self, event: &Event, (sent, mark): (bool, &Mark<'_>), reach_ns: u64) -> bool {
+        let last_ns = event.at_ns.saturating_add(reach_ns);
         self.queue
             .iter_mut()
             .take_while(|other| other.event.at_ns <= last_ns)
             .filter(|other| !other.met && other.event.source != event.source)
-            .find(|other| self::mark(&other.event).is_some_and(|(sent, m)| !sent && m == *mark))
+            .find(|other| self::mark(&other.event).is_some_and(|(s, m)| s != sent && m == *mark))
             .is_some_and(|other| {
                 other.met = true;
                 true
@@ -169,6 +175,23 @@ mod tests {
         for (at, source, passage) in fates {
             let expected = if at < fault_at { Passage::Arrived } else { Passage::Lost };
             assert_eq!((source, passage), (Source::ClientWire, expected), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_frame_may_seem_to_arrive_before_it_left() {
+        let trial = samples::crash();
+        for tap in [Source::ClientWire, Source::ServerWire] {
+            let skewed = trial.timeline.events().iter().map(|event| {
+                let by_ns = if event.source == tap { 30_000 } else { 0 };
+                Event { at_ns: event.at_ns + by_ns, ..event.clone() }
+            });
+            let skewed: Vec<_> = skewed.collect();
+            for (event, passage) in pair(&skewed, Duration::ZERO) {
+                let is_frame = mark(&event).is_some();
+                let expected = if is_frame { Passage::Arrived } else { Passage::None };
+                assert_eq!(passage, expected, "{event:?}");
+            }
         }
     }
 

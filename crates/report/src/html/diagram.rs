@@ -362,6 +362,7 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
     let tone = tone_class(note.tone);
     let rightward = note.place == Place::ToServer;
     let lost = passage == Passage::Lost;
+    let unknown = if passage == Passage::Unknown { " unknown" } else { "" };
     let (from, to) = match (rightward, lost, passage) {
         (true, true, _) => (CLIENT + 4.0, LOST),
         (true, ..) => (CLIENT + 4.0, SERVER - 4.0),
@@ -372,12 +373,12 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
     push(
         svg,
         format_args!(
-            "<line class=\"arrow {tone}\" x1=\"{from}\" y1=\"{y:.1}\" x2=\"{to}\" y2=\"{y:.1}\"/>\n"
+            "<line class=\"arrow {tone}{unknown}\" x1=\"{from}\" y1=\"{y:.1}\" x2=\"{to}\" y2=\"{y:.1}\"/>\n"
         ),
     );
     if lost {
         cross(svg, to, y);
-    } else {
+    } else if passage != Passage::Unknown {
         let back = if rightward { -7.0 } else { 7.0 };
         push(
             svg,
