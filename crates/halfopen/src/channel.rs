@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{Facts, Plan};
 
+use std::path::PathBuf;
 use timeline::Event;
 
 /// What the worker is to do: the first line it reads. A second line, any, asks it to stop.
@@ -11,6 +12,8 @@ use timeline::Event;
 pub(crate) enum Task {
     /// Run trials.
     Run(Orders),
+    /// Run trials in virtual time, inside this kernel.
+    RunVirtual(Orders, PathBuf),
     /// Try what this machine can do.
     Examine,
 }
@@ -75,6 +78,8 @@ pub(crate) enum Ending {
     Skipped(String),
     /// Something that is not the question went wrong.
     Failed(String),
+    /// It was cut short by something that could have changed the verdict.
+    Disturbed(String),
     /// The operator stopped it.
     Interrupted,
 }

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Init,
     #[command(hide = true, name = crate::supervisor::WORKER)]
     Worker,
+    #[command(hide = true, name = crate::guest::GUEST)]
+    Guest,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,13 @@ pub(crate) struct Lease {
     _claim: UnixDatagram,
 }
 
+/// The addresses of a trial that has a kernel of its own: the same in every run.
+pub(crate) fn fixed(number: usize, family: Family, topology: Topology) -> Addresses {
+    let lease = number % usize::from(Addresses::LEASES);
+    let port = 32_768 + (number / usize::from(Addresses::LEASES)) as u16;
+    Addresses::new(lease as u16, family, topology, port, 10_000)
+}
+
 impl Lease {
     /// Takes free addresses, at random, so that those of the last trials are not used again soon.
     pub(crate) fn take(family: Family, topology: Topology) -> Result<Self> {

@@ -4,6 +4,7 @@ mod catalogue;
 mod channel;
 mod cli;
 mod doctor;
+mod guest;
 mod instruments;
 mod judge;
 mod lease;
@@ -22,6 +23,7 @@ use cli::{Cli, Command};
 use output::Exit;
 
 fn main() -> std::process::ExitCode {
+    guest::take_over_if_guest();
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("HALFOPEN_LOG")
@@ -40,6 +42,7 @@ fn main() -> std::process::ExitCode {
         Command::Peer { hold: false } => output::inner(peer::run().map(|()| 0).map_err(Into::into)),
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),
+        Command::Guest => output::inner(guest::work()),
         Command::Worker => output::inner(worker::run()),
     };
     std::process::ExitCode::from(code.0)

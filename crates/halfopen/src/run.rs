@@ -5,7 +5,7 @@ use crate::cli::{self, Format};
 use crate::output::{self, Exit};
 use crate::screen::Screen;
 use crate::store::{self, Store};
-use crate::{catalogue, lease, supervisor};
+use crate::{catalogue, guest, lease, supervisor};
 use anyhow::{Context, Result, anyhow, bail};
 use report::pcapng::Packet;
 use report::{Clock, Run, Trial};
@@ -49,11 +49,19 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     let mut plans = Vec::new();
     for experiment in experiments {
         for _ in 0..arguments.repeat {
+            let number = plans.len();
             let parameters = &experiment.parameters;
-            let lease = lease::Lease::take(parameters.family, parameters.topology)?;
-            let addresses = lease.addresses.clone();
-            plans.push(Plan { number: plans.len(), experiment: experiment.clone(), addresses });
-            leases.push(lease);
+            let addresses = match clock {
+                // A kernel of its own shares no addresses, and repeats itself with the same ones.
+                Clock::Virtual => lease::fixed(number, parameters.family, parameters.topology),
+                Clock::Real => {
+                    let lease = lease::Lease::take(parameters.family, parameters.topology)?;
+                    let addresses = lease.addresses.clone();
+                    leases.push(lease);
+                    addresses
+                }
+            };
+            plans.push(Plan { number, experiment: experiment.clone(), addresses });
         }
     }
     let jobs = arguments.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, count);
@@ -66,13 +74,13 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
             _ => NEVER,
         },
     };
-    if clock == Clock::Virtual {
-        return Ok(skip_all(
-            arguments,
-            &orders,
-            "the virtual clock is not built into this halfopen yet",
-        ));
-    }
+    let task = match clock {
+        Clock::Real => Task::Run(orders.clone()),
+        Clock::Virtual => match guest::find_kernel() {
+            Ok(kernel) => Task::RunVirtual(orders.clone(), kernel),
+            Err(why) => return Ok(skip_all(arguments, &orders, &why)),
+        },
+    };
 
     // Before the runtime's threads: the laboratory ends with the thread that started it.
     let mut laboratory = supervisor::start()?;
@@ -83,7 +91,7 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
         .build()
         .context("starting the runtime")?;
     let mut front = Front::new(arguments, &orders, store);
-    let followed = runtime.block_on(front.follow(&mut laboratory, &orders));
+    let followed = runtime.block_on(front.follow(&mut laboratory, &task));
     // Closing the lifeline ends whatever is left of the laboratory.
     drop(laboratory.stdin.take());
     let status = laboratory.wait().context("waiting for the laboratory's process")?;
@@ -132,7 +140,7 @@ impl<'a> Front<'a> {
         Self {
             arguments,
             records: plans.keys().map(|number| (*number, Record::default())).collect(),
-            screen: Screen::new(arguments.output.format, &orders.plans),
+            screen: Screen::new(arguments.output.format, orders.clock, &orders.plans),
             plans,
             store,
             machine: (observe::clock::kernel_release(), observe::clock::hz()),
@@ -145,14 +153,10 @@ impl<'a> Front<'a> {
 
     /// Gives the orders and takes every message, until the last. A signal asks for an end in good
     /// order; a second one does not ask.
-    async fn follow(
-        &mut self,
-        laboratory: &mut std::process::Child,
-        orders: &Orders,
-    ) -> Result<()> {
+    async fn follow(&mut self, laboratory: &mut std::process::Child, task: &Task) -> Result<()> {
         let mut signals = Signals::listen()?;
         let commands = laboratory.stdin.as_mut().context("the lifeline is piped")?;
-        give(commands, &Task::Run(orders.clone()))?;
+        give(commands, task)?;
         let stdout = laboratory.stdout.take().context("standard output is piped")?;
         let stdout = tokio::process::ChildStdout::from_std(stdout)?;
         let mut messages = BufReader::new(stdout).lines();
@@ -266,6 +270,7 @@ fn verdict_of(
         (Ending::Failed(why), ..) => {
             Verdict::without_measurement(Word::Inconclusive, format!("the trial failed: {why}"))
         }
+        (Ending::Disturbed(why), ..) => Verdict::without_measurement(Word::Inconclusive, why),
         (Ending::Complete | Ending::Interrupted, Some(facts), Some(prediction)) => {
             let mut verdict =
                 verdict::judge(&plan.experiment.parameters, facts, prediction, timeline);

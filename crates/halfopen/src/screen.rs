@@ -4,7 +4,7 @@
 use crate::cli::Format;
 use crate::output::{self, Exit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use report::{Live, Run, Trial, human};
+use report::{Clock, Live, Run, Trial, human};
 use spec::Plan;
 use std::io::IsTerminal;
 use timeline::event::{FaultStep, Phase};
@@ -30,18 +30,15 @@ struct Waiting {
 }
 
 impl Screen {
-    pub(crate) fn new(format: Format, plans: &[Plan]) -> Self {
+    pub(crate) fn new(format: Format, clock: Clock, plans: &[Plan]) -> Self {
         let silent = format == Format::Json;
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let colour = output::colour(&std::io::stdout());
-        let bar = ProgressBar::with_draw_target(
-            None,
-            if silent || !terminal {
-                ProgressDrawTarget::hidden()
-            } else {
-                ProgressDrawTarget::stderr()
-            },
-        );
+        // Virtual time has no moment to wait for.
+        let hidden = silent || !terminal || clock == Clock::Virtual;
+        let target =
+            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(
             ProgressStyle::with_template("{bar:40} {msg}")
                 .expect("the template is well formed")
