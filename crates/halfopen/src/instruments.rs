@@ -132,12 +132,15 @@ fn polled<T: AsFd>(instrument: T) -> std::io::Result<AsyncFd<Polled<T>>> {
 /// How often socket diagnostics look.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// At most this long between two looks; `None`: only when something stirs or a timer is due.
-    pub(crate) every: Option<Duration>,
+    /// At most this long between two looks; `None`: only when something stirs.
+    every: Option<Duration>,
+    /// Whether to look every millisecond while a timer is due: that is when connections end.
+    closely: bool,
 }
 
 impl Pace {
-    /// The pace for a trial: often where socket diagnostics are the only witness.
+    /// The pace for a trial: often where socket diagnostics are the only witness; never by the
+    /// clock where time is virtual, and every look would be a moment to stop at.
     pub(crate) fn new(clock: Clock, traced: bool, jobs: usize) -> Self {
         let every = match clock {
             Clock::Virtual => None,
@@ -145,7 +148,18 @@ impl Pace {
             Clock::Real if jobs <= 10 => Some(Duration::from_millis(5)),
             Clock::Real => Some(Duration::from_millis(20)),
         };
-        Self { every }
+        Self { every, closely: !traced && clock == Clock::Real }
+    }
+
+    /// When to look again at a socket whose timer, if one runs, is due in so many milliseconds.
+    fn next(self, timer_ms: Option<u64>) -> Option<Duration> {
+        let due = timer_ms
+            .filter(|_| self.closely)
+            .map(|ms| Duration::from_millis(if ms <= 10 { 1 } else { ms - 5 }));
+        match (self.every, due) {
+            (Some(every), Some(due)) => Some(every.min(due)),
+            (every, due) => every.or(due),
+        }
     }
 }
 
@@ -224,17 +238,11 @@ impl Sampler {
             self.send(ended_ns, sample.as_ref());
         }
         let timer = sample.as_ref().filter(|sample| sample.timer != 0);
-        let expiry = timer.map(|sample| u64::from(sample.timer_expires_ms));
+        let timer_ms = timer.map(|sample| u64::from(sample.timer_expires_ms));
         if changed || self.last.is_some() || sample.is_some() {
             self.last = Some((began_ns, sample));
         }
-        // Close to a timer's expiry, look every millisecond: that is when connections end.
-        let expiry = expiry.map(|ms| Duration::from_millis(if ms <= 10 { 1 } else { ms - 5 }));
-        match (pace.every, expiry) {
-            (Some(every), Some(expiry)) => Some(every.min(expiry)),
-            (every, None) => every,
-            (None, expiry) => expiry.map(|expiry| expiry.max(Duration::from_millis(4))),
-        }
+        pace.next(timer_ms)
     }
 
     /// Sends the look before this one, unless it was sent already.

@@ -61,6 +61,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         holders: Vec::new(),
         client_side: Vec::new(),
         server_side: Vec::new(),
+        stirred: Default::default(),
     };
     let mut stop = bench.stop.clone();
     let outcome = tokio::select! {
@@ -96,6 +97,8 @@ struct Trial {
     holders: Vec<u32>,
     client_side: Vec<Running>,
     server_side: Vec<Running>,
+    /// Wakes the samplers: something happened to the connection.
+    stirred: [Arc<Notify>; 2],
 }
 
 /// Who has said that the client's connection has ended.
@@ -178,13 +181,13 @@ impl Trial {
         (wire, socket): (Source, Source),
         (local, remote): (std::net::SocketAddr, std::net::SocketAddr),
     ) -> Result<Vec<Running>> {
-        let stirred = Arc::new(Notify::new());
+        let stirred = &self.stirred[usize::from(wire == Source::ServerWire)];
         let pace = Pace::new(self.bench.clock, self.bench.shared.traced(), self.bench.jobs);
         let addresses = &self.plan.addresses;
         let sink = || self.sink.clone();
         Ok(vec![
             start_tap(namespace, interface, wire, addresses, sink(), stirred.clone())?,
-            start_sampler(namespace, socket, local, remote, pace, sink(), stirred)?,
+            start_sampler(namespace, socket, local, remote, pace, sink(), stirred.clone())?,
         ])
     }
 
@@ -418,6 +421,9 @@ impl Trial {
         match seen {
             Seen::Event(event) => {
                 self.ended.kernel |= says_ended(&event);
+                if let What::Trace(Trace::SetState { .. }) = event.what {
+                    self.stirred.iter().for_each(|stirred| stirred.notify_one());
+                }
                 self.report(Message::Event(number, event));
             }
             Seen::Capture(capture) => self.report(Message::Captured(number, capture)),
