@@ -7,6 +7,7 @@ use crate::screen::Screen;
 use crate::store::{self, Store};
 use crate::{catalogue, guest, lease, supervisor};
 use anyhow::{Context, Result, anyhow, bail};
+use report::html::File;
 use report::pcapng::Packet;
 use report::{Clock, Run, Trial};
 use spec::{Experiment, Facts, Plan};
@@ -90,7 +91,7 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let mut front = Front::new(arguments, &orders, store);
+    let mut front = Front::new(arguments, &orders, store, started);
     let followed = runtime.block_on(front.follow(&mut laboratory, &task));
     // Closing the lifeline ends whatever is left of the laboratory.
     drop(laboratory.stdin.take());
@@ -99,7 +100,7 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     if !front.finished {
         bail!("the laboratory's process ended early ({status}); what it said is above");
     }
-    front.conclude(started.elapsed())
+    front.conclude()
 }
 
 /// Gives the laboratory its task.
@@ -131,10 +132,11 @@ struct Front<'a> {
     trials: Vec<Trial>,
     exit: Exit,
     finished: bool,
+    started: Instant,
 }
 
 impl<'a> Front<'a> {
-    fn new(arguments: &'a cli::Run, orders: &Orders, store: Store) -> Self {
+    fn new(arguments: &'a cli::Run, orders: &Orders, store: Store, started: Instant) -> Self {
         let plans: BTreeMap<_, _> =
             orders.plans.iter().map(|plan| (plan.number, plan.clone())).collect();
         Self {
@@ -148,6 +150,7 @@ impl<'a> Front<'a> {
             trials: Vec::new(),
             exit: Exit::AGREES,
             finished: false,
+            started,
         }
     }
 
@@ -237,25 +240,66 @@ impl<'a> Front<'a> {
             timeline,
             artifacts: None,
         };
-        let files = artifacts(&trial, &record.captures)?;
+        let mut files = artifacts(&trial, &record.captures)?;
+        files.push((
+            "report.html",
+            report::html::trial_page(&self.run(Vec::new()), &trial, &beside()),
+        ));
         let name = trial.experiment.name.clone();
-        trial.artifacts = Some(self.store.write_trial(&name, &files)?.display().to_string());
+        trial.artifacts = Some(self.store.write_directory(&name, &files)?.display().to_string());
         self.screen.ended(&trial);
         self.trials.push(trial);
         Ok(())
     }
 
-    fn conclude(mut self, took: Duration) -> Result<Exit> {
-        self.trials.sort_by_key(|trial| trial.number);
-        let (kernel, hz) = self.machine;
-        let run =
-            Run { kernel, hz, clock: self.clock, wall_s: took.as_secs_f64(), trials: self.trials };
+    fn conclude(mut self) -> Result<Exit> {
+        let mut trials = std::mem::take(&mut self.trials);
+        trials.sort_by_key(|trial| trial.number);
+        let run = self.run(trials);
+        if run.trials.len() > 1 {
+            let directory = self.store.write_directory("run", &run_files(&run)?)?;
+            self.screen.say_where(&directory);
+        }
         let written = match self.arguments.output.format {
             Format::Json => output::print(&report::json::run(&run)),
             Format::Human => self.screen.conclude(&run),
         };
         Ok(self.exit.and(written))
     }
+
+    fn run(&self, trials: Vec<Trial>) -> Run {
+        let (kernel, hz) = self.machine.clone();
+        Run { kernel, hz, clock: self.clock, wall_s: self.started.elapsed().as_secs_f64(), trials }
+    }
+}
+
+/// The files about all trials of a run together.
+fn run_files(run: &Run) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    // The trials' directories stand beside the run's.
+    let page = |trial: &Trial| {
+        let directory = std::path::Path::new(trial.artifacts.as_ref()?).file_name()?.to_str()?;
+        Some(format!("../{directory}/report.html"))
+    };
+    Ok(vec![
+        ("run.json", report::json::run(run)),
+        ("report.html", report::html::run_page(run, page)),
+        ("summary.md", report::markdown::summary(run, page).into_bytes()),
+        ("junit.xml", report::junit::report(run).context("writing the JUnit report")?),
+    ])
+}
+
+/// What lies beside a trial's page.
+fn beside() -> Vec<File> {
+    [
+        ("capture.pcapng", "the packets at both hosts, with comments, for Wireshark"),
+        ("timeline.jsonl", "every event"),
+        ("facts.json", "what was measured before the fault"),
+        ("prediction.json", "what was predicted before the fault"),
+        ("verdict.json", "the measurement, the proof of the fault, the verdict"),
+        ("experiment.json", "what was done"),
+    ]
+    .map(|(name, what)| File { name: name.into(), what: what.into() })
+    .into()
 }
 
 fn verdict_of(

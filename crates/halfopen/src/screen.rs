@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Clock, Live, Run, Trial, human};
 use spec::Plan;
 use std::io::IsTerminal;
+use std::path::Path;
 use timeline::event::{FaultStep, Phase};
 use timeline::{Event, What};
 
@@ -138,6 +139,11 @@ impl Screen {
             let line = verdict.lines().next().unwrap_or_default();
             self.show(&format!("{:<38} {line}\n", trial.experiment.name));
         }
+    }
+
+    /// Where the reports about the whole run lie.
+    pub(crate) fn say_where(&self, directory: &Path) {
+        self.show(&format!("reports: {}\n", directory.join("report.html").display()));
     }
 
     pub(crate) fn conclude(&self, run: &Run) -> Exit {

@@ -48,9 +48,9 @@ impl Store {
         }
     }
 
-    /// Writes a trial's files into a directory of its own, named after the experiment, with a
-    /// number where that name is taken. All of them, or none.
-    pub(crate) fn write_trial(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {
+    /// Writes files that belong together into a fresh directory of this name, with a number where
+    /// the name is taken. All of them, or none.
+    pub(crate) fn write_directory(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {
         let directory = self.fresh(name)?;
         for (file, content) in files {
             let path = directory.join(file);
