@@ -17,7 +17,10 @@ pub(crate) struct Screen {
     silent: bool,
     /// The trial's live timeline; `None` when several run and only their ends are shown.
     live: Option<Live>,
-    bar: ProgressBar,
+    /// Whether a bar can be drawn.
+    animated: bool,
+    /// The bar, while there is something to wait for.
+    bar: Option<ProgressBar>,
     /// When the predicted moment is, once both the fault and the prediction are known.
     waiting: Option<Waiting>,
     latest_s: Option<f64>,
@@ -35,16 +38,6 @@ impl Screen {
         let silent = format == Format::Json;
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let colour = output::colour(&std::io::stdout());
-        // Virtual time has no moment to wait for.
-        let hidden = silent || !terminal || clock == Clock::Virtual;
-        let target =
-            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:40} {msg}")
-                .expect("the template is well formed")
-                .progress_chars("━╸─"),
-        );
         let live = match plans {
             [plan] => Some(Live::new(&plan.experiment.parameters, colour)),
             _ => None,
@@ -53,7 +46,9 @@ impl Screen {
             colour,
             silent,
             live,
-            bar,
+            // Virtual time has no moment to wait for.
+            animated: !silent && terminal && clock == Clock::Real,
+            bar: None,
             waiting: None,
             latest_s: None,
             total: plans.len(),
@@ -63,7 +58,7 @@ impl Screen {
 
     /// A line to the operator, beside the results.
     pub(crate) fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.above_the_bar(|| eprintln!("{text}"));
     }
 
     pub(crate) fn started(&mut self, plan: &Plan) {
@@ -108,20 +103,38 @@ impl Screen {
                 self.show(&format!("{line}\n"));
             }
             match &self.waiting {
-                Some(waiting) => {
-                    let whole = waiting.until_ns - waiting.from_ns;
-                    let gone = now_ns.saturating_sub(waiting.from_ns).min(whole);
-                    self.bar.set_length(whole / 1_000_000);
-                    self.bar.set_position(gone / 1_000_000);
-                    let left = (whole - gone) as f64 / 1e9;
-                    self.bar.set_message(format!("{left:.1} s to the end of the predicted window"));
+                Some(Waiting { from_ns, until_ns }) => {
+                    let (whole, gone) = (until_ns - from_ns, now_ns.saturating_sub(*from_ns));
+                    let left = whole.saturating_sub(gone) as f64 / 1e9;
+                    let message = format!("{left:.1} s to the end of the predicted window");
+                    self.draw(gone.min(whole) / 1_000_000, whole / 1_000_000, message);
                 }
-                None => self.bar.set_message(""),
+                None => self.clear(),
             }
-        } else if !self.silent {
-            self.bar.set_length(self.total as u64);
-            self.bar.set_position(self.ended as u64);
-            self.bar.set_message(format!("{} of {} trials", self.ended, self.total));
+        } else {
+            let message = format!("{} of {} trials", self.ended, self.total);
+            self.draw(self.ended as u64, self.total as u64, message);
+        }
+    }
+
+    fn draw(&mut self, done: u64, whole: u64, message: String) {
+        if self.animated {
+            let bar = self.bar.get_or_insert_with(|| {
+                let style = ProgressStyle::with_template("{bar:40} {msg}")
+                    .expect("the template is well formed")
+                    .progress_chars("━╸─");
+                ProgressBar::with_draw_target(Some(whole), ProgressDrawTarget::stderr())
+                    .with_style(style)
+            });
+            bar.set_length(whole);
+            bar.set_position(done);
+            bar.set_message(message);
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
     }
 
@@ -131,7 +144,7 @@ impl Screen {
             for line in live.finish() {
                 self.show(&format!("{line}\n"));
             }
-            self.bar.finish_and_clear();
+            self.clear();
             self.show("\n");
             self.show(&human::verdict(trial, self.colour));
         } else {
@@ -146,8 +159,8 @@ impl Screen {
         self.show(&format!("reports: {}\n", directory.join("report.html").display()));
     }
 
-    pub(crate) fn conclude(&self, run: &Run) -> Exit {
-        self.bar.finish_and_clear();
+    pub(crate) fn conclude(&mut self, run: &Run) -> Exit {
+        self.clear();
         if run.trials.len() > 1 {
             return output::print(human::summary(run, self.colour).as_bytes());
         }
@@ -156,7 +169,14 @@ impl Screen {
 
     fn show(&self, text: &str) {
         if !self.silent {
-            self.bar.suspend(|| output::print(text.as_bytes()));
+            self.above_the_bar(|| output::print(text.as_bytes()));
+        }
+    }
+
+    fn above_the_bar<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 }
