@@ -94,17 +94,45 @@ pub(crate) fn wait_until_ready(
     Ok(())
 }
 
-/// A namespace that says nothing by itself, and a socket to configure it with.
-pub(crate) fn quiet_namespace(family: Family) -> Result<(Namespace, Socket), Error> {
+/// A namespace that says nothing by itself, with `settings` besides, and a socket to configure it
+/// with.
+pub(crate) fn quiet_namespace(
+    family: Family,
+    settings: &[Setting],
+) -> Result<(Namespace, Socket), Error> {
     let namespace = Namespace::create()
         .map_err(|source| Error::Namespace { doing: "making a host", source })?;
     let netlink = namespace
         .run(|| {
-            quiet(family)?;
+            quiet(family).iter().chain(settings).try_for_each(Setting::write)?;
             Socket::open_here(libc::NETLINK_ROUTE)
         })
         .map_err(|source| Error::Namespace { doing: "configuring a host", source })??;
     Ok((namespace, netlink))
+}
+
+/// A file below /proc/sys/net, and what to write there.
+pub(crate) struct Setting {
+    pub(crate) path: &'static str,
+    pub(crate) value: &'static str,
+    /// What this kernel lacks if there is no such file; `None` if that does not matter.
+    pub(crate) part_of: Option<&'static str>,
+}
+
+impl Setting {
+    fn write(&self) -> Result<(), Error> {
+        let Self { path, value, part_of } = self;
+        let present = sysctl::write_if_present(path, value).map_err(|source| {
+            Error::kernel(format!("writing {value} to /proc/sys/net/{path}"), source)
+        })?;
+        match part_of {
+            Some(what) if !present => Err(Error::Unsupported {
+                what: (*what).to_owned(),
+                remedy: format!("this kernel has no /proc/sys/net/{path}"),
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The interface identifier that RFC 4291 (appendix A) makes of a MAC address.
@@ -119,27 +147,21 @@ fn link_local(mac: Mac) -> Ipv6Addr {
 /// Keeps interfaces that are yet to come from configuring themselves: no IPv6 at all in a trial
 /// with IPv4; and with IPv6 no router solicitations, no addresses but ours, and the multicast
 /// reports about those at once instead of up to ten seconds later.
-fn quiet(family: Family) -> Result<(), Error> {
-    let settings: &[(&str, &str)] = match family {
-        Family::Ipv4 => &[("disable_ipv6", "1")],
-        Family::Ipv6 => &[
-            ("disable_ipv6", "0"),
-            ("accept_ra", "0"),
-            ("addr_gen_mode", "1"),
-            ("mldv2_unsolicited_report_interval", "1"),
-        ],
-    };
-    for (name, value) in settings {
-        let path = format!("ipv6/conf/default/{name}");
-        let present = sysctl::write_if_present(&path, value).map_err(|source| {
-            Error::kernel(format!("setting net.ipv6.conf.default.{name}={value}"), source)
-        })?;
-        if !present && family == Family::Ipv6 {
-            return Err(Error::Unsupported {
-                what: "IPv6".to_owned(),
-                remedy: "the kernel was built or booted without it (ipv6.disable=1)".to_owned(),
-            });
+fn quiet(family: Family) -> &'static [Setting] {
+    const IPV6: Option<&str> = Some("IPv6");
+    match family {
+        Family::Ipv4 => {
+            &[Setting { path: "ipv6/conf/default/disable_ipv6", value: "1", part_of: None }]
         }
+        Family::Ipv6 => &[
+            Setting { path: "ipv6/conf/default/disable_ipv6", value: "0", part_of: IPV6 },
+            Setting { path: "ipv6/conf/default/accept_ra", value: "0", part_of: IPV6 },
+            Setting { path: "ipv6/conf/default/addr_gen_mode", value: "1", part_of: IPV6 },
+            Setting {
+                path: "ipv6/conf/default/mldv2_unsolicited_report_interval",
+                value: "1",
+                part_of: None,
+            },
+        ],
     }
-    Ok(())
 }

@@ -211,6 +211,12 @@ impl Network {
         .await
     }
 
+    /// What delays the frames: `netem`, the kernel's own, or `relay`, a thread of this process;
+    /// `None` without `path.rtt`.
+    pub fn delayed_by(&self) -> Option<&'static str> {
+        self.wiring.switch().and_then(Switch::delayed_by)
+    }
+
     /// Frames that the path's delay has lost because the machine was too busy: of a trial that
     /// lost any, nothing can be concluded.
     pub fn lost_frames(&self) -> u64 {

@@ -1,11 +1,10 @@
 //! The router: a forwarding host between the client's subnet and the server's.
 
-use crate::host;
+use crate::host::{self, Setting};
 use crate::link::{self, End, Index, LOOPBACK, Mac};
 use crate::netlink::Socket;
 use crate::network::Error;
 use crate::reject;
-use crate::sysctl;
 use netns::Namespace;
 use spec::{Family, Neighbour, Reject};
 use std::net::IpAddr;
@@ -41,15 +40,12 @@ impl Router {
     /// A forwarding router without cables.
     pub(crate) fn new(client: Side, server: Side, neighbour: Neighbour) -> Result<Self, Error> {
         let family = if client.host.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-        let (namespace, mut netlink) = host::quiet_namespace(family)?;
         let path = match family {
             Family::Ipv4 => "ipv4/ip_forward",
             Family::Ipv6 => "ipv6/conf/all/forwarding",
         };
-        namespace
-            .run(|| sysctl::write_if_present(path, "1"))
-            .map_err(|source| Error::Namespace { doing: "configuring the router", source })?
-            .map_err(|source| Error::kernel(format!("setting net/{path}=1"), source))?;
+        let forward = Setting { path, value: "1", part_of: Some("forwarding") };
+        let (namespace, mut netlink) = host::quiet_namespace(family, &[forward])?;
         link::set_up(&mut netlink, LOOPBACK, true)?;
         Ok(Self { namespace, netlink: Mutex::new(netlink), client, server, neighbour })
     }

@@ -1,15 +1,13 @@
 //! The switch: a bridge in a namespace of its own, between two cables. Whatever happens behind one
 //! port, the other keeps its carrier. It is also where a path gets its delay.
 
-use crate::host::quiet_namespace;
+use crate::host::{Setting, quiet_namespace};
 use crate::link::{self, End, Index};
 use crate::netem;
 use crate::netlink::Socket;
 use crate::network::Error;
 use crate::offload;
 use crate::relay::{Port, Relay};
-use crate::sysctl;
-use netns::Namespace;
 use spec::Family;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +37,7 @@ impl Switch {
     /// A switch without cables, that adds `rtt` to the path: half each way.
     pub(crate) fn new(near: &'static str, rtt: Duration) -> Result<Self, Error> {
         // It has no addresses, and needs no IPv6 to forward it.
-        let (namespace, mut netlink) = quiet_namespace(Family::Ipv4)?;
+        let (namespace, mut netlink) = quiet_namespace(Family::Ipv4, OUT_OF_NETFILTER)?;
         let forwarding = if rtt.is_zero() {
             Forwarding::Bridge
         } else if netem::is_there(&mut netlink)? {
@@ -48,7 +46,6 @@ impl Switch {
             Forwarding::Relay(Relay::start(&namespace, rtt / 2)?)
         };
         if !matches!(forwarding, Forwarding::Relay(_)) {
-            keep_bridge_out_of_netfilter(&namespace)?;
             link::bridge(&mut netlink, "switch", BRIDGE)?;
         }
         Ok(Self { netlink: Mutex::new(netlink), near, forwarding })
@@ -114,6 +111,15 @@ impl Switch {
         Ok(link::state(&mut self.netlink(), index(port))?.is_some())
     }
 
+    /// What delays the frames, if anything does.
+    pub(crate) fn delayed_by(&self) -> Option<&'static str> {
+        match self.forwarding {
+            Forwarding::Bridge => None,
+            Forwarding::Netem(_) => Some("netem"),
+            Forwarding::Relay(_) => Some("relay"),
+        }
+    }
+
     /// Frames that the delay has lost.
     pub(crate) fn lost(&self) -> u64 {
         match &self.forwarding {
@@ -160,20 +166,8 @@ fn index(port: Port) -> Index {
 
 /// Where `br_netfilter` is loaded, every new namespace passes bridged packets to the IP layer's
 /// hooks.
-fn keep_bridge_out_of_netfilter(namespace: &Namespace) -> Result<(), Error> {
-    namespace
-        .run(|| {
-            for table in ["iptables", "ip6tables", "arptables"] {
-                sysctl::write_if_present(&format!("bridge/bridge-nf-call-{table}"), "0").map_err(
-                    |source| {
-                        Error::kernel(
-                            format!("setting net.bridge.bridge-nf-call-{table}=0"),
-                            source,
-                        )
-                    },
-                )?;
-            }
-            Ok(())
-        })
-        .map_err(|source| Error::Namespace { doing: "configuring the switch", source })?
-}
+const OUT_OF_NETFILTER: &[Setting] = &[
+    Setting { path: "bridge/bridge-nf-call-iptables", value: "0", part_of: None },
+    Setting { path: "bridge/bridge-nf-call-ip6tables", value: "0", part_of: None },
+    Setting { path: "bridge/bridge-nf-call-arptables", value: "0", part_of: None },
+];

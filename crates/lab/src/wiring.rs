@@ -56,8 +56,8 @@ pub(crate) struct Built {
 impl Wiring {
     /// Builds a network and waits until frames pass.
     pub(crate) fn build(layout: &Layout) -> Result<Built, Error> {
-        let (client, mut client_netlink) = host::quiet_namespace(layout.family)?;
-        let (server, mut server_netlink) = host::quiet_namespace(layout.family)?;
+        let (client, mut client_netlink) = host::quiet_namespace(layout.family, &[])?;
+        let (server, mut server_netlink) = host::quiet_namespace(layout.family, &[])?;
         let (client_end, server_end) = (layout.client.end(&client), layout.server.end(&server));
         let wiring = match (side_towards(&layout.client), side_towards(&layout.server)) {
             (Some(to_client), Some(to_server)) => {
@@ -168,7 +168,7 @@ impl Wiring {
         let operation = "booting the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
-        let (namespace, mut netlink) = host::quiet_namespace(host.family())?;
+        let (namespace, mut netlink) = host::quiet_namespace(host.family(), &[])?;
         switch.plug_server(&host.end(&namespace))?;
         host.settle(&namespace, &mut netlink)?;
         host::wait_until_ready(&mut netlink, SERVER, host.address)?;

@@ -24,6 +24,7 @@ async fn every_exchange_takes_the_round_trip_time(
     #[values(Ipv4, Ipv6)] family: Family,
 ) {
     let trial = build(&delayed(topology, family)).await;
+    println!("delayed by {:?}", trial.network.delayed_by());
     let mut connection = trial.connect();
     for stream in [&connection.client, &connection.server] {
         stream.set_nodelay(true).unwrap();
@@ -38,6 +39,7 @@ async fn every_exchange_takes_the_round_trip_time(
         times.push(began.elapsed());
     }
     assert!(times.iter().all(|time| *time >= RTT), "{times:?}");
+    println!("{times:?}");
     // The machine may be busy, but not each time.
     let least = *times.iter().min().unwrap();
     assert!(least < RTT + Duration::from_millis(5), "{times:?}");

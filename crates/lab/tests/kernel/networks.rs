@@ -163,3 +163,20 @@ async fn a_hundred_networks_at_once() {
         removal.await.unwrap().unwrap();
     }
 }
+
+#[rstest]
+#[case(Ipv4, std::time::Duration::ZERO)]
+// Multicast reports about the hosts' own addresses, and no more.
+#[case(Ipv6, std::time::Duration::from_millis(500))]
+#[tokio::test]
+async fn hosts_say_nothing_by_themselves(
+    #[values(Switch, Router, Direct)] topology: Topology,
+    #[values(Permanent, Learned)] neighbour: Neighbour,
+    #[case] family: Family,
+    #[case] after: std::time::Duration,
+) {
+    let trial = build(&parameters(topology, family, neighbour)).await;
+    tokio::time::sleep(after).await;
+    let frames = trial.listen(std::time::Duration::from_secs(3)).await;
+    assert!(frames.is_empty(), "{frames:x?}");
+}

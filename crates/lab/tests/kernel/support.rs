@@ -2,6 +2,7 @@
 
 use lab::network::{LinkState, Network};
 use netns::Namespace;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use spec::{Addresses, Family, Neighbour, Parameters, Topology};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -82,6 +83,25 @@ impl Trial {
             .unwrap()
             .unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
+    }
+
+    /// The beginnings of the frames that pass the hosts' interfaces.
+    pub(crate) async fn listen(&self, time: Duration) -> Vec<Vec<u8>> {
+        let open = || {
+            let all = Some(SockProtocol::EthAll);
+            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_NONBLOCK, all)
+        };
+        let taps =
+            [self.network.client(), self.server()].map(|host| host.run(open).unwrap().unwrap());
+        tokio::time::sleep(time).await;
+        let mut frames = Vec::new();
+        for tap in &taps {
+            let mut buffer = [0; 80];
+            while let Ok(len) = nix::unistd::read(tap, &mut buffer) {
+                frames.push(buffer[..len].to_vec());
+            }
+        }
+        frames
     }
 
     pub(crate) async fn link(&self, name: &str) -> LinkState {
