@@ -26,6 +26,10 @@ build:
 halfopen *arguments: build
     @scripts/halfopen "$@"
 
+# Build the kernel with virtual time, once (3 to 8 minutes): `just kernel --hz 1000`
+kernel *arguments:
+    @scripts/as-caller scripts/build-uml.sh "$@"
+
 # What this machine can do
 doctor: build
     @scripts/halfopen doctor

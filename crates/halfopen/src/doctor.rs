@@ -2,16 +2,18 @@
 //! and limits are read; everything else is tried, in the sandbox that trials run in.
 
 use crate::channel::{Check, Message, Task};
+use crate::instruments::TRACEFS;
 use crate::output::{self, Exit};
 use crate::supervisor;
 use anyhow::{Context, Result};
 use lab::network::Network;
 use nix::sys::resource::{Resource, getrlimit};
 use observe::clock::{hz, kernel_release};
-use observe::{SocketDiag, Tap};
+use observe::{SocketDiag, Tap, Tracer};
 use report::human::{self, CheckState};
 use spec::{Addresses, Family, Parameters, Topology};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use timeline::Source;
 
 pub(crate) fn run() -> Exit {
@@ -56,6 +58,7 @@ fn read_machine() -> Vec<Check> {
         ));
     }
     checks.push(descriptors());
+    checks.push(virtual_kernel());
     checks
 }
 
@@ -137,6 +140,7 @@ pub(crate) fn examine() -> Result<Vec<Check>> {
         ] {
             checks.extend(try_network(topology, family).await);
         }
+        checks.push(try_tracepoints());
         checks
     }))
 }
@@ -187,6 +191,31 @@ async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
         });
     }
     checks
+}
+
+fn try_tracepoints() -> Check {
+    let tracer = Tracer::open(Some(Path::new(TRACEFS)));
+    let result = match &tracer {
+        Ok(tracer) if tracer.missing().is_empty() => {
+            Ok("tell when the kernel reports an error".into())
+        }
+        Ok(tracer) => {
+            let missing: Vec<_> =
+                tracer.missing().iter().map(|m| format!("{}: {}", m.instrument, m.why)).collect();
+            Err(format!("not all: {}", missing.join("; ")))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    let remedy = "run with sudo; without them, socket diagnostics tell it within some milliseconds";
+    Check { name: "tracepoints".into(), needed: false, result, remedy: remedy.into() }
+}
+
+fn virtual_kernel() -> Check {
+    let (result, remedy) = match crate::guest::find_kernel() {
+        Ok(path) => (Ok(path.display().to_string()), ""),
+        Err(_) => (Err("not built: no `--clock virtual`".to_owned()), "just kernel"),
+    };
+    Check { name: "virtual kernel".into(), needed: false, result, remedy: remedy.into() }
 }
 
 fn shown(check: Check) -> human::Check {

@@ -347,10 +347,13 @@ impl Shared {
     }
 }
 
+/// Where tracefs is mounted if it is not yet: in this process's own mount namespace, so that the
+/// machine's mounts stay as they are.
+pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
+
 /// Opens the tracepoints, and a task that hands their events to the trials.
 fn trace(sinks: &Arc<Mutex<HashMap<usize, Sink>>>) -> Result<Arc<Mutex<Tracer>>> {
-    // In this process's own mount namespace: the machine's mounts stay as they are.
-    let tracer = Tracer::open(Some(Path::new("/sys/kernel/tracing")))?;
+    let tracer = Tracer::open(Some(Path::new(TRACEFS)))?;
     let descriptor = tracer.as_fd().try_clone_to_owned().context("waiting for tracepoints")?;
     let ready = polled(descriptor).context("waiting for tracepoints")?;
     let tracer = Arc::new(Mutex::new(tracer));

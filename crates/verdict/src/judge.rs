@@ -2,10 +2,13 @@
 
 use crate::measure::{Measured, measure};
 use crate::proof::{Proof, prove};
+use model::tick::Hz;
+use model::wheel::Wheel;
 use model::{Prediction, Window};
 use serde::{Deserialize, Serialize};
 use spec::{Facts, Outcome, Parameters};
 use std::fmt;
+use timeline::event::{Side, Timer, Trace};
 use timeline::{Timeline, What};
 
 /// One trial's verdict, with everything it rests on.
@@ -99,8 +102,7 @@ fn weigh(
     if prediction.windows.iter().any(|window| fits(window, measured)) {
         return Ok(());
     }
-    let late_ms = latest_delay_ms(timeline);
-    if let Some(reason) = disturbed(prediction, timeline, measured, late_ms) {
+    if let Some(reason) = disturbed(facts, prediction, timeline, measured) {
         return inconclusive(reason);
     }
     Err((Word::Disagrees, difference(prediction, measured)))
@@ -136,24 +138,35 @@ fn counts_fit(window: &Window, measured: &Measured) -> bool {
 
 /// Why the disagreement may be the machine's doing, or the deadline's, and not the kernel's.
 fn disturbed(
+    facts: &Facts,
     prediction: &Prediction,
     timeline: &Timeline,
     measured: &Measured,
-    late_ms: f64,
 ) -> Option<String> {
     let expected: Vec<&Window> =
         prediction.windows.iter().filter(|window| window.outcome == measured.outcome).collect();
-    if let Some(window) = expected
-        .iter()
-        .find(|window| in_time(window, measured, late_ms / 1000.0) && counts_fit(window, measured))
-    {
-        if !in_time(window, measured, 0.0) {
-            return Some(format!(
-                "the machine was busy: a thread woke {late_ms:.1} ms late, which is more than what \
-                 the measurement is off by ({})",
-                difference(prediction, measured)
-            ));
-        }
+    let within = |grace_s: f64| {
+        expected
+            .iter()
+            .any(|window| in_time(window, measured, grace_s) && counts_fit(window, measured))
+    };
+    let (late_timers, late_s) = late_timers(timeline, facts.hz);
+    if late_timers > 0 && within(late_s) {
+        return Some(format!(
+            "the kernel ran {late_timers} of its own timers late, which moved the end by up to \
+             {:.0} ms ({})",
+            late_s * 1000.0,
+            difference(prediction, measured)
+        ));
+    }
+    let delay_s = longest_delay_s(timeline);
+    if within(delay_s) {
+        return Some(format!(
+            "the machine was busy: a thread woke {:.1} ms late, which is more than what the \
+             measurement is off by ({})",
+            delay_s * 1000.0,
+            difference(prediction, measured)
+        ));
     }
     let lost: u64 = timeline
         .events()
@@ -188,20 +201,57 @@ fn watched_s(timeline: &Timeline, measured: &Measured) -> f64 {
     ended.unwrap_or(0).saturating_sub(reference_at) as f64 / 1e9
 }
 
-/// The longest scheduling delay recorded after the fault, milliseconds.
-fn latest_delay_ms(timeline: &Timeline) -> f64 {
+/// How many of the client's timers expired after the jiffy that the wheel had put them to, and by
+/// how much the end can have moved: each delay, and the slot that the next timer may have missed
+/// because of it.
+fn late_timers(timeline: &Timeline, hz: u32) -> (usize, f64) {
     let fault_at = timeline.fault_at().unwrap_or(0);
-    timeline
-        .events()
-        .iter()
-        .filter(|event| event.at_ns >= fault_at)
-        .filter_map(|event| match event.what {
-            What::Late { by_ns } => Some(by_ns),
-            _ => None,
-        })
-        .max()
-        .unwrap_or(0) as f64
-        / 1e6
+    let wheel = Wheel::new(Hz::new(hz));
+    let mut armed: Vec<(Timer, u64)> = Vec::new();
+    let (mut count, mut jiffies) = (0, 0);
+    let mut missed = false;
+    for event in timeline.events().iter().filter(|event| event.at_ns >= fault_at) {
+        match event.what {
+            What::Trace(Trace::TimerStart {
+                side: Side::Client,
+                timer,
+                now,
+                expires,
+                bucket: Some(bucket),
+            }) => {
+                armed.retain(|(other, _)| *other != timer);
+                armed.push((timer, bucket));
+                if std::mem::take(&mut missed) {
+                    jiffies += wheel.slot(expires.saturating_sub(now));
+                }
+            }
+            What::Trace(Trace::TimerExpire { side: Side::Client, timer, now }) => {
+                let due = armed.iter().find(|(other, _)| *other == timer).map(|(_, due)| *due);
+                if let Some(late) =
+                    due.and_then(|due| now.checked_sub(due)).filter(|late| *late > 0)
+                {
+                    count += 1;
+                    jiffies += late;
+                    missed = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    (count, Hz::new(hz).duration(jiffies).as_secs_f64())
+}
+
+/// The longest scheduling delay recorded after the fault, seconds.
+fn longest_delay_s(timeline: &Timeline) -> f64 {
+    let fault_at = timeline.fault_at().unwrap_or(0);
+    let late =
+        timeline.events().iter().filter(|event| event.at_ns >= fault_at).filter_map(|event| {
+            match event.what {
+                What::Late { by_ns } => Some(by_ns),
+                _ => None,
+            }
+        });
+    late.max().unwrap_or(0) as f64 / 1e9
 }
 
 /// Expected, happened.
