@@ -73,6 +73,14 @@ impl Trial {
         Connection { client, server }
     }
 
+    /// Whether a connection comes about in this time.
+    pub(crate) fn can_connect(&self, patience: Duration) -> bool {
+        let address = self.addresses.server;
+        let _listener = self.server().run(|| TcpListener::bind(address)).unwrap().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, patience).is_ok();
+        self.network.client().run(connect).unwrap()
+    }
+
     /// The server asks for the client's link-layer address, and so tells its own.
     pub(crate) fn server_speaks_first(&self) {
         let mut nobody = self.addresses.client;
@@ -123,6 +131,14 @@ impl Connection {
     /// Whether data pass now, both ways.
     pub(crate) fn carries(&mut self) -> bool {
         passes(&mut self.client, &mut self.server) && passes(&mut self.server, &mut self.client)
+    }
+
+    /// What [`Self::is_silent`] sent in vain arrives: retransmitted, once, both ways.
+    pub(crate) fn assert_recovers(&mut self) {
+        for stream in [&mut self.client, &mut self.server] {
+            stream.set_read_timeout(Some(GENEROUS)).unwrap();
+            assert_eq!(stream.read(&mut [0; 64]).unwrap(), 1);
+        }
     }
 
     /// Whether data pass in neither direction.
