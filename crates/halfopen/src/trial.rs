@@ -281,7 +281,7 @@ impl Trial {
                 self.network()?.cut().await?
             }
             FaultKind::Blackhole => self.network()?.blackhole().await?,
-            FaultKind::Reject => anyhow::bail!("reject"),
+            FaultKind::Reject => self.network()?.reject(parameters.fault.reject).await?,
             FaultKind::Unplug => self.network()?.unplug().await?,
         };
         self.mark(What::Fault(FaultStep::Done(begun)));
@@ -526,6 +526,8 @@ fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
     let latest =
         prediction.windows.iter().filter_map(|window| window.span).map(|(_, latest)| latest).max();
     match latest {
+        // Long enough for most of what can happen, where nobody can say what will.
+        None if prediction.unknown.is_some() => never.max(Duration::from_secs(60)),
         Some(latest) => latest + (latest / 10).max(Duration::from_secs(2)),
         None => never,
     }
