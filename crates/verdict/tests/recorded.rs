@@ -1,0 +1,178 @@
+//! Verdicts on trials that were recorded on a real kernel (Linux 6.18, HZ 250), as they were and
+//! with one thing changed. Each directory is what `halfopen run` left, without the capture.
+
+use model::Prediction;
+use spec::{Experiment, Facts, Outcome};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use timeline::event::FaultStep;
+use timeline::{Event, Flags, Source, Timeline, What};
+use verdict::{Verdict, Word, judge};
+
+struct Recorded {
+    experiment: Experiment,
+    facts: Facts,
+    prediction: Prediction,
+    events: Vec<Event>,
+    verdict: Verdict,
+}
+
+impl Recorded {
+    fn read(name: &str) -> Self {
+        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recorded").join(name);
+        let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap();
+        Self {
+            experiment: serde_json::from_str(&read("experiment.json")).unwrap(),
+            facts: serde_json::from_str(&read("facts.json")).unwrap(),
+            prediction: serde_json::from_str(&read("prediction.json")).unwrap(),
+            events: Timeline::from_jsonl(&read("timeline.jsonl")).unwrap().events().to_vec(),
+            verdict: serde_json::from_str(&read("verdict.json")).unwrap(),
+        }
+    }
+
+    fn judge(&self) -> Verdict {
+        let timeline = Timeline::new(self.events.clone());
+        judge(&self.experiment.parameters, &self.facts, &self.prediction, &timeline)
+    }
+
+    fn fault_at(&self) -> u64 {
+        Timeline::new(self.events.clone()).fault_at().unwrap()
+    }
+
+    /// Moves everything from the end of the connection on to a later time.
+    fn delay_the_end(&mut self, by: Duration) {
+        let detected = self.verdict.measured.as_ref().unwrap().detected_s.unwrap();
+        let last_probe = self.fault_at() + (detected * 1e9) as u64 - 500_000_000;
+        for event in self.events.iter_mut().filter(|event| event.at_ns > last_probe) {
+            event.at_ns += by.as_nanos() as u64;
+            if let What::Call(call) = &mut event.what {
+                call.began_ns += by.as_nanos() as u64;
+            }
+        }
+    }
+}
+
+const ALL: &[&str] = &[
+    "process-crash-idle",
+    "process-crash-unread",
+    "host-crash-idle-keepalive",
+    "host-crash-sending-user-timeout",
+    "host-alive-keepalive",
+    "host-reboot-sending",
+];
+
+#[test]
+fn recorded_trials_are_judged_as_they_were() {
+    for name in ALL {
+        let recorded = Recorded::read(name);
+        let verdict = recorded.judge();
+        assert_eq!(verdict.word, Word::Agrees, "{name}: {}", verdict.reason);
+        assert_eq!(verdict, recorded.verdict, "{name}");
+    }
+}
+
+#[test]
+fn another_outcome_is_not_agreed_with() {
+    for name in ALL {
+        let mut recorded = Recorded::read(name);
+        let measured = recorded.verdict.measured.as_ref().unwrap().outcome;
+        for window in &mut recorded.prediction.windows {
+            window.outcome =
+                if measured == Outcome::None { Outcome::TIMED_OUT } else { Outcome::None };
+            window.span = (measured == Outcome::None)
+                .then_some((Duration::from_secs(1), Duration::from_secs(2)));
+        }
+        let verdict = recorded.judge();
+        assert_eq!(verdict.word, Word::Disagrees, "{name}: {}", verdict.reason);
+        assert!(verdict.reason.contains("expected"), "{}", verdict.reason);
+    }
+}
+
+#[test]
+fn another_count_of_probes_is_not_agreed_with() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.prediction.windows[0].keepalive_probes = Some(4);
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Disagrees);
+    assert!(verdict.reason.contains("4 keepalive probes"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_late_end_disagrees_unless_the_machine_was_late() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.events.retain(|event| !matches!(event.what, What::Late { .. }));
+    recorded.delay_the_end(Duration::from_millis(400));
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+
+    let at_ns = recorded.fault_at() + 1_000_000_000;
+    let what = What::Late { by_ns: 450_000_000 };
+    recorded.events.push(Event { at_ns, source: Source::Instrument, what });
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("450"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_goodbye_from_a_powered_off_host_spoils_the_proof() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    let farewell = recorded.events.iter().find_map(|event| match event.what {
+        What::Segment(segment) if event.source == Source::ClientWire && !segment.sent => {
+            Some(segment)
+        }
+        _ => None,
+    });
+    let mut farewell = farewell.unwrap();
+    farewell.flags = Flags { fin: true, ack: true, ..Flags::default() };
+    let at_ns = recorded.fault_at() + 5_000_000;
+    let what = What::Segment(farewell);
+    recorded.events.push(Event { at_ns, source: Source::ClientWire, what });
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("not proved"), "{}", verdict.reason);
+    assert!(verdict.measured.unwrap().fin_from_server);
+}
+
+#[test]
+fn a_fault_that_was_not_completed_proves_nothing() {
+    for name in ALL {
+        let mut recorded = Recorded::read(name);
+        recorded.events.retain(|event| event.what != What::Fault(FaultStep::Complete));
+        let verdict = recorded.judge();
+        assert_eq!(verdict.word, Word::Inconclusive, "{name}");
+    }
+}
+
+#[test]
+fn a_crash_without_goodbye_is_no_crash() {
+    let mut recorded = Recorded::read("process-crash-idle");
+    recorded.events.retain(|event| match event.what {
+        What::Segment(segment) => !(segment.flags.fin || segment.flags.rst),
+        _ => true,
+    });
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("neither FIN nor RST"), "{}", verdict.reason);
+}
+
+#[test]
+fn without_tracepoints_socket_diagnostics_tell_with_their_resolution() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    let exact = recorded.verdict.measured.as_ref().unwrap().detected_s.unwrap();
+    recorded.events.retain(|event| event.source != Source::Tracepoint);
+    let measured = recorded.judge().measured.unwrap();
+    assert_eq!(measured.detected_by, Some(verdict::DetectedBy::SockDiag));
+    let detected = measured.detected_s.unwrap();
+    assert!(detected >= exact, "nobody knows before the kernel does");
+    assert!(detected - measured.resolution_s <= exact, "{measured:?}");
+}
+
+#[test]
+fn a_trial_that_ended_too_early_decides_nothing() {
+    let mut recorded = Recorded::read("host-alive-keepalive");
+    recorded.prediction.windows[0].outcome = Outcome::TIMED_OUT;
+    recorded.prediction.windows[0].span = Some((Duration::from_secs(60), Duration::from_secs(61)));
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("before the prediction could come true"), "{}", verdict.reason);
+}
