@@ -318,12 +318,11 @@ impl Trial {
         let deadline = fault_at + deadline;
         if let Some(duration) = parameters.fault_duration() {
             let restore_at = fault_at + duration;
-            if restore_at < deadline {
-                if self.follow_until(restore_at, Ended::any).await? {
-                    self.mark(What::Fault(FaultStep::Outlasted));
-                } else {
-                    self.restore(parameters).await?;
-                }
+            let ended = self.follow_until(restore_at.min(deadline), Ended::any).await?;
+            if ended || restore_at > deadline {
+                self.mark(What::Fault(FaultStep::Outlasted));
+            } else {
+                self.restore(parameters).await?;
             }
         }
         if self.follow_until(deadline, Ended::any).await? {

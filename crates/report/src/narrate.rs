@@ -177,7 +177,7 @@ impl Narrator {
             FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),
             FaultStep::Restored => ("the fault is over".into(), Tone::Fault),
             FaultStep::Outlasted => {
-                ("the client knew before the fault was to end".into(), Tone::Step)
+                ("the trial ends before the fault does".into(), Tone::Step)
             }
         };
         Some(Note { place: Place::Trial, text, tone })

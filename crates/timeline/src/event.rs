@@ -144,7 +144,7 @@ pub enum FaultStep {
     Restoring,
     /// The fault is over.
     Restored,
-    /// The client knew before the fault was due to end; it was not undone.
+    /// The trial ended before the fault was due to; it was not undone.
     Outlasted,
 }
 

@@ -3,6 +3,7 @@
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
 use spec::{FaultKind, Parameters, Reject};
+use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase};
 use timeline::{Segment, Source, Timeline, What};
 
@@ -31,7 +32,7 @@ impl Proof {
 
 /// Looks for the evidence of the fault.
 pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
-    let Some(scene) = Scene::new(timeline) else {
+    let Some(scene) = Scene::new(parameters, timeline) else {
         let finding = "the fault was never completed".to_owned();
         return Proof { evidence: vec![Evidence { finding, holds: false }] };
     };
@@ -97,6 +98,9 @@ impl Collector {
     }
 }
 
+/// How long a segment can wait on its way, beside the path's own delay.
+const QUEUEING: Duration = Duration::from_millis(20);
+
 /// The timeline from the fault on.
 struct Scene<'a> {
     timeline: &'a Timeline,
@@ -108,10 +112,12 @@ struct Scene<'a> {
     until: u64,
     /// The client was told to close: what comes later proves nothing.
     end: u64,
+    /// How long a segment can be on its way.
+    transit: u64,
 }
 
 impl<'a> Scene<'a> {
-    fn new(timeline: &'a Timeline) -> Option<Self> {
+    fn new(parameters: &Parameters, timeline: &'a Timeline) -> Option<Self> {
         let began = timeline.fault_at()?;
         let step = |wanted: fn(&FaultStep) -> bool| {
             timeline.events().iter().find_map(|event| match &event.what {
@@ -132,7 +138,8 @@ impl<'a> Scene<'a> {
             .or(timeline.phase_at(Phase::Aftermath))
             .unwrap_or(u64::MAX);
         let until = step(|step| *step == FaultStep::Restoring).unwrap_or(end);
-        Some(Self { timeline, began, done, until, end })
+        let transit = (parameters.path.rtt + QUEUEING).as_nanos() as u64;
+        Some(Self { timeline, began, done, until, end, transit })
     }
 
     /// The last segment from the server that reached the client: the path worked until then.
@@ -160,22 +167,39 @@ impl<'a> Scene<'a> {
     /// While the fault lasts, nothing that the client sends arrives, and nothing comes from the
     /// server's address.
     fn silence(&self) -> (bool, String) {
-        let count = |tap, sent| {
-            self.timeline
-                .segments(tap)
-                .filter(|(at, segment)| {
-                    (self.done..self.until).contains(at) && segment.sent == sent
-                })
-                .count()
-        };
-        let (left, arrived) = (count(Source::ClientWire, true), count(Source::ServerWire, false));
-        let came = count(Source::ClientWire, false);
-        let ended = self.farewells().count();
+        let left = self.during(Source::ClientWire, true).count();
+        let arrived = self.arrived(Source::ServerWire, Source::ClientWire).count();
+        let came = self.arrived(Source::ClientWire, Source::ServerWire);
+        let (came, ended) = came.fold((0, 0), |(came, ended), segment| {
+            (came + 1, ended + u32::from(segment.flags.fin || segment.flags.rst))
+        });
         let finding = format!(
             "{left} segments left the client and {arrived} arrived at the server; {came} came from \
              it, {ended} with FIN or RST among them"
         );
         (arrived == 0 && came == 0, finding)
+    }
+
+    /// The segments that a tap saw while the fault lasted.
+    fn during(&self, tap: Source, sent: bool) -> impl Iterator<Item = &'a Segment> {
+        let (done, until) = (self.done, self.until);
+        self.timeline
+            .segments(tap)
+            .filter(move |(at, segment)| (done..until).contains(at) && segment.sent == sent)
+            .map(|(_, segment)| segment)
+    }
+
+    /// The segments that came to one host while the fault lasted, but for those that had left the
+    /// other before it began and were on their way.
+    fn arrived(&self, at: Source, from: Source) -> impl Iterator<Item = &'a Segment> {
+        let (timeline, done) = (self.timeline, self.done);
+        let earliest = done.saturating_sub(self.transit);
+        self.during(at, false).filter(move |came| {
+            let on_its_way = timeline.segments(from).any(|(left, segment)| {
+                (earliest..done).contains(&left) && Segment { sent: false, ..*segment } == **came
+            });
+            !on_its_way
+        })
     }
 
     fn farewells(&self) -> impl Iterator<Item = (u64, &'a Segment)> {
@@ -281,7 +305,7 @@ impl<'a> Scene<'a> {
         if let Some(at) = step(FaultStep::Restored) {
             (true, format!("the fault was over {} after it began", span(at - self.began)))
         } else if step(FaultStep::Outlasted).is_some() {
-            (true, "the client knew before the fault was due to end".into())
+            (true, "the trial ended before the fault was due to".into())
         } else {
             (false, "the fault was not undone before the trial ended".into())
         }
@@ -289,17 +313,9 @@ impl<'a> Scene<'a> {
 
     /// Nothing of the connection passes the router any more, which answers what it rejects.
     fn rejected(&self, kind: Reject) -> (bool, String) {
-        let sent = self
-            .timeline
-            .segments(Source::ClientWire)
-            .filter(|(at, segment)| (self.done..self.end).contains(at) && segment.sent)
-            .count();
-        let arrived = self
-            .timeline
-            .segments(Source::ServerWire)
-            .filter(|(at, segment)| (self.done..self.end).contains(at) && !segment.sent)
-            .filter(|(_, segment)| !segment.flags.rst)
-            .count();
+        let sent = self.during(Source::ClientWire, true).count();
+        let passed = self.arrived(Source::ServerWire, Source::ClientWire);
+        let arrived = passed.filter(|segment| !segment.flags.rst).count();
         let answers = if kind == Reject::TcpReset {
             self.farewells().filter(|(_, segment)| segment.flags.rst).count()
         } else {
