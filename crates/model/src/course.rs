@@ -4,6 +4,7 @@
 use crate::allowance;
 use crate::prediction::{Step, StepKind, Window};
 use crate::tick::Hz;
+use crate::wheel::Wheel;
 use spec::Outcome;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub(crate) struct Course {
     pub(crate) end_ns: u64,
     pub(crate) retransmits: Option<u32>,
     pub(crate) keepalive_probes: Option<u32>,
+    /// By how much all the timers before the last may have put it off, nanoseconds.
+    pub(crate) slip_ns: u64,
 }
 
 /// One timer that fired.
@@ -27,6 +30,15 @@ pub(crate) struct Beat {
     /// Nanoseconds by the textbook: without ticks and slots.
     pub(crate) nominal_ns: u64,
     pub(crate) timeout_ns: u64,
+    /// By how much the timers before it may have put it off, nanoseconds.
+    pub(crate) slip_ns: u64,
+}
+
+/// By how many jiffies a timer that runs a jiffy late puts off the next, which its handler arms
+/// for `timeout` jiffies: none where a slot of the wheel takes the jiffy up.
+pub(crate) fn slip(wheel: Wheel, timeout: u64) -> u64 {
+    let slot = wheel.slot(timeout);
+    if (timeout + 1).is_multiple_of(slot) { slot } else { 0 }
 }
 
 /// All courses of a prediction, by what they end in.
@@ -35,76 +47,114 @@ pub(crate) struct Courses {
     groups: BTreeMap<Key, Group>,
 }
 
-/// What tells windows apart.
-type Key = (String, Option<u32>, Option<u32>);
+/// What tells courses apart: outcome, retransmissions, probes, and the number of timers fired.
+type Key = (String, Option<u32>, Option<u32>, usize);
 
 #[derive(Debug, Clone)]
 struct Group {
     outcome: Outcome,
-    earliest_ns: u64,
-    latest_ns: u64,
-    steps: Vec<(Beat, u64)>,
+    ends: Vec<Span>,
+    /// Each timer, with the latest time it fires in any course.
+    beats: Vec<(Beat, u64)>,
 }
 
+/// Earliest and latest, nanoseconds.
+type Span = (u64, u64);
+
 impl Courses {
-    /// Adds a course, and the same course begun up to `earlier_ns` sooner within its phase.
-    pub(crate) fn add(&mut self, course: &Course, earlier_ns: u64) {
-        let key = (course.outcome.to_string(), course.retransmits, course.keepalive_probes);
+    /// Adds a course that stands for others: they may end up to `longer_ns` later and up to
+    /// `shorter_ns` earlier.
+    pub(crate) fn add(&mut self, course: &Course, (longer_ns, shorter_ns): (u64, u64)) {
+        let key = (
+            course.outcome.to_string(),
+            course.retransmits,
+            course.keepalive_probes,
+            course.beats.len(),
+        );
         let group = self.groups.entry(key).or_insert_with(|| Group {
             outcome: course.outcome,
-            earliest_ns: u64::MAX,
-            latest_ns: 0,
-            steps: course.beats.iter().map(|beat| (*beat, beat.at_ns)).collect(),
+            ends: Vec::new(),
+            beats: course.beats.iter().map(|beat| (*beat, beat.at_ns)).collect(),
         });
-        group.earliest_ns = group.earliest_ns.min(course.end_ns);
-        group.latest_ns = group.latest_ns.max(course.end_ns.saturating_add(earlier_ns));
-        group.steps.truncate(course.beats.len());
-        for ((first, latest), beat) in group.steps.iter_mut().zip(&course.beats) {
-            first.at_ns = first.at_ns.min(beat.at_ns);
-            *latest = (*latest).max(beat.at_ns.saturating_add(earlier_ns));
+        let latest_ns = course.end_ns.saturating_add(longer_ns).saturating_add(course.slip_ns);
+        group.ends.push((course.end_ns.saturating_sub(shorter_ns), latest_ns));
+        for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
+            first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));
+            let at_ns = beat.at_ns.saturating_add(longer_ns).saturating_add(beat.slip_ns);
+            *latest = (*latest).max(at_ns);
         }
     }
 
     /// The windows in the order of time, each with the allowance for what follows a timer's jiffy,
     /// and the schedule of the first.
     pub(crate) fn into_windows(self, hz: Hz) -> (Vec<Window>, Vec<Step>) {
-        let mut groups: Vec<_> = self.groups.into_iter().collect();
-        groups.sort_by_key(|(_, group)| (group.outcome == Outcome::None, group.earliest_ns));
-        let span = |earliest: u64, latest: u64| {
-            (
-                Duration::from_nanos(earliest).saturating_sub(allowance::EARLY),
-                Duration::from_nanos(latest).saturating_add(allowance::late(hz)),
-            )
-        };
-        let schedule = groups.first().map_or_else(Vec::new, |(_, group)| {
-            let mut numbers = BTreeMap::new();
-            group
-                .steps
-                .iter()
-                .map(|(beat, latest)| {
-                    let n = numbers.entry(beat.kind.name()).and_modify(|n| *n += 1).or_insert(1);
-                    let (earliest, latest) = span(beat.at_ns, *latest);
-                    Step {
-                        n: *n,
-                        kind: beat.kind,
-                        earliest,
-                        latest,
-                        nominal: Duration::from_nanos(beat.nominal_ns),
-                        timeout: Duration::from_nanos(beat.timeout_ns),
-                    }
-                })
-                .collect()
-        });
-        let windows = groups
+        let first = self
+            .groups
+            .values()
+            .min_by_key(|group| (group.outcome == Outcome::None, group.earliest_ns()));
+        let schedule = first.map_or_else(Vec::new, |group| group.schedule(hz));
+        let mut windows = BTreeMap::<_, (Outcome, Vec<Span>)>::new();
+        for ((name, retransmits, probes, _), group) in self.groups {
+            let entry = windows.entry((name, retransmits, probes));
+            entry.or_insert((group.outcome, Vec::new())).1.extend(group.ends);
+        }
+        let mut windows: Vec<_> = windows
             .into_iter()
-            .map(|((_, retransmits, keepalive_probes), group)| Window {
-                outcome: group.outcome,
-                span: (group.outcome != Outcome::None)
-                    .then(|| span(group.earliest_ns, group.latest_ns)),
-                retransmits,
-                keepalive_probes,
+            .flat_map(|((_, retransmits, keepalive_probes), (outcome, ends))| {
+                let spans = if outcome == Outcome::None {
+                    vec![None]
+                } else {
+                    join(ends, hz).into_iter().map(|ends| Some(allow(ends, hz))).collect()
+                };
+                let window = move |span| Window { outcome, span, retransmits, keepalive_probes };
+                spans.into_iter().map(window)
             })
             .collect();
+        windows.sort_by_key(|window| window.span.map_or(Duration::MAX, |(earliest, _)| earliest));
         (windows, schedule)
     }
+}
+
+impl Group {
+    fn earliest_ns(&self) -> u64 {
+        self.ends.iter().map(|(earliest, _)| *earliest).min().unwrap_or(0)
+    }
+
+    fn schedule(&self, hz: Hz) -> Vec<Step> {
+        let mut numbers = BTreeMap::new();
+        let step = |(beat, latest_ns): &(Beat, u64)| {
+            let n = numbers.entry(beat.kind.name()).and_modify(|n| *n += 1).or_insert(1);
+            let (earliest, latest) = allow((beat.at_ns, *latest_ns), hz);
+            Step {
+                n: *n,
+                kind: beat.kind,
+                earliest,
+                latest,
+                nominal: Duration::from_nanos(beat.nominal_ns),
+                timeout: Duration::from_nanos(beat.timeout_ns),
+            }
+        };
+        self.beats.iter().map(step).collect()
+    }
+}
+
+/// Joins spans that overlap or follow each other within the allowance.
+fn join(mut spans: Vec<Span>, hz: Hz) -> Vec<Span> {
+    let gap_ns = allowance::late(hz).as_nanos() as u64;
+    spans.sort_unstable();
+    let mut joined: Vec<Span> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if span.0 <= last.1.saturating_add(gap_ns) => last.1 = last.1.max(span.1),
+            _ => joined.push(span),
+        }
+    }
+    joined
+}
+
+fn allow((earliest_ns, latest_ns): Span, hz: Hz) -> (Duration, Duration) {
+    (
+        Duration::from_nanos(earliest_ns).saturating_sub(allowance::EARLY),
+        Duration::from_nanos(latest_ns).saturating_add(allowance::late(hz)),
+    )
 }

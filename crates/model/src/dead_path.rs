@@ -2,18 +2,26 @@
 //! answers in the server's place.
 
 use crate::course::Courses;
-use crate::keepalive;
+use crate::hop::{self, Hop, Icmp, Limit};
+use crate::keepalive::{self, Seen};
 use crate::kernel::Kernel;
 use crate::predict::{conclude, lives_on, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
-use crate::retransmit::{self, Answer};
+use crate::retransmit::{self, Answer, HopKind};
 use crate::rto;
+use crate::tick::Phase;
 use spec::facts::TcpFacts;
-use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
+use spec::{
+    Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic,
+};
 use std::time::Duration;
 
 /// Every fault of the path or of the server's host.
-pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+pub(crate) fn predict(
+    parameters: &Parameters,
+    facts: &Facts,
+    first_write_ns: Option<u64>,
+) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     if let Some(tcp) = &facts.tcp
         && tcp.rto_us >= FRESH_RTO_US
@@ -30,7 +38,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     }
     match parameters.client.traffic {
         Traffic::Idle => idle(&kernel, parameters, facts),
-        _ => sending(&kernel, parameters, facts),
+        _ => sending(&kernel, parameters, facts, first_write_ns),
     }
 }
 
@@ -52,7 +60,9 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     let healed = match fault.kind {
         FaultKind::Flap => healed_ns(false),
-        FaultKind::Reboot if !fault.new_mac => healed_ns(true),
+        FaultKind::Reboot if !fault.new_mac || parameters.topology == Topology::Router => {
+            healed_ns(true)
+        }
         FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
             return unknown(parameters, NEW_MAC.into());
         }
@@ -62,24 +72,100 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
         _ => None,
     };
     let rtt_ns = round_trip_ns(parameters, facts);
+    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let hop = if parameters.topology == Topology::Router && cut {
+        let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
+        Hop::Asks(hop::Neighbour::of_router(), Limit::none(), icmp)
+    } else {
+        Hop::Silent
+    };
+    // A reference before the fault, and a cycle of probes that repeats itself until then.
+    let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
+    let after = fault.after.min(cycle.saturating_mul(CYCLES_MOST));
+    let skipped_ns = nanos(fault.after.saturating_sub(after));
+    let armed_before_ns = if parameters.server.reads {
+        (rtt_ns, rtt_ns + EXCHANGE_NS)
+    } else {
+        // The unread bytes are sent, and acknowledged, at some time before the fault.
+        (rtt_ns, rtt_ns + nanos(after) + SLOP_NS)
+    };
+    let seen = match (fault.kind, parameters.neighbour) {
+        (FaultKind::Unplug, _) => Seen::None,
+        (_, Neighbour::Learned)
+            if parameters.topology != Topology::Router
+                && kernel.hz.duration(longest(kernel)) > NEIGHBOUR_LIVES =>
+        {
+            Seen::Unknown
+        }
+        _ => Seen::All,
+    };
     let mut courses = Courses::default();
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS] {
         let scene = keepalive::Scene {
-            armed_before_ns: (rtt_ns, rtt_ns + EXCHANGE_NS),
-            fault_after_ns: Some(nanos(fault.after).saturating_add(slop_ns)),
+            armed_before_ns,
+            fault_after_ns: Some(nanos(after).saturating_add(slop_ns)),
             healed: healed.map(|healed| keepalive::Healed {
-                at_ns: healed.at_ns.saturating_add(slop_ns),
+                at_ns: (healed.at_ns - skipped_ns.min(healed.at_ns)).saturating_add(slop_ns),
                 ..healed
             }),
             rtt_ns,
+            hop: hop.clone(),
+            seen,
         };
-        keepalive::courses(kernel, &scene, &mut courses);
+        let known = known_timers(kernel, facts);
+        if known.is_empty() {
+            keepalive::courses(kernel, &scene, &mut courses);
+        }
+        for (armed, received) in known {
+            keepalive::courses_at(kernel, &scene, armed, received, &mut courses);
+        }
     }
     conclude(parameters, facts, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
     })
+}
+
+/// The jiffies at which the keepalive timer was armed and the last segment was received, as far as
+/// a sample of the running timer and the jiffy clock tell; two of them if the sample was taken at
+/// the edge of a jiffy. Empty if they do not.
+fn known_timers(kernel: &Kernel, facts: &Facts) -> Vec<(u64, u64)> {
+    let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
+    if tcp.timer != TIMER_KEEPALIVE {
+        return Vec::new();
+    }
+    let phase = Phase::new(kernel.hz, clock);
+    let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
+    let sampled = |late_ns: u64| {
+        let now = phase.of(tcp.sampled_at_ns.saturating_add(late_ns))? / kernel.hz.tick_ns();
+        let expires = now + whole(tcp.timer_expires_ms);
+        let armed = expires.checked_sub(kernel.keepalive_time)?;
+        let received = now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))?;
+        (armed <= received && received <= now).then_some((armed, received))
+    };
+    let mut known: Vec<_> = [0, SAMPLE_NS].into_iter().filter_map(sampled).collect();
+    known.dedup();
+    known
+}
+
+/// `idiag_timer`: the keepalive timer.
+const TIMER_KEEPALIVE: u8 = 2;
+/// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
+const SAMPLE_NS: u64 = 200_000;
+
+/// How many answered probes before the fault are gone through.
+const CYCLES_MOST: u32 = 20;
+/// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
+/// still pass for `delay_first_probe_time` (5 s) and three questions after that.
+const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);
+
+/// How long the whole of the probes takes at most, in jiffies.
+fn longest(kernel: &Kernel) -> u64 {
+    let probes = u64::from(kernel.keepalive_probes);
+    let by_count = probes.saturating_mul(kernel.keepalive_interval);
+    let by_time = kernel.user_timeout_ms.map(|ms| kernel.hz.from_msecs(ms));
+    kernel.keepalive_time.saturating_add(by_time.unwrap_or(by_count))
 }
 
 const NEW_MAC: &str = "when the client's neighbour entry gives up the old MAC address is random";
@@ -120,96 +206,215 @@ fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> S
 }
 
 /// Data is outstanding: the write timer decides, and keepalive is silent.
-fn sending(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
-    let fault = &parameters.fault;
-    if fault.kind == FaultKind::Unplug {
-        return unknown(
-            parameters,
-            "what a client without carrier does to its segments is not modelled yet".into(),
-        );
+fn sending(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    first_write_ns: Option<u64>,
+) -> Prediction {
+    if parameters.fault.kind == FaultKind::Reject && parameters.fault.reject == Reject::TcpReset {
+        return reset_at_once(parameters, facts);
     }
-    if parameters.topology == Topology::Router
-        && matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap)
-    {
-        return unknown(
-            parameters,
-            "what the router answers for a server that is gone is not modelled yet".into(),
-        );
-    }
-    let mut error = Errno::ETIMEDOUT;
-    let mut healed = None;
-    let rtt_ns = round_trip_ns(parameters, facts);
-    match fault.kind {
-        FaultKind::Reject => match (parameters.family, fault.reject) {
-            (_, Reject::TcpReset) => return reset_at_once(parameters, facts),
-            (_, Reject::PortUnreachable) => error = Errno::ECONNREFUSED,
-            (spec::Family::Ipv4, Reject::AdminProhibited)
-            | (spec::Family::Ipv6, Reject::HostUnreachable) => error = Errno::EHOSTUNREACH,
-            (spec::Family::Ipv6, Reject::AdminProhibited) => error = Errno::EACCES,
-            _ => {
-                return unknown(
-                    parameters,
-                    "what rate-limited ICMP does to the backoff is not modelled yet".into(),
-                );
-            }
-        },
-        FaultKind::Flap | FaultKind::Reboot => {
-            let reset = fault.kind == FaultKind::Reboot;
-            if reset && fault.new_mac && parameters.neighbour == Neighbour::Learned {
-                return unknown(parameters, NEW_MAC.into());
-            }
-            if !(reset && fault.new_mac) {
-                healed = parameters.fault_duration().map(|after| retransmit::Healed {
-                    at_ns: nanos(after),
-                    with: if reset { Answer::Reset } else { Answer::Ack },
-                    after_ns: rtt_ns,
-                });
-            }
-        }
-        _ => {}
-    }
-    let fallback = TcpFacts::default();
-    let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
-    let client = &parameters.client;
+    let scenes = match scenes(kernel, parameters, facts) {
+        Ok(scenes) => scenes,
+        Err(reason) => return unknown(parameters, reason),
+    };
     let mut courses = Courses::default();
-    for rto in possible_rtos(kernel, parameters, facts) {
-        // The first write comes within 100 ms of the fault, and so the path heals that much
-        // earlier, seen from there; and the restoration takes its time.
-        for early_ns in if healed.is_some() { &[SLOP_NS, 0, 0][..] } else { &[0] } {
-            let scene = retransmit::Scene {
-                rto,
-                srtt_us: u64::from(tcp.srtt_us.max(1)),
-                cwnd: if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd as usize },
-                write_interval_ns: match client.traffic {
-                    Traffic::Stream => Some(50_000_000),
-                    Traffic::Heartbeat => Some(nanos(client.heartbeat.interval)),
-                    _ => None,
-                },
-                error: Outcome::Errno(error),
-                healed: healed.map(|healed| retransmit::Healed {
-                    at_ns: healed.at_ns.saturating_sub(*early_ns),
-                    ..healed
-                }),
-            };
-            retransmit::courses(kernel, &scene, &mut courses);
+    let starts: Vec<u64> = facts
+        .jiffies
+        .zip(first_write_ns)
+        .into_iter()
+        .flat_map(|(clock, at_ns)| {
+            [at_ns, at_ns.saturating_add(WRITE_NS)].map(|at_ns| (clock, at_ns))
+        })
+        .filter_map(|(clock, at_ns)| Phase::new(kernel.hz, clock).of(at_ns))
+        .collect();
+    if starts.is_empty()
+        && let Err(reason) = retransmit::courses(kernel, &scenes, &mut courses)
+    {
+        return unknown(parameters, reason);
+    }
+    for start_ns in starts {
+        if let Err(reason) = retransmit::courses_at(kernel, &scenes, start_ns, &mut courses) {
+            return unknown(parameters, reason);
         }
     }
     let prediction =
         conclude(parameters, facts, courses, |prediction| why_sending(kernel, prediction));
-    let prediction = until_neighbour_dies(parameters, prediction);
-    until_program_gives_up(parameters, prediction)
+    let prediction = until_program_gives_up(parameters, prediction);
+    let asks_itself = parameters.family == Family::Ipv6
+        && parameters.neighbour == Neighbour::Learned
+        && parameters.topology != Topology::Router;
+    let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
+    let twice = if parameters.fault.kind == FaultKind::Unplug {
+        FAILS_TWICE
+    } else {
+        NEIGHBOUR_LIVES + FAILS_TWICE
+    };
+    if asks_itself && latest > twice {
+        return unknown(
+            parameters,
+            "the client's own neighbour discovery fails again and again: after the second time, \
+             Linux 6.18 no longer takes the backoff back, and why is not understood"
+                .into(),
+        );
+    }
+    prediction
+}
+
+/// When neighbour discovery can have failed three times, at three seconds each.
+const FAILS_TWICE: Duration = Duration::from_secs(9);
+
+/// From the time stamp of a write, the program's or the tap's, to the arming of its timer.
+const WRITE_NS: u64 = 100_000;
+
+/// Everything that one experiment may come to for the write timer, apart from the clock's phase.
+fn scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<retransmit::Scene>, String> {
+    let client = &parameters.client;
+    let fallback = TcpFacts::default();
+    let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
+    let healed = healed(parameters, facts);
+    // The first write comes within 100 ms of the fault, and so the path heals that much earlier,
+    // seen from there; and the restoration takes its time.
+    let earlier: &[u64] = if healed.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let mut scenes = Vec::new();
+    for hop in hops(kernel, parameters, facts)? {
+        for rto in possible_rtos(kernel, parameters, facts) {
+            for earlier_ns in earlier {
+                scenes.push(retransmit::Scene {
+                    rto,
+                    srtt_us: u64::from(tcp.srtt_us.max(1)),
+                    cwnd: if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd as usize },
+                    write_interval_ns: match client.traffic {
+                        Traffic::Stream => Some(50_000_000),
+                        Traffic::Heartbeat => Some(nanos(client.heartbeat.interval)),
+                        _ => None,
+                    },
+                    hop: hop.clone(),
+                    healed: healed.map(|healed| retransmit::Healed {
+                        at_ns: healed.at_ns.saturating_sub(*earlier_ns),
+                        ..healed
+                    }),
+                    unseen: parameters.fault.kind == FaultKind::Unplug,
+                });
+            }
+        }
+    }
+    Ok(scenes)
+}
+
+/// Who answers after the fault, and when.
+fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {
+    let fault = &parameters.fault;
+    let with = match fault.kind {
+        FaultKind::Flap => Answer::Ack,
+        FaultKind::Reboot => Answer::Reset,
+        _ => return None,
+    };
+    let moved =
+        fault.kind == FaultKind::Reboot && fault.new_mac && parameters.topology != Topology::Router;
+    if moved && parameters.neighbour == Neighbour::Permanent {
+        return None;
+    }
+    let after = parameters.fault_duration()?;
+    Some(retransmit::Healed {
+        at_ns: nanos(after),
+        with,
+        after_ns: round_trip_ns(parameters, facts),
+        moved,
+    })
+}
+
+/// Where the client's segments end.
+fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<HopKind>, String> {
+    let fault = &parameters.fault;
+    let ipv4 = parameters.family == Family::Ipv4;
+    // `icmp_ratelimit` of the router: a second, the default.
+    let limit = if ipv4 { Limit::per(u64::from(kernel.hz.get())) } else { Limit::none() };
+    let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
+    // What the client's own kernel says of its own neighbour (`dst_link_failure`) takes the backoff
+    // back for IPv6 too, as measured on Linux 6.18.
+    let unresolved = Icmp { error: Errno::EHOSTUNREACH, reverts: true };
+    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    if fault.kind == FaultKind::Reject {
+        let icmp = icmp_of(parameters.family, fault.reject);
+        if icmp.reverts && !parameters.path.rtt.is_zero() {
+            return Err(
+                "how far away the router that answers with ICMP is, with delay on the path, \
+                        is not modelled"
+                    .into(),
+            );
+        }
+        return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
+    }
+    if parameters.topology == Topology::Router {
+        // The router no longer knows the server's link-layer address, and asks in vain.
+        return Ok(vec![HopKind::Fixed(if cut {
+            Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)
+        } else {
+            Hop::Silent
+        })]);
+    }
+    match (fault.kind, parameters.neighbour) {
+        (_, Neighbour::Permanent) => Ok(vec![HopKind::Fixed(Hop::Silent)]),
+        // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
+        (FaultKind::Unplug, Neighbour::Learned) => {
+            Ok(vec![HopKind::Neighbour { believed: 0, icmp: unresolved }])
+        }
+        (_, Neighbour::Learned) => {
+            if parameters
+                .sysctl
+                .keys()
+                .chain(facts.sysctl.keys())
+                .any(|name| name.starts_with("neigh."))
+            {
+                return Err("a neighbour table with settings of its own is not modelled".into());
+            }
+            let seconds = |secs: u64| kernel.hz.from_secs(secs);
+            let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+            let step = seconds(BELIEVED_STEP_SECS).max(1);
+            Ok((seconds(BELIEVED_SECS.0)..last + step)
+                .step_by(step as usize)
+                .map(|believed| HopKind::Neighbour { believed, icmp: unresolved })
+                .collect())
+        }
+    }
+}
+
+/// How long a neighbour entry is believed after the first write, which confirms it with the last
+/// acknowledgement: between half and one and a half of `base_reachable_time`, 30 s, at random
+/// (`neigh_rand_reach_time`, net/core/neighbour.c).
+const BELIEVED_SECS: (u64, u64) = (15, 45);
+/// In steps that no two retransmissions fit into, once they are so far apart.
+const BELIEVED_STEP_SECS: u64 = 5;
+
+/// The ICMP error by which a router rejects, and what it means to a connection: `icmp_err_convert`
+/// (net/ipv4/icmp.c), `tab_unreach` and `icmpv6_err_convert` (net/ipv6/icmp.c).
+fn icmp_of(family: Family, reject: Reject) -> Icmp {
+    let (error, reverts) = match (family, reject) {
+        (Family::Ipv4, Reject::HostUnreachable) => (Errno::EHOSTUNREACH, true),
+        (_, Reject::NetUnreachable) => (Errno::ENETUNREACH, true),
+        (_, Reject::PortUnreachable) => (Errno::ECONNREFUSED, false),
+        (Family::Ipv6, Reject::AdminProhibited) => (Errno::EACCES, false),
+        (Family::Ipv6, Reject::HostUnreachable)
+        | (Family::Ipv4, Reject::AdminProhibited)
+        | (_, Reject::TcpReset) => (Errno::EHOSTUNREACH, false),
+    };
+    Icmp { error, reverts }
 }
 
 /// The RTO as it was measured; without that, what a settled connection may have.
 fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Vec<u64> {
-    match &facts.tcp {
-        Some(tcp) => vec![kernel.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, kernel.rto_max)],
-        None => {
-            let rtt_us = parameters.path.rtt.as_micros() as u64;
-            let least = rto::from_estimate(kernel, rtt_us + 1, kernel.hz.to_usecs(kernel.rto_min));
-            (least..=least + 1).collect()
-        }
+    if let Some(tcp) = &facts.tcp {
+        return vec![kernel.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, kernel.rto_max)];
     }
+    let rtt_us = parameters.path.rtt.as_micros() as u64;
+    let least = rto::from_estimate(kernel, rtt_us + 1, kernel.hz.to_usecs(kernel.rto_min));
+    vec![least, least + 1]
 }
 
 fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
@@ -250,22 +455,6 @@ fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
         patience_ms as f64 / 1000.0
     )
 }
-
-/// A learned neighbour entry dies by itself; until then nothing differs.
-fn until_neighbour_dies(parameters: &Parameters, prediction: Prediction) -> Prediction {
-    let latest = prediction.hull().map_or(Duration::MAX, |(_, latest)| latest);
-    if parameters.neighbour == Neighbour::Learned && latest > NEIGHBOUR_LIVES {
-        return unknown(
-            parameters,
-            "the neighbour entry dies at a random time before the connection does".into(),
-        );
-    }
-    prediction
-}
-
-/// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, doubted for
-/// `delay_first_probe_time` (5 s) and asked three times, a second apart (net/core/neighbour.c).
-const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15 + 3);
 
 /// A heartbeat's program closes the connection by itself when its deadline passes.
 fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -> Prediction {

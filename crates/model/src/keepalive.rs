@@ -5,7 +5,8 @@
 //! (`keepalive_time_elapsed`), and waits for the rest. From the first probe on it is armed for the
 //! interval at each firing, each time rounded to a slot of the wheel.
 
-use crate::course::{Beat, Course, Courses};
+use crate::course::{Beat, Course, Courses, slip};
+use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::retransmit::EPOCH;
@@ -24,6 +25,21 @@ pub(crate) struct Scene {
     pub(crate) healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
     pub(crate) rtt_ns: u64,
+    /// Where probes end after the fault.
+    pub(crate) hop: Hop,
+    /// How many probes pass the client's tap.
+    pub(crate) seen: Seen,
+}
+
+/// How many probes pass the client's tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Each.
+    All,
+    /// None: without a carrier nothing does.
+    None,
+    /// Those before a neighbour entry dies.
+    Unknown,
 }
 
 /// What answers probes after the fault.
@@ -35,8 +51,11 @@ pub(crate) struct Healed {
     pub(crate) reset: bool,
 }
 
-/// No more cells of the clock than this are looked at, each with all phases within it that matter.
-const CELLS_MOST: u64 = 1 << 14;
+/// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
+/// at, and the windows widened by what lies between them.
+const CELLS_MOST: u64 = 1 << 10;
+/// No more phases at the end of a slot than this are looked at.
+const MARGIN_MOST: u64 = 32;
 
 /// The courses of this scene over every phase of the clock.
 pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
@@ -45,24 +64,51 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
     let period = first.max(kernel.wheel.slot(kernel.keepalive_interval));
     // Within a slot of the first timer, all courses have the same jiffies from there on; only the
     // phases at its end may find the idle time not yet over.
-    let cells = (period / first).min(CELLS_MOST);
     let (least, most) = scene.armed_before_ns;
-    for cell in 0..cells {
+    let margin = (most / tick_ns + 2).min(first).min(MARGIN_MOST);
+    let cells = period / first;
+    let stride = cells.div_ceil((CELLS_MOST / margin).max(8));
+    // What lies between the cells that are looked at.
+    let between_ns = (stride - 1) * first * tick_ns;
+    for cell in (0..cells).step_by(stride as usize) {
         // The first jiffy of a phase whose timer fires at the end of the next slot.
-        let base = (EPOCH + cell * first).saturating_sub(kernel.keepalive_time % first);
-        let margin = (most / tick_ns + 2).min(first.saturating_sub(1)).min(64);
-        let phases = [0, 1].into_iter().chain((0..=margin).map(|back| first - 1 - back));
-        for phase in phases.filter(|phase| *phase < first) {
+        let base = EPOCH + cell * first - kernel.keepalive_time % first;
+        let mut add = |armed_ns, longer_ns| {
             for before_ns in [least, most] {
-                for within_ns in [0, tick_ns / 2, tick_ns - 1] {
-                    let armed_ns = (base + phase) * tick_ns + within_ns;
-                    let course = Timer::new(kernel, scene, armed_ns, before_ns).run();
-                    courses.add(&course, 0);
-                }
+                let course = Timer::new(kernel, scene, armed_ns, before_ns).run();
+                courses.add(&course, (longer_ns + between_ns, between_ns));
+            }
+        };
+        // All but the last phases of a slot: the later armed, the shorter.
+        if margin < first {
+            let length_ns = (first - margin) * tick_ns;
+            add(base * tick_ns + length_ns - 1, length_ns - 1);
+        }
+        for phase in first - margin..first {
+            for part in 1..=PARTS {
+                add((base + phase) * tick_ns + part * tick_ns / PARTS - 1, tick_ns / PARTS);
             }
         }
     }
 }
+
+/// The courses of this scene if the timer was armed, and the last segment received, at known
+/// jiffies.
+pub(crate) fn courses_at(
+    kernel: &Kernel,
+    scene: &Scene,
+    armed: u64,
+    received: u64,
+    courses: &mut Courses,
+) {
+    let tick_ns = kernel.hz.tick_ns();
+    let received_ns = (received + 1) * tick_ns - 1;
+    let course = Timer::new(kernel, scene, armed * tick_ns, received_ns - armed * tick_ns).run();
+    courses.add(&course, (tick_ns - 1, 0));
+}
+
+/// Into how many parts a jiffy is divided where the phase within it matters.
+const PARTS: u64 = 4;
 
 struct Timer<'a> {
     kernel: &'a Kernel,
@@ -78,7 +124,9 @@ struct Timer<'a> {
     unanswered: u32,
     sent: u32,
     nominal_ns: u64,
-    beats: Vec<(StepKind, u64, u64, u64)>,
+    hop: Hop,
+    slips: u64,
+    beats: Vec<Beat>,
 }
 
 impl<'a> Timer<'a> {
@@ -97,60 +145,95 @@ impl<'a> Timer<'a> {
             unanswered: 0,
             sent: 0,
             nominal_ns: exchange_ns + timeout * tick_ns,
+            hop: scene.hop.clone(),
+            slips: 0,
             beats: Vec::new(),
         }
     }
 
     fn run(mut self) -> Course {
         loop {
+            if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
+                // The router asks for the server once more, or gives up; ICMP means nothing here.
+                let now_ns = asks * self.tick_ns;
+                if let Some(reset) = self.hop.waits().then(|| self.healed(now_ns)).flatten() {
+                    return self.answered(reset, now_ns);
+                }
+                self.hop.fire(self.kernel, asks);
+                continue;
+            }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
             let elapsed = now.saturating_sub(self.received_ns / self.tick_ns);
             if elapsed < self.kernel.keepalive_time {
-                self.arm(self.kernel.keepalive_time - elapsed);
                 self.nominal_ns = self.received_ns + self.kernel.keepalive_time * self.tick_ns;
+                self.arm(self.kernel.keepalive_time - elapsed);
                 continue;
             }
             if self.gives_up(elapsed) {
-                self.beat(StepKind::GiveUp, now_ns);
+                self.beat(StepKind::GiveUp);
                 return self.end(Outcome::TIMED_OUT, now_ns);
             }
-            let answer_ns = now_ns + self.scene.rtt_ns;
-            match self.answer(now_ns) {
-                Some(Reply::Reset) => {
-                    self.probe(now_ns);
-                    return self.end(Outcome::Errno(Errno::ECONNRESET), answer_ns);
+            if self.is_before_fault(now_ns) {
+                self.received_ns = now_ns + self.scene.rtt_ns;
+                self.unanswered = 0;
+                self.sent = 0;
+                self.slips = 0;
+                self.beats.clear();
+            } else {
+                self.beat(StepKind::KeepaliveProbe);
+                self.unanswered += 1;
+                self.sent += 1;
+                let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
+                if let Some(reset) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
+                    return self.answered(reset, now_ns);
                 }
-                Some(Reply::Alive) => return self.end(Outcome::None, now_ns),
-                Some(Reply::BeforeFault) => {
-                    self.received_ns = answer_ns;
-                    self.unanswered = 0;
-                    self.sent = 0;
-                    self.beats.clear();
-                }
-                None => self.probe(now_ns),
             }
             let interval = self.kernel.keepalive_interval;
             self.nominal_ns += interval * self.tick_ns;
             self.arm(interval);
+            if self.beats.len() == BEATS_MOST {
+                self.skip_equal_intervals(elapsed, now);
+            }
         }
     }
 
-    fn probe(&mut self, now_ns: u64) {
-        self.beat(StepKind::KeepaliveProbe, now_ns);
-        self.unanswered += 1;
-        self.sent += 1;
+    /// One interval is like the other: goes to the last but a few before the user timeout.
+    fn skip_equal_intervals(&mut self, elapsed: u64, now: u64) {
+        let (Some(patience_ms), Hop::Silent) = (self.kernel.user_timeout_ms, &self.hop) else {
+            return;
+        };
+        let step = self.fires - now;
+        let end = self.kernel.hz.from_msecs(patience_ms).saturating_sub(elapsed);
+        let healed = self.scene.healed.map_or(u64::MAX, |healed| {
+            let at_ns = self.exchange_ns.saturating_add(healed.at_ns);
+            (at_ns / self.tick_ns).saturating_sub(now)
+        });
+        let steps = (end.min(healed) / step).saturating_sub(3);
+        self.fires += steps * step;
+        self.nominal_ns += steps * self.timeout * self.tick_ns;
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.sent = self.sent.saturating_add(steps);
+        self.unanswered = self.unanswered.saturating_add(steps);
     }
 
-    /// What comes back for a probe sent now.
-    fn answer(&self, now_ns: u64) -> Option<Reply> {
+    fn is_before_fault(&self, now_ns: u64) -> bool {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
-        let Some(fault_ns) = self.scene.fault_after_ns else { return Some(Reply::Alive) };
-        if after_ns + self.scene.rtt_ns / 2 < fault_ns {
-            return Some(Reply::BeforeFault);
-        }
-        let healed = self.scene.healed.filter(|healed| after_ns >= healed.at_ns)?;
-        Some(if healed.reset { Reply::Reset } else { Reply::Alive })
+        self.scene
+            .fault_after_ns
+            .is_some_and(|fault_ns| after_ns + self.scene.rtt_ns / 2 < fault_ns)
+    }
+
+    /// Whether something answers now, and if so, whether with a reset.
+    fn healed(&self, now_ns: u64) -> Option<bool> {
+        let after_ns = now_ns.saturating_sub(self.exchange_ns);
+        self.scene.healed.filter(|healed| after_ns >= healed.at_ns).map(|healed| healed.reset)
+    }
+
+    fn answered(self, reset: bool, now_ns: u64) -> Course {
+        let outcome = if reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
+        let answer_ns = now_ns + self.scene.rtt_ns;
+        self.end(outcome, answer_ns)
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.
@@ -165,12 +248,19 @@ impl<'a> Timer<'a> {
 
     fn arm(&mut self, timeout: u64) {
         self.timeout = timeout;
+        self.slips += slip(self.kernel.wheel, timeout);
         self.fires = self.kernel.wheel.fires_at(self.fires, timeout, Context::Handler);
     }
 
-    fn beat(&mut self, kind: StepKind, at_ns: u64) {
+    fn beat(&mut self, kind: StepKind) {
         if self.beats.len() < BEATS_MOST {
-            self.beats.push((kind, at_ns, self.nominal_ns, self.timeout * self.tick_ns));
+            self.beats.push(Beat {
+                kind,
+                at_ns: self.fires * self.tick_ns,
+                nominal_ns: self.nominal_ns,
+                timeout_ns: self.timeout * self.tick_ns,
+                slip_ns: self.slips * self.tick_ns,
+            });
         }
     }
 
@@ -179,31 +269,27 @@ impl<'a> Timer<'a> {
         let beats = self
             .beats
             .iter()
-            .map(|(kind, at_ns, nominal_ns, timeout_ns)| Beat {
-                kind: *kind,
-                at_ns: since(*at_ns),
-                nominal_ns: since(*nominal_ns),
-                timeout_ns: *timeout_ns,
+            .map(|beat| Beat {
+                at_ns: since(beat.at_ns),
+                nominal_ns: since(beat.nominal_ns),
+                ..*beat
             })
             .collect();
+        let probes = match self.scene.seen {
+            Seen::All => Some(self.sent),
+            Seen::None => Some(0),
+            Seen::Unknown => None,
+        };
         Course {
             beats,
             outcome,
             end_ns: since(end_ns),
             retransmits: Some(0),
-            keepalive_probes: (outcome != Outcome::None).then_some(self.sent),
+            keepalive_probes: probes.filter(|_| outcome != Outcome::None),
+            slip_ns: self.slips * self.tick_ns,
         }
     }
 }
 
 /// How many steps a schedule shows at most.
 const BEATS_MOST: usize = 300;
-
-enum Reply {
-    /// The peer is still there: the probe does not count.
-    BeforeFault,
-    /// An acknowledgement after the fault: the connection goes on.
-    Alive,
-    /// A reset.
-    Reset,
-}

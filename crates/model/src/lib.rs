@@ -1,20 +1,27 @@
 //! What the kernel should do: predictions from an experiment and from facts measured before the
 //! fault. This room is pure and cannot see what happened.
+//!
+//! [`predict`] finds which timer decides (`keepalive`, `retransmit`), lets it run from every
+//! phase of the clock that cannot be known, each one exactly as the kernel would ([`wheel`]), and
+//! gathers the courses into windows. A phase that is known leaves one course: [`predict_after`].
 
 pub mod allowance;
 mod course;
 mod crash;
 mod dead_path;
 mod facts;
+mod hop;
 mod keepalive;
 mod kernel;
 mod predict;
 pub mod prediction;
 mod retransmit;
 mod rto;
+pub mod table;
 pub mod tick;
 pub mod wheel;
 
 pub use facts::nominal_facts;
-pub use predict::predict;
+pub use predict::{predict, predict_after};
 pub use prediction::{Prediction, Step, StepKind, Window};
+pub use table::table;

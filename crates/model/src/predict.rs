@@ -9,13 +9,28 @@ use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
 /// before the fault.
 pub fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+    with_first_write(parameters, facts, None)
+}
+
+/// The same once the first write after the fault has been observed, at `first_write_ns` of
+/// `CLOCK_MONOTONIC`: where the jiffy clock is known ([`Facts::jiffies`]), the timers that this
+/// write arms are predicted to their jiffy.
+pub fn predict_after(parameters: &Parameters, facts: &Facts, first_write_ns: u64) -> Prediction {
+    with_first_write(parameters, facts, Some(first_write_ns))
+}
+
+fn with_first_write(
+    parameters: &Parameters,
+    facts: &Facts,
+    first_write_ns: Option<u64>,
+) -> Prediction {
     match parameters.fault.kind {
         FaultKind::None => {
             lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
         }
         FaultKind::ProcessCrash => crash::predict(parameters, facts),
         FaultKind::ProcessFreeze => crash::predict_freeze(parameters),
-        _ => dead_path::predict(parameters, facts),
+        _ => dead_path::predict(parameters, facts, first_write_ns),
     }
 }
 

@@ -7,7 +7,7 @@
 //! (`tcp_schedule_loss_probe`, `tcp_send_loss_probe`, `tcp_event_new_data_sent`) have it, from one
 //! phase of the clock. [`courses`] asks for every phase.
 
-use crate::course::{Beat, Course, Courses};
+use crate::course::{Beat, Course, Courses, slip};
 use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
@@ -70,6 +70,8 @@ pub(crate) struct Healed {
     pub(crate) with: Answer,
     /// When the answer comes after a segment, nanoseconds.
     pub(crate) after_ns: u64,
+    /// Whether the host has another link-layer address now, and must be asked for.
+    pub(crate) moved: bool,
 }
 
 /// What answers a segment that gets through.
@@ -81,41 +83,129 @@ pub(crate) enum Answer {
     Reset,
 }
 
-/// The courses of this scene over every phase of the clock.
-pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
+/// The courses of these scenes over every phase of the clock.
+///
+/// # Errors
+/// What cannot be gone through: more retransmissions than anybody waits for.
+pub(crate) fn courses(
+    kernel: &Kernel,
+    scenes: &[Scene],
+    courses: &mut Courses,
+) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     // Slots of coarser timers than the longest RTO's do not occur.
     let period = kernel.wheel.slot(kernel.rto_max);
-    for phase in 0..period {
-        if scene.write_interval_ns.is_none() {
-            // Within a jiffy the phase does not matter to a single write: its timers count from
-            // the jiffy. An earlier write has a longer course.
-            let start_ns = (EPOCH + phase + 1) * tick_ns - 1;
-            for course in Sender::new(kernel, scene, start_ns, 0).run() {
-                courses.add(&course, tick_ns - 1);
+    for scene in scenes {
+        let steps = scene.steps_allowed(kernel)?;
+        let writes_on = scene.write_interval_ns.is_some();
+        let variants = if writes_on { PHASES_WITHIN * WRITES_LATE_NS.len() as u64 } else { 1 };
+        let phases = STEPS_IN_ALL / (steps * variants * scenes.len() as u64);
+        let stride = period.div_ceil(phases.max(PHASES_LEAST));
+        let block_ns = (stride - 1) * tick_ns;
+        for phase in (0..period).step_by(stride as usize) {
+            if !writes_on {
+                // Within a jiffy the phase does not matter to a single write: its timers count
+                // from the jiffy. An earlier write has a longer course.
+                let start_ns = (EPOCH + phase + stride) * tick_ns - 1;
+                let within = (block_ns + tick_ns - 1, block_ns);
+                courses_from(kernel, scene, start_ns, 0, within, courses);
+                continue;
             }
-            continue;
-        }
-        for part in 0..PHASES_WITHIN {
-            let start_ns = (EPOCH + phase) * tick_ns + (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
-            for late_ns in WRITES_LATE_NS {
-                for course in Sender::new(kernel, scene, start_ns, late_ns).run() {
-                    courses.add(&course, tick_ns / PHASES_WITHIN);
+            for part in 0..PHASES_WITHIN {
+                let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
+                let start_ns = (EPOCH + phase + stride - 1) * tick_ns + part_ns;
+                let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
+                for late_ns in WRITES_LATE_NS {
+                    courses_from(kernel, scene, start_ns, late_ns, within, courses);
                 }
             }
         }
     }
+    Ok(())
 }
 
-/// The courses of this scene if the first write comes at a known moment: `start_ns` counts from
+/// A course with more steps than this is not gone through.
+const STEPS_MOST: u64 = 6_000;
+/// How many steps all courses together may have: where there are more, phases are looked at in
+/// steps, and the windows widened by those.
+const STEPS_IN_ALL: u64 = 1 << 20;
+/// But no fewer phases than this.
+const PHASES_LEAST: u64 = 16;
+
+/// The courses of these scenes if the first write comes at a known moment: `start_ns` counts from
 /// the start of jiffy 0.
-pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, start_ns: u64, courses: &mut Courses) {
-    let late: &[u64] = if scene.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] };
-    for late_ns in late {
-        for course in Sender::new(kernel, scene, start_ns, *late_ns).run() {
-            courses.add(&course, 0);
+///
+/// # Errors
+/// As [`courses`].
+pub(crate) fn courses_at(
+    kernel: &Kernel,
+    scenes: &[Scene],
+    start_ns: u64,
+    courses: &mut Courses,
+) -> Result<(), String> {
+    for scene in scenes {
+        scene.steps_allowed(kernel)?;
+        let late: &[u64] = if scene.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] };
+        for late_ns in late {
+            courses_from(kernel, scene, start_ns, *late_ns, (0, 0), courses);
         }
     }
+    Ok(())
+}
+
+/// The courses that begin at `start_ns`. Where the write timer and a neighbour's timer fire at the
+/// same jiffy, either may come first.
+fn courses_from(
+    kernel: &Kernel,
+    scene: &Scene,
+    start_ns: u64,
+    late_ns: u64,
+    within_ns: (u64, u64),
+    courses: &mut Courses,
+) {
+    let orders: &[bool] = if scene.has_timer() { &[false, true] } else { &[false] };
+    for hop_first in orders {
+        for course in Sender::new(kernel, scene, start_ns, late_ns, *hop_first).run() {
+            courses.add(&course, within_ns);
+        }
+    }
+}
+
+impl Scene {
+    /// About how many events a course has, if that is not too many.
+    fn steps_allowed(&self, kernel: &Kernel) -> Result<u64, String> {
+        let tick_ns = kernel.hz.tick_ns();
+        let writes = self
+            .write_interval_ns
+            .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(self.cwnd as u64));
+        let timeouts = match self.hop {
+            HopKind::Fixed(Hop::Silent) => {
+                u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
+            }
+            _ => patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
+        };
+        let steps = writes * 3 + timeouts.saturating_add(10);
+        if steps > STEPS_MOST {
+            return Err(format!(
+                "some {steps} retransmissions are more than this model goes through"
+            ));
+        }
+        Ok(steps)
+    }
+
+    fn is_local(&self) -> bool {
+        matches!(self.hop, HopKind::Neighbour { .. })
+    }
+
+    /// Whether the hop has a timer of its own.
+    fn has_timer(&self) -> bool {
+        self.is_local() || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)))
+    }
+}
+
+/// How long after the first retransmission the kernel gives up.
+fn patience_ms(kernel: &Kernel) -> u64 {
+    kernel.user_timeout_ms.unwrap_or_else(|| rto::model_timeout_ms(kernel, kernel.retries2))
 }
 
 /// Which event the write timer waits for: `icsk_pending`.
@@ -159,8 +249,11 @@ struct Sender<'a> {
     resent: u32,
     /// When the pending timer is due by the textbook, nanoseconds after the first write.
     nominal_ns: u64,
+    /// By how many jiffies late timers may have put off the pending one, and those before it.
+    slips: u64,
     beats: Vec<Beat>,
     done: Vec<Course>,
+    hop_first: bool,
 }
 
 /// The course has come to its end.
@@ -169,7 +262,13 @@ struct Ended;
 type Progress = Result<(), Ended>;
 
 impl<'a> Sender<'a> {
-    fn new(kernel: &'a Kernel, scene: &'a Scene, start_ns: u64, late_ns: u64) -> Self {
+    fn new(
+        kernel: &'a Kernel,
+        scene: &'a Scene,
+        start_ns: u64,
+        late_ns: u64,
+        hop_first: bool,
+    ) -> Self {
         let tick_ns = kernel.hz.tick_ns();
         let hop = match &scene.hop {
             HopKind::Fixed(hop) => hop.clone(),
@@ -204,8 +303,10 @@ impl<'a> Sender<'a> {
             soft_error: None,
             resent: 0,
             nominal_ns: 0,
+            slips: 0,
             beats: Vec::new(),
             done: Vec::new(),
+            hop_first,
         }
     }
 
@@ -230,7 +331,7 @@ impl<'a> Sender<'a> {
         }
         self.now_ns = timer_ns;
         self.context = Context::Handler;
-        if timer != self.fires {
+        if timer != self.fires || (self.hop_first && self.hop.fires() == Some(timer)) {
             return self.hop_fires(timer);
         }
         match self.pending {
@@ -348,7 +449,8 @@ impl<'a> Sender<'a> {
 
     /// What comes back at once.
     fn after_sending(&mut self, number: Number, fate: Fate) -> Progress {
-        if fate != Fate::Held && fate != Fate::Busy && !self.hop.asks() {
+        let by_asking_only = self.scene.healed.is_some_and(|healed| healed.moved);
+        if self.hop.passes(fate, by_asking_only) {
             self.answered()?;
         }
         if fate == Fate::Answered { self.icmp(number) } else { Ok(()) }
@@ -356,7 +458,7 @@ impl<'a> Sender<'a> {
 
     /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
     fn hop_fires(&mut self, now: u64) -> Progress {
-        if self.hop.asks() {
+        if self.hop.waits() {
             self.answered()?;
         }
         for number in self.hop.fire(self.kernel, now) {
@@ -390,11 +492,16 @@ impl<'a> Sender<'a> {
         let (Some(first_ns), true) = (self.first_retransmission_ns, self.timeouts > 0) else {
             return Verdict::No;
         };
-        // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
-        // subtracted: between one millisecond less than the patience and the patience itself, the
-        // phase of the clock decides.
         let passed_ns = self.now_ns - first_ns;
-        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
+        let patience_ns = patience_ms(self.kernel).saturating_mul(1_000_000);
+        // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
+        // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
+        // a timer's, nothing is lost by that.
+        if self.tick_ns.is_multiple_of(1_000_000) && first_ns.is_multiple_of(self.tick_ns) {
+            return if passed_ns >= patience_ns { Verdict::Yes } else { Verdict::No };
+        }
+        // Otherwise the phase of the clock decides between one millisecond less than the patience
+        // and the patience itself.
         if passed_ns >= patience_ns.saturating_add(JITTER_NS) {
             Verdict::Yes
         } else if passed_ns + 1_000_000 + JITTER_NS <= patience_ns {
@@ -402,13 +509,6 @@ impl<'a> Sender<'a> {
         } else {
             Verdict::Either
         }
-    }
-
-    /// How long after the first retransmission the kernel gives up.
-    fn patience_ms(&self) -> u64 {
-        self.kernel
-            .user_timeout_ms
-            .unwrap_or_else(|| rto::model_timeout_ms(self.kernel, self.kernel.retries2))
     }
 
     /// `tcp_clamp_rto_to_user_timeout`.
@@ -448,7 +548,10 @@ impl<'a> Sender<'a> {
         self.timeout = timeout;
         let armed_ns = match self.context {
             Context::Call => self.since_start_ns(),
-            Context::Handler => self.nominal_ns,
+            Context::Handler => {
+                self.slips += slip(self.kernel.wheel, timeout);
+                self.nominal_ns
+            }
         };
         self.nominal_ns = armed_ns + timeout * self.tick_ns;
     }
@@ -461,11 +564,9 @@ impl<'a> Sender<'a> {
             return;
         }
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
-        let end_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
-        let healed_ns = self
-            .scene
-            .healed
-            .map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
+        let end_ns = first_ns.saturating_add(patience_ms(self.kernel).saturating_mul(1_000_000));
+        let healed_ns =
+            self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
         let steps = (end_ns.min(healed_ns).saturating_sub(self.now_ns) / step_ns).saturating_sub(3);
         let ahead = steps * (self.fires - self.jiffy());
         self.fires += ahead;
@@ -493,6 +594,7 @@ impl<'a> Sender<'a> {
                 at_ns: self.since_start_ns(),
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
+                slip_ns: self.slips * self.tick_ns,
             });
         }
     }
@@ -520,12 +622,15 @@ impl<'a> Sender<'a> {
     fn end(&mut self, outcome: Outcome, end_ns: u64) -> Progress {
         // What is sent again after an acknowledgement is not counted here.
         let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
+        // How many pass the tap before the client's neighbour entry dies is up to that entry.
+        let counts = counts && (!self.hop.is_local() || self.scene.unseen);
         self.done.push(Course {
             beats: std::mem::take(&mut self.beats),
             outcome,
             end_ns,
             retransmits: counts.then_some(self.resent),
             keepalive_probes: None,
+            slip_ns: self.slips * self.tick_ns,
         });
         Err(Ended)
     }

@@ -1,5 +1,6 @@
 //! Jiffies, and the kernel's conversions to and from them.
 
+use spec::facts::JiffyClock;
 use std::time::Duration;
 
 /// Timer interrupts a second: `CONFIG_HZ`.
@@ -48,6 +49,11 @@ impl Hz {
         ceil(jiffies, 1_000, u64::from(self.0))
     }
 
+    /// The whole jiffies in so many milliseconds: what `jiffies_to_msecs` was given.
+    pub fn whole_in_msecs(self, msecs: u64) -> u64 {
+        narrow(u128::from(msecs) * u128::from(self.0) / 1_000)
+    }
+
     /// How long so many jiffies take.
     pub fn duration(self, jiffies: u64) -> Duration {
         Duration::from_nanos(jiffies.saturating_mul(self.tick_ns()))
@@ -61,6 +67,32 @@ impl Hz {
     /// `TCP_RTO_MAX` (include/net/tcp.h): 120 s.
     pub fn tcp_rto_max(self) -> u64 {
         u64::from(self.0) * 120
+    }
+}
+
+/// A known jiffy clock, cut down to numbers that times in nanoseconds fit into: its phase within
+/// every slot of the wheel is the true one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Phase {
+    clock: JiffyClock,
+    tick_ns: u64,
+}
+
+impl Phase {
+    /// A multiple of every slot.
+    const EPOCH: u64 = 1 << 24;
+
+    pub(crate) fn new(hz: Hz, clock: JiffyClock) -> Self {
+        Self { clock, tick_ns: hz.tick_ns() }
+    }
+
+    /// The time of `CLOCK_MONOTONIC` as nanoseconds since the start of jiffy 0 of the cut clock;
+    /// `None` for times that are too far from where the clock was read.
+    pub(crate) fn of(self, at_ns: u64) -> Option<u64> {
+        let start_ns = (Self::EPOCH + self.clock.jiffies % Self::EPOCH) * self.tick_ns;
+        let after_ns = i128::from(at_ns) - i128::from(self.clock.at_ns);
+        let since_ns = u64::try_from(i128::from(start_ns) + after_ns).ok()?;
+        (after_ns.abs() < i128::from(u32::MAX) * 1_000_000).then_some(since_ns)
     }
 }
 

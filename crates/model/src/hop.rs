@@ -1,0 +1,249 @@
+//! The next hop of a segment that nobody will acknowledge: it is lost in silence, or a router
+//! rejects it, or it waits for a link-layer address that nobody tells.
+//!
+//! What comes back to the sender are ICMP errors. They do not end a connection, but they name the
+//! error at its end, and a host or network unreachable takes one doubling of the RTO back
+//! (RFC 6069; `tcp_ld_RTO_revert`, net/ipv4/tcp_ipv4.c; for IPv6 only "no route", `tcp_v6_err`,
+//! net/ipv6/tcp_ipv6.c).
+
+use crate::kernel::Kernel;
+use crate::wheel::Context;
+use spec::Errno;
+
+/// Where segments go.
+#[derive(Debug, Clone)]
+pub(crate) enum Hop {
+    /// They are lost.
+    Silent,
+    /// Each is answered by ICMP, as far as the rate limit lets it.
+    Rejects(Limit, Icmp),
+    /// They wait for address resolution, and end in ICMP each time that fails.
+    Asks(Neighbour, Limit, Icmp),
+}
+
+/// The ICMP error that a segment draws.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Icmp {
+    /// What it leaves in `sk_err_soft`.
+    pub(crate) error: Errno,
+    /// Whether it takes back a doubling of the RTO.
+    pub(crate) reverts: bool,
+}
+
+/// What becomes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It passes the client's tap, and is lost or waits at the router.
+    OnWire,
+    /// It passes the client's tap, and an ICMP error comes back at once.
+    Answered,
+    /// It waits in the client's own queue.
+    Held,
+    /// Its last copy still waits there: it is not sent again (`skb_still_in_host_queue`).
+    Busy,
+}
+
+/// Segments by their number; the first outstanding one is 0.
+pub(crate) type Number = usize;
+
+impl Hop {
+    /// A segment is sent at jiffy `now`.
+    pub(crate) fn send(
+        &mut self,
+        kernel: &Kernel,
+        number: Number,
+        now: u64,
+        context: Context,
+    ) -> Fate {
+        match self {
+            Self::Silent => Fate::OnWire,
+            Self::Rejects(limit, _) => {
+                if limit.allows(now) {
+                    Fate::Answered
+                } else {
+                    Fate::OnWire
+                }
+            }
+            Self::Asks(neighbour, ..) => neighbour.send(kernel, number, now, context),
+        }
+    }
+
+    /// When its own timer fires.
+    pub(crate) fn fires(&self) -> Option<u64> {
+        match self {
+            Self::Asks(neighbour, ..) => neighbour.fires(),
+            _ => None,
+        }
+    }
+
+    /// Its timer fires: the segments whose ICMP errors come back now.
+    pub(crate) fn fire(&mut self, kernel: &Kernel, now: u64) -> Vec<Number> {
+        match self {
+            Self::Asks(neighbour, limit, _) => {
+                let mut failed = neighbour.fire(kernel, now);
+                failed.retain(|_| limit.allows(now));
+                failed
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether segments wait here for an address, so that the next question can set them free.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
+    }
+
+    /// Whether the segment that was just sent reaches the far end at once if that is there: it goes
+    /// straight on, or makes the hop ask.
+    pub(crate) fn passes(&self, fate: Fate, by_asking_only: bool) -> bool {
+        let asked = matches!(self, Self::Asks(neighbour, ..) if neighbour.asked_now);
+        let straight = matches!(fate, Fate::OnWire | Fate::Answered) && !self.waits();
+        fate != Fate::Busy && (asked || (straight && !by_asking_only))
+    }
+
+    /// Whether the client's own neighbour entry decides what passes its tap.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Asks(Neighbour { local: true, .. }, ..))
+    }
+
+    pub(crate) fn icmp(&self) -> Option<Icmp> {
+        match self {
+            Self::Silent => None,
+            Self::Rejects(_, icmp) | Self::Asks(.., icmp) => Some(*icmp),
+        }
+    }
+}
+
+/// The rate limit of ICMP errors to one address: `inet_peer_xrlim_allow` (net/ipv4/inetpeer.c), a
+/// bucket of six tokens, one a `icmp_ratelimit`, a second by default.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
+    /// Jiffies a token; 0: no limit.
+    cost: u64,
+    tokens: u64,
+    last: u64,
+}
+
+impl Limit {
+    /// `XRLIM_BURST_FACTOR`.
+    const BURST: u64 = 6;
+
+    /// An address that has drawn no ICMP for a while.
+    pub(crate) fn per(cost: u64) -> Self {
+        Self { cost, tokens: Self::BURST * cost, last: 0 }
+    }
+
+    /// None: to the host itself, over loopback; and for IPv6, where the limit is looser the wider
+    /// the prefix (`icmpv6_xrlim_allow`, net/ipv6/icmp.c), no retransmission was ever caught by it.
+    pub(crate) fn none() -> Self {
+        Self::per(0)
+    }
+
+    fn allows(&mut self, now: u64) -> bool {
+        let earned = now.saturating_sub(self.last);
+        self.tokens = self.tokens.saturating_add(earned).min(Self::BURST * self.cost);
+        self.last = now;
+        let allowed = self.tokens >= self.cost;
+        if allowed {
+            self.tokens -= self.cost;
+        }
+        allowed
+    }
+}
+
+/// An entry of the neighbour table (net/core/neighbour.c: `__neigh_event_send`,
+/// `neigh_timer_handler`, `neigh_invalidate`).
+#[derive(Debug, Clone)]
+pub(crate) struct Neighbour {
+    /// Whether it is the client's own, so that its queue holds what has not passed the tap.
+    local: bool,
+    state: State,
+    queue: Vec<Number>,
+    /// Whether the last segment made it ask.
+    asked_now: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Believed until a jiffy.
+    Reachable { until: u64 },
+    /// Doubted since a packet used it after that: `delay_first_probe_time`, 5 s.
+    Delay { fires: u64 },
+    /// Asked directly; packets still go.
+    Probe { fires: u64, asked: u32 },
+    /// Given up.
+    Failed,
+    /// Asked by broadcast; packets wait.
+    Incomplete { fires: u64, asked: u32 },
+}
+
+/// `ucast_solicit` and `mcast_solicit`, the defaults: questions before giving up.
+const QUESTIONS: u32 = 3;
+/// `delay_first_probe_time`, seconds.
+const DELAY_SECS: u64 = 5;
+
+impl Neighbour {
+    /// The client's own entry, believed until a jiffy; 0: nothing is known.
+    pub(crate) fn of_client(until: u64) -> Self {
+        let state = if until == 0 { State::Failed } else { State::Reachable { until } };
+        Self { local: true, state, queue: Vec::new(), asked_now: false }
+    }
+
+    /// A router's entry for a server that it has forgotten.
+    pub(crate) fn of_router() -> Self {
+        Self { local: false, state: State::Failed, queue: Vec::new(), asked_now: false }
+    }
+
+    fn send(&mut self, kernel: &Kernel, number: Number, now: u64, context: Context) -> Fate {
+        if self.local && self.queue.contains(&number) {
+            return Fate::Busy;
+        }
+        let second = u64::from(kernel.hz.get());
+        self.asked_now = false;
+        match self.state {
+            State::Reachable { until } if now >= until => {
+                let fires = kernel.wheel.fires_at(now, DELAY_SECS * second, context);
+                self.state = State::Delay { fires };
+            }
+            State::Failed => {
+                let fires = kernel.wheel.fires_at(now, second, context);
+                self.state = State::Incomplete { fires, asked: 1 };
+                self.asked_now = true;
+            }
+            _ => {}
+        }
+        if !matches!(self.state, State::Incomplete { .. }) {
+            return Fate::OnWire;
+        }
+        self.queue.push(number);
+        if self.local { Fate::Held } else { Fate::OnWire }
+    }
+
+    fn fires(&self) -> Option<u64> {
+        match self.state {
+            State::Reachable { .. } | State::Failed => None,
+            State::Delay { fires }
+            | State::Probe { fires, .. }
+            | State::Incomplete { fires, .. } => Some(fires),
+        }
+    }
+
+    fn fire(&mut self, kernel: &Kernel, now: u64) -> Vec<Number> {
+        let again = kernel.wheel.fires_at(now, u64::from(kernel.hz.get()), Context::Handler);
+        match self.state {
+            State::Delay { .. } => self.state = State::Probe { fires: again, asked: 1 },
+            State::Probe { asked, .. } if asked < QUESTIONS => {
+                self.state = State::Probe { fires: again, asked: asked + 1 };
+            }
+            State::Incomplete { asked, .. } if asked < QUESTIONS => {
+                self.state = State::Incomplete { fires: again, asked: asked + 1 };
+            }
+            State::Probe { .. } | State::Incomplete { .. } => {
+                self.state = State::Failed;
+                return std::mem::take(&mut self.queue);
+            }
+            State::Reachable { .. } | State::Failed => {}
+        }
+        Vec::new()
+    }
+}

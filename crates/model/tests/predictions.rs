@@ -1,0 +1,321 @@
+//! What predictions must be like, whatever is asked for; and what they were held against.
+
+use proptest::prelude::*;
+use spec::facts::{Facts, JiffyClock, TcpFacts};
+use spec::{FaultKind, Outcome, Parameters, Reference, Topology, settings};
+use std::time::Duration;
+
+/// Parameters by their written keys.
+fn parameters(sets: &[(&str, &str)]) -> Parameters {
+    let mut parameters = Parameters::default();
+    for (key, value) in sets {
+        settings::apply(&mut parameters, key, value)
+            .unwrap_or_else(|problem| panic!("{key}={value}: {problem}"));
+    }
+    parameters
+}
+
+fn predict(sets: &[(&str, &str)], hz: u32) -> model::Prediction {
+    let parameters = parameters(sets);
+    model::predict(&parameters, &model::nominal_facts(&parameters, hz))
+}
+
+const SENDING: [(&str, &str); 2] = [("fault.kind", "power-off"), ("client.traffic", "one-write")];
+
+/// Detection times in seconds with an RTO of 204 ms, as measured on Linux 6.18 at HZ=250.
+#[test]
+fn windows_hold_what_was_measured() {
+    for (sets, outcome, measured_s, retransmits) in [
+        (&[("sysctl.tcp_retries2", "0")][..], "ETIMEDOUT", 0.860, 2),
+        (&[("sysctl.tcp_retries2", "1")], "ETIMEDOUT", 1.684, 3),
+        (&[("sysctl.tcp_retries2", "2")], "ETIMEDOUT", 3.330, 4),
+        (&[("sysctl.tcp_retries2", "3")], "ETIMEDOUT", 6.846, 5),
+        (&[("sysctl.tcp_retries2", "4")], "ETIMEDOUT", 6.824, 5),
+        (&[("sysctl.tcp_retries2", "15")], "ETIMEDOUT", 939.0, 16),
+        (
+            &[("sysctl.tcp_retries2", "2"), ("sysctl.tcp_early_retrans", "0")],
+            "ETIMEDOUT",
+            3.1396,
+            3,
+        ),
+        (&[("client.user_timeout", "1ms")], "ETIMEDOUT", 0.4206, 2),
+        (&[("client.user_timeout", "500ms")], "ETIMEDOUT", 0.919, 3),
+        (&[("client.user_timeout", "3s")], "ETIMEDOUT", 3.4187, 5),
+        (&[("client.rto_max", "1s"), ("sysctl.tcp_retries2", "5")], "ETIMEDOUT", 5.783, 7),
+        (&[("client.traffic", "stream"), ("sysctl.tcp_retries2", "0")], "ETIMEDOUT", 0.6413, 2),
+        (&[("client.traffic", "stream"), ("sysctl.tcp_retries2", "3")], "ETIMEDOUT", 6.5745, 5),
+        // Behind the router: ICMP when its ARP fails takes the backoff back.
+        (&[("topology", "router"), ("sysctl.tcp_retries2", "2")], "ETIMEDOUT", 3.0724, 4),
+        (&[("topology", "router"), ("sysctl.tcp_retries2", "3")], "EHOSTUNREACH", 3.7076, 6),
+        (&[("topology", "router"), ("sysctl.tcp_retries2", "5")], "EHOSTUNREACH", 13.3584, 17),
+        (&[("topology", "router"), ("sysctl.tcp_retries2", "6")], "EHOSTUNREACH", 27.3359, 30),
+        (
+            &[("topology", "router"), ("family", "ipv6"), ("sysctl.tcp_retries2", "5")],
+            "EHOSTUNREACH",
+            13.4783,
+            6,
+        ),
+    ] {
+        let sets = [&SENDING[..], sets].concat();
+        let prediction = predict(&sets, 250);
+        let measured = Duration::from_secs_f64(measured_s);
+        assert!(
+            prediction.windows.iter().any(|window| {
+                let inside = window.span.is_some_and(|(a, b)| a <= measured && measured <= b);
+                inside
+                    && window.outcome.to_string() == outcome
+                    && window.retransmits == Some(retransmits)
+            }),
+            "{sets:?}: {outcome} at {measured_s} s with {retransmits}: {:#?}",
+            prediction.windows
+        );
+    }
+}
+
+/// Rejected by the router, `tcp_retries2` = 3.
+#[test]
+fn rejects_end_as_measured() {
+    for (family, kind, outcome, measured_s, retransmits) in [
+        ("ipv4", "host-unreachable", "EHOSTUNREACH", 3.5278, 9),
+        ("ipv4", "net-unreachable", "ENETUNREACH", 3.5456, 9),
+        ("ipv4", "port-unreachable", "ECONNREFUSED", 6.6688, 5),
+        ("ipv4", "admin-prohibited", "EHOSTUNREACH", 6.6548, 5),
+        ("ipv4", "tcp-reset", "ECONNRESET", 0.0002, 0),
+        ("ipv6", "host-unreachable", "EHOSTUNREACH", 6.8320, 5),
+        ("ipv6", "net-unreachable", "ENETUNREACH", 3.4920, 16),
+        ("ipv6", "port-unreachable", "ECONNREFUSED", 6.8195, 5),
+        ("ipv6", "admin-prohibited", "EACCES", 6.6206, 5),
+    ] {
+        let prediction = predict(
+            &[
+                ("topology", "router"),
+                ("family", family),
+                ("fault.kind", "reject"),
+                ("fault.reject", kind),
+                ("client.traffic", "one-write"),
+                ("sysctl.tcp_retries2", "3"),
+            ],
+            250,
+        );
+        let measured = Duration::from_secs_f64(measured_s);
+        let [window] = &prediction.windows[..] else { panic!("{family} {kind}: {prediction:#?}") };
+        assert_eq!(window.outcome.to_string(), outcome, "{family} {kind}");
+        assert_eq!(window.retransmits, Some(retransmits), "{family} {kind}");
+        let (earliest, latest) = window.span.unwrap();
+        assert!(earliest <= measured && measured <= latest, "{family} {kind}: {window:?}");
+    }
+}
+
+#[test]
+fn the_articles_numbers() {
+    let prediction = predict(&SENDING, 250);
+    assert_eq!(prediction.reference, Reference::FirstWrite);
+    assert_eq!(prediction.windows.len(), 1);
+    assert!(prediction.why.contains("924.6 s"), "{}", prediction.why);
+    let parameters = parameters(&SENDING);
+    let table = model::table(&parameters, &model::nominal_facts(&parameters, 250));
+    assert_eq!(table.threshold, Duration::from_millis(924_600));
+    assert_eq!(table.rows.len(), 17, "the tail loss probe, 15 retransmissions, the end");
+
+    let keepalive = [("fault.kind", "power-off"), ("client.keepalive.enabled", "true")];
+    for (hz, latest_s) in [(100, 8220.0), (250, 8014.0), (300, 8803.0), (1000, 8163.0)] {
+        let prediction = predict(&keepalive, hz);
+        let (earliest, latest) = prediction.hull().unwrap();
+        assert!(earliest >= Duration::from_secs(7874), "HZ={hz}: {earliest:?}");
+        assert!(latest.as_secs_f64() < latest_s, "HZ={hz}: {latest:?}");
+        assert_eq!(prediction.windows[0].keepalive_probes, Some(9));
+    }
+}
+
+#[test]
+fn larger_round_trips_leave_room_for_fewer_retransmissions() {
+    let mut last = u32::MAX;
+    for rtt in ["0s", "200ms", "1s", "5s"] {
+        let prediction = predict(&[&SENDING[..], &[("path.rtt", rtt)]].concat(), 250);
+        let retransmits = prediction.windows[0].retransmits.unwrap();
+        assert!(retransmits < last, "{rtt}: {retransmits}");
+        last = retransmits;
+        assert!(prediction.hull().unwrap().0 > Duration::from_millis(924_600));
+    }
+}
+
+#[test]
+fn a_known_phase_leaves_one_narrow_window() {
+    let parameters = parameters(
+        &[&SENDING[..], &[("client.rto_max", "1s"), ("sysctl.tcp_retries2", "8")]].concat(),
+    );
+    let mut facts = model::nominal_facts(&parameters, 250);
+    assert_eq!(model::predict(&parameters, &facts).windows.len(), 2, "bimodal by phase alone");
+    facts.jiffies = Some(JiffyClock { jiffies: 4_295_642_804, at_ns: 3_002_280_000_000 });
+    for write_ms in 0..40 {
+        let write_ns = 3_002_400_500_000 + write_ms * 1_000_000;
+        let prediction = model::predict_after(&parameters, &facts, write_ns);
+        let [window] = &prediction.windows[..] else { panic!("{prediction:#?}") };
+        let (earliest, latest) = window.span.unwrap();
+        assert!(latest.saturating_sub(earliest) < Duration::from_millis(25), "{window:?}");
+    }
+}
+
+#[test]
+fn a_sampled_keepalive_timer_gives_the_jiffy() {
+    let parameters =
+        parameters(&[("fault.kind", "power-off"), ("client.keepalive.enabled", "true")]);
+    let mut facts = model::nominal_facts(&parameters, 250);
+    let wide = model::predict(&parameters, &facts).windows[0].span.unwrap();
+    facts.jiffies = Some(JiffyClock { jiffies: 4_295_000_000, at_ns: 1_000_000_000_000 });
+    facts.tcp = Some(TcpFacts {
+        timer: 2,
+        sampled_at_ns: 1_000_201_000_000,
+        timer_expires_ms: 7_200_000 - 200,
+        last_ack_recv_ms: 200,
+        last_data_recv_ms: 200,
+        ..facts.tcp.unwrap()
+    });
+    let (earliest, latest) = model::predict(&parameters, &facts).windows[0].span.unwrap();
+    assert!(
+        latest.saturating_sub(earliest) < Duration::from_millis(13),
+        "{earliest:?}..{latest:?}"
+    );
+    assert!(wide.0 <= earliest && latest <= wide.1);
+}
+
+#[test]
+fn more_retries_are_never_sooner() {
+    for hz in [100, 250, 300, 1000] {
+        let mut last = (Duration::ZERO, Duration::ZERO);
+        for retries in 0..=40 {
+            let retries = retries.to_string();
+            let sets = [&SENDING[..], &[("sysctl.tcp_retries2", retries.as_str())]].concat();
+            let hull = predict(&sets, hz).hull().unwrap();
+            assert!(hull.0 >= last.0 && hull.1 >= last.1, "HZ={hz} retries2={retries}");
+            last = hull;
+        }
+    }
+}
+
+/// Facts and parameters of any kind that the command line accepts.
+fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
+    let choices = (
+        prop::sample::select(Topology::ALL),
+        prop::sample::select(spec::Family::ALL),
+        prop::sample::select(spec::Neighbour::ALL),
+        prop::sample::select(spec::Traffic::ALL),
+        prop::sample::select(FaultKind::ALL),
+        prop::sample::select(spec::Reject::ALL),
+        any::<[bool; 8]>(),
+    );
+    let year = 365 * 86_400_000_u64;
+    let times = (
+        1_u64..=32_767,
+        1_u64..=32_767,
+        1_u32..=127,
+        1_u64..=i32::MAX as u64,
+        1_000_u64..=120_000,
+        prop_oneof![0_u64..5_000, 0..=year],
+        prop_oneof![1_u64..20_000, 1..=year],
+        prop_oneof![0_u64..2_000, 0..=year],
+    );
+    let sysctls = (0_u32..=255, 1_u64..=2_147_483_647, 0_u32..=4, 0_u64..=21_474_836, 0_u64..=255);
+    let facts = (
+        prop_oneof![Just(100_u32), Just(250), Just(300), Just(1000), 1_u32..=10_000],
+        prop::option::of((any::<u32>(), any::<u32>(), any::<u32>(), any::<[u32; 3]>(), 0_u8..=4)),
+        prop::option::of((any::<u64>(), any::<u64>())),
+        any::<u64>(),
+        prop::sample::select(&["6.12.1", "6.18.44", "", "nonsense"][..]),
+    );
+    (choices, times, sysctls, facts).prop_map(|(choices, times, sysctls, facts)| {
+        let mut p = Parameters::default();
+        let ms = Duration::from_millis;
+        let set: [bool; 8];
+        (p.topology, p.family, p.neighbour, p.client.traffic, p.fault.kind, p.fault.reject, set) =
+            choices;
+        p.client.keepalive.enabled = set[0];
+        p.client.keepalive.idle = set[1].then(|| Duration::from_secs(times.0));
+        p.client.keepalive.interval = set[1].then(|| Duration::from_secs(times.1));
+        p.client.keepalive.probes = set[1].then_some(times.2);
+        p.client.user_timeout = set[2].then(|| ms(times.3));
+        p.client.rto_max = set[3].then(|| ms(times.4));
+        p.client.heartbeat.interval = ms(times.5.max(10));
+        p.client.heartbeat.deadline = ms(times.6.max(10));
+        p.fault.after = ms(times.5);
+        p.fault.duration = Some(ms(times.6));
+        p.path.rtt = ms(times.7);
+        p.server.reads = !set[4];
+        p.server.inherited = set[5];
+        p.fault.new_mac = set[6];
+        let mut sysctl = |name: &str, value: String| p.sysctl.insert(name.into(), value);
+        sysctl("tcp_retries2", sysctls.0.to_string());
+        if set[7] {
+            sysctl("tcp_rto_min_us", sysctls.1.to_string());
+            sysctl("tcp_early_retrans", sysctls.2.to_string());
+            sysctl("tcp_keepalive_time", sysctls.3.to_string());
+            sysctl("tcp_keepalive_intvl", sysctls.3.to_string());
+            sysctl("tcp_keepalive_probes", sysctls.4.to_string());
+            sysctl("tcp_thin_linear_timeouts", (sysctls.4 % 2).to_string());
+        }
+        let (hz, tcp, jiffies, write_ns, kernel) = facts;
+        let mut facts = model::nominal_facts(&p, hz);
+        facts.kernel = kernel.into();
+        if set[6] {
+            facts.tcp = tcp.map(|(rto_us, srtt_us, at, more, timer)| TcpFacts {
+                rto_us,
+                srtt_us,
+                snd_cwnd: more[0] % 1000,
+                sampled_at_ns: u64::from(at) * 1000,
+                last_data_recv_ms: more[1] % 10_000,
+                last_ack_recv_ms: more[2] % 10_000,
+                timer_expires_ms: more[0],
+                timer,
+                options: 7,
+                ..TcpFacts::default()
+            });
+            facts.jiffies = jiffies.map(|(jiffies, at_ns)| JiffyClock { jiffies, at_ns });
+        }
+        (p, facts, write_ns)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// No input makes the model panic, and whatever it says is well formed.
+    #[test]
+    fn anything_is_predicted_or_said_to_be_unknown((parameters, facts, write_ns) in anything()) {
+        for prediction in [
+            model::predict(&parameters, &facts),
+            model::predict_after(&parameters, &facts, write_ns),
+        ] {
+            prop_assert_eq!(prediction.windows.is_empty(), prediction.unknown.is_some());
+            prop_assert!(!prediction.why.is_empty());
+            for window in &prediction.windows {
+                prop_assert_eq!(window.span.is_none(), window.outcome == Outcome::None);
+                if let Some((earliest, latest)) = window.span {
+                    prop_assert!(earliest <= latest);
+                }
+            }
+            for step in &prediction.schedule {
+                prop_assert!(step.earliest <= step.latest);
+            }
+            let json = serde_json::to_string(&prediction).unwrap();
+            let back: model::Prediction = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(back, prediction);
+        }
+    }
+
+    /// No timer is early: the textbook's time, less a jiffy for the phase of the start.
+    #[test]
+    fn no_retransmission_is_earlier_than_the_textbook(
+        hz in prop_oneof![Just(100_u32), Just(250), Just(300), Just(1000)],
+        retries in 0_u32..=20,
+        rtt_ms in 0_u64..3_000,
+    ) {
+        let (retries, rtt) = (retries.to_string(), format!("{rtt_ms}ms"));
+        let sets = [&SENDING[..], &[("sysctl.tcp_retries2", retries.as_str()), ("path.rtt", rtt.as_str())]].concat();
+        let prediction = predict(&sets, hz);
+        let jiffy = Duration::from_secs(1) / hz;
+        for step in &prediction.schedule {
+            let early = jiffy + model::allowance::EARLY;
+            prop_assert!(step.earliest + early >= step.nominal, "{:?}", step);
+        }
+    }
+}
