@@ -43,64 +43,110 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
 }
 
 fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
-    let started = Instant::now();
-    let clock = Clock::from(arguments.clock);
-    let count = experiments.len() * arguments.repeat as usize;
-    let mut leases = Vec::new();
-    let mut plans = Vec::new();
-    for experiment in experiments {
-        for _ in 0..arguments.repeat {
-            let number = plans.len();
-            let parameters = &experiment.parameters;
-            let addresses = match clock {
-                // A kernel of its own shares no addresses, and repeats itself with the same ones.
-                Clock::Virtual => lease::fixed(number, parameters.family, parameters.topology),
-                Clock::Real => {
-                    let lease = lease::Lease::take(parameters.family, parameters.topology)?;
-                    let addresses = lease.addresses.clone();
-                    leases.push(lease);
-                    addresses
-                }
-            };
-            plans.push(Plan { number, experiment: experiment.clone(), addresses });
-        }
-    }
-    let jobs = arguments.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, count);
-    let orders = Orders {
-        plans,
-        jobs,
-        clock,
-        never: match clock {
-            Clock::Virtual if arguments.settings.defaults => NEVER_VIRTUAL,
-            _ => NEVER,
-        },
+    let batch = Batch {
+        experiments,
+        repeat: arguments.repeat,
+        clock: Clock::from(arguments.clock),
+        jobs: arguments.jobs,
+        defaults: arguments.settings.defaults,
     };
-    let task = match clock {
-        Clock::Real => Task::Run(orders.clone()),
-        Clock::Virtual => match guest::find_kernel() {
-            Ok(kernel) => Task::RunVirtual(orders.clone(), kernel),
-            Err(why) => return Ok(skip_all(arguments, &orders, &why)),
-        },
+    let format = arguments.output.format;
+    let prepared = match batch.prepare()? {
+        Ok(prepared) => prepared,
+        Err((orders, why)) => return Ok(skip_all(format, &orders, &why)),
     };
 
     // Before the runtime's threads: the laboratory ends with the thread that started it.
-    let mut laboratory = supervisor::start()?;
+    let laboratory = supervisor::start()?;
     store::become_the_caller(&arguments.out)?;
     let store = Store::open(&arguments.out)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    let mut front = Front::new(arguments, &orders, store, started);
-    let followed = runtime.block_on(front.follow(&mut laboratory, &task));
-    // Closing the lifeline ends whatever is left of the laboratory.
-    drop(laboratory.stdin.take());
-    let status = laboratory.wait().context("waiting for the laboratory's process")?;
-    followed?;
-    if !front.finished {
-        bail!("the laboratory's process ended early ({status}); what it said is above");
+    prepared.conduct(laboratory, &store, format)?.conclude()
+}
+
+/// Trials to be run together on one clock.
+pub(crate) struct Batch<'a> {
+    pub(crate) experiments: &'a [Experiment],
+    pub(crate) repeat: u32,
+    pub(crate) clock: Clock,
+    pub(crate) jobs: Option<u32>,
+    /// Whether the experiments were loaded with the Linux defaults.
+    pub(crate) defaults: bool,
+}
+
+/// A batch that can run here, with addresses of its own.
+pub(crate) struct Prepared {
+    orders: Orders,
+    task: Task,
+    /// Nobody else has the addresses as long as these live.
+    _leases: Vec<lease::Lease>,
+}
+
+impl Batch<'_> {
+    /// Plans the trials. The inner error says why this machine cannot run them.
+    pub(crate) fn prepare(&self) -> Result<Result<Prepared, (Orders, String)>> {
+        let mut leases = Vec::new();
+        let mut plans = Vec::new();
+        for experiment in self.experiments {
+            for _ in 0..self.repeat {
+                let number = plans.len();
+                let parameters = &experiment.parameters;
+                let addresses = match self.clock {
+                    // A kernel of its own shares no addresses, and repeats itself with the same ones.
+                    Clock::Virtual => lease::fixed(number, parameters.family, parameters.topology),
+                    Clock::Real => {
+                        let lease = lease::Lease::take(parameters.family, parameters.topology)?;
+                        let addresses = lease.addresses.clone();
+                        leases.push(lease);
+                        addresses
+                    }
+                };
+                plans.push(Plan { number, experiment: experiment.clone(), addresses });
+            }
+        }
+        let jobs = self.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, plans.len().max(1));
+        let orders = Orders {
+            plans,
+            jobs,
+            clock: self.clock,
+            never: match self.clock {
+                Clock::Virtual if self.defaults => NEVER_VIRTUAL,
+                _ => NEVER,
+            },
+        };
+        let task = match self.clock {
+            Clock::Real => Task::Run(orders.clone()),
+            Clock::Virtual => match guest::find_kernel() {
+                Ok(kernel) => Task::RunVirtual(orders.clone(), kernel),
+                Err(why) => return Ok(Err((orders, why))),
+            },
+        };
+        Ok(Ok(Prepared { orders, task, _leases: leases }))
     }
-    front.conclude()
+}
+
+impl Prepared {
+    /// Runs the trials, judges them, and writes down each as it ends.
+    pub(crate) fn conduct<'a>(
+        &self,
+        mut laboratory: std::process::Child,
+        store: &'a Store,
+        format: Format,
+    ) -> Result<Conducted<'a>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime")?;
+        let mut front = Front::new(format, &self.orders, store);
+        let followed = runtime.block_on(front.follow(&mut laboratory, &self.task));
+        // Closing the lifeline ends whatever is left of the laboratory.
+        drop(laboratory.stdin.take());
+        let status = laboratory.wait().context("waiting for the laboratory's process")?;
+        followed?;
+        if !front.finished {
+            bail!("the laboratory's process ended early ({status}); what it said is above");
+        }
+        Ok(front.conducted())
+    }
 }
 
 /// Gives the laboratory its task.
@@ -122,10 +168,10 @@ struct Record {
 }
 
 struct Front<'a> {
-    arguments: &'a cli::Run,
+    format: Format,
     plans: BTreeMap<usize, Plan>,
     records: BTreeMap<usize, Record>,
-    store: Store,
+    store: &'a Store,
     screen: Screen,
     machine: (String, u32),
     clock: Clock,
@@ -136,13 +182,13 @@ struct Front<'a> {
 }
 
 impl<'a> Front<'a> {
-    fn new(arguments: &'a cli::Run, orders: &Orders, store: Store, started: Instant) -> Self {
+    fn new(format: Format, orders: &Orders, store: &'a Store) -> Self {
         let plans: BTreeMap<_, _> =
             orders.plans.iter().map(|plan| (plan.number, plan.clone())).collect();
         Self {
-            arguments,
+            format,
             records: plans.keys().map(|number| (*number, Record::default())).collect(),
-            screen: Screen::new(arguments.output.format, orders.clock, &orders.plans),
+            screen: Screen::new(format, orders.clock, &orders.plans),
             plans,
             store,
             machine: (observe::clock::kernel_release(), observe::clock::hz()),
@@ -150,7 +196,7 @@ impl<'a> Front<'a> {
             trials: Vec::new(),
             exit: Exit::AGREES,
             finished: false,
-            started,
+            started: Instant::now(),
         }
     }
 
@@ -252,24 +298,48 @@ impl<'a> Front<'a> {
         Ok(())
     }
 
-    fn conclude(mut self) -> Result<Exit> {
+    fn conducted(mut self) -> Conducted<'a> {
         let mut trials = std::mem::take(&mut self.trials);
         trials.sort_by_key(|trial| trial.number);
         let run = self.run(trials);
-        if run.trials.len() > 1 {
-            let directory = self.store.write_directory("run", &run_files(&run)?)?;
-            self.screen.say_where(&directory);
+        Conducted {
+            run,
+            exit: self.exit,
+            format: self.format,
+            store: self.store,
+            screen: self.screen,
         }
-        let written = match self.arguments.output.format {
-            Format::Json => output::print(&report::json::run(&run)),
-            Format::Human => self.screen.conclude(&run),
-        };
-        Ok(self.exit.and(written))
     }
 
     fn run(&self, trials: Vec<Trial>) -> Run {
         let (kernel, hz) = self.machine.clone();
         Run { kernel, hz, clock: self.clock, wall_s: self.started.elapsed().as_secs_f64(), trials }
+    }
+}
+
+/// A batch that has run.
+pub(crate) struct Conducted<'a> {
+    pub(crate) run: Run,
+    /// By the gravest verdict.
+    pub(crate) exit: Exit,
+    format: Format,
+    store: &'a Store,
+    screen: Screen,
+}
+
+impl Conducted<'_> {
+    /// Writes and shows what is to be said about all trials together.
+    fn conclude(self) -> Result<Exit> {
+        let run = &self.run;
+        if run.trials.len() > 1 {
+            let directory = self.store.write_directory("run", &run_files(run)?)?;
+            self.screen.say_where(&directory);
+        }
+        let written = match self.format {
+            Format::Json => output::print(&report::json::run(run)),
+            Format::Human => self.screen.conclude(run),
+        };
+        Ok(self.exit.and(written))
     }
 }
 
@@ -369,7 +439,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn skip_all(arguments: &cli::Run, orders: &Orders, why: &str) -> Exit {
+fn skip_all(format: Format, orders: &Orders, why: &str) -> Exit {
     let trials = orders.plans.iter().map(|plan| Trial {
         number: plan.number,
         experiment: plan.experiment.clone(),
@@ -386,7 +456,7 @@ fn skip_all(arguments: &cli::Run, orders: &Orders, why: &str) -> Exit {
         wall_s: 0.0,
         trials: trials.collect(),
     };
-    let written = match arguments.output.format {
+    let written = match format {
         Format::Json => output::print(&report::json::run(&run)),
         Format::Human => output::print(format!("skipped  {why}\n").as_bytes()),
     };
