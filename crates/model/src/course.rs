@@ -20,6 +20,8 @@ pub(crate) struct Course {
     pub(crate) keepalive_probes: Option<u32>,
     /// By how much all the timers before the last may have put it off, nanoseconds.
     pub(crate) slip_ns: u64,
+    /// By how much the reference itself may be later than computed, where a timer made it.
+    pub(crate) reference_late_ns: u64,
 }
 
 /// One timer that fired.
@@ -77,6 +79,7 @@ impl Courses {
             beats: course.beats.iter().map(|beat| (*beat, beat.at_ns)).collect(),
         });
         let latest_ns = course.end_ns.saturating_add(longer_ns).saturating_add(course.slip_ns);
+        let shorter_ns = shorter_ns.saturating_add(course.reference_late_ns);
         group.ends.push((course.end_ns.saturating_sub(shorter_ns), latest_ns));
         for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));

@@ -11,7 +11,8 @@ use crate::tick::Hz;
 use spec::{Errno, Facts, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 
-/// SIGKILL to the server process.
+/// SIGKILL to the server process. The client writes once it is gone: what arrives before that would
+/// count as unread.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let server = &parameters.server;
     if server.inherited {

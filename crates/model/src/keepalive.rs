@@ -5,6 +5,7 @@
 //! (`keepalive_time_elapsed`), and waits for the rest. From the first probe on it is armed for the
 //! interval at each firing, each time rounded to a slot of the wheel.
 
+use crate::allowance;
 use crate::course::{Beat, Course, Courses, slip};
 use crate::hop::Hop;
 use crate::kernel::Kernel;
@@ -125,6 +126,8 @@ struct Timer<'a> {
     sent: u32,
     nominal_ns: u64,
     hop: Hop,
+    /// Whether the last segment was the answer to a probe.
+    answered: bool,
     slips: u64,
     beats: Vec<Beat>,
 }
@@ -146,6 +149,7 @@ impl<'a> Timer<'a> {
             sent: 0,
             nominal_ns: exchange_ns + timeout * tick_ns,
             hop: scene.hop.clone(),
+            answered: false,
             slips: 0,
             beats: Vec::new(),
         }
@@ -157,7 +161,7 @@ impl<'a> Timer<'a> {
                 // The router asks for the server once more, or gives up; ICMP means nothing here.
                 let now_ns = asks * self.tick_ns;
                 if let Some(reset) = self.hop.waits().then(|| self.healed(now_ns)).flatten() {
-                    return self.answered(reset, now_ns);
+                    return self.ends_answered(reset, now_ns);
                 }
                 self.hop.fire(self.kernel, asks);
                 continue;
@@ -176,6 +180,7 @@ impl<'a> Timer<'a> {
             }
             if self.is_before_fault(now_ns) {
                 self.received_ns = now_ns + self.scene.rtt_ns;
+                self.answered = true;
                 self.unanswered = 0;
                 self.sent = 0;
                 self.slips = 0;
@@ -186,7 +191,7 @@ impl<'a> Timer<'a> {
                 self.sent += 1;
                 let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
                 if let Some(reset) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
-                    return self.answered(reset, now_ns);
+                    return self.ends_answered(reset, now_ns);
                 }
             }
             let interval = self.kernel.keepalive_interval;
@@ -230,7 +235,7 @@ impl<'a> Timer<'a> {
         self.scene.healed.filter(|healed| after_ns >= healed.at_ns).map(|healed| healed.reset)
     }
 
-    fn answered(self, reset: bool, now_ns: u64) -> Course {
+    fn ends_answered(self, reset: bool, now_ns: u64) -> Course {
         let outcome = if reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
         let answer_ns = now_ns + self.scene.rtt_ns;
         self.end(outcome, answer_ns)
@@ -275,6 +280,8 @@ impl<'a> Timer<'a> {
                 ..*beat
             })
             .collect();
+        let late_ns = allowance::late(self.kernel.hz).as_nanos() as u64;
+        let reference_late_ns = if self.answered { late_ns } else { 0 };
         let probes = match self.scene.seen {
             Seen::All => Some(self.sent),
             Seen::None => Some(0),
@@ -287,6 +294,7 @@ impl<'a> Timer<'a> {
             retransmits: Some(0),
             keepalive_probes: probes.filter(|_| outcome != Outcome::None),
             slip_ns: self.slips * self.tick_ns,
+            reference_late_ns,
         }
     }
 }

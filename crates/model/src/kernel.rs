@@ -18,7 +18,9 @@ pub(crate) struct Kernel {
     pub(crate) retries2: u32,
     /// Whether tail loss probes are on: `tcp_early_retrans` 3 or 4, and SACK.
     pub(crate) tail_loss_probe: bool,
-    /// `tcp_thin_linear_timeouts`.
+    /// `tcp_thin_linear_timeouts`, and a congestion control that leaves the initial slow start on
+    /// a timeout (`tcp_stream_is_thin`, `tcp_in_initial_slowstart`): BBR keeps its threshold
+    /// infinite (`bbr_ssthresh`), so that no stream ever is thin.
     pub(crate) thin_linear_timeouts: bool,
     /// `TCP_USER_TIMEOUT`, milliseconds.
     pub(crate) user_timeout_ms: Option<u64>,
@@ -63,7 +65,8 @@ impl Kernel {
             },
             retries2: number("tcp_retries2", 15).min(255) as u32,
             tail_loss_probe: sack && matches!(early_retrans, 3 | 4),
-            thin_linear_timeouts: number("tcp_thin_linear_timeouts", 0) != 0,
+            thin_linear_timeouts: number("tcp_thin_linear_timeouts", 0) != 0
+                && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
             keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),
@@ -86,8 +89,11 @@ pub(crate) fn has_rto_max(facts: &Facts) -> bool {
 
 /// A sysctl of the client's namespace: as it was read, or as it is going to be set.
 pub(crate) fn sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {
-    let text = facts.sysctl.get(name).or_else(|| parameters.sysctl.get(name))?;
-    text.trim().parse().ok()
+    text(parameters, facts, name)?.parse().ok()
+}
+
+fn text<'a>(parameters: &'a Parameters, facts: &'a Facts, name: &str) -> Option<&'a str> {
+    facts.sysctl.get(name).or_else(|| parameters.sysctl.get(name)).map(|text| text.trim())
 }
 
 fn server_sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {

@@ -631,6 +631,7 @@ impl<'a> Sender<'a> {
             retransmits: counts.then_some(self.resent),
             keepalive_probes: None,
             slip_ns: self.slips * self.tick_ns,
+            reference_late_ns: 0,
         });
         Err(Ended)
     }

@@ -276,7 +276,7 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// No input makes the model panic, and whatever it says is well formed.
     #[test]
