@@ -55,11 +55,12 @@ enum State {
 impl<'a> Client<'a> {
     fn connect(config: &'a Config, control: &Control) -> Result<Self, Error> {
         let socket = socket::bound(config.addresses.client)?;
-        socket::prepare_client(&socket, &config.parameters, control)?;
         let began = now_ns();
         let result = socket.connect(&config.addresses.server.into()).map(|()| 0_i64);
         control.call("connect", config.addresses.server.to_string(), began, &result)?;
         result.map_err(Error::call(format!("connecting to {}", config.addresses.server)))?;
+        // After the handshake, which is not the question: a user timeout may be shorter than it.
+        socket::prepare_client(&socket, &config.parameters, control)?;
         control.reached(Milestone::Connected)?;
         Ok(Self {
             parameters: &config.parameters,

@@ -25,7 +25,7 @@ pub(crate) fn bound(local: SocketAddr) -> Result<Socket, Error> {
     Ok(socket)
 }
 
-/// Sets what the client wants from the beginning: every write is a segment of its own, and
+/// Sets what the client wants of its connection: every write is a segment of its own, and
 /// `TCP_USER_TIMEOUT` and `TCP_RTO_MAX_MS` if they are given.
 pub(crate) fn prepare_client(
     socket: &Socket,
