@@ -329,7 +329,7 @@ pub(crate) struct Conducted<'a> {
 
 impl Conducted<'_> {
     /// Writes and shows what is to be said about all trials together.
-    fn conclude(self) -> Result<Exit> {
+    fn conclude(mut self) -> Result<Exit> {
         let run = &self.run;
         if run.trials.len() > 1 {
             let directory = self.store.write_directory("run", &run_files(run)?)?;
