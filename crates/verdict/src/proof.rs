@@ -62,13 +62,13 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.destroyed());
-            proof.add(scene.restored());
+            proof.add(scene.restored(parameters));
         }
         FaultKind::Flap => {
             proof.add(scene.port_down());
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
-            proof.add(scene.restored());
+            proof.add(scene.restored(parameters));
         }
         FaultKind::Blackhole => {
             proof.add(scene.silence());
@@ -294,8 +294,9 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// A fault that ends did end, unless the client knew before.
-    fn restored(&self) -> (bool, String) {
+    /// A fault that ends did end when it was due, unless the trial ended before. Undoing it takes
+    /// a moment, and on a busy machine more: that matters if the client sent something meanwhile.
+    fn restored(&self, parameters: &Parameters) -> (bool, String) {
         let step = |wanted: FaultStep| {
             self.timeline.events().iter().find_map(|event| match &event.what {
                 What::Fault(step) if *step == wanted => Some(event.at_ns),
@@ -303,7 +304,22 @@ impl<'a> Scene<'a> {
             })
         };
         if let Some(at) = step(FaultStep::Restored) {
-            (true, format!("the fault was over {} after it began", span(at - self.began)))
+            let due = self.began
+                + parameters.fault_duration().map_or(0, |duration| duration.as_nanos() as u64);
+            let missed = self
+                .timeline
+                .segments(Source::ClientWire)
+                .filter(|(sent, segment)| (due..at).contains(sent) && segment.sent)
+                .count();
+            let mut finding =
+                format!("the fault was over {} after it began", span(at - self.began));
+            if missed > 0 {
+                finding += &format!(
+                    ", {} later than it should: {missed} segments were lost meanwhile",
+                    span(at - due)
+                );
+            }
+            (missed == 0, finding)
         } else if step(FaultStep::Outlasted).is_some() {
             (true, "the trial ended before the fault was due to".into())
         } else {
