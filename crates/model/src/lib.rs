@@ -1,7 +1,7 @@
 //! What the kernel should do: predictions from an experiment and from facts measured before the
 //! fault. This room is pure and cannot see what happened.
 //!
-//! [`predict`] finds which timer decides (`keepalive`, `retransmit`), lets it run from every
+//! [`predict()`] finds which timer decides (`keepalive`, `retransmit`), lets it run from every
 //! phase of the clock that cannot be known, each one exactly as the kernel would ([`wheel`]), and
 //! gathers the courses into windows. A phase that is known leaves one course: [`predict_after`].
 

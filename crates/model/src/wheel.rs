@@ -104,15 +104,28 @@ mod tests {
         }
     }
 
-    /// Timers as `timer:timer_start` showed them on Linux 6.18 at HZ=250: `now`, the delay and
-    /// `bucket_expiry`.
+    /// Timers of TCP sockets as `timer:timer_start` showed them on Linux 6.18 at HZ=250: `expires`,
+    /// the delay, `bucket_expiry`. They are 6 of 2,595, all of which fell into the slot that
+    /// [`Wheel::fires_at`] says.
     #[test]
     fn fires_when_the_kernel_said() {
         let wheel = Wheel::new(Hz::new(250));
-        assert_eq!(wheel.fires_at(1000, 51, Context::Call), 1052);
-        assert_eq!(wheel.fires_at(1052, 102, Context::Handler), 1160);
-        assert_eq!(wheel.fires_at(1000, 63, Context::Call), 1064);
-        assert_eq!(wheel.fires_at(1000, 63, Context::Handler), 1064);
+        for (expires, delay, bucket) in [
+            (4_295_642_855_u64, 51, 4_295_642_856),
+            (4_295_642_981, 125, 4_295_642_984),
+            (4_295_986_833, 408, 4_295_986_840),
+            (4_295_987_656, 816, 4_295_987_712),
+            (4_295_904_288, 1632, 4_295_904_320),
+            (4_295_914_508, 15_000, 4_295_915_008),
+        ] {
+            assert_eq!(wheel.fires_at(expires - delay, delay, Context::Call), bucket);
+            assert_eq!(wheel.fires_at(expires - delay, delay, Context::Handler), bucket);
+        }
+    }
+
+    #[test]
+    fn at_the_edge_of_two_levels_a_handler_gets_the_finer_slot() {
+        let wheel = Wheel::new(Hz::new(250));
         assert_eq!(wheel.fires_at(1003, 63, Context::Call), 1072);
         assert_eq!(wheel.fires_at(1003, 63, Context::Handler), 1067);
         assert_eq!(wheel.fires_at(1000, 0, Context::Call), 1001);
