@@ -216,15 +216,19 @@ pub(crate) fn is_local(netlink: &mut Socket, address: IpAddr) -> Result<bool, Er
     Ok(answers.iter().any(|answer| answer.body.get(7) == Some(&libc::RTN_LOCAL)))
 }
 
-/// Asks again and again, at most for [`PATIENCE`], until the answer is yes.
+/// Asks again and again until the answer is yes: for [`PATIENCE`] and a thousand times, lest a
+/// machine that stood still in between pass for a kernel that did not answer.
 pub(crate) fn wait_until(
     what: &str,
     mut yes: impl FnMut() -> Result<bool, Error>,
 ) -> Result<(), Error> {
     let began = Instant::now();
     let mut pause = Duration::from_micros(50);
-    while !yes()? {
-        if began.elapsed() > PATIENCE {
+    for asked in 1_u32.. {
+        if yes()? {
+            break;
+        }
+        if asked > 1000 && began.elapsed() > PATIENCE {
             return Err(Error::Late { what: what.to_owned(), waited: PATIENCE });
         }
         sleep(pause);

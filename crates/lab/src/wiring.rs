@@ -12,6 +12,7 @@ use crate::sockets;
 use crate::switch::Switch;
 use netns::Namespace;
 use spec::{Reject, Topology};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What joins the hosts.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ pub(crate) struct Built {
 impl Wiring {
     /// Builds a network and waits until frames pass.
     pub(crate) fn build(layout: &Layout) -> Result<Built, Error> {
+        let turn = take_turn();
         let (client, mut client_netlink) = host::quiet_namespace(layout.family, &[])?;
         let (server, mut server_netlink) = host::quiet_namespace(layout.family, &[])?;
         let (client_end, server_end) = (layout.client.end(&client), layout.server.end(&server));
@@ -83,6 +85,7 @@ impl Wiring {
         };
         layout.client.settle(&client, &mut client_netlink)?;
         layout.server.settle(&server, &mut server_netlink)?;
+        drop(turn);
         host::wait_until_ready(&mut client_netlink, CLIENT, layout.client.address)?;
         host::wait_until_ready(&mut server_netlink, SERVER, layout.server.address)?;
         wiring.wait_until_forwarding()?;
@@ -226,6 +229,14 @@ impl Wiring {
         }
         self.switch().map_or(Ok(()), Switch::wait_until_forwarding)
     }
+}
+
+/// One network is built at a time: the kernel configures one interface at a time anyway (RTNL),
+/// and whoever writes a sysctl while another does that turns on the spot, on a processor
+/// (`restart_syscall`). A hundred builders at once take twice as long as one after the other.
+fn take_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends a host: its interface, and with it the other end of its cable, goes when nothing is left
