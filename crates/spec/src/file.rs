@@ -95,7 +95,7 @@ pub fn load(
                 return Err(blame("`question` is a text in quotes".into(), value.span()));
             }
             ("claims", DeValue::Array(ids)) => {
-                for id in ids.iter() {
+                for id in ids {
                     let DeValue::String(id) = id.get_ref() else {
                         return Err(blame("a claim's id is a text in quotes".into(), id.span()));
                     };
@@ -208,6 +208,7 @@ fn written(value: &DeValue<'_>) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{FaultKind, Traffic};
+    use std::fmt::Write;
     use std::time::Duration;
 
     const GOOD: &str = r#"
@@ -274,7 +275,7 @@ tcp_retries2 = 5
         let mut all = String::new();
         for (name, text) in bad {
             let error = load_text(text).expect_err(name);
-            all.push_str(&format!("── {name}\n{error}\n\n"));
+            write!(all, "── {name}\n{error}\n\n").expect("writing to a String cannot fail");
         }
         insta::assert_snapshot!(all);
     }
