@@ -261,6 +261,16 @@ impl Drop for Network {
     }
 }
 
+/// Destroys every TCP socket in a namespace, so that none of them outlives its program for a minute
+/// and a half, and pins the namespace. For namespaces whose [`Network`] is in another process, or
+/// gone; a network does this by itself.
+///
+/// # Errors
+/// [`Error::Namespace`] if it cannot be entered, [`Error::Kernel`].
+pub fn destroy_sockets(namespace: &Namespace) -> Result<(), Error> {
+    sockets::destroy_all(namespace)
+}
+
 impl LinkState {
     fn new(interface: impl Display, state: Option<link::State>) -> Self {
         Self {

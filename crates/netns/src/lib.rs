@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What can go wrong with a namespace, by the system call that failed.
@@ -51,6 +52,14 @@ impl Namespace {
     pub fn of_this_thread() -> Result<Self, Error> {
         let file = File::open("/proc/thread-self/ns/net").map_err(Error::Open)?;
         Ok(Self { file: Arc::new(file) })
+    }
+
+    /// The namespace that this file refers to, such as `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn at(path: &Path) -> Result<Self, Error> {
+        Ok(Self { file: Arc::new(File::open(path).map_err(Error::Open)?) })
     }
 
     /// Runs `work` on a short-lived thread inside the namespace: whatever it opens (sockets, files

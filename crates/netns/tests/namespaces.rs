@@ -13,7 +13,9 @@ fn a_namespace_is_separate_and_ends_with_its_last_descriptor() {
     let still = Namespace::of_this_thread().unwrap().inode().unwrap();
     assert_eq!(still, home.inode().unwrap(), "the caller stays where it was");
 
-    let interfaces = lab.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
-    let names: Vec<_> = interfaces.lines().skip(2).map(|l| l.split(':').next().unwrap().trim()).collect();
+    let interfaces =
+        lab.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
+    let names: Vec<_> =
+        interfaces.lines().skip(2).map(|l| l.split(':').next().unwrap().trim()).collect();
     assert_eq!(names, ["lo"]);
 }
