@@ -12,14 +12,19 @@
 //! kills every process of the namespace, which ends every network namespace that only they held.
 
 use anyhow::{Context, Result, bail};
+use netns::Namespace;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// The hidden subcommands, in the order of the processes.
 pub(crate) const SANDBOX: &str = "__sandbox";
@@ -48,7 +53,16 @@ pub(crate) fn sandbox() -> Result<i32> {
 
 /// Process 1 of the sandbox.
 pub(crate) fn init() -> Result<i32> {
-    set_pdeathsig(Signal::SIGKILL).context("asking to be ended with the parent process")?;
+    // The parent's death must not kill it outright: it has to clean up first.
+    let mut parent_died = SigSet::empty();
+    parent_died.add(Signal::SIGTERM);
+    parent_died.thread_block().context("holding a signal back")?;
+    set_pdeathsig(Signal::SIGTERM).context("asking to be told of the parent's death")?;
+    let end_with_parent = move || {
+        let _ = parent_died.wait();
+        end_everything();
+    };
+    std::thread::Builder::new().name("parent".into()).spawn(end_with_parent)?;
     std::thread::Builder::new().name("lifeline".into()).spawn(end_with_lifeline)?;
     // A /proc that shows this PID namespace only. Containers may forbid it; the old one serves.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -106,12 +120,67 @@ fn end_with_lifeline() {
         // Nothing is asked for: only the hang-up of the other end is reported. What is written to
         // it is for the worker, which reads the same pipe.
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => std::process::exit(1),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => std::process::exit(1),
+        if poll(&mut fds, PollTimeout::NONE) != Err(nix::errno::Errno::EINTR) {
+            break;
         }
     }
+    end_everything();
+}
+
+/// Kills every process of the sandbox, then the connections that they leave behind, and ends: an
+/// orphaned socket sends its FIN again and again, and would keep its namespace for a minute and a
+/// half.
+fn end_everything() -> ! {
+    // Cleaning up must not stand in the way of the end.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(2));
+        std::process::exit(1);
+    });
+    let namespaces = namespaces_in_use();
+    // In a PID namespace of its own, -1 is every process but this one.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    let alive = || {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes.filter(|process| is_process(&process.path())).count()
+    };
+    // The main thread reaps them. /proc may be that of the outer namespace; then this only waits.
+    for _ in 0..100 {
+        if alive() <= 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    for namespace in namespaces {
+        let _ = lab::network::destroy_sockets(&namespace);
+    }
+    std::process::exit(1)
+}
+
+/// The network namespaces that a process of this sandbox is in or holds by a descriptor.
+fn namespaces_in_use() -> Vec<Namespace> {
+    let mut found = BTreeMap::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    for process in processes.filter(|path| is_process(path)) {
+        let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let links = descriptors.map(|entry| entry.path()).chain([process.join("ns/net")]);
+        for link in links {
+            let target = fs::read_link(&link).unwrap_or_default();
+            let name = target.to_string_lossy();
+            if name.starts_with("net:[") && !found.contains_key(name.as_ref()) {
+                if let Ok(namespace) = Namespace::at(&link) {
+                    found.insert(name.into_owned(), namespace);
+                }
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Whether a path is a process's directory in a /proc of this PID namespace, and not our own.
+fn is_process(path: &Path) -> bool {
+    let number = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    number.is_some_and(|number| number != std::process::id())
+        && fs::read_link("/proc/self").is_ok_and(|own| own == Path::new("1"))
 }
 
 fn this_program(subcommand: &str) -> Command {

@@ -365,6 +365,10 @@ impl Trial {
             self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
         }
         self.look_at_links().await?;
+        let count = self.network()?.lost_frames();
+        if count > 0 {
+            self.mark_as(Source::Instrument, What::Lost { count });
+        }
         self.finishing = true;
         self.client()?.tell(Command::Finish).await?;
         let settle = Duration::from_millis(50) + parameters.path.rtt * 3;

@@ -25,9 +25,9 @@ pub struct Measured {
     pub retransmits_on_wire: Option<u32>,
     /// Keepalive probes after `reference`, as captured at the client; `None`: keepalive is off.
     pub keepalive_probes_on_wire: Option<u32>,
-    /// Whether a FIN from the server reached the client after the fault.
+    /// Whether a FIN from the server reached the client after the fault, before the client closed.
     pub fin_from_server: bool,
-    /// Whether a RST from the server's address reached the client after the fault.
+    /// Whether a RST from the server's address did.
     pub rst_from_server: bool,
     /// The client socket's last state before the client closed it.
     pub client_state: String,
@@ -86,9 +86,9 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
             .count() as u32
     };
     let from_server = |flag: fn(&timeline::Segment) -> bool| {
-        timeline
-            .segments(Source::ClientWire)
-            .any(|(at, segment)| at >= fault_at && !segment.sent && flag(segment))
+        timeline.segments(Source::ClientWire).any(|(at, segment)| {
+            (fault_at..closed_at).contains(&at) && !segment.sent && flag(segment)
+        })
     };
     let seconds = |at: u64| (at as f64 - reference_at as f64) / 1e9;
     Some(Measured {

@@ -85,6 +85,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
         }
     }
+    proof.evidence.extend(scene.data_intact());
     Proof { evidence: proof.evidence }
 }
 
@@ -325,6 +326,24 @@ impl<'a> Scene<'a> {
         } else {
             (false, "the fault was not undone before the trial ended".into())
         }
+    }
+
+    /// The client's own check of the answers, if it came to that.
+    fn data_intact(&self) -> Option<Evidence> {
+        self.timeline.events().iter().find_map(|event| match &event.what {
+            What::Call(call) if call.name == "check" => Some(match call.result {
+                Ok(bytes) => Evidence {
+                    finding: format!("{bytes} bytes came back, byte for byte what was sent"),
+                    holds: true,
+                },
+                Err(_) => Evidence {
+                    finding: "what came back is not what was sent: bytes were lost or came twice"
+                        .into(),
+                    holds: false,
+                },
+            }),
+            _ => None,
+        })
     }
 
     /// Nothing of the connection passes the router any more, which answers what it rejects.

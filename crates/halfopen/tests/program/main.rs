@@ -5,3 +5,4 @@ mod common;
 mod nothing_left;
 mod parallel;
 mod trials;
+mod virtual_time;

@@ -5,10 +5,18 @@ use crate::common::trials;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-/// What must hold for every trial that agrees, whatever it asks.
+/// What must hold for every trial, whatever it asks: it agrees. On a machine that is busy with
+/// other things it may be inconclusive, if that is the recorded reason; never may it disagree.
 fn check_trial(trial: &Value) {
-    assert_eq!(trial["verdict"], "agrees", "{trial:#}");
-    assert_eq!(trial["reason"], "", "{trial:#}");
+    let reason = trial["reason"].as_str().unwrap();
+    let disturbed =
+        reason.starts_with("the machine was busy") || reason.starts_with("the kernel ran");
+    if trial["verdict"] == "inconclusive" && disturbed {
+        eprintln!("disturbed: {reason}");
+    } else {
+        assert_eq!(trial["verdict"], "agrees", "{trial:#}");
+        assert_eq!(reason, "");
+    }
     let measured = &trial["measured"];
     let rto = measured["rto_ms_at_fault"].as_u64().expect("the RTO is known before the fault");
     assert!((200..1000).contains(&rto), "{rto}");
@@ -33,7 +41,7 @@ fn ask(arguments: &[&str], expected: &Value) -> Value {
     assert_eq!(document["trials"].as_array().unwrap().len(), 1);
     let trial = document["trials"][0].clone();
     check_trial(&trial);
-    assert_eq!(code, 0);
+    assert_eq!(code, if trial["verdict"] == "agrees" { 0 } else { 3 });
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&trial["measured"][key], value, "{key}: {trial:#}");
     }
@@ -134,4 +142,116 @@ fn the_pulled_cable_is_something_else() {
     let measured = &document["trials"][0]["measured"];
     assert_eq!(measured["retransmits_on_wire"], 0, "nothing leaves a client without carrier");
     assert_ne!(measured["outcome"], "none", "{document:#}");
+}
+
+#[test]
+fn a_rebooted_host_answers_with_a_reset() {
+    ask(
+        &["host-reboot-idle-keepalive", "--set", "client.keepalive.idle=2s"],
+        &json!({"outcome": "ECONNRESET", "reference": "last-activity", "server_state": "gone",
+                "keepalive_probes_on_wire": 1, "rst_from_server": true}),
+    );
+    ask(
+        &["host-reboot-sending", "--set", "fault.duration=500ms"],
+        &json!({"outcome": "ECONNRESET", "reference": "first-write", "rst_from_server": true}),
+    );
+}
+
+#[test]
+fn a_hung_process_is_not_noticed() {
+    ask(
+        &["process-freeze-idle-keepalive", "--set", "deadline=3s"],
+        &json!({"outcome": "none", "client_state": "ESTABLISHED", "server_state": "ESTABLISHED",
+                "fin_from_server": false, "rst_from_server": false}),
+    );
+}
+
+#[test]
+fn a_firewall_that_rejects_is_believed_by_a_busy_client() {
+    for (kind, outcome) in [
+        ("tcp-reset", "ECONNRESET"),
+        ("host-unreachable", "EHOSTUNREACH"),
+        ("net-unreachable", "ENETUNREACH"),
+        ("port-unreachable", "ECONNREFUSED"),
+        ("admin-prohibited", "EHOSTUNREACH"),
+    ] {
+        let setting = format!("fault.reject={kind}");
+        ask(
+            &["firewall-reject-sending", "--set", &setting, "--set", "sysctl.tcp_retries2=2"],
+            &json!({"outcome": outcome, "server_state": "ESTABLISHED"}),
+        );
+    }
+}
+
+#[test]
+fn an_idle_client_ignores_what_a_firewall_says() {
+    ask(
+        &[
+            "firewall-reject-sending",
+            "--set",
+            "client.traffic=idle",
+            "--set",
+            "client.keepalive.enabled=true",
+            "--set",
+            "client.keepalive.idle=1s",
+            "--set",
+            "client.keepalive.interval=1s",
+            "--set",
+            "client.keepalive.probes=1",
+        ],
+        &json!({"outcome": "ETIMEDOUT"}),
+    );
+}
+
+#[test]
+fn a_path_that_comes_back_loses_nothing() {
+    let trial = ask(
+        &["path-flap-sending", "--set", "fault.duration=1s", "--set", "deadline=4s"],
+        &json!({"outcome": "none", "client_state": "ESTABLISHED", "server_state": "ESTABLISHED"}),
+    );
+    let proof = trial["proof"].to_string();
+    assert!(proof.contains("byte for byte"), "{proof}");
+}
+
+#[test]
+fn a_router_speaks_for_a_dead_server() {
+    ask(
+        &["host-crash-sending-behind-router", "--set", "sysctl.tcp_retries2=3"],
+        &json!({"outcome": "EHOSTUNREACH", "reference": "first-write", "server_state": "gone"}),
+    );
+}
+
+#[test]
+fn ipv6_is_no_different() {
+    let six = "family=ipv6";
+    ask(
+        &["host-crash-idle-keepalive", "--set", six, "--set", "client.keepalive.idle=1s"],
+        &json!({"outcome": "ETIMEDOUT", "keepalive_probes_on_wire": 3}),
+    );
+    ask(&["process-crash-idle", "--set", six], &json!({"outcome": "EOF"}));
+    ask(
+        &["host-crash-sending", "--set", six, "--set", "sysctl.tcp_retries2=2"],
+        &json!({"outcome": "ETIMEDOUT"}),
+    );
+}
+
+#[test]
+fn a_long_path_is_measured_by_the_client_itself() {
+    let out = tempdir().unwrap();
+    let (document, _) = trials(
+        out.path(),
+        &[
+            "host-crash-sending-high-rtt",
+            "--set",
+            "path.rtt=100ms",
+            "--set",
+            "sysctl.tcp_retries2=2",
+        ],
+    );
+    let trial = &document["trials"][0];
+    check_trial(trial);
+    let facts = out.path().join("host-crash-sending-high-rtt/facts.json");
+    let facts: Value = serde_json::from_slice(&std::fs::read(facts).unwrap()).unwrap();
+    let srtt_us = facts["tcp"]["srtt_us"].as_u64().unwrap();
+    assert!((100_000..150_000).contains(&srtt_us), "{srtt_us}");
 }
