@@ -24,6 +24,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The hidden subcommands, in the order of the processes.
@@ -74,6 +75,9 @@ pub(crate) fn init() -> Result<i32> {
     loop {
         match waitpid(None, None).context("waiting for the worker")? {
             WaitStatus::Exited(pid, code) if pid == worker => return Ok(code),
+            WaitStatus::Signaled(pid, ..) if pid == worker && ENDING.load(Ordering::Relaxed) => {
+                return Ok(1);
+            }
             WaitStatus::Signaled(pid, signal, _) if pid == worker => {
                 bail!("the worker was ended by {signal}");
             }
@@ -108,6 +112,9 @@ fn enter_namespaces() -> Result<()> {
         .context("making the mounts of the sandbox private")
 }
 
+/// Set when the worker is killed on purpose.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// What to do where namespaces are refused.
 const NO_NAMESPACES: &str = "this machine does not let this user make namespaces: run it with \
     sudo, or see `halfopen doctor` for what stands in the way";
@@ -131,6 +138,7 @@ fn end_with_lifeline() {
 /// orphaned socket sends its FIN again and again, and would keep its namespace for a minute and a
 /// half.
 fn end_everything() -> ! {
+    ENDING.store(true, Ordering::Relaxed);
     // Cleaning up must not stand in the way of the end.
     std::thread::spawn(|| {
         std::thread::sleep(Duration::from_secs(2));

@@ -21,7 +21,8 @@ use std::time::Duration;
 use timeline::event::{FaultStep, Phase, Side, SocketSample, Trace};
 use timeline::{Event, Source, What};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What all trials of a run share.
 pub(crate) struct Bench {
@@ -56,6 +57,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         ended: Ended::default(),
         finishing: false,
         network: None,
+        destroying: None,
         client: None,
         server: None,
         holders: Vec::new(),
@@ -91,6 +93,8 @@ struct Trial {
     /// The client was told to end.
     finishing: bool,
     network: Option<Network>,
+    /// The server's host on its way out, and the network that it is taken from.
+    destroying: Option<JoinHandle<(Network, Result<String, lab::network::Error>)>>,
     client: Option<Peer>,
     server: Option<Peer>,
     /// Processes that hold the server's socket beside the server.
@@ -232,9 +236,26 @@ impl Trial {
             timeout(PATIENCE, client.reach(|m| *m == Milestone::Unread, tell))
                 .await
                 .context("the client does not send")??;
+            self.wait_for_acknowledgement(most).await?;
         }
         (self.client, self.server) = (Some(client), Some(server));
         Ok(())
+    }
+
+    /// Waits until everything that the client has sent is acknowledged.
+    async fn wait_for_acknowledgement(&self, most: Duration) -> Result<()> {
+        let network = self.network.as_ref().context("the network is gone")?;
+        let addresses = &self.plan.addresses;
+        let mut diag = SocketDiag::open(network.client())?;
+        let until = Instant::now() + most;
+        while Instant::now() < until {
+            let sample = diag.sample(addresses.client, addresses.server)?;
+            if sample.is_some_and(|sample| sample.send_queue == 0) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Err(anyhow!("the server's kernel does not acknowledge what its program leaves unread"))
     }
 
     /// Waits `fault.after`, and looks at the connection at the last moment.
@@ -288,13 +309,16 @@ impl Trial {
         // The client goes on at once: what is destroyed behind a dead cable it cannot see.
         self.client()?.tell(Command::Begin).await?;
         if matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot) {
-            self.destroy_server().await?;
+            self.look_at_links().await?;
+            return self.destroy_server().await;
         }
         self.mark(What::Fault(FaultStep::Complete));
         self.look_at_links().await
     }
 
-    /// Ends everything in the server's host, then the host.
+    /// Ends everything in the server's host, and begins to end the host itself. The kernel takes
+    /// its time for that, and the client does not wait: it goes on while [`Self::follow_until`]
+    /// follows it.
     async fn destroy_server(&mut self) -> Result<()> {
         if let Some(mut server) = self.server.take() {
             server.kill().await?;
@@ -303,9 +327,31 @@ impl Trial {
         for instrument in std::mem::take(&mut self.server_side) {
             instrument.stop().await;
         }
-        let done = self.network()?.destroy_server().await?;
-        self.mark(What::Fault(FaultStep::Done(done)));
+        let mut network = self.network.take().context("the network is gone")?;
+        self.destroying = Some(tokio::spawn(async move {
+            let done = network.destroy_server().await;
+            (network, done)
+        }));
         Ok(())
+    }
+
+    /// Waits until the server's host is gone, if it is on its way out.
+    async fn finish_destroying(&mut self) -> Result<()> {
+        match self.destroying.take() {
+            Some(destroying) => self.destroyed(destroying.await).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn destroyed(
+        &mut self,
+        result: Result<(Network, Result<String, lab::network::Error>), JoinError>,
+    ) -> Result<()> {
+        let (network, done) = result.context("destroying the server's host")?;
+        self.network = Some(network);
+        self.mark(What::Fault(FaultStep::Done(done?)));
+        self.mark(What::Fault(FaultStep::Complete));
+        self.look_at_links().await
     }
 
     /// Watches until the client knows or the deadline has passed, and ends faults that end.
@@ -341,6 +387,7 @@ impl Trial {
                 self.mark(What::Fault(FaultStep::Done(done)));
             }
             FaultKind::Reboot => {
+                self.finish_destroying().await?;
                 let new_mac = parameters.fault.new_mac;
                 let done = self.network()?.boot_server(new_mac).await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
@@ -364,6 +411,7 @@ impl Trial {
         if self.ended.any() {
             self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
         }
+        self.finish_destroying().await?;
         self.look_at_links().await?;
         let count = self.network()?.lost_frames();
         if count > 0 {
@@ -392,6 +440,10 @@ impl Trial {
             }
             let (client, server) = (self.client.as_mut(), self.server.as_mut());
             tokio::select! {
+                result = end_of(&mut self.destroying) => {
+                    self.destroying = None;
+                    self.destroyed(result).await?;
+                }
                 () = &mut timer => return Ok(false),
                 seen = self.seen.recv() => {
                     if let Some(seen) = seen {
@@ -452,6 +504,9 @@ impl Trial {
             .chain(std::mem::take(&mut self.server_side));
         for instrument in instruments {
             instrument.stop().await;
+        }
+        if let Some(destroying) = self.destroying.take() {
+            self.network = destroying.await.ok().map(|(network, _)| network);
         }
         match self.network.take() {
             Some(network) => network.remove().await.context("taking the network down"),
@@ -549,6 +604,13 @@ fn says_ended(event: &Event) -> bool {
 
 fn ends(state: &str) -> bool {
     matches!(state, "CLOSE_WAIT" | "CLOSE" | "TIME_WAIT" | "LAST_ACK" | "CLOSING")
+}
+
+async fn end_of<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_report(peer: Option<&mut Peer>) -> Result<Option<Report>> {

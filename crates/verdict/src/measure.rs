@@ -21,7 +21,7 @@ pub struct Measured {
     pub reference: Reference,
     /// Which source told `detected_s`.
     pub detected_by: Option<DetectedBy>,
-    /// Data segments sent again after `reference`, as captured at the client.
+    /// Data segments sent again after the fault, as captured at the client.
     pub retransmits_on_wire: Option<u32>,
     /// Keepalive probes after `reference`, as captured at the client; `None`: keepalive is off.
     pub keepalive_probes_on_wire: Option<u32>,
@@ -58,6 +58,11 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         .find(|(_, call)| call.name == "close")
         .map_or(u64::MAX, |(_, call)| call.began_ns);
     let noticed = noticed(timeline, fault_at, closed_at);
+    // A program that gives the server up by a timer of its own wants to know nothing more.
+    let closed_at = match noticed {
+        Some(Notice { at_ns, outcome: None }) => closed_at.min(at_ns),
+        _ => closed_at,
+    };
     let traced = traced(timeline, fault_at, closed_at);
     let polled = polled(timeline, fault_at, closed_at);
 
@@ -78,10 +83,10 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         (None, None) => noticed_at.map(|at| (at, 0, DetectedBy::Peer)),
     };
     let end = detection.map_or(closed_at, |(at, ..)| at);
-    let count = |wanted: fn(Class) -> bool| {
+    let count = |from: u64, wanted: fn(Class) -> bool| {
         classified(timeline, Source::ClientWire)
             .filter(|(at, segment, class)| {
-                segment.sent && (reference_at..=end).contains(at) && wanted(*class)
+                segment.sent && (from..=end).contains(at) && wanted(*class)
             })
             .count() as u32
     };
@@ -98,12 +103,12 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         noticed_s: noticed_at.map(seconds),
         reference,
         detected_by: detection.map(|(.., by)| by),
-        retransmits_on_wire: Some(count(Class::is_data_again)),
+        retransmits_on_wire: Some(count(reference_at.max(fault_at), Class::is_data_again)),
         keepalive_probes_on_wire: parameters
             .client
             .keepalive
             .enabled
-            .then(|| count(Class::is_keepalive_probe)),
+            .then(|| count(reference_at, Class::is_keepalive_probe)),
         fin_from_server: from_server(|segment| segment.flags.fin),
         rst_from_server: from_server(|segment| segment.flags.rst),
         client_state: last_state(timeline, Source::ClientSocket, closed_at),
