@@ -5,6 +5,9 @@ use crate::tick::Hz;
 use crate::wheel::Wheel;
 use spec::{Facts, Parameters};
 
+/// Bytes in one write of the client.
+const WRITE_BYTES: usize = 100;
+
 /// What decides when the client's timers fire and when they give up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kernel {
@@ -22,6 +25,9 @@ pub(crate) struct Kernel {
     /// a timeout (`tcp_stream_is_thin`, `tcp_in_initial_slowstart`): BBR keeps its threshold
     /// infinite (`bbr_ssthresh`), so that no stream ever is thin.
     pub(crate) thin_linear_timeouts: bool,
+    /// How many of the program's writes a retransmission gathers into one segment
+    /// (`tcp_retrans_try_collapse`, net/ipv4/tcp_output.c).
+    pub(crate) writes_a_segment: usize,
     /// `TCP_USER_TIMEOUT`, milliseconds.
     pub(crate) user_timeout_ms: Option<u64>,
     /// `keepalive_time_when`, jiffies.
@@ -67,6 +73,12 @@ impl Kernel {
             tail_loss_probe: sack && matches!(early_retrans, 3 | 4),
             thin_linear_timeouts: number("tcp_thin_linear_timeouts", 0) != 0
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
+            writes_a_segment: if number("tcp_retrans_collapse", 1) == 0 {
+                1
+            } else {
+                let mss = facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss as usize);
+                (mss / WRITE_BYTES).max(1)
+            },
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
             keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),

@@ -432,9 +432,9 @@ impl<'a> Sender<'a> {
         }
         // The time stamp of the segment, which is an old one if it could not be sent.
         self.first_retransmission_ns.get_or_insert(self.sent_ns[0]);
-        // `tcp_stream_is_thin`: fewer than four segments out.
+        // `tcp_stream_is_thin`: fewer than four segments out, now that small ones were gathered.
         let thin = self.kernel.thin_linear_timeouts
-            && self.sent_ns.len() < 4
+            && self.sent_ns.len().div_ceil(self.kernel.writes_a_segment) < 4
             && self.timeouts <= THIN_LINEAR_RETRIES;
         if thin {
             self.backoff = 0;
