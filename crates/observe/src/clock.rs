@@ -31,13 +31,15 @@ pub fn kernel_release() -> String {
 /// `jiffies` can lag behind the grid of ticks for as long as interrupts are late, and never leads
 /// it: of several readings the one that lags least is right.
 pub fn jiffy_clock() -> Option<JiffyClock> {
-    const READINGS: usize = 5;
+    const READINGS: usize = 10;
     let tick_ns = tick_ns(hz());
     (0..READINGS)
         .filter_map(|_| {
             let coarse_ns = read(ClockId::CLOCK_MONOTONIC_COARSE);
             let text = std::fs::read_to_string("/proc/timer_list").ok()?;
-            parse_timer_list(&text, tick_ns, coarse_ns)
+            let clock = parse_timer_list(&text, tick_ns, coarse_ns)?;
+            // A tick while the file was read could be counted in one of its lines only.
+            (monotonic_ns() < clock.at_ns + tick_ns).then_some(clock)
         })
         // The earliest beginning of jiffy 0 is the reading that lags least.
         .min_by_key(|clock| {

@@ -67,8 +67,8 @@ pub enum Error {
     },
     /// Tracing the whole machine is a privilege.
     #[error(
-        "opening the kernel's tracepoints: {source}; it needs root, or CAP_PERFMON and a readable \
-         tracefs (a container needs `--cap-add PERFMON`, and a seccomp profile that allows \
+        "opening the kernel's tracepoints: {source}; it needs root, or CAP_PERFMON, CAP_BPF and a \
+         readable tracefs (in a container also a seccomp profile that allows bpf and \
          perf_event_open)"
     )]
     TracingForbidden {
@@ -78,6 +78,17 @@ pub enum Error {
     /// The kernel was built without perf events.
     #[error("opening the kernel's tracepoints: {source}; the kernel needs CONFIG_PERF_EVENTS")]
     NoPerf {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel has no BPF programs for tracepoints, or no ring buffer for them.
+    #[error(
+        "{operation}: {source}; the kernel needs CONFIG_BPF_SYSCALL and CONFIG_BPF_EVENTS, and to \
+         be Linux 5.8 or later"
+    )]
+    NoBpf {
+        /// The operation and its object.
+        operation: &'static str,
         /// What the kernel answered.
         source: io::Error,
     },
@@ -96,17 +107,6 @@ pub enum Error {
     TooManyFiles {
         /// Which instrument.
         instrument: &'static str,
-        /// What the kernel answered.
-        source: io::Error,
-    },
-    /// A trace buffer must stay in memory, and there is a limit to that.
-    #[error(
-        "mapping a trace buffer of {len} bytes: {source}; raise kernel.perf_event_mlock_kb, or \
-         `ulimit -l`"
-    )]
-    LockedMemory {
-        /// Its length, bytes.
-        len: usize,
         /// What the kernel answered.
         source: io::Error,
     },

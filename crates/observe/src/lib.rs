@@ -12,5 +12,5 @@ pub mod tracer;
 
 pub use diag::SocketDiag;
 pub use error::Error;
-pub use tap::{Captured, Tap};
+pub use tap::{Captured, Tap, WallClockStep};
 pub use tracer::Tracer;

@@ -66,9 +66,7 @@ impl Tap {
     /// # Errors
     /// [`Error::System`] if receiving fails; an interface that went down is not an error.
     pub fn drain(&mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
-        if let Some(by_ns) = self.wall.read() {
-            tracing::warn!(by_ns, tap = %self.source, "the wall clock was set");
-        }
+        self.wall.read();
         let mut any = false;
         let mut buffer = [0; SNAP_LEN];
         loop {
@@ -104,6 +102,12 @@ impl Tap {
         self.count_losses(captured)
     }
 
+    /// When the wall clock was set while this tap was open. Frames keep their order and their time
+    /// to within the drain that the step fell into.
+    pub fn wall_clock_steps(&self) -> &[WallClockStep] {
+        &self.wall.steps
+    }
+
     fn count_losses(&self, captured: &mut Vec<Captured>) -> Result<(), Error> {
         let count = self.socket.take_drops()?;
         if count > 0 {
@@ -125,6 +129,15 @@ impl AsFd for Tap {
     }
 }
 
+/// The wall clock was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WallClockStep {
+    /// The first drain afterwards, `CLOCK_MONOTONIC`, nanoseconds.
+    pub noticed_ns: u64,
+    /// By how much it jumped, nanoseconds.
+    pub by_ns: i64,
+}
+
 /// Turns the kernel's wall-clock stamps into monotonic time.
 ///
 /// The offset is read anew at each drain. A slew moves it by at most half a microsecond per
@@ -132,13 +145,13 @@ impl AsFd for Tap {
 /// be of either side of it: the one that lies between the last drain and this one is right, and no
 /// time ever falls outside of that span.
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "the postfix is the unit")]
 struct WallClock {
     offset_ns: i64,
     /// The offset before this drain, where the two differ by a step.
     stepped_from_ns: Option<i64>,
     previous_ns: u64,
     now_ns: u64,
+    steps: Vec<WallClockStep>,
 }
 
 /// A change of the offset between two drains that is a step.
@@ -150,16 +163,16 @@ impl WallClock {
     fn new() -> Self {
         let now_ns = clock::monotonic_ns();
         let offset_ns = clock::wall_offset_ns();
-        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns }
+        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns, steps: Vec::new() }
     }
 
-    /// Reads both clocks; if the wall clock was set since the last reading, by how much.
-    fn read(&mut self) -> Option<i64> {
+    /// Reads both clocks.
+    fn read(&mut self) {
         let offset_ns = clock::wall_offset_ns();
-        self.advance(clock::monotonic_ns(), offset_ns)
+        self.advance(clock::monotonic_ns(), offset_ns);
     }
 
-    fn advance(&mut self, now_ns: u64, offset_ns: i64) -> Option<i64> {
+    fn advance(&mut self, now_ns: u64, offset_ns: i64) {
         self.previous_ns = self.now_ns;
         self.now_ns = now_ns;
         let slew_ns = now_ns.saturating_sub(self.previous_ns) / 1_000_000 * SLEW_PPM;
@@ -167,7 +180,10 @@ impl WallClock {
         let stepped = moved_ns.unsigned_abs() > STEP_NS + slew_ns;
         self.stepped_from_ns = stepped.then_some(self.offset_ns);
         self.offset_ns = offset_ns;
-        stepped.then_some(moved_ns)
+        if stepped {
+            tracing::warn!(moved_ns, "the wall clock was set");
+            self.steps.push(WallClockStep { noticed_ns: now_ns, by_ns: moved_ns });
+        }
     }
 
     fn monotonic_ns(&self, wall_ns: u64) -> u64 {
@@ -192,18 +208,26 @@ mod tests {
 
     #[test]
     fn a_step_of_the_wall_clock_does_not_move_a_frame() {
-        let mut wall =
-            WallClock { offset_ns: 1_000, stepped_from_ns: None, previous_ns: 0, now_ns: 100 };
-        assert_eq!(wall.advance(10_000_000, 1_200), None, "a slew");
+        let mut wall = WallClock {
+            offset_ns: 1_000,
+            stepped_from_ns: None,
+            previous_ns: 0,
+            now_ns: 100,
+            steps: Vec::new(),
+        };
+        wall.advance(10_000_000, 1_200);
+        assert_eq!(wall.steps, [], "a slew");
         assert_eq!(wall.monotonic_ns(9_001_200), 9_000_000);
 
         let hour = 3_600_000_000_000;
-        assert_eq!(wall.advance(20_000_000, hour), Some(hour - 1_200));
+        wall.advance(20_000_000, hour);
         assert_eq!(wall.monotonic_ns(15_001_200), 15_000_000, "stamped before the step");
         let after = 16_000_000 + hour.cast_unsigned();
         assert_eq!(wall.monotonic_ns(after), 16_000_000, "stamped after it");
         assert_eq!(wall.monotonic_ns(u64::MAX), 20_000_000, "never outside of the drain's span");
 
-        assert_eq!(wall.advance(30_000_000, hour), None, "told once");
+        wall.advance(30_000_000, hour);
+        let step = WallClockStep { noticed_ns: 20_000_000, by_ns: hour - 1_200 };
+        assert_eq!(wall.steps, [step], "told once");
     }
 }

@@ -1,23 +1,23 @@
 //! The kernel's tracepoints for the trials' sockets: state changes, errors, retransmissions,
 //! resets, timers.
 //!
-//! On a real kernel they come through `perf_event_open(2)`, bound to descriptors; in the virtual
-//! kernel, which has no perf events, through a tracefs instance. Either way the kernel filters, and
-//! what concerns nobody here is thrown away at once.
+//! On a real kernel they come through small BPF programs, bound to descriptors; in the virtual
+//! kernel, which has neither, through a tracefs instance. Either way the kernel leaves out the
+//! timers of everything else, and what concerns nobody here is thrown away at once.
 
 mod attribution;
+mod bpf;
 mod calibration;
 mod format;
 mod instance;
 mod pages;
-mod perf;
 mod tracefs;
 mod tracepoints;
 
 use crate::{Error, clock};
-use attribution::Attribution;
+use attribution::{Attribution, TimerPlaces};
+use bpf::Programs;
 use instance::Instance;
-use perf::PerfEvents;
 use spec::Addresses;
 use spec::facts::JiffyClock;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -55,7 +55,7 @@ pub struct Missing {
 
 #[derive(Debug)]
 enum Backend {
-    Perf(PerfEvents),
+    Programs(Programs),
     Instance(Instance),
 }
 
@@ -69,32 +69,28 @@ impl Tracer {
     ///
     /// # Errors
     /// [`Error::NoTracefs`], [`Error::TracingForbidden`], [`Error::NoTracepoint`],
-    /// [`Error::TooManyFiles`], [`Error::LockedMemory`], or [`Error::System`].
+    /// [`Error::NoBpf`], [`Error::TooManyFiles`], or [`Error::System`].
     pub fn open(mount_point: Option<&Path>) -> Result<Self, Error> {
-        Self::open_with(mount_point, |readers, missing, tracefs| {
-            match PerfEvents::open(readers, missing) {
-                Err(Error::NoPerf { .. }) => {
-                    Instance::open(tracefs, readers, missing).map(Backend::Instance)
-                }
-                opened => opened.map(Backend::Perf),
-            }
+        Self::open_with(mount_point, |readers, tracefs| match Programs::open(readers) {
+            Err(Error::NoPerf { .. }) => Instance::open(tracefs, readers).map(Backend::Instance),
+            opened => opened.map(Backend::Programs),
         })
     }
 
-    /// As [`Self::open`], through a tracefs instance even where there are perf events. An instance
+    /// As [`Self::open`], through a tracefs instance even where programs can be had. An instance
     /// outlives a process that is killed.
     ///
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_instance(mount_point: Option<&Path>) -> Result<Self, Error> {
-        Self::open_with(mount_point, |readers, missing, tracefs| {
-            Instance::open(tracefs, readers, missing).map(Backend::Instance)
+        Self::open_with(mount_point, |readers, tracefs| {
+            Instance::open(tracefs, readers).map(Backend::Instance)
         })
     }
 
     fn open_with(
         mount_point: Option<&Path>,
-        open: impl FnOnce(&[Reader], &mut Vec<Missing>, &Path) -> Result<Backend, Error>,
+        open: impl FnOnce(&[Reader], &Path) -> Result<Backend, Error>,
     ) -> Result<Self, Error> {
         let tracefs = tracefs::find_or_mount(mount_point)?;
         let mut missing = Vec::new();
@@ -108,11 +104,11 @@ impl Tracer {
                 Err(why) => missing.push(Missing { instrument: kind.path().into(), why }),
             }
         }
-        let backend = open(&readers, &mut missing, &tracefs)?;
+        let backend = open(&readers, &tracefs)?;
         let mut tracer = Self {
             backend,
             readers,
-            attribution: Attribution::default(),
+            attribution: Attribution::new(clock::hz()),
             missing,
             jiffies: JiffyEstimate::new(),
             batch: Vec::new(),
@@ -139,7 +135,8 @@ impl Tracer {
     /// Hands over every event that is waiting, with its trial's key, and never blocks. Within one
     /// call they are in the order of time; one can be older than the last of the call before, where
     /// another processor was slower to show it, or where a timer's socket became known only now.
-    /// If records were lost, every trial is told.
+    /// If records were lost for want of room, every trial is told; if what is seen of a socket's
+    /// timers cannot be all, its trial is told.
     pub fn drain(&mut self, sink: &mut impl FnMut(usize, Event)) {
         let lost = self.collect();
         for (at_ns, sighting) in self.batch.drain(..) {
@@ -172,13 +169,14 @@ impl Tracer {
                 batch.push((at_ns, sighting));
             }
         };
-        let lost = match backend {
-            Backend::Perf(events) => events.drain(&mut take),
-            Backend::Instance(instance) => instance.drain(&mut take).unwrap_or_else(|error| {
-                tracing::warn!("{error}");
-                1
-            }),
+        let drained = match backend {
+            Backend::Programs(programs) => programs.drain(&mut take),
+            Backend::Instance(instance) => instance.drain(&mut take),
         };
+        let lost = drained.unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            1
+        });
         batch.sort_by_key(|(at_ns, _)| *at_ns);
         lost
     }
@@ -189,10 +187,28 @@ impl Tracer {
             std::mem::take(&mut self.batch)
         });
         match measured {
-            Ok(places) => self.attribution.set_places(places),
+            Ok(places) => {
+                self.attribution.set_places(places);
+                self.restrict(places);
+                // Nobody watches yet, and these may be doubled.
+                self.collect();
+                self.batch.clear();
+            }
             Err(why) => {
                 self.missing.push(Missing { instrument: "the timers' sockets".into(), why });
             }
+        }
+    }
+
+    /// Has the kernel leave out all other timers; without that, they are only read in vain.
+    fn restrict(&mut self, TimerPlaces { write, keepalive }: TimerPlaces) {
+        let functions = [write.function, keepalive.function];
+        let restricted = match &mut self.backend {
+            Backend::Programs(programs) => programs.restrict(&self.readers, &functions),
+            Backend::Instance(instance) => instance.restrict(&self.readers, &functions),
+        };
+        if let Err(error) = restricted {
+            tracing::warn!("the timers of the whole machine are read: {error}");
         }
     }
 }
@@ -201,7 +217,7 @@ impl AsFd for Tracer {
     /// Readable when something urgent happened; timers are handed over along with it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.backend {
-            Backend::Perf(events) => events.as_fd(),
+            Backend::Programs(programs) => programs.as_fd(),
             Backend::Instance(instance) => instance.as_fd(),
         }
     }

@@ -29,7 +29,7 @@ pub(super) struct TimerPlaces {
 }
 
 /// A watched socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Owner {
     key: usize,
     side: Side,
@@ -58,9 +58,26 @@ pub(super) struct Attribution {
     sockets: HashMap<u64, Owner>,
     places: Option<TimerPlaces>,
     strays: VecDeque<Stray>,
+    chains: HashMap<(Owner, Timer), Chain>,
+    /// Ticks that an expiry can be late before its arming must have been another one.
+    late_max: u64,
+}
+
+/// What was last seen of a timer. The kernel says of each: armed, detached (cancelled), perhaps
+/// expired, armed again. Where that is broken, records were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    /// In this slot, or at this jiffy where the kernel does not say the slot.
+    Armed { slot: u64 },
+    /// Taken out of its slot.
+    Detached { slot: Option<u64> },
 }
 
 impl Attribution {
+    pub(super) fn new(hz: u32) -> Self {
+        Self { late_max: u64::from(hz / 10), ..Self::default() }
+    }
+
     /// From now on, timers are attributed.
     pub(super) fn set_places(&mut self, places: TimerPlaces) {
         self.places = Some(places);
@@ -77,6 +94,7 @@ impl Attribution {
     pub(super) fn unwatch(&mut self, key: usize) {
         self.ends.retain(|_, owner| owner.key != key);
         self.sockets.retain(|_, owner| owner.key != key);
+        self.chains.retain(|(owner, _), _| owner.key != key);
     }
 
     /// Every key that is watched, once.
@@ -156,7 +174,7 @@ impl Attribution {
         if function.is_some() {
             let Some((socket, timer)) = possible.next() else { return };
             match self.sockets.get(&socket) {
-                Some(owner) => emit(sink, at_ns, *owner, timer_trace(owner.side, timer, did)),
+                Some(owner) => self.emit_timer(at_ns, *owner, timer, did, sink),
                 None => self.keep(Stray { at_ns, socket, timer, did }),
             }
             return;
@@ -166,8 +184,46 @@ impl Attribution {
         let mut known =
             possible.filter_map(|(socket, kind)| Some((self.sockets.get(&socket)?, kind)));
         if let (Some((owner, timer)), None) = (known.next(), known.next()) {
-            emit(sink, at_ns, *owner, timer_trace(owner.side, timer, did));
+            self.emit_timer(at_ns, *owner, timer, did, sink);
         }
+    }
+
+    fn emit_timer(
+        &mut self,
+        at_ns: u64,
+        owner: Owner,
+        timer: Timer,
+        did: TimerDid,
+        sink: &mut impl FnMut(usize, Event),
+    ) {
+        if self.breaks_chain(owner, timer, did) {
+            let what = What::Lost { count: 1 };
+            sink(owner.key, Event { at_ns, source: Source::Tracepoint, what });
+        }
+        emit(sink, at_ns, owner, timer_trace(owner.side, timer, did));
+    }
+
+    /// Whether a record cannot follow the one before it.
+    fn breaks_chain(&mut self, owner: Owner, timer: Timer, did: TimerDid) -> bool {
+        let before = self.chains.get(&(owner, timer)).copied();
+        let (after, is_broken) = match (did, before) {
+            (TimerDid::Start { expires, bucket, .. }, _) => {
+                let slot = bucket.unwrap_or(expires);
+                (Chain::Armed { slot }, matches!(before, Some(Chain::Armed { .. })))
+            }
+            (TimerDid::Cancel, Some(Chain::Armed { slot })) => {
+                (Chain::Detached { slot: Some(slot) }, false)
+            }
+            (TimerDid::Cancel, _) => (Chain::Detached { slot: None }, before.is_some()),
+            (TimerDid::Expire { now, .. }, Some(Chain::Detached { slot: Some(slot) })) => {
+                (Chain::Detached { slot: None }, now > slot + self.late_max)
+            }
+            (TimerDid::Expire { .. }, _) => {
+                (Chain::Detached { slot: None }, matches!(before, Some(Chain::Armed { .. })))
+            }
+        };
+        self.chains.insert((owner, timer), after);
+        is_broken
     }
 
     fn keep(&mut self, stray: Stray) {

@@ -1,8 +1,8 @@
 //! Tracepoints through a tracefs instance: for the virtual kernel, which has no perf events. An
 //! instance outlives its maker if that is killed; inside the virtual kernel nothing does.
 
-use super::tracepoints::{Kind, Reader};
-use super::{Missing, pages};
+use super::pages;
+use super::tracepoints::Reader;
 use crate::Error;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::fs::{self, File, OpenOptions};
@@ -26,11 +26,7 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Makes an instance and switches the tracepoints on in it.
-    pub(super) fn open(
-        tracefs: &Path,
-        readers: &[Reader],
-        missing: &mut Vec<Missing>,
-    ) -> Result<Self, Error> {
+    pub(super) fn open(tracefs: &Path, readers: &[Reader]) -> Result<Self, Error> {
         let directory = Directory::create(tracefs)?;
         directory.write("trace_clock", "mono")?;
         directory.write("buffer_size_kb", &BUFFER_KB.to_string())?;
@@ -45,11 +41,20 @@ impl Instance {
                 .map_err(|errno| Error::system("watching a trace pipe", errno))?;
         }
         for reader in readers {
-            if let Err(why) = directory.enable(reader.kind) {
-                missing.push(Missing { instrument: reader.kind.path().into(), why });
-            }
+            directory.write(&format!("events/{}/enable", reader.kind.path()), "1")?;
         }
         Ok(Self { epoll, pipes, page: vec![0; PAGE_MAX], directory })
+    }
+
+    /// From now on, only the timers with these functions.
+    pub(super) fn restrict(&self, readers: &[Reader], functions: &[u64]) -> Result<(), Error> {
+        let terms: Vec<_> =
+            functions.iter().map(|address| format!("function == {address:#x}")).collect();
+        for reader in readers.iter().filter(|reader| reader.function_offset().is_some()) {
+            let filter = format!("events/{}/filter", reader.kind.path());
+            self.directory.write(&filter, &terms.join(" || "))?;
+        }
+        Ok(())
     }
 
     /// Hands over every record that is waiting with its time, processor by processor; returns how
@@ -99,24 +104,6 @@ impl Directory {
         fs::write(&path, value).map_err(|error| {
             Error::system(format!("writing `{value}` to {}", path.display()), error)
         })
-    }
-
-    fn enable(&self, kind: Kind) -> Result<(), String> {
-        let event = format!("events/{}", kind.path());
-        let mut refused = None;
-        for filter in kind.filters() {
-            match self.write(&format!("{event}/filter"), &filter) {
-                Ok(()) => {
-                    refused = None;
-                    break;
-                }
-                Err(error) => refused = Some(error.to_string()),
-            }
-        }
-        match refused {
-            Some(why) => Err(why),
-            None => self.write(&format!("{event}/enable"), "1").map_err(|error| error.to_string()),
-        }
     }
 
     fn pipes(&self) -> Result<Vec<File>, Error> {

@@ -24,7 +24,8 @@ pub(super) fn find_or_mount(mount_point: Option<&Path>) -> Result<PathBuf, Error
 
 /// A mounted tracefs whose events can be read.
 fn find() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // Of this thread: a mount namespace can be one thread's.
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
     tracefs_mounts(&mounts).find(|path| path.join("events").is_dir())
 }
 

@@ -43,7 +43,7 @@ impl Kind {
     }
 
     /// Whether its records are wanted as they happen. Timers of busy sockets are armed all the
-    /// time: they are read along with the others, or when the buffer fills.
+    /// time: they are read along with the others, or when the buffer is half full.
     pub(super) fn is_urgent(self) -> bool {
         !self.is_timer()
     }
@@ -56,39 +56,6 @@ impl Kind {
     fn is_timer(self) -> bool {
         matches!(self, Self::TimerStart | Self::TimerCancel | Self::TimerExpire)
     }
-
-    /// What the kernel lets through, of the records of the whole machine. The first that the
-    /// kernel understands is used: `.function` came with Linux 6.3.
-    pub(super) fn filters(self) -> Vec<String> {
-        const TIMER_FUNCTIONS: [&str; 2] = ["tcp_write_timer", "tcp_keepalive_timer"];
-        match self {
-            Self::SetState => vec!["protocol == 6".into()],
-            Self::ErrorReport => vec!["error != 0 && protocol == 6".into()],
-            Self::TimerStart | Self::TimerExpire => {
-                let by_name = TIMER_FUNCTIONS.map(|name| format!("function.function == {name}"));
-                let addresses = symbol_addresses(TIMER_FUNCTIONS);
-                let by_address = addresses.map(|addresses| {
-                    addresses.map(|at| format!("function == {at:#x}")).join(" || ")
-                });
-                std::iter::once(by_name.join(" || ")).chain(by_address).collect()
-            }
-            Self::Retransmit | Self::SendReset | Self::ReceiveReset | Self::TimerCancel => vec![],
-        }
-    }
-}
-
-/// The addresses of kernel functions; `None` where the kernel hides them.
-fn symbol_addresses<const N: usize>(names: [&str; N]) -> Option<[u64; N]> {
-    let symbols = std::fs::read_to_string("/proc/kallsyms").ok()?;
-    let mut addresses = [0; N];
-    for line in symbols.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (address, name) = (words.next()?, words.nth(1)?);
-        if let Some(index) = names.iter().position(|wanted| *wanted == name) {
-            addresses[index] = u64::from_str_radix(address, 16).ok()?;
-        }
-    }
-    addresses.iter().all(|address| *address != 0).then_some(addresses)
 }
 
 /// What one record says.
@@ -129,6 +96,8 @@ pub(super) enum TimerDid {
 pub(super) struct Reader {
     pub(super) kind: Kind,
     pub(super) id: u16,
+    /// Where the last field ends, bytes.
+    pub(super) record_len: usize,
     pid: Field,
     fields: Fields,
 }
@@ -195,10 +164,26 @@ impl Reader {
                 now: field("now")?,
             },
         };
-        Some(Self { kind, id: format.id, pid: field("common_pid")?, fields })
+        Some(Self {
+            kind,
+            id: format.id,
+            record_len: format.record_len(),
+            pid: field("common_pid")?,
+            fields,
+        })
     }
 
-    /// Reads one record; `None` if it is too short, or of no internet family.
+    /// Where records of timers have the timer's function.
+    pub(super) fn function_offset(&self) -> Option<usize> {
+        match self.fields {
+            Fields::TimerStart { function, .. } | Fields::TimerExpire { function, .. } => {
+                Some(function.offset())
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads one record; `None` if it is too short, of no internet family, or says nothing.
     pub(super) fn read(&self, record: &[u8]) -> Option<Sighting> {
         let number = |field: Field| field.unsigned(record);
         let socket = |socket: Option<Field>, ends: &Ends, did| {
@@ -212,7 +197,9 @@ impl Reader {
                 socket(Some(*at), ends, SocketDid::SetState { old, new })?
             }
             Fields::ErrorReport { ends, error } => {
-                socket(None, ends, SocketDid::ReportError { error: error.int(record)? })?
+                // It also fires without an error.
+                let error = error.int(record).filter(|error| *error != 0)?;
+                socket(None, ends, SocketDid::ReportError { error })?
             }
             Fields::Retransmit { socket: at, ends, err } => {
                 let err = err.and_then(|err| err.int(record));

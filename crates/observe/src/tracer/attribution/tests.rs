@@ -11,7 +11,7 @@ fn addresses() -> Addresses {
 }
 
 fn attribution() -> Attribution {
-    let mut attribution = Attribution::default();
+    let mut attribution = Attribution::new(250);
     attribution.set_places(TimerPlaces { write: WRITE, keepalive: KEEPALIVE });
     attribution.watch(KEY, &addresses());
     attribution
@@ -25,6 +25,15 @@ fn take(attribution: &mut Attribution, at_ns: u64, saw: Saw) -> Vec<(u64, Trace)
         traces.push((event.at_ns, trace));
     });
     traces
+}
+
+/// Whether records were found to be lost, of those before this one.
+fn finds_loss(attribution: &mut Attribution, saw: Saw) -> bool {
+    let mut is_lost = false;
+    attribution.take(1, Sighting { pid: 1, saw }, &mut |_, event| {
+        is_lost |= matches!(event.what, What::Lost { .. });
+    });
+    is_lost
 }
 
 fn client_did(socket: u64, did: SocketDid) -> Saw {
@@ -127,4 +136,29 @@ fn both_sides_and_their_errors() {
     let traces = take(&mut attribution, 2, client_did(SOCKET, CONNECTING));
     let Trace::SetState { side: Side::Client, old, new } = &traces[0].1 else { panic!() };
     assert_eq!((old.as_str(), new.as_str()), ("CLOSE", "SYN_SENT"));
+}
+
+#[test]
+fn a_broken_chain_of_records_is_a_loss() {
+    let mut attribution = attribution();
+    finds_loss(&mut attribution, client_did(SOCKET, CONNECTING));
+    let expire = |now| {
+        let did = TimerDid::Expire { function: WRITE.function, now };
+        Saw::Timer { timer: SOCKET + WRITE.offset, did }
+    };
+    let mut next = |saw| finds_loss(&mut attribution, saw);
+    assert!(!next(cancel(WRITE, SOCKET)), "how it was armed was before our time");
+    assert!(!next(start(WRITE, SOCKET)));
+    assert!(!next(cancel(WRITE, SOCKET)));
+    assert!(!next(start(WRITE, SOCKET)));
+    assert!(!next(cancel(WRITE, SOCKET)));
+    assert!(!next(expire(3 + 25)), "late, but by a tenth of a second");
+    assert!(!next(start(WRITE, SOCKET)));
+    assert!(next(start(WRITE, SOCKET)), "armed twice");
+    assert!(!next(cancel(WRITE, SOCKET)));
+    assert!(next(expire(3 + 26)), "another arming's expiry");
+    assert!(next(cancel(WRITE, SOCKET)), "cancelled, and never armed");
+    assert!(!next(start(WRITE, SOCKET)));
+    assert!(next(expire(3)), "expired, and never taken out of its slot");
+    assert!(!next(start(KEEPALIVE, SOCKET)), "another timer");
 }
