@@ -13,6 +13,10 @@ check: lint test
 test:
     cargo test --workspace
 
+# The tests that need the virtual kernel (`just kernel`)
+test-virtual:
+    cargo test --package halfopen --test program -- --ignored
+
 # Formatting and lints, warnings as errors
 lint:
     cargo fmt --all -- --check

@@ -19,6 +19,7 @@ fn main() {
         let stem =
             file.file_stem().and_then(|stem| stem.to_str()).expect("experiments have plain names");
         let path = file.canonicalize().expect("the file exists");
+        let path = path.to_str().expect("the source tree has a plain name");
         writeln!(code, "    ({stem:?}, include_str!({path:?})),")
             .expect("writing to a String cannot fail");
     }

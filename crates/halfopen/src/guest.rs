@@ -52,10 +52,8 @@ pub(crate) fn take_over_if_guest() {
 pub(crate) fn find_kernel() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("HALFOPEN_UML") {
         let path = PathBuf::from(path);
-        return match path.is_file() {
-            true => Ok(path),
-            false => Err(format!("HALFOPEN_UML is {}, which is not a file", path.display())),
-        };
+        let problem = format!("HALFOPEN_UML is {}, which is not a file", path.display());
+        return if path.is_file() { Ok(path) } else { Err(problem) };
     }
     let candidates: Vec<PathBuf> =
         cache_homes().iter().map(|cache| built_kernel(cache, HZ)).collect();
@@ -168,10 +166,10 @@ impl Relay {
         let whole = std::mem::replace(&mut self.pending, rest);
         for line in whole.split(|byte| *byte == b'\n') {
             // Only the ends of trials matter here; everything else goes by unread.
-            if line.starts_with(b"{\"Ended\"") {
-                if let Ok(Message::Ended(number, _)) = serde_json::from_slice(line) {
-                    self.missing.remove(&number);
-                }
+            if line.starts_with(b"{\"Ended\"")
+                && let Ok(Message::Ended(number, _)) = serde_json::from_slice(line)
+            {
+                self.missing.remove(&number);
             }
             self.finished |= line == b"\"Finished\"";
         }

@@ -247,10 +247,10 @@ impl Sampler {
 
     /// Sends the look before this one, unless it was sent already.
     fn send_last(&mut self) {
-        if let Some((at_ns, sample)) = self.last.take() {
-            if at_ns > self.sent_ns {
-                self.send(at_ns, sample.as_ref());
-            }
+        if let Some((at_ns, sample)) = self.last.take()
+            && at_ns > self.sent_ns
+        {
+            self.send(at_ns, sample.as_ref());
         }
     }
 

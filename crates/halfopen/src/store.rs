@@ -39,7 +39,7 @@ impl Store {
         let written = fs::create_dir_all(directory)
             .and_then(|()| tempfile::tempfile_in(directory))
             // As much as a trial writes: a full disk shows now, not after the trial.
-            .and_then(|mut file| file.write_all(&[0; 256 * 1024]));
+            .and_then(|mut file| file.write_all(&vec![0; 256 * 1024]));
         match written {
             Ok(()) => Ok(store),
             Err(error) => Err(error).with_context(|| {

@@ -174,10 +174,11 @@ fn namespaces_in_use() -> Vec<Namespace> {
         for link in links {
             let target = fs::read_link(&link).unwrap_or_default();
             let name = target.to_string_lossy();
-            if name.starts_with("net:[") && !found.contains_key(name.as_ref()) {
-                if let Ok(namespace) = Namespace::at(&link) {
-                    found.insert(name.into_owned(), namespace);
-                }
+            if name.starts_with("net:[")
+                && !found.contains_key(name.as_ref())
+                && let Ok(namespace) = Namespace::at(&link)
+            {
+                found.insert(name.into_owned(), namespace);
             }
         }
     }

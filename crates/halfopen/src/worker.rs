@@ -48,12 +48,12 @@ pub(crate) fn work(
         .name("reports".into())
         .spawn(move || write_reports(queue, output))
         .context("starting the thread that reports")?;
-    let (stopper, stopped) = watch::channel(false);
+    let (order, stopped) = watch::channel(false);
     std::thread::Builder::new()
         .name("stop".into())
         .spawn(move || {
             stop();
-            let _ = stopper.send(true);
+            let _ = order.send(true);
         })
         .context("starting the thread that listens")?;
     runtime.block_on(run_all(orders, reports, stopped));

@@ -176,9 +176,7 @@ impl Narrator {
             FaultStep::Complete => return None,
             FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),
             FaultStep::Restored => ("the fault is over".into(), Tone::Fault),
-            FaultStep::Outlasted => {
-                ("the trial ends before the fault does".into(), Tone::Step)
-            }
+            FaultStep::Outlasted => ("the trial ends before the fault does".into(), Tone::Step),
         };
         Some(Note { place: Place::Trial, text, tone })
     }

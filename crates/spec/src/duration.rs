@@ -26,7 +26,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
     // jiff reads days only in calendar spans, where they need a reference date; here a day is 24 h.
     let (days, rest) = match text.split_once('d') {
-        Some((days, rest)) if days.bytes().all(|byte| byte.is_ascii_digit()) && !days.is_empty() => {
+        Some((days, rest))
+            if days.bytes().all(|byte| byte.is_ascii_digit()) && !days.is_empty() =>
+        {
             (days.parse::<u32>().map_err(|_| format!("`{text}` is longer than ten years"))?, rest)
         }
         _ => (0, text),

@@ -191,16 +191,28 @@ impl Parameters {
             ));
         }
         if fault.kind == FaultKind::Flap && fault.duration.is_none() {
-            return Err(("fault.duration", "the fault `flap` needs it: when does the link come back?".into()));
+            return Err((
+                "fault.duration",
+                "the fault `flap` needs it: when does the link come back?".into(),
+            ));
         }
         if *topology == Topology::Direct && !self.path.rtt.is_zero() {
             return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
         }
         if client.traffic == Traffic::Heartbeat && !self.server.reads {
-            return Err(("server.reads", "a server that does not read cannot answer heartbeats".into()));
+            return Err((
+                "server.reads",
+                "a server that does not read cannot answer heartbeats".into(),
+            ));
         }
-        if fault.kind == FaultKind::ProcessCrash && client.traffic == Traffic::Heartbeat && self.server.inherited {
-            return Err(("server.inherited", "the child that inherits the socket does not answer heartbeats".into()));
+        if fault.kind == FaultKind::ProcessCrash
+            && client.traffic == Traffic::Heartbeat
+            && self.server.inherited
+        {
+            return Err((
+                "server.inherited",
+                "the child that inherits the socket does not answer heartbeats".into(),
+            ));
         }
         Ok(())
     }

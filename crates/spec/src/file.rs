@@ -103,7 +103,10 @@ pub fn load(
                 }
             }
             ("claims", _) => {
-                return Err(blame("`claims` is a list of ids, such as [\"A1\"]".into(), value.span()));
+                return Err(blame(
+                    "`claims` is a list of ids, such as [\"A1\"]".into(),
+                    value.span(),
+                ));
             }
             (name, _) => {
                 let mut leaves = Vec::new();
@@ -111,7 +114,9 @@ pub fn load(
                 for (key, key_span, value) in leaves {
                     let Some(text) = written(value.get_ref()) else {
                         return Err(blame(
-                            format!("`{key}` is set to something that is not a text, a whole number, true or false"),
+                            format!(
+                                "`{key}` is set to something that is not a text, a whole number, true or false"
+                            ),
                             value.span(),
                         ));
                     };
@@ -137,8 +142,9 @@ pub fn load(
         parameters.reset_to_linux_defaults();
     }
     for (key, value) in overrides {
-        settings::apply(&mut parameters, key, value)
-            .map_err(|problem| Error::bare(format!("--set {key}={value}: {}", named(key, &problem))))?;
+        settings::apply(&mut parameters, key, value).map_err(|problem| {
+            Error::bare(format!("--set {key}={value}: {}", named(key, &problem)))
+        })?;
         places.retain(|(placed, _)| placed != key);
     }
     parameters.validate().map_err(|(key, problem)| {

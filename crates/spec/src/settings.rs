@@ -47,7 +47,9 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "deadline",
         accepts: "a duration from `100ms` to `365d`",
-        set: |p, text| time(text, Duration::from_millis(100), LONGEST_TRIAL).map(|t| p.deadline = Some(t)),
+        set: |p, text| {
+            time(text, Duration::from_millis(100), LONGEST_TRIAL).map(|t| p.deadline = Some(t))
+        },
         get: |p| p.deadline.map(duration::show),
     },
     Setting {
@@ -92,9 +94,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "client.user_timeout",
         accepts: "whole milliseconds from `1ms` to `2147483647ms` (24 days), or `off`",
-        set: |p, text| {
-            whole_millis(text, 1, i32::MAX as u64).map(|t| p.client.user_timeout = t)
-        },
+        set: |p, text| whole_millis(text, 1, i32::MAX as u64).map(|t| p.client.user_timeout = t),
         get: |p| p.client.user_timeout.map(duration::show),
     },
     Setting {
@@ -209,10 +209,7 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
         let hint = sysctl::nearest(key, keys()).map_or_else(
             || {
                 let all: Vec<_> = keys().collect();
-                format!(
-                    "the keys are {}, `sysctl.NAME` and `server.sysctl.NAME`",
-                    all.join(", ")
-                )
+                format!("the keys are {}, `sysctl.NAME` and `server.sysctl.NAME`", all.join(", "))
             },
             |near| format!("is it `{near}`?"),
         );
@@ -231,7 +228,9 @@ pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
     for (prefix, sysctls) in
         [("sysctl", &parameters.sysctl), ("server.sysctl", &parameters.server_sysctl)]
     {
-        values.extend(sysctls.iter().map(|(name, value)| (format!("{prefix}.{name}"), value.clone())));
+        values.extend(
+            sysctls.iter().map(|(name, value)| (format!("{prefix}.{name}"), value.clone())),
+        );
     }
     values
 }
@@ -248,11 +247,7 @@ fn flag(target: &mut bool, text: &str) -> Result<(), String> {
 
 fn time(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let time = duration::parse(text)?;
-    if (least..=most).contains(&time) {
-        Ok(time)
-    } else {
-        Err(format!("`{text}` is out of range"))
-    }
+    if (least..=most).contains(&time) { Ok(time) } else { Err(format!("`{text}` is out of range")) }
 }
 
 fn whole_seconds(text: &str) -> Result<Option<Duration>, String> {
@@ -260,7 +255,9 @@ fn whole_seconds(text: &str) -> Result<Option<Duration>, String> {
         return Ok(None);
     }
     match duration::parse(text)? {
-        time if time.subsec_nanos() == 0 && (1..=32_767).contains(&time.as_secs()) => Ok(Some(time)),
+        time if time.subsec_nanos() == 0 && (1..=32_767).contains(&time.as_secs()) => {
+            Ok(Some(time))
+        }
         _ => Err(format!("`{text}` is out of range")),
     }
 }

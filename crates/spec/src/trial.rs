@@ -42,7 +42,13 @@ impl Addresses {
     ///
     /// # Panics
     /// If `lease` is out of range.
-    pub fn new(lease: u16, family: Family, topology: Topology, client_port: u16, server_port: u16) -> Self {
+    pub fn new(
+        lease: u16,
+        family: Family,
+        topology: Topology,
+        client_port: u16,
+        server_port: u16,
+    ) -> Self {
         assert!(lease < Self::LEASES, "lease {lease} of {}", Self::LEASES);
         let routed = topology == Topology::Router;
         // Two halves of eight addresses: the client's subnet and, behind a router, the server's.
@@ -50,7 +56,8 @@ impl Addresses {
             match family {
                 Family::Ipv4 => {
                     let base = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-                    Ipv4Addr::from(base + u32::from(lease) * 16 + u32::from(half * 8 + number)).into()
+                    Ipv4Addr::from(base + u32::from(lease) * 16 + u32::from(half * 8 + number))
+                        .into()
                 }
                 Family::Ipv6 => {
                     Ipv6Addr::new(0x2001, 2, 0, lease * 2 + half, 0, 0, 0, number).into()

@@ -140,8 +140,7 @@ pub(crate) fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
         Reference::FirstWrite => first_write_at(timeline, fault_at),
         Reference::LastActivity => timeline
             .segments(Source::ClientWire)
-            .filter(|(at, segment)| *at < fault_at && !segment.sent)
-            .next_back()
+            .rfind(|(at, segment)| *at < fault_at && !segment.sent)
             .map(|(at, _)| at),
     };
     at.unwrap_or(fault_at)

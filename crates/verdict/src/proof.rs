@@ -148,8 +148,7 @@ impl<'a> Scene<'a> {
         let last = self
             .timeline
             .segments(Source::ClientWire)
-            .filter(|(at, segment)| *at <= self.done && !segment.sent)
-            .next_back();
+            .rfind(|(at, segment)| *at <= self.done && !segment.sent);
         match last {
             Some((at, _)) => Evidence {
                 finding: format!(
@@ -287,11 +286,10 @@ impl<'a> Scene<'a> {
     }
 
     fn destroyed(&self) -> (bool, String) {
-        match server_is_gone(self.timeline) {
-            true => {
-                (true, "the server's namespace is gone, with every process and socket in it".into())
-            }
-            false => (false, "the server's namespace was not destroyed".into()),
+        if server_is_gone(self.timeline) {
+            (true, "the server's namespace is gone, with every process and socket in it".into())
+        } else {
+            (false, "the server's namespace was not destroyed".into())
         }
     }
 
