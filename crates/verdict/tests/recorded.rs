@@ -1,5 +1,6 @@
 //! Verdicts on trials that were recorded on a real kernel (Linux 6.18, HZ 250), as they were and
 //! with one thing changed. Each directory is what `halfopen run` left, without the capture.
+#![expect(clippy::disallowed_methods, reason = "the room is pure; its test reads recordings")]
 
 use model::Prediction;
 use spec::{Experiment, Facts, Outcome};
