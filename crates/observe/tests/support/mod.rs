@@ -1,12 +1,14 @@
 //! Two nameless namespaces joined by one veth pair, and a TCP connection between them.
 
 use netns::Namespace;
+use nix::net::if_::InterfaceFlags;
 use socket2::{Domain, Socket, Type};
 use spec::{Addresses, Family, Topology};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The interface of each host.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -53,6 +55,8 @@ impl Pair {
                 ),
             );
         }
+        await_carrier(&client);
+        await_carrier(&server);
         Self { client, server, addresses, family }
     }
 
@@ -78,6 +82,22 @@ impl Pair {
         let Addresses { server, prefix_len, .. } = self.addresses;
         ip(&self.server, &format!("address del {}/{prefix_len} dev {INTERFACE}\n", server.ip()));
     }
+}
+
+/// Until then the kernel drops what is sent, and the first SYN would be sent again after a second.
+pub(crate) fn await_carrier(host: &Namespace) {
+    let is_running = || {
+        nix::ifaddrs::getifaddrs().unwrap().any(|address| {
+            address.interface_name == INTERFACE
+                && address.flags.contains(InterfaceFlags::IFF_RUNNING)
+        })
+    };
+    let began = Instant::now();
+    while !host.run(is_running).unwrap() {
+        assert!(began.elapsed() < Duration::from_secs(5), "no carrier");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(2)); // the queue is switched on just after it
 }
 
 /// Writes a sysctl of a namespace.
