@@ -113,6 +113,9 @@ impl Tracer {
             jiffies: JiffyEstimate::new(),
             batch: Vec::new(),
         };
+        if matches!(tracer.backend, Backend::Instance(_)) {
+            tracer.attribution.do_without_cancels();
+        }
         tracer.calibrate();
         Ok(tracer)
     }

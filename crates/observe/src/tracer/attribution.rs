@@ -61,6 +61,8 @@ pub(super) struct Attribution {
     chains: HashMap<(Owner, Timer), Chain>,
     /// Ticks that an expiry can be late before its arming must have been another one.
     late_max: u64,
+    /// Whether nobody records cancelled timers, so that chains of records have gaps.
+    without_cancels: bool,
 }
 
 /// What was last seen of a timer. The kernel says of each: armed, detached (cancelled), perhaps
@@ -203,8 +205,16 @@ impl Attribution {
         emit(sink, at_ns, owner, timer_trace(owner.side, timer, did));
     }
 
+    /// From now on, records of cancelled timers are not to be expected.
+    pub(super) fn do_without_cancels(&mut self) {
+        self.without_cancels = true;
+    }
+
     /// Whether a record cannot follow the one before it.
     fn breaks_chain(&mut self, owner: Owner, timer: Timer, did: TimerDid) -> bool {
+        if self.without_cancels {
+            return false;
+        }
         let before = self.chains.get(&(owner, timer)).copied();
         let (after, is_broken) = match (did, before) {
             (TimerDid::Start { expires, bucket, .. }, _) => {
