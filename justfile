@@ -42,6 +42,10 @@ doctor: build
 predict *arguments: build
     @scripts/halfopen predict --defaults "$@"
 
+# Every claim of the article: short settings on the real clock, the defaults in virtual time
+article *arguments: build
+    @scripts/halfopen article "$@"
+
 # A firewall drops everything silently: is that the same as a server without power?
 firewall-drop-sending *arguments: build
     @scripts/halfopen run firewall-drop-sending "$@"
@@ -49,6 +53,14 @@ firewall-drop-sending *arguments: build
 # A firewall rejects with an ICMP host unreachable: does the client find out sooner?
 firewall-reject-sending *arguments: build
     @scripts/halfopen run firewall-reject-sending "$@"
+
+# The server lives and answers every request: is it ever given up by mistake?
+heartbeat-host-alive *arguments: build
+    @scripts/halfopen run heartbeat-host-alive "$@"
+
+# The server's host loses power and the client asks for answers: does it find out sooner?
+heartbeat-host-crash *arguments: build
+    @scripts/halfopen run heartbeat-host-crash "$@"
 
 # The server lives and says nothing: does keepalive leave the connection alone?
 host-alive-keepalive *arguments: build

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     List,
     /// Run experiments
     Run(Run),
+    /// Hold every claim of the article against the kernel, on both clocks side by side
+    Article(Article),
     /// Say what should happen, without a kernel or privileges
     Predict(Predict),
     /// Judge recorded trials again, without privileges
@@ -80,6 +82,18 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Article {
+    /// Short settings on this machine's clock, the Linux defaults in virtual time, or both
+    #[arg(long, value_enum, default_value = "both")]
+    pub(crate) clock: ArticleClock,
+    /// Put results into a fresh directory here; this one may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Predict {
     /// The experiment's name or file
     #[arg(default_value = "host-crash-sending", value_name = "NAME|FILE")]
@@ -120,6 +134,13 @@ pub(crate) enum Format {
 pub(crate) enum ClockName {
     Real,
     Virtual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArticleClock {
+    Real,
+    Virtual,
+    Both,
 }
 
 impl From<ClockName> for report::Clock {

@@ -1,5 +1,6 @@
 //! `halfopen`: the server is gone; when does the client find out, and what is it told?
 
+mod article;
 mod catalogue;
 mod channel;
 mod cli;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
     let code = match Cli::parse().command {
         Command::List => list(),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Article(arguments) => article::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor => doctor::run(),

@@ -125,6 +125,11 @@ impl Batch<'_> {
 }
 
 impl Prepared {
+    /// Whose time the trials will have.
+    pub(crate) fn clock(&self) -> Clock {
+        self.orders.clock
+    }
+
     /// Runs the trials, judges them, and writes down each as it ends.
     pub(crate) fn conduct<'a>(
         &self,

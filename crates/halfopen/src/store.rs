@@ -48,6 +48,26 @@ impl Store {
         }
     }
 
+    /// A fresh directory of this name inside, as a place for results of its own.
+    pub(crate) fn fresh_inside(&self, name: &str) -> Result<Self> {
+        let directory = self.fresh(name)?;
+        Ok(Self { made: vec![directory.clone()], directory })
+    }
+
+    /// Where it is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Writes files that belong together into the directory itself.
+    pub(crate) fn write_files(&self, files: &[(&str, Vec<u8>)]) -> Result<()> {
+        for (file, content) in files {
+            let path = self.directory.join(file);
+            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Writes files that belong together into a fresh directory of this name, with a number where
     /// the name is taken. All of them, or none.
     pub(crate) fn write_directory(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {

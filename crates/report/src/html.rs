@@ -3,6 +3,7 @@
 //! A page needs nothing but itself: no script, no font, no picture from elsewhere. It reads on a
 //! phone, on paper, and in the dark.
 
+mod article;
 mod axis;
 mod diagram;
 mod ruler;
@@ -17,6 +18,7 @@ use crate::words;
 use spec::settings;
 use text::{escaped, prose, push};
 
+pub use article::article_page;
 pub use run::run_page;
 
 /// A file beside a page.
@@ -169,17 +171,22 @@ fn list_files(body: &mut String, files: &[File]) {
     body.push_str("</ul>\n</div>\n");
 }
 
-/// The frame of every page.
+/// The frame of a page about one run.
 fn page(title: &str, run: &Run, body: &str) -> Vec<u8> {
+    let Run { kernel, hz, clock, .. } = run;
+    let footer = format!("halfopen · measured on Linux {kernel}, HZ {hz}, {clock} clock");
+    framed(title, &footer, body)
+}
+
+/// The frame of every page.
+fn framed(title: &str, footer: &str, body: &str) -> Vec<u8> {
     let style = include_str!("html/style.css");
-    let title = escaped(title);
-    let kernel = escaped(&run.kernel);
-    let (hz, clock) = (run.hz, run.clock);
+    let (title, footer) = (escaped(title), escaped(footer));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\
-         <footer>halfopen · measured on Linux {kernel}, HZ {hz}, {clock} clock</footer>\n\
+         <footer>{footer}</footer>\n\
          </main>\n</body>\n</html>\n"
     )
     .into_bytes()

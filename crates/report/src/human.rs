@@ -15,6 +15,7 @@ use paint::Paint;
 use spec::{Experiment, Outcome};
 use std::fmt::Write;
 use timeline::event::Phase;
+use verdict::findings::Standing;
 use verdict::{Measured, Word};
 
 pub use live::Live;
@@ -70,6 +71,41 @@ pub fn verdict(trial: &Trial, colour: bool) -> String {
         line(&mut text, paint, "evidence", artifacts);
     }
     text
+}
+
+/// A claim and its finding: who says what, how that stands, and what happens.
+pub(crate) fn claim(id: &str, standing: Standing, says: &str, found: &str, colour: bool) -> String {
+    let paint = Paint(colour);
+    let word = format!("{:<22}", standing.to_string());
+    let word = match standing {
+        Standing::Holds => paint.good(&word),
+        Standing::HoldsWithACondition => paint.warning(&word),
+        Standing::DoesNotHold => paint.bad(&word),
+        Standing::NotTested => paint.quiet(&word),
+    };
+    let mut text = format!("{}  {word}  {says}\n", paint.strong(id));
+    for line in wrapped(found, WIDTH) {
+        writeln!(text, "    {line}").expect("a String takes all");
+    }
+    text
+}
+
+/// How wide running text is.
+const WIDTH: usize = 96;
+
+/// `text` in lines, broken between words.
+fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Measured, predicted, and the difference.

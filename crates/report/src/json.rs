@@ -13,14 +13,19 @@ use verdict::{DetectedBy, Evidence, Measured, Word};
 
 /// The document of a run: `halfopen run --format json`.
 pub fn run(run: &Run) -> Vec<u8> {
-    pretty(&RunDocument {
+    pretty(&document(run))
+}
+
+/// The same, as part of another document.
+pub(crate) fn document(run: &Run) -> RunDocument<'_> {
+    RunDocument {
         schema: "halfopen/run/1",
         kernel: &run.kernel,
         hz: run.hz,
         clock: run.clock,
         wall_s: micros(run.wall_s),
         trials: run.trials.iter().map(trial).collect(),
-    })
+    }
 }
 
 /// The document of a prediction: `halfopen predict --format json`.
@@ -47,8 +52,9 @@ pub fn pretty(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
+/// `halfopen/run/1`.
 #[derive(Serialize)]
-struct RunDocument<'a> {
+pub(crate) struct RunDocument<'a> {
     schema: &'static str,
     kernel: &'a str,
     hz: u32,

@@ -15,9 +15,20 @@ use verdict::Word;
 /// # Errors
 /// Never for what this crate writes; the serializer's error otherwise.
 pub fn report(run: &Run) -> Result<Vec<u8>, SerializeError> {
+    reports(std::slice::from_ref(run))
+}
+
+/// The same for several runs in one report.
+///
+/// # Errors
+/// Never for what this crate writes; the serializer's error otherwise.
+pub fn reports(runs: &[Run]) -> Result<Vec<u8>, SerializeError> {
     let mut report = Report::new("halfopen");
-    report.set_time(Duration::try_from_secs_f64(run.wall_s).unwrap_or_default());
-    for group in groups(&run.trials) {
+    let wall_s = runs.iter().map(|run| run.wall_s).sum();
+    report.set_time(Duration::try_from_secs_f64(wall_s).unwrap_or_default());
+    for (run, group) in
+        runs.iter().flat_map(|run| groups(&run.trials).into_iter().map(move |group| (run, group)))
+    {
         let mut suite = TestSuite::new(group.name());
         suite.add_property(("kernel", run.kernel.as_str()));
         suite.add_property(("hz", run.hz.to_string().as_str()));

@@ -3,6 +3,7 @@
 //! This room is pure: it is handed trials and events, and returns texts and bytes. Who calls it
 //! writes the files, and knows whether a terminal takes colours.
 
+pub mod article;
 mod course;
 pub mod html;
 pub mod human;
@@ -18,6 +19,7 @@ mod summary;
 mod trial;
 mod words;
 
+pub use article::Article;
 pub use human::Live;
 pub use narrate::{Narrator, Note};
 pub use trial::{Clock, Run, Trial};

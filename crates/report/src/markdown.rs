@@ -42,7 +42,7 @@ pub fn summary(run: &Run, link: impl Fn(&Trial) -> Option<String>) -> String {
 }
 
 /// Text that cannot end its cell, nor become markup.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     let mut cell = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,11 +1,14 @@
 //! Made-up trials with realistic times, for the tests of this crate.
 
+use crate::article::Article;
 use crate::trial::{Clock, Run, Trial};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, TcpInfo, Trace};
 use timeline::{Event, Flags, Segment, Side, Source, Timeline, What};
+use verdict::claims::Claim;
+use verdict::findings::{Finding, Standing};
 use verdict::{DetectedBy, Evidence, Measured, Proof, Verdict, Word};
 
 const SYN: u8 = 0x02;
@@ -182,6 +185,45 @@ pub(crate) fn repeated() -> Run {
         trial.number = number;
     }
     Run { trials, ..run() }
+}
+
+/// Three claims with evidence on one clock; the other could not be had.
+pub(crate) fn article() -> Article {
+    let claim = |id: &str, says: &str, evidence: &[&str]| Claim {
+        id: id.into(),
+        says: says.into(),
+        source: "the article".into(),
+        evidence: evidence.iter().map(|label| (*label).to_owned()).collect(),
+        untested: None,
+    };
+    let finding = |standing, text: &str| Finding { standing, text: text.into() };
+    Article {
+        command: "halfopen article --clock real".into(),
+        date: "2026-11-22 14:00 UTC".into(),
+        runs: vec![run()],
+        missing: vec![(Clock::Virtual, "there is no virtual kernel".into())],
+        claims: vec![
+            (
+                claim(
+                    "E2",
+                    "A dead peer is reported after the probes.",
+                    &["host-crash-idle-keepalive"],
+                ),
+                finding(
+                    Standing::HoldsWithACondition,
+                    "3 probes, and ETIMEDOUT after 8.111 s. Not sooner.",
+                ),
+            ),
+            (
+                claim("C7", "It takes 12.6 s.", &["host-crash-sending"]),
+                finding(Standing::DoesNotHold, "The program was told ETIMEDOUT after 13.310 s."),
+            ),
+            (
+                claim("F2", "A web server closes.", &[]),
+                finding(Standing::NotTested, "there is no experiment yet"),
+            ),
+        ],
+    }
 }
 
 /// A kernel without `tcp_rto_max_ms`.

@@ -2,7 +2,12 @@
 //!
 //! Three steps, each a pure function of the timeline: [`measure`] says what the client was told and
 //! when, [`prove`] whether the fault did what its name says, [`judge`] whether the prediction holds.
+//!
+//! Then what judged trials say about what others wrote: [`claims`] names the sentences and their
+//! evidence, [`findings`] derives from the evidence whether they hold.
 
+pub mod claims;
+pub mod findings;
 mod judge;
 mod measure;
 mod proof;

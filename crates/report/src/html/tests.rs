@@ -43,10 +43,19 @@ fn a_page_for_a_run() {
 }
 
 #[test]
+fn a_page_for_an_article() {
+    let page = article_page(&samples::article(), |run, trial| {
+        Some(format!("{}/{}/report.html", run.clock, trial.experiment.name))
+    });
+    insta::assert_binary_snapshot!("article.html", page);
+}
+
+#[test]
 fn a_page_needs_nothing_from_elsewhere_and_closes_what_it_opens() {
     let run = samples::run();
     let mut pages: Vec<_> = run.trials.iter().map(|trial| trial_page(&run, trial, &[])).collect();
     pages.push(run_page(&run, |_| None));
+    pages.push(article_page(&samples::article(), |_, _| None));
     for page in pages {
         let page = String::from_utf8(page).unwrap();
         for banned in ["<script", "http:", "https:", "@import", "url("] {
