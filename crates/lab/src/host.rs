@@ -1,8 +1,8 @@
 //! A host at an edge of the network: a namespace with one interface, addresses and neighbours.
 
 use crate::link::{self, End, Index, LOOPBACK, Mac};
-use crate::netlink::Socket;
 use crate::network::Error;
+use crate::rtnl::Rtnl;
 use crate::sysctl;
 use netns::Namespace;
 use spec::Family;
@@ -49,15 +49,15 @@ impl Host {
     }
 
     /// Gives the host, whose cable is in, its sysctls and its place in the network.
-    pub(crate) fn settle(&self, namespace: &Namespace, netlink: &mut Socket) -> Result<(), Error> {
+    pub(crate) fn settle(&self, namespace: &Namespace, rtnl: &mut Rtnl) -> Result<(), Error> {
         sysctl::apply(namespace, &self.sysctls)?;
-        link::set_up(netlink, LOOPBACK, true)?;
-        bring_up(netlink, self.index, self.address, self.prefix_len, self.mac)?;
+        link::set_up(rtnl, LOOPBACK, true)?;
+        bring_up(rtnl, self.index, self.address, self.prefix_len, self.mac)?;
         if let Some(gateway) = self.gateway {
-            link::default_route(netlink, self.index, gateway)?;
+            link::default_route(rtnl, self.index, gateway)?;
         }
         if let Some((address, mac)) = self.neighbour {
-            link::neighbour(netlink, self.index, address, mac)?;
+            link::neighbour(rtnl, self.index, address, mac)?;
         }
         Ok(())
     }
@@ -66,30 +66,30 @@ impl Host {
 /// Takes an interface up and gives it its address, for IPv6 a link-local one too: neighbour
 /// discovery cannot ask without.
 pub(crate) fn bring_up(
-    netlink: &mut Socket,
+    rtnl: &mut Rtnl,
     index: Index,
     address: IpAddr,
     prefix_len: u8,
     mac: Mac,
 ) -> Result<(), Error> {
-    link::set_up(netlink, index, true)?;
+    link::set_up(rtnl, index, true)?;
     if address.is_ipv6() {
-        link::address(netlink, index, link_local(mac).into(), 64)?;
+        link::address(rtnl, index, link_local(mac).into(), 64)?;
     }
-    link::address(netlink, index, address, prefix_len)
+    link::address(rtnl, index, address, prefix_len)
 }
 
 /// Waits until the host can be talked to over its interface.
 pub(crate) fn wait_until_ready(
-    netlink: &mut Socket,
+    rtnl: &mut Rtnl,
     index: Index,
     address: IpAddr,
 ) -> Result<(), Error> {
     link::wait_until("the carrier of a host", || {
-        Ok(link::state(netlink, index)?.is_some_and(|state| state.running && state.carrier))
+        Ok(link::state(rtnl, index)?.is_some_and(|state| state.running && state.carrier))
     })?;
     if address.is_ipv6() {
-        link::wait_until("an IPv6 address", || link::is_local(netlink, address))?;
+        link::wait_until("an IPv6 address", || link::is_local(rtnl, address))?;
     }
     Ok(())
 }
@@ -99,16 +99,16 @@ pub(crate) fn wait_until_ready(
 pub(crate) fn quiet_namespace(
     family: Family,
     settings: &[Setting],
-) -> Result<(Namespace, Socket), Error> {
+) -> Result<(Namespace, Rtnl), Error> {
     let namespace = Namespace::create()
         .map_err(|source| Error::Namespace { doing: "making a host", source })?;
-    let netlink = namespace
+    let rtnl = namespace
         .run(|| {
             quiet(family).iter().chain(settings).try_for_each(Setting::write)?;
-            Socket::open_here(libc::NETLINK_ROUTE)
+            Rtnl::open_here()
         })
         .map_err(|source| Error::Namespace { doing: "configuring a host", source })??;
-    Ok((namespace, netlink))
+    Ok((namespace, rtnl))
 }
 
 /// A file below /proc/sys/net, and what to write there.

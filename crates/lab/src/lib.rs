@@ -15,6 +15,7 @@ mod offload;
 mod reject;
 mod relay;
 mod router;
+mod rtnl;
 mod sockets;
 mod switch;
 mod wiring;

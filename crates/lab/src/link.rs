@@ -5,10 +5,22 @@
 //! to a second later (`linkwatch_urgent_event`, net/core/link_watch.c); namespaces that number
 //! their own interfaces both begin at 2.
 
-use crate::netlink::{Message, Socket, attribute, u32_at};
 use crate::network::Error;
+use crate::rtnl::Rtnl;
+use futures_util::TryStreamExt;
 use netns::Namespace;
-use std::net::IpAddr;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::link::{
+    BridgePortState, BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::{
+    LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,123 +53,124 @@ pub(crate) struct End<'a> {
 
 /// Makes a veth pair. The near end, which must stay where the request is made, comes up; the far
 /// end cannot yet (ENOTCONN, drivers/net/veth.c `veth_open`).
-pub(crate) fn veth(netlink: &mut Socket, near: &End<'_>, far: &End<'_>) -> Result<(), Error> {
-    let message = Message::new(
-        libc::RTM_NEWLINK,
-        libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-        &link_header(libc::AF_UNSPEC, near.index, Some(true)),
-    );
-    let message = describe(message, near).with_nested(IFLA_LINKINFO, &[], |info| {
-        info.with_text(IFLA_INFO_KIND, "veth").with_nested(IFLA_INFO_DATA, &[], |data| {
-            let header = link_header(libc::AF_UNSPEC, far.index, None);
-            data.with_nested(VETH_INFO_PEER, &header, |peer| describe(peer, far))
-        })
-    });
-    netlink.ask(format_args!("making the veth pair {} - {}", near.name, far.name), message)
+pub(crate) fn veth(rtnl: &mut Rtnl, near: &End<'_>, far: &End<'_>) -> Result<(), Error> {
+    let peer = describe(LinkUnspec::new_with_index(far.index), far).build();
+    let message =
+        describe(LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth), near)
+            .index(near.index)
+            .up()
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+    rtnl.ask(format_args!("making the veth pair {} - {}", near.name, far.name), |handle| {
+        handle.link().add(message).execute()
+    })
 }
 
 /// Makes a bridge that forwards at once and says nothing of its own, and takes it up.
-pub(crate) fn bridge(netlink: &mut Socket, name: &str, index: Index) -> Result<(), Error> {
-    let message = Message::new(
-        libc::RTM_NEWLINK,
-        libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-        &link_header(libc::AF_UNSPEC, index, Some(true)),
-    )
-    .with_text(IFLA_IFNAME, name)
-    .with_nested(IFLA_LINKINFO, &[], |info| {
-        info.with_text(IFLA_INFO_KIND, "bridge").with_nested(IFLA_INFO_DATA, &[], |data| {
-            data.with(IFLA_BR_STP_STATE, &0u32.to_ne_bytes()).with(IFLA_BR_MCAST_SNOOPING, &[0])
-        })
-    });
-    netlink.ask(format_args!("making the bridge {name}"), message)
+pub(crate) fn bridge(rtnl: &mut Rtnl, name: &str, index: Index) -> Result<(), Error> {
+    let message = LinkBridge::new(name)
+        .index(index)
+        .up()
+        .stp_state(BridgeStpState::Disabled)
+        .mcast_snooping(false)
+        .build();
+    rtnl.ask(format_args!("making the bridge {name}"), |handle| {
+        handle.link().add(message).execute()
+    })
 }
 
 /// Isolates a port of a bridge: nothing passes between isolated ports (`br_skb_isolated`,
 /// net/bridge/br_private.h), whatever happens to their links.
-pub(crate) fn isolate(netlink: &mut Socket, port: Index, isolated: bool) -> Result<(), Error> {
-    let message = Message::new(libc::RTM_SETLINK, 0, &link_header(libc::AF_BRIDGE, port, None))
-        .with_nested(IFLA_PROTINFO, &[], |port| {
-            port.with(IFLA_BRPORT_ISOLATED, &[u8::from(isolated)])
-        });
+pub(crate) fn isolate(rtnl: &mut Rtnl, port: Index, isolated: bool) -> Result<(), Error> {
+    let message = LinkBridgePort::new(port).isolated(isolated).build();
     let doing = if isolated { "isolating" } else { "joining" };
-    netlink.ask(format_args!("{doing} port {port} of the switch"), message)
+    rtnl.ask(format_args!("{doing} port {port} of the switch"), |handle| {
+        handle.link().set_port(message).execute()
+    })
 }
 
 /// Takes an interface up or down.
-pub(crate) fn set_up(netlink: &mut Socket, index: Index, up: bool) -> Result<(), Error> {
-    let header = link_header(libc::AF_UNSPEC, index, Some(up));
-    let direction = if up { "up" } else { "down" };
-    netlink.ask(
-        format_args!("taking interface {index} {direction}"),
-        Message::new(libc::RTM_SETLINK, 0, &header),
-    )
+pub(crate) fn set_up(rtnl: &mut Rtnl, index: Index, up: bool) -> Result<(), Error> {
+    let link = LinkUnspec::new_with_index(index);
+    let (link, direction) = if up { (link.up(), "up") } else { (link.down(), "down") };
+    rtnl.ask(format_args!("taking interface {index} {direction}"), |handle| {
+        handle.link().set(link.build()).execute()
+    })
 }
 
 /// Adds an address. For IPv6, without duplicate address detection.
 pub(crate) fn address(
-    netlink: &mut Socket,
+    rtnl: &mut Rtnl,
     index: Index,
     address: IpAddr,
     prefix_len: u8,
 ) -> Result<(), Error> {
-    // struct ifaddrmsg: family, prefix length, flags, scope, index.
-    let mut header = [family(address), prefix_len, IFA_F_NODAD, 0, 0, 0, 0, 0];
-    if address.is_ipv4() {
-        header[2] = 0;
-    }
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    let message = Message::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &header)
-        .with(IFA_LOCAL, &octets(address))
-        .with(IFA_ADDRESS, &octets(address));
-    netlink.ask(format_args!("adding the address {address}/{prefix_len}"), message)
+    rtnl.ask(format_args!("adding the address {address}/{prefix_len}"), |handle| {
+        let mut request = handle.address().add(index, address, prefix_len);
+        if address.is_ipv6() {
+            request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        }
+        request.execute()
+    })
 }
 
 /// Adds the default route.
-pub(crate) fn default_route(
-    netlink: &mut Socket,
-    index: Index,
-    gateway: IpAddr,
-) -> Result<(), Error> {
-    let header = route_header(gateway, 0, libc::RTN_UNICAST);
-    let message = Message::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &header)
-        .with(libc::RTA_GATEWAY, &octets(gateway))
-        .with(libc::RTA_OIF, &index.to_ne_bytes());
-    netlink.ask(format_args!("adding the default route through {gateway}"), message)
+pub(crate) fn default_route(rtnl: &mut Rtnl, index: Index, gateway: IpAddr) -> Result<(), Error> {
+    let route = match gateway {
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
+        }
+    };
+    rtnl.ask(format_args!("adding the default route through {gateway}"), |handle| {
+        handle.route().add(route).execute()
+    })
 }
 
 /// Adds or removes a route that swallows everything to one host, without an answer
 /// (`RTN_BLACKHOLE`: net/ipv4/route.c `ip_error`, net/ipv6/route.c `dst_discard`).
-pub(crate) fn swallow(netlink: &mut Socket, host: IpAddr, swallow: bool) -> Result<(), Error> {
-    let header = route_header(host, bits(host), libc::RTN_BLACKHOLE);
-    let (kind, flags, doing) = if swallow {
-        (libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, "adding")
+pub(crate) fn swallow(rtnl: &mut Rtnl, host: IpAddr, swallow: bool) -> Result<(), Error> {
+    let mut route = route_to(host);
+    route.header.kind = RouteType::BlackHole;
+    if swallow {
+        rtnl.ask(format_args!("adding the blackhole route to {host}"), |handle| {
+            handle.route().add(route).execute()
+        })
     } else {
-        (libc::RTM_DELROUTE, 0, "removing")
-    };
-    let message = Message::new(kind, flags, &header).with(libc::RTA_DST, &octets(host));
-    netlink.ask(format_args!("{doing} the blackhole route to {host}"), message)
+        rtnl.ask(format_args!("removing the blackhole route to {host}"), |handle| {
+            handle.route().del(route).execute()
+        })
+    }
 }
 
 /// Pins a neighbour's link-layer address.
 pub(crate) fn neighbour(
-    netlink: &mut Socket,
+    rtnl: &mut Rtnl,
     index: Index,
     host: IpAddr,
     mac: Mac,
 ) -> Result<(), Error> {
-    let header = neighbour_header(host, index, libc::NUD_PERMANENT);
-    let message =
-        Message::new(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &header)
-            .with(libc::NDA_DST, &octets(host))
-            .with(libc::NDA_LLADDR, &mac);
-    netlink.ask(format_args!("pinning the neighbour {host}"), message)
+    rtnl.ask(format_args!("pinning the neighbour {host}"), |handle| {
+        handle.neighbours().add(index, host).link_layer_address(&mac).replace().execute()
+    })
 }
 
 /// Forgets a neighbour; one that was not known is no error.
-pub(crate) fn forget(netlink: &mut Socket, index: Index, host: IpAddr) -> Result<(), Error> {
-    let message = Message::new(libc::RTM_DELNEIGH, 0, &neighbour_header(host, index, 0))
-        .with(libc::NDA_DST, &octets(host));
-    match netlink.ask(format_args!("forgetting the neighbour {host}"), message) {
+pub(crate) fn forget(rtnl: &mut Rtnl, index: Index, host: IpAddr) -> Result<(), Error> {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = index;
+    let (family, destination) = match host {
+        IpAddr::V4(host) => (AddressFamily::Inet, NeighbourAddress::Inet(host)),
+        IpAddr::V6(host) => (AddressFamily::Inet6, NeighbourAddress::Inet6(host)),
+    };
+    message.header.family = family;
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    let forgotten = rtnl.ask(format_args!("forgetting the neighbour {host}"), |handle| {
+        handle.neighbours().del(message).execute()
+    });
+    match forgotten {
         Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         done => done,
     }
@@ -177,43 +190,36 @@ pub(crate) struct State {
 }
 
 /// Looks at an interface; `None` if there is none of this number.
-pub(crate) fn state(netlink: &mut Socket, index: Index) -> Result<Option<State>, Error> {
-    let header = link_header(libc::AF_UNSPEC, index, None);
-    let question = Message::new(libc::RTM_GETLINK, 0, &header);
-    let answers = match netlink.read(format_args!("looking at interface {index}"), question) {
-        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
-            return Ok(None);
-        }
-        answers => answers?,
+pub(crate) fn state(rtnl: &mut Rtnl, index: Index) -> Result<Option<State>, Error> {
+    let found = rtnl.ask(format_args!("looking at interface {index}"), |handle| {
+        let mut answers = Box::pin(handle.link().get().match_index(index).execute());
+        async move { answers.try_next().await }
+    });
+    let link = match found {
+        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => None,
+        found => found?,
     };
-    Ok(answers.iter().find(|answer| answer.kind == libc::RTM_NEWLINK).map(|answer| {
-        let flags = u32_at(&answer.body, 8).unwrap_or(0).cast_signed();
-        let attributes = answer.body.get(LINK_HEADER_LEN..).unwrap_or_default();
-        State {
-            up: flags & libc::IFF_UP != 0,
-            carrier: flags & libc::IFF_LOWER_UP != 0,
-            running: flags & libc::IFF_RUNNING != 0,
-            forwarding: attribute(attributes, IFLA_LINKINFO)
-                .and_then(|info| attribute(info, IFLA_INFO_SLAVE_DATA))
-                .and_then(|port| attribute(port, IFLA_BRPORT_STATE))
-                .map(|state| state == [BR_STATE_FORWARDING]),
-        }
+    Ok(link.map(|link| State {
+        up: link.header.flags.contains(LinkFlags::Up),
+        carrier: link.header.flags.contains(LinkFlags::LowerUp),
+        running: link.header.flags.contains(LinkFlags::Running),
+        forwarding: port_state(&link).map(|state| state == BridgePortState::Forwarding),
     }))
 }
 
 /// Whether an IPv6 address has become one that the host answers for: the kernel installs its
 /// local route in a work queue, also without duplicate address detection.
-pub(crate) fn is_local(netlink: &mut Socket, address: IpAddr) -> Result<bool, Error> {
-    let header = route_header(address, bits(address), 0);
-    let question =
-        Message::new(libc::RTM_GETROUTE, 0, &header).with(libc::RTA_DST, &octets(address));
-    let answers = match netlink.read(format_args!("looking up the route to {address}"), question) {
+pub(crate) fn is_local(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, Error> {
+    let found = rtnl.ask(format_args!("looking up the route to {address}"), |handle| {
+        let mut answers = Box::pin(handle.route().get(route_to(address)).execute());
+        async move { answers.try_next().await }
+    });
+    match found {
         Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENETUNREACH) => {
-            return Ok(false);
+            Ok(false)
         }
-        answers => answers?,
-    };
-    Ok(answers.iter().any(|answer| answer.body.get(7) == Some(&libc::RTN_LOCAL)))
+        found => Ok(found?.is_some_and(|route| route.header.kind == RouteType::Local)),
+    }
 }
 
 /// Asks again and again until the answer is yes: for [`PATIENCE`] and a thousand times, lest a
@@ -237,93 +243,49 @@ pub(crate) fn wait_until(
     Ok(())
 }
 
-// include/uapi/linux/if_link.h, if_addr.h, veth.h
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_NUM_TX_QUEUES: u16 = 31;
-const IFLA_NUM_RX_QUEUES: u16 = 32;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INFO_SLAVE_DATA: u16 = 5;
-const IFLA_BR_STP_STATE: u16 = 5;
-const IFLA_BR_MCAST_SNOOPING: u16 = 23;
-const IFLA_BRPORT_STATE: u16 = 1;
-const IFLA_BRPORT_ISOLATED: u16 = 33;
-const BR_STATE_FORWARDING: u8 = 3;
-const VETH_INFO_PEER: u16 = 1;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_F_NODAD: u8 = 2;
-const LINK_HEADER_LEN: usize = 16;
-
-/// `struct ifinfomsg`: family, pad, type, index, flags, mask of flags to change.
-fn link_header(family: i32, index: Index, up: Option<bool>) -> [u8; LINK_HEADER_LEN] {
-    let mut header = [0; LINK_HEADER_LEN];
-    header[0] = family as u8;
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    if let Some(up) = up {
-        let flag = libc::IFF_UP;
-        header[8..12].copy_from_slice(&if up { flag } else { 0 }.to_ne_bytes());
-        header[12..16].copy_from_slice(&flag.to_ne_bytes());
-    }
-    header
-}
-
-/// `struct rtmsg`: family, length of destination and source, tos, table, protocol, scope, type,
-/// flags.
-fn route_header(host: IpAddr, prefix_len: u8, kind: u8) -> [u8; 12] {
-    let mut header = [0; 12];
-    header[0] = family(host);
-    header[1] = prefix_len;
-    header[4] = libc::RT_TABLE_MAIN;
-    header[5] = libc::RTPROT_STATIC;
-    header[6] = libc::RT_SCOPE_UNIVERSE;
-    header[7] = kind;
-    header
-}
-
-/// `struct ndmsg`: family, pad, index, state, flags, type.
-fn neighbour_header(host: IpAddr, index: Index, state: u16) -> [u8; 12] {
-    let mut header = [0; 12];
-    header[0] = family(host);
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..10].copy_from_slice(&state.to_ne_bytes());
-    header
-}
-
-fn describe(message: Message, end: &End<'_>) -> Message {
+/// An end's attributes.
+fn describe<T>(link: LinkMessageBuilder<T>, end: &End<'_>) -> LinkMessageBuilder<T> {
     // One queue: the kernel would make one for each processor.
-    let mut message = message
-        .with_text(IFLA_IFNAME, end.name)
-        .with(IFLA_NUM_TX_QUEUES, &1u32.to_ne_bytes())
-        .with(IFLA_NUM_RX_QUEUES, &1u32.to_ne_bytes());
+    let mut link = link
+        .name(end.name)
+        .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1));
     if let Some(mac) = end.mac {
-        message = message.with(IFLA_ADDRESS, &mac);
+        link = link.address(mac.to_vec());
     }
     if let Some(master) = end.master {
-        message = message.with(IFLA_MASTER, &master.to_ne_bytes());
+        link = link.controller(master);
     }
     if let Some(namespace) = end.namespace {
-        message = message.with(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+        link = link.setns_by_fd(namespace.as_raw_fd());
     }
-    message
+    link
 }
 
-fn family(address: IpAddr) -> u8 {
-    (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
-}
-
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+/// A route to one host.
+fn route_to(host: IpAddr) -> RouteMessage {
+    match host {
+        IpAddr::V4(host) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(host, 32).build()
+        }
+        IpAddr::V6(host) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(host, 128).build()
+        }
     }
+}
+
+/// What a bridge lets one of its ports do.
+fn port_state(link: &LinkMessage) -> Option<BridgePortState> {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let port = infos.iter().find_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => Some(port),
+        _ => None,
+    })?;
+    port.iter().find_map(|attribute| match attribute {
+        InfoBridgePort::State(state) => Some(*state),
+        _ => None,
+    })
 }

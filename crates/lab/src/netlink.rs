@@ -1,106 +1,78 @@
-//! Netlink over a blocking socket: for rtnetlink, nfnetlink and socket diagnostics alike.
+//! Netlink beside rtnetlink ([`crate::rtnl`]), which speaks of nothing but links, addresses, routes
+//! and the like: for nf_tables ([`crate::reject`]) and for the destruction of sockets
+//! ([`crate::sockets`]).
 //!
-//! The kernel carries a netlink request out inside `send`, so there is nothing to wait for
-//! asynchronously. A socket lives no longer than its owner's scope: an open one pins its network
-//! namespace, and a connection driven by a task of its own would outlive the call that made it.
+//! netlink-packet-core lays out the messages and their attributes. The kernel carries a request out
+//! inside `send`, so there is nothing to wait for asynchronously, and a socket lives no longer than
+//! its owner's scope: an open one pins its network namespace.
 
 use crate::network::Error;
+use crate::rtnl::words;
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 use netns::Namespace;
+use rtnetlink::packet_core::{
+    DefaultNla, Emitable, ErrorBuffer, ErrorMessage, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP,
+    NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, Parseable,
+};
 use std::fmt;
 use std::io;
 
-/// `struct nlmsghdr`, include/uapi/linux/netlink.h.
-const HEADER_LEN: usize = 16;
-/// Attributes and messages start at multiples of this.
-const ALIGN: usize = 4;
-/// `NLA_F_NESTED`, and the mask that takes the flags off an attribute's type.
-const NESTED: u16 = 1 << 15;
-const TYPE_MASK: u16 = 0x3fff;
-/// The text of a refusal among an acknowledgement's attributes.
-const NLMSGERR_ATTR_MSG: u16 = 1;
-
-/// A netlink request being written: a header, a fixed part, attributes.
+/// A netlink request: what goes into its header, a fixed part, attributes.
 #[derive(Debug, Clone)]
-pub(crate) struct Message(Vec<u8>);
+pub(crate) struct Message {
+    kind: u16,
+    flags: u16,
+    body: Vec<u8>,
+}
 
 impl Message {
-    /// A request of this type (`RTM_NEWLINK`), with its fixed part and these flags beside
+    /// A request of this type (`NFT_MSG_NEWTABLE`), with its fixed part and these flags beside
     /// `NLM_F_REQUEST`.
-    pub(crate) fn new(kind: u16, flags: i32, fixed: &[u8]) -> Self {
-        let mut bytes = vec![0; HEADER_LEN];
-        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&((flags | libc::NLM_F_REQUEST) as u16).to_ne_bytes());
-        let mut message = Self(bytes);
-        message.append(fixed);
-        message
+    pub(crate) fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
+        let mut body = fixed.to_vec();
+        body.resize(body.len().next_multiple_of(usize::from(NLMSG_ALIGNTO)), 0);
+        Self { kind, flags: flags | NLM_F_REQUEST, body }
     }
 
     /// Adds an attribute.
     pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Self {
-        let len = (ALIGN + value.len()) as u16;
-        self.0.extend_from_slice(&len.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.append(value);
+        let attribute = DefaultNla::new(kind, value.to_vec());
+        let start = self.body.len();
+        self.body.resize(start + attribute.buffer_len(), 0);
+        attribute.emit(&mut self.body[start..]);
         self
     }
 
     /// Adds a string attribute, terminated.
     pub(crate) fn with_text(self, kind: u16, text: &str) -> Self {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.push(0);
-        self.with(kind, &bytes)
+        self.with(kind, &[text.as_bytes(), &[0]].concat())
     }
 
-    /// Adds an attribute of attributes. `fixed` precedes them, for those that have such a part.
-    pub(crate) fn with_nested(
-        mut self,
-        kind: u16,
-        fixed: &[u8],
-        inner: impl FnOnce(Self) -> Self,
-    ) -> Self {
-        let start = self.0.len();
-        self.0.extend_from_slice(&[0; ALIGN]);
-        self.append(fixed);
-        let mut message = inner(self);
-        let len = (message.0.len() - start) as u16;
-        message.0[start..start + 2].copy_from_slice(&len.to_ne_bytes());
-        message.0[start + 2..start + 4].copy_from_slice(&(kind | NESTED).to_ne_bytes());
-        message
+    /// Adds an attribute of attributes.
+    pub(crate) fn with_nested(self, kind: u16, inner: impl FnOnce(Self) -> Self) -> Self {
+        let inner = inner(Self { body: Vec::new(), ..self });
+        self.with(kind | NLA_F_NESTED, &inner.body)
     }
 
-    fn append(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-        self.0.resize(self.0.len().next_multiple_of(ALIGN), 0);
-    }
-
-    fn seal(&mut self, sequence: u32) {
-        let len = self.0.len() as u32;
-        self.0[0..4].copy_from_slice(&len.to_ne_bytes());
-        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    fn sealed(&self, sequence: u32) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = self.kind;
+        header.flags = self.flags;
+        header.sequence_number = sequence;
+        let start = header.buffer_len();
+        header.length = (start + self.body.len()) as u32;
+        let mut bytes = vec![0; start];
+        header.emit(&mut bytes);
+        bytes.extend_from_slice(&self.body);
+        bytes
     }
 }
 
 /// One answer: its type and what follows the header.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    pub(crate) kind: u16,
+    kind: u16,
     pub(crate) body: Vec<u8>,
-}
-
-/// Attributes, as `(type, value)`.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (len, kind) = (u16_at(bytes, 0)?, u16_at(bytes, 2)?);
-        let value = bytes.get(ALIGN..usize::from(len))?;
-        bytes = bytes.get(usize::from(len).next_multiple_of(ALIGN)..).unwrap_or_default();
-        Some((kind & TYPE_MASK, value))
-    })
-}
-
-/// The value of the first attribute of this type.
-pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// A socket of one netlink family in one namespace.
@@ -111,23 +83,19 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket (`NETLINK_ROUTE`) inside `namespace`.
-    pub(crate) fn open(namespace: &Namespace, protocol: i32) -> Result<Self, Error> {
-        namespace
-            .run(|| Self::open_here(protocol))
-            .map_err(|source| Error::Namespace { doing: "opening a netlink socket", source })?
-    }
-
-    /// Opens a socket in the calling thread's own namespace.
-    pub(crate) fn open_here(protocol: i32) -> Result<Self, Error> {
+    /// Opens a socket (`NETLINK_NETFILTER`) inside `namespace`.
+    pub(crate) fn open(namespace: &Namespace, protocol: isize) -> Result<Self, Error> {
         let open = || -> io::Result<RawSocket> {
-            let mut socket = RawSocket::new(protocol as isize)?;
+            let mut socket = RawSocket::new(protocol)?;
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             socket.bind_auto()?;
             Ok(socket)
         };
-        let socket = open().map_err(|source| Error::kernel("opening a netlink socket", source))?;
+        let socket = namespace
+            .run(open)
+            .map_err(|source| Error::Namespace { doing: "opening a netlink socket", source })?
+            .map_err(|source| Error::kernel("opening a netlink socket", source))?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -143,26 +111,23 @@ impl Socket {
         doing: fmt::Arguments<'_>,
         mut messages: Vec<Message>,
     ) -> Result<(), Error> {
-        let single = messages.len() == 1;
+        if let [message] = messages.as_mut_slice() {
+            message.flags |= NLM_F_ACK;
+        }
         let mut bytes = Vec::new();
         let mut waiting = Vec::new();
-        for message in &mut messages {
+        for message in &messages {
             self.sequence += 1;
-            if single {
-                let flags = u16_at(&message.0, 6).unwrap_or(0) | libc::NLM_F_ACK as u16;
-                message.0[6..8].copy_from_slice(&flags.to_ne_bytes());
-            }
-            if u16_at(&message.0, 6).unwrap_or(0) & libc::NLM_F_ACK as u16 != 0 {
+            if message.flags & NLM_F_ACK != 0 {
                 waiting.push(self.sequence);
             }
-            message.seal(self.sequence);
-            bytes.extend_from_slice(&message.0);
+            bytes.extend_from_slice(&message.sealed(self.sequence));
         }
         let failed = |refusal: Refusal| refusal.into_error(doing.to_string());
         self.send(&bytes).map_err(failed)?;
         while !waiting.is_empty() {
             for (sequence, answer) in self.receive().map_err(failed)? {
-                if i32::from(answer.kind) == libc::NLMSG_ERROR {
+                if answer.kind == NLMSG_ERROR {
                     acknowledged(&answer.body).map_err(failed)?;
                     waiting.retain(|waiting| *waiting != sequence);
                 }
@@ -175,22 +140,21 @@ impl Socket {
     pub(crate) fn read(
         &mut self,
         doing: fmt::Arguments<'_>,
-        mut message: Message,
+        message: &Message,
     ) -> Result<Vec<Answer>, Error> {
         self.sequence += 1;
-        message.seal(self.sequence);
-        let dump = u16_at(&message.0, 6).unwrap_or(0) & libc::NLM_F_DUMP as u16 != 0;
+        let dump = message.flags & NLM_F_DUMP == NLM_F_DUMP;
         let failed = |refusal: Refusal| refusal.into_error(doing.to_string());
-        self.send(&message.0).map_err(failed)?;
+        self.send(&message.sealed(self.sequence)).map_err(failed)?;
         let mut answers = Vec::new();
         loop {
             for (sequence, answer) in self.receive().map_err(failed)? {
                 if sequence != self.sequence {
                     continue;
                 }
-                match i32::from(answer.kind) {
-                    libc::NLMSG_DONE => return Ok(answers),
-                    libc::NLMSG_ERROR => {
+                match answer.kind {
+                    NLMSG_DONE => return Ok(answers),
+                    NLMSG_ERROR => {
                         acknowledged(&answer.body).map_err(failed)?;
                         return Ok(answers);
                     }
@@ -212,12 +176,11 @@ impl Socket {
         let (bytes, _) = self.socket.recv_from_full().map_err(Refusal::from)?;
         let mut answers = Vec::new();
         let mut rest = bytes.as_slice();
-        while let (Some(len), Some(kind), Some(sequence)) =
-            (u32_at(rest, 0), u16_at(rest, 4), u32_at(rest, 8))
-        {
-            let Some(body) = rest.get(HEADER_LEN..len as usize) else { break };
-            answers.push((sequence, Answer { kind, body: body.to_vec() }));
-            rest = rest.get((len as usize).next_multiple_of(ALIGN)..).unwrap_or_default();
+        while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+            let (kind, body) = (message.message_type(), message.payload().to_vec());
+            answers.push((message.sequence_number(), Answer { kind, body }));
+            let len = (message.length() as usize).next_multiple_of(usize::from(NLMSG_ALIGNTO));
+            rest = rest.get(len..).unwrap_or_default();
         }
         Ok(answers)
     }
@@ -241,63 +204,53 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Reads an acknowledgement: `struct nlmsgerr`, then, with `NETLINK_EXT_ACK`, attributes.
+/// Reads an acknowledgement.
 fn acknowledged(body: &[u8]) -> Result<(), Refusal> {
-    match u32_at(body, 0).map(u32::cast_signed) {
-        Some(0) => Ok(()),
-        Some(code) => Err(Refusal {
-            source: io::Error::from_raw_os_error(-code),
-            says: body.get(4 + HEADER_LEN..).and_then(|rest| {
-                let text = attribute(rest, NLMSGERR_ATTR_MSG)?;
-                Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
-            }),
-        }),
-        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+    let message = ErrorBuffer::new_checked(body)
+        .and_then(|buffer| ErrorMessage::parse(&ErrorBuffer::new(&buffer.into_inner())))
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    match message.code {
+        None => Ok(()),
+        Some(_) => Err(Refusal { source: message.to_io(), says: words(&message) }),
     }
-}
-
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtnetlink::packet_core::NlasIterator;
 
     #[test]
-    fn attributes_are_aligned_nested_and_read_back() {
-        let message = Message::new(16, libc::NLM_F_ACK, &[1, 2, 3])
+    fn attributes_are_aligned_and_nested() {
+        let message = Message::new(16, NLM_F_ACK, &[1, 2, 3])
             .with_text(3, "eth0")
-            .with_nested(18, &[], |inner| inner.with(1, &7u32.to_ne_bytes()));
-        let bytes = &message.0[HEADER_LEN + 4..];
-        assert_eq!(attribute(bytes, 3), Some(&b"eth0\0"[..]));
-        let inner = attribute(bytes, 18).unwrap();
-        assert_eq!(attribute(inner, 1), Some(&7u32.to_ne_bytes()[..]));
-        assert_eq!(message.0.len() % ALIGN, 0);
-    }
-
-    #[test]
-    fn an_attribute_longer_than_its_message_is_not_read() {
-        let cut: Vec<u8> =
-            [200u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat().into_iter().chain([0; 8]).collect();
-        assert_eq!(attributes(&cut).count(), 0);
-        let zero = [0u8; 8];
-        assert_eq!(attributes(&zero).count(), 0, "a length of zero ends the list");
+            .with_nested(18, |inner| inner.with(1, &7u32.to_ne_bytes()));
+        let bytes = message.sealed(5);
+        let header = NetlinkBuffer::new_checked(bytes.as_slice()).unwrap();
+        assert_eq!((header.message_type(), header.sequence_number()), (16, 5));
+        let attributes: Vec<_> =
+            NlasIterator::new(&header.payload()[4..]).collect::<Result<_, _>>().unwrap();
+        let [name, nested] = attributes.as_slice() else { panic!("{attributes:?}") };
+        assert_eq!((name.kind(), name.value()), (3, &b"eth0\0"[..]));
+        assert!(nested.nested_flag());
+        let inner = NlasIterator::new(nested.value()).next().unwrap().unwrap();
+        assert_eq!((inner.kind(), inner.value()), (1, &7u32.to_ne_bytes()[..]));
+        assert_eq!(bytes.len(), header.length() as usize);
     }
 
     #[test]
     fn a_refusal_carries_the_kernels_own_words() {
         let mut body = (-libc::EINVAL).to_ne_bytes().to_vec();
-        body.extend_from_slice(&[0; HEADER_LEN]);
-        body.extend_from_slice(
-            &Message::new(0, 0, &[]).with_text(1, "no such mode").0[HEADER_LEN..],
-        );
+        body.extend_from_slice(&[0; 16]);
+        body.extend_from_slice(&Message::new(0, 0, &[]).with_text(1, "no such mode").body);
         let refusal = acknowledged(&body).unwrap_err();
         assert_eq!(refusal.source.raw_os_error(), Some(libc::EINVAL));
         assert_eq!(refusal.says.as_deref(), Some("no such mode"));
+    }
+
+    #[test]
+    fn an_acknowledgement_cut_short_is_none() {
+        assert!(acknowledged(&[0; 4]).is_ok());
+        assert!(acknowledged(&[0; 3]).is_err());
     }
 }

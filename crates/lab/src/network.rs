@@ -18,7 +18,7 @@ pub use crate::error::Error;
 use crate::host::{Host, INTERFACE};
 use crate::layout::{CLIENT, Layout, SERVER};
 use crate::link;
-use crate::netlink::Socket;
+use crate::rtnl::Rtnl;
 use crate::sockets;
 use crate::switch::Switch;
 use crate::wiring::{Built, Fault, Wiring};
@@ -195,9 +195,8 @@ impl Network {
         let (client, server) = (self.client.clone(), self.server.clone());
         let wiring = Arc::clone(&self.wiring);
         blocking(move || {
-            let host = |namespace: &Namespace, index| {
-                link::state(&mut Socket::open(namespace, libc::NETLINK_ROUTE)?, index)
-            };
+            let host =
+                |namespace: &Namespace, index| link::state(&mut Rtnl::open(namespace)?, index);
             let server = server.map(|server| host(&server, SERVER)).transpose()?.flatten();
             let mut links = vec![
                 LinkState::new("client", host(&client, CLIENT)?),

@@ -1,12 +1,14 @@
 //! Rejecting forwarded packets by nf_tables: one table, one chain in the forward hook, one rule.
 //!
 //! What `nft add rule inet halfopen forward reject with icmpx host-unreachable` does, said to the
-//! kernel directly: that program is not everywhere. No connection tracking is involved, and both
-//! directions are rejected. The family `inet` serves IPv4 and IPv6 alike, and `icmpx` names what
-//! each of them calls by a code of its own (net/netfilter/nft_reject.c).
+//! kernel directly: that program is not everywhere, and no kept library speaks nf_tables without
+//! it or a C library. No connection tracking is involved, and both directions are rejected. The
+//! family `inet` serves IPv4 and IPv6 alike, and `icmpx` names what each of them calls by a code of
+//! its own (net/netfilter/nft_reject.c).
 
 use crate::netlink::{Message, Socket};
 use crate::network::Error;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE};
 use spec::Reject;
 
 /// Begins to reject, in one transaction.
@@ -24,7 +26,7 @@ pub(crate) fn begin(netfilter: &mut Socket, kind: Reject) -> Result<(), Error> {
     let chain = create(NFT_MSG_NEWCHAIN)
         .with_text(NFTA_CHAIN_TABLE, TABLE)
         .with_text(NFTA_CHAIN_NAME, CHAIN)
-        .with_nested(NFTA_CHAIN_HOOK, &[], |hook| {
+        .with_nested(NFTA_CHAIN_HOOK, |hook| {
             hook.with(NFTA_HOOK_HOOKNUM, &NF_INET_FORWARD.to_be_bytes())
                 .with(NFTA_HOOK_PRIORITY, &0u32.to_be_bytes())
         })
@@ -32,19 +34,15 @@ pub(crate) fn begin(netfilter: &mut Socket, kind: Reject) -> Result<(), Error> {
     let rule = create(NFT_MSG_NEWRULE)
         .with_text(NFTA_RULE_TABLE, TABLE)
         .with_text(NFTA_RULE_CHAIN, CHAIN)
-        .with_nested(NFTA_RULE_EXPRESSIONS, &[], |list| {
-            list.with_nested(NFTA_LIST_ELEM, &[], |expression| {
-                expression.with_text(NFTA_EXPR_NAME, "reject").with_nested(
-                    NFTA_EXPR_DATA,
-                    &[],
-                    |data| {
-                        let data = data.with(NFTA_REJECT_TYPE, &how.to_be_bytes());
-                        match code {
-                            Some(code) => data.with(NFTA_REJECT_ICMP_CODE, &[code]),
-                            None => data,
-                        }
-                    },
-                )
+        .with_nested(NFTA_RULE_EXPRESSIONS, |list| {
+            list.with_nested(NFTA_LIST_ELEM, |expression| {
+                expression.with_text(NFTA_EXPR_NAME, "reject").with_nested(NFTA_EXPR_DATA, |data| {
+                    let data = data.with(NFTA_REJECT_TYPE, &how.to_be_bytes());
+                    match code {
+                        Some(code) => data.with(NFTA_REJECT_ICMP_CODE, &[code]),
+                        None => data,
+                    }
+                })
             })
         });
     netfilter
@@ -66,7 +64,7 @@ pub(crate) fn begin(netfilter: &mut Socket, kind: Reject) -> Result<(), Error> {
 
 /// Ends it.
 pub(crate) fn end(netfilter: &mut Socket) -> Result<(), Error> {
-    let table = Message::new(kind(NFT_MSG_DELTABLE), libc::NLM_F_ACK, &header(NFPROTO_INET, 0))
+    let table = Message::new(kind(NFT_MSG_DELTABLE), NLM_F_ACK, &header(NFPROTO_INET, 0))
         .with_text(NFTA_TABLE_NAME, TABLE);
     netfilter.ask_all(format_args!("removing the nf_tables table {TABLE}"), batch([table]))
 }
@@ -115,7 +113,7 @@ fn batch<const N: usize>(messages: [Message; N]) -> Vec<Message> {
 }
 
 fn create(message: u16) -> Message {
-    Message::new(kind(message), libc::NLM_F_CREATE | libc::NLM_F_ACK, &header(NFPROTO_INET, 0))
+    Message::new(kind(message), NLM_F_CREATE | NLM_F_ACK, &header(NFPROTO_INET, 0))
 }
 
 fn kind(message: u16) -> u16 {

@@ -5,6 +5,8 @@ use crate::link::{self, End, Index, LOOPBACK, Mac};
 use crate::netlink::Socket;
 use crate::network::Error;
 use crate::reject;
+use crate::rtnl::Rtnl;
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use netns::Namespace;
 use spec::{Family, Neighbour, Reject};
 use std::net::IpAddr;
@@ -30,7 +32,7 @@ pub(crate) struct Side {
 #[derive(Debug)]
 pub(crate) struct Router {
     namespace: Namespace,
-    netlink: Mutex<Socket>,
+    rtnl: Mutex<Rtnl>,
     client: Side,
     server: Side,
     neighbour: Neighbour,
@@ -45,16 +47,16 @@ impl Router {
             Family::Ipv6 => "ipv6/conf/all/forwarding",
         };
         let forward = Setting { path, value: "1", part_of: Some("forwarding") };
-        let (namespace, mut netlink) = host::quiet_namespace(family, &[forward])?;
-        link::set_up(&mut netlink, LOOPBACK, true)?;
-        Ok(Self { namespace, netlink: Mutex::new(netlink), client, server, neighbour })
+        let (namespace, mut rtnl) = host::quiet_namespace(family, &[forward])?;
+        link::set_up(&mut rtnl, LOOPBACK, true)?;
+        Ok(Self { namespace, rtnl: Mutex::new(rtnl), client, server, neighbour })
     }
 
     /// Plugs in the client's cable.
     pub(crate) fn plug_client(&self, far: &End<'_>) -> Result<(), Error> {
         let mac = Some(self.client.mac);
         let near = End { name: "client", index: TO_CLIENT, mac, namespace: None, master: None };
-        link::veth(&mut self.netlink(), &near, far)
+        link::veth(&mut self.rtnl(), &near, far)
     }
 
     /// The router's end of the cable towards the server.
@@ -70,21 +72,21 @@ impl Router {
 
     /// Gives the router, whose cables are in, its place in the network. `client` is the client's link-layer address, to be pinned where hosts pin theirs.
     pub(crate) fn settle(&self, client: Mac) -> Result<(), Error> {
-        let mut netlink = self.netlink();
+        let mut rtnl = self.rtnl();
         for (index, side) in self.sides() {
-            host::bring_up(&mut netlink, index, side.gateway, side.prefix_len, side.mac)?;
+            host::bring_up(&mut rtnl, index, side.gateway, side.prefix_len, side.mac)?;
         }
         if self.neighbour == Neighbour::Permanent {
-            link::neighbour(&mut netlink, TO_CLIENT, self.client.host, client)?;
+            link::neighbour(&mut rtnl, TO_CLIENT, self.client.host, client)?;
         }
         Ok(())
     }
 
     /// Waits until frames pass through both interfaces.
     pub(crate) fn wait_until_forwarding(&self) -> Result<(), Error> {
-        let mut netlink = self.netlink();
+        let mut rtnl = self.rtnl();
         for (index, side) in self.sides() {
-            host::wait_until_ready(&mut netlink, index, side.gateway)?;
+            host::wait_until_ready(&mut rtnl, index, side.gateway)?;
         }
         Ok(())
     }
@@ -96,21 +98,21 @@ impl Router {
         if self.neighbour == Neighbour::Learned {
             return Ok(false);
         }
-        link::forget(&mut self.netlink(), TO_SERVER, self.server.host)?;
+        link::forget(&mut self.rtnl(), TO_SERVER, self.server.host)?;
         Ok(true)
     }
 
     /// Drops everything for either host, or forwards it again.
     pub(crate) fn blackhole(&self, drop: bool) -> Result<(), Error> {
-        let mut netlink = self.netlink();
-        link::swallow(&mut netlink, self.server.host, drop)?;
-        link::swallow(&mut netlink, self.client.host, drop)
+        let mut rtnl = self.rtnl();
+        link::swallow(&mut rtnl, self.server.host, drop)?;
+        link::swallow(&mut rtnl, self.client.host, drop)
     }
 
     /// Answers everything that is to be forwarded, both ways, with a rejection; or, with `None`,
     /// forwards it again.
     pub(crate) fn reject(&self, kind: Option<Reject>) -> Result<(), Error> {
-        let mut netfilter = Socket::open(&self.namespace, libc::NETLINK_NETFILTER)?;
+        let mut netfilter = Socket::open(&self.namespace, NETLINK_NETFILTER)?;
         match kind {
             Some(kind) => reject::begin(&mut netfilter, kind),
             None => reject::end(&mut netfilter),
@@ -119,23 +121,23 @@ impl Router {
 
     /// Both interfaces, by name.
     pub(crate) fn links(&self) -> Result<[(String, Option<link::State>); 2], Error> {
-        let mut netlink = self.netlink();
+        let mut rtnl = self.rtnl();
         Ok([
-            ("router port to client".to_owned(), link::state(&mut netlink, TO_CLIENT)?),
-            ("router port to server".to_owned(), link::state(&mut netlink, TO_SERVER)?),
+            ("router port to client".to_owned(), link::state(&mut rtnl, TO_CLIENT)?),
+            ("router port to server".to_owned(), link::state(&mut rtnl, TO_SERVER)?),
         ])
     }
 
     /// Whether the client's cable is there.
     pub(crate) fn has_client(&self) -> Result<bool, Error> {
-        Ok(link::state(&mut self.netlink(), TO_CLIENT)?.is_some())
+        Ok(link::state(&mut self.rtnl(), TO_CLIENT)?.is_some())
     }
 
     fn sides(&self) -> [(Index, &Side); 2] {
         [(TO_CLIENT, &self.client), (TO_SERVER, &self.server)]
     }
 
-    fn netlink(&self) -> MutexGuard<'_, Socket> {
-        self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rtnl(&self) -> MutexGuard<'_, Rtnl> {
+        self.rtnl.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,16 +6,21 @@
 use crate::netlink::{Message, Socket};
 use crate::network::Error;
 use crate::sysctl;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
+};
+use netlink_packet_sock_diag::{SOCK_DESTROY, SOCK_DIAG_BY_FAMILY};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netns::Namespace;
+use rtnetlink::packet_core::{Emitable, NLM_F_DUMP, Parseable};
 
 /// Destroys every TCP socket in a namespace but those that listen, orphans included. Where the
 /// kernel cannot (`CONFIG_INET_DIAG_DESTROY`), orphans are told to give up after one retry.
 pub(crate) fn destroy_all(namespace: &Namespace) -> Result<(), Error> {
-    let destroyed = Socket::open(namespace, libc::NETLINK_SOCK_DIAG).and_then(|mut diag| {
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            destroy_family(&mut diag, family as u8)?;
-        }
-        Ok(())
+    let destroyed = Socket::open(namespace, NETLINK_SOCK_DIAG).and_then(|mut diag| {
+        destroy_family(&mut diag, SocketId::new_v4())?;
+        destroy_family(&mut diag, SocketId::new_v6())
     });
     if destroyed.is_err() {
         namespace
@@ -26,22 +31,12 @@ pub(crate) fn destroy_all(namespace: &Namespace) -> Result<(), Error> {
     Ok(())
 }
 
-// include/uapi/linux/sock_diag.h
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const SOCK_DESTROY: u16 = 21;
-/// `TCP_LISTEN`, include/net/tcp_states.h.
-const LISTEN: u32 = 10;
-/// `struct inet_diag_sockid`.
-const ID_LEN: usize = 48;
-
-fn destroy_family(diag: &mut Socket, family: u8) -> Result<(), Error> {
-    let question =
-        Message::new(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request(family, &[0; ID_LEN]));
-    let answers = diag.read(format_args!("listing TCP sockets"), question)?;
+fn destroy_family(diag: &mut Socket, any: SocketId) -> Result<(), Error> {
+    let question = request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, any);
+    let answers = diag.read(format_args!("listing TCP sockets"), &question)?;
     for answer in answers {
-        // struct inet_diag_msg: family, state, timer, retrans, id.
-        let Some(id) = answer.body.get(4..4 + ID_LEN) else { continue };
-        let message = Message::new(SOCK_DESTROY, 0, &request(family, id));
+        let Ok(socket) = InetResponseHeader::parse(answer.body.as_slice()) else { continue };
+        let message = request(SOCK_DESTROY, 0, socket.socket_id);
         match diag.ask(format_args!("destroying a TCP socket"), message) {
             // It closed in the meantime.
             Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
@@ -51,10 +46,16 @@ fn destroy_family(diag: &mut Socket, family: u8) -> Result<(), Error> {
     Ok(())
 }
 
-/// `struct inet_diag_req_v2`: family, protocol, extensions, pad, states, id.
-fn request(family: u8, id: &[u8]) -> Vec<u8> {
-    let mut request = vec![family, libc::IPPROTO_TCP as u8, 0, 0];
-    request.extend_from_slice(&(!(1u32 << LISTEN)).to_ne_bytes());
-    request.extend_from_slice(id);
-    request
+fn request(kind: u16, flags: u16, socket_id: SocketId) -> Message {
+    let request = InetRequest {
+        family: if socket_id.source_address.is_ipv4() { AF_INET } else { AF_INET6 },
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        // Also the states that the library has no names for.
+        states: StateFlags::from_bits_retain(!StateFlags::LISTEN.bits()),
+        socket_id,
+    };
+    let mut bytes = vec![0; request.buffer_len()];
+    request.emit(&mut bytes);
+    Message::new(kind, flags, &bytes)
 }

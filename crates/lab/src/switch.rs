@@ -4,10 +4,10 @@
 use crate::host::{Setting, quiet_namespace};
 use crate::link::{self, End, Index};
 use crate::netem;
-use crate::netlink::Socket;
 use crate::network::Error;
 use crate::offload;
 use crate::relay::{Port, Relay};
+use crate::rtnl::Rtnl;
 use spec::Family;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Switch {
     /// Holds the namespace too, and is open as long as the switch lives: a cut waits for nothing.
-    netlink: Mutex<Socket>,
+    rtnl: Mutex<Rtnl>,
     /// What the near port is called: after whom it leads to.
     near: &'static str,
     forwarding: Forwarding,
@@ -37,18 +37,18 @@ impl Switch {
     /// A switch without cables, that adds `rtt` to the path: half each way.
     pub(crate) fn new(near: &'static str, rtt: Duration) -> Result<Self, Error> {
         // It has no addresses, and needs no IPv6 to forward it.
-        let (namespace, mut netlink) = quiet_namespace(Family::Ipv4, OUT_OF_NETFILTER)?;
+        let (namespace, mut rtnl) = quiet_namespace(Family::Ipv4, OUT_OF_NETFILTER)?;
         let forwarding = if rtt.is_zero() {
             Forwarding::Bridge
-        } else if netem::is_there(&mut netlink)? {
+        } else if netem::is_there(&mut rtnl)? {
             Forwarding::Netem(rtt / 2)
         } else {
             Forwarding::Relay(Relay::start(&namespace, rtt / 2)?)
         };
         if !matches!(forwarding, Forwarding::Relay(_)) {
-            link::bridge(&mut netlink, "switch", BRIDGE)?;
+            link::bridge(&mut rtnl, "switch", BRIDGE)?;
         }
-        Ok(Self { netlink: Mutex::new(netlink), near, forwarding })
+        Ok(Self { rtnl: Mutex::new(rtnl), near, forwarding })
     }
 
     /// Plugs in the cable towards the client or the router, whose end `far` is.
@@ -64,7 +64,7 @@ impl Switch {
     /// Takes the server's port down or up. What is on its way to the server goes down with it;
     /// what is on its way from the server arrives.
     pub(crate) fn set_server_port(&self, up: bool) -> Result<(), Error> {
-        link::set_up(&mut self.netlink(), index(Port::Server), up)?;
+        link::set_up(&mut self.rtnl(), index(Port::Server), up)?;
         if let Forwarding::Relay(relay) = &self.forwarding {
             relay.flush_to_server();
         }
@@ -77,17 +77,17 @@ impl Switch {
             relay.blackhole(drop);
             return Ok(());
         }
-        let mut netlink = self.netlink();
-        link::isolate(&mut netlink, index(Port::Near), drop)?;
-        link::isolate(&mut netlink, index(Port::Server), drop)
+        let mut rtnl = self.rtnl();
+        link::isolate(&mut rtnl, index(Port::Near), drop)?;
+        link::isolate(&mut rtnl, index(Port::Server), drop)
     }
 
     /// Waits until frames pass through both ports.
     pub(crate) fn wait_until_forwarding(&self) -> Result<(), Error> {
-        let mut netlink = self.netlink();
+        let mut rtnl = self.rtnl();
         for port in [Port::Near, Port::Server] {
             link::wait_until("a port of the switch to forward", || {
-                let state = link::state(&mut netlink, index(port))?;
+                let state = link::state(&mut rtnl, index(port))?;
                 Ok(state.is_some_and(|state| state.running && state.forwarding != Some(false)))
             })?;
         }
@@ -96,19 +96,16 @@ impl Switch {
 
     /// Both ports, by name.
     pub(crate) fn links(&self) -> Result<[(String, Option<link::State>); 2], Error> {
-        let mut netlink = self.netlink();
+        let mut rtnl = self.rtnl();
         Ok([
-            (
-                format!("switch port to {}", self.near),
-                link::state(&mut netlink, index(Port::Near))?,
-            ),
-            ("switch port to server".to_owned(), link::state(&mut netlink, index(Port::Server))?),
+            (format!("switch port to {}", self.near), link::state(&mut rtnl, index(Port::Near))?),
+            ("switch port to server".to_owned(), link::state(&mut rtnl, index(Port::Server))?),
         ])
     }
 
     /// Whether there is such a port: it goes with the interface at the cable's other end.
     pub(crate) fn has(&self, port: Port) -> Result<bool, Error> {
-        Ok(link::state(&mut self.netlink(), index(port))?.is_some())
+        Ok(link::state(&mut self.rtnl(), index(port))?.is_some())
     }
 
     /// What delays the frames, if anything does.
@@ -135,11 +132,11 @@ impl Switch {
         };
         let master = (!matches!(self.forwarding, Forwarding::Relay(_))).then_some(BRIDGE);
         let near = End { name, index: index(port), mac: None, namespace: None, master };
-        let mut netlink = self.netlink();
-        link::veth(&mut netlink, &near, far)?;
+        let mut rtnl = self.rtnl();
+        link::veth(&mut rtnl, &near, far)?;
         match &self.forwarding {
             Forwarding::Bridge => Ok(()),
-            Forwarding::Netem(hold) => netem::delay(&mut netlink, index(port), *hold),
+            Forwarding::Netem(hold) => netem::delay(&mut rtnl, index(port), *hold),
             Forwarding::Relay(relay) => {
                 if let Some(namespace) = far.namespace {
                     offload::switch_off(namespace, far.name)?;
@@ -149,9 +146,9 @@ impl Switch {
         }
     }
 
-    fn netlink(&self) -> MutexGuard<'_, Socket> {
+    fn rtnl(&self) -> MutexGuard<'_, Rtnl> {
         // A request that panicked leaves nothing half-done in the socket that the next would see.
-        self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rtnl.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,10 +4,10 @@ use crate::holders;
 use crate::host::{self, Host};
 use crate::layout::{CLIENT, Layout, SERVER, side_towards};
 use crate::link::{self, End, PATIENCE};
-use crate::netlink::Socket;
 use crate::network::Error;
 use crate::relay::Port;
 use crate::router::Router;
+use crate::rtnl::Rtnl;
 use crate::sockets;
 use crate::switch::Switch;
 use netns::Namespace;
@@ -58,8 +58,8 @@ impl Wiring {
     /// Builds a network and waits until frames pass.
     pub(crate) fn build(layout: &Layout) -> Result<Built, Error> {
         let turn = take_turn();
-        let (client, mut client_netlink) = host::quiet_namespace(layout.family, &[])?;
-        let (server, mut server_netlink) = host::quiet_namespace(layout.family, &[])?;
+        let (client, mut client_rtnl) = host::quiet_namespace(layout.family, &[])?;
+        let (server, mut server_rtnl) = host::quiet_namespace(layout.family, &[])?;
         let (client_end, server_end) = (layout.client.end(&client), layout.server.end(&server));
         let wiring = match (side_towards(&layout.client), side_towards(&layout.server)) {
             (Some(to_client), Some(to_server)) => {
@@ -73,7 +73,7 @@ impl Wiring {
             }
             _ if layout.topology == Topology::Direct => {
                 let near = End { namespace: None, ..client_end };
-                link::veth(&mut client_netlink, &near, &server_end)?;
+                link::veth(&mut client_rtnl, &near, &server_end)?;
                 Self::Direct
             }
             _ => {
@@ -83,11 +83,11 @@ impl Wiring {
                 Self::Switch(switch)
             }
         };
-        layout.client.settle(&client, &mut client_netlink)?;
-        layout.server.settle(&server, &mut server_netlink)?;
+        layout.client.settle(&client, &mut client_rtnl)?;
+        layout.server.settle(&server, &mut server_rtnl)?;
         drop(turn);
-        host::wait_until_ready(&mut client_netlink, CLIENT, layout.client.address)?;
-        host::wait_until_ready(&mut server_netlink, SERVER, layout.server.address)?;
+        host::wait_until_ready(&mut client_rtnl, CLIENT, layout.client.address)?;
+        host::wait_until_ready(&mut server_rtnl, SERVER, layout.server.address)?;
         wiring.wait_until_forwarding()?;
         Ok(Built { client, server, wiring })
     }
@@ -124,8 +124,8 @@ impl Wiring {
             }
             (Fault::Unplug, Self::Direct) => {
                 let server = server.ok_or(Error::NoServer { operation })?;
-                let mut netlink = Socket::open(server, libc::NETLINK_ROUTE)?;
-                link::set_up(&mut netlink, SERVER, false)?;
+                let mut rtnl = Rtnl::open(server)?;
+                link::set_up(&mut rtnl, SERVER, false)?;
                 Ok("the server's end of the cable is down".to_owned())
             }
             (Fault::Reject(kind), Self::Router(router, _)) => {
@@ -171,10 +171,10 @@ impl Wiring {
         let operation = "booting the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
-        let (namespace, mut netlink) = host::quiet_namespace(host.family(), &[])?;
+        let (namespace, mut rtnl) = host::quiet_namespace(host.family(), &[])?;
         switch.plug_server(&host.end(&namespace))?;
-        host.settle(&namespace, &mut netlink)?;
-        host::wait_until_ready(&mut netlink, SERVER, host.address)?;
+        host.settle(&namespace, &mut rtnl)?;
+        host::wait_until_ready(&mut rtnl, SERVER, host.address)?;
         switch.wait_until_forwarding()?;
         Ok(namespace)
     }

@@ -1,0 +1,152 @@
+//! rtnetlink, asked from where nothing is asynchronous.
+//!
+//! The kernel carries a netlink request out inside `send`, and its answer is there when that
+//! returns. So the library's connection is given a socket that never waits, and is driven on the
+//! spot by whoever asks: no task of a runtime owns the socket, which would pin its namespace until
+//! the runtime came round to closing it, and no request waits for a runtime's turn.
+
+use crate::network::Error;
+use netlink_sys::{AsyncSocket, Socket, SocketAddr};
+use netns::Namespace;
+use rtnetlink::packet_core::{ErrorMessage, NlasIterator};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::proto::Connection;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+/// A connection to what configures one namespace. Dropping it closes its socket there and then.
+pub(crate) struct Rtnl {
+    connection: Box<Connection<RouteNetlinkMessage, Prompt>>,
+    handle: rtnetlink::Handle,
+}
+
+impl Rtnl {
+    /// Opens a connection inside `namespace`.
+    pub(crate) fn open(namespace: &Namespace) -> Result<Self, Error> {
+        namespace
+            .run(Self::open_here)
+            .map_err(|source| Error::Namespace { doing: "opening a netlink socket", source })?
+    }
+
+    /// Opens a connection in the calling thread's own namespace.
+    pub(crate) fn open_here() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection_with_socket()
+            .map_err(|source| Error::kernel("opening a netlink socket", source))?;
+        Ok(Self { connection: Box::new(connection), handle })
+    }
+
+    /// Has a request carried out. `doing` names it for the error.
+    pub(crate) fn ask<T, Request>(
+        &mut self,
+        doing: fmt::Arguments<'_>,
+        request: impl FnOnce(&rtnetlink::Handle) -> Request,
+    ) -> Result<T, Error>
+    where
+        Request: Future<Output = Result<T, rtnetlink::Error>>,
+    {
+        let failed = |why: &str| Error::kernel(doing.to_string(), io::Error::other(why));
+        let mut request = pin!(request(&self.handle));
+        let mut context = Context::from_waker(Waker::noop());
+        // Handed over and sent; answered and read; looked at.
+        for _ in 0..3 {
+            if let Poll::Ready(answer) = request.as_mut().poll(&mut context) {
+                return answer.map_err(|error| match error {
+                    rtnetlink::Error::NetlinkError(refusal) => Error::Kernel {
+                        doing: doing.to_string(),
+                        source: refusal.to_io(),
+                        says: words(&refusal),
+                    },
+                    error => Error::kernel(doing.to_string(), io::Error::other(error)),
+                });
+            }
+            if Pin::new(&mut self.connection).poll(&mut context).is_ready() {
+                return Err(failed("the netlink socket is broken"));
+            }
+        }
+        Err(failed("the kernel's answer could not be decoded"))
+    }
+}
+
+impl fmt::Debug for Rtnl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Rtnl").finish_non_exhaustive()
+    }
+}
+
+/// What the kernel says beside its refusal: an attribute after the header of the refused request
+/// (with `NETLINK_EXT_ACK` and `NETLINK_CAP_ACK`).
+pub(crate) fn words(refusal: &ErrorMessage) -> Option<String> {
+    /// `struct nlmsghdr`.
+    const HEADER_LEN: usize = 16;
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let attributes = NlasIterator::new(refusal.header.get(HEADER_LEN..)?);
+    let text = attributes.filter_map(Result::ok).find(|found| found.kind() == NLMSGERR_ATTR_MSG)?;
+    Some(String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned())
+}
+
+/// A socket that has its answer already, or will not get one.
+pub(crate) struct Prompt(Socket);
+
+impl Prompt {
+    fn at_once<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+impl AsyncSocket for Prompt {
+    fn socket_ref(&self) -> &Socket {
+        &self.0
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.0
+    }
+
+    fn new(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.set_non_blocking(true)?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        socket.bind_auto()?;
+        Ok(Self(socket))
+    }
+
+    fn poll_send(&self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::at_once(self.0.send(bytes, 0))
+    }
+
+    fn poll_send_to(
+        &self,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+        address: &SocketAddr,
+    ) -> Poll<io::Result<usize>> {
+        Self::at_once(self.0.send_to(bytes, address, 0))
+    }
+
+    fn poll_recv<B: bytes::BufMut>(
+        &self,
+        _: &mut Context<'_>,
+        bytes: &mut B,
+    ) -> Poll<io::Result<()>> {
+        Self::at_once(self.0.recv(bytes, 0).map(drop))
+    }
+
+    fn poll_recv_from<B: bytes::BufMut>(
+        &self,
+        _: &mut Context<'_>,
+        bytes: &mut B,
+    ) -> Poll<io::Result<SocketAddr>> {
+        Self::at_once(self.0.recv_from(bytes, 0).map(|(_, address)| address))
+    }
+
+    fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
+        Self::at_once(self.0.recv_from_full())
+    }
+}
