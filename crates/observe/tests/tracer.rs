@@ -1,8 +1,9 @@
 //! The kernel's tracepoints on a real connection whose server falls silent, held against a tap.
-//! Needs root, and fails without.
+//! Needs root.
 
 mod support;
 
+use libtest_mimic::{Arguments, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use observe::{Captured, Tap, Tracer, clock};
@@ -16,6 +17,44 @@ use std::time::Duration;
 use support::{INTERFACE, Pair};
 use timeline::event::{Side, Timer, Trace};
 use timeline::{Event, Source, What};
+
+/// Tracepoints belong to root: an ordinary user, also one that is root in a user namespace, sees
+/// these tests ignored, with the reason.
+fn main() {
+    let arguments = Arguments::from_args();
+    let tests: [(&str, fn()); 6] = [
+        ("a_lost_server_as_the_kernel_sees_it", a_lost_server_as_the_kernel_sees_it),
+        ("the_same_on_ipv6", the_same_on_ipv6),
+        ("the_same_through_a_tracefs_instance", the_same_through_a_tracefs_instance),
+        (
+            "keepalive_timers_are_told_from_others_and_sockets_found_late",
+            keepalive_timers_are_told_from_others_and_sockets_found_late,
+        ),
+        ("resets_of_both_sides", resets_of_both_sides),
+        (
+            "the_descriptor_wakes_an_edge_triggered_poll_for_every_error",
+            the_descriptor_wakes_an_edge_triggered_poll_for_every_error,
+        ),
+    ];
+    let root = is_root_of_the_machine();
+    if !root && !arguments.list {
+        println!("ignored: tracepoints need root (sudo), which this user is not");
+    }
+    let mut trials: Vec<Trial> = tests
+        .into_iter()
+        .map(|(name, test)| Trial::test(name, move || Ok(test())).with_ignored_flag(!root))
+        .collect();
+    // A measurement, not a check.
+    trials.push(Trial::test("costs", || Ok(costs())).with_ignored_flag(true));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Whether this is root outside any user namespace.
+fn is_root_of_the_machine() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    whole && nix::unistd::geteuid().is_root()
+}
 
 /// A tracer, in a mount namespace of the calling thread's own.
 fn tracer() -> Tracer {
@@ -266,22 +305,18 @@ fn assert_wheel(traces: &[(u64, Trace)], wanted: Timer) {
     assert!(expiries >= 2, "{expiries}: {traces:#?}");
 }
 
-#[test]
 fn a_lost_server_as_the_kernel_sees_it() {
     a_lost_server(tracer(), 8120..8124, Family::Ipv4);
 }
 
-#[test]
 fn the_same_on_ipv6() {
     a_lost_server(tracer(), 8124..8128, Family::Ipv6);
 }
 
-#[test]
 fn the_same_through_a_tracefs_instance() {
     a_lost_server(open(Tracer::open_instance), 8128..8132, Family::Ipv4);
 }
 
-#[test]
 fn keepalive_timers_are_told_from_others_and_sockets_found_late() {
     let pair = Pair::new(8114, Family::Ipv4);
     let other = Pair::new(8115, Family::Ipv4);
@@ -309,7 +344,6 @@ fn keepalive_timers_are_told_from_others_and_sockets_found_late() {
     drop(accepted);
 }
 
-#[test]
 fn resets_of_both_sides() {
     let pair = Pair::new(8116, Family::Ipv6);
     let mut tracer = tracer();
@@ -332,7 +366,6 @@ fn resets_of_both_sides() {
     assert!(has(&client, &error), "{client:#?}");
 }
 
-#[test]
 fn the_descriptor_wakes_an_edge_triggered_poll_for_every_error() {
     use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
     let mut tracer = tracer();
@@ -357,8 +390,6 @@ fn the_descriptor_wakes_an_edge_triggered_poll_for_every_error() {
 
 /// Prints what tracing costs while 100 sockets are busy, and how well the jiffies are known:
 /// `cargo test -p observe --release --test tracer -- --ignored costs --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
 fn costs() {
     const SOCKETS: usize = 100;
     const ROUNDS: usize = 5;
