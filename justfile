@@ -46,6 +46,10 @@ predict *arguments: build
 article *arguments: build
     @scripts/halfopen article "$@"
 
+# Reference results of this kernel and of the virtual one, small enough to be kept: results/
+results *arguments: build
+    @scripts/halfopen article --reference results "$@"
+
 # A firewall drops everything silently: is that the same as a server without power?
 firewall-drop-sending *arguments: build
     @scripts/halfopen run firewall-drop-sending "$@"

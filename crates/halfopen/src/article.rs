@@ -11,7 +11,8 @@ use report::html::article_page;
 use report::{Article, Clock, Run, Trial, junit};
 use spec::Experiment;
 use spec::file::parse_override;
-use verdict::claims::{Catalogue, Piece, Settings};
+use std::path::Path;
+use verdict::claims::{Catalogue, Claim, Piece, Settings};
 use verdict::findings::{Bench, Exhibit, find};
 
 pub(crate) fn run(arguments: &cli::Article) -> Exit {
@@ -46,9 +47,10 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
         exit = exit.and(conducted.exit);
         runs.push(conducted.run);
     }
-    let claims =
-        catalogue.claims.iter().map(|claim| (claim.clone(), find(claim, &bench(&runs)))).collect();
-    let article = Article { command: command_line(), date: now(), runs, missing, claims };
+    let article = article(&catalogue, runs, missing);
+    if let Some(directory) = &arguments.reference {
+        keep(&catalogue, &article, directory)?;
+    }
 
     store.write_files(&[
         ("article.md", markdown(&article, page).into_bytes()),
@@ -65,6 +67,38 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
         }
     };
     Ok(exit.and(written))
+}
+
+fn article(catalogue: &Catalogue, runs: Vec<Run>, missing: Vec<(Clock, String)>) -> Article {
+    let bench = bench(&runs);
+    let found = |claim: &Claim| (claim.clone(), find(claim, &bench));
+    let claims = catalogue.claims.iter().map(found).collect();
+    Article { command: command_line(), date: now(), runs, missing, claims }
+}
+
+/// Writes what is worth keeping: the article of each clock by itself, and of both together.
+/// Trials' own pages are not kept, and not linked to.
+fn keep(catalogue: &Catalogue, whole: &Article, directory: &Path) -> Result<()> {
+    let store = Store::open(directory)?;
+    let mut articles: Vec<_> = whole
+        .runs
+        .iter()
+        .map(|run| {
+            let name = format!("{}-{}", run.kernel, run.clock);
+            (name, article(catalogue, vec![run.clone()], Vec::new()))
+        })
+        .collect();
+    if whole.runs.len() > 1 {
+        articles.push(("article".into(), whole.clone()));
+    }
+    for (name, article) in articles {
+        store.inside(&name)?.write_files(&[
+            ("article.md", markdown(&article, |_, _| None).into_bytes()),
+            ("article.html", article_page(&article, |_, _| None)),
+            ("article.json", document(&article)),
+        ])?;
+    }
+    Ok(())
 }
 
 /// The trials of one clock; the inner error says why it cannot be had.
@@ -123,7 +157,7 @@ fn exhibit(settings: Settings, trial: &Trial) -> Exhibit<'_> {
 
 /// The address of a trial's page, from the article's directory.
 fn page(run: &Run, trial: &Trial) -> Option<String> {
-    let directory = std::path::Path::new(trial.artifacts.as_ref()?).file_name()?.to_str()?;
+    let directory = Path::new(trial.artifacts.as_ref()?).file_name()?.to_str()?;
     Some(format!("{}/{directory}/report.html", run.clock))
 }
 

@@ -86,6 +86,9 @@ pub(crate) struct Article {
     /// Short settings on this machine's clock, the Linux defaults in virtual time, or both
     #[arg(long, value_enum, default_value = "both")]
     pub(crate) clock: ArticleClock,
+    /// Also write what is small enough to be kept, a directory for each kernel and clock, here
+    #[arg(long, value_name = "DIR")]
+    pub(crate) reference: Option<PathBuf>,
     /// Put results into a fresh directory here; this one may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,

@@ -54,6 +54,11 @@ impl Store {
         Ok(Self { made: vec![directory.clone()], directory })
     }
 
+    /// The directory of this name inside, whatever it holds already.
+    pub(crate) fn inside(&self, name: &str) -> Result<Self> {
+        Self::open(&self.directory.join(name))
+    }
+
     /// Where it is.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
