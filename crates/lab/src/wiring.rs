@@ -247,6 +247,14 @@ fn end(
     cable_is_there: impl Fn() -> Result<bool, Error>,
 ) -> Result<(), Error> {
     sockets::destroy_all(&namespace)?;
+    // A last segment that waits for the other host's link-layer address would keep the namespace
+    // for three seconds; an interface that goes down waits for nobody.
+    let index = if host == "server" { SERVER } else { CLIENT };
+    let mut rtnl = Rtnl::open(&namespace)?;
+    if link::state(&mut rtnl, index)?.is_some() {
+        link::set_up(&mut rtnl, index, false)?;
+    }
+    drop(rtnl);
     let inode = namespace
         .inode()
         .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
