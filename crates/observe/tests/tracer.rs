@@ -40,13 +40,18 @@ fn main() {
     if !root && !arguments.list {
         println!("ignored: tracepoints need root (sudo), which this user is not");
     }
-    let mut trials: Vec<Trial> = tests
-        .into_iter()
-        .map(|(name, test)| Trial::test(name, move || Ok(test())).with_ignored_flag(!root))
-        .collect();
+    let mut trials: Vec<Trial> =
+        tests.into_iter().map(|(name, test)| trial(name, test).with_ignored_flag(!root)).collect();
     // A measurement, not a check.
-    trials.push(Trial::test("costs", || Ok(costs())).with_ignored_flag(true));
+    trials.push(trial("costs", costs).with_ignored_flag(true));
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trial(name: &str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
 }
 
 /// Whether this is root outside any user namespace.
