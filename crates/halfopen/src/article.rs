@@ -45,6 +45,10 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
         let inside = store.fresh_inside(&prepared.clock().to_string())?;
         let conducted = prepared.conduct(laboratory, &inside, arguments.output.format)?;
         exit = exit.and(conducted.exit);
+        if conducted.interrupted {
+            // Half the evidence makes no findings.
+            return Ok(exit);
+        }
         runs.push(conducted.run);
     }
     let article = article(&catalogue, runs, missing);

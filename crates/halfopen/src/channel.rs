@@ -6,6 +6,7 @@ use spec::{Facts, Plan};
 
 use std::path::PathBuf;
 use timeline::Event;
+use verdict::{Verdict, Word};
 
 /// What the worker is to do: the first line it reads. A second line, any, asks it to stop.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,6 +83,51 @@ pub(crate) enum Ending {
     Disturbed(String),
     /// The operator stopped it.
     Interrupted,
+    /// The kernel refuses a setting that looked right.
+    Refused(String),
+}
+
+impl Ending {
+    /// The verdict on a trial that ended like this.
+    pub(crate) fn verdict(
+        &self,
+        parameters: &spec::Parameters,
+        facts: Option<&Facts>,
+        prediction: Option<&model::Prediction>,
+        timeline: &timeline::Timeline,
+    ) -> Verdict {
+        let without = Verdict::without_measurement;
+        match (self, facts, prediction) {
+            (Self::Skipped(why), ..) => without(Word::Skipped, why.clone()),
+            (Self::Failed(why) | Self::Refused(why), ..) => {
+                without(Word::Inconclusive, format!("the trial failed: {why}"))
+            }
+            (Self::Disturbed(why), ..) => without(Word::Inconclusive, why.clone()),
+            (Self::Complete | Self::Interrupted, Some(facts), Some(prediction)) => {
+                let mut verdict = verdict::judge(parameters, facts, prediction, timeline);
+                let ended = verdict.measured.as_ref().is_some_and(|m| m.detected_s.is_some());
+                // What had ended before the interruption stands; what had not may have yet.
+                if *self == Self::Interrupted && !(ended && verdict.word == Word::Agrees) {
+                    verdict.word = Word::Inconclusive;
+                    verdict.reason = INTERRUPTED.into();
+                }
+                verdict
+            }
+            (Self::Interrupted, ..) => without(Word::Inconclusive, INTERRUPTED.into()),
+            (Self::Complete, ..) => {
+                without(Word::Inconclusive, "the trial left no facts or prediction".into())
+            }
+        }
+    }
+}
+
+const INTERRUPTED: &str = "interrupted by the operator";
+
+/// How a trial came about and ended, for those who judge it again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Circumstances {
+    pub(crate) clock: report::Clock,
+    pub(crate) ending: Ending,
 }
 
 /// What came of trying one thing.

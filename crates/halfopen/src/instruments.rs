@@ -57,11 +57,12 @@ pub(crate) fn start_tap(
 ) -> Result<Running> {
     let tap = Tap::open(namespace, interface, source, addresses)?;
     let tap = polled(tap).context("waiting for a tap")?;
-    Ok(run(move |stop| tap_packets(tap, sink, stirred, stop)))
+    Ok(run(move |stop| tap_packets(tap, source, sink, stirred, stop)))
 }
 
 async fn tap_packets(
     mut tap: AsyncFd<Polled<Tap>>,
+    source: Source,
     sink: Sink,
     stirred: Arc<Notify>,
     mut stop: oneshot::Receiver<()>,
@@ -79,19 +80,27 @@ async fn tap_packets(
             _ = &mut stop => true,
         };
         if stopped {
-            if let Err(error) = tap.into_inner().0.finish(&mut batch) {
-                tracing::warn!("a tap failed: {error}");
-            }
-            return send_captured(&mut batch, &sink);
+            let finished = tap.into_inner().0.finish(&mut batch);
+            send_captured(&mut batch, &sink);
+            return tell_failure(finished, source, &sink);
         }
         if let Err(error) = tap.get_mut().0.drain(&mut batch) {
-            tracing::warn!("a tap failed: {error}");
-            return send_captured(&mut batch, &sink);
+            send_captured(&mut batch, &sink);
+            return tell_failure(Err(error), source, &sink);
         }
         if !batch.is_empty() {
             stirred.notify_one();
         }
         send_captured(&mut batch, &sink);
+    }
+}
+
+/// An instrument that failed on the way is an event: its silence would look like evidence.
+fn tell_failure(result: Result<(), observe::Error>, source: Source, sink: &Sink) {
+    if let Err(error) = result {
+        let what =
+            What::InstrumentMissing { instrument: format!("{source}"), why: error.to_string() };
+        let _ = sink.send(Seen::Event(Event { at_ns: monotonic_ns(), source, what }));
     }
 }
 

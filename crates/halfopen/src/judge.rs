@@ -1,5 +1,6 @@
 //! `halfopen judge`: recorded trials, judged again from their files alone.
 
+use crate::channel::{Circumstances, Ending};
 use crate::cli::Format;
 use crate::output::{self, Exit};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -8,12 +9,13 @@ use serde::de::DeserializeOwned;
 use spec::{Experiment, Facts};
 use std::path::{Path, PathBuf};
 use timeline::Timeline;
-use verdict::{Verdict, Word};
+use verdict::Verdict;
 
 pub(crate) fn run(directories: &[PathBuf], format: Format) -> Exit {
     let started = std::time::Instant::now();
     let mut trials = Vec::new();
     let mut changed = Vec::new();
+    let (mut exit, mut clock) = (Exit::AGREES, Clock::Real);
     for directory in directories {
         let found = match trial_directories(directory) {
             Ok(found) => found,
@@ -21,8 +23,13 @@ pub(crate) fn run(directories: &[PathBuf], format: Format) -> Exit {
         };
         for directory in found {
             match judge(trials.len(), &directory) {
-                Ok((trial, recorded)) => {
-                    if recorded != trial.verdict {
+                Ok(Judged { trial, recorded, circumstances }) => {
+                    clock = circumstances.clock;
+                    exit = exit.and(match circumstances.ending {
+                        Ending::Failed(_) => Exit::INTERNAL,
+                        _ => Exit::of(trial.verdict.word),
+                    });
+                    if recorded.word != trial.verdict.word {
                         changed.push(format!(
                             "{}: recorded as {}, judged {} now",
                             directory.display(),
@@ -36,13 +43,11 @@ pub(crate) fn run(directories: &[PathBuf], format: Format) -> Exit {
             }
         }
     }
-    let exit =
-        trials.iter().fold(Exit::AGREES, |exit, trial| exit.and(Exit::of(trial.verdict.word)));
     let facts = trials.iter().find_map(|trial| trial.facts.as_ref());
     let run = Run {
         kernel: facts.map_or_else(String::new, |facts| facts.kernel.clone()),
         hz: facts.map_or(0, |facts| facts.hz),
-        clock: Clock::Real,
+        clock,
         wall_s: started.elapsed().as_secs_f64(),
         trials,
     };
@@ -76,15 +81,21 @@ fn trial_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     found.sort();
     ensure!(
         !found.is_empty(),
-        "{} holds no trial: a trial's directory has experiment.json, facts.json, prediction.json, \
-         timeline.jsonl and verdict.json",
+        "{} holds no trial: a trial's directory has experiment.json, trial.json, facts.json, \
+         prediction.json, timeline.jsonl and verdict.json",
         directory.display()
     );
     Ok(found)
 }
 
-/// The trial, judged now, and the verdict as it was recorded.
-fn judge(number: usize, directory: &Path) -> Result<(Trial, Verdict)> {
+/// The trial, judged now, with the verdict as it was recorded.
+struct Judged {
+    trial: Trial,
+    recorded: Verdict,
+    circumstances: Circumstances,
+}
+
+fn judge(number: usize, directory: &Path) -> Result<Judged> {
     let experiment: Experiment = read(directory, "experiment.json")?;
     let recorded: Verdict = read(directory, "verdict.json")?;
     let path = directory.join("timeline.jsonl");
@@ -92,21 +103,22 @@ fn judge(number: usize, directory: &Path) -> Result<(Trial, Verdict)> {
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let timeline =
         Timeline::from_jsonl(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    let has = |name: &str| directory.join(name).is_file();
-    let (facts, prediction, verdict) = if has("facts.json") && has("prediction.json") {
-        let facts: Facts = read(directory, "facts.json")?;
-        let prediction: model::Prediction = read(directory, "prediction.json")?;
-        let verdict = verdict::judge(&experiment.parameters, &facts, &prediction, &timeline);
-        (Some(facts), Some(prediction), verdict)
-    } else if recorded.word == Word::Skipped {
-        (None, None, recorded.clone())
-    } else {
-        let reason = "the trial ended before anything was predicted";
-        (None, None, Verdict::without_measurement(Word::Inconclusive, reason))
-    };
+    let circumstances: Circumstances = read(directory, "trial.json")?;
+    let facts: Option<Facts> = read_if_there(directory, "facts.json")?;
+    let prediction: Option<model::Prediction> = read_if_there(directory, "prediction.json")?;
+    let verdict = circumstances.ending.verdict(
+        &experiment.parameters,
+        facts.as_ref(),
+        prediction.as_ref(),
+        &timeline,
+    );
     let artifacts = Some(directory.display().to_string());
     let trial = Trial { number, experiment, facts, prediction, verdict, timeline, artifacts };
-    Ok((trial, recorded))
+    Ok(Judged { trial, recorded, circumstances })
+}
+
+fn read_if_there<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>> {
+    if directory.join(name).is_file() { read(directory, name).map(Some) } else { Ok(None) }
 }
 
 fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {

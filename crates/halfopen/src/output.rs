@@ -17,7 +17,8 @@ impl Exit {
     /// The graver of two.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
-        let gravity = [Self::INTERNAL, Self::DISAGREES, Self::INCONCLUSIVE, Self::SKIPPED];
+        let gravity =
+            [Self::USAGE, Self::INTERNAL, Self::DISAGREES, Self::INCONCLUSIVE, Self::SKIPPED];
         gravity.into_iter().find(|grave| self == *grave || other == *grave).unwrap_or(Self::AGREES)
     }
 

@@ -1,11 +1,11 @@
 //! `halfopen run`: plans the trials, follows the laboratory's process, judges, writes, tells.
 
-use crate::channel::{Capture, Ending, Message, Orders, Task};
+use crate::channel::{Capture, Circumstances, Ending, Message, Orders, Task};
 use crate::cli::{self, Format};
 use crate::output::{self, Exit};
 use crate::screen::Screen;
 use crate::store::{self, Store};
-use crate::{catalogue, guest, lease, supervisor};
+use crate::{catalogue, guest, lease, supervisor, worker};
 use anyhow::{Context, Result, anyhow, bail};
 use report::html::File;
 use report::pcapng::Packet;
@@ -23,6 +23,8 @@ use verdict::{Verdict, Word};
 const NEVER: Duration = Duration::from_secs(10);
 /// The same at the Linux defaults in virtual time.
 const NEVER_VIRTUAL: Duration = Duration::from_secs(30 * 86_400);
+/// Descriptors for everything else.
+const LEEWAY: u64 = 64;
 /// How many trials run side by side unless `--jobs` says otherwise.
 const JOBS: usize = 32;
 
@@ -84,6 +86,12 @@ pub(crate) struct Prepared {
 impl Batch<'_> {
     /// Plans the trials. The inner error says why this machine cannot run them.
     pub(crate) fn prepare(&self) -> Result<Result<Prepared, (Orders, String)>> {
+        if self.clock == Clock::Real {
+            let trials = self.experiments.len() as u64 * u64::from(self.repeat);
+            worker::raise_descriptor_limit(trials + LEEWAY).with_context(|| {
+                format!("each of {trials} trials takes a descriptor to keep its addresses")
+            })?;
+        }
         let mut leases = Vec::new();
         let mut plans = Vec::new();
         for experiment in self.experiments {
@@ -183,6 +191,7 @@ struct Front<'a> {
     trials: Vec<Trial>,
     exit: Exit,
     finished: bool,
+    interrupted: bool,
     started: Instant,
 }
 
@@ -201,6 +210,7 @@ impl<'a> Front<'a> {
             trials: Vec::new(),
             exit: Exit::AGREES,
             finished: false,
+            interrupted: false,
             started: Instant::now(),
         }
     }
@@ -235,6 +245,7 @@ impl<'a> Front<'a> {
                         bail!("stopped by a second signal: what was recorded is lost");
                     }
                     stopping = true;
+                    self.interrupted = true;
                     self.screen.say("stopping: what was recorded so far is kept (again to stop at once)");
                     let _ = commands.write_all(b"stop\n");
                 }
@@ -277,10 +288,14 @@ impl<'a> Front<'a> {
         let record = self.records.remove(&number).context("a trial ended twice")?;
         let plan = self.plans[&number].clone();
         let timeline = Timeline::new(record.events);
-        let verdict =
-            verdict_of(&plan, ending, record.facts.as_ref(), record.prediction.as_ref(), &timeline);
-        let exit =
-            if let Ending::Failed(_) = ending { Exit::INTERNAL } else { Exit::of(verdict.word) };
+        let (facts, prediction) = (record.facts.as_ref(), record.prediction.as_ref());
+        let parameters = &plan.experiment.parameters;
+        let verdict = ending.verdict(parameters, facts, prediction, &timeline);
+        let exit = match ending {
+            Ending::Failed(_) => Exit::INTERNAL,
+            Ending::Refused(_) => Exit::USAGE,
+            _ => Exit::of(verdict.word),
+        };
         self.exit = self.exit.and(exit);
         let mut trial = Trial {
             number,
@@ -291,7 +306,15 @@ impl<'a> Front<'a> {
             timeline,
             artifacts: None,
         };
+        if let Ending::Refused(why) = ending {
+            // A mistake in the settings leaves nothing but its explanation.
+            self.screen.say(&format!("error: {}: {why}", trial.experiment.name));
+            self.trials.push(trial);
+            return Ok(());
+        }
+        let circumstances = Circumstances { clock: self.clock, ending: ending.clone() };
         let mut files = artifacts(&trial, &record.captures)?;
+        files.push(("trial.json", report::json::pretty(&circumstances)));
         files.push((
             "report.html",
             report::html::trial_page(&self.run(Vec::new()), &trial, &beside()),
@@ -310,6 +333,7 @@ impl<'a> Front<'a> {
         Conducted {
             run,
             exit: self.exit,
+            interrupted: self.interrupted,
             format: self.format,
             store: self.store,
             screen: self.screen,
@@ -327,6 +351,8 @@ pub(crate) struct Conducted<'a> {
     pub(crate) run: Run,
     /// By the gravest verdict.
     pub(crate) exit: Exit,
+    /// Whether the operator stopped it.
+    pub(crate) interrupted: bool,
     format: Format,
     store: &'a Store,
     screen: Screen,
@@ -372,41 +398,10 @@ fn beside() -> Vec<File> {
         ("prediction.json", "what was predicted before the fault"),
         ("verdict.json", "the measurement, the proof of the fault, the verdict"),
         ("experiment.json", "what was done"),
+        ("trial.json", "the clock, and how the trial ended"),
     ]
     .map(|(name, what)| File { name: name.into(), what: what.into() })
     .into()
-}
-
-fn verdict_of(
-    plan: &Plan,
-    ending: &Ending,
-    facts: Option<&Facts>,
-    prediction: Option<&model::Prediction>,
-    timeline: &Timeline,
-) -> Verdict {
-    match (ending, facts, prediction) {
-        (Ending::Skipped(why), ..) => Verdict::without_measurement(Word::Skipped, why),
-        (Ending::Failed(why), ..) => {
-            Verdict::without_measurement(Word::Inconclusive, format!("the trial failed: {why}"))
-        }
-        (Ending::Disturbed(why), ..) => Verdict::without_measurement(Word::Inconclusive, why),
-        (Ending::Complete | Ending::Interrupted, Some(facts), Some(prediction)) => {
-            let mut verdict =
-                verdict::judge(&plan.experiment.parameters, facts, prediction, timeline);
-            if *ending == Ending::Interrupted && verdict.word != Word::Agrees {
-                verdict.word = Word::Inconclusive;
-                verdict.reason = "interrupted by the operator".into();
-            }
-            verdict
-        }
-        (Ending::Interrupted, ..) => {
-            Verdict::without_measurement(Word::Inconclusive, "interrupted by the operator")
-        }
-        (Ending::Complete, ..) => Verdict::without_measurement(
-            Word::Inconclusive,
-            "the trial left no facts or prediction",
-        ),
-    }
 }
 
 /// The files of one trial: everything that `halfopen judge` needs, and the capture.

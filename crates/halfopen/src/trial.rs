@@ -110,6 +110,8 @@ struct Trial {
 struct Ended {
     kernel: bool,
     program: bool,
+    /// The client program has said its last word.
+    reports: bool,
 }
 
 impl Trial {
@@ -118,8 +120,8 @@ impl Trial {
         self.mark(What::Phase(Phase::Building));
         let bench = self.bench.clone();
         let turn = bench.builders.acquire().await.context("waiting to build")?;
-        if let Some(reason) = self.build(&parameters).await? {
-            return Ok(Ending::Skipped(reason));
+        if let Some(ending) = self.build(&parameters).await? {
+            return Ok(ending);
         }
         self.connect(&parameters).await?;
         drop(turn);
@@ -141,18 +143,22 @@ impl Trial {
         Ok(Ending::Complete)
     }
 
-    /// Builds the network and starts looking at it. Says why if this kernel cannot.
-    async fn build(&mut self, parameters: &Parameters) -> Result<Option<String>> {
+    /// Builds the network and starts looking at it. Says how the trial ends if this kernel cannot.
+    async fn build(&mut self, parameters: &Parameters) -> Result<Option<Ending>> {
         let addresses = self.plan.addresses.clone();
         let network = match Network::build(&addresses, parameters).await {
             Ok(network) => network,
-            Err(error) if error.is_unsupported() => return Ok(Some(error.to_string())),
+            Err(error) if error.is_unsupported() => {
+                return Ok(Some(Ending::Skipped(error.to_string())));
+            }
+            Err(lab::network::Error::Sysctl(error)) => return Ok(Some(refused(&error))),
             Err(error) => return Err(error).context("building the network"),
         };
         let network = self.network.insert(network);
         let client = network.client().clone();
         if parameters.client.rto_max.is_some() && !sysctl::exists(&client, "tcp_rto_max_ms")? {
-            return Ok(Some("this kernel has no TCP_RTO_MAX_MS (Linux 6.15)".into()));
+            let why = "this kernel has no TCP_RTO_MAX_MS (Linux 6.15)";
+            return Ok(Some(Ending::Skipped(why.into())));
         }
         self.client_side = self.look_at(
             &client,
@@ -291,7 +297,8 @@ impl Trial {
         let begun = match parameters.fault.kind {
             FaultKind::None => "nothing: the peer lives".to_owned(),
             FaultKind::ProcessCrash => {
-                self.server()?.kill().await?;
+                let mut server = self.server.take().context("the server process has ended")?;
+                server.kill().await?;
                 "the server process killed (SIGKILL)".to_owned()
             }
             FaultKind::ProcessFreeze => {
@@ -337,10 +344,12 @@ impl Trial {
 
     /// Waits until the server's host is gone, if it is on its way out.
     async fn finish_destroying(&mut self) -> Result<()> {
-        match self.destroying.take() {
-            Some(destroying) => self.destroyed(destroying.await).await,
-            None => Ok(()),
+        if self.destroying.is_none() {
+            return Ok(());
         }
+        let result = end_of(&mut self.destroying).await;
+        self.destroying = None;
+        self.destroyed(result).await
     }
 
     async fn destroyed(
@@ -420,8 +429,9 @@ impl Trial {
         self.finishing = true;
         self.client()?.tell(Command::Finish).await?;
         let settle = Duration::from_millis(50) + parameters.path.rtt * 3;
-        let finished = Instant::now() + settle;
-        self.follow_until(finished, |_| false).await?;
+        // Its last report, the check of what came back, is part of the evidence.
+        self.follow_until(Instant::now() + PATIENCE, |ended| ended.reports).await?;
+        self.follow_until(Instant::now() + settle, |_| false).await?;
         Ok(())
     }
 
@@ -453,6 +463,7 @@ impl Trial {
                 report = next_report(client) => match report? {
                     Some(Report::Event(event)) => self.take(Seen::Event(event)),
                     Some(Report::Reached(Milestone::Ended)) => self.ended.program = true,
+                    Some(Report::Reached(Milestone::Finished)) => self.ended.reports = true,
                     Some(Report::Reached(_)) => {}
                     None => self.client_gone()?,
                 },
@@ -467,6 +478,7 @@ impl Trial {
 
     fn client_gone(&mut self) -> Result<()> {
         self.client = None;
+        self.ended.reports = true;
         if self.finishing { Ok(()) } else { Err(anyhow!("the client process ended early")) }
     }
 
@@ -492,11 +504,13 @@ impl Trial {
         }
     }
 
-    /// Ends the peers and the instruments, and takes the network down.
+    /// Ends the peers and the instruments, and takes the network down: all of it, whatever goes
+    /// wrong on the way; the first thing that did is returned.
     async fn take_down(&mut self) -> Result<()> {
+        let mut first = Ok(());
         for peer in [self.client.take(), self.server.take()].into_iter().flatten() {
             let mut peer = peer;
-            peer.kill().await?;
+            first = first.and(peer.kill().await);
         }
         self.kill_holders();
         let instruments = std::mem::take(&mut self.client_side)
@@ -505,12 +519,13 @@ impl Trial {
         for instrument in instruments {
             instrument.stop().await;
         }
-        if let Some(destroying) = self.destroying.take() {
-            self.network = destroying.await.ok().map(|(network, _)| network);
+        if self.destroying.is_some() {
+            self.network = end_of(&mut self.destroying).await.ok().map(|(network, _)| network);
+            self.destroying = None;
         }
         match self.network.take() {
-            Some(network) => network.remove().await.context("taking the network down"),
-            None => Ok(()),
+            Some(network) => first.and(network.remove().await.context("taking the network down")),
+            None => first,
         }
     }
 
@@ -588,6 +603,23 @@ fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
         None if prediction.unknown.is_some() => never.max(Duration::from_secs(60)),
         Some(latest) => latest + (latest / 10).max(Duration::from_secs(2)),
         None => never,
+    }
+}
+
+/// How a trial ends whose sysctl the kernel does not take.
+fn refused(error: &sysctl::Error) -> Ending {
+    match error {
+        // A congestion control that this kernel does not have.
+        sysctl::Error::Refused { name, value, source }
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ending::Skipped(format!("this kernel has no {value} for net.ipv4.{name}"))
+        }
+        sysctl::Error::Refused { name, value, source } => Ending::Refused(format!(
+            "`sysctl.{name}`: `{value}` is not a value that the kernel accepts for net.ipv4.{name} \
+             ({source}; `sysctl net.ipv4.{name}` shows one)"
+        )),
+        other => Ending::Failed(other.to_string()),
     }
 }
 

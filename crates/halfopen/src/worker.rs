@@ -38,7 +38,9 @@ pub(crate) fn work(
     output: impl Write + Send + 'static,
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<i32> {
-    raise_descriptor_limit(orders.plans.len().min(orders.jobs))?;
+    let at_once = orders.plans.len().min(orders.jobs);
+    raise_descriptor_limit(DESCRIPTORS_OF_OUR_OWN + DESCRIPTORS_A_TRIAL * at_once as u64)
+        .with_context(|| format!("{at_once} trials at once: run fewer with --jobs"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -136,9 +138,8 @@ pub(crate) fn trials_within(limit: u64) -> u64 {
     limit.saturating_sub(DESCRIPTORS_OF_OUR_OWN) / DESCRIPTORS_A_TRIAL
 }
 
-/// Raises the soft limit on file descriptors to what the trials need.
-fn raise_descriptor_limit(at_once: usize) -> Result<()> {
-    let wanted = DESCRIPTORS_OF_OUR_OWN + DESCRIPTORS_A_TRIAL * at_once as u64;
+/// Raises the soft limit on file descriptors to what is needed.
+pub(crate) fn raise_descriptor_limit(wanted: u64) -> Result<()> {
     let (soft, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).context("reading the descriptor limit")?;
     if soft >= wanted {
@@ -146,8 +147,8 @@ fn raise_descriptor_limit(at_once: usize) -> Result<()> {
     }
     anyhow::ensure!(
         hard >= wanted,
-        "{at_once} trials at once need {wanted} file descriptors, and this user may have {hard}: \
-         run fewer with --jobs, or raise the limit (ulimit -n {wanted})"
+        "{wanted} file descriptors are needed, and this user may have {hard}: raise the limit \
+         (ulimit -n {wanted})"
     );
     setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("raising the descriptor limit")
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-/// A sentence that names the processes inside the namespace of this inode number, and those that
-/// have a descriptor of it.
-pub(crate) fn of(inode: u64) -> String {
+/// A clause for each process inside the namespace of this inode number, and for each that has a
+/// descriptor of it.
+pub(crate) fn of(inode: u64) -> Vec<String> {
     let wanted = format!("net:[{inode}]");
     let is_wanted =
         |link: &Path| fs::read_link(link).is_ok_and(|target| target.as_os_str() == &*wanted);
@@ -24,10 +24,7 @@ pub(crate) fn of(inode: u64) -> String {
             found.push(format!("process {pid} ({name}) has a descriptor of it"));
         }
     }
-    if found.is_empty() {
-        found.push("no process is in it or has a descriptor of it, so a socket holds it".into());
-    }
-    found.join(", ")
+    found
 }
 
 fn entries(directory: &Path) -> Vec<std::path::PathBuf> {

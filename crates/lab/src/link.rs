@@ -98,6 +98,13 @@ pub(crate) fn set_up(rtnl: &mut Rtnl, index: Index, up: bool) -> Result<(), Erro
     })
 }
 
+/// Removes a veth interface, and with it the one at the other end of its cable.
+pub(crate) fn remove(rtnl: &mut Rtnl, index: Index) -> Result<(), Error> {
+    rtnl.ask(format_args!("removing interface {index}"), |handle| {
+        handle.link().del(index).execute()
+    })
+}
+
 /// Adds an address. For IPv6, without duplicate address detection.
 pub(crate) fn address(
     rtnl: &mut Rtnl,

@@ -149,7 +149,7 @@ impl Network {
         Ok(done)
     }
 
-    /// Destroys the server's host, and waits until the kernel has removed it. Its processes must
+    /// Destroys the server's host, and waits until nothing holds its namespace any more. Its processes must
     /// be dead, and every tap and socket in its namespace closed; connections that have outlived
     /// their processes are destroyed with it. Only a cut keeps their last words from the client.
     ///
@@ -163,7 +163,7 @@ impl Network {
         }
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
         let wiring = Arc::clone(&self.wiring);
-        blocking(move || wiring.end_server(server)).await?;
+        blocking(move || wiring.destroy_server(server)).await?;
         Ok("the server's host is destroyed".to_owned())
     }
 

@@ -197,6 +197,28 @@ impl Wiring {
         })
     }
 
+    /// Ends the server's host now: its connections and its cable, and every hold on its namespace.
+    /// What the kernel does with an empty namespace it does in its own time, which is long when many
+    /// end at once; nobody on the network can tell.
+    pub(crate) fn destroy_server(&self, server: Namespace) -> Result<(), Error> {
+        sockets::destroy_all(&server)?;
+        let mut rtnl = Rtnl::open(&server)?;
+        link::remove(&mut rtnl, SERVER)?;
+        drop(rtnl);
+        let inode = server
+            .inode()
+            .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
+        drop(server);
+        let free = || Ok(holders::of(inode).is_empty());
+        link::wait_until("a host to end", free).map_err(|error| match error {
+            Error::Late { .. } => {
+                let holders = holders::of(inode).join(", ");
+                Error::Pinned { host: "server", inode, waited: PATIENCE, holders }
+            }
+            error => error,
+        })
+    }
+
     /// The interfaces between the hosts.
     pub(crate) fn links(&self) -> Result<Vec<(String, Option<link::State>)>, Error> {
         Ok(match self {
@@ -261,7 +283,13 @@ fn end(
     drop(namespace);
     link::wait_until("a host to end", || Ok(!cable_is_there()?)).map_err(|error| match error {
         Error::Late { .. } => {
-            Error::Pinned { host, inode, waited: PATIENCE, holders: holders::of(inode) }
+            let holders = match holders::of(inode) {
+                found if found.is_empty() => {
+                    "no process is in it or has a descriptor of it, so a socket holds it".into()
+                }
+                found => found.join(", "),
+            };
+            Error::Pinned { host, inode, waited: PATIENCE, holders }
         }
         error => error,
     })

@@ -8,8 +8,8 @@ use model::{Prediction, Window};
 use serde::{Deserialize, Serialize};
 use spec::{Facts, Outcome, Parameters};
 use std::fmt;
-use timeline::event::{Side, Timer, Trace};
-use timeline::{Timeline, What};
+use timeline::event::{FaultStep, Side, Timer, Trace};
+use timeline::{Source, Timeline, What};
 
 /// One trial's verdict, with everything it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +99,14 @@ fn weigh(
             tcp.srtt_us
         ));
     }
+    if let Some(reason) = blind(timeline) {
+        return inconclusive(reason);
+    }
+    if measured.outcome == Outcome::None
+        && timeline.events().iter().any(|event| event.what == What::Fault(FaultStep::Outlasted))
+    {
+        return inconclusive("the trial ended before the fault did".into());
+    }
     if prediction.windows.iter().any(|window| fits(window, measured)) {
         return Ok(());
     }
@@ -106,6 +114,20 @@ fn weigh(
         return inconclusive(reason);
     }
     Err((Word::Disagrees, difference(prediction, measured)))
+}
+
+/// Why the instruments may have missed what matters: a tap or a forwarder that lost frames, or an
+/// instrument that failed on the way.
+fn blind(timeline: &Timeline) -> Option<String> {
+    timeline.events().iter().find_map(|event| match (&event.what, event.source) {
+        (What::Lost { count }, Source::ClientWire | Source::ServerWire | Source::Instrument) => {
+            Some(format!("{count} packets were lost by the laboratory itself ({})", event.source))
+        }
+        (What::InstrumentMissing { instrument, why }, Source::ClientWire | Source::ServerWire) => {
+            Some(format!("{instrument} failed during the trial: {why}"))
+        }
+        _ => None,
+    })
 }
 
 /// Whether the measurement lies in the window: outcome, time and counts.
@@ -183,7 +205,7 @@ fn disturbed(
         && prediction
             .windows
             .iter()
-            .all(|window| window.span.is_some_and(|(_, latest)| latest.as_secs_f64() > watched_s))
+            .any(|window| window.span.is_some_and(|(_, latest)| latest.as_secs_f64() > watched_s))
     {
         return Some(format!(
             "the trial ended {watched_s:.3} s after its {}, before the prediction could come true",

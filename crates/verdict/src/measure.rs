@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference};
 use timeline::classify::{Class, classified};
-use timeline::event::{Call, FaultStep, Side, Trace};
+use timeline::event::{Call, FaultStep, Phase, Side, Trace};
 use timeline::{Event, Source, Timeline, What};
 
 /// What the client was told, when, and what was on the wire. Times are seconds after `reference`.
@@ -56,7 +56,9 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     let reference_at = reference_at(timeline, reference);
     let closed_at = calls(timeline)
         .find(|(_, call)| call.name == "close")
-        .map_or(u64::MAX, |(_, call)| call.began_ns);
+        .map(|(_, call)| call.began_ns)
+        .or(timeline.phase_at(Phase::Interrupted))
+        .unwrap_or(u64::MAX);
     let noticed = noticed(timeline, fault_at, closed_at);
     // A program that gives the server up by a timer of its own wants to know nothing more.
     let closed_at = match noticed {

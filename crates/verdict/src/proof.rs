@@ -4,7 +4,7 @@ use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
 use spec::{FaultKind, Parameters, Reject};
 use std::time::Duration;
-use timeline::event::{FaultStep, Frame, FrameKind, Phase};
+use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
 use timeline::{Segment, Source, Timeline, What};
 
 /// The evidence for the fault, and what is missing from it.
@@ -50,6 +50,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         FaultKind::ProcessFreeze => {
             proof.add(scene.carrier("server", true));
             proof.add(scene.nothing_ended());
+            proof.add(scene.nothing_said());
         }
         FaultKind::PowerOff => {
             proof.add(scene.port_down());
@@ -69,9 +70,11 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.restored(parameters));
+            proof.evidence.extend(scene.path_is_back());
         }
         FaultKind::Blackhole => {
             proof.add(scene.silence());
+            proof.add(scene.tried());
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }
@@ -135,8 +138,12 @@ impl<'a> Scene<'a> {
                 event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "close")
             })
-            .map(|event| event.at_ns)
+            .map(|event| match &event.what {
+                What::Call(call) => call.began_ns,
+                _ => event.at_ns,
+            })
             .or(timeline.phase_at(Phase::Aftermath))
+            .or(timeline.phase_at(Phase::Interrupted))
             .unwrap_or(u64::MAX);
         let until = step(|step| *step == FaultStep::Restoring).unwrap_or(end);
         let transit = (parameters.path.rtt + QUEUEING).as_nanos() as u64;
@@ -238,6 +245,49 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// A stopped program sends no data; its kernel still acknowledges.
+    fn nothing_said(&self) -> (bool, String) {
+        let data = self.arrived(Source::ClientWire, Source::ServerWire);
+        let data = data.filter(|segment| segment.len > 0).count();
+        (data == 0, format!("{data} segments with data came from the stopped program"))
+    }
+
+    /// Something was put to the test: if the client sent nothing while it lived, then its closing
+    /// FIN, which the laboratory has it send for that.
+    fn tried(&self) -> (bool, String) {
+        let from = self.done;
+        let count = |tap, sent| {
+            let segments = self.timeline.segments(tap);
+            segments.filter(|(at, segment)| *at >= from && segment.sent == sent).count()
+        };
+        let left = count(Source::ClientWire, true);
+        (left > 0, format!("{left} segments left the client, its closing FIN included"))
+    }
+
+    /// After a path came back to a client that had sent something, something came back to it.
+    fn path_is_back(&self) -> Option<Evidence> {
+        let restored = self.timeline.events().iter().find_map(|event| match event.what {
+            What::Fault(FaultStep::Restored) => Some(event.at_ns),
+            _ => None,
+        })?;
+        let sent = self.during(Source::ClientWire, true).count();
+        let ended = self.timeline.events().iter().any(|event| {
+            matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
+                || event.source == Source::ClientProgram
+                    && matches!(&event.what, What::Call(call) if call.name == "read" && call.result.is_err())
+        });
+        if sent == 0 || ended {
+            return None;
+        }
+        let came = self
+            .timeline
+            .segments(Source::ClientWire)
+            .filter(|(at, segment)| (restored..self.end).contains(at) && !segment.sent)
+            .count();
+        let finding = format!("{came} segments came from the server once the path was back");
+        Some(Evidence { finding, holds: came > 0 })
+    }
+
     /// Whether a host's carrier is as it must be at the end, or when the fault began to be undone.
     fn carrier(&self, interface: &str, wanted: bool) -> (bool, String) {
         match self.link(interface, self.until.min(self.end)) {
@@ -287,9 +337,9 @@ impl<'a> Scene<'a> {
 
     fn destroyed(&self) -> (bool, String) {
         if server_is_gone(self.timeline) {
-            (true, "the server's namespace is gone, with every process and socket in it".into())
+            (true, "the server's host is gone, with its processes, sockets and interface".into())
         } else {
-            (false, "the server's namespace was not destroyed".into())
+            (false, "the server's host was not destroyed".into())
         }
     }
 
@@ -346,11 +396,17 @@ impl<'a> Scene<'a> {
 
     /// Nothing of the connection passes the router any more, which answers what it rejects.
     fn rejected(&self, kind: Reject) -> (bool, String) {
-        let sent = self.during(Source::ClientWire, true).count();
+        // The closing FIN included: an idle client sends nothing else.
+        let sent = self
+            .timeline
+            .segments(Source::ClientWire)
+            .filter(|(at, segment)| *at >= self.done && segment.sent)
+            .count();
         let passed = self.arrived(Source::ServerWire, Source::ClientWire);
         let arrived = passed.filter(|segment| !segment.flags.rst).count();
         let answers = if kind == Reject::TcpReset {
-            self.farewells().filter(|(_, segment)| segment.flags.rst).count()
+            let came = self.timeline.segments(Source::ClientWire);
+            came.filter(|(at, s)| *at >= self.began && !s.sent && s.flags.rst).count()
         } else {
             self.icmp_answers()
         };
@@ -358,14 +414,14 @@ impl<'a> Scene<'a> {
             "{sent} segments left the client, {arrived} passed the router, which answered \
              {answers} times ({kind})"
         );
-        (arrived == 0 && (sent == 0 || answers > 0), finding)
+        (arrived == 0 && answers > 0, finding)
     }
 
     fn icmp_answers(&self) -> usize {
         self.timeline
             .events()
             .iter()
-            .filter(|event| (self.done..self.end).contains(&event.at_ns))
+            .filter(|event| event.at_ns >= self.done)
             .filter(|event| event.source == Source::ClientWire)
             .filter(|event| {
                 matches!(

@@ -105,6 +105,28 @@ fn an_output_directory_may_exist_and_keeps_what_it_holds() {
 }
 
 #[test]
+fn a_value_that_only_the_kernel_can_judge_is_bad_usage_too() {
+    let directory = tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    let output = run(&["run", "process-crash-idle", "--set", "sysctl.tcp_rmem=abc", "--out", out]);
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("sysctl.tcp_rmem") && said.contains("`abc`"), "{said}");
+    assert_eq!(fs::read_dir(out).unwrap().count(), 0, "nothing half-made");
+}
+
+#[test]
+fn a_deadline_before_the_fault_ends_decides_nothing() {
+    let directory = tempdir().unwrap();
+    for deadline in ["deadline=1s", "deadline=2030ms"] {
+        let settings = ["path-flap-sending", "--set", deadline];
+        let (document, code) = trials(directory.path(), &settings);
+        assert_eq!(code, 3, "{document:#}");
+        assert_eq!(document["trials"][0]["verdict"], "inconclusive");
+    }
+}
+
+#[test]
 fn a_pipe_gets_plain_lines() {
     let directory = tempdir().unwrap();
     let out = directory.path().to_str().unwrap();

@@ -182,6 +182,10 @@ fn any_of_its_processes_can_be_killed() {
     }
 }
 
+fn common_judge(trial: &Path) -> Option<i32> {
+    crate::common::run(&["judge", trial.to_str().unwrap()]).status.code()
+}
+
 /// The only child of the only child … of a process.
 fn descendant(process: u32, depth: u32) -> u32 {
     let path = format!("/proc/{process}/task/{process}/children");
@@ -192,19 +196,27 @@ fn descendant(process: u32, depth: u32) -> u32 {
 
 #[test]
 fn ctrl_c_ends_in_good_order_and_keeps_what_was_recorded() {
+    // The second expects nothing to happen: that it did not until the interruption proves nothing.
+    interrupt("host-crash-idle-keepalive");
+    interrupt("host-crash-idle-no-keepalive");
+}
+
+fn interrupt(experiment: &str) {
     let before = Machine::look();
     let out = tempdir().unwrap();
-    let mark = format!("{}-interrupt", std::process::id());
-    let mut child = start(&mark, out.path(), &["host-crash-idle-keepalive"]);
+    let mark = format!("{}-interrupt-{experiment}", std::process::id());
+    let mut child = start(&mark, out.path(), &[experiment]);
     read_until(&mut child, "fault: power-off");
     signal(&child, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", show(&output));
     wait_until_gone(&mark);
     assert_eq!(Machine::look(), before);
-    let trial = out.path().join("host-crash-idle-keepalive");
+    let trial = out.path().join(experiment);
     let timeline = fs::read_to_string(trial.join("timeline.jsonl")).unwrap();
     assert!(timeline.contains("\"begin\"") && timeline.contains("interrupted"), "{timeline}");
     let verdict = fs::read_to_string(trial.join("verdict.json")).unwrap();
     assert!(verdict.contains("inconclusive") && verdict.contains("interrupted"), "{verdict}");
+    let judged = common_judge(&trial);
+    assert_eq!(judged, Some(3), "judged again it is no better");
 }
