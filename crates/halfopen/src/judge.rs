@@ -104,8 +104,13 @@ fn judge(number: usize, directory: &Path) -> Result<Judged> {
     let timeline =
         Timeline::from_jsonl(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
     let circumstances: Circumstances = read(directory, "trial.json")?;
-    let facts: Option<Facts> = read_if_there(directory, "facts.json")?;
-    let prediction: Option<model::Prediction> = read_if_there(directory, "prediction.json")?;
+    // A trial that came to its end has both; others may have ended before.
+    let (facts, prediction): (Option<Facts>, Option<model::Prediction>) =
+        if circumstances.ending == Ending::Complete {
+            (Some(read(directory, "facts.json")?), Some(read(directory, "prediction.json")?))
+        } else {
+            (read_if_there(directory, "facts.json")?, read_if_there(directory, "prediction.json")?)
+        };
     let verdict = circumstances.ending.verdict(
         &experiment.parameters,
         facts.as_ref(),

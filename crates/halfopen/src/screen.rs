@@ -6,6 +6,7 @@ use crate::output::{self, Exit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Clock, Live, Run, Trial, human};
 use spec::Plan;
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::Path;
 use timeline::event::{FaultStep, Phase};
@@ -26,6 +27,8 @@ pub(crate) struct Screen {
     latest_s: Option<f64>,
     total: usize,
     ended: usize,
+    /// Whether standard output took everything.
+    written: Cell<Exit>,
 }
 
 struct Waiting {
@@ -53,6 +56,7 @@ impl Screen {
             latest_s: None,
             total: plans.len(),
             ended: 0,
+            written: Cell::new(Exit::AGREES),
         }
     }
 
@@ -162,14 +166,15 @@ impl Screen {
     pub(crate) fn conclude(&mut self, run: &Run) -> Exit {
         self.clear();
         if run.trials.len() > 1 {
-            return output::print(human::summary(run, self.colour).as_bytes());
+            self.show(&human::summary(run, self.colour));
         }
-        Exit::AGREES
+        self.written.get()
     }
 
     fn show(&self, text: &str) {
-        if !self.silent {
-            self.above_the_bar(|| output::print(text.as_bytes()));
+        // What cannot be written is complained about once.
+        if !self.silent && self.written.get() == Exit::AGREES {
+            self.written.set(self.above_the_bar(|| output::print(text.as_bytes())));
         }
     }
 

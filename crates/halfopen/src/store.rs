@@ -34,6 +34,11 @@ impl Store {
     /// Makes `directory` where it is missing, and tries whether files can be written in it, before
     /// anything else is done.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
+        anyhow::ensure!(
+            !directory.is_file(),
+            "the output directory {} is a file, not a directory",
+            directory.display()
+        );
         let made = missing(directory);
         let store = Self { directory: directory.to_owned(), made };
         let written = fs::create_dir_all(directory)

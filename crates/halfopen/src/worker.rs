@@ -17,6 +17,10 @@ pub(crate) fn run() -> Result<i32> {
     let mut stdin = std::io::stdin().lock();
     stdin.read_line(&mut orders).context("reading the orders")?;
     drop(stdin);
+    if orders.is_empty() {
+        // The parent has ended, and has said why.
+        return Ok(1);
+    }
     match serde_json::from_str(&orders).context("understanding the orders")? {
         Task::Run(orders) => work(orders, std::io::stdout(), wait_for_stop),
         Task::RunVirtual(orders, kernel) => crate::guest::run(&orders, &kernel, wait_for_stop),

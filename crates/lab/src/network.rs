@@ -162,8 +162,7 @@ impl Network {
             return Err(Error::Topology { operation, topology: self.wiring.topology() });
         }
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
-        let wiring = Arc::clone(&self.wiring);
-        blocking(move || wiring.destroy_server(server)).await?;
+        blocking(move || Wiring::destroy_server(server)).await?;
         Ok("the server's host is destroyed".to_owned())
     }
 

@@ -200,7 +200,7 @@ impl Wiring {
     /// Ends the server's host now: its connections and its cable, and every hold on its namespace.
     /// What the kernel does with an empty namespace it does in its own time, which is long when many
     /// end at once; nobody on the network can tell.
-    pub(crate) fn destroy_server(&self, server: Namespace) -> Result<(), Error> {
+    pub(crate) fn destroy_server(server: Namespace) -> Result<(), Error> {
         sockets::destroy_all(&server)?;
         let mut rtnl = Rtnl::open(&server)?;
         link::remove(&mut rtnl, SERVER)?;

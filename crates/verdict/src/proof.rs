@@ -155,7 +155,7 @@ impl<'a> Scene<'a> {
         let last = self
             .timeline
             .segments(Source::ClientWire)
-            .rfind(|(at, segment)| *at <= self.done && !segment.sent);
+            .rfind(|(at, segment)| *at < self.began && !segment.sent);
         match last {
             Some((at, _)) => Evidence {
                 finding: format!(

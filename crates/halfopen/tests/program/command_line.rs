@@ -127,6 +127,20 @@ fn a_deadline_before_the_fault_ends_decides_nothing() {
 }
 
 #[test]
+fn a_full_standard_output_is_an_unwritable_output() {
+    let directory = tempdir().unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = crate::common::halfopen(&["run", "process-crash-idle", "--out"])
+        .arg(directory.path())
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("standard output").count(), 1, "{said}");
+}
+
+#[test]
 fn a_pipe_gets_plain_lines() {
     let directory = tempdir().unwrap();
     let out = directory.path().to_str().unwrap();
