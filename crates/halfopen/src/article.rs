@@ -114,7 +114,8 @@ fn prepare(catalogue: &Catalogue, clock: Clock) -> Result<Result<Prepared, Strin
         .map(|piece| experiment(piece, settings))
         .collect::<Result<_>>()?;
     let defaults = settings == Settings::Defaults;
-    let batch = Batch { experiments: &experiments, repeat: 1, clock, jobs: None, defaults };
+    let batch =
+        Batch { experiments: &experiments, repeat: 1, phases: None, clock, jobs: None, defaults };
     Ok(batch.prepare()?.map_err(|(_, why)| why))
 }
 

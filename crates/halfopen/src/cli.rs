@@ -71,6 +71,10 @@ pub(crate) struct Run {
     /// Run each experiment this many times
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) repeat: u32,
+    /// In virtual time: run each experiment at N start phases of the timer wheel, to show the whole
+    /// range of times that it can take
+    #[arg(long, value_name = "N", conflicts_with = "repeat", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) phases: Option<u32>,
     /// Run at most this many trials side by side [default: all, up to 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) jobs: Option<u32>,

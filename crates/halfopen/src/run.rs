@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use report::html::File;
 use report::pcapng::Packet;
 use report::{Clock, Run, Trial};
-use spec::{Experiment, Facts, Plan};
+use spec::{Experiment, Facts, Phase, Plan};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -38,16 +38,24 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
             Err(error) => return output::fail(Exit::USAGE, &error),
         }
     }
+    if arguments.phases.is_some() && arguments.clock != cli::ClockName::Virtual {
+        return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
+    }
     match carry_out(arguments, &experiments) {
         Ok(exit) => exit,
         Err(error) => output::fail(Exit::INTERNAL, &error),
     }
 }
 
+/// The phases of the real clock's wheel cannot be chosen without waiting minutes for them.
+const PHASES_ARE_VIRTUAL: &str = "--phases needs --clock virtual: the timer wheel's longest slot is \
+    over a minute of real time";
+
 fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,
+        phases: arguments.phases,
         clock: Clock::from(arguments.clock),
         jobs: arguments.jobs,
         defaults: arguments.settings.defaults,
@@ -69,6 +77,8 @@ fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
 pub(crate) struct Batch<'a> {
     pub(crate) experiments: &'a [Experiment],
     pub(crate) repeat: u32,
+    /// So many start phases of the timer wheel instead of repetitions.
+    pub(crate) phases: Option<u32>,
     pub(crate) clock: Clock,
     pub(crate) jobs: Option<u32>,
     /// Whether the experiments were loaded with the Linux defaults.
@@ -95,7 +105,7 @@ impl Batch<'_> {
         let mut leases = Vec::new();
         let mut plans = Vec::new();
         for experiment in self.experiments {
-            for _ in 0..self.repeat {
+            for turn in 0..self.phases.unwrap_or(self.repeat) {
                 let number = plans.len();
                 let parameters = &experiment.parameters;
                 let addresses = match self.clock {
@@ -108,7 +118,8 @@ impl Batch<'_> {
                         addresses
                     }
                 };
-                plans.push(Plan { number, experiment: experiment.clone(), addresses });
+                let phase = self.phases.map(|count| Phase { number: turn, count });
+                plans.push(Plan { number, experiment: experiment.clone(), addresses, phase });
             }
         }
         let jobs = self.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, plans.len().max(1));

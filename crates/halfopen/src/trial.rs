@@ -118,6 +118,9 @@ impl Trial {
     async fn story(&mut self) -> Result<Ending> {
         let parameters = self.plan.experiment.parameters.clone();
         self.mark(What::Phase(Phase::Building));
+        if let Some(phase) = self.plan.phase {
+            sleep(phase.delay(hz())).await;
+        }
         let bench = self.bench.clone();
         let turn = bench.builders.acquire().await.context("waiting to build")?;
         if let Some(ending) = self.build(&parameters).await? {

@@ -18,4 +18,4 @@ pub use choice::{Family, FaultKind, Neighbour, Reject, Topology, Traffic};
 pub use experiment::{Experiment, Parameters};
 pub use facts::Facts;
 pub use outcome::{Errno, Outcome, Reference};
-pub use trial::{Addresses, Plan};
+pub use trial::{Addresses, Phase, Plan};

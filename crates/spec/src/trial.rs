@@ -4,6 +4,7 @@ use crate::choice::{Family, Topology};
 use crate::experiment::Experiment;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 /// One trial: an experiment, and addresses nobody else uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,29 @@ pub struct Plan {
     pub experiment: Experiment,
     /// Where its hosts live.
     pub addresses: Addresses,
+    /// Where in the timer wheel's longest slot it starts; `None`: wherever.
+    pub phase: Option<Phase>,
+}
+
+/// The `number`th of `count` equally spaced starts within the timer wheel's longest slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// From 0.
+    pub number: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Phase {
+    /// Jiffies in the slot that takes the default keepalive idle time at any usual HZ: the wheel's
+    /// sixth level (`LVL_GRAN(5)`, kernel/time/timer.c).
+    const SLOT_JIFFIES: u32 = 32_768;
+
+    /// How long after the others' common start it begins, at this many timer interrupts a second.
+    pub fn delay(self, hz: u32) -> Duration {
+        let slot = Duration::from_secs(Self::SLOT_JIFFIES.into()) / hz.max(1);
+        slot / self.count.max(1) * self.number
+    }
 }
 
 /// Addresses and ports of one trial, unique across all trials on the machine that run or ran
@@ -82,6 +106,13 @@ impl Addresses {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn phases_fill_the_slot_without_its_end() {
+        let delays: Vec<_> =
+            (0..4).map(|number| Phase { number, count: 4 }.delay(250).as_millis()).collect();
+        assert_eq!(delays, [0, 32_768, 65_536, 98_304]);
+    }
 
     #[test]
     fn leases_never_share_an_address() {

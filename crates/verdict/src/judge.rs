@@ -67,7 +67,7 @@ pub fn judge(
         return Verdict::without_measurement(Word::Inconclusive, "the fault was never injected");
     };
     let proof = prove(parameters, timeline);
-    let (word, reason) = match weigh(facts, prediction, timeline, &measured, &proof) {
+    let (word, reason) = match weigh(parameters, facts, prediction, timeline, &measured, &proof) {
         Ok(()) => (Word::Agrees, String::new()),
         Err((word, reason)) => (word, reason),
     };
@@ -75,6 +75,7 @@ pub fn judge(
 }
 
 fn weigh(
+    parameters: &Parameters,
     facts: &Facts,
     prediction: &Prediction,
     timeline: &Timeline,
@@ -96,6 +97,15 @@ fn weigh(
             "the RTO was {} ms on a path of {} µs before the fault: something was lost while the \
              connection settled",
             tcp.rto_us / 1000,
+            tcp.srtt_us
+        ));
+    }
+    if let Some(tcp) = &facts.tcp
+        && u128::from(tcp.srtt_us) < parameters.path.rtt.as_micros()
+    {
+        return inconclusive(format!(
+            "the path was to have a round trip of {} µs; the client measured {} µs",
+            parameters.path.rtt.as_micros(),
             tcp.srtt_us
         ));
     }

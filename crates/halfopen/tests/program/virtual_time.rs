@@ -67,3 +67,23 @@ fn a_guest_that_dies_is_inconclusive_and_says_why() {
     assert_eq!(output.status.code(), Some(3), "{}", show(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("guest"), "{}", show(&output));
 }
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn phases_show_the_range_of_the_default_keepalive() {
+    let out = tempdir().unwrap();
+    let experiment = "host-crash-idle-keepalive";
+    let settings = [experiment, "--defaults", "--clock", "virtual", "--phases", "4"];
+    let (document, code) = trials(out.path(), &settings);
+    assert_eq!(code, 0, "{document:#}");
+    let detected: Vec<f64> = document["trials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|trial| trial["measured"]["detected_s"].as_f64().unwrap())
+        .collect();
+    let (least, most) =
+        (detected.iter().copied().reduce(f64::min), detected.iter().copied().reduce(f64::max));
+    // A slot of 131 s at HZ 250, in four steps.
+    assert!(most.unwrap() - least.unwrap() > 90.0, "{detected:?}");
+}
