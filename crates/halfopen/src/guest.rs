@@ -26,6 +26,8 @@ const MESSAGES: &str = "messages.jsonl";
 const HZ: u32 = 250;
 /// Wall time after which a guest is taken for hung. Thirty days take some seconds.
 const WATCHDOG: Duration = Duration::from_secs(300);
+/// Memory for the two peers of a trial and their network; the host pays for what is touched.
+const MIB_A_TRIAL: u32 = 8;
 /// What the guest's wall clock says at boot: the same in every run, so that runs can be compared.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 const SEED: u64 = 1;
@@ -106,6 +108,7 @@ pub(crate) fn run(
         .arg(GUEST)
         .env("HALFOPEN_LOG", std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()))
         .watchdog(WATCHDOG)
+        .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * orders.jobs as u32)
         .epoch(EPOCH)
         .seed(SEED);
     let end = Arc::new(OnceLock::new());
