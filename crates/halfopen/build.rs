@@ -5,7 +5,9 @@ use std::path::Path;
 use std::{env, fs};
 
 fn main() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    // Read when it runs: a build script in a shared target directory may come from another clone.
+    let package = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let directory = Path::new(&package).join("../../experiments");
     println!("cargo::rerun-if-changed={}", directory.display());
     let mut files: Vec<_> = fs::read_dir(&directory)
         .unwrap_or_else(|error| panic!("reading {}: {error}", directory.display()))

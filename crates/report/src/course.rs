@@ -3,9 +3,8 @@
 use crate::trial::Trial;
 use crate::words;
 use model::{Step, StepKind};
-use spec::Reference;
 use std::collections::VecDeque;
-use timeline::{Class, Segment, Source, What, classified};
+use timeline::{Class, Segment, Source, classified};
 
 /// One step, predicted, measured, or both. Times are seconds after the reference.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,15 +32,10 @@ impl Leg {
 
 /// The moment that times count from; `None` if the fault was never injected.
 pub(crate) fn reference_ns(trial: &Trial) -> Option<u64> {
-    let fault_ns = trial.timeline.fault_at()?;
+    trial.timeline.fault_at()?;
     let reference = trial.verdict.measured.as_ref().map(|measured| measured.reference);
     let reference = reference.or(trial.prediction.as_ref().map(|p| p.reference));
-    let moment = match reference? {
-        Reference::Fault => None,
-        Reference::FirstWrite => first_write_ns(trial, fault_ns),
-        Reference::LastActivity => last_received(trial).map(|(at_ns, _)| at_ns),
-    };
-    Some(moment.unwrap_or(fault_ns))
+    Some(verdict::reference_at(&trial.timeline, reference?))
 }
 
 /// The last segment that the client received before the fault.
@@ -135,19 +129,6 @@ impl Sights {
             .chain(more(self.window_probes, "window probe", &[StepKind::WindowProbe]))
             .chain(more(self.syns, "SYN again", &[StepKind::SynRetransmission]))
     }
-}
-
-fn first_write_ns(trial: &Trial, fault_ns: u64) -> Option<u64> {
-    trial.timeline.events().iter().find_map(|event| match &event.what {
-        What::Call(call)
-            if event.source == Source::ClientProgram
-                && call.name == "write"
-                && call.began_ns >= fault_ns =>
-        {
-            Some(call.began_ns)
-        }
-        _ => None,
-    })
 }
 
 #[cfg(test)]

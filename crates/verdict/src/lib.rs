@@ -13,5 +13,5 @@ mod measure;
 mod proof;
 
 pub use judge::{Verdict, Word, judge};
-pub use measure::{DetectedBy, Measured, measure};
+pub use measure::{DetectedBy, Measured, measure, reference_at};
 pub use proof::{Evidence, Proof, prove};

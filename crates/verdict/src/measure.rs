@@ -134,8 +134,8 @@ fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Ref
     }
 }
 
-/// When the reference was. The fault's own time where there is no other.
-pub(crate) fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
+/// When the reference was, nanoseconds. The fault's own time where there is no other.
+pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
     let fault_at = timeline.fault_at().unwrap_or(0);
     let at = match reference {
         Reference::Fault => None,

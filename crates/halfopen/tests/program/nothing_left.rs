@@ -1,7 +1,7 @@
 //! Whatever happens to `halfopen`, nothing of it is left: no process, interface, mount or changed
 //! sysctl; and no namespace, since these have no names, and only its processes held them.
 
-use crate::common::{halfopen, show};
+use crate::common::{halfopen, run, show};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -182,10 +182,6 @@ fn any_of_its_processes_can_be_killed() {
     }
 }
 
-fn common_judge(trial: &Path) -> Option<i32> {
-    crate::common::run(&["judge", trial.to_str().unwrap()]).status.code()
-}
-
 /// The only child of the only child … of a process.
 fn descendant(process: u32, depth: u32) -> u32 {
     let path = format!("/proc/{process}/task/{process}/children");
@@ -217,6 +213,6 @@ fn interrupt(experiment: &str) {
     assert!(timeline.contains("\"begin\"") && timeline.contains("interrupted"), "{timeline}");
     let verdict = fs::read_to_string(trial.join("verdict.json")).unwrap();
     assert!(verdict.contains("inconclusive") && verdict.contains("interrupted"), "{verdict}");
-    let judged = common_judge(&trial);
-    assert_eq!(judged, Some(3), "judged again it is no better");
+    let judged = run(&["judge", trial.to_str().unwrap()]);
+    assert_eq!(judged.status.code(), Some(3), "judged again it is no better");
 }
