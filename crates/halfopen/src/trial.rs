@@ -15,9 +15,10 @@ use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report, Role};
 use report::Clock;
 use spec::facts::TcpFacts;
-use spec::{Facts, FaultKind, Parameters, Plan};
+use spec::{Addresses, Facts, FaultKind, Parameters, Plan, Traffic};
 use std::sync::Arc;
 use std::time::Duration;
+use timeline::classify::{Class, Classifier};
 use timeline::event::{FaultStep, Phase, Side, SocketSample, Trace};
 use timeline::{Event, Source, What};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -41,6 +42,8 @@ pub(crate) struct Bench {
 const AFTERMATH: Duration = Duration::from_millis(200);
 /// How long the peers may take to do as they are told: far more than they need.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// `idiag_timer`: the zero-window probe.
+const TIMER_PROBE0: u8 = 4;
 /// How long connecting and settling may take, for each second of round-trip time and at least.
 const SETTLING_MOST: u32 = 60;
 
@@ -63,6 +66,8 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         holders: Vec::new(),
         client_side: Vec::new(),
         server_side: Vec::new(),
+        classifier: Classifier::new(Side::Client),
+        window_probed: None,
         stirred: Default::default(),
     };
     let mut stop = bench.stop.clone();
@@ -101,8 +106,20 @@ struct Trial {
     holders: Vec<u32>,
     client_side: Vec<Running>,
     server_side: Vec<Running>,
+    /// What the client's segments are, and when it last began to probe a closed window.
+    classifier: Classifier,
+    window_probed: Option<u64>,
     /// Wakes the samplers: something happened to the connection.
     stirred: [Arc<Notify>; 2],
+}
+
+/// What the laboratory does while it watches.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    /// It ends the fault.
+    Restore,
+    /// It changes sysctls.
+    Change,
 }
 
 /// Who has said that the client's connection has ended.
@@ -163,6 +180,10 @@ impl Trial {
             let why = "this kernel has no TCP_RTO_MAX_MS (Linux 6.15)";
             return Ok(Some(Ending::Skipped(why.into())));
         }
+        if parameters.client.rto_min.is_some() && !peer::has_rto_min() {
+            let why = "this kernel has no TCP_RTO_MIN_US (Linux 6.17)";
+            return Ok(Some(Ending::Skipped(why.into())));
+        }
         self.client_side = self.look_at(
             &client,
             Network::CLIENT_INTERFACE,
@@ -220,6 +241,13 @@ impl Trial {
             .await
             .context("the server does not listen")??;
         let mut client = Peer::start(Role::Client, network.client(), &self.plan).await?;
+        if parameters.client.traffic == Traffic::Connect {
+            timeout(PATIENCE, client.reach(|m| *m == Milestone::Ready, tell))
+                .await
+                .context("the client does not start")??;
+            (self.client, self.server) = (Some(client), Some(server));
+            return Ok(());
+        }
         let most = Duration::from_secs(10) + parameters.path.rtt * SETTLING_MOST;
         timeout(most, client.reach(|m| *m == Milestone::Connected, tell))
             .await
@@ -245,26 +273,70 @@ impl Trial {
             timeout(PATIENCE, client.reach(|m| *m == Milestone::Unread, tell))
                 .await
                 .context("the client does not send")??;
-            self.wait_for_acknowledgement(most).await?;
+            self.wait_for(Side::Client, most, |sample| sample.send_queue == 0).await.context(
+                "the server's kernel does not acknowledge what its program leaves unread",
+            )?;
+        }
+        for (fills, side, peer) in [
+            (parameters.client.fills_window, Side::Client, &mut client),
+            (parameters.server.fills_window, Side::Server, &mut server),
+        ] {
+            if fills {
+                self.fill_window(side, peer, most).await?;
+            }
         }
         (self.client, self.server) = (Some(client), Some(server));
         Ok(())
     }
 
-    /// Waits until everything that the client has sent is acknowledged.
-    async fn wait_for_acknowledgement(&self, most: Duration) -> Result<()> {
-        let network = self.network.as_ref().context("the network is gone")?;
-        let addresses = &self.plan.addresses;
-        let mut diag = SocketDiag::open(network.client())?;
+    /// Has one of the two write until the other's window is closed. As acknowledgements come in,
+    /// its send buffer takes more.
+    async fn fill_window(&self, side: Side, peer: &mut Peer, most: Duration) -> Result<()> {
+        let closed = |sample: &SocketSample| {
+            sample.timer == TIMER_PROBE0
+                && sample.info.as_ref().is_some_and(|info| info.unacked == 0 && info.snd_wnd == 0)
+        };
         let until = Instant::now() + most;
         while Instant::now() < until {
-            let sample = diag.sample(addresses.client, addresses.server)?;
-            if sample.is_some_and(|sample| sample.send_queue == 0) {
+            peer.tell(Command::FillWindow).await?;
+            let sink = self.sink.clone();
+            let tell = |event| {
+                let _ = sink.send(Seen::Event(event));
+            };
+            timeout(PATIENCE, peer.reach(|m| *m == Milestone::Filled, tell))
+                .await
+                .context("nobody fills the window")??;
+            let turn = Duration::from_millis(100) + self.plan.experiment.parameters.path.rtt;
+            if self.wait_for(side, turn, closed).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(anyhow!("the window does not close"))
+    }
+
+    /// Waits until one side's socket is as it should be.
+    async fn wait_for(
+        &self,
+        side: Side,
+        most: Duration,
+        is_so: impl Fn(&SocketSample) -> bool,
+    ) -> Result<()> {
+        let network = self.network.as_ref().context("the network is gone")?;
+        let Addresses { client, server, .. } = self.plan.addresses;
+        let (host, local, remote) = match side {
+            Side::Client => (Some(network.client()), client, server),
+            Side::Server => (network.server(), server, client),
+        };
+        let mut diag = SocketDiag::open(host.context("the host is gone")?)?;
+        let until = Instant::now() + most;
+        while Instant::now() < until {
+            let sample = diag.sample(local, remote)?;
+            if sample.is_some_and(|sample| is_so(&sample)) {
                 return Ok(());
             }
             sleep(Duration::from_millis(1)).await;
         }
-        Err(anyhow!("the server's kernel does not acknowledge what its program leaves unread"))
+        Err(anyhow!("waited {most:?} for it"))
     }
 
     /// Waits `fault.after`, and looks at the connection at the last moment.
@@ -285,7 +357,7 @@ impl Trial {
             hz: hz(),
             sysctl: sysctl::read_tcp(network.client())?,
             server_sysctl,
-            tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns)),
+            tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns, self.window_probed)),
             jiffies: jiffy_clock(),
         })
     }
@@ -374,18 +446,35 @@ impl Trial {
         deadline: Duration,
     ) -> Result<()> {
         let deadline = fault_at + deadline;
-        if let Some(duration) = parameters.fault_duration() {
-            let restore_at = fault_at + duration;
-            let ended = self.follow_until(restore_at.min(deadline), Ended::any).await?;
-            if ended || restore_at > deadline {
-                self.mark(What::Fault(FaultStep::Outlasted));
-            } else {
-                self.restore(parameters).await?;
+        let later = &parameters.later;
+        let change = (!later.sysctl.is_empty()).then_some((fault_at + later.after, Act::Change));
+        let restore = parameters.fault_duration().map(|after| (fault_at + after, Act::Restore));
+        let mut acts: Vec<_> = change.into_iter().chain(restore).collect();
+        acts.sort_unstable_by_key(|(at, _)| *at);
+        for (at, act) in acts {
+            let ended = self.follow_until(at.min(deadline), Ended::any).await?;
+            match act {
+                Act::Restore if ended || at > deadline => {
+                    self.mark(What::Fault(FaultStep::Outlasted));
+                }
+                Act::Restore => self.restore(parameters).await?,
+                Act::Change if ended || at > deadline => {}
+                Act::Change => self.change_sysctls(parameters)?,
             }
         }
         if self.follow_until(deadline, Ended::any).await? {
             // The kernel and the program do not speak at the same moment: hear both.
             self.follow_until(Instant::now() + AFTERMATH, Ended::all).await?;
+        }
+        Ok(())
+    }
+
+    fn change_sysctls(&mut self, parameters: &Parameters) -> Result<()> {
+        let client = self.network()?.client().clone();
+        for (name, value) in &parameters.later.sysctl {
+            let one = spec::sysctl::Sysctls::from([(name.clone(), value.clone())]);
+            sysctl::apply(&client, &one)?;
+            self.mark(What::Sysctl { name: name.clone(), value: value.clone() });
         }
         Ok(())
     }
@@ -490,13 +579,27 @@ impl Trial {
         let number = self.plan.number;
         match seen {
             Seen::Event(event) => {
-                self.ended.kernel |= says_ended(&event);
+                let traffic = self.plan.experiment.parameters.client.traffic;
+                self.ended.kernel |= says_ended(&event, traffic);
                 if let What::Trace(Trace::SetState { .. }) = event.what {
                     self.stirred.iter().for_each(|stirred| stirred.notify_one());
                 }
                 self.report(Message::Event(number, event));
             }
-            Seen::Capture(capture) => self.report(Message::Captured(number, capture)),
+            Seen::Capture(capture) => {
+                self.look_for_window_probe(&capture.event);
+                self.report(Message::Captured(number, capture));
+            }
+        }
+    }
+
+    /// Remembers the first zero-window probe: a user timeout counts from it.
+    fn look_for_window_probe(&mut self, event: &Event) {
+        if event.source == Source::ClientWire
+            && let What::Segment(segment) = &event.what
+            && let Class::WindowProbe { n: 1 } = self.classifier.feed(segment)
+        {
+            self.window_probed = Some(event.at_ns);
         }
     }
 
@@ -626,10 +729,12 @@ fn refused(error: &sysctl::Error) -> Ending {
     }
 }
 
-/// Whether an event is the kernel's word that the client's connection has ended.
-fn says_ended(event: &Event) -> bool {
+/// Whether an event is the kernel's word that the client's connection has ended. One that its
+/// program has closed ends when the kernel has no socket for it any more.
+fn says_ended(event: &Event, traffic: Traffic) -> bool {
     match &event.what {
         What::SocketGone => event.source == Source::ClientSocket,
+        _ if traffic == Traffic::Close => false,
         What::Socket(sample) => event.source == Source::ClientSocket && ends(&sample.state),
         What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => true,
         What::Trace(Trace::SetState { side: Side::Client, new, .. }) => ends(new),
@@ -655,7 +760,11 @@ async fn next_report(peer: Option<&mut Peer>) -> Result<Option<Report>> {
     }
 }
 
-fn tcp_facts(sample: &SocketSample, sampled_at_ns: u64) -> Option<TcpFacts> {
+fn tcp_facts(
+    sample: &SocketSample,
+    sampled_at_ns: u64,
+    window_probed_at_ns: Option<u64>,
+) -> Option<TcpFacts> {
     let info = sample.info.as_ref()?;
     Some(TcpFacts {
         rto_us: info.rto_us,
@@ -669,5 +778,8 @@ fn tcp_facts(sample: &SocketSample, sampled_at_ns: u64) -> Option<TcpFacts> {
         last_ack_recv_ms: info.last_ack_recv_ms,
         timer: sample.timer,
         timer_expires_ms: sample.timer_expires_ms,
+        backoff: info.backoff,
+        snd_wnd: info.snd_wnd,
+        window_probed_at_ns,
     })
 }

@@ -8,6 +8,7 @@ use netns::Namespace;
 use spec::Family;
 use spec::sysctl::Sysctls;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 /// The name of the one interface on each host.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -27,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) gateway: Option<IpAddr>,
     /// A neighbour it knows for good.
     pub(crate) neighbour: Option<(IpAddr, Mac)>,
+    /// A host for which it has a route with a smallest RTO (`RTAX_RTO_MIN`).
+    pub(crate) rto_min: Option<(IpAddr, Duration)>,
     /// `net.ipv4.*`.
     pub(crate) sysctls: Sysctls,
 }
@@ -55,6 +58,9 @@ impl Host {
         bring_up(rtnl, self.index, self.address, self.prefix_len, self.mac)?;
         if let Some(gateway) = self.gateway {
             link::default_route(rtnl, self.index, gateway)?;
+        }
+        if let Some((peer, rto_min)) = self.rto_min {
+            link::route_with_rto_min(rtnl, self.index, peer, self.gateway, rto_min)?;
         }
         if let Some((address, mac)) = self.neighbour {
             link::neighbour(rtnl, self.index, address, mac)?;

@@ -36,6 +36,7 @@ impl Layout {
                 let next = gateway.unwrap_or(peer);
                 (next, mac_of(next))
             }),
+            rto_min: None,
             sysctls: Clone::clone(sysctls),
         };
         let (to_server, to_client) = (addresses.client_gateway, addresses.server_gateway);
@@ -44,7 +45,10 @@ impl Layout {
             family: parameters.family,
             neighbour: parameters.neighbour,
             rtt: parameters.path.rtt,
-            client: host(CLIENT, client, to_server, server, &parameters.sysctl),
+            client: Host {
+                rto_min: parameters.path.rto_min.map(|rto_min| (server, rto_min)),
+                ..host(CLIENT, client, to_server, server, &parameters.sysctl)
+            },
             server: host(SERVER, server, to_client, client, &parameters.server_sysctl),
         }
     }

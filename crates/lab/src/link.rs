@@ -16,7 +16,9 @@ use rtnetlink::packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
+};
 use rtnetlink::{
     LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -135,6 +137,33 @@ pub(crate) fn default_route(rtnl: &mut Rtnl, index: Index, gateway: IpAddr) -> R
         handle.route().add(route).execute()
     })
 }
+
+/// Adds a route to one host with a smallest RTO that no socket can undercut: `RTAX_RTO_MIN`,
+/// milliseconds, and locked (`tcp_rto_min`, net/ipv4/tcp_output.c).
+pub(crate) fn route_with_rto_min(
+    rtnl: &mut Rtnl,
+    index: Index,
+    host: IpAddr,
+    gateway: Option<IpAddr>,
+    rto_min: Duration,
+) -> Result<(), Error> {
+    let mut route = route_to(host);
+    if gateway.is_none() {
+        route.header.scope = RouteScope::Link;
+    }
+    route.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    route.attributes.push(RouteAttribute::Oif(index));
+    route.attributes.push(RouteAttribute::Metrics(vec![
+        RouteMetric::Lock(1 << RTAX_RTO_MIN),
+        RouteMetric::RtoMin(rto_min.as_millis() as u32),
+    ]));
+    rtnl.ask(format_args!("adding the route to {host} with rto_min"), |handle| {
+        handle.route().add(route).execute()
+    })
+}
+
+/// The number of `RouteMetric::RtoMin` (include/uapi/linux/rtnetlink.h).
+const RTAX_RTO_MIN: u16 = 13;
 
 /// Adds or removes a route that swallows everything to one host, without an answer
 /// (`RTN_BLACKHOLE`: net/ipv4/route.c `ip_error`, net/ipv6/route.c `dst_discard`).

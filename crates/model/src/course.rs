@@ -18,6 +18,7 @@ pub(crate) struct Course {
     pub(crate) end_ns: u64,
     pub(crate) retransmits: Option<u32>,
     pub(crate) keepalive_probes: Option<u32>,
+    pub(crate) window_probes: Option<u32>,
     /// By how much all the timers before the last may have put it off, nanoseconds.
     pub(crate) slip_ns: u64,
     /// By how much the reference itself may be later than computed, where a timer made it.
@@ -55,8 +56,9 @@ pub(crate) struct Courses {
     groups: BTreeMap<Key, Group>,
 }
 
-/// What tells courses apart: outcome, retransmissions, probes, and the number of timers fired.
-type Key = (String, Option<u32>, Option<u32>, usize);
+/// What tells courses apart: outcome, retransmissions, both kinds of probes, and the number of
+/// timers fired.
+type Key = (String, [Option<u32>; 3], usize);
 
 #[derive(Debug, Clone)]
 struct Group {
@@ -75,8 +77,11 @@ impl Courses {
     pub(crate) fn add(&mut self, course: &Course, (longer_ns, shorter_ns): (u64, u64)) {
         let key = (
             course.outcome.to_string(),
-            course.retransmits.filter(|count| *count <= COUNTED_MOST),
-            course.keepalive_probes,
+            [
+                course.retransmits.filter(|count| *count <= COUNTED_MOST),
+                course.keepalive_probes,
+                course.window_probes,
+            ],
             course.beats.len(),
         );
         let group = self.groups.entry(key).or_insert_with(|| Group {
@@ -103,19 +108,25 @@ impl Courses {
             .min_by_key(|group| (group.outcome == Outcome::None, group.earliest_ns()));
         let schedule = first.map_or_else(Vec::new, |group| group.schedule(hz));
         let mut windows = BTreeMap::<_, (Outcome, Vec<Span>)>::new();
-        for ((name, retransmits, probes, _), group) in self.groups {
-            let entry = windows.entry((name, retransmits, probes));
+        for ((name, counts, _), group) in self.groups {
+            let entry = windows.entry((name, counts));
             entry.or_insert((group.outcome, Vec::new())).1.extend(group.ends);
         }
         let mut windows: Vec<_> = windows
             .into_iter()
-            .flat_map(|((_, retransmits, keepalive_probes), (outcome, ends))| {
+            .flat_map(|((_, counts), (outcome, ends))| {
                 let spans = if outcome == Outcome::None {
                     vec![None]
                 } else {
                     join(ends, hz).into_iter().map(|ends| Some(allow(ends, hz))).collect()
                 };
-                let window = move |span| Window { outcome, span, retransmits, keepalive_probes };
+                let [retransmits, keepalive_probes, window_probes] = counts;
+                let window = move |span| Window {
+                    retransmits,
+                    keepalive_probes,
+                    window_probes,
+                    ..Window::new(outcome, span)
+                };
                 spans.into_iter().map(window)
             })
             .collect();

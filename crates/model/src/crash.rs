@@ -39,12 +39,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let latest = one_way * 2 + allowance::EXIT + allowance::late(Hz::new(facts.hz));
     Prediction {
         reference: Reference::Fault,
-        windows: vec![Window {
-            outcome,
-            span: Some((earliest, latest)),
-            retransmits: None,
-            keepalive_probes: None,
-        }],
+        windows: vec![Window::new(outcome, Some((earliest, latest)))],
         schedule: Vec::new(),
         why: why.into(),
         unknown: None,

@@ -423,10 +423,11 @@ fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
     Prediction {
         reference: reference(parameters),
         windows: vec![Window {
-            outcome: Outcome::Errno(Errno::ECONNRESET),
-            span: Some((Duration::ZERO, rtt + crate::allowance::late(hz))),
             retransmits: Some(0),
-            keepalive_probes: None,
+            ..Window::new(
+                Outcome::Errno(Errno::ECONNRESET),
+                Some((Duration::ZERO, rtt + crate::allowance::late(hz))),
+            )
         }],
         schedule: Vec::new(),
         why: "the router answers the first segment with a RST".into(),
@@ -477,12 +478,7 @@ fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -
                 spec::duration::show(deadline)
             );
         }
-        prediction.windows.push(Window {
-            outcome: Outcome::None,
-            span: None,
-            retransmits: None,
-            keepalive_probes: None,
-        });
+        prediction.windows.push(Window::new(Outcome::None, None));
     }
     prediction
 }

@@ -293,6 +293,7 @@ impl<'a> Timer<'a> {
             end_ns: since(end_ns),
             retransmits: Some(0),
             keepalive_probes: probes.filter(|_| outcome != Outcome::None),
+            window_probes: None,
             slip_ns: self.slips * self.tick_ns,
             reference_late_ns,
         }

@@ -3,7 +3,7 @@
 
 use crate::tick::Hz;
 use crate::wheel::Wheel;
-use spec::{Facts, Parameters};
+use spec::{Facts, Parameters, Traffic};
 
 /// Bytes in one write of the client.
 const WRITE_BYTES: usize = 100;
@@ -21,7 +21,7 @@ pub(crate) struct Kernel {
     pub(crate) retries2: u32,
     /// Whether tail loss probes are on: `tcp_early_retrans` 3 or 4, and SACK.
     pub(crate) tail_loss_probe: bool,
-    /// `tcp_thin_linear_timeouts`, and a congestion control that leaves the initial slow start on
+    /// `tcp_thin_linear_timeouts` or the socket option, an established connection, and a congestion control that leaves the initial slow start on
     /// a timeout (`tcp_stream_is_thin`, `tcp_in_initial_slowstart`): BBR keeps its threshold
     /// infinite (`bbr_ssthresh`), so that no stream ever is thin.
     pub(crate) thin_linear_timeouts: bool,
@@ -63,7 +63,7 @@ impl Kernel {
         Self {
             hz,
             wheel: Wheel::new(hz),
-            rto_min: hz.from_usecs(number("tcp_rto_min_us", 200_000)).max(1),
+            rto_min: rto_min(parameters, hz, number("tcp_rto_min_us", 200_000)),
             rto_max: if has_rto_max(facts) {
                 hz.from_msecs(rto_max_ms.clamp(1_000, 120_000))
             } else {
@@ -71,7 +71,9 @@ impl Kernel {
             },
             retries2: number("tcp_retries2", 15).min(255) as u32,
             tail_loss_probe: sack && matches!(early_retrans, 3 | 4),
-            thin_linear_timeouts: number("tcp_thin_linear_timeouts", 0) != 0
+            thin_linear_timeouts: (client.thin_linear_timeouts
+                || number("tcp_thin_linear_timeouts", 0) != 0)
+                && client.traffic != Traffic::Shutdown
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             writes_a_segment: if number("tcp_retrans_collapse", 1) == 0 {
                 1
@@ -87,6 +89,18 @@ impl Kernel {
                 .unwrap_or_else(|| number("tcp_keepalive_probes", 9).min(255) as u32),
         }
     }
+}
+
+/// `tcp_rto_min` (net/ipv4/tcp_output.c): what the route has locked, or the socket's, which begins
+/// as the sysctl's.
+fn rto_min(parameters: &Parameters, hz: Hz, sysctl_us: u64) -> u64 {
+    let us = |time: std::time::Duration| time.as_micros() as u64;
+    let jiffies = match (parameters.path.rto_min, parameters.client.rto_min) {
+        (Some(route), _) => hz.from_msecs(us(route) / 1_000),
+        (None, Some(socket)) => hz.from_usecs(us(socket)),
+        (None, None) => hz.from_usecs(sysctl_us),
+    };
+    jiffies.max(1)
 }
 
 /// The most that `proc_dointvec_jiffies` takes at HZ=100, in seconds.

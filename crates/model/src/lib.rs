@@ -6,6 +6,8 @@
 //! gathers the courses into windows. A phase that is known leaves one course: [`predict_after`].
 
 pub mod allowance;
+mod closing;
+mod connecting;
 mod course;
 mod crash;
 mod dead_path;

@@ -4,6 +4,7 @@ use crate::course::Courses;
 use crate::crash;
 use crate::dead_path;
 use crate::prediction::{Prediction, Window};
+use crate::{closing, connecting};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
@@ -24,22 +25,25 @@ fn with_first_write(
     facts: &Facts,
     first_write_ns: Option<u64>,
 ) -> Prediction {
-    match parameters.fault.kind {
-        FaultKind::None => {
+    match (parameters.fault.kind, parameters.client.traffic) {
+        (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
+        (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
+        (FaultKind::None, _) => {
             lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
         }
-        FaultKind::ProcessCrash => crash::predict(parameters, facts),
-        FaultKind::ProcessFreeze => crash::predict_freeze(parameters),
+        (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
+        (FaultKind::ProcessFreeze, _) => crash::predict_freeze(parameters),
         _ => dead_path::predict(parameters, facts, first_write_ns),
     }
 }
 
 /// What times count from where the fault is not a process crash.
 pub(crate) fn reference(parameters: &Parameters) -> Reference {
-    if parameters.client.traffic == Traffic::Idle {
-        Reference::LastActivity
-    } else {
-        Reference::FirstWrite
+    match parameters.client.traffic {
+        Traffic::Idle => Reference::LastActivity,
+        Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat => Reference::FirstWrite,
+        Traffic::Connect => Reference::Connect,
+        Traffic::Close | Traffic::Shutdown => Reference::Close,
     }
 }
 
@@ -47,12 +51,7 @@ pub(crate) fn reference(parameters: &Parameters) -> Reference {
 pub(crate) fn lives_on(parameters: &Parameters, why: String) -> Prediction {
     Prediction {
         reference: reference(parameters),
-        windows: vec![Window {
-            outcome: Outcome::None,
-            span: None,
-            retransmits: None,
-            keepalive_probes: None,
-        }],
+        windows: vec![Window::new(Outcome::None, None)],
         schedule: Vec::new(),
         why,
         unknown: None,

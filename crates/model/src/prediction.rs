@@ -30,6 +30,16 @@ pub struct Window {
     pub retransmits: Option<u32>,
     /// Keepalive probes sent after the reference; `None`: does not apply.
     pub keepalive_probes: Option<u32>,
+    /// Zero-window probes sent after the reference; `None`: does not apply.
+    #[serde(default)]
+    pub window_probes: Option<u32>,
+}
+
+impl Window {
+    /// A window without counts.
+    pub fn new(outcome: Outcome, span: Option<(Duration, Duration)>) -> Self {
+        Self { outcome, span, retransmits: None, keepalive_probes: None, window_probes: None }
+    }
 }
 
 /// One line of the schedule.
@@ -63,6 +73,8 @@ pub enum StepKind {
     WindowProbe,
     /// A SYN sent again.
     SynRetransmission,
+    /// A FIN sent again.
+    FinRetransmission,
     /// The timer that gives up.
     GiveUp,
 }
@@ -76,6 +88,7 @@ impl StepKind {
             Self::KeepaliveProbe => "keepalive-probe",
             Self::WindowProbe => "window-probe",
             Self::SynRetransmission => "syn-retransmission",
+            Self::FinRetransmission => "fin-retransmission",
             Self::GiveUp => "give-up",
         }
     }

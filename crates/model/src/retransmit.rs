@@ -630,6 +630,7 @@ impl<'a> Sender<'a> {
             end_ns,
             retransmits: counts.then_some(self.resent),
             keepalive_probes: None,
+            window_probes: None,
             slip_ns: self.slips * self.tick_ns,
             reference_late_ns: 0,
         });

@@ -5,9 +5,10 @@ use crate::exchange::{Pattern, SIZE};
 use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 use spec::{Parameters, Traffic};
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -19,15 +20,32 @@ const EXCHANGES_MOST: u32 = 40;
 const STREAM_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
-    let mut client = Client::connect(config, control)?;
-    client.settle(control)?;
+    let mut client = if config.parameters.client.traffic == Traffic::Connect {
+        let client = Client::new(config)?;
+        socket::prepare_client(&client.socket, &config.parameters, control)?;
+        control.reached(Milestone::Ready)?;
+        client
+    } else {
+        let mut client = Client::connect(config, control)?;
+        client.settle(control)?;
+        client
+    };
     loop {
         match control.command()? {
             Command::SendUnread => {
                 client.write(control)?;
                 control.reached(Milestone::Unread)?;
             }
-            Command::Begin => return client.traffic(control),
+            Command::FillWindow => {
+                client.fill_window()?;
+                control.reached(Milestone::Filled)?;
+            }
+            Command::Begin => {
+                return match client.parameters.client.traffic {
+                    Traffic::Close => client.close(control),
+                    _ => client.traffic(control),
+                };
+            }
             Command::Finish => return client.finish(control),
             Command::StopReading => {
                 return Err(Error::Control("only a server can stop reading".into()));
@@ -38,6 +56,7 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
 
 struct Client<'a> {
     parameters: &'a Parameters,
+    server: SockAddr,
     socket: Socket,
     sent: Pattern,
     answered: Pattern,
@@ -53,23 +72,35 @@ enum State {
 }
 
 impl<'a> Client<'a> {
-    fn connect(config: &'a Config, control: &Control) -> Result<Self, Error> {
-        let socket = socket::bound(config.addresses.client)?;
-        let began = now_ns();
-        let result = socket.connect(&config.addresses.server.into()).map(|()| 0_i64);
-        control.call("connect", config.addresses.server.to_string(), began, &result)?;
-        result.map_err(Error::call(format!("connecting to {}", config.addresses.server)))?;
-        // After the handshake, which is not the question: a user timeout may be shorter than it.
-        socket::prepare_client(&socket, &config.parameters, control)?;
-        control.reached(Milestone::Connected)?;
+    fn new(config: &'a Config) -> Result<Self, Error> {
         Ok(Self {
             parameters: &config.parameters,
-            socket,
+            server: config.addresses.server.into(),
+            socket: socket::bound(config.addresses.client)?,
             sent: Pattern::default(),
             answered: Pattern::default(),
             intact: true,
             told: false,
         })
+    }
+
+    fn connect(config: &'a Config, control: &Control) -> Result<Self, Error> {
+        let client = Self::new(config)?;
+        client
+            .call_connect(control)?
+            .map_err(Error::call(format!("connecting to {}", config.addresses.server)))?;
+        // After the handshake, which is not the question: a user timeout may be shorter than it.
+        socket::prepare_client(&client.socket, &config.parameters, control)?;
+        control.reached(Milestone::Connected)?;
+        Ok(client)
+    }
+
+    fn call_connect(&self, control: &Control) -> Result<io::Result<i64>, Error> {
+        let began = now_ns();
+        let result = self.socket.connect(&self.server).map(|()| 0_i64);
+        let server = self.server.as_socket().map_or_else(String::new, |server| server.to_string());
+        control.call("connect", server, began, &result)?;
+        Ok(result)
     }
 
     /// Exchanges until the RTO has settled; keepalive goes on just before the last exchange.
@@ -90,6 +121,14 @@ impl<'a> Client<'a> {
         control.reached(Milestone::Settled { exchanges: exchanges + 1, moving })
     }
 
+    /// Writes until neither the server's window nor the send buffer takes any more.
+    fn fill_window(&mut self) -> Result<(), Error> {
+        self.socket
+            .set_nonblocking(true)
+            .and_then(|()| self.sent.fill(&self.socket))
+            .map_err(Error::call("filling the server's window"))
+    }
+
     fn exchange(&mut self) -> Result<(), Error> {
         let block = self.sent.next();
         let mut answer = [0; SIZE];
@@ -106,19 +145,27 @@ impl<'a> Client<'a> {
         let parameters = self.parameters;
         let client = &parameters.client;
         let interval = match client.traffic {
-            Traffic::Idle | Traffic::OneWrite => None,
             Traffic::Stream => Some(STREAM_INTERVAL),
             Traffic::Heartbeat => Some(client.heartbeat.interval),
+            _ => None,
         };
         self.socket.set_nonblocking(true).map_err(Error::call("making the socket non-blocking"))?;
-        let mut next_write = (client.traffic != Traffic::Idle).then(now_ns);
+        let mut connecting =
+            client.traffic == Traffic::Connect && self.goes_on_connecting(control)?;
+        if client.traffic == Traffic::Shutdown {
+            self.shutdown(control)?;
+        }
+        let writes =
+            matches!(client.traffic, Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat);
+        let mut next_write = writes.then(now_ns);
+        let mut second_write = client.second_write;
         let mut answer_due: Option<u64> = None;
-        let mut watching = true;
+        let mut watching = !self.told;
         loop {
             let now = now_ns();
             if next_write.is_some_and(|due| due <= now) {
                 let accepted = self.write(control)?;
-                next_write = match interval {
+                next_write = match interval.or(second_write.take()) {
                     Some(interval) if accepted => {
                         let due = next_write.unwrap_or(now) + nanos(interval);
                         // After a long pause (the machine slept, the program was stopped) there
@@ -144,11 +191,14 @@ impl<'a> Client<'a> {
                 self.tell(control)?;
             }
             let wake = [next_write, answer_due].into_iter().flatten().min();
-            let (socket_events, commanded) = self.wait(watching, wake)?;
+            let (socket_events, commanded) = self.wait(watching, connecting, wake)?;
             if commanded && control.command()? == Command::Finish {
                 return self.finish(control);
             }
-            if !socket_events.is_empty() {
+            if connecting && !socket_events.is_empty() {
+                connecting = self.goes_on_connecting(control)?;
+                watching = !self.told;
+            } else if !socket_events.is_empty() {
                 match self.read(socket_events, control)? {
                     State::Open => {}
                     State::Eof => {
@@ -167,6 +217,42 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Calls `connect`, the first time or to hear what became of it: says whether the kernel is
+    /// still at it.
+    fn goes_on_connecting(&mut self, control: &Control) -> Result<bool, Error> {
+        match self.call_connect(control)? {
+            Ok(_) => Ok(false),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EALREADY)) =>
+            {
+                Ok(true)
+            }
+            Err(_) => {
+                self.tell(control)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn shutdown(&mut self, control: &Control) -> Result<(), Error> {
+        let began = now_ns();
+        let result = self.socket.shutdown(Shutdown::Write).map(|()| 0_i64);
+        control.call("shutdown", "SHUT_WR", began, &result)?;
+        if result.is_err() { self.tell(control) } else { Ok(()) }
+    }
+
+    /// The traffic `close`: nothing is told to a program that has let go.
+    fn close(self, control: &mut Control) -> Result<(), Error> {
+        if let Some(linger) = self.parameters.client.linger {
+            socket::set_linger(&self.socket, linger, control)?;
+        }
+        let began = now_ns();
+        drop(self.socket);
+        control.call("close", "", began, &Ok(0_i64))?;
+        while control.command()? != Command::Finish {}
+        control.reached(Milestone::Finished)
+    }
+
     /// Tells the laboratory, once, that the program knows the end.
     fn tell(&mut self, control: &Control) -> Result<(), Error> {
         if !std::mem::replace(&mut self.told, true) {
@@ -176,7 +262,12 @@ impl<'a> Client<'a> {
     }
 
     /// Waits for the socket (while it is worth watching), for a command, or until `wake_ns`.
-    fn wait(&self, watching: bool, wake_ns: Option<u64>) -> Result<(PollFlags, bool), Error> {
+    fn wait(
+        &self,
+        watching: bool,
+        connecting: bool,
+        wake_ns: Option<u64>,
+    ) -> Result<(PollFlags, bool), Error> {
         let timeout = wake_ns.map(|due| {
             let left = due.saturating_sub(now_ns());
             Timespec {
@@ -186,7 +277,10 @@ impl<'a> Client<'a> {
         });
         let mut fds = [
             PollFd::from_borrowed_fd(stdin(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN | PollFlags::RDHUP),
+            PollFd::from_borrowed_fd(
+                self.socket.as_fd(),
+                if connecting { PollFlags::OUT } else { PollFlags::IN | PollFlags::RDHUP },
+            ),
         ];
         let count = if watching { 2 } else { 1 };
         match poll(&mut fds[..count], timeout.as_ref()) {
@@ -200,7 +294,7 @@ impl<'a> Client<'a> {
     /// Reads what `poll` announced.
     fn read(&mut self, events: PollFlags, control: &Control) -> Result<State, Error> {
         loop {
-            let mut buffer = [0; 16 * SIZE];
+            let mut buffer = vec![0; 640 * SIZE];
             let began = now_ns();
             let result = (&self.socket).read(&mut buffer).map(|count| count as i64);
             if would_block(&result) {

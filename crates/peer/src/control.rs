@@ -36,6 +36,8 @@ pub enum Command {
     StopReading,
     /// To the client: send 100 bytes that the server will not read.
     SendUnread,
+    /// To the one that fills the other's window: write until nothing more is taken.
+    FillWindow,
     /// To the client: the fault has been injected; begin the traffic.
     Begin,
     /// Close the connection and end.
@@ -56,6 +58,8 @@ pub enum Report {
 pub enum Milestone {
     /// The server accepts connections.
     Listening,
+    /// The client has a socket, and will connect when it is told to begin.
+    Ready,
     /// The connection is established.
     Connected,
     /// The RTO has settled after this many exchanges, and keepalive is on if it is wanted.
@@ -67,6 +71,8 @@ pub enum Milestone {
     },
     /// The server no longer reads; the client's unread bytes are on their way.
     Unread,
+    /// The send buffer takes nothing more.
+    Filled,
     /// A process that holds the server's socket was started.
     Child(u32),
     /// The client's program knows that the connection has ended.

@@ -1,11 +1,16 @@
 //! The application's protocol: requests of 100 bytes, each answered by the same 100 bytes, so that
 //! both sides can tell whether a byte was lost or came twice.
 
+use std::io::{self, Write};
+
 /// Bytes in a request and in its answer.
 pub(crate) const SIZE: usize = 100;
 
+/// Blocks in one write that fills a window: some segments at a time.
+const FILL_BLOCKS: usize = 640;
+
 /// A stream of numbered blocks; each block differs from its neighbours in every byte.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pattern {
     at: u64,
 }
@@ -19,6 +24,25 @@ impl Pattern {
             self.at += 1;
         }
         block
+    }
+
+    /// Writes blocks until the socket takes no more, which must not block.
+    ///
+    /// # Errors
+    /// What `write` fails with, but for a full send buffer.
+    pub(crate) fn fill(&mut self, mut socket: impl Write) -> io::Result<()> {
+        loop {
+            let chunk: Vec<u8> = (0..FILL_BLOCKS).flat_map(|_| self.next()).collect();
+            let taken = match socket.write(&chunk) {
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            self.back(chunk.len() - taken);
+            if taken == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Goes on by what was received.

@@ -13,6 +13,11 @@ mod socket;
 
 pub use control::{Command, Config, Milestone, Report, Role};
 
+/// Whether this kernel has the socket option `TCP_RTO_MIN_US` (Linux 6.17).
+pub fn has_rto_min() -> bool {
+    socket::has_rto_min()
+}
+
 /// Runs a peer on this process's standard input and output until it is told to finish.
 ///
 /// # Errors

@@ -57,6 +57,13 @@ fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
                     reading = false;
                     control.reached(Milestone::Unread)?;
                 }
+                Command::FillWindow => {
+                    connection
+                        .set_nonblocking(true)
+                        .and_then(|()| received.clone().fill(connection))
+                        .map_err(Error::call("filling the client's window"))?;
+                    control.reached(Milestone::Filled)?;
+                }
                 _ => return control.reached(Milestone::Finished),
             }
         } else if arrived {

@@ -15,6 +15,11 @@ use std::time::Duration;
 /// `TCP_RTO_MAX_MS` (include/uapi/linux/tcp.h, Linux 6.15); not in libc 0.2.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
 
+/// `TCP_RTO_MIN_US` (Linux 6.17).
+const TCP_RTO_MIN_US: libc::c_int = 45;
+/// `TCP_THIN_LINEAR_TIMEOUTS`.
+const TCP_THIN_LINEAR_TIMEOUTS: libc::c_int = 16;
+
 /// A TCP socket bound to `local`.
 pub(crate) fn bound(local: SocketAddr) -> Result<Socket, Error> {
     let operation = || format!("opening a TCP socket on {local}");
@@ -26,7 +31,7 @@ pub(crate) fn bound(local: SocketAddr) -> Result<Socket, Error> {
 }
 
 /// Sets what the client wants of its connection: every write is a segment of its own, and
-/// `TCP_USER_TIMEOUT` and `TCP_RTO_MAX_MS` if they are given.
+/// the options of the experiment.
 pub(crate) fn prepare_client(
     socket: &Socket,
     parameters: &Parameters,
@@ -42,6 +47,17 @@ pub(crate) fn prepare_client(
         let most_ms = most.as_millis() as libc::c_int;
         option(control, format!("TCP_RTO_MAX_MS={most_ms}"), || {
             set_tcp_option(socket, TCP_RTO_MAX_MS, most_ms)
+        })?;
+    }
+    if let Some(least) = parameters.client.rto_min {
+        let least_us = least.as_micros() as libc::c_int;
+        option(control, format!("TCP_RTO_MIN_US={least_us}"), || {
+            set_tcp_option(socket, TCP_RTO_MIN_US, least_us)
+        })?;
+    }
+    if parameters.client.thin_linear_timeouts {
+        option(control, "TCP_THIN_LINEAR_TIMEOUTS=1", || {
+            set_tcp_option(socket, TCP_THIN_LINEAR_TIMEOUTS, 1)
         })?;
     }
     Ok(())
@@ -68,13 +84,19 @@ pub(crate) fn enable_keepalive(
     option(control, "SO_KEEPALIVE=1", || socket.set_keepalive(true))
 }
 
-/// Sets `SO_LINGER` on the server's connection.
+/// Sets `SO_LINGER`.
 pub(crate) fn set_linger(
     socket: &Socket,
     linger: Duration,
     control: &Control,
 ) -> Result<(), Error> {
     option(control, format!("SO_LINGER={} s", linger.as_secs()), || socket.set_linger(Some(linger)))
+}
+
+/// Whether this kernel has the socket option `TCP_RTO_MIN_US`.
+pub(crate) fn has_rto_min() -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
+    socket.is_ok_and(|socket| set_tcp_option(&socket, TCP_RTO_MIN_US, 200_000).is_ok())
 }
 
 fn option(

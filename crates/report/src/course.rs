@@ -81,6 +81,7 @@ struct Sights {
     keepalive_probes: VecDeque<f64>,
     window_probes: VecDeque<f64>,
     syns: VecDeque<f64>,
+    fins: VecDeque<f64>,
 }
 
 impl Sights {
@@ -94,8 +95,9 @@ impl Sights {
             let kind = match class {
                 Class::KeepaliveProbe { .. } => StepKind::KeepaliveProbe,
                 Class::WindowProbe { .. } => StepKind::WindowProbe,
-                Class::Syn { n: 2.. } => StepKind::SynRetransmission,
+                class if class.is_syn_again() => StepKind::SynRetransmission,
                 class if class.is_data_again() => StepKind::Retransmission,
+                class if class.is_fin_again() => StepKind::FinRetransmission,
                 _ => continue,
             };
             sights.of(kind).expect("a kind that is seen on the wire").push_back(at_s);
@@ -109,6 +111,7 @@ impl Sights {
             StepKind::KeepaliveProbe => Some(&mut self.keepalive_probes),
             StepKind::WindowProbe => Some(&mut self.window_probes),
             StepKind::SynRetransmission => Some(&mut self.syns),
+            StepKind::FinRetransmission => Some(&mut self.fins),
             StepKind::GiveUp => None,
         }
     }
@@ -128,6 +131,7 @@ impl Sights {
             .chain(more(self.keepalive_probes, "keepalive probe", &[StepKind::KeepaliveProbe]))
             .chain(more(self.window_probes, "window probe", &[StepKind::WindowProbe]))
             .chain(more(self.syns, "SYN again", &[StepKind::SynRetransmission]))
+            .chain(more(self.fins, "FIN again", &[StepKind::FinRetransmission]))
     }
 }
 

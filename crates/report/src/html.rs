@@ -140,7 +140,11 @@ fn conditions(body: &mut String, run: &Run, trial: &Trial) {
     if let Some(measured) = &trial.verdict.measured {
         let states = format!("client {}, server {}", measured.client_state, measured.server_state);
         rows.push(("last states", states));
-        let counts = words::counts(measured.retransmits_on_wire, measured.keepalive_probes_on_wire);
+        let counts = words::counts(
+            measured.retransmits_on_wire,
+            measured.keepalive_probes_on_wire,
+            measured.window_probes_on_wire,
+        );
         if !counts.is_empty() {
             rows.push(("on the wire", counts));
         }

@@ -42,7 +42,8 @@ pub fn predicted(prediction: &Prediction, colour: bool) -> String {
     for (index, window) in prediction.windows.iter().enumerate() {
         let label = if index == 0 { "predicted" } else { "or" };
         let after = if window.span.is_some() { format!(" {reference}") } else { String::new() };
-        let counts = words::counts(window.retransmits, window.keepalive_probes);
+        let counts =
+            words::counts(window.retransmits, window.keepalive_probes, window.window_probes);
         let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
         line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
     }

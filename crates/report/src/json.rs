@@ -103,6 +103,7 @@ struct WindowDocument {
     latest_s: Option<f64>,
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
+    window_probes: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +115,7 @@ struct Measurement<'a> {
     detected_by: Option<DetectedBy>,
     retransmits_on_wire: Option<u32>,
     keepalive_probes_on_wire: Option<u32>,
+    window_probes_on_wire: Option<u32>,
     fin_from_server: Option<bool>,
     rst_from_server: Option<bool>,
     client_state: Option<&'a str>,
@@ -173,6 +175,7 @@ fn window(window: &Window) -> WindowDocument {
         latest_s: window.span.map(|(_, latest)| seconds(latest)),
         retransmits: window.retransmits,
         keepalive_probes: window.keepalive_probes,
+        window_probes: window.window_probes,
     }
 }
 
@@ -185,6 +188,7 @@ fn measurement(measured: Option<&Measured>) -> Measurement<'_> {
         detected_by: measured.and_then(|m| m.detected_by),
         retransmits_on_wire: measured.and_then(|m| m.retransmits_on_wire),
         keepalive_probes_on_wire: measured.and_then(|m| m.keepalive_probes_on_wire),
+        window_probes_on_wire: measured.and_then(|m| m.window_probes_on_wire),
         fin_from_server: measured.map(|m| m.fin_from_server),
         rst_from_server: measured.map(|m| m.rst_from_server),
         client_state: measured.map(|m| m.client_state.as_str()),

@@ -137,6 +137,9 @@ impl Narrator {
                 trial(&format!("the machine was busy: {late} late"), Tone::Warning)
             }
             What::Phase(_) | What::Late { .. } => None,
+            What::Sysctl { name, value } => {
+                trial(&format!("net.ipv4.{name} = {value} from now on"), Tone::Step)
+            }
             What::Link { interface, exists, up, carrier } => {
                 self.link(interface, link_state(*exists, *up, *carrier))
             }

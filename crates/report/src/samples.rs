@@ -329,6 +329,7 @@ fn measured(outcome: Outcome, detected_s: f64, reference: Reference) -> Measured
         detected_by: Some(DetectedBy::Tracepoint),
         retransmits_on_wire: None,
         keepalive_probes_on_wire: None,
+        window_probes_on_wire: None,
         fin_from_server: false,
         rst_from_server: false,
         client_state: "CLOSE".into(),
@@ -344,7 +345,7 @@ fn window(
     keepalive_probes: Option<u32>,
 ) -> Window {
     let span = Some((Duration::from_secs_f64(earliest), Duration::from_secs_f64(latest)));
-    Window { outcome, span, retransmits, keepalive_probes }
+    Window { retransmits, keepalive_probes, ..Window::new(outcome, span) }
 }
 
 fn step(

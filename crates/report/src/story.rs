@@ -50,7 +50,7 @@ pub(crate) struct Story {
     connected: bool,
     fault_ns: Option<u64>,
     last_received_ns: Option<u64>,
-    first_write_seen: bool,
+    first_call_seen: bool,
     exchanges: u32,
     rto_us: u32,
     /// The ordinary events told in a row.
@@ -82,7 +82,7 @@ impl Story {
             connected: false,
             fault_ns: None,
             last_received_ns: None,
-            first_write_seen: false,
+            first_call_seen: false,
             exchanges: 0,
             rto_us: 0,
             told: Vec::new(),
@@ -149,11 +149,15 @@ impl Story {
             }
             (_, What::Fault(FaultStep::Begin)) => self.fault(event.at_ns),
             (Source::ClientWire, What::Segment(segment)) => self.segment(event.at_ns, segment),
-            (Source::ClientProgram, What::Call(call)) if call.name == "connect" => {
-                self.connected = call.result.is_ok();
-            }
-            (Source::ClientProgram, What::Call(call)) if call.name == "write" => {
-                self.first_write(call.began_ns);
+            (Source::ClientProgram, What::Call(call)) => {
+                let reference = match call.name.as_str() {
+                    "write" => Reference::FirstWrite,
+                    "connect" => Reference::Connect,
+                    "close" | "shutdown" => Reference::Close,
+                    _ => return,
+                };
+                self.connected |= call.name == "connect" && call.result.is_ok();
+                self.first_call(call.began_ns, reference);
             }
             (Source::ClientSocket, What::Socket(sample)) => {
                 self.rto_us = sample.info.as_ref().map_or(self.rto_us, |info| info.rto_us);
@@ -166,7 +170,7 @@ impl Story {
         match (self.fault_ns, segment.sent, segment.len) {
             (None, false, _) => self.last_received_ns = Some(at_ns),
             (None, true, 1..) if self.phase == Phase::Settling => self.exchanges += 1,
-            (Some(_), true, 1..) => self.first_write(at_ns),
+            (Some(_), true, 1..) => self.first_call(at_ns, Reference::FirstWrite),
             _ => {}
         }
     }
@@ -190,16 +194,23 @@ impl Story {
                 let earlier = span::measured((fault_ns - received_ns) as f64 / 1e9);
                 (received_ns, format!("the last segment came {earlier} ago: times count from it"))
             }
+            (Reference::Connect, _) => return,
             _ => (fault_ns, "times count from the fault".into()),
         };
         self.items.push(Item::Origin { at_ns, text });
     }
 
-    fn first_write(&mut self, at_ns: u64) {
-        let seen = self.fault_ns.is_none() || std::mem::replace(&mut self.first_write_seen, true);
-        if !seen && self.reference == Reference::FirstWrite {
-            let text = "times count from this write".into();
-            self.items.push(Item::Origin { at_ns, text });
+    /// A call after the fault: the first of its kind is what times count from, if they do.
+    fn first_call(&mut self, at_ns: u64, reference: Reference) {
+        if self.fault_ns.is_none() || self.reference != reference {
+            return;
+        }
+        if !std::mem::replace(&mut self.first_call_seen, true) {
+            let text = match reference {
+                Reference::FirstWrite => "times count from this write",
+                _ => "times count from this call",
+            };
+            self.items.push(Item::Origin { at_ns, text: text.into() });
         }
     }
 

@@ -12,6 +12,8 @@ pub(crate) const fn after_reference(reference: Reference) -> &'static str {
         Reference::Fault => "after the fault",
         Reference::FirstWrite => "after the first write",
         Reference::LastActivity => "after the last segment received",
+        Reference::Connect => "after the call of connect",
+        Reference::Close => "after the program's close",
     }
 }
 
@@ -19,6 +21,9 @@ pub(crate) const fn after_reference(reference: Reference) -> &'static str {
 pub(crate) fn window(window: &Window) -> String {
     match (window.outcome, window.span) {
         (Outcome::None, _) => "nothing: the client is not told".into(),
+        (Outcome::Released, Some((earliest, latest))) => {
+            format!("the kernel lets go {}", span::range(earliest, latest))
+        }
         (outcome, Some((earliest, latest))) => {
             format!("{outcome} {}", span::range(earliest, latest))
         }
@@ -37,18 +42,25 @@ pub(crate) fn windows(prediction: &Prediction, measured: Outcome) -> Vec<String>
     if shown.is_empty() { vec!["no outcome".into()] } else { shown }
 }
 
-/// `6 retransmissions, 3 keepalive probes`; what does not apply is left out.
-pub(crate) fn counts(retransmits: Option<u32>, keepalive_probes: Option<u32>) -> String {
+/// `6 retransmissions, no keepalive probes`; what does not apply is left out.
+pub(crate) fn counts(
+    retransmits: Option<u32>,
+    keepalive_probes: Option<u32>,
+    window_probes: Option<u32>,
+) -> String {
     let counted = |count: u32, what: &str| match count {
         0 => format!("no {what}s"),
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),
     };
-    let parts: Vec<_> = [(retransmits, "retransmission"), (keepalive_probes, "keepalive probe")]
-        .into_iter()
-        .filter_map(|(count, what)| Some(counted(count?, what)))
-        .collect();
-    parts.join(", ")
+    let parts = [
+        (retransmits, "retransmission"),
+        (keepalive_probes, "keepalive probe"),
+        (window_probes, "window probe"),
+    ]
+    .into_iter()
+    .filter_map(|(count, what)| Some(counted(count?, what)));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// The network and the socket, in one line.
@@ -81,13 +93,22 @@ pub(crate) fn setting(parameters: &Parameters) -> String {
     if let Some(most) = client.rto_max {
         parts.push(format!("TCP_RTO_MAX_MS {}", span::exact(most)));
     }
+    if let Some(least) = client.rto_min {
+        parts.push(format!("TCP_RTO_MIN_US {}", span::exact(least)));
+    }
+    if let Some(least) = path.rto_min {
+        parts.push(format!("rto_min {} on the route", span::exact(least)));
+    }
+    if client.thin_linear_timeouts {
+        parts.push("TCP_THIN_LINEAR_TIMEOUTS".into());
+    }
     parts.extend(sysctl.iter().map(|(name, value)| format!("{name} = {value}")));
     parts.join(" · ")
 }
 
 /// What is done to the connection, in one line.
 pub(crate) fn stimulus(parameters: &Parameters) -> String {
-    let Parameters { client, server, fault, .. } = parameters;
+    let Parameters { client, server, fault, later, .. } = parameters;
     let after = span::exact(fault.after);
     let lasting = parameters
         .fault_duration()
@@ -103,14 +124,44 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         FaultKind::Unplug => "the cable is pulled: the client loses its own carrier too".into(),
         FaultKind::Flap => format!("the server's link is down{lasting}"),
     };
-    let unread = if server.reads { "" } else { ", with unread data at the server" };
-    let traffic = match client.traffic {
-        Traffic::Idle => "the client stays idle",
-        Traffic::OneWrite => "the client writes 100 bytes, once",
-        Traffic::Stream => "the client writes 100 bytes every 50 ms",
-        Traffic::Heartbeat => "the client asks for answers and waits for each",
+    let unread = match (server.reads, client.fills_window, server.fills_window) {
+        (_, true, _) => ", with the server's window closed",
+        (_, _, true) => ", with the client's window closed",
+        (false, ..) => ", with unread data at the server",
+        _ => "",
     };
-    format!("{after} after the last exchange{unread}, {fault}; {traffic}")
+    let traffic = match client.traffic {
+        Traffic::Idle if server.fills_window => "the client reads".into(),
+        Traffic::Idle => "the client stays idle".to_owned(),
+        Traffic::OneWrite => match client.second_write {
+            None => "the client writes 100 bytes, once".into(),
+            Some(later) => {
+                format!("the client writes 100 bytes, and again {} later", span::exact(later))
+            }
+        },
+        Traffic::Stream => "the client writes 100 bytes every 50 ms".into(),
+        Traffic::Heartbeat => "the client asks for answers and waits for each".into(),
+        Traffic::Connect => "the client connects".into(),
+        Traffic::Close => match client.linger {
+            None => "the client closes the connection".into(),
+            Some(linger) => {
+                format!("the client closes the connection, SO_LINGER {}", span::exact(linger))
+            }
+        },
+        Traffic::Shutdown => "the client shuts down its direction of the connection".into(),
+    };
+    let later = if later.sysctl.is_empty() {
+        String::new()
+    } else {
+        let changes: Vec<_> =
+            later.sysctl.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        format!("; {} later, {}", span::exact(later.after), changes.join(", "))
+    };
+    if client.traffic == Traffic::Connect {
+        format!("{fault}; {traffic}{later}")
+    } else {
+        format!("{after} after the last exchange{unread}, {fault}; {traffic}{later}")
+    }
 }
 
 /// Which source told the kernel's side.
@@ -135,6 +186,7 @@ pub(crate) const fn step(kind: StepKind) -> &'static str {
         StepKind::KeepaliveProbe => "keepalive probe",
         StepKind::WindowProbe => "window probe",
         StepKind::SynRetransmission => "SYN again",
+        StepKind::FinRetransmission => "FIN again",
         StepKind::GiveUp => "gives up",
     }
 }

@@ -86,6 +86,12 @@ choice! {
         Stream = "stream",
         /// An application-level request and answer, with a deadline for the answer.
         Heartbeat = "heartbeat",
+        /// `connect`: before the fault there is no connection.
+        Connect = "connect",
+        /// `close`: the program lets go, and its kernel goes on alone.
+        Close = "close",
+        /// `shutdown(SHUT_WR)`: a FIN, and the program still listens.
+        Shutdown = "shutdown",
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Parameters {
     pub path: Path,
     /// What breaks.
     pub fault: Fault,
+    /// What is set differently once the fault is there.
+    #[serde(default)]
+    pub later: Later,
     /// `net.ipv4.*` in the client's namespace.
     pub sysctl: Sysctls,
     /// `net.ipv4.*` in the server's namespace.
@@ -54,6 +57,22 @@ pub struct Client {
     pub user_timeout: Option<Duration>,
     /// `TCP_RTO_MAX_MS` (Linux 6.15); `None`: not set.
     pub rto_max: Option<Duration>,
+    /// `TCP_RTO_MIN_US` (Linux 6.17); `None`: not set.
+    #[serde(default)]
+    pub rto_min: Option<Duration>,
+    /// `TCP_THIN_LINEAR_TIMEOUTS`.
+    #[serde(default)]
+    pub thin_linear_timeouts: bool,
+    /// `SO_LINGER`, set before the traffic `close`; `None`: not set.
+    #[serde(default)]
+    pub linger: Option<Duration>,
+    /// For the traffic `one-write`: from the first write to a second one; `None`: there is none.
+    #[serde(default)]
+    pub second_write: Option<Duration>,
+    /// Whether it writes, before the fault, until the server, which does not read, closes its
+    /// window.
+    #[serde(default)]
+    pub fills_window: bool,
     /// For the traffic `heartbeat`.
     pub heartbeat: Heartbeat,
 }
@@ -90,6 +109,10 @@ pub struct Server {
     pub linger: Option<Duration>,
     /// Whether a forked child holds the accepted socket too.
     pub inherited: bool,
+    /// Whether it writes, before the fault, until its send buffer is full, since the client reads
+    /// nothing until after the fault.
+    #[serde(default)]
+    pub fills_window: bool,
 }
 
 /// The path between client and server.
@@ -97,6 +120,19 @@ pub struct Server {
 pub struct Path {
     /// Round-trip time added to the path, half each way; zero: none.
     pub rtt: Duration,
+    /// The smallest RTO on the client's route to the server (`ip route … rto_min lock`,
+    /// `RTAX_RTO_MIN`); `None`: not set.
+    #[serde(default)]
+    pub rto_min: Option<Duration>,
+}
+
+/// Sysctls that are changed while the client waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Later {
+    /// From the fault to the change.
+    pub after: Duration,
+    /// `net.ipv4.*` in the client's namespace from then on.
+    pub sysctl: Sysctls,
 }
 
 /// What breaks, and when.
@@ -126,13 +162,18 @@ impl Default for Parameters {
                 keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
                 user_timeout: None,
                 rto_max: None,
+                rto_min: None,
+                thin_linear_timeouts: false,
+                linger: None,
+                second_write: None,
+                fills_window: false,
                 heartbeat: Heartbeat {
                     interval: Duration::from_secs(1),
                     deadline: Duration::from_secs(1),
                 },
             },
-            server: Server { reads: true, linger: None, inherited: false },
-            path: Path { rtt: Duration::ZERO },
+            server: Server { reads: true, linger: None, inherited: false, fills_window: false },
+            path: Path { rtt: Duration::ZERO, rto_min: None },
             fault: Fault {
                 kind: FaultKind::None,
                 after: Duration::from_millis(200),
@@ -140,6 +181,7 @@ impl Default for Parameters {
                 reject: Reject::TcpReset,
                 new_mac: false,
             },
+            later: Later::default(),
             sysctl: Sysctls::new(),
             server_sysctl: Sysctls::new(),
         }
@@ -148,7 +190,7 @@ impl Default for Parameters {
 
 impl Parameters {
     /// Puts sysctls and keepalive times back to the Linux defaults. What is switched on stays on;
-    /// `client.user_timeout` and `client.rto_max` stay.
+    /// the other socket options stay.
     pub fn reset_to_linux_defaults(&mut self) {
         self.sysctl.clear();
         self.server_sysctl.clear();
@@ -199,6 +241,7 @@ impl Parameters {
         if *topology == Topology::Direct && !self.path.rtt.is_zero() {
             return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
         }
+        self.validate_traffic()?;
         if client.traffic == Traffic::Heartbeat && !self.server.reads {
             return Err((
                 "server.reads",
@@ -213,6 +256,45 @@ impl Parameters {
                 "server.inherited",
                 "the child that inherits the socket does not answer heartbeats".into(),
             ));
+        }
+        Ok(())
+    }
+
+    /// Combinations of what client and server do.
+    fn validate_traffic(&self) -> Result<(), (&'static str, String)> {
+        let Self { client, server, .. } = self;
+        let connects = client.traffic == Traffic::Connect;
+        let needs_connection = [
+            ("server.reads", !server.reads),
+            ("server.inherited", server.inherited),
+            ("server.fills_window", server.fills_window),
+            ("client.fills_window", client.fills_window),
+        ];
+        if let Some((key, _)) = needs_connection.iter().find(|(_, set)| connects && *set) {
+            let why = "it is about a connection, and with the traffic `connect` there is none \
+                       before the fault";
+            return Err((key, why.into()));
+        }
+        let idle = client.traffic == Traffic::Idle;
+        for (key, set) in [
+            ("client.fills_window", client.fills_window),
+            ("server.fills_window", server.fills_window),
+        ] {
+            if set && !idle {
+                return Err((
+                    key,
+                    format!("it needs the traffic `idle`, not `{}`", client.traffic),
+                ));
+            }
+        }
+        if client.fills_window && server.reads {
+            let why = "a server that reads does not close its window: it needs \
+                       `server.reads = false`";
+            return Err(("client.fills_window", why.into()));
+        }
+        if client.fills_window && server.fills_window {
+            let why = "one of the two fills the other's window, not both";
+            return Err(("server.fills_window", why.into()));
         }
         Ok(())
     }

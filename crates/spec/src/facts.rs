@@ -47,6 +47,16 @@ pub struct TcpFacts {
     pub timer: u8,
     /// `idiag_expires`: when it fires, milliseconds after the sample.
     pub timer_expires_ms: u32,
+    /// `tcpi_backoff`: doublings of the running timer.
+    #[serde(default)]
+    pub backoff: u8,
+    /// `tcpi_snd_wnd`: what the server says it can take, bytes. Kernels before 5.4 do not tell.
+    #[serde(default)]
+    pub snd_wnd: u32,
+    /// Monotonic time, nanoseconds, of the first zero-window probe since the server closed its
+    /// window; `None`: there was none.
+    #[serde(default)]
+    pub window_probed_at_ns: Option<u64>,
 }
 
 /// A jiffy counter read together with the monotonic clock: tick `jiffies` began at `at_ns`.

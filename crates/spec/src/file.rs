@@ -155,22 +155,32 @@ pub fn load(
     })?;
     if let Some((key, value)) = overrides.iter().find(|(key, _)| !applies(key, &parameters)) {
         return Err(Error::bare(format!(
-            "--set {key}={value}: `{key}` has no meaning for the fault `{}`",
-            parameters.fault.kind
+            "--set {key}={value}: `{key}` has no meaning for {}",
+            if key.starts_with("fault.") {
+                format!("the fault `{}`", parameters.fault.kind)
+            } else if key == "later.after" {
+                "an experiment without `later.sysctl.NAME`".into()
+            } else {
+                format!("the traffic `{}`", parameters.client.traffic)
+            }
         )));
     }
     Ok(Experiment { name: name.into(), question, claims, parameters })
 }
 
-/// Whether a setting means anything for this fault. One left over in a file whose fault was
+/// Whether a setting means anything for this fault and traffic. One left over in a file whose fault was
 /// overridden is harmless; one that was asked for is a mistake.
 fn applies(key: &str, parameters: &Parameters) -> bool {
     use crate::FaultKind::{Flap, ProcessFreeze, Reboot, Reject};
+    use crate::Traffic;
     let kind = parameters.fault.kind;
     match key {
         "fault.duration" => matches!(kind, Flap | ProcessFreeze | Reboot),
         "fault.reject" => kind == Reject,
         "fault.new_mac" => kind == Reboot,
+        "client.second_write" => parameters.client.traffic == Traffic::OneWrite,
+        "client.linger" => parameters.client.traffic == Traffic::Close,
+        "later.after" => !parameters.later.sysctl.is_empty(),
         _ => true,
     }
 }

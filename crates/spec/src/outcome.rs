@@ -12,6 +12,9 @@ pub enum Outcome {
     Eof,
     /// Nothing: still established at the deadline.
     None,
+    /// The program has closed its socket and can be told nothing; the kernel has now let the
+    /// connection go as well.
+    Released,
 }
 
 impl Outcome {
@@ -25,6 +28,7 @@ impl fmt::Display for Outcome {
             Self::Errno(errno) => errno.fmt(formatter),
             Self::Eof => formatter.pad("EOF"),
             Self::None => formatter.pad("none"),
+            Self::Released => formatter.pad("released"),
         }
     }
 }
@@ -41,6 +45,7 @@ impl<'de> Deserialize<'de> for Outcome {
         match text.as_str() {
             "EOF" => Ok(Self::Eof),
             "none" => Ok(Self::None),
+            "released" => Ok(Self::Released),
             name => Errno::from_name(name)
                 .map(Self::Errno)
                 .ok_or_else(|| serde::de::Error::custom(format!("unknown outcome `{name}`"))),
@@ -115,6 +120,10 @@ pub enum Reference {
     FirstWrite,
     /// The last segment the client received before the fault.
     LastActivity,
+    /// The client's call of `connect`.
+    Connect,
+    /// The client's call of `close` or `shutdown`.
+    Close,
 }
 
 impl fmt::Display for Reference {
@@ -123,6 +132,8 @@ impl fmt::Display for Reference {
             Self::Fault => "fault",
             Self::FirstWrite => "first-write",
             Self::LastActivity => "last-activity",
+            Self::Connect => "connect",
+            Self::Close => "close",
         })
     }
 }
@@ -137,6 +148,7 @@ mod tests {
             Outcome::TIMED_OUT,
             Outcome::Eof,
             Outcome::None,
+            Outcome::Released,
             Outcome::Errno(Errno::EHOSTUNREACH),
             Outcome::Errno(Errno(4711)),
         ] {

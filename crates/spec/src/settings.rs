@@ -23,6 +23,7 @@ const LONGEST_TRIAL: Duration = Duration::from_secs(365 * 86_400);
 const KEEPALIVE_TIME: &str = "whole seconds from `1s` to `32767s`, or `off` for the sysctl's value";
 const UP_TO_A_YEAR: &str = "a duration up to `365d`";
 const YES_OR_NO: &str = "`true` or `false`";
+const LINGER: &str = "whole seconds from `0s` to `32767s`, or `off`";
 
 /// Every setting but the sysctls.
 pub const SETTINGS: &[Setting] = &[
@@ -54,7 +55,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "client.traffic",
-        accepts: "`idle`, `one-write`, `stream` or `heartbeat`",
+        accepts: "`idle`, `one-write`, `stream`, `heartbeat`, `connect`, `close` or `shutdown`",
         set: |p, text| choose(&mut p.client.traffic, text),
         get: |p| Some(p.client.traffic.to_string()),
     },
@@ -104,6 +105,55 @@ pub const SETTINGS: &[Setting] = &[
         get: |p| p.client.rto_max.map(duration::show),
     },
     Setting {
+        key: "client.rto_min",
+        accepts: "whole microseconds from `1us` to `120s`, or `off`",
+        set: |p, text| {
+            p.client.rto_min = match text {
+                "off" => None,
+                _ => match duration::parse(text)? {
+                    t if t.subsec_nanos() % 1_000 == 0
+                        && (1..=120_000_000).contains(&t.as_micros()) =>
+                    {
+                        Some(t)
+                    }
+                    _ => return Err(format!("`{text}` is out of range")),
+                },
+            };
+            Ok(())
+        },
+        get: |p| p.client.rto_min.map(duration::show),
+    },
+    Setting {
+        key: "client.thin_linear_timeouts",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.client.thin_linear_timeouts, text),
+        get: |p| p.client.thin_linear_timeouts.then(|| "true".into()),
+    },
+    Setting {
+        key: "client.linger",
+        accepts: LINGER,
+        set: |p, text| linger(text).map(|t| p.client.linger = t),
+        get: |p| p.client.linger.map(duration::show),
+    },
+    Setting {
+        key: "client.second_write",
+        accepts: "a duration from `1ms` to `365d`, or `off`",
+        set: |p, text| {
+            p.client.second_write = match text {
+                "off" => None,
+                _ => Some(time(text, Duration::from_millis(1), LONGEST_TRIAL)?),
+            };
+            Ok(())
+        },
+        get: |p| p.client.second_write.map(duration::show),
+    },
+    Setting {
+        key: "client.fills_window",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.client.fills_window, text),
+        get: |p| p.client.fills_window.then(|| "true".into()),
+    },
+    Setting {
         key: "client.heartbeat.interval",
         accepts: "a duration from `10ms` to `365d`",
         set: |p, text| {
@@ -129,17 +179,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "server.linger",
-        accepts: "whole seconds from `0s` to `32767s`, or `off`",
-        set: |p, text| {
-            p.server.linger = match text {
-                "off" => None,
-                _ => match duration::parse(text)? {
-                    t if t.subsec_nanos() == 0 && t.as_secs() <= 32_767 => Some(t),
-                    _ => return Err(format!("`{text}` is out of range")),
-                },
-            };
-            Ok(())
-        },
+        accepts: LINGER,
+        set: |p, text| linger(text).map(|t| p.server.linger = t),
         get: |p| p.server.linger.map(duration::show),
     },
     Setting {
@@ -149,10 +190,22 @@ pub const SETTINGS: &[Setting] = &[
         get: |p| Some(p.server.inherited.to_string()),
     },
     Setting {
+        key: "server.fills_window",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.server.fills_window, text),
+        get: |p| p.server.fills_window.then(|| "true".into()),
+    },
+    Setting {
         key: "path.rtt",
         accepts: "a duration from `0s` to `10s`",
         set: |p, text| time(text, Duration::ZERO, Duration::from_secs(10)).map(|t| p.path.rtt = t),
         get: |p| Some(duration::show(p.path.rtt)),
+    },
+    Setting {
+        key: "path.rto_min",
+        accepts: "whole milliseconds from `1ms` to `2m`, or `off`",
+        set: |p, text| whole_millis(text, 1, 120_000).map(|t| p.path.rto_min = t),
+        get: |p| p.path.rto_min.map(duration::show),
     },
     Setting {
         key: "fault.kind",
@@ -186,6 +239,12 @@ pub const SETTINGS: &[Setting] = &[
         set: |p, text| flag(&mut p.fault.new_mac, text),
         get: |p| (p.fault.kind == FaultKind::Reboot).then(|| p.fault.new_mac.to_string()),
     },
+    Setting {
+        key: "later.after",
+        accepts: UP_TO_A_YEAR,
+        set: |p, text| time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.later.after = t),
+        get: |p| (!p.later.sysctl.is_empty()).then(|| duration::show(p.later.after)),
+    },
 ];
 
 /// Applies one setting.
@@ -194,22 +253,26 @@ pub const SETTINGS: &[Setting] = &[
 /// A sentence: an unknown key (with the nearest), an unknown sysctl, or a value that is not
 /// accepted, with what is.
 pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), String> {
-    if let Some(name) = key.strip_prefix("sysctl.") {
-        sysctl::check(name, value)?;
-        parameters.sysctl.insert(name.into(), value.trim().into());
-        return Ok(());
-    }
-    if let Some(name) = key.strip_prefix("server.sysctl.") {
-        sysctl::check(name, value)?;
-        parameters.server_sysctl.insert(name.into(), value.trim().into());
-        return Ok(());
+    for (prefix, sysctls) in [
+        ("sysctl.", &mut parameters.sysctl),
+        ("server.sysctl.", &mut parameters.server_sysctl),
+        ("later.sysctl.", &mut parameters.later.sysctl),
+    ] {
+        if let Some(name) = key.strip_prefix(prefix) {
+            sysctl::check(name, value)?;
+            sysctls.insert(name.into(), value.trim().into());
+            return Ok(());
+        }
     }
     let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
         let keys = || SETTINGS.iter().map(|setting| setting.key);
         let hint = sysctl::nearest(key, keys()).map_or_else(
             || {
                 let all: Vec<_> = keys().collect();
-                format!("the keys are {}, `sysctl.NAME` and `server.sysctl.NAME`", all.join(", "))
+                format!(
+                    "the keys are {}, `sysctl.NAME`, `server.sysctl.NAME` and `later.sysctl.NAME`",
+                    all.join(", ")
+                )
             },
             |near| format!("is it `{near}`?"),
         );
@@ -225,9 +288,11 @@ pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
         .iter()
         .filter_map(|setting| Some((setting.key.to_owned(), (setting.get)(parameters)?)))
         .collect();
-    for (prefix, sysctls) in
-        [("sysctl", &parameters.sysctl), ("server.sysctl", &parameters.server_sysctl)]
-    {
+    for (prefix, sysctls) in [
+        ("sysctl", &parameters.sysctl),
+        ("server.sysctl", &parameters.server_sysctl),
+        ("later.sysctl", &parameters.later.sysctl),
+    ] {
         values.extend(
             sysctls.iter().map(|(name, value)| (format!("{prefix}.{name}"), value.clone())),
         );
@@ -258,6 +323,16 @@ fn whole_seconds(text: &str) -> Result<Option<Duration>, String> {
         time if time.subsec_nanos() == 0 && (1..=32_767).contains(&time.as_secs()) => {
             Ok(Some(time))
         }
+        _ => Err(format!("`{text}` is out of range")),
+    }
+}
+
+fn linger(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match duration::parse(text)? {
+        t if t.subsec_nanos() == 0 && t.as_secs() <= 32_767 => Ok(Some(t)),
         _ => Err(format!("`{text}` is out of range")),
     }
 }

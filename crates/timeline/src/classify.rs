@@ -71,6 +71,21 @@ impl Class {
         matches!(self, Self::Retransmission { .. } | Self::Fin { data_again: true, .. })
     }
 
+    /// Whether a connection request is sent again.
+    pub const fn is_syn_again(self) -> bool {
+        matches!(self, Self::Syn { n: 2.. })
+    }
+
+    /// Whether the end of the data is sent again.
+    pub const fn is_fin_again(self) -> bool {
+        matches!(self, Self::Fin { n: 2.., .. })
+    }
+
+    /// Whether it is a zero-window probe.
+    pub const fn is_window_probe(self) -> bool {
+        matches!(self, Self::WindowProbe { .. })
+    }
+
     /// Whether it is a keepalive probe.
     pub const fn is_keepalive_probe(self) -> bool {
         matches!(self, Self::KeepaliveProbe { .. })

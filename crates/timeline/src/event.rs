@@ -94,6 +94,13 @@ pub enum What {
         /// Nanoseconds past the moment it had asked for.
         by_ns: u64,
     },
+    /// A sysctl of the client's namespace was changed.
+    Sysctl {
+        /// Its name below `net.ipv4`.
+        name: String,
+        /// Its value from now on.
+        value: String,
+    },
     /// A host's interface as the kernel shows it.
     Link {
         /// Whose: `client`, `server`, or the switch's or router's port towards one.

@@ -166,6 +166,7 @@ fn counts_fit(window: &Window, measured: &Measured) -> bool {
     };
     agree(window.retransmits, measured.retransmits_on_wire)
         && agree(window.keepalive_probes, measured.keepalive_probes_on_wire)
+        && agree(window.window_probes, measured.window_probes_on_wire)
 }
 
 /// Why the disagreement may be the machine's doing, or the deadline's, and not the kernel's.
@@ -296,6 +297,7 @@ fn difference(prediction: &Prediction, measured: &Measured) -> String {
     for (count, name) in [
         (measured.retransmits_on_wire, "retransmissions"),
         (measured.keepalive_probes_on_wire, "keepalive probes"),
+        (measured.window_probes_on_wire, "window probes"),
     ] {
         if let Some(count) = count {
             happened += &format!(", {count} {name}");
@@ -314,9 +316,11 @@ fn describe_window(window: &Window) -> String {
         ),
         None => "nothing".to_owned(),
     };
-    for (count, name) in
-        [(window.retransmits, "retransmissions"), (window.keepalive_probes, "keepalive probes")]
-    {
+    for (count, name) in [
+        (window.retransmits, "retransmissions"),
+        (window.keepalive_probes, "keepalive probes"),
+        (window.window_probes, "window probes"),
+    ] {
         if let Some(count) = count {
             text += &format!(", {count} {name}");
         }

@@ -1,7 +1,7 @@
 //! What was measured.
 
 use serde::{Deserialize, Serialize};
-use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference};
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use timeline::classify::{Class, classified};
 use timeline::event::{Call, FaultStep, Phase, Side, Trace};
 use timeline::{Event, Source, Timeline, What};
@@ -21,10 +21,15 @@ pub struct Measured {
     pub reference: Reference,
     /// Which source told `detected_s`.
     pub detected_by: Option<DetectedBy>,
-    /// Data segments sent again after the fault, as captured at the client.
+    /// Data segments sent again after the fault, as captured at the client; SYNs or FINs where the
+    /// traffic is `connect`, `close` or `shutdown`.
     pub retransmits_on_wire: Option<u32>,
     /// Keepalive probes after `reference`, as captured at the client; `None`: keepalive is off.
     pub keepalive_probes_on_wire: Option<u32>,
+    /// Zero-window probes after `reference`, as captured at the client; `None`: the server has not
+    /// closed its window.
+    #[serde(default)]
+    pub window_probes_on_wire: Option<u32>,
     /// Whether a FIN from the server reached the client after the fault, before the client closed.
     pub fin_from_server: bool,
     /// Whether a RST from the server's address did.
@@ -54,23 +59,28 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     let fault_at = timeline.fault_at()?;
     let reference = reference(parameters, timeline, fault_at);
     let reference_at = reference_at(timeline, reference);
-    let closed_at = calls(timeline)
-        .find(|(_, call)| call.name == "close")
-        .map(|(_, call)| call.began_ns)
-        .or(timeline.phase_at(Phase::Interrupted))
-        .unwrap_or(u64::MAX);
+    let traffic = parameters.client.traffic;
+    let closed_at = match traffic {
+        // Here the close is what the trial is about.
+        Traffic::Close => timeline.phase_at(Phase::Aftermath),
+        _ => calls(timeline).find(|(_, call)| call.name == "close").map(|(_, call)| call.began_ns),
+    };
+    let closed_at = closed_at.or(timeline.phase_at(Phase::Interrupted)).unwrap_or(u64::MAX);
     let noticed = noticed(timeline, fault_at, closed_at);
     // A program that gives the server up by a timer of its own wants to know nothing more.
     let closed_at = match noticed {
-        Some(Notice { at_ns, outcome: None }) => closed_at.min(at_ns),
+        Some(Notice { at_ns, outcome: None }) if traffic != Traffic::Close => closed_at.min(at_ns),
         _ => closed_at,
     };
-    let traced = traced(timeline, fault_at, closed_at);
-    let polled = polled(timeline, fault_at, closed_at);
+    let (traced, polled) = match traffic {
+        Traffic::Close => released(timeline, fault_at, closed_at),
+        _ => (traced(timeline, fault_at, closed_at), polled(timeline, fault_at, closed_at)),
+    };
 
     let outcome = noticed
         .and_then(|notice| notice.outcome)
         .or(traced.map(|(_, outcome)| outcome))
+        .or((traffic == Traffic::Close && polled.is_some()).then_some(Outcome::Released))
         .unwrap_or(Outcome::None);
     let noticed_at = noticed.map(|notice| notice.at_ns);
     let detection = match (traced, polled) {
@@ -78,7 +88,8 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         (Some((at, _)), _) => Some((at, 0, DetectedBy::Tracepoint)),
         (None, Some((alive, gone))) => {
             // The program cannot know before the kernel does, nor the kernel before the wire.
-            let at = noticed_at.map_or(gone, |noticed| noticed.min(gone));
+            let told = noticed_at.filter(|_| traffic != Traffic::Close);
+            let at = told.map_or(gone, |noticed| noticed.min(gone));
             let cause = cause_on_wire(timeline, fault_at, at).unwrap_or(0);
             Some((at, at.saturating_sub(alive.max(cause)), DetectedBy::SockDiag))
         }
@@ -105,12 +116,23 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         noticed_s: noticed_at.map(seconds),
         reference,
         detected_by: detection.map(|(.., by)| by),
-        retransmits_on_wire: Some(count(reference_at.max(fault_at), Class::is_data_again)),
+        retransmits_on_wire: Some(count(
+            reference_at.max(fault_at),
+            match traffic {
+                Traffic::Connect => Class::is_syn_again,
+                Traffic::Close | Traffic::Shutdown => Class::is_fin_again,
+                _ => Class::is_data_again,
+            },
+        )),
         keepalive_probes_on_wire: parameters
             .client
             .keepalive
             .enabled
             .then(|| count(reference_at, Class::is_keepalive_probe)),
+        window_probes_on_wire: parameters
+            .client
+            .fills_window
+            .then(|| count(reference_at, Class::is_window_probe)),
         fin_from_server: from_server(|segment| segment.flags.fin),
         rst_from_server: from_server(|segment| segment.flags.rst),
         client_state: last_state(timeline, Source::ClientSocket, closed_at),
@@ -127,10 +149,13 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
 fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Reference {
     if parameters.fault.kind == FaultKind::ProcessCrash {
         Reference::Fault
-    } else if first_write_at(timeline, fault_at).is_some() {
-        Reference::FirstWrite
     } else {
-        Reference::LastActivity
+        match parameters.client.traffic {
+            Traffic::Connect => Reference::Connect,
+            Traffic::Close | Traffic::Shutdown => Reference::Close,
+            _ if first_called_at(timeline, fault_at, &["write"]).is_some() => Reference::FirstWrite,
+            _ => Reference::LastActivity,
+        }
     }
 }
 
@@ -139,7 +164,9 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
     let fault_at = timeline.fault_at().unwrap_or(0);
     let at = match reference {
         Reference::Fault => None,
-        Reference::FirstWrite => first_write_at(timeline, fault_at),
+        Reference::FirstWrite => first_called_at(timeline, fault_at, &["write"]),
+        Reference::Connect => first_called_at(timeline, fault_at, &["connect"]),
+        Reference::Close => first_called_at(timeline, fault_at, &["close", "shutdown"]),
         Reference::LastActivity => timeline
             .segments(Source::ClientWire)
             .rfind(|(at, segment)| *at < fault_at && !segment.sent)
@@ -148,9 +175,9 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
     at.unwrap_or(fault_at)
 }
 
-fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
+fn first_called_at(timeline: &Timeline, fault_at: u64, names: &[&str]) -> Option<u64> {
     calls(timeline)
-        .find(|(_, call)| call.name == "write" && call.began_ns >= fault_at)
+        .find(|(_, call)| names.contains(&&*call.name) && call.began_ns >= fault_at)
         .map(|(_, call)| call.began_ns)
 }
 
@@ -170,7 +197,13 @@ fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice>
                 ("read" | "write", Err(errno)) if errno != Errno::EAGAIN => {
                     Some(Outcome::Errno(errno))
                 }
-                ("heartbeat", _) => None,
+                ("connect", Err(errno))
+                    if errno != Errno::EINPROGRESS && errno != Errno::EALREADY =>
+                {
+                    Some(Outcome::Errno(errno))
+                }
+                // The program lets go by itself: with one, or with a timer of its own.
+                ("heartbeat" | "close", _) => None,
                 _ => return None,
             };
             Some(Notice { at_ns, outcome })
@@ -206,6 +239,33 @@ fn polled(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<(u64, u6
                 None
             }
         })
+}
+
+/// When the kernel let go of a connection that its program had closed: at the tracepoint, or,
+/// where a mini-socket lives on (`tcp_time_wait`, net/ipv4/tcp_minisocks.c), when socket
+/// diagnostics no longer showed that.
+#[expect(clippy::type_complexity, reason = "the answers of `traced` and `polled`")]
+fn released(
+    timeline: &Timeline,
+    fault_at: u64,
+    closed_at: u64,
+) -> (Option<(u64, Outcome)>, Option<(u64, u64)>) {
+    let looks = || {
+        within(timeline, fault_at, closed_at).filter(|event| event.source == Source::ClientSocket)
+    };
+    let Some(gone) = looks().find(|look| look.what == What::SocketGone) else {
+        return (None, None);
+    };
+    let gone = gone.at_ns;
+    let before = looks().take_while(|look| look.at_ns < gone).last();
+    let alive = before.map_or(fault_at, |look| look.at_ns);
+    let traced = within(timeline, alive, gone + 1).find_map(|event| match &event.what {
+        What::Trace(Trace::SetState { side: Side::Client, new, .. }) if new == "CLOSE" => {
+            Some((event.at_ns, Outcome::Released))
+        }
+        _ => None,
+    });
+    (traced, Some((alive, gone)))
 }
 
 /// States in which the client has been told, or will be by its next call.

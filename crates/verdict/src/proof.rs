@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{FaultKind, Parameters, Reject};
+use spec::{FaultKind, Parameters, Reject, Traffic};
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
 use timeline::{Segment, Source, Timeline, What};
@@ -36,7 +36,10 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         let finding = "the fault was never completed".to_owned();
         return Proof { evidence: vec![Evidence { finding, holds: false }] };
     };
-    let mut proof = Collector { evidence: vec![scene.last_exchange()] };
+    let mut proof = Collector { evidence: Vec::new() };
+    if parameters.client.traffic != Traffic::Connect {
+        proof.evidence.push(scene.last_exchange());
+    }
     match parameters.fault.kind {
         FaultKind::None => {
             proof.add(scene.nothing_ended());
@@ -50,7 +53,9 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         FaultKind::ProcessFreeze => {
             proof.add(scene.carrier("server", true));
             proof.add(scene.nothing_ended());
-            proof.add(scene.nothing_said());
+            if !parameters.server.fills_window {
+                proof.add(scene.nothing_said());
+            }
         }
         FaultKind::PowerOff => {
             proof.add(scene.port_down());
@@ -135,7 +140,8 @@ impl<'a> Scene<'a> {
             .events()
             .iter()
             .find(|event| {
-                event.source == Source::ClientProgram
+                parameters.client.traffic != Traffic::Close
+                    && event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "close")
             })
             .map(|event| match &event.what {

@@ -38,6 +38,7 @@ impl Made {
             detected_by: None,
             retransmits_on_wire: None,
             keepalive_probes_on_wire: None,
+            window_probes_on_wire: None,
             fin_from_server: false,
             rst_from_server: false,
             client_state: "ESTABLISHED".into(),
