@@ -779,6 +779,7 @@ fn tcp_facts(
         timer: sample.timer,
         timer_expires_ms: sample.timer_expires_ms,
         backoff: info.backoff,
+        probes: info.probes,
         snd_wnd: info.snd_wnd,
         window_probed_at_ns,
     })

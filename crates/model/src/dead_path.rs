@@ -158,7 +158,7 @@ const SAMPLE_NS: u64 = 200_000;
 const CYCLES_MOST: u32 = 20;
 /// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
 /// still pass for `delay_first_probe_time` (5 s) and three questions after that.
-const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);
+pub(crate) const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);
 
 /// How long the whole of the probes takes at most, in jiffies.
 fn longest(kernel: &Kernel) -> u64 {
@@ -168,12 +168,13 @@ fn longest(kernel: &Kernel) -> u64 {
     kernel.keepalive_time.saturating_add(by_time.unwrap_or(by_count))
 }
 
-const NEW_MAC: &str = "when the client's neighbour entry gives up the old MAC address is random";
+pub(crate) const NEW_MAC: &str =
+    "when the client's neighbour entry gives up the old MAC address is random";
 
 /// From the setting of SO_KEEPALIVE to the end of the last exchange, beside the round trip.
 const EXCHANGE_NS: u64 = 3_000_000;
 /// From a moment that an experiment sets to the moment the laboratory acts.
-const SLOP_NS: u64 = 100_000_000;
+pub(crate) const SLOP_NS: u64 = 100_000_000;
 
 fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> String {
     let probes = window.keepalive_probes.unwrap_or(0);
@@ -483,11 +484,11 @@ fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -
     prediction
 }
 
-fn round_trip_ns(parameters: &Parameters, facts: &Facts) -> u64 {
+pub(crate) fn round_trip_ns(parameters: &Parameters, facts: &Facts) -> u64 {
     let measured = facts.tcp.as_ref().map_or(0, |tcp| u64::from(tcp.srtt_us) * 1_000);
     measured.max(nanos(parameters.path.rtt))
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }

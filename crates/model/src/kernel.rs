@@ -122,7 +122,7 @@ fn text<'a>(parameters: &'a Parameters, facts: &'a Facts, name: &str) -> Option<
     facts.sysctl.get(name).or_else(|| parameters.sysctl.get(name)).map(|text| text.trim())
 }
 
-fn server_sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {
+pub(crate) fn server_sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {
     let text = facts.server_sysctl.get(name).or_else(|| parameters.server_sysctl.get(name))?;
     text.trim().parse().ok()
 }
