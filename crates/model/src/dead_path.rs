@@ -54,9 +54,10 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
         );
     }
     let fault = &parameters.fault;
+    let rtt_ns = round_trip_ns(parameters, facts);
     let healed_ns = |reset| {
         let after = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-        Some(keepalive::Healed { at_ns: nanos(after), reset })
+        Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns: rtt_ns })
     };
     let healed = match fault.kind {
         FaultKind::Flap => healed_ns(false),
@@ -67,11 +68,11 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
             return unknown(parameters, NEW_MAC.into());
         }
         FaultKind::Reject if fault.reject == Reject::TcpReset => {
-            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true })
+            // The router is next door: what delays the path lies behind it.
+            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true, after_ns: 0 })
         }
         _ => None,
     };
-    let rtt_ns = round_trip_ns(parameters, facts);
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let hop = if parameters.topology == Topology::Router && cut {
         let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
@@ -100,9 +101,11 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
         _ => Seen::All,
     };
     let mut courses = Courses::default();
+    // What delays the path lies behind the router, so that answers meet its faults as well.
+    let at_router = parameters.topology == Topology::Router && !cut;
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
-    for slop_ns in [0, SLOP_NS] {
+    for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
         let scene = keepalive::Scene {
             armed_before_ns,
             fault_after_ns: Some(nanos(after).saturating_add(slop_ns)),
@@ -111,6 +114,7 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
                 ..healed
             }),
             rtt_ns,
+            exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
             hop: hop.clone(),
             seen,
         };

@@ -88,9 +88,15 @@ impl Hop {
         }
     }
 
-    /// Whether segments wait here for an address, so that the next question can set them free.
-    pub(crate) fn waits(&self) -> bool {
+    /// Whether segments wait here for an address.
+    fn waits(&self) -> bool {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
+    }
+
+    /// Whether the timer that fires next asks once more, which can set those free that wait.
+    pub(crate) fn asks_again(&self) -> bool {
+        let asks = |neighbour: &Neighbour| matches!(neighbour.state, State::Incomplete { asked, .. } if asked < QUESTIONS);
+        self.waits() && matches!(self, Self::Asks(neighbour, ..) if asks(neighbour))
     }
 
     /// Whether the segment that was just sent reaches the far end at once if that is there: it goes

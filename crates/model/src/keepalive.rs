@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
     pub(crate) rtt_ns: u64,
+    /// How long a probe and its answer are within reach of the fault, nanoseconds.
+    pub(crate) exposed_ns: u64,
     /// Where probes end after the fault.
     pub(crate) hop: Hop,
     /// How many probes pass the client's tap.
@@ -50,6 +52,8 @@ pub(crate) struct Healed {
     pub(crate) at_ns: u64,
     /// Whether with a reset; otherwise with an acknowledgement.
     pub(crate) reset: bool,
+    /// How long a reset takes to come back, nanoseconds.
+    pub(crate) after_ns: u64,
 }
 
 /// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
@@ -160,8 +164,8 @@ impl<'a> Timer<'a> {
             if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
                 // The router asks for the server once more, or gives up; ICMP means nothing here.
                 let now_ns = asks * self.tick_ns;
-                if let Some(reset) = self.hop.waits().then(|| self.healed(now_ns)).flatten() {
-                    return self.ends_answered(reset, now_ns);
+                if let Some(healed) = self.hop.asks_again().then(|| self.healed(now_ns)).flatten() {
+                    return self.ends_answered(healed, now_ns);
                 }
                 self.hop.fire(self.kernel, asks);
                 continue;
@@ -190,8 +194,8 @@ impl<'a> Timer<'a> {
                 self.unanswered += 1;
                 self.sent += 1;
                 let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
-                if let Some(reset) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
-                    return self.ends_answered(reset, now_ns);
+                if let Some(healed) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
+                    return self.ends_answered(healed, now_ns);
                 }
             }
             let interval = self.kernel.keepalive_interval;
@@ -226,19 +230,18 @@ impl<'a> Timer<'a> {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
         self.scene
             .fault_after_ns
-            .is_some_and(|fault_ns| after_ns + self.scene.rtt_ns / 2 < fault_ns)
+            .is_some_and(|fault_ns| after_ns + self.scene.exposed_ns < fault_ns)
     }
 
-    /// Whether something answers now, and if so, whether with a reset.
-    fn healed(&self, now_ns: u64) -> Option<bool> {
+    /// What answers now, if something does.
+    fn healed(&self, now_ns: u64) -> Option<Healed> {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
-        self.scene.healed.filter(|healed| after_ns >= healed.at_ns).map(|healed| healed.reset)
+        self.scene.healed.filter(|healed| after_ns >= healed.at_ns)
     }
 
-    fn ends_answered(self, reset: bool, now_ns: u64) -> Course {
-        let outcome = if reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
-        let answer_ns = now_ns + self.scene.rtt_ns;
-        self.end(outcome, answer_ns)
+    fn ends_answered(self, healed: Healed, now_ns: u64) -> Course {
+        let outcome = if healed.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
+        self.end(outcome, now_ns + healed.after_ns)
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.

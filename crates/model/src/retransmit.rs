@@ -458,7 +458,7 @@ impl<'a> Sender<'a> {
 
     /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
     fn hop_fires(&mut self, now: u64) -> Progress {
-        if self.hop.waits() {
+        if self.hop.asks_again() {
             self.answered()?;
         }
         for number in self.hop.fire(self.kernel, now) {

@@ -71,7 +71,8 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         scene.reference_until_ns = fault_ns;
         scene.healed = healed.map(|reset| {
             let lasts = parameters.fault_duration().unwrap_or_default();
-            Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset }
+            let after_ns = if fault.kind == FaultKind::Reject { 0 } else { scene.rtt_ns };
+            Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset, after_ns }
         });
         if let Err(reason) = courses(&kernel, &scene, &starts, facts.tcp.as_ref(), &mut all) {
             return unknown(parameters, reason);
@@ -265,6 +266,8 @@ struct Timer<'a> {
     unanswered: u32,
     first_probe: Option<u64>,
     answered: Option<u64>,
+    /// When an answer that is on its way arrives.
+    answer_ns: Option<u64>,
     /// Probes that passed the tap after the reference, and all that were gone through.
     sent: u32,
     probes: u32,
@@ -292,6 +295,7 @@ impl<'a> Timer<'a> {
             unanswered: start.unanswered,
             first_probe: start.first_probe,
             answered: start.answered,
+            answer_ns: None,
             sent: start.unanswered,
             probes: 0,
             nominal_ns: 0,
@@ -317,19 +321,24 @@ impl<'a> Timer<'a> {
     /// # Errors
     /// If that comes before the fault.
     fn run(mut self) -> Result<Course, String> {
-        let rtt_ns = self.scene.rtt_ns;
+        let tick_ns = self.tick_ns;
         loop {
             if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
                 let now_ns = asks * self.tick_ns;
-                if self.hop.waits() && self.resets(now_ns) {
-                    return Ok(self.end(RESET, now_ns + rtt_ns));
+                if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.asks_again()) {
+                    return Ok(self.end(RESET, now_ns + healed.after_ns));
                 }
-                if self.hop.waits() && self.is_alive(now_ns) {
-                    self.hear_answer(now_ns);
+                if self.hop.asks_again() && self.is_alive(now_ns) {
+                    self.draw_answer(now_ns);
                     self.hop = Hop::Silent;
                 } else {
                     self.hop.fire(self.kernel, asks);
                 }
+                continue;
+            }
+            if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
+            {
+                self.hear_answer(here_ns);
                 continue;
             }
             let now = self.fires;
@@ -354,11 +363,11 @@ impl<'a> Timer<'a> {
             self.slips += slip(self.kernel.wheel, self.wanted(now));
             self.arm(now, Context::Handler);
             if self.is_alive(now_ns) {
-                self.hear_answer(now_ns);
+                self.draw_answer(now_ns);
             } else {
                 let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
-                if self.hop.passes(fate, false) && self.resets(now_ns) {
-                    return Ok(self.end(RESET, now_ns + rtt_ns));
+                if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.passes(fate, false)) {
+                    return Ok(self.end(RESET, now_ns + healed.after_ns));
                 }
             }
             if self.lives_on(now_ns) {
@@ -385,20 +394,23 @@ impl<'a> Timer<'a> {
             || healed.is_some_and(|healed| after_ns >= healed.at_ns)
     }
 
-    /// Whether a probe that is sent now meets a host that does not know the connection.
-    fn resets(&self, now_ns: u64) -> bool {
+    /// What does not know the connection, if a probe that is sent now meets it.
+    fn resets(&self, now_ns: u64) -> Option<Healed> {
         let after_ns = now_ns.saturating_sub(self.sampled_ns);
-        self.scene.healed.is_some_and(|healed| healed.reset && after_ns >= healed.at_ns)
+        self.scene.healed.filter(|healed| healed.reset && after_ns >= healed.at_ns)
     }
 
     /// The peer acknowledges a probe, if it has not done that just now (`__tcp_oow_rate_limited`).
-    fn hear_answer(&mut self, now_ns: u64) {
+    fn draw_answer(&mut self, now_ns: u64) {
         let there = (now_ns + self.scene.rtt_ns / 2) / self.tick_ns;
-        if self.answered.is_some_and(|last| there - last < self.scene.answers_every) {
-            return;
+        if self.answered.is_none_or(|last| there - last >= self.scene.answers_every) {
+            self.answered = Some(there);
+            self.answer_ns = Some(now_ns + self.scene.rtt_ns);
         }
-        self.answered = Some(there);
-        let here_ns = now_ns + self.scene.rtt_ns;
+    }
+
+    /// The acknowledgement of a probe arrives: `tcp_ack_probe`.
+    fn hear_answer(&mut self, here_ns: u64) {
         self.unanswered = 0;
         self.arm(here_ns / self.tick_ns, Context::Call);
         if here_ns < self.sampled_ns + self.scene.reference_until_ns {
