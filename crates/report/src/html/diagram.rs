@@ -26,6 +26,8 @@ const TOP: f64 = 26.0;
 /// The most letters in a line, and the height of each line after the first.
 const LETTERS: usize = 46;
 const LINE: f64 = 14.0;
+/// A higher diagram is not shrunk to one page of paper: its letters would be under six points.
+const PAGE: f64 = 1250.0;
 
 /// One row of the diagram.
 struct Row {
@@ -46,11 +48,12 @@ pub(super) fn diagram(trial: &Trial) -> String {
     }
     let (axis, heights) = Axis::new(TOP, rows.iter().map(|row| (row.at_ns, row.height())));
     let height = axis.bottom() + 24.0;
+    let long = if height > PAGE { " long" } else { "" };
     let mut svg = String::new();
     push(
         &mut svg,
         format_args!(
-            "<svg class=\"sequence\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
+            "<svg class=\"sequence{long}\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
              aria-label=\"Sequence of events at the client, on the wire and at the server\">\n"
         ),
     );
