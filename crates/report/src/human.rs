@@ -7,7 +7,7 @@ mod paint;
 mod row;
 mod tables;
 
-use crate::span;
+use crate::span::{self, Digits};
 use crate::trial::Trial;
 use crate::words;
 use model::Prediction;
@@ -111,9 +111,10 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
 /// Measured, predicted, and the difference.
 pub(crate) fn compared(trial: &Trial) -> String {
     let Some(measured) = &trial.verdict.measured else { return trial.verdict.reason.clone() };
-    let mut text = told(trial, measured);
+    let digits = words::digits(&trial.prediction, measured.detected_s.as_slice());
+    let mut text = told(trial, measured, digits);
     if let Some(prediction) = &trial.prediction {
-        let windows: Vec<_> = words::windows(prediction, measured.outcome);
+        let windows: Vec<_> = words::windows(prediction, measured.outcome, digits);
         write!(text, "; predicted {}", windows.join(" or ")).expect("a String takes all");
         if let Some(difference) = difference(prediction, measured) {
             write!(text, " ({difference})").expect("a String takes all");
@@ -129,19 +130,27 @@ pub(crate) fn compared(trial: &Trial) -> String {
     text
 }
 
-fn told(trial: &Trial, measured: &Measured) -> String {
+/// What the client was told. A program that did not wait to be told gave up by its own timer.
+fn told(trial: &Trial, measured: &Measured, digits: Digits) -> String {
+    let after = words::after_reference(measured.reference);
     let Some(detected) = measured.detected_s else {
         let watched = watched_s(trial).map_or_else(String::new, |seconds| {
             format!(" within {} of the fault", span::measured(seconds))
         });
-        return format!("nothing told{watched}, still {}", measured.client_state);
+        let state = &measured.client_state;
+        return match measured.noticed_s {
+            Some(noticed) => format!(
+                "the program gave up {} {after}; the kernel told nothing{watched}, still {state}",
+                span::measured(noticed)
+            ),
+            None => format!("nothing told{watched}, still {state}"),
+        };
     };
     let outcome = match measured.outcome {
         Outcome::None => "nothing".to_owned(),
         outcome => outcome.to_string(),
     };
-    let after = words::after_reference(measured.reference);
-    format!("{outcome} {} {after}", span::measured(detected))
+    format!("{outcome} {} {after}", span::measured_to(detected, digits))
 }
 
 /// How long the trial waited after the fault.
@@ -180,6 +189,7 @@ fn line(text: &mut String, paint: Paint, label: &str, what: &str) {
 mod tests {
     use super::*;
     use crate::samples;
+    use std::time::Duration;
     use verdict::Evidence;
 
     fn whole(trial: &Trial) -> String {
@@ -206,6 +216,24 @@ mod tests {
         trial.verdict.proof.evidence =
             vec![Evidence { finding: "a FIN came from the server".into(), holds: false }];
         insta::assert_snapshot!(whole(&trial));
+    }
+
+    #[test]
+    fn a_program_that_did_not_wait_to_be_told() {
+        let trial = samples::heartbeat();
+        insta::assert_snapshot!(verdict(&trial, false));
+    }
+
+    #[test]
+    fn a_measured_time_can_be_compared_with_its_window_after_hours_too() {
+        let mut trial = samples::keepalive();
+        let window = &mut trial.prediction.as_mut().unwrap().windows[0];
+        window.span = Some([7_928_796, 7_928_807].map(Duration::from_millis).into());
+        trial.verdict.measured.as_mut().unwrap().detected_s = Some(7_928.798);
+        let text = compared(&trial);
+        let expected = "ETIMEDOUT 2 h 12 min 8.798 s after the last segment received; \
+             predicted 2 h 12 min 8.796 s – 2 h 12 min 8.807 s (+2.0 ms on the earliest)";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -142,6 +142,36 @@ pub(crate) fn crash() -> Trial {
     trial("process-crash-idle", prediction, measured, tape)
 }
 
+/// A program that asks for answers gives a dead host up by its own timer; its kernel has told it
+/// nothing by then.
+pub(crate) fn heartbeat() -> Trial {
+    let mut tape = Tape::connected(false);
+    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    let asked_us = 512_000;
+    tape.call(asked_us, Source::ClientProgram, "write", "", Ok(100));
+    tape.client_sends(asked_us + 8, DATA, tape.client_next, 100);
+    let gives_up = "no answer within 1s: gives up";
+    tape.call(asked_us + 1_001_000, Source::ClientProgram, "heartbeat", gives_up, Ok(0));
+    tape.phase(asked_us + 1_202_000, Phase::Aftermath);
+    let nothing =
+        Window { outcome: Outcome::None, span: None, retransmits: None, keepalive_probes: None };
+    let prediction = Prediction {
+        reference: Reference::FirstWrite,
+        windows: vec![nothing],
+        schedule: vec![],
+        why: "the program gives up long before its kernel does".into(),
+        unknown: None,
+    };
+    let measured = Measured {
+        detected_s: None,
+        noticed_s: Some(1.001),
+        detected_by: None,
+        client_state: "ESTABLISHED".into(),
+        ..measured(Outcome::None, 0.0, Reference::FirstWrite)
+    };
+    trial("heartbeat-host-crash", prediction, measured, tape)
+}
+
 /// The same as [`keepalive`], but later than predicted.
 pub(crate) fn late() -> Trial {
     let mut trial = keepalive();

@@ -1,6 +1,6 @@
 //! Sentences that every renderer shares.
 
-use crate::span;
+use crate::span::{self, Digits};
 use model::{Prediction, StepKind, Window};
 use spec::{FaultKind, Outcome, Parameters, Reference, Topology, Traffic};
 use std::time::Duration;
@@ -17,24 +17,41 @@ pub(crate) const fn after_reference(reference: Reference) -> &'static str {
 
 /// A window: `ETIMEDOUT 5.000–5.160 s`.
 pub(crate) fn window(window: &Window) -> String {
+    window_to(window, Digits::default())
+}
+
+/// The same with at least these digits after the second.
+pub(crate) fn window_to(window: &Window, digits: Digits) -> String {
     match (window.outcome, window.span) {
         (Outcome::None, _) => "nothing: the client is not told".into(),
         (outcome, Some((earliest, latest))) => {
-            format!("{outcome} {}", span::range(earliest, latest))
+            format!("{outcome} {}", span::range_to(earliest, latest, digits))
         }
         (outcome, None) => outcome.to_string(),
     }
 }
 
 /// The windows of a prediction; those of the outcome that was measured do not repeat it.
-pub(crate) fn windows(prediction: &Prediction, measured: Outcome) -> Vec<String> {
+pub(crate) fn windows(prediction: &Prediction, measured: Outcome, digits: Digits) -> Vec<String> {
     let short = |w: &Window| match (w.outcome, w.span) {
         (Outcome::None, _) => "nothing".into(),
-        (outcome, Some((earliest, latest))) if outcome == measured => span::range(earliest, latest),
-        _ => window(w),
+        (outcome, Some((earliest, latest))) if outcome == measured => {
+            span::range_to(earliest, latest, digits)
+        }
+        _ => window_to(w, digits),
     };
     let shown: Vec<_> = prediction.windows.iter().map(short).collect();
     if shown.is_empty() { vec!["no outcome".into()] } else { shown }
+}
+
+/// The digits with which the measured times can be compared with the predicted windows.
+pub(crate) fn digits<'a>(
+    predictions: impl IntoIterator<Item = &'a Prediction>,
+    measured: &[f64],
+) -> Digits {
+    let windows = predictions.into_iter().flat_map(|prediction| &prediction.windows);
+    let spans: Vec<_> = windows.filter_map(|window| window.span).collect();
+    Digits::comparing(&spans, measured)
 }
 
 /// `6 retransmissions, 3 keepalive probes`; what does not apply is left out.

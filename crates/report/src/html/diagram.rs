@@ -120,7 +120,7 @@ fn rows(trial: &Trial) -> Vec<Row> {
     let outcome = trial.verdict.measured.as_ref().map(|measured| measured.outcome);
     if let (Some(Outcome::None), Some(at_ns)) = (outcome, trial.timeline.phase_at(Phase::Aftermath))
     {
-        let text = "until here the client was told nothing".into();
+        let text = "until here the kernel told nothing".into();
         let note = Note { place: Place::Client, text, tone: Tone::End };
         rows.push(Row { at_ns, kind: Kind::Event(note, Passage::None) });
     }

@@ -180,6 +180,12 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_gave_up_by_itself_is_not_lost_in_the_summary() {
+        let run = Run { trials: vec![samples::heartbeat()], ..samples::run() };
+        assert!(summary(&run, false).contains("gave up 1.001 s"));
+    }
+
+    #[test]
     fn a_word_within_a_word_keeps_its_colour_to_itself() {
         let text = summary(&samples::run(), true);
         assert!(text.contains("\u{1b}[1m\u{1b}[31mdisagrees"), "{text:?}");
