@@ -5,7 +5,7 @@ use crate::trial::{Clock, Run, Trial};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
-use timeline::event::{Call, FaultStep, Phase, SocketSample, TcpInfo, Trace};
+use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, SocketSample, TcpInfo, Trace};
 use timeline::{Event, Flags, Segment, Side, Source, Timeline, What};
 use verdict::claims::Claim;
 use verdict::findings::{Finding, Standing};
@@ -170,6 +170,29 @@ pub(crate) fn heartbeat() -> Trial {
         ..measured(Outcome::None, 0.0, Reference::FirstWrite)
     };
     trial("heartbeat-host-crash", prediction, measured, tape)
+}
+
+/// Behind a router: client and router, router and server ask who the other is before the first
+/// segment comes to them.
+pub(crate) fn routed() -> Trial {
+    let mut trial = crash();
+    trial.experiment.parameters.topology = spec::Topology::Router;
+    let frame = |at_us: u64, source, sent, kind| Event {
+        at_ns: START_NS + at_us * 1000,
+        source,
+        what: What::Frame(Frame { sent, kind }),
+    };
+    let [router, server] = ["198.18.0.1", "198.18.0.6"].map(|ip| ip.parse().unwrap());
+    let (request, reply) = (FrameKind::NeighbourRequest, FrameKind::NeighbourReply);
+    let mut events = trial.timeline.events().to_vec();
+    events.extend([
+        frame(5_900, Source::ClientWire, true, request(router)),
+        frame(5_950, Source::ClientWire, false, reply(router)),
+        frame(6_006, Source::ServerWire, false, request(server)),
+        frame(6_009, Source::ServerWire, true, reply(server)),
+    ]);
+    trial.timeline = Timeline::new(events);
+    trial
 }
 
 /// The same as [`keepalive`], but later than predicted.
