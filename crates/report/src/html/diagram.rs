@@ -200,8 +200,7 @@ fn windows(svg: &mut String, trial: &Trial, axis: &Axis) {
 /// Both sockets through their states, and the client's timers beside its line.
 fn lifelines(svg: &mut String, trial: &Trial, axis: &Axis) {
     let bottom = axis.bottom() + 14.0;
-    let routed = trial.experiment.parameters.topology == Topology::Router;
-    let router = routed.then_some(LOST);
+    let router = (trial.experiment.parameters.topology == Topology::Router).then_some(LOST);
     for x in [CLIENT, SERVER].into_iter().chain(router) {
         push(
             svg,
