@@ -280,7 +280,7 @@ impl<'a> Front<'a> {
             }
             Message::Facts(number, facts) => self.record(number)?.facts = Some(*facts),
             Message::Prediction(number, prediction) => {
-                self.screen.predicted(number, &prediction);
+                self.screen.predicted(&self.plans[&number], &prediction);
                 self.record(number)?.prediction = Some(*prediction);
             }
             Message::Ended(number, ending) => self.end(number, &ending)?,

@@ -71,10 +71,10 @@ impl Screen {
         }
     }
 
-    pub(crate) fn predicted(&mut self, _number: usize, prediction: &model::Prediction) {
+    pub(crate) fn predicted(&mut self, plan: &Plan, prediction: &model::Prediction) {
         if let Some(live) = &mut self.live {
             live.predict(prediction);
-            let text = human::predicted(prediction, self.colour);
+            let text = human::predicted(&plan.experiment.parameters, prediction, self.colour);
             self.latest_s = prediction
                 .windows
                 .iter()

@@ -12,7 +12,7 @@ use crate::trial::Trial;
 use crate::words;
 use model::Prediction;
 use paint::Paint;
-use spec::{Experiment, Outcome};
+use spec::{Experiment, Outcome, Parameters};
 use std::fmt::Write;
 use timeline::event::Phase;
 use verdict::findings::Standing;
@@ -32,7 +32,7 @@ pub fn announce(experiment: &Experiment, colour: bool) -> String {
 }
 
 /// As soon as the prediction is written down, still before the fault.
-pub fn predicted(prediction: &Prediction, colour: bool) -> String {
+pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
     let reference = words::after_reference(prediction.reference);
@@ -46,8 +46,13 @@ pub fn predicted(prediction: &Prediction, colour: bool) -> String {
         let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
         line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
     }
+    let choice = words::choice(parameters, prediction);
     if prediction.unknown.as_ref() != Some(&prediction.why) {
-        line(&mut text, paint, "because", &prediction.why);
+        let first = if choice.is_some() { "the first: " } else { "" };
+        line(&mut text, paint, "because", &format!("{first}{}", prediction.why));
+    }
+    if let Some(choice) = choice {
+        line(&mut text, paint, "open", &choice);
     }
     text
 }
@@ -193,8 +198,9 @@ mod tests {
     use verdict::Evidence;
 
     fn whole(trial: &Trial) -> String {
+        let parameters = &trial.experiment.parameters;
         let prediction =
-            trial.prediction.as_ref().map_or_else(String::new, |p| predicted(p, false));
+            trial.prediction.as_ref().map_or_else(String::new, |p| predicted(parameters, p, false));
         format!("{}{prediction}\n{}", announce(&trial.experiment, false), verdict(trial, false))
     }
 
@@ -202,6 +208,30 @@ mod tests {
     fn a_trial_is_told_before_and_after() {
         let trials = samples::run().trials;
         let texts: Vec<_> = trials.iter().map(whole).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn what_decides_between_windows_is_said() {
+        let trial = samples::sending();
+        let mut parameters = trial.experiment.parameters;
+        let mut prediction = trial.prediction.unwrap();
+        let mut said = |change: fn(&mut Parameters, &mut Prediction)| {
+            change(&mut parameters, &mut prediction);
+            predicted(&parameters, &prediction, false)
+        };
+        let texts = [
+            said(|_, prediction| {
+                let mut other = prediction.windows[0].clone();
+                other.span = Some([26_000, 26_300].map(Duration::from_millis).into());
+                other.retransmits = Some(7);
+                prediction.windows.push(other);
+            }),
+            said(|parameters, prediction| {
+                parameters.neighbour = spec::Neighbour::Learned;
+                prediction.windows[1].outcome = Outcome::Errno(spec::Errno::EHOSTUNREACH);
+            }),
+        ];
         insta::assert_snapshot!(texts.join("\n"));
     }
 

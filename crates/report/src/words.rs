@@ -2,7 +2,7 @@
 
 use crate::span::{self, Digits};
 use model::{Prediction, StepKind, Window};
-use spec::{FaultKind, Outcome, Parameters, Reference, Topology, Traffic};
+use spec::{Errno, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology, Traffic};
 use std::time::Duration;
 use verdict::DetectedBy;
 
@@ -42,6 +42,33 @@ pub(crate) fn windows(prediction: &Prediction, measured: Outcome, digits: Digits
     };
     let shown: Vec<_> = prediction.windows.iter().map(short).collect();
     if shown.is_empty() { vec!["no outcome".into()] } else { shown }
+}
+
+/// What decides between the windows of a prediction; `None` if there is only one. All of it is
+/// what the model lets run from every possible value.
+pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option<String> {
+    let [first, others @ ..] = &prediction.windows[..] else { return None };
+    if others.is_empty() {
+        return None;
+    }
+    let mut unknown = vec!["the phase of the timer wheel"];
+    if parameters.neighbour == Neighbour::Learned {
+        unknown.push("the random life of a neighbour entry");
+    }
+    if parameters.fault_duration().is_some() {
+        unknown.push("the very moment at which the fault ends");
+    }
+    let what = if others.iter().any(|other| other.outcome != first.outcome) {
+        "which outcome it is depends on"
+    } else if first.outcome == Outcome::Errno(Errno::ECONNRESET) {
+        "each window has another segment that may be the first to come through; which it is depends on"
+    } else {
+        "each window has another timeout that may be the first past the threshold; which it is depends on"
+    };
+    let last = unknown.pop().unwrap_or_default();
+    let unknown =
+        if unknown.is_empty() { last.into() } else { format!("{} and {last}", unknown.join(", ")) };
+    Some(format!("{what} {unknown}, not known before the fault"))
 }
 
 /// The digits with which the measured times can be compared with the predicted windows.
