@@ -44,7 +44,7 @@ pub fn trial_page(run: &Run, trial: &Trial, files: &[File]) -> Vec<u8> {
         format_args!(
             "<p class=\"kicker\"><b>{}</b>{claims} · trial {}</p>\n<h1>{}</h1>\n",
             escaped(&experiment.name),
-            trial.number,
+            trial.shown_number(),
             prose(&experiment.question),
         ),
     );

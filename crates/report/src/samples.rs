@@ -201,6 +201,7 @@ pub(crate) fn late() -> Trial {
     let measured = trial.verdict.measured.as_mut().unwrap();
     measured.detected_s = Some(9.104_9);
     measured.noticed_s = Some(9.105_2);
+    trial.artifacts = Some("results/runs/host-crash-idle-keepalive-2".into());
     trial.verdict.word = Word::Disagrees;
     trial.verdict.reason = "the client was told 953 ms after the latest predicted time".into();
     trial
@@ -233,7 +234,12 @@ pub(crate) fn repeated() -> Run {
             trial
         })
         .collect();
-    trials.extend([late(), crash()]);
+    trials.push(late());
+    for (number, trial) in trials.iter_mut().enumerate().skip(1) {
+        let name = &trial.experiment.name;
+        trial.artifacts = Some(format!("results/runs/{name}-{}", number + 1));
+    }
+    trials.push(crash());
     for (number, trial) in trials.iter_mut().enumerate() {
         trial.number = number;
     }
@@ -301,7 +307,7 @@ pub(crate) fn skipped() -> Trial {
 fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape) -> Trial {
     let end_ns = tape.events.iter().map(|event| event.at_ns).max().unwrap_or(START_NS);
     tape.phase((end_ns - START_NS) / 1000 + 200_000, Phase::Done);
-    let artifacts = Some(format!("results/runs/2026-11-22T130455/{name}-0"));
+    let artifacts = Some(format!("results/runs/{name}"));
     let timeline = Timeline::new(tape.events);
     Trial {
         number: 0,

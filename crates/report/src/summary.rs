@@ -157,7 +157,7 @@ impl<'a> Group<'a> {
         self.trials
             .iter()
             .filter(|trial| trial.verdict.word != Word::Agrees)
-            .map(|trial| (trial.number, trial.verdict.reason.as_str()))
+            .map(|trial| (trial.shown_number(), trial.verdict.reason.as_str()))
     }
 
     fn detected_s(&self) -> Vec<f64> {

@@ -55,7 +55,10 @@ fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<St
     if group.trials().len() > 1 {
         body.push_str("<p class=\"trials\">Trials:");
         for trial in group.trials() {
-            push(body, format_args!(" {}", linked(link(trial), &format!("#{}", trial.number))));
+            push(
+                body,
+                format_args!(" {}", linked(link(trial), &format!("#{}", trial.shown_number()))),
+            );
         }
         body.push_str("</p>\n");
     }
