@@ -103,6 +103,10 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     let mut courses = Courses::default();
     // What delays the path lies behind the router, so that answers meet its faults as well.
     let at_router = parameters.topology == Topology::Router && !cut;
+    let later = match Kernel::later(parameters, facts) {
+        Ok(later) => later,
+        Err(reason) => return unknown(parameters, reason),
+    };
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
@@ -114,6 +118,10 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
                 ..healed
             }),
             rtt_ns,
+            later: later.clone().map(|kernel| {
+                let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
+                (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
+            }),
             exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
             hop: hop.clone(),
             seen,
@@ -285,7 +293,9 @@ fn scenes(
     let healed = healed(parameters, facts);
     // The first write comes within 100 ms of the fault, and so the path heals that much earlier,
     // seen from there; and the restoration takes its time.
-    let earlier: &[u64] = if healed.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let later = Kernel::later(parameters, facts)?;
+    let moves = healed.is_some() || later.is_some();
+    let earlier: &[u64] = if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
@@ -297,8 +307,16 @@ fn scenes(
                     write_interval_ns: match client.traffic {
                         Traffic::Stream => Some(50_000_000),
                         Traffic::Heartbeat => Some(nanos(client.heartbeat.interval)),
+                        Traffic::OneWrite => client.second_write.map(nanos),
                         _ => None,
                     },
+                    writes_most: match client.traffic {
+                        Traffic::OneWrite => 1 + usize::from(client.second_write.is_some()),
+                        _ => usize::MAX,
+                    },
+                    later: later.clone().map(|kernel| {
+                        (nanos(parameters.later.after).saturating_sub(*earlier_ns), kernel)
+                    }),
                     hop: hop.clone(),
                     healed: healed.map(|healed| retransmit::Healed {
                         at_ns: healed.at_ns.saturating_sub(*earlier_ns),

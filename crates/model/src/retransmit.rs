@@ -44,6 +44,11 @@ pub(crate) struct Scene {
     pub(crate) cwnd: usize,
     /// From one write to the next, nanoseconds; `None`: only one.
     pub(crate) write_interval_ns: Option<u64>,
+    /// How many writes there are at most.
+    pub(crate) writes_most: usize,
+    /// Settings that change while it waits: when, nanoseconds after the first write, and what is
+    /// in force from then on.
+    pub(crate) later: Option<(u64, Kernel)>,
     /// Where segments go. Its jiffies count from the first write's.
     pub(crate) hop: HopKind,
     /// When the path works again, nanoseconds after the first write.
@@ -175,14 +180,18 @@ impl Scene {
     /// About how many events a course has, if that is not too many.
     fn steps_allowed(&self, kernel: &Kernel) -> Result<u64, String> {
         let tick_ns = kernel.hz.tick_ns();
+        let most = self.cwnd.min(self.writes_most) as u64;
         let writes = self
             .write_interval_ns
-            .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(self.cwnd as u64));
+            .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
         let timeouts = match self.hop {
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
-            _ => patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
+            _ => {
+                let later = self.later.as_ref().map_or(0, |(_, kernel)| patience_ms(kernel));
+                patience_ms(kernel).max(later).saturating_mul(1_000_000) / (self.rto * tick_ns)
+            }
         };
         let steps = writes * 3 + timeouts.saturating_add(10);
         if steps > STEPS_MOST {
@@ -229,6 +238,8 @@ struct Sender<'a> {
     /// Whether the congestion window holds segments back.
     waiting: bool,
     next_write_ns: Option<u64>,
+    /// How many more writes there are after that.
+    writes_left: usize,
     pending: Pending,
     /// `timer->expires`, and the jiffy of its slot.
     expires: u64,
@@ -291,6 +302,7 @@ impl<'a> Sender<'a> {
             next_write_ns: scene
                 .write_interval_ns
                 .map(|interval| start_ns.saturating_add(interval).saturating_add(late_ns)),
+            writes_left: scene.writes_most.saturating_sub(2),
             pending: Pending::Retransmission,
             expires: 0,
             fires: 0,
@@ -325,11 +337,20 @@ impl<'a> Sender<'a> {
         if let Some(at_ns) = self.next_write_ns.filter(|at_ns| *at_ns < timer_ns) {
             self.now_ns = at_ns;
             self.context = Context::Call;
-            self.next_write_ns =
-                self.scene.write_interval_ns.map(|interval| at_ns.saturating_add(interval));
+            self.next_write_ns = self
+                .scene
+                .write_interval_ns
+                .filter(|_| self.writes_left > 0)
+                .map(|interval| at_ns.saturating_add(interval));
+            self.writes_left = self.writes_left.saturating_sub(1);
             return self.write();
         }
         self.now_ns = timer_ns;
+        if let Some((at_ns, kernel)) = &self.scene.later
+            && self.since_start_ns() >= *at_ns
+        {
+            self.kernel = kernel;
+        }
         self.context = Context::Handler;
         if timer != self.fires || (self.hop_first && self.hop.fires() == Some(timer)) {
             return self.hop_fires(timer);
@@ -567,7 +588,15 @@ impl<'a> Sender<'a> {
         let end_ns = first_ns.saturating_add(patience_ms(self.kernel).saturating_mul(1_000_000));
         let healed_ns =
             self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
-        let steps = (end_ns.min(healed_ns).saturating_sub(self.now_ns) / step_ns).saturating_sub(3);
+        let later_ns = self
+            .scene
+            .later
+            .as_ref()
+            .map(|(at_ns, _)| self.start_ns.saturating_add(*at_ns))
+            .filter(|later_ns| *later_ns > self.now_ns)
+            .unwrap_or(u64::MAX);
+        let steps = (end_ns.min(healed_ns).min(later_ns).saturating_sub(self.now_ns) / step_ns)
+            .saturating_sub(3);
         let ahead = steps * (self.fires - self.jiffy());
         self.fires += ahead;
         self.expires += ahead;
