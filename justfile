@@ -46,6 +46,10 @@ predict *arguments: build
 article *arguments: build
     @scripts/halfopen article "$@"
 
+# Hold the model against this kernel on many settings; the table is kept under results/
+validate *arguments: build
+    @scripts/halfopen validate --reference results "$@"
+
 # Reference results of this kernel and of the virtual one, small enough to be kept: results/
 results *arguments: build
     @scripts/halfopen article --reference results "$@"
@@ -70,17 +74,33 @@ heartbeat-host-crash *arguments: build
 host-alive-keepalive *arguments: build
     @scripts/halfopen run host-alive-keepalive "$@"
 
-# Only the sysctls are set, not SO_KEEPALIVE: does keepalive happen?
-host-crash-idle-keepalive-sysctl-only *arguments: build
-    @scripts/halfopen run host-crash-idle-keepalive-sysctl-only "$@"
-
 # The server's host loses power while the client is idle with keepalive: when does it find out?
 host-crash-idle-keepalive *arguments: build
     @scripts/halfopen run host-crash-idle-keepalive "$@"
 
+# Only the sysctls are set, not SO_KEEPALIVE: does keepalive happen?
+host-crash-idle-keepalive-sysctl-only *arguments: build
+    @scripts/halfopen run host-crash-idle-keepalive-sysctl-only "$@"
+
+# The server's host loses power while the client is idle with keepalive and TCP_USER_TIMEOUT: which counts?
+host-crash-idle-keepalive-user-timeout *arguments: build
+    @scripts/halfopen run host-crash-idle-keepalive-user-timeout "$@"
+
 # The server's host loses power while the client is idle without keepalive: does it ever find out?
 host-crash-idle-no-keepalive *arguments: build
     @scripts/halfopen run host-crash-idle-no-keepalive "$@"
+
+# The server's host loses power while the client is idle with TCP_USER_TIMEOUT alone: is it told?
+host-crash-idle-user-timeout *arguments: build
+    @scripts/halfopen run host-crash-idle-user-timeout "$@"
+
+# The client writes again while its first data are unacknowledged: does it wait longer?
+host-crash-second-write *arguments: build
+    @scripts/halfopen run host-crash-second-write "$@"
+
+# The server's host loses power and the client writes once: when does its kernel give up?
+host-crash-sending *arguments: build
+    @scripts/halfopen run host-crash-sending "$@"
 
 # The dead server is behind a router: what does the router's ICMP change?
 host-crash-sending-behind-router *arguments: build
@@ -98,9 +118,9 @@ host-crash-sending-lan *arguments: build
 host-crash-sending-user-timeout *arguments: build
     @scripts/halfopen run host-crash-sending-user-timeout "$@"
 
-# The server's host loses power and the client writes once: when does its kernel give up?
-host-crash-sending *arguments: build
-    @scripts/halfopen run host-crash-sending "$@"
+# tcp_retries2 is lowered while the client retransmits: does it give up sooner?
+host-crash-sysctl-changed *arguments: build
+    @scripts/halfopen run host-crash-sysctl-changed "$@"
 
 # The server's host reboots while the client is idle: what does the first probe find?
 host-reboot-idle-keepalive *arguments: build
@@ -126,6 +146,10 @@ path-flap-too-long *arguments: build
 process-crash-idle *arguments: build
     @scripts/halfopen run process-crash-idle "$@"
 
+# The server process is killed while the client's data are on their way: FIN or RST?
+process-crash-in-flight *arguments: build
+    @scripts/halfopen run process-crash-in-flight "$@"
+
 # The server is killed, but a forked child holds the connection too: is the client told?
 process-crash-inherited-socket *arguments: build
     @scripts/halfopen run process-crash-inherited-socket "$@"
@@ -142,6 +166,10 @@ process-crash-sending *arguments: build
 process-crash-unread *arguments: build
     @scripts/halfopen run process-crash-unread "$@"
 
+# The server process is killed with a full send buffer: does the client still get all of it?
+process-crash-unsent *arguments: build
+    @scripts/halfopen run process-crash-unsent "$@"
+
 # The server process hangs: does keepalive notice?
 process-freeze-idle-keepalive *arguments: build
     @scripts/halfopen run process-freeze-idle-keepalive "$@"
@@ -154,3 +182,14 @@ process-freeze-sending *arguments: build
 unplug-sending *arguments: build
     @scripts/halfopen run unplug-sending "$@"
 
+# The server lives and does not read: does its closed window ever end the connection?
+zero-window-alive *arguments: build
+    @scripts/halfopen run zero-window-alive "$@"
+
+# The server's window is closed when its host loses power: who notices, and when?
+zero-window-host-crash *arguments: build
+    @scripts/halfopen run zero-window-host-crash "$@"
+
+# The server lives and does not read: does TCP_USER_TIMEOUT end the connection all the same?
+zero-window-user-timeout *arguments: build
+    @scripts/halfopen run zero-window-user-timeout "$@"

@@ -166,12 +166,12 @@ fn page(run: &Run, trial: &Trial) -> Option<String> {
     Some(format!("{}/{directory}/report.html", run.clock))
 }
 
-fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     format!("halfopen {}", arguments.join(" "))
 }
 
-fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Hold every claim of the article against the kernel, on both clocks side by side
     Article(Article),
+    /// Hold the model against this kernel, on many settings side by side
+    Validate(Validate),
     /// Say what should happen, without a kernel or privileges
     Predict(Predict),
     /// Judge recorded trials again, without privileges
@@ -91,6 +93,27 @@ pub(crate) struct Article {
     #[arg(long, value_enum, default_value = "both")]
     pub(crate) clock: ArticleClock,
     /// Also write what is small enough to be kept, a directory for each kernel and clock, here
+    #[arg(long, value_name = "DIR")]
+    pub(crate) reference: Option<PathBuf>,
+    /// Put results into a fresh directory here; this one may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Validate {
+    /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
+    #[arg(long, value_enum, default_value = "real")]
+    pub(crate) clock: ClockName,
+    /// Try each setting this many times
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) repeat: u32,
+    /// Run at most this many trials side by side
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) jobs: u32,
+    /// Also write the table into a directory for this kernel and clock here, to be kept
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
     /// Put results into a fresh directory here; this one may exist and hold other files

@@ -17,6 +17,7 @@ mod screen;
 mod store;
 mod supervisor;
 mod trial;
+mod validate;
 mod worker;
 
 use clap::Parser;
@@ -37,6 +38,7 @@ fn main() -> std::process::ExitCode {
         Command::List => list(),
         Command::Run(arguments) => run::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor => doctor::run(),

@@ -29,6 +29,15 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     } else if server.linger == Some(Duration::ZERO) {
         let why = "SO_LINGER with 0 seconds makes the closing of the socket a RST";
         (Outcome::Errno(Errno::ECONNRESET), why)
+    } else if server.fills_window {
+        if !parameters.path.rtt.is_zero() {
+            let reason = "how many round trips the unsent data need before the FIN follows them \
+                          is up to congestion control";
+            return unknown(parameters, reason.into());
+        }
+        let why = "the server's kernel still has what the killed process wrote, and sends all of \
+                   it before the FIN, once the client reads";
+        (Outcome::Eof, why)
     } else {
         let why = "the server's kernel closes the socket of the killed process: its FIN arrives \
                    before anything that the client sends is answered";
@@ -36,7 +45,9 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     let one_way = round_trip(parameters, facts) / 2;
     let earliest = (parameters.path.rtt / 2).saturating_sub(allowance::EARLY);
-    let latest = one_way * 2 + allowance::EXIT + allowance::late(Hz::new(facts.hz));
+    // The client reads within 100 ms of the fault, and until then its window is closed.
+    let reads = if server.fills_window { BEGINS } else { Duration::ZERO };
+    let latest = reads + one_way + allowance::EXIT + allowance::late(Hz::new(facts.hz));
     Prediction {
         reference: Reference::Fault,
         windows: vec![Window::new(outcome, Some((earliest, latest)))],
@@ -63,6 +74,8 @@ pub(crate) fn predict_freeze(parameters: &Parameters) -> Prediction {
     )
 }
 
+/// The client begins its traffic this long after the fault at most.
+const BEGINS: Duration = Duration::from_millis(100);
 /// How long a stream of 2,000 bytes a second surely fits into a receive buffer of the default
 /// 128 KiB, of which half is window.
 const WINDOW_OPEN: Duration = Duration::from_secs(15);

@@ -184,14 +184,13 @@ impl Scene {
         let writes = self
             .write_interval_ns
             .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
+        let later = self.later.as_ref().map_or(0, |(_, kernel)| patience_ms(kernel));
+        let patience_ns = patience_ms(kernel).max(later).saturating_mul(1_000_000);
         let timeouts = match self.hop {
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
-            _ => {
-                let later = self.later.as_ref().map_or(0, |(_, kernel)| patience_ms(kernel));
-                patience_ms(kernel).max(later).saturating_mul(1_000_000) / (self.rto * tick_ns)
-            }
+            _ => patience_ns / (self.rto * tick_ns),
         };
         let steps = writes * 3 + timeouts.saturating_add(10);
         if steps > STEPS_MOST {

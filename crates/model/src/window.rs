@@ -349,6 +349,9 @@ impl<'a> Timer<'a> {
             if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
             {
                 self.hear_answer(here_ns);
+                if self.lives_on(here_ns) {
+                    return Ok(self.end(Outcome::None, here_ns));
+                }
                 continue;
             }
             let now = self.fires;
@@ -384,9 +387,6 @@ impl<'a> Timer<'a> {
                 if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.passes(fate, false)) {
                     return Ok(self.end(RESET, now_ns + healed.after_ns));
                 }
-            }
-            if self.lives_on(now_ns) {
-                return Ok(self.end(Outcome::None, now_ns));
             }
         }
     }
@@ -471,7 +471,6 @@ impl<'a> Timer<'a> {
             || self.scene.healed.is_some_and(|healed| !healed.reset && later(healed.at_ns));
         stays
             && self.kernel.user_timeout_ms.is_none()
-            && self.unanswered == 0
             && self.probes > self.kernel.retries2 + DOUBLINGS_MOST
     }
 

@@ -48,6 +48,8 @@ fn accept(listener: &Socket, control: &mut Control) -> Result<Option<Socket>, Er
 /// Answers requests until the client or the laboratory ends it.
 fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
     let mut received = Pattern::default();
+    // What it writes on its own goes on where its answers ended.
+    let mut written: Option<Pattern> = None;
     let mut reading = true;
     loop {
         let (arrived, commanded) = wait(reading.then_some(connection))?;
@@ -58,9 +60,10 @@ fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
                     control.reached(Milestone::Unread)?;
                 }
                 Command::FillWindow => {
+                    let written = written.get_or_insert_with(|| received.clone());
                     connection
                         .set_nonblocking(true)
-                        .and_then(|()| received.clone().fill(connection))
+                        .and_then(|()| written.fill(connection))
                         .map_err(Error::call("filling the client's window"))?;
                     control.reached(Milestone::Filled)?;
                 }

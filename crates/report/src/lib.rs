@@ -17,6 +17,7 @@ pub mod span;
 mod story;
 mod summary;
 mod trial;
+pub mod validation;
 mod words;
 
 pub use article::Article;

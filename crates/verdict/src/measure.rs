@@ -153,7 +153,7 @@ fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Ref
         match parameters.client.traffic {
             Traffic::Connect => Reference::Connect,
             Traffic::Close | Traffic::Shutdown => Reference::Close,
-            _ if first_called_at(timeline, fault_at, &["write"]).is_some() => Reference::FirstWrite,
+            _ if first_write_at(timeline, fault_at).is_some() => Reference::FirstWrite,
             _ => Reference::LastActivity,
         }
     }
@@ -164,7 +164,7 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
     let fault_at = timeline.fault_at().unwrap_or(0);
     let at = match reference {
         Reference::Fault => None,
-        Reference::FirstWrite => first_called_at(timeline, fault_at, &["write"]),
+        Reference::FirstWrite => first_write_at(timeline, fault_at),
         Reference::Connect => first_called_at(timeline, fault_at, &["connect"]),
         Reference::Close => first_called_at(timeline, fault_at, &["close", "shutdown"]),
         Reference::LastActivity => timeline
@@ -173,6 +173,11 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
             .map(|(at, _)| at),
     };
     at.unwrap_or(fault_at)
+}
+
+/// When the client wrote for the first time after the fault, nanoseconds.
+pub(crate) fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
+    first_called_at(timeline, fault_at, &["write"])
 }
 
 fn first_called_at(timeline: &Timeline, fault_at: u64, names: &[&str]) -> Option<u64> {

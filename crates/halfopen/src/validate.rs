@@ -1,0 +1,109 @@
+//! `halfopen validate`: the model held against this kernel on many settings.
+
+use crate::cli::{self, Format};
+use crate::output::{self, Exit};
+use crate::run::Batch;
+use crate::store::{self, Store};
+use crate::{article, catalogue, supervisor};
+use anyhow::{Context, Result, anyhow};
+
+use report::Clock;
+use report::validation::{Setting, Validation, document, markdown, terminal};
+use spec::Experiment;
+use spec::file::parse_override;
+use std::collections::BTreeMap;
+
+/// The settings, by part of the model and experiment.
+const SETTINGS: &str = include_str!("../validation.toml");
+
+pub(crate) fn run(arguments: &cli::Validate) -> Exit {
+    carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+}
+
+fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
+    let (mut settings, experiments) = settings()?;
+    let batch = Batch {
+        experiments: &experiments,
+        repeat: arguments.repeat,
+        phases: None,
+        clock: Clock::from(arguments.clock),
+        jobs: Some(arguments.jobs),
+        defaults: false,
+    };
+    let prepared = match batch.prepare()? {
+        Ok(prepared) => prepared,
+        Err((_, why)) => return Ok(output::fail(Exit::SKIPPED, &anyhow!(why))),
+    };
+    let laboratory = supervisor::start()?;
+    store::become_the_caller(&arguments.out)?;
+    let store = Store::open(&arguments.out)?.fresh_inside("validation")?;
+    let conducted = prepared.conduct(laboratory, &store, arguments.output.format)?;
+    let repeat = arguments.repeat as usize;
+    for (index, setting) in settings.iter_mut().enumerate() {
+        setting.trials = (index * repeat..(index + 1) * repeat).collect();
+    }
+    let validation = Validation {
+        command: article::command_line(),
+        date: article::now(),
+        run: conducted.run,
+        settings,
+    };
+    let files = [
+        ("validation.md", markdown(&validation).into_bytes()),
+        ("validation.json", document(&validation)),
+    ];
+    store.write_files(&files)?;
+    if let Some(directory) = &arguments.reference {
+        let name = format!("{}-{}", validation.run.kernel, validation.run.clock);
+        Store::open(directory)?.inside(&name)?.write_files(&files)?;
+    }
+    let written = match arguments.output.format {
+        Format::Json => output::print(&document(&validation)),
+        Format::Human => {
+            let place = store.directory().join("validation.md");
+            let text = format!("\n{}table: {}\n", terminal(&validation), place.display());
+            output::print(text.as_bytes())
+        }
+    };
+    Ok(conducted.exit.and(written))
+}
+
+/// What is to be tried.
+fn settings() -> Result<(Vec<Setting>, Vec<Experiment>)> {
+    type Parts = BTreeMap<String, BTreeMap<String, Vec<String>>>;
+    let parts: Parts = toml::from_str(SETTINGS).context("the settings of the validation")?;
+    let mut all = (Vec::new(), Vec::new());
+    for (part, experiments) in parts {
+        for (name, lines) in experiments {
+            for set in lines {
+                let overrides = set
+                    .split_whitespace()
+                    .map(|text| parse_override(text).map_err(|problem| anyhow!(problem)))
+                    .collect::<Result<Vec<_>>>()?;
+                all.1.push(catalogue::find(&name, false, &overrides, false)?);
+                all.0.push(Setting {
+                    part: part.clone(),
+                    experiment: name.clone(),
+                    set,
+                    trials: Vec::new(),
+                });
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn there_are_enough_settings_and_no_two_are_the_same() {
+        let (settings, experiments) = settings().unwrap();
+        assert!(settings.len() >= 60, "{}", settings.len());
+        let distinct: BTreeSet<_> =
+            experiments.iter().map(|e| serde_json::to_string(&e.parameters).unwrap()).collect();
+        assert_eq!(distinct.len(), experiments.len());
+    }
+}

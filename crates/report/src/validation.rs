@@ -1,0 +1,370 @@
+//! A validation: the model held against a kernel on many settings, several times each.
+
+use crate::json;
+use crate::markdown::cell;
+use crate::span;
+use crate::summary::Group;
+use crate::trial::{Run, Trial};
+use crate::words;
+use model::tick::Hz;
+use model::wheel::Wheel;
+use model::{StepKind, Window, allowance};
+use serde::Serialize;
+use spec::Outcome;
+use std::fmt::Write;
+use std::time::Duration;
+use verdict::Word;
+use verdict::timers::{Comparison, compare};
+
+/// Settings, and the run that tried them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Validation {
+    /// The command that made it, as a person would type it.
+    pub command: String,
+    /// When it was made.
+    pub date: String,
+    /// The trials.
+    pub run: Run,
+    /// What was tried, in order.
+    pub settings: Vec<Setting>,
+}
+
+/// One experiment with settings of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The part of the model that it is about.
+    pub part: String,
+    /// The experiment.
+    pub experiment: String,
+    /// What was set beside the experiment's own settings.
+    pub set: String,
+    /// The numbers of its trials.
+    pub trials: Vec<usize>,
+}
+
+/// What one trial came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Row {
+    verdict: Word,
+    reason: String,
+    outcome: Option<Outcome>,
+    detected_s: Option<f64>,
+    /// The window that it lies in, or the first.
+    earliest_s: Option<f64>,
+    latest_s: Option<f64>,
+    /// How much wider that is than the slot of the wheel that the last timer fell into, and the
+    /// allowance for what comes after a timer's jiffy, seconds.
+    beyond_slot_s: Option<f64>,
+    retransmits: Option<u32>,
+    keepalive_probes: Option<u32>,
+    window_probes: Option<u32>,
+    timers_armed: u32,
+    timers_fired: u32,
+    timers_unknown: u32,
+    timer_differences: Vec<String>,
+}
+
+impl Validation {
+    fn trials<'a>(&'a self, setting: &'a Setting) -> impl Iterator<Item = &'a Trial> {
+        self.run.trials.iter().filter(|trial| setting.trials.contains(&trial.number))
+    }
+
+    fn rows(&self, setting: &Setting) -> Vec<Row> {
+        self.trials(setting).map(|trial| row(trial, self.run.hz)).collect()
+    }
+}
+
+fn row(trial: &Trial, hz: u32) -> Row {
+    let measured = trial.verdict.measured.as_ref();
+    let prediction = trial.prediction.as_ref();
+    let window = prediction.zip(measured).and_then(|(prediction, measured)| {
+        let fits = |window: &&Window| {
+            window.outcome == measured.outcome
+                && window.span.zip(measured.detected_s).is_none_or(|((_, latest), detected)| {
+                    detected - measured.resolution_s <= latest.as_secs_f64()
+                })
+        };
+        prediction.windows.iter().find(fits).or(prediction.windows.first())
+    });
+    let compared = match (trial.facts.as_ref(), prediction, measured) {
+        (Some(facts), Some(prediction), Some(measured)) => {
+            compare(&trial.experiment.parameters, facts, prediction, measured, &trial.timeline)
+        }
+        _ => Comparison::default(),
+    };
+    let span = window.and_then(|window| window.span);
+    let last = prediction.and_then(|p| p.schedule.last()).filter(|s| s.kind == StepKind::GiveUp);
+    Row {
+        verdict: trial.verdict.word,
+        reason: trial.verdict.reason.clone(),
+        outcome: measured.map(|m| m.outcome),
+        detected_s: measured.and_then(|m| m.detected_s),
+        earliest_s: span.map(|(earliest, _)| earliest.as_secs_f64()),
+        latest_s: span.map(|(_, latest)| latest.as_secs_f64()),
+        beyond_slot_s: span.map(|(earliest, latest)| {
+            let hz = Hz::new(hz);
+            let jiffies = |time: Duration| (time.as_nanos() / u128::from(hz.tick_ns())) as u64;
+            let slot = last.map_or(0, |step| Wheel::new(hz).slot(jiffies(step.timeout)));
+            let allowed = hz.duration(slot) + allowance::late(hz) + allowance::EARLY;
+            latest.saturating_sub(earliest).as_secs_f64() - allowed.as_secs_f64()
+        }),
+        retransmits: measured.and_then(|m| m.retransmits_on_wire),
+        keepalive_probes: measured.and_then(|m| m.keepalive_probes_on_wire),
+        window_probes: measured.and_then(|m| m.window_probes_on_wire),
+        timers_armed: compared.armed,
+        timers_fired: compared.fired,
+        timers_unknown: compared.unknown,
+        timer_differences: compared.differences,
+    }
+}
+
+/// What all rows come to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+struct Totals {
+    settings: usize,
+    trials: usize,
+    agree: usize,
+    disagree: usize,
+    inconclusive: usize,
+    skipped: usize,
+    timers_armed: u32,
+    timers_fired: u32,
+    timers_unknown: u32,
+    timer_differences: usize,
+}
+
+fn totals(table: &[(&Setting, Vec<Row>)]) -> Totals {
+    let mut totals = Totals { settings: table.len(), ..Totals::default() };
+    for row in table.iter().flat_map(|(_, rows)| rows) {
+        totals.trials += 1;
+        match row.verdict {
+            Word::Agrees => totals.agree += 1,
+            Word::Disagrees => totals.disagree += 1,
+            Word::Inconclusive => totals.inconclusive += 1,
+            Word::Skipped => totals.skipped += 1,
+        }
+        totals.timers_armed += row.timers_armed;
+        totals.timers_fired += row.timers_fired;
+        totals.timers_unknown += row.timers_unknown;
+        totals.timer_differences += row.timer_differences.len();
+    }
+    totals
+}
+
+fn table(validation: &Validation) -> Vec<(&Setting, Vec<Row>)> {
+    validation.settings.iter().map(|setting| (setting, validation.rows(setting))).collect()
+}
+
+/// The conclusion, in a few sentences; each line is one.
+fn conclusion(validation: &Validation) -> Vec<String> {
+    let table = table(validation);
+    let totals = totals(&table);
+    let words = table.iter().flat_map(|(_, rows)| rows).map(|row| row.verdict);
+    let mut lines = vec![
+        format!(
+            "{} settings, {} trials: {}.",
+            totals.settings,
+            totals.trials,
+            Group::counted(words)
+        ),
+        format!(
+            "{} timers that the kernel armed, held against the model's wheel, and {} that fired, \
+             held against the predicted jiffy: {} differ. {} were not compared: a timer before \
+             them ran late, their jiffy could not be known, or the record was lost.",
+            totals.timers_armed,
+            totals.timers_fired,
+            totals.timer_differences,
+            totals.timers_unknown
+        ),
+    ];
+    let widest = table
+        .iter()
+        .flat_map(|(setting, rows)| rows.iter().map(move |row| (setting, row.beyond_slot_s)))
+        .filter_map(|(setting, beyond)| Some((setting, beyond?)))
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((setting, beyond)) = widest {
+        lines.push(format!(
+            "The widest window is {} wider than its wheel slot and the allowance of a jiffy and a \
+             scheduling slice: {} {}.",
+            span::measured(beyond.max(0.0)),
+            setting.experiment,
+            setting.set
+        ));
+    }
+    lines
+}
+
+/// The table as Markdown: to be kept.
+pub fn markdown(validation: &Validation) -> String {
+    let run = &validation.run;
+    let mut text = String::from("# The model against a kernel\n\n");
+    writeln!(
+        text,
+        "Linux {} · HZ {} · {} clock · {} · `{}`\n",
+        cell(&run.kernel),
+        run.hz,
+        run.clock,
+        validation.date,
+        validation.command
+    )
+    .expect("a String takes all");
+    for line in conclusion(validation) {
+        writeln!(text, "{}\n", cell(&line)).expect("a String takes all");
+    }
+    let mut part = "";
+    for (setting, rows) in table(validation) {
+        if part != setting.part {
+            part = &setting.part;
+            writeln!(text, "\n## {}\n", cell(part)).expect("a String takes all");
+            text += "| experiment, settings | outcome | predicted | measured | beyond the slot | counts | timers | verdict |\n";
+            text += "|---|---|---|---|---|---|---|---|\n";
+        }
+        let cells = [
+            format!("{} {}", setting.experiment, setting.set),
+            each(&rows, |row| row.outcome.map(|outcome| outcome.to_string())),
+            hull(&rows),
+            rows.iter()
+                .map(|row| row.detected_s.map_or_else(|| "–".into(), |at| format!("{at:.3}")))
+                .collect::<Vec<_>>()
+                .join(", "),
+            rows.iter()
+                .filter_map(|row| row.beyond_slot_s)
+                .reduce(f64::max)
+                .map_or_else(|| "–".into(), |beyond| span::measured(beyond.max(0.0))),
+            each(&rows, |row| {
+                let text = words::counts(row.retransmits, row.keepalive_probes, row.window_probes);
+                (!text.is_empty()).then_some(text)
+            }),
+            format!(
+                "{} armed, {} fired, {} differ",
+                rows.iter().map(|row| row.timers_armed).sum::<u32>(),
+                rows.iter().map(|row| row.timers_fired).sum::<u32>(),
+                rows.iter().map(|row| row.timer_differences.len()).sum::<usize>()
+            ),
+            Group::counted(rows.iter().map(|row| row.verdict)),
+        ];
+        let cells = cells.map(|text| cell(text.trim())).join(" | ");
+        writeln!(text, "| {cells} |").expect("a String takes all");
+    }
+    let odd = troubles(validation);
+    if !odd.is_empty() {
+        text += "\n## What did not agree\n\n";
+        for line in odd {
+            writeln!(text, "- {}", cell(&line)).expect("a String takes all");
+        }
+    }
+    text
+}
+
+/// The conclusion, and what did not agree, for a terminal.
+pub fn terminal(validation: &Validation) -> String {
+    let mut lines = troubles(validation);
+    lines.extend(conclusion(validation));
+    lines.join("\n") + "\n"
+}
+
+fn troubles(validation: &Validation) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (setting, rows) in table(validation) {
+        let name = format!("{} {}", setting.experiment, setting.set);
+        for row in rows {
+            if row.verdict != Word::Agrees {
+                lines.push(format!("{} {}: {}", name.trim(), row.verdict, row.reason));
+            }
+            let differences = row.timer_differences;
+            lines.extend(differences.iter().map(|text| format!("{}: {text}", name.trim())));
+        }
+    }
+    lines
+}
+
+/// The hull of the windows of all trials, seconds.
+fn hull(rows: &[Row]) -> String {
+    let spans = rows.iter().filter_map(|row| row.earliest_s.zip(row.latest_s));
+    match spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+        Some((earliest, latest)) => format!("{earliest:.3}–{latest:.3}"),
+        None => "nothing".into(),
+    }
+}
+
+/// What the trials have in common, or each of it.
+fn each(rows: &[Row], what: impl Fn(&Row) -> Option<String>) -> String {
+    let mut all: Vec<_> = rows.iter().map(|row| what(row).unwrap_or_else(|| "–".into())).collect();
+    all.dedup();
+    all.join(" / ")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    kernel: &'a str,
+    hz: u32,
+    clock: crate::trial::Clock,
+    wall_s: f64,
+    date: &'a str,
+    command: &'a str,
+    totals: Totals,
+    settings: Vec<SettingDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct SettingDocument<'a> {
+    part: &'a str,
+    experiment: &'a str,
+    set: &'a str,
+    trials: Vec<Row>,
+}
+
+/// The same for programs: `halfopen/validation/1`.
+pub fn document(validation: &Validation) -> Vec<u8> {
+    let table = table(validation);
+    json::pretty(&Document {
+        schema: "halfopen/validation/1",
+        kernel: &validation.run.kernel,
+        hz: validation.run.hz,
+        clock: validation.run.clock,
+        wall_s: validation.run.wall_s,
+        date: &validation.date,
+        command: &validation.command,
+        totals: totals(&table),
+        settings: table
+            .into_iter()
+            .map(|(setting, trials)| SettingDocument {
+                part: &setting.part,
+                experiment: &setting.experiment,
+                set: &setting.set,
+                trials,
+            })
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn a_validation_is_a_table_with_its_troubles() {
+        let run = Run { trials: vec![samples::keepalive(), samples::sending()], ..samples::run() };
+        let setting = |part: &str, trial: &Trial, set: &str| Setting {
+            part: part.into(),
+            experiment: trial.experiment.name.clone(),
+            set: set.into(),
+            trials: vec![trial.number],
+        };
+        let settings = vec![
+            setting("keepalive", &run.trials[0], ""),
+            setting("retransmission", &run.trials[1], "sysctl.tcp_retries2=5"),
+        ];
+        let mut validation = Validation {
+            command: "halfopen validate".into(),
+            date: "2026-01-02 03:04 UTC".into(),
+            run,
+            settings,
+        };
+        validation.run.trials[1].verdict.word = Word::Disagrees;
+        validation.run.trials[1].verdict.reason = "expected something else".into();
+        insta::assert_snapshot!(markdown(&validation));
+    }
+}

@@ -1,0 +1,237 @@
+//! The kernel's own timers, as its tracepoints showed them, against the model's: to the jiffy.
+
+use crate::measure::{Measured, first_write_at, reference_at};
+use model::prediction::{Step, StepKind};
+use model::tick::Hz;
+use model::wheel::{Context, Wheel};
+use model::{Prediction, allowance, predict_after};
+use spec::facts::JiffyClock;
+use spec::{Facts, Parameters, Reference, Traffic};
+use std::time::Duration;
+use timeline::event::{Side, Timer, Trace};
+use timeline::{Timeline, What};
+
+/// What was compared, and what differed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Timers whose slot of the wheel was compared: what they were armed for, and where they went.
+    pub armed: u32,
+    /// Steps of the schedule whose jiffy was compared with that of the kernel's timer.
+    pub fired: u32,
+    /// Steps that were not compared: a timer before them ran late, their jiffy could not be known,
+    /// or the tracepoints lost the record.
+    pub unknown: u32,
+    /// Each difference, a sentence.
+    pub differences: Vec<String>,
+}
+
+/// Compares every timer of the client's socket after the fault, as far as tracepoints showed it.
+pub fn compare(
+    parameters: &Parameters,
+    facts: &Facts,
+    prediction: &Prediction,
+    measured: &Measured,
+    timeline: &Timeline,
+) -> Comparison {
+    let mut comparison = Comparison::default();
+    compare_slots(facts, timeline, &mut comparison);
+    compare_schedule(parameters, facts, prediction, measured, timeline, &mut comparison);
+    comparison
+}
+
+/// Where each timer was put by the wheel: `timer_start` says for which jiffy it was armed, and of
+/// which jiffy its slot is.
+fn compare_slots(facts: &Facts, timeline: &Timeline, comparison: &mut Comparison) {
+    let wheel = Wheel::new(Hz::new(facts.hz));
+    let since = timeline.fault_at().unwrap_or(0);
+    for event in timeline.events().iter().filter(|event| event.at_ns >= since) {
+        let What::Trace(Trace::TimerStart {
+            side: Side::Client,
+            timer: Timer::Write | Timer::Keepalive,
+            now,
+            expires,
+            bucket: Some(bucket),
+        }) = event.what
+        else {
+            continue;
+        };
+        let Some(delay) = expires.checked_sub(now) else { continue };
+        comparison.armed += 1;
+        let slots = [Context::Call, Context::Handler].map(|from| wheel.fires_at(now, delay, from));
+        if !slots.contains(&bucket) {
+            comparison.differences.push(format!(
+                "a timer armed at jiffy {now} for {delay} was put into the slot of {bucket}, not \
+                 of {} or {}",
+                slots[0], slots[1]
+            ));
+        }
+    }
+}
+
+fn compare_schedule(
+    parameters: &Parameters,
+    facts: &Facts,
+    prediction: &Prediction,
+    measured: &Measured,
+    timeline: &Timeline,
+    comparison: &mut Comparison,
+) {
+    let Some(clock) = facts.jiffies else { return };
+    let ticks = Ticks { hz: Hz::new(facts.hz), clock };
+    let fault_at = timeline.fault_at().unwrap_or(0);
+    // What a write arms is known once the write has been seen.
+    let first_write = first_write_at(timeline, fault_at)
+        .filter(|_| measured.reference == Reference::FirstWrite)
+        .map(|written| ticks.within(written, armed_at(timeline, written)));
+    let after;
+    let (prediction, reference_ns) = match first_write {
+        Some(first_write_ns) => {
+            after = predict_after(parameters, facts, first_write_ns);
+            (&after, first_write_ns)
+        }
+        None => (prediction, reference_at(timeline, measured.reference)),
+    };
+    let steps = &prediction.schedule;
+    // When within its jiffy a second write comes cannot be known.
+    let client = &parameters.client;
+    let single = !matches!(client.traffic, Traffic::Stream | Traffic::Heartbeat)
+        && client.second_write.is_none();
+    let one_end = matches!(&prediction.windows[..], [only] if only.span.is_some());
+    if !one_end || steps.is_empty() || !single {
+        comparison.unknown += steps.len() as u32;
+        return;
+    }
+    let fired: Vec<(u64, Timer, u64, u64)> = fired(timeline, reference_ns);
+    for (index, step) in steps.iter().enumerate() {
+        let (wanted, last) = ticks.of_step(step, reference_ns);
+        let timer = timer_of(step, steps);
+        let near = fired
+            .iter()
+            .filter(|(_, which, ..)| *which == timer)
+            .min_by_key(|(_, _, now, _)| ticks.low(*now).abs_diff(wanted));
+        let Some((at_ns, _, now, late)) = near else {
+            comparison.unknown += (steps.len() - index) as u32;
+            return;
+        };
+        let earlier = fired.iter().filter(|(before, ..)| before <= at_ns);
+        if *late > 0 || earlier.clone().any(|(.., late)| *late > 0) {
+            comparison.unknown += (steps.len() - index) as u32;
+            return;
+        }
+        let difference = ticks.low(*now).cast_signed() - wanted.cast_signed();
+        let open = last.cast_signed() - wanted.cast_signed();
+        let missing = difference.unsigned_abs() > ticks.in_jiffies(step.timeout) / 4 + 1;
+        if missing || (1..=open).contains(&difference) {
+            comparison.unknown += 1;
+            continue;
+        }
+        comparison.fired += 1;
+        if difference != 0 {
+            comparison.differences.push(format!(
+                "{} {} fired {difference:+} jiffies from where the model has it",
+                step.kind.name(),
+                step.n
+            ));
+        }
+    }
+}
+
+/// Which timer makes a step.
+fn timer_of(step: &Step, steps: &[Step]) -> Timer {
+    let is_keepalive = |step: &Step| step.kind == StepKind::KeepaliveProbe;
+    match step.kind {
+        StepKind::KeepaliveProbe => Timer::Keepalive,
+        StepKind::GiveUp if steps.iter().any(is_keepalive) => Timer::Keepalive,
+        _ => Timer::Write,
+    }
+}
+
+/// The jiffy at which the first write timer after a write was armed.
+fn armed_at(timeline: &Timeline, written_ns: u64) -> Option<u64> {
+    timeline.events().iter().filter(|event| event.at_ns >= written_ns).find_map(|event| match event
+        .what
+    {
+        What::Trace(Trace::TimerStart { side: Side::Client, timer: Timer::Write, now, .. }) => {
+            Some(now)
+        }
+        _ => None,
+    })
+}
+
+/// The client's timers that fired: when, which, at which jiffy, and how many jiffies after their
+/// slot's.
+fn fired(timeline: &Timeline, since_ns: u64) -> Vec<(u64, Timer, u64, u64)> {
+    let mut armed: Vec<(Timer, u64)> = Vec::new();
+    let mut fired = Vec::new();
+    for event in timeline.events() {
+        match event.what {
+            What::Trace(Trace::TimerStart {
+                side: Side::Client,
+                timer,
+                bucket: Some(bucket),
+                ..
+            }) => {
+                armed.retain(|(other, _)| *other != timer);
+                armed.push((timer, bucket));
+            }
+            What::Trace(Trace::TimerExpire { side: Side::Client, timer, now })
+                if event.at_ns >= since_ns =>
+            {
+                let due = armed.iter().find(|(other, _)| *other == timer).map(|(_, due)| *due);
+                let late = due.map_or(0, |due| now.saturating_sub(due));
+                fired.push((event.at_ns, timer, now, late));
+            }
+            _ => {}
+        }
+    }
+    fired
+}
+
+/// The jiffy clock of a trial.
+struct Ticks {
+    hz: Hz,
+    clock: JiffyClock,
+}
+
+impl Ticks {
+    /// The low 32 bits of a jiffy: all that some sources have.
+    fn low(&self, jiffy: u64) -> u64 {
+        let _ = self;
+        jiffy & u64::from(u32::MAX)
+    }
+
+    /// The first jiffy that begins at this time of `CLOCK_MONOTONIC` or later, low bits.
+    fn from(&self, at_ns: i128) -> u64 {
+        let tick_ns = i128::from(self.hz.tick_ns());
+        let since = at_ns - i128::from(self.clock.at_ns);
+        let ticks = since.div_euclid(tick_ns) + i128::from(since.rem_euclid(tick_ns) > ROUNDING_NS);
+        self.low((i128::from(self.clock.jiffies) + ticks) as u64)
+    }
+
+    /// The jiffy that a step was predicted for, if no timer before it ran late, and the last that
+    /// it can be in.
+    fn of_step(&self, step: &Step, reference_ns: u64) -> (u64, u64) {
+        let after = |time: Duration| i128::from(reference_ns) + time.as_nanos() as i128;
+        let earliest = after(step.earliest + allowance::EARLY);
+        let latest = after(step.latest) - allowance::late(self.hz).as_nanos() as i128;
+        let last = self.from(latest - i128::from(self.hz.tick_ns()) + ROUNDING_NS + 1);
+        (self.from(earliest), last)
+    }
+
+    fn in_jiffies(&self, time: Duration) -> u64 {
+        time.as_nanos() as u64 / self.hz.tick_ns()
+    }
+
+    /// A time, moved into the jiffy that the kernel says it was in.
+    fn within(&self, at_ns: u64, jiffy: Option<u64>) -> u64 {
+        let Some(jiffy) = jiffy else { return at_ns };
+        let tick_ns = self.hz.tick_ns();
+        let ticks = self.low(jiffy).cast_signed() - self.low(self.clock.jiffies).cast_signed();
+        let begins = self.clock.at_ns.cast_signed() + ticks * tick_ns.cast_signed();
+        let begins = begins.max(0).cast_unsigned();
+        at_ns.clamp(begins, begins + tick_ns - 1)
+    }
+}
+
+/// Times that are this near to a jiffy's beginning are it: conversions round.
+const ROUNDING_NS: i128 = 2_000;
