@@ -3,8 +3,10 @@
 use crate::trial::Trial;
 use crate::words;
 use model::{Step, StepKind};
+use spec::Reference;
 use std::collections::VecDeque;
-use timeline::{Class, Segment, Source, classified};
+use timeline::{Class, Segment, Source};
+use verdict::since_reference;
 
 /// One step, predicted, measured, or both. Times are seconds after the reference.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,9 +35,13 @@ impl Leg {
 /// The moment that times count from; `None` if the fault was never injected.
 pub(crate) fn reference_ns(trial: &Trial) -> Option<u64> {
     trial.timeline.fault_at()?;
-    let reference = trial.verdict.measured.as_ref().map(|measured| measured.reference);
-    let reference = reference.or(trial.prediction.as_ref().map(|p| p.reference));
-    Some(verdict::reference_at(&trial.timeline, reference?))
+    Some(verdict::reference_at(&trial.timeline, reference(trial)?))
+}
+
+/// What times count from.
+fn reference(trial: &Trial) -> Option<Reference> {
+    let measured = trial.verdict.measured.as_ref().map(|measured| measured.reference);
+    measured.or(trial.prediction.as_ref().map(|p| p.reference))
 }
 
 /// The last segment that the client received before the fault.
@@ -47,9 +53,11 @@ pub(crate) fn last_received(trial: &Trial) -> Option<(u64, &Segment)> {
 
 /// Each step of the prediction with its measurement, then what happened beyond the prediction.
 pub(crate) fn course(trial: &Trial) -> Vec<Leg> {
-    let Some(reference_ns) = reference_ns(trial) else { return Vec::new() };
+    let Some((reference, reference_ns)) = reference(trial).zip(reference_ns(trial)) else {
+        return Vec::new();
+    };
     let detected_s = trial.verdict.measured.as_ref().and_then(|measured| measured.detected_s);
-    let mut sights = Sights::new(trial, reference_ns, detected_s);
+    let mut sights = Sights::new(trial, (reference, reference_ns), detected_s);
     let schedule = trial.prediction.as_ref().map_or(&[][..], |prediction| &prediction.schedule);
     let mut legs: Vec<Leg> = schedule
         .iter()
@@ -85,11 +93,15 @@ struct Sights {
 }
 
 impl Sights {
-    fn new(trial: &Trial, reference_ns: u64, detected_s: Option<f64>) -> Self {
+    fn new(
+        trial: &Trial,
+        (reference, reference_ns): (Reference, u64),
+        detected_s: Option<f64>,
+    ) -> Self {
         let mut sights = Self::default();
-        for (at_ns, segment, class) in classified(&trial.timeline, Source::ClientWire) {
+        for (at_ns, segment, class) in since_reference(&trial.timeline, reference) {
             let at_s = (at_ns as f64 - reference_ns as f64) / 1e9;
-            if !segment.sent || at_s < 0.0 || detected_s.is_some_and(|end| at_s > end) {
+            if !segment.sent || detected_s.is_some_and(|end| at_s > end) {
                 continue;
             }
             let kind = match class {

@@ -9,6 +9,7 @@ mod crash;
 mod elsewhere;
 mod exhibit;
 mod idle;
+mod window;
 
 use serde::Serialize;
 use std::fmt;
@@ -91,7 +92,10 @@ const RULES: &[(&str, Rule)] = &[
     }),
     ("G-busy-15", elsewhere::busy_15),
     ("G-silenced", elsewhere::silenced),
-    ("G-zero-window", elsewhere::zero_window),
+    ("G-zero-window", window::alive),
+    ("G-zero-window-dead", window::dead),
+    ("G-zero-window-user-timeout", window::user_timeout),
+    ("G-unsent", window::unsent),
     ("G-flap", elsewhere::flap),
     ("G-drop", elsewhere::firewall_drop),
     ("G-reject", elsewhere::reject),

@@ -14,5 +14,5 @@ mod proof;
 pub mod timers;
 
 pub use judge::{Verdict, Word, judge};
-pub use measure::{DetectedBy, Measured, measure, reference_at};
+pub use measure::{DetectedBy, Measured, measure, reference_at, since_reference};
 pub use proof::{Evidence, Proof, prove};

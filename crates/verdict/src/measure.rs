@@ -97,7 +97,7 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     };
     let end = detection.map_or(closed_at, |(at, ..)| at);
     let count = |from: u64, wanted: fn(Class) -> bool| {
-        classified(timeline, Source::ClientWire)
+        since_reference(timeline, reference)
             .filter(|(at, segment, class)| {
                 segment.sent && (from..=end).contains(at) && wanted(*class)
             })
@@ -167,12 +167,34 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
         Reference::FirstWrite => first_write_at(timeline, fault_at),
         Reference::Connect => first_called_at(timeline, fault_at, &["connect"]),
         Reference::Close => first_called_at(timeline, fault_at, &["close", "shutdown"]),
-        Reference::LastActivity => timeline
-            .segments(Source::ClientWire)
-            .rfind(|(at, segment)| *at < fault_at && !segment.sent)
-            .map(|(at, _)| at),
+        Reference::LastActivity => last_activity(timeline).map(|(_, at)| at),
     };
     at.unwrap_or(fault_at)
+}
+
+/// Every segment at the client's tap since the reference, with its time and what it is. Where time
+/// is virtual, a segment and what it answers can have the same time: their order tells.
+pub fn since_reference(
+    timeline: &Timeline,
+    reference: Reference,
+) -> impl Iterator<Item = (u64, &timeline::Segment, Class)> {
+    let from = reference_at(timeline, reference);
+    let before = match reference {
+        Reference::LastActivity => last_activity(timeline).map_or(0, |(index, _)| index + 1),
+        _ => 0,
+    };
+    classified(timeline, Source::ClientWire).skip(before).filter(move |(at, ..)| *at >= from)
+}
+
+/// The last segment that the client received before the fault: which one at its tap, and when.
+fn last_activity(timeline: &Timeline) -> Option<(usize, u64)> {
+    let fault_at = timeline.fault_at().unwrap_or(0);
+    timeline
+        .segments(Source::ClientWire)
+        .enumerate()
+        .filter(|(_, (at, segment))| *at < fault_at && !segment.sent)
+        .map(|(index, (at, _))| (index, at))
+        .last()
 }
 
 /// When the client wrote for the first time after the fault, nanoseconds.

@@ -1,6 +1,6 @@
 //! What others than the article say.
 
-use super::exhibit::{Bench, Sound, lasting, time, times};
+use super::exhibit::{Bench, Sound, time, times};
 use super::{Finding, Standing};
 use spec::{Errno, Outcome};
 
@@ -159,23 +159,6 @@ pub(super) fn silenced(bench: &Bench<'_>) -> Result<Finding, String> {
     );
     let same = plain.is_none_or(|plain| plain.measured.outcome == exhibit.measured.outcome);
     Ok(Finding::holds_if(probes == 0 && same && exhibit.measured.detected_s.is_some(), text))
-}
-
-pub(super) fn zero_window(bench: &Bench<'_>) -> Result<Finding, String> {
-    let exhibit = bench.best("process-freeze-zero-window")?;
-    let probes = exhibit.window_probes();
-    if probes == 0 {
-        return Err("the window did not close".into());
-    }
-    let so = exhibit.measured.outcome == Outcome::None;
-    Ok(Finding::holds_if(
-        so,
-        format!(
-            "{probes} window probes in {}; told {}.",
-            lasting(exhibit.watched_s()),
-            exhibit.told()
-        ),
-    ))
 }
 
 pub(super) fn flap(bench: &Bench<'_>) -> Result<Finding, String> {

@@ -2,7 +2,7 @@
 
 use crate::claims::Settings;
 use crate::judge::{Verdict, Word};
-use crate::measure::{Measured, reference_at};
+use crate::measure::{Measured, reference_at, since_reference};
 use model::{Prediction, StepKind};
 use spec::{Facts, Outcome, Parameters};
 use timeline::classify::{Class, classified};
@@ -128,9 +128,9 @@ impl<'a> Sound<'a> {
         let timeline = self.exhibit.timeline;
         let from = reference_at(timeline, self.measured.reference);
         let end_s = self.measured.detected_s.unwrap_or(f64::INFINITY);
-        classified(timeline, Source::ClientWire)
+        since_reference(timeline, self.measured.reference)
             .map(move |(at, segment, class)| ((at as f64 - from as f64) / 1e9, segment, class))
-            .filter(move |(at_s, ..)| (0.0..=end_s).contains(at_s))
+            .filter(move |(at_s, ..)| *at_s <= end_s)
     }
 
     /// Data that was sent again.
@@ -162,14 +162,16 @@ impl<'a> Sound<'a> {
         let from = reference_at(timeline, self.measured.reference);
         let end_s = self.measured.detected_s.unwrap_or(f64::INFINITY);
         let mut probes = Vec::new();
-        for (at, segment, class) in classified(timeline, Source::ClientWire) {
+        let since = since_reference(timeline, self.measured.reference).count();
+        let before = timeline.segments(Source::ClientWire).count() - since;
+        for (index, (at, segment, class)) in classified(timeline, Source::ClientWire).enumerate() {
             let at_s = (at as f64 - from as f64) / 1e9;
             if !segment.sent || segment.flags.rst {
                 continue;
             }
             if class.is_keepalive_probe() {
                 let before_next = segment.seq.wrapping_sub(next).cast_signed();
-                if at_s >= 0.0 && at_s <= end_s {
+                if index >= before && at_s <= end_s {
                     probes.push(Sent { at_s, len: segment.len, before_next });
                 }
             } else {
