@@ -161,8 +161,9 @@ impl Network {
         if self.wiring.switch().is_none() {
             return Err(Error::Topology { operation, topology: self.wiring.topology() });
         }
+        let wiring = Arc::clone(&self.wiring);
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
-        blocking(move || Wiring::destroy_server(server)).await?;
+        blocking(move || wiring.destroy_server(server)).await?;
         Ok("the server's host is destroyed".to_owned())
     }
 
