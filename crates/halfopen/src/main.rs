@@ -25,6 +25,9 @@ use output::Exit;
 
 fn main() -> std::process::ExitCode {
     guest::take_over_if_guest();
+    if let Some(code) = peers::run_if_peer() {
+        return code;
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("HALFOPEN_LOG")
@@ -41,7 +44,7 @@ fn main() -> std::process::ExitCode {
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor => doctor::run(),
         Command::Peer { hold: true } => peer::hold(),
-        Command::Peer { hold: false } => output::inner(peer::run().map(|()| 0).map_err(Into::into)),
+        Command::Peer { hold: false } => peers::run(),
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),
         Command::Guest => output::inner(guest::work()),

@@ -204,6 +204,9 @@ impl Guest {
                 // Without it a guest that reboots would start over for ever.
                 "noreboot",
                 "norandmaps",
+                // Enough for thousands of connections. The kernel would take its share of the
+                // memory, and whoever lists sockets walks through all of the table.
+                "thash_entries=8192",
                 "umid=guest",
             ]
             .map(|word| word.as_bytes().to_vec()),
