@@ -231,6 +231,7 @@ impl Network {
         let wiring = Arc::clone(&self.wiring);
         blocking(move || {
             let (client, server) = (self.client.clone(), self.server.clone());
+            // This destroys their connections.
             drop(self);
             server.map_or(Ok(()), |server| wiring.end_server(server))?;
             wiring.end_client(client)

@@ -179,8 +179,8 @@ impl Wiring {
         Ok(namespace)
     }
 
-    /// Ends what is left of the client's connections, lets go of its namespace, and waits until
-    /// the kernel has removed it.
+    /// Lets go of the namespace of the client, whose connections are destroyed, and waits until the
+    /// kernel has removed it.
     pub(crate) fn end_client(&self, client: Namespace) -> Result<(), Error> {
         end("client", client, || match self {
             Self::Direct => Ok(false),
@@ -260,14 +260,13 @@ fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends a host: its interface, and with it the other end of its cable, goes when nothing is left
-/// in its namespace. On a direct cable nobody is left to see that.
+/// Ends a host whose connections are destroyed: its interface, and with it the other end of its
+/// cable, goes when nothing is left in its namespace. On a direct cable nobody is left to see that.
 fn end(
     host: &'static str,
     namespace: Namespace,
     cable_is_there: impl Fn() -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    sockets::destroy_all(&namespace)?;
     // A last segment that waits for the other host's link-layer address would keep the namespace
     // for three seconds; an interface that goes down waits for nobody.
     let index = if host == "server" { SERVER } else { CLIENT };
