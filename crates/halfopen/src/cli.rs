@@ -1,5 +1,6 @@
 //! The command line: a contract, see README.md.
 
+use crate::guest;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spec::file::{Override, parse_override};
 use std::path::PathBuf;
@@ -68,6 +69,10 @@ pub(crate) struct Run {
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
+    /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
+    /// fire [default: 250]
+    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
     /// Run each experiment this many times
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) repeat: u32,
@@ -112,6 +117,11 @@ pub(crate) struct Predict {
     pub(crate) hz: Option<u32>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+fn parse_hz(text: &str) -> Result<u32, String> {
+    let known = || text.parse().ok().filter(|hz| guest::HZ.contains(hz));
+    known().ok_or_else(|| "a virtual kernel is built with 100, 250 or 1000".into())
 }
 
 #[derive(Debug, Args)]

@@ -22,8 +22,10 @@ pub(crate) const GUEST: &str = "__guest";
 
 const ORDERS: &str = "orders.json";
 const MESSAGES: &str = "messages.jsonl";
-/// Timer interrupts a second of the kernel that is looked for.
-const HZ: u32 = 250;
+/// Timer interrupts a second of the kernels that `just kernel` builds.
+pub(crate) const HZ: [u32; 3] = [100, 250, 1000];
+/// What most distributions have, and what is taken unless something else is asked for.
+pub(crate) const HZ_DEFAULT: u32 = 250;
 /// Wall time after which a guest is taken for hung. Thirty days take some seconds.
 const WATCHDOG: Duration = Duration::from_secs(300);
 /// Memory for the two peers of a trial and their network; the host pays for what is touched.
@@ -47,26 +49,37 @@ pub(crate) fn take_over_if_guest() {
     init::power_off(code)
 }
 
-/// The virtual kernel, if it was built.
+/// The virtual kernel with this HZ, if it was built, or the one of unknown HZ that the environment
+/// names, which comes before any other.
 ///
 /// # Errors
 /// What to do to have one.
-pub(crate) fn find_kernel() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("HALFOPEN_UML") {
-        let path = PathBuf::from(path);
+pub(crate) fn find_kernel(hz: u32) -> Result<PathBuf, String> {
+    if let Some(path) = ready_kernel() {
         let problem = format!("HALFOPEN_UML is {}, which is not a file", path.display());
         return if path.is_file() { Ok(path) } else { Err(problem) };
     }
     let candidates: Vec<PathBuf> =
-        cache_homes().iter().map(|cache| built_kernel(cache, HZ)).collect();
+        cache_homes().iter().map(|cache| built_kernel(cache, hz)).collect();
     candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
         let looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
         format!(
-            "there is no virtual kernel ({}): build it with `just kernel`, or name one in \
+            "there is no virtual kernel with HZ {hz} ({}): build it with `{}`, or name one in \
              HALFOPEN_UML",
-            looked.join(", ")
+            looked.join(", "),
+            how_to_build(hz)
         )
     })
+}
+
+/// The kernel that the environment names.
+pub(crate) fn ready_kernel() -> Option<PathBuf> {
+    std::env::var_os("HALFOPEN_UML").map(PathBuf::from)
+}
+
+/// The command that builds a kernel.
+pub(crate) fn how_to_build(hz: u32) -> String {
+    if hz == HZ_DEFAULT { "just kernel".into() } else { format!("just kernel --hz {hz}") }
 }
 
 /// Where users keep what can be built again: this user's, and under sudo the caller's.
