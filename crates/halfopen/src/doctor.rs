@@ -6,7 +6,7 @@ use crate::guest;
 use crate::instruments::TRACEFS;
 use crate::output::{self, Exit};
 use crate::supervisor;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lab::network::Network;
 use nix::sys::resource::{Resource, getrlimit};
 use observe::clock::{hz, kernel_release};
@@ -116,8 +116,10 @@ fn ask_worker() -> Result<Vec<Check>> {
     let stdout = laboratory.stdout.take().context("standard output is piped")?;
     let mut checks = vec![];
     for line in BufReader::new(stdout).lines() {
-        if let Message::Check(check) = serde_json::from_str(&line?)? {
-            checks.push(check);
+        match serde_json::from_str(&line?)? {
+            Message::Check(check) => checks.push(check),
+            Message::Cannot(why) => bail!(why),
+            _ => {}
         }
     }
     drop(laboratory.stdin.take());

@@ -145,6 +145,9 @@ pub(crate) fn run(
     }
     match end.get() {
         None => relay.conclude(&Ending::Interrupted),
+        Some(Err(error @ lab::guest::Error::Namespaces { .. })) => {
+            relay.conclude(&Ending::Skipped(error.to_string()))
+        }
         Some(Err(error)) => bail!("starting the virtual kernel: {error}"),
         Some(Ok(report)) => {
             let why = match &report.end {

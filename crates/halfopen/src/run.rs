@@ -301,6 +301,12 @@ impl<'a> Front<'a> {
             }
             Message::Ended(number, ending) => self.end(number, &ending)?,
             Message::Finished => self.finished = true,
+            Message::Cannot(why) => {
+                let ending = Ending::Skipped(why);
+                let left: Vec<_> = self.records.keys().copied().collect();
+                left.into_iter().try_for_each(|number| self.end(number, &ending))?;
+                self.finished = true;
+            }
             Message::Check(_) => {}
         }
         Ok(())
