@@ -4,6 +4,8 @@
 //! guest the same executable runs the trials. Orders and reports go through files on a tmpfs that
 //! only the sandbox sees, and that ends with it.
 
+mod wall;
+
 use crate::channel::{Ending, Message, Orders};
 use anyhow::{Context, Result, bail};
 use lab::guest::{End, Guest, built_kernel, init};
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use wall::WallTime;
 
 /// The hidden subcommand that runs the trials inside the guest.
 pub(crate) const GUEST: &str = "__guest";
@@ -134,6 +137,7 @@ pub(crate) fn run(
         missing: orders.plans.iter().map(|plan| plan.number).collect(),
         pending: Vec::new(),
         finished: false,
+        wall_time: WallTime::is_wanted().then(WallTime::start),
     };
     loop {
         let over = end.get().is_some() || stopped.load(Ordering::Relaxed);
@@ -141,7 +145,7 @@ pub(crate) fn run(
         if over {
             break;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(1));
     }
     match end.get() {
         None => relay.conclude(&Ending::Interrupted),
@@ -150,8 +154,12 @@ pub(crate) fn run(
         }
         Some(Err(error)) => bail!("starting the virtual kernel: {error}"),
         Some(Ok(report)) => {
+            if let Some(wall_time) = &relay.wall_time {
+                wall_time.tell(report.peak_rss_kib);
+            }
             let why = match &report.end {
-                End::PoweredOff(0) if relay.finished => return Ok(0),
+                End::PoweredOff(0) if relay.finished && relay.wall_time.is_none() => return Ok(0),
+                End::PoweredOff(0) if relay.finished => return relay.conclude(&Ending::Complete),
                 End::PoweredOff(code) => format!("the guest's worker ended early with code {code}"),
                 End::NoCode => "the guest ended without a word".into(),
                 End::Panicked { reason } => format!("the guest's kernel panicked: {reason}"),
@@ -173,6 +181,7 @@ struct Relay {
     missing: BTreeSet<usize>,
     pending: Vec<u8>,
     finished: bool,
+    wall_time: Option<WallTime>,
 }
 
 impl Relay {
@@ -191,9 +200,17 @@ impl Relay {
                 self.missing.remove(&number);
             }
             self.finished |= line == b"\"Finished\"";
+            if let Some(wall_time) = &mut self.wall_time {
+                wall_time.take(line);
+            }
         }
+        let now = match &self.wall_time {
+            // Said when the guest has ended, which nobody waits for otherwise.
+            Some(_) if self.finished => whole.strip_suffix(b"\"Finished\"\n").unwrap_or(&whole),
+            _ => &whole,
+        };
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&whole).and_then(|()| stdout.flush()).context("reporting")
+        stdout.write_all(now).and_then(|()| stdout.flush()).context("reporting")
     }
 
     /// Ends every trial that the guest did not, and the run.
