@@ -204,6 +204,8 @@ impl Guest {
                 // Without it a guest that reboots would start over for ever.
                 "noreboot",
                 "norandmaps",
+                // All of it is looked through every two minutes, also of 30 days.
+                "nf_conntrack.hashsize=1024",
                 "umid=guest",
             ]
             .map(|word| word.as_bytes().to_vec()),
