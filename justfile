@@ -46,6 +46,10 @@ predict *arguments: build
 article *arguments: build
     @scripts/halfopen article "$@"
 
+# Every experiment on both clocks with the same short settings, side by side
+clocks *arguments: build
+    @scripts/halfopen clocks "$@"
+
 # Reference results of this kernel and of the virtual one, small enough to be kept: results/
 results *arguments: build
     @scripts/halfopen article --reference results "$@"

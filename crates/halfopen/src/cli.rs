@@ -28,6 +28,8 @@ pub(crate) enum Command {
     List,
     /// Run experiments
     Run(Run),
+    /// Run experiments on both clocks with the same settings, and hold them side by side
+    Clocks(Clocks),
     /// Hold every claim of the article against the kernel, on both clocks side by side
     Article(Article),
     /// Say what should happen, without a kernel or privileges
@@ -84,6 +86,24 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) jobs: Option<u32>,
     /// Put results here; the directory may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Clocks {
+    /// Names of experiments, or TOML files [default: every experiment there is]
+    #[arg(value_name = "NAME|FILE")]
+    pub(crate) experiments: Vec<String>,
+    /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
+    pub(crate) overrides: Vec<Override>,
+    /// Timer interrupts a second of the virtual kernel [default: 250]
+    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
+    /// Put results into a fresh directory here; this one may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]

@@ -75,6 +75,20 @@ pub(crate) fn find_kernel(hz: u32) -> Result<PathBuf, String> {
     })
 }
 
+/// Whether the HZ that was asked for can be chosen.
+///
+/// # Errors
+/// For a person: the environment has named a kernel already.
+pub(crate) fn check_hz(asked: Option<u32>) -> Result<()> {
+    if asked.is_some() && ready_kernel().is_some() {
+        bail!(
+            "--hz chooses between the kernels that `just kernel` builds, and HALFOPEN_UML names one \
+             already: leave one of the two out"
+        );
+    }
+    Ok(())
+}
+
 /// The kernel that the environment names.
 pub(crate) fn ready_kernel() -> Option<PathBuf> {
     std::env::var_os("HALFOPEN_UML").map(PathBuf::from)

@@ -4,6 +4,7 @@ mod article;
 mod catalogue;
 mod channel;
 mod cli;
+mod clocks;
 mod doctor;
 mod guest;
 mod instruments;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
     let code = match Cli::parse().command {
         Command::List => list(),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Judge { directories, output } => judge::run(&directories, output.format),

@@ -44,8 +44,8 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
     if arguments.hz.is_some() && arguments.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(HZ_IS_VIRTUAL));
     }
-    if arguments.hz.is_some() && guest::ready_kernel().is_some() {
-        return output::fail(Exit::USAGE, &anyhow!(HZ_OF_A_READY_KERNEL));
+    if let Err(error) = guest::check_hz(arguments.hz) {
+        return output::fail(Exit::USAGE, &error);
     }
     match carry_out(arguments, &experiments) {
         Ok(exit) => exit,
@@ -60,9 +60,6 @@ const PHASES_ARE_VIRTUAL: &str = "--phases needs --clock virtual: the timer whee
 /// This machine's kernel has the HZ that it was built with.
 const HZ_IS_VIRTUAL: &str = "--hz needs --clock virtual: a kernel's HZ is decided when it is built \
     (`halfopen predict --hz` says what another one would do)";
-
-const HZ_OF_A_READY_KERNEL: &str = "--hz chooses between the kernels that `just kernel` builds, and \
-    HALFOPEN_UML names one already: leave one of the two out";
 
 fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     let batch = Batch {
@@ -472,7 +469,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn skip_all(format: Format, orders: &Orders, why: &str) -> Exit {
+pub(crate) fn skip_all(format: Format, orders: &Orders, why: &str) -> Exit {
     let trials = orders.plans.iter().map(|plan| Trial {
         number: plan.number,
         experiment: plan.experiment.clone(),

@@ -149,3 +149,27 @@ fn phases_show_the_range_of_the_default_keepalive() {
     // A slot of 131 s at HZ 250, in four steps.
     assert!(most.unwrap() - least.unwrap() > 90.0, "{detected:?}");
 }
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn both_clocks_show_the_same() {
+    let out = tempdir().unwrap();
+    let experiments = ["host-crash-idle-keepalive", "host-reboot-sending", "process-crash-unread"];
+    let output = halfopen(&["clocks", "--format", "json", "--out"])
+        .arg(out.path())
+        .args(experiments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["runs"][0]["clock"], "real");
+    assert_eq!(document["runs"][1]["clock"], "virtual");
+    let compared = document["compared"].as_array().unwrap();
+    assert_eq!(compared.len(), experiments.len());
+    for (pair, name) in compared.iter().zip(experiments) {
+        assert_eq!(pair["experiment"], name);
+        assert_eq!(pair["likeness"], "same", "{pair:#}");
+    }
+    let table = fs::read_to_string(out.path().join("clocks/clocks.md")).unwrap();
+    assert!(table.contains("3 of 3 the same"), "{table}");
+}
