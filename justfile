@@ -50,6 +50,10 @@ article *arguments: build
 validate *arguments: build
     @scripts/halfopen validate --reference results "$@"
 
+# Every experiment on both clocks with the same short settings, side by side
+clocks *arguments: build
+    @scripts/halfopen clocks "$@"
+
 # Reference results of this kernel and of the virtual one, small enough to be kept: results/
 results *arguments: build
     @scripts/halfopen article --reference results "$@"

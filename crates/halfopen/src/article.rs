@@ -4,7 +4,7 @@ use crate::cli::{self, ArticleClock, Format};
 use crate::output::{self, Exit};
 use crate::run::{Batch, Prepared};
 use crate::store::{self, Store};
-use crate::{catalogue, supervisor};
+use crate::{catalogue, guest, supervisor};
 use anyhow::{Context, Result, anyhow};
 use report::article::{document, markdown, terminal};
 use report::html::article_page;
@@ -114,8 +114,15 @@ fn prepare(catalogue: &Catalogue, clock: Clock) -> Result<Result<Prepared, Strin
         .map(|piece| experiment(piece, settings))
         .collect::<Result<_>>()?;
     let defaults = settings == Settings::Defaults;
-    let batch =
-        Batch { experiments: &experiments, repeat: 1, phases: None, clock, jobs: None, defaults };
+    let batch = Batch {
+        experiments: &experiments,
+        repeat: 1,
+        phases: None,
+        clock,
+        hz: guest::HZ_DEFAULT,
+        jobs: None,
+        defaults,
+    };
     Ok(batch.prepare()?.map_err(|(_, why)| why))
 }
 

@@ -56,6 +56,8 @@ pub(crate) enum Message {
     Ended(usize, Ending),
     /// Every trial has ended.
     Finished,
+    /// This machine lets nobody do what every trial needs, for this reason.
+    Cannot(String),
     /// One thing that was tried for [`Task::Examine`].
     Check(Check),
 }

@@ -1,5 +1,6 @@
 //! The command line: a contract, see README.md.
 
+use crate::guest;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spec::file::{Override, parse_override};
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     List,
     /// Run experiments
     Run(Run),
+    /// Run experiments on both clocks with the same settings, and hold them side by side
+    Clocks(Clocks),
     /// Hold every claim of the article against the kernel, on both clocks side by side
     Article(Article),
     /// Hold the model against this kernel, on many settings side by side
@@ -70,6 +73,10 @@ pub(crate) struct Run {
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
+    /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
+    /// fire [default: 250]
+    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
     /// Run each experiment this many times
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) repeat: u32,
@@ -81,6 +88,24 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) jobs: Option<u32>,
     /// Put results here; the directory may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Clocks {
+    /// Names of experiments, or TOML files [default: every experiment there is]
+    #[arg(value_name = "NAME|FILE")]
+    pub(crate) experiments: Vec<String>,
+    /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
+    pub(crate) overrides: Vec<Override>,
+    /// Timer interrupts a second of the virtual kernel [default: 250]
+    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
+    /// Put results into a fresh directory here; this one may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -135,6 +160,11 @@ pub(crate) struct Predict {
     pub(crate) hz: Option<u32>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+fn parse_hz(text: &str) -> Result<u32, String> {
+    let known = || text.parse().ok().filter(|hz| guest::HZ.contains(hz));
+    known().ok_or_else(|| "a virtual kernel is built with 100, 250 or 1000".into())
 }
 
 #[derive(Debug, Args)]

@@ -2,10 +2,11 @@
 //! and limits are read; everything else is tried, in the sandbox that trials run in.
 
 use crate::channel::{Check, Message, Task};
+use crate::guest;
 use crate::instruments::TRACEFS;
 use crate::output::{self, Exit};
 use crate::supervisor;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lab::network::Network;
 use nix::sys::resource::{Resource, getrlimit};
 use observe::clock::{hz, kernel_release};
@@ -115,8 +116,10 @@ fn ask_worker() -> Result<Vec<Check>> {
     let stdout = laboratory.stdout.take().context("standard output is piped")?;
     let mut checks = vec![];
     for line in BufReader::new(stdout).lines() {
-        if let Message::Check(check) = serde_json::from_str(&line?)? {
-            checks.push(check);
+        match serde_json::from_str(&line?)? {
+            Message::Check(check) => checks.push(check),
+            Message::Cannot(why) => bail!(why),
+            _ => {}
         }
     }
     drop(laboratory.stdin.take());
@@ -210,12 +213,29 @@ fn try_tracepoints() -> Check {
     Check { name: "tracepoints".into(), needed: false, result, remedy: remedy.into() }
 }
 
+/// Which kernels `--clock virtual` can have.
 fn virtual_kernel() -> Check {
-    let (result, remedy) = match crate::guest::find_kernel() {
-        Ok(path) => (Ok(path.display().to_string()), ""),
-        Err(_) => (Err("not built: no `--clock virtual`".to_owned()), "just kernel"),
+    let name = "virtual kernel".to_owned();
+    let found = |path: std::path::PathBuf| path.display().to_string();
+    if guest::ready_kernel().is_some() {
+        let result = guest::find_kernel(guest::HZ_DEFAULT).map(found);
+        return Check { name, needed: false, result, remedy: "unset HALFOPEN_UML".into() };
+    }
+    let list = |of: &[u32]| of.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let (built, missing): (Vec<u32>, Vec<u32>) =
+        guest::HZ.iter().partition(|hz| guest::find_kernel(**hz).is_ok());
+    let result = match guest::find_kernel(guest::HZ_DEFAULT) {
+        Err(_) if built.is_empty() => Err("not built: no `--clock virtual`".to_owned()),
+        Err(_) => Err(format!("HZ {}; `--clock virtual` needs --hz", list(&built))),
+        Ok(_) if missing.is_empty() => Ok(format!("HZ {}", list(&built))),
+        Ok(_) => Ok(format!(
+            "HZ {}; not built: HZ {} (`{}`)",
+            list(&built),
+            list(&missing),
+            guest::how_to_build(missing[0])
+        )),
     };
-    Check { name: "virtual kernel".into(), needed: false, result, remedy: remedy.into() }
+    Check { name, needed: false, result, remedy: guest::how_to_build(guest::HZ_DEFAULT) }
 }
 
 fn shown(check: Check) -> human::Check {

@@ -4,6 +4,8 @@
 //! guest the same executable runs the trials. Orders and reports go through files on a tmpfs that
 //! only the sandbox sees, and that ends with it.
 
+mod wall;
+
 use crate::channel::{Ending, Message, Orders};
 use anyhow::{Context, Result, bail};
 use lab::guest::{End, Guest, built_kernel, init};
@@ -16,14 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use wall::WallTime;
 
 /// The hidden subcommand that runs the trials inside the guest.
 pub(crate) const GUEST: &str = "__guest";
 
 const ORDERS: &str = "orders.json";
 const MESSAGES: &str = "messages.jsonl";
-/// Timer interrupts a second of the kernel that is looked for.
-const HZ: u32 = 250;
+/// Timer interrupts a second of the kernels that `just kernel` builds.
+pub(crate) const HZ: [u32; 3] = [100, 250, 1000];
+/// What most distributions have, and what is taken unless something else is asked for.
+pub(crate) const HZ_DEFAULT: u32 = 250;
 /// Wall time after which a guest is taken for hung. Thirty days take some seconds.
 const WATCHDOG: Duration = Duration::from_secs(300);
 /// Memory for the two peers of a trial and their network; the host pays for what is touched.
@@ -47,26 +52,51 @@ pub(crate) fn take_over_if_guest() {
     init::power_off(code)
 }
 
-/// The virtual kernel, if it was built.
+/// The virtual kernel with this HZ, if it was built, or the one of unknown HZ that the environment
+/// names, which comes before any other.
 ///
 /// # Errors
 /// What to do to have one.
-pub(crate) fn find_kernel() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("HALFOPEN_UML") {
-        let path = PathBuf::from(path);
+pub(crate) fn find_kernel(hz: u32) -> Result<PathBuf, String> {
+    if let Some(path) = ready_kernel() {
         let problem = format!("HALFOPEN_UML is {}, which is not a file", path.display());
         return if path.is_file() { Ok(path) } else { Err(problem) };
     }
     let candidates: Vec<PathBuf> =
-        cache_homes().iter().map(|cache| built_kernel(cache, HZ)).collect();
+        cache_homes().iter().map(|cache| built_kernel(cache, hz)).collect();
     candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
         let looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
         format!(
-            "there is no virtual kernel ({}): build it with `just kernel`, or name one in \
+            "there is no virtual kernel with HZ {hz} ({}): build it with `{}`, or name one in \
              HALFOPEN_UML",
-            looked.join(", ")
+            looked.join(", "),
+            how_to_build(hz)
         )
     })
+}
+
+/// Whether the HZ that was asked for can be chosen.
+///
+/// # Errors
+/// For a person: the environment has named a kernel already.
+pub(crate) fn check_hz(asked: Option<u32>) -> Result<()> {
+    if asked.is_some() && ready_kernel().is_some() {
+        bail!(
+            "--hz chooses between the kernels that `just kernel` builds, and HALFOPEN_UML names one \
+             already: leave one of the two out"
+        );
+    }
+    Ok(())
+}
+
+/// The kernel that the environment names.
+pub(crate) fn ready_kernel() -> Option<PathBuf> {
+    std::env::var_os("HALFOPEN_UML").map(PathBuf::from)
+}
+
+/// The command that builds a kernel.
+pub(crate) fn how_to_build(hz: u32) -> String {
+    if hz == HZ_DEFAULT { "just kernel".into() } else { format!("just kernel --hz {hz}") }
 }
 
 /// Where users keep what can be built again: this user's, and under sudo the caller's.
@@ -121,6 +151,7 @@ pub(crate) fn run(
         missing: orders.plans.iter().map(|plan| plan.number).collect(),
         pending: Vec::new(),
         finished: false,
+        wall_time: WallTime::is_wanted().then(WallTime::start),
     };
     loop {
         let over = end.get().is_some() || stopped.load(Ordering::Relaxed);
@@ -128,14 +159,21 @@ pub(crate) fn run(
         if over {
             break;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(1));
     }
     match end.get() {
         None => relay.conclude(&Ending::Interrupted),
+        Some(Err(error @ lab::guest::Error::Namespaces { .. })) => {
+            relay.conclude(&Ending::Skipped(error.to_string()))
+        }
         Some(Err(error)) => bail!("starting the virtual kernel: {error}"),
         Some(Ok(report)) => {
+            if let Some(wall_time) = &relay.wall_time {
+                wall_time.tell(report.peak_rss_kib);
+            }
             let why = match &report.end {
-                End::PoweredOff(0) if relay.finished => return Ok(0),
+                End::PoweredOff(0) if relay.finished && relay.wall_time.is_none() => return Ok(0),
+                End::PoweredOff(0) if relay.finished => return relay.conclude(&Ending::Complete),
                 End::PoweredOff(code) => format!("the guest's worker ended early with code {code}"),
                 End::NoCode => "the guest ended without a word".into(),
                 End::Panicked { reason } => format!("the guest's kernel panicked: {reason}"),
@@ -157,6 +195,7 @@ struct Relay {
     missing: BTreeSet<usize>,
     pending: Vec<u8>,
     finished: bool,
+    wall_time: Option<WallTime>,
 }
 
 impl Relay {
@@ -175,9 +214,17 @@ impl Relay {
                 self.missing.remove(&number);
             }
             self.finished |= line == b"\"Finished\"";
+            if let Some(wall_time) = &mut self.wall_time {
+                wall_time.take(line);
+            }
         }
+        let now = match &self.wall_time {
+            // Said when the guest has ended, which nobody waits for otherwise.
+            Some(_) if self.finished => whole.strip_suffix(b"\"Finished\"\n").unwrap_or(&whole),
+            _ => &whole,
+        };
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&whole).and_then(|()| stdout.flush()).context("reporting")
+        stdout.write_all(now).and_then(|()| stdout.flush()).context("reporting")
     }
 
     /// Ends every trial that the guest did not, and the run.

@@ -4,6 +4,7 @@ mod article;
 mod catalogue;
 mod channel;
 mod cli;
+mod clocks;
 mod doctor;
 mod guest;
 mod instruments;
@@ -26,6 +27,9 @@ use output::Exit;
 
 fn main() -> std::process::ExitCode {
     guest::take_over_if_guest();
+    if let Some(code) = peers::run_if_peer() {
+        return code;
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("HALFOPEN_LOG")
@@ -37,13 +41,14 @@ fn main() -> std::process::ExitCode {
     let code = match Cli::parse().command {
         Command::List => list(),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor => doctor::run(),
         Command::Peer { hold: true } => peer::hold(),
-        Command::Peer { hold: false } => output::inner(peer::run().map(|()| 0).map_err(Into::into)),
+        Command::Peer { hold: false } => peers::run(),
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),
         Command::Guest => output::inner(guest::work()),

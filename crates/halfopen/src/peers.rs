@@ -1,5 +1,6 @@
 //! The peer processes: started inside their hosts, told what to do, heard.
 
+use crate::output::{self, Exit};
 use anyhow::{Context, Result, anyhow};
 use netns::Namespace;
 use peer::{Command, Config, Milestone, Report, Role};
@@ -8,6 +9,22 @@ use std::process::Stdio;
 use timeline::Event;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
+
+/// The hidden subcommand of a peer.
+const PEER: &str = "peer";
+
+/// In a peer, does all that it is there for. There are two for each trial, hundreds in a guest, and
+/// they need neither a command line nor a log.
+pub(crate) fn run_if_peer() -> Option<std::process::ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let is_peer = arguments.next()? == PEER && arguments.next().is_none();
+    is_peer.then(|| std::process::ExitCode::from(run().0))
+}
+
+/// Runs a peer to its end.
+pub(crate) fn run() -> Exit {
+    output::inner(peer::run().map(|()| 0).map_err(Into::into))
+}
 
 /// A client or a server, in its host's namespace. It is killed when dropped.
 pub(crate) struct Peer {
@@ -30,7 +47,7 @@ impl Peer {
                 let _guard = runtime.enter();
                 tokio::process::Command::new("/proc/self/exe")
                     .arg0("halfopen")
-                    .arg("peer")
+                    .arg(PEER)
                     .stdin(Stdio::piped())
                     .stdout(Stdio::piped())
                     .kill_on_drop(true)

@@ -41,6 +41,12 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
     if arguments.phases.is_some() && arguments.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }
+    if arguments.hz.is_some() && arguments.clock != cli::ClockName::Virtual {
+        return output::fail(Exit::USAGE, &anyhow!(HZ_IS_VIRTUAL));
+    }
+    if let Err(error) = guest::check_hz(arguments.hz) {
+        return output::fail(Exit::USAGE, &error);
+    }
     match carry_out(arguments, &experiments) {
         Ok(exit) => exit,
         Err(error) => output::fail(Exit::INTERNAL, &error),
@@ -51,12 +57,17 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
 const PHASES_ARE_VIRTUAL: &str = "--phases needs --clock virtual: the timer wheel's longest slot is \
     over a minute of real time";
 
+/// This machine's kernel has the HZ that it was built with.
+const HZ_IS_VIRTUAL: &str = "--hz needs --clock virtual: a kernel's HZ is decided when it is built \
+    (`halfopen predict --hz` says what another one would do)";
+
 fn carry_out(arguments: &cli::Run, experiments: &[Experiment]) -> Result<Exit> {
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,
         phases: arguments.phases,
         clock: Clock::from(arguments.clock),
+        hz: arguments.hz.unwrap_or(guest::HZ_DEFAULT),
         jobs: arguments.jobs,
         defaults: arguments.settings.defaults,
     };
@@ -80,6 +91,8 @@ pub(crate) struct Batch<'a> {
     /// So many start phases of the timer wheel instead of repetitions.
     pub(crate) phases: Option<u32>,
     pub(crate) clock: Clock,
+    /// In virtual time, of which kernel.
+    pub(crate) hz: u32,
     pub(crate) jobs: Option<u32>,
     /// Whether the experiments were loaded with the Linux defaults.
     pub(crate) defaults: bool,
@@ -134,7 +147,7 @@ impl Batch<'_> {
         };
         let task = match self.clock {
             Clock::Real => Task::Run(orders.clone()),
-            Clock::Virtual => match guest::find_kernel() {
+            Clock::Virtual => match guest::find_kernel(self.hz) {
                 Ok(kernel) => Task::RunVirtual(orders.clone(), kernel),
                 Err(why) => return Ok(Err((orders, why))),
             },
@@ -285,6 +298,12 @@ impl<'a> Front<'a> {
             }
             Message::Ended(number, ending) => self.end(number, &ending)?,
             Message::Finished => self.finished = true,
+            Message::Cannot(why) => {
+                let ending = Ending::Skipped(why);
+                let left: Vec<_> = self.records.keys().copied().collect();
+                left.into_iter().try_for_each(|number| self.end(number, &ending))?;
+                self.finished = true;
+            }
             Message::Check(_) => {}
         }
         Ok(())
@@ -458,7 +477,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn skip_all(format: Format, orders: &Orders, why: &str) -> Exit {
+pub(crate) fn skip_all(format: Format, orders: &Orders, why: &str) -> Exit {
     let trials = orders.plans.iter().map(|plan| Trial {
         number: plan.number,
         experiment: plan.experiment.clone(),

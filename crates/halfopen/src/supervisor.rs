@@ -11,6 +11,8 @@
 //! When `halfopen` ends, however it ends, the pipe to `init` closes; `init` exits, and the kernel
 //! kills every process of the namespace, which ends every network namespace that only they held.
 
+use crate::channel::Message;
+use crate::output::Exit;
 use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use nix::mount::{MsFlags, mount};
@@ -21,6 +23,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -47,7 +50,13 @@ pub(crate) fn start() -> Result<Child> {
 /// The process that enters fresh namespaces and starts `init` in them.
 pub(crate) fn sandbox() -> Result<i32> {
     set_pdeathsig(Signal::SIGKILL).context("asking to be ended with the parent process")?;
-    enter_namespaces()?;
+    if let Err(why) = enter_namespaces() {
+        // Not a defect: the front skips the trials.
+        let mut line = serde_json::to_vec(&Message::Cannot(format!("{why:#}")))?;
+        line.push(b'\n');
+        std::io::stdout().write_all(&line).context("reporting")?;
+        return Ok(i32::from(Exit::SKIPPED.0));
+    }
     let status = this_program(INIT).status().context("starting the sandbox's init process")?;
     Ok(exit_code(status))
 }
@@ -109,7 +118,7 @@ fn enter_namespaces() -> Result<()> {
     }
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-        .context("making the mounts of the sandbox private")
+        .with_context(|| format!("making the mounts of the sandbox private; {NO_NAMESPACES}"))
 }
 
 /// Set when the worker is killed on purpose.

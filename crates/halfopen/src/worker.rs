@@ -6,8 +6,10 @@ use crate::trial::{self, Bench};
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use observe::clock::{hz, kernel_release};
+use report::Clock;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Reads its orders from standard input, runs the trials, and reports. A second line on standard
@@ -45,15 +47,28 @@ pub(crate) fn work(
     let at_once = orders.plans.len().min(orders.jobs);
     raise_descriptor_limit(DESCRIPTORS_OF_OUR_OWN + DESCRIPTORS_A_TRIAL * at_once as u64)
         .with_context(|| format!("{at_once} trials at once: run fewer with --jobs"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut builder = match orders.clock {
+        Clock::Real => tokio::runtime::Builder::new_multi_thread(),
+        // A guest has one processor, where system calls cost more than anything: more threads would
+        // only wake one another.
+        Clock::Virtual => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder
         .enable_all()
+        // A thread that has worked is kept for the next to come: hours are nothing in virtual time.
+        .thread_keep_alive(Duration::from_secs(365 * 86_400))
         .build()
         .context("starting the runtime")?;
     let (reports, queue) = mpsc::unbounded_channel();
-    let writer = std::thread::Builder::new()
-        .name("reports".into())
-        .spawn(move || write_reports(queue, output))
-        .context("starting the thread that reports")?;
+    let write = write_reports(queue, output);
+    let writer = match orders.clock {
+        // Whoever listens may be slow, and nothing else is to wait for that.
+        Clock::Real => {
+            let handle = runtime.handle().clone();
+            runtime.spawn_blocking(move || handle.block_on(write))
+        }
+        Clock::Virtual => runtime.spawn(write),
+    };
     let (order, stopped) = watch::channel(false);
     std::thread::Builder::new()
         .name("stop".into())
@@ -62,10 +77,13 @@ pub(crate) fn work(
             let _ = order.send(true);
         })
         .context("starting the thread that listens")?;
-    runtime.block_on(run_all(orders, reports, stopped));
+    let written = runtime.block_on(async {
+        run_all(orders, reports, stopped).await;
+        writer.await
+    });
     // Threads that wait for the operator or watch the machine end with the process.
     runtime.shutdown_background();
-    writer.join().unwrap_or(Ok(())).context("reporting")?;
+    written.context("reporting")?.context("reporting")?;
     Ok(0)
 }
 
@@ -108,21 +126,24 @@ async fn run_all(
     let _ = reports.send(Message::Finished);
 }
 
-fn write_reports(
+/// Writes every message as a line; as many at once as there are.
+async fn write_reports(
     mut queue: mpsc::UnboundedReceiver<Message>,
-    output: impl Write,
+    mut output: impl Write,
 ) -> std::io::Result<()> {
-    let mut output = std::io::BufWriter::new(output);
-    while let Some(message) = queue.blocking_recv() {
+    let mut lines = Vec::new();
+    while let Some(message) = queue.recv().await {
         let mut next = Some(message);
         while let Some(message) = next {
-            serde_json::to_writer(&mut output, &message)?;
-            output.write_all(b"\n")?;
+            serde_json::to_writer(&mut lines, &message)?;
+            lines.push(b'\n');
             next = queue.try_recv().ok();
         }
+        output.write_all(&lines)?;
         output.flush()?;
+        lines.clear();
     }
-    output.flush()
+    Ok(())
 }
 
 fn wait_for_stop() {

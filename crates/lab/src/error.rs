@@ -97,6 +97,10 @@ impl Error {
                 source.raw_os_error(),
                 Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::ENOSYS)
             ),
+            // No privileges, or past `user.max_net_namespaces`.
+            Self::Namespace { source: netns::Error::Create(source), .. } => {
+                matches!(source.raw_os_error(), Some(libc::EPERM | libc::ENOSPC))
+            }
             _ => false,
         }
     }

@@ -204,10 +204,16 @@ impl Guest {
                 // Without it a guest that reboots would start over for ever.
                 "noreboot",
                 "norandmaps",
+                // All of it is looked through every two minutes, also of 30 days.
+                "nf_conntrack.hashsize=1024",
                 "umid=guest",
             ]
             .map(|word| word.as_bytes().to_vec()),
         );
+        // Whoever lists sockets walks through all of this table. It is to be small, and yet so large
+        // that as many connections as fit into the memory may be orphans (half of it at most).
+        let buckets = self.memory_mib.saturating_mul(2).next_power_of_two();
+        command_line.push(format!("thash_entries={buckets}").into_bytes());
         if let Some(epoch) = self.epoch {
             command_line.push(format!("time-travel-start={}", epoch.as_nanos()).into_bytes());
         }

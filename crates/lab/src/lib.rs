@@ -11,6 +11,7 @@ mod layout;
 mod link;
 mod netem;
 mod netlink;
+mod nsid;
 mod offload;
 mod reject;
 mod relay;

@@ -161,8 +161,9 @@ impl Network {
         if self.wiring.switch().is_none() {
             return Err(Error::Topology { operation, topology: self.wiring.topology() });
         }
+        let wiring = Arc::clone(&self.wiring);
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
-        blocking(move || Wiring::destroy_server(server)).await?;
+        blocking(move || wiring.destroy_server(server)).await?;
         Ok("the server's host is destroyed".to_owned())
     }
 
@@ -230,6 +231,7 @@ impl Network {
         let wiring = Arc::clone(&self.wiring);
         blocking(move || {
             let (client, server) = (self.client.clone(), self.server.clone());
+            // This destroys their connections.
             drop(self);
             server.map_or(Ok(()), |server| wiring.end_server(server))?;
             wiring.end_client(client)

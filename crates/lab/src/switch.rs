@@ -5,9 +5,11 @@ use crate::host::{Setting, quiet_namespace};
 use crate::link::{self, End, Index};
 use crate::netem;
 use crate::network::Error;
+use crate::nsid::{self, Nsid};
 use crate::offload;
 use crate::relay::{Port, Relay};
 use crate::rtnl::Rtnl;
+use netns::Namespace;
 use spec::Family;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -106,6 +108,16 @@ impl Switch {
     /// Whether there is such a port: it goes with the interface at the cable's other end.
     pub(crate) fn has(&self, port: Port) -> Result<bool, Error> {
         Ok(link::state(&mut self.rtnl(), index(port))?.is_some())
+    }
+
+    /// The number that a host's namespace has here.
+    pub(crate) fn number(&self, host: &Namespace) -> Result<Nsid, Error> {
+        nsid::of(&mut self.rtnl(), host)
+    }
+
+    /// Whether the namespace of this number still lives.
+    pub(crate) fn knows(&self, number: Nsid) -> Result<bool, Error> {
+        nsid::lives(&mut self.rtnl(), number)
     }
 
     /// What delays the frames, if anything does.

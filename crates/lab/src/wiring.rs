@@ -179,8 +179,8 @@ impl Wiring {
         Ok(namespace)
     }
 
-    /// Ends what is left of the client's connections, lets go of its namespace, and waits until
-    /// the kernel has removed it.
+    /// Lets go of the namespace of the client, whose connections are destroyed, and waits until the
+    /// kernel has removed it.
     pub(crate) fn end_client(&self, client: Namespace) -> Result<(), Error> {
         end("client", client, || match self {
             Self::Direct => Ok(false),
@@ -200,7 +200,12 @@ impl Wiring {
     /// Ends the server's host now: its connections and its cable, and every hold on its namespace.
     /// What the kernel does with an empty namespace it does in its own time, which is long when many
     /// end at once; nobody on the network can tell.
-    pub(crate) fn destroy_server(server: Namespace) -> Result<(), Error> {
+    pub(crate) fn destroy_server(&self, server: Namespace) -> Result<(), Error> {
+        let operation = "destroying the server";
+        let wrong = Error::Topology { operation, topology: self.topology() };
+        let switch = self.switch().ok_or(wrong)?;
+        // Asked from the switch, at the other end of the cable that goes.
+        let number = switch.number(&server)?;
         sockets::destroy_all(&server)?;
         let mut rtnl = Rtnl::open(&server)?;
         link::remove(&mut rtnl, SERVER)?;
@@ -209,14 +214,8 @@ impl Wiring {
             .inode()
             .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
         drop(server);
-        let free = || Ok(holders::of(inode).is_empty());
-        link::wait_until("a host to end", free).map_err(|error| match error {
-            Error::Late { .. } => {
-                let holders = holders::of(inode).join(", ");
-                Error::Pinned { host: "server", inode, waited: PATIENCE, holders }
-            }
-            error => error,
-        })
+        let gone = || Ok(!switch.knows(number)?);
+        link::wait_until("a host to end", gone).map_err(|error| pinned(error, "server", inode))
     }
 
     /// The interfaces between the hosts.
@@ -261,14 +260,13 @@ fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends a host: its interface, and with it the other end of its cable, goes when nothing is left
-/// in its namespace. On a direct cable nobody is left to see that.
+/// Ends a host whose connections are destroyed: its interface, and with it the other end of its
+/// cable, goes when nothing is left in its namespace. On a direct cable nobody is left to see that.
 fn end(
     host: &'static str,
     namespace: Namespace,
     cable_is_there: impl Fn() -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    sockets::destroy_all(&namespace)?;
     // A last segment that waits for the other host's link-layer address would keep the namespace
     // for three seconds; an interface that goes down waits for nobody.
     let index = if host == "server" { SERVER } else { CLIENT };
@@ -281,16 +279,18 @@ fn end(
         .inode()
         .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
     drop(namespace);
-    link::wait_until("a host to end", || Ok(!cable_is_there()?)).map_err(|error| match error {
-        Error::Late { .. } => {
-            let holders = match holders::of(inode) {
-                found if found.is_empty() => {
-                    "no process is in it or has a descriptor of it, so a socket holds it".into()
-                }
-                found => found.join(", "),
-            };
-            Error::Pinned { host, inode, waited: PATIENCE, holders }
+    link::wait_until("a host to end", || Ok(!cable_is_there()?))
+        .map_err(|error| pinned(error, host, inode))
+}
+
+/// Why a host has not ended in time: who holds its namespace, as far as /proc tells.
+fn pinned(error: Error, host: &'static str, inode: u64) -> Error {
+    let Error::Late { .. } = error else { return error };
+    let holders = match holders::of(inode) {
+        found if found.is_empty() => {
+            "no process is in it or has a descriptor of it, so a socket holds it".into()
         }
-        error => error,
-    })
+        found => found.join(", "),
+    };
+    Error::Pinned { host, inode, waited: PATIENCE, holders }
 }

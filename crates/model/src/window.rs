@@ -276,6 +276,8 @@ struct Timer<'a> {
     unanswered: u32,
     first_probe: Option<u64>,
     answered: Option<u64>,
+    /// From the last answer to the next probe, jiffies.
+    step: u64,
     /// When an answer that is on its way arrives.
     answer_ns: Option<u64>,
     /// Probes that passed the tap after the reference, and all that were gone through.
@@ -305,6 +307,7 @@ impl<'a> Timer<'a> {
             unanswered: start.unanswered,
             first_probe: start.first_probe,
             answered: start.answered,
+            step: 0,
             answer_ns: None,
             sent: start.unanswered,
             probes: 0,
@@ -352,6 +355,7 @@ impl<'a> Timer<'a> {
                 if self.lives_on(here_ns) {
                     return Ok(self.end(Outcome::None, here_ns));
                 }
+                self.skip_equal_probes(here_ns);
                 continue;
             }
             let now = self.fires;
@@ -436,6 +440,40 @@ impl<'a> Timer<'a> {
             self.slips = 0;
             self.beats.clear();
         }
+    }
+
+    /// From the longest timeout on, one answered probe is like the other: goes to the last but a
+    /// few before the user timeout.
+    fn skip_equal_probes(&mut self, here_ns: u64) {
+        let now = here_ns / self.tick_ns;
+        let step = self.fires.saturating_sub(now);
+        let settled = self.step == step && self.timeout == self.kernel.rto_max;
+        self.step = step;
+        let (Some(first), Some(patience_ms)) = (self.first_probe, self.kernel.user_timeout_ms)
+        else {
+            return;
+        };
+        let passed = |at_ns: u64| here_ns > self.sampled_ns.saturating_add(at_ns);
+        let healed = self.scene.healed.is_some_and(|healed| !healed.reset && passed(healed.at_ns));
+        let stays = self.scene.fault_after_ns.is_none() || healed;
+        let changed = self.scene.later.as_ref().is_none_or(|(at_ns, _)| passed(*at_ns));
+        let answered = step >= self.scene.answers_every;
+        let counted = passed(self.scene.reference_until_ns);
+        if !(settled && stays && changed && answered && counted) || step == 0 {
+            return;
+        }
+        let left = (first + self.kernel.hz.from_msecs(patience_ms)).saturating_sub(now);
+        // The round trip and the timer: from one probe's sending to the next.
+        let cycle = step + (self.scene.rtt_ns / self.tick_ns);
+        let steps = (left / cycle.max(1)).saturating_sub(4);
+        let ahead = steps * cycle;
+        self.fires += ahead;
+        self.expires += ahead;
+        self.answered = self.answered.map(|last| last + ahead);
+        self.nominal_ns += steps * self.timeout * self.tick_ns;
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.probes = self.probes.saturating_add(steps);
+        self.sent = self.sent.saturating_add(steps);
     }
 
     /// `tcp_probe0_when`.

@@ -179,6 +179,107 @@ fn a_sampled_keepalive_timer_gives_the_jiffy() {
     assert!(wide.0 <= earliest && latest <= wide.1);
 }
 
+/// An idle client whose last data a closed window holds back, from the moment the window closes.
+fn closed_window(sets: &[(&str, &str)], hz: u32) -> model::Prediction {
+    let sets = [&[("client.fills_window", "true"), ("server.reads", "false")], sets].concat();
+    predict(&sets, hz)
+}
+
+/// Linux 6.18 at HZ=250 with an RTO of 208 ms, 1 s after the window had closed: the peer lives, and
+/// does not answer the second probe, which comes less than half a second after the first.
+#[test]
+fn a_living_peer_with_a_closed_window_is_given_up_after_one_unanswered_probe() {
+    let living = |retries2| {
+        let sets = [("sysctl.tcp_retries2", retries2), ("fault.after", "1ms")];
+        closed_window(&sets, 250)
+    };
+    let [given_up] = &living("1").windows[..] else { panic!("{:?}", living("1")) };
+    assert_eq!((given_up.outcome, given_up.window_probes), (Outcome::TIMED_OUT, Some(2)));
+    let (earliest, latest) = given_up.span.unwrap();
+    // 204 ms, twice 408 ms, each in its slot of the wheel.
+    assert!(earliest.as_millis() > 1_000 && latest.as_millis() < 1_120, "{earliest:?}–{latest:?}");
+    assert_eq!(living("2").windows[0].outcome, Outcome::None);
+    let answers = [("server.sysctl.tcp_invalid_ratelimit", "0"), ("sysctl.tcp_retries2", "1")];
+    assert_eq!(closed_window(&answers, 250).windows[0].outcome, Outcome::None);
+}
+
+/// Two weeks of answered probes, of which the model looks at a few, end as half an hour of them does:
+/// at the first slot past the user timeout.
+#[test]
+fn a_long_user_timeout_ends_a_closed_window_as_a_short_one_does() {
+    for (timeout, at_s) in [("30m", 1_800.0), ("24h", 86_400.0), ("14d", 1_209_600.0)] {
+        let sets = [("client.user_timeout", timeout), ("fault.after", "1ms"), ("path.rtt", "30ms")];
+        let (earliest, latest) = closed_window(&sets, 250).hull().unwrap();
+        let after_s = earliest.as_secs_f64() - at_s;
+        assert!((0.2..0.4).contains(&after_s), "{timeout}: {earliest:?}");
+        // The last timer is cut to what is left of the timeout, and that falls into some slot.
+        assert!((latest - earliest).as_secs_f64() < 2.1, "{timeout}: {earliest:?}–{latest:?}");
+    }
+}
+
+#[test]
+fn unanswered_window_probes_are_counted() {
+    for hz in [100, 250, 300, 1000] {
+        let mut last = Duration::ZERO;
+        for retries in [1, 2, 3, 7, 15, 40] {
+            let text = retries.to_string();
+            let sets = [
+                ("sysctl.tcp_retries2", text.as_str()),
+                ("fault.kind", "power-off"),
+                ("fault.after", "1ms"),
+            ];
+            let prediction = closed_window(&sets, hz);
+            let counts: Vec<_> = prediction.windows.iter().map(|w| w.window_probes).collect();
+            assert_eq!(counts, [Some(retries)], "HZ={hz}");
+            let (earliest, _) = prediction.hull().unwrap();
+            assert!(earliest > last, "HZ={hz} retries2={retries}");
+            last = earliest;
+            let jiffy = Duration::from_secs(1) / hz;
+            for step in &prediction.schedule {
+                let early = jiffy + model::allowance::EARLY;
+                assert!(step.earliest + early >= step.nominal, "HZ={hz} {step:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_that_change_count_from_the_next_timer_on() {
+    let sets = |retries2, later| {
+        [
+            &SENDING[..],
+            &[("sysctl.tcp_retries2", retries2), ("later.sysctl.tcp_retries2", later)],
+            &[("later.after", "2s")],
+        ]
+        .concat()
+    };
+    let plain =
+        |retries2| predict(&[&SENDING[..], &[("sysctl.tcp_retries2", retries2)]].concat(), 250);
+    // Raised before the end: as if it had always been so. Lowered: at the next timeout.
+    assert_eq!(predict(&sets("5", "7"), 250).hull(), plain("7").hull());
+    let lowered = predict(&sets("8", "2"), 250).hull().unwrap();
+    assert_eq!(lowered, plain("2").hull().unwrap());
+    // What a connection has made its own stays; what is not known to be either is not predicted.
+    let kept = [&SENDING[..], &[("later.sysctl.tcp_rto_max_ms", "1000")]].concat();
+    assert_eq!(predict(&kept, 250).hull(), predict(&SENDING, 250).hull());
+    let odd = [&SENDING[..], &[("later.sysctl.tcp_frto", "0")]].concat();
+    assert!(predict(&odd, 250).unknown.is_some());
+}
+
+#[test]
+fn a_second_write_changes_nothing_once_the_first_is_sent_again() {
+    let with = |second| predict(&[&SENDING[..], &[("client.second_write", second)]].concat(), 250);
+    let (alone, later) = (predict(&SENDING, 250), with("1s"));
+    // But for the parts that a jiffy is divided into.
+    let ends = [&alone, &later].map(|prediction| prediction.hull().unwrap());
+    assert!(ends[0].0.abs_diff(ends[1].0) < Duration::from_millis(1));
+    assert!(ends[0].1.abs_diff(ends[1].1) < Duration::from_millis(1));
+    assert_eq!(alone.windows[0].retransmits, later.windows[0].retransmits);
+    // Before, it brings the tail loss probe forward: that of two segments does not wait for a
+    // delayed acknowledgement.
+    assert!(with("150ms").schedule[0].latest < alone.schedule[0].earliest);
+}
+
 #[test]
 fn more_retries_are_never_sooner() {
     for hz in [100, 250, 300, 1000] {
@@ -202,7 +303,7 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
         prop::sample::select(spec::Traffic::ALL),
         prop::sample::select(FaultKind::ALL),
         prop::sample::select(spec::Reject::ALL),
-        any::<[bool; 8]>(),
+        any::<[bool; 16]>(),
     );
     let year = 365 * 86_400_000_u64;
     let times = (
@@ -226,7 +327,7 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
     (choices, times, sysctls, facts).prop_map(|(choices, times, sysctls, facts)| {
         let mut p = Parameters::default();
         let ms = Duration::from_millis;
-        let set: [bool; 8];
+        let set: [bool; 16];
         (p.topology, p.family, p.neighbour, p.client.traffic, p.fault.kind, p.fault.reject, set) =
             choices;
         p.client.keepalive.enabled = set[0];
@@ -243,6 +344,18 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
         p.server.reads = !set[4];
         p.server.inherited = set[5];
         p.fault.new_mac = set[6];
+        p.client.fills_window = set[8];
+        p.server.fills_window = set[9];
+        p.client.thin_linear_timeouts = set[10];
+        p.client.rto_min = set[11].then(|| Duration::from_micros(times.7));
+        p.path.rto_min = set[12].then(|| ms(times.4));
+        p.client.second_write = set[13].then(|| ms(times.6));
+        p.client.linger = set[14].then(|| Duration::from_secs(times.0));
+        if set[15] {
+            p.later.after = ms(times.6);
+            p.later.sysctl.insert("tcp_retries2".into(), sysctls.4.to_string());
+            p.later.sysctl.insert("tcp_keepalive_intvl".into(), sysctls.3.to_string());
+        }
         let mut sysctl = |name: &str, value: String| p.sysctl.insert(name.into(), value);
         sysctl("tcp_retries2", sysctls.0.to_string());
         if set[7] {
@@ -266,6 +379,9 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
                 last_ack_recv_ms: more[2] % 10_000,
                 timer_expires_ms: more[0],
                 timer,
+                backoff: (more[1] % 40) as u8,
+                probes: (more[2] % 256) as u8,
+                window_probed_at_ns: set[7].then_some(u64::from(more[0]) * 1000),
                 options: 7,
                 ..TcpFacts::default()
             });

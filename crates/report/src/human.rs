@@ -19,6 +19,7 @@ use verdict::findings::Standing;
 use verdict::{Measured, Word};
 
 pub use live::Live;
+pub(crate) use tables::table;
 pub use tables::{Check, CheckState, doctor, list, predict, summary};
 
 /// Before a trial: its question, and what is about to happen.

@@ -2,6 +2,7 @@
 
 use crate::common::{run, show, trials};
 use std::fs;
+use std::process::Command;
 use tempfile::tempdir;
 
 /// Runs it, expects a refusal with exit code 2 that says all of `complaints`, and nothing else.
@@ -13,6 +14,34 @@ fn refused(arguments: &[&str], complaints: &[&str]) {
     for complaint in complaints {
         assert!(said.contains(complaint), "{arguments:?} does not say {complaint:?}: {said}");
     }
+}
+
+/// In a user namespace that allows no further namespaces: what a machine looks like that forbids
+/// them.
+#[test]
+fn where_namespaces_are_forbidden_trials_are_skipped_with_the_remedy() {
+    let out = tempdir().unwrap();
+    let forbid = "echo 0 >/proc/sys/user/max_user_namespaces && \
+                  echo 0 >/proc/sys/user/max_net_namespaces && exec \"$@\"";
+    let program = env!("CARGO_BIN_EXE_halfopen");
+    let forbidden = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", forbid, "sh", program]);
+        command.args(arguments).output().expect("unshare (util-linux) can be started")
+    };
+    let place = out.path().to_str().unwrap();
+    let names = ["host-crash-sending", "host-reboot-sending"];
+    let output =
+        forbidden(&[&["run", "--format", "json", "--out", place], names.as_slice()].concat());
+    assert_eq!(output.status.code(), Some(4), "{}", show(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for trial in document["trials"].as_array().unwrap() {
+        assert_eq!(trial["verdict"], "skipped", "{trial:#}");
+        assert!(trial["reason"].as_str().unwrap().contains("sudo"), "{trial:#}");
+    }
+    assert_eq!(document["trials"].as_array().unwrap().len(), names.len());
+    let output = forbidden(&["doctor"]);
+    assert_eq!(output.status.code(), Some(4), "{}", show(&output));
 }
 
 #[test]

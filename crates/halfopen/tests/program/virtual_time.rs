@@ -4,22 +4,84 @@
 
 use crate::common::{halfopen, show, trials};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use tempfile::tempdir;
 
 #[test]
 fn without_its_kernel_the_virtual_clock_is_skipped_with_the_remedy() {
     let out = tempdir().unwrap();
     let home = tempdir().unwrap();
-    let output = halfopen(&["run", "host-crash-sending", "--clock", "virtual", "--out"])
-        .arg(out.path())
-        .env("HOME", home.path())
-        .env_remove("XDG_CACHE_HOME")
-        .env_remove("HALFOPEN_UML")
-        .env_remove("SUDO_UID")
-        .output()
-        .unwrap();
+    let run = ["run", "host-crash-sending", "--clock", "virtual", "--out"];
+    let output = without_kernels(&run, home.path()).arg(out.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", show(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("just kernel"), "{}", show(&output));
+}
+
+/// A command that finds no virtual kernel.
+fn without_kernels(arguments: &[&str], home: &Path) -> Command {
+    let mut command = halfopen(arguments);
+    command
+        .env("HOME", home)
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("HALFOPEN_UML")
+        .env_remove("SUDO_UID");
+    command
+}
+
+#[test]
+fn a_kernel_of_another_hz_has_a_command_of_its_own() {
+    let home = tempdir().unwrap();
+    let run = ["run", "host-crash-sending", "--clock", "virtual", "--hz", "1000"];
+    let output = without_kernels(&run, home.path()).current_dir(&home).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", show(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("just kernel --hz 1000"), "{}", show(&output));
+}
+
+#[test]
+fn the_real_clock_has_the_hz_that_it_has() {
+    let output = halfopen(&["run", "host-crash-sending", "--hz", "1000"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--clock virtual"));
+    let other = ["run", "host-crash-sending", "--clock", "virtual", "--hz", "300"];
+    let output = halfopen(&other).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("100, 250 or 1000"));
+    let both = ["run", "host-crash-sending", "--clock", "virtual", "--hz", "250"];
+    let output = halfopen(&both).env("HALFOPEN_UML", "/bin/true").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn the_defaults_agree_at_every_hz_that_is_built() {
+    let doctor = halfopen(&["doctor"]).output().unwrap();
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let line = doctor.lines().find(|line| line.contains("virtual kernel")).unwrap();
+    let built = line.split("HZ ").nth(1).unwrap().split(';').next().unwrap();
+    let built: Vec<&str> = built.trim().split(", ").collect();
+    assert!(built.contains(&"250"), "{line}");
+    for hz in built {
+        let out = tempdir().unwrap();
+        let (document, code) = trials(
+            out.path(),
+            &[
+                "host-crash-idle-keepalive",
+                "host-crash-sending",
+                "--defaults",
+                "--clock",
+                "virtual",
+                "--hz",
+                hz,
+            ],
+        );
+        assert_eq!(code, 0, "{document:#}");
+        assert_eq!(document["hz"].to_string(), hz);
+        for trial in document["trials"].as_array().unwrap() {
+            assert_eq!(trial["verdict"], "agrees", "{trial:#}");
+        }
+    }
 }
 
 #[test]
@@ -86,4 +148,28 @@ fn phases_show_the_range_of_the_default_keepalive() {
         (detected.iter().copied().reduce(f64::min), detected.iter().copied().reduce(f64::max));
     // A slot of 131 s at HZ 250, in four steps.
     assert!(most.unwrap() - least.unwrap() > 90.0, "{detected:?}");
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn both_clocks_show_the_same() {
+    let out = tempdir().unwrap();
+    let experiments = ["host-crash-idle-keepalive", "host-reboot-sending", "process-crash-unread"];
+    let output = halfopen(&["clocks", "--format", "json", "--out"])
+        .arg(out.path())
+        .args(experiments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["runs"][0]["clock"], "real");
+    assert_eq!(document["runs"][1]["clock"], "virtual");
+    let compared = document["compared"].as_array().unwrap();
+    assert_eq!(compared.len(), experiments.len());
+    for (pair, name) in compared.iter().zip(experiments) {
+        assert_eq!(pair["experiment"], name);
+        assert_eq!(pair["likeness"], "same", "{pair:#}");
+    }
+    let table = fs::read_to_string(out.path().join("clocks/clocks.md")).unwrap();
+    assert!(table.contains("3 of 3 the same"), "{table}");
 }

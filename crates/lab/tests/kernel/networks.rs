@@ -125,6 +125,17 @@ async fn a_namespace_that_is_held_is_reported_with_its_holder() {
 }
 
 #[tokio::test]
+async fn a_namespace_that_a_socket_holds_is_not_taken_for_gone() {
+    let mut trial = build(&parameters(Switch, Ipv4, Permanent)).await;
+    let listen = || std::net::TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let _socket = trial.server().run(listen).unwrap();
+    trial.network.cut().await.unwrap();
+    let error = trial.network.destroy_server().await.unwrap_err();
+    assert!(matches!(error, Error::Pinned { host: "server", .. }), "{error}");
+    assert!(error.to_string().contains("a socket holds it"), "{error}");
+}
+
+#[tokio::test]
 async fn faults_that_a_topology_does_not_have_are_refused() {
     let mut direct = build(&parameters(Direct, Ipv4, Permanent)).await;
     for result in [

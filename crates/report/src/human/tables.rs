@@ -161,7 +161,7 @@ pub fn doctor(checks: &[Check], colour: bool) -> String {
     text
 }
 
-fn table<const N: usize>(heads: [&str; N]) -> Table {
+pub(crate) fn table<const N: usize>(heads: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none()));
     table.set_content_arrangement(ContentArrangement::Disabled);
