@@ -132,6 +132,9 @@ pub(crate) struct Validate {
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
+    /// In virtual time: timer interrupts a second of the kernel, 100, 250 or 1000 [default: 250]
+    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
     /// Try each setting this many times
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
     pub(crate) repeat: u32,

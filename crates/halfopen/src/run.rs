@@ -41,16 +41,24 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
     if arguments.phases.is_some() && arguments.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }
-    if arguments.hz.is_some() && arguments.clock != cli::ClockName::Virtual {
-        return output::fail(Exit::USAGE, &anyhow!(HZ_IS_VIRTUAL));
-    }
-    if let Err(error) = guest::check_hz(arguments.hz) {
+    if let Err(error) = check_hz(arguments.hz, arguments.clock) {
         return output::fail(Exit::USAGE, &error);
     }
     match carry_out(arguments, &experiments) {
         Ok(exit) => exit,
         Err(error) => output::fail(Exit::INTERNAL, &error),
     }
+}
+
+/// Whether HZ can be chosen.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_hz(hz: Option<u32>, clock: cli::ClockName) -> Result<()> {
+    if hz.is_some() && clock != cli::ClockName::Virtual {
+        bail!(HZ_IS_VIRTUAL);
+    }
+    guest::check_hz(hz)
 }
 
 /// The phases of the real clock's wheel cannot be chosen without waiting minutes for them.

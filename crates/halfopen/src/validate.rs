@@ -4,7 +4,7 @@ use crate::cli::{self, Format};
 use crate::output::{self, Exit};
 use crate::run::Batch;
 use crate::store::{self, Store};
-use crate::{article, catalogue, supervisor};
+use crate::{article, catalogue, guest, run, supervisor};
 use anyhow::{Context, Result, anyhow};
 
 use report::Clock;
@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 const SETTINGS: &str = include_str!("../validation.toml");
 
 pub(crate) fn run(arguments: &cli::Validate) -> Exit {
+    if let Err(error) = run::check_hz(arguments.hz, arguments.clock) {
+        return output::fail(Exit::USAGE, &error);
+    }
     carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
@@ -27,6 +30,7 @@ fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
         repeat: arguments.repeat,
         phases: None,
         clock: Clock::from(arguments.clock),
+        hz: arguments.hz.unwrap_or(guest::HZ_DEFAULT),
         jobs: Some(arguments.jobs),
         defaults: false,
     };
