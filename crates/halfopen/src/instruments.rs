@@ -296,7 +296,11 @@ impl Sampler {
         let is_mini = timer.is_some_and(|sample| sample.timer == MiniSocket::TIMER);
         self.mini = timer_ms
             .filter(|_| is_mini)
-            .map(|ms| self.mini.unwrap_or_else(|| MiniSocket::new(ms, ended_ns)));
+            // One whose timer was set anew gets another slot.
+            .map(|ms| match self.mini {
+                Some(mini) if ms == 0 || ended_ns < mini.due_ns => mini,
+                _ => MiniSocket::new(ms, ended_ns),
+            });
         if changed || self.last.is_some() || sample.is_some() {
             self.last = Some((began_ns, sample));
         }
