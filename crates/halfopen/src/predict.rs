@@ -20,7 +20,8 @@ pub(crate) fn run(arguments: &cli::Predict) -> Exit {
         Format::Json => output::print(&report::json::predict(&experiment, hz, &prediction)),
         Format::Human => {
             let colour = output::colour(&std::io::stdout());
-            let text = report::human::predict(&experiment, hz, &prediction, None, colour);
+            let table = model::table(&experiment.parameters, &facts);
+            let text = report::human::predict(&experiment, hz, &prediction, &table, colour);
             output::print(text.as_bytes())
         }
     }

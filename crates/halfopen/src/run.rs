@@ -280,7 +280,7 @@ impl<'a> Front<'a> {
             }
             Message::Facts(number, facts) => self.record(number)?.facts = Some(*facts),
             Message::Prediction(number, prediction) => {
-                self.screen.predicted(number, &prediction);
+                self.screen.predicted(&self.plans[&number], &prediction);
                 self.record(number)?.prediction = Some(*prediction);
             }
             Message::Ended(number, ending) => self.end(number, &ending)?,
@@ -326,15 +326,23 @@ impl<'a> Front<'a> {
         let circumstances = Circumstances { clock: self.clock, ending: ending.clone() };
         let mut files = artifacts(&trial, &record.captures)?;
         files.push(("trial.json", report::json::pretty(&circumstances)));
+        let directory = self.store.fresh(&trial.experiment.name, self.turn(number))?;
+        trial.artifacts = Some(directory.display().to_string());
         files.push((
             "report.html",
             report::html::trial_page(&self.run(Vec::new()), &trial, &beside()),
         ));
-        let name = trial.experiment.name.clone();
-        trial.artifacts = Some(self.store.write_directory(&name, &files)?.display().to_string());
+        store::fill(&directory, &files)?;
         self.screen.ended(&trial);
         self.trials.push(trial);
         Ok(())
+    }
+
+    /// Which of the trials of its experiment it is, from 1, in whatever order they end.
+    fn turn(&self, number: usize) -> usize {
+        let name = &self.plans[&number].experiment.name;
+        let until = self.plans.range(..=number);
+        until.filter(|(_, plan)| plan.experiment.name == *name).count()
     }
 
     fn conducted(mut self) -> Conducted<'a> {

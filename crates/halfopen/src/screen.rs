@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Clock, Live, Run, Trial, human};
 use spec::Plan;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use timeline::event::{FaultStep, Phase};
@@ -26,6 +27,8 @@ pub(crate) struct Screen {
     waiting: Option<Waiting>,
     latest_s: Option<f64>,
     total: usize,
+    /// Whether an experiment has several trials, to be told apart by number.
+    repeated: bool,
     ended: usize,
     /// Whether standard output took everything.
     written: Cell<Exit>,
@@ -41,6 +44,7 @@ impl Screen {
         let silent = format == Format::Json;
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let colour = output::colour(&std::io::stdout());
+        let names: BTreeSet<_> = plans.iter().map(|plan| &plan.experiment.name).collect();
         let live = match plans {
             [plan] => Some(Live::new(&plan.experiment.parameters, colour)),
             _ => None,
@@ -55,6 +59,7 @@ impl Screen {
             waiting: None,
             latest_s: None,
             total: plans.len(),
+            repeated: names.len() < plans.len(),
             ended: 0,
             written: Cell::new(Exit::AGREES),
         }
@@ -71,10 +76,10 @@ impl Screen {
         }
     }
 
-    pub(crate) fn predicted(&mut self, _number: usize, prediction: &model::Prediction) {
+    pub(crate) fn predicted(&mut self, plan: &Plan, prediction: &model::Prediction) {
         if let Some(live) = &mut self.live {
             live.predict(prediction);
-            let text = human::predicted(prediction, self.colour);
+            let text = human::predicted(&plan.experiment.parameters, prediction, self.colour);
             self.latest_s = prediction
                 .windows
                 .iter()
@@ -154,7 +159,11 @@ impl Screen {
         } else {
             let verdict = human::verdict(trial, self.colour);
             let line = verdict.lines().next().unwrap_or_default();
-            self.show(&format!("{:<38} {line}\n", trial.experiment.name));
+            let name = &trial.experiment.name;
+            let number =
+                if self.repeated { format!(" #{}", trial.shown_number()) } else { String::new() };
+            let name = format!("{name}{number}");
+            self.show(&format!("{name:<38} {line}\n"));
         }
     }
 

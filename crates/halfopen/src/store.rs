@@ -55,7 +55,7 @@ impl Store {
 
     /// A fresh directory of this name inside, as a place for results of its own.
     pub(crate) fn fresh_inside(&self, name: &str) -> Result<Self> {
-        let directory = self.fresh(name)?;
+        let directory = self.fresh(name, 1)?;
         Ok(Self { made: vec![directory.clone()], directory })
     }
 
@@ -81,20 +81,15 @@ impl Store {
     /// Writes files that belong together into a fresh directory of this name, with a number where
     /// the name is taken. All of them, or none.
     pub(crate) fn write_directory(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {
-        let directory = self.fresh(name)?;
-        for (file, content) in files {
-            let path = directory.join(file);
-            if let Err(error) = fs::write(&path, content) {
-                // What cannot be kept whole is not kept.
-                let _ = fs::remove_dir_all(&directory);
-                return Err(error).with_context(|| format!("writing {}", path.display()));
-            }
-        }
+        let directory = self.fresh(name, 1)?;
+        fill(&directory, files)?;
         Ok(directory)
     }
 
-    fn fresh(&self, name: &str) -> Result<PathBuf> {
-        for number in 1_u32.. {
+    /// A fresh directory of this name inside, with this number or the next that is free; the first
+    /// bears none.
+    pub(crate) fn fresh(&self, name: &str, number: usize) -> Result<PathBuf> {
+        for number in number.max(1).. {
             let path = match number {
                 1 => self.directory.join(name),
                 _ => self.directory.join(format!("{name}-{number}")),
@@ -107,8 +102,21 @@ impl Store {
                 }
             }
         }
-        unreachable!("four thousand million directories of one name")
+        unreachable!("there are more numbers than directories")
     }
+}
+
+/// Writes files that belong together into a fresh directory. All of them, or none.
+pub(crate) fn fill(directory: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+    for (file, content) in files {
+        let path = directory.join(file);
+        if let Err(error) = fs::write(&path, content) {
+            // What cannot be kept whole is not kept.
+            let _ = fs::remove_dir_all(directory);
+            return Err(error).with_context(|| format!("writing {}", path.display()));
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Store {

@@ -180,9 +180,10 @@ impl Trial {
             let why = "this kernel has no TCP_RTO_MAX_MS (Linux 6.15)";
             return Ok(Some(Ending::Skipped(why.into())));
         }
-        if parameters.client.rto_min.is_some() && !peer::has_rto_min() {
-            let why = "this kernel has no TCP_RTO_MIN_US (Linux 6.17)";
-            return Ok(Some(Ending::Skipped(why.into())));
+        if let Some(least) = parameters.client.rto_min
+            && let Err(error) = peer::try_rto_min(least)
+        {
+            return Ok(Some(no_rto_min(least, &error)));
         }
         self.client_side = self.look_at(
             &client,
@@ -712,6 +713,21 @@ fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
     }
 }
 
+/// How a trial ends whose `TCP_RTO_MIN_US` the kernel does not take.
+fn no_rto_min(least: Duration, error: &std::io::Error) -> Ending {
+    if error.kind() == std::io::ErrorKind::InvalidInput {
+        Ending::Refused(format!(
+            "`client.rto_min`: the kernel does not take {}: from two jiffies, more than {} at \
+             HZ={}, to 200ms",
+            spec::duration::show(least),
+            spec::duration::show(Duration::from_secs(1) / hz()),
+            hz()
+        ))
+    } else {
+        Ending::Skipped("this kernel has no TCP_RTO_MIN_US (Linux 6.17)".into())
+    }
+}
+
 /// How a trial ends whose sysctl the kernel does not take.
 fn refused(error: &sysctl::Error) -> Ending {
     match error {
@@ -779,6 +795,7 @@ fn tcp_facts(
         timer: sample.timer,
         timer_expires_ms: sample.timer_expires_ms,
         backoff: info.backoff,
+        probes: info.probes,
         snd_wnd: info.snd_wnd,
         window_probed_at_ns,
     })

@@ -6,7 +6,7 @@
 //! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
 
 use crate::allowance;
-use crate::dead_path;
+use crate::dead_path::{self, SLOP_NS};
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{called_after_crash, conclude, reference, unknown};
@@ -23,9 +23,6 @@ pub(crate) fn predict(
     facts: &Facts,
     called_ns: Option<u64>,
 ) -> Prediction {
-    if !parameters.later.sysctl.is_empty() {
-        return unknown(parameters, LATER.into());
-    }
     let kernel = Kernel::new(parameters, facts);
     if let Some(reason) = dead_path::unsettled(&kernel, parameters, facts) {
         return unknown(parameters, reason);
@@ -42,7 +39,7 @@ pub(crate) fn predict(
         return at_once(parameters, facts, Duration::ZERO, why);
     }
     let scenes = if is_alive(parameters) {
-        Ok(vec![live_scene(&kernel, parameters, facts)])
+        live_scenes(&kernel, parameters, facts)
     } else {
         dead_path::scenes(&kernel, parameters, facts)
     };
@@ -59,8 +56,6 @@ pub(crate) fn predict(
     }
 }
 
-const LATER: &str = "sysctls that change after the client has closed are not modelled";
-
 /// Whether the server's kernel acknowledges the FIN.
 fn is_alive(parameters: &Parameters) -> bool {
     matches!(
@@ -69,14 +64,26 @@ fn is_alive(parameters: &Parameters) -> bool {
     )
 }
 
-fn live_scene(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Scene {
+fn live_scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<Scene>, String> {
     let tcp = facts.tcp.as_ref();
-    Scene {
+    let later = Kernel::later(parameters, facts)?;
+    // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
+    let earlier: &[u64] = if later.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
         rto: dead_path::possible_rtos(kernel, parameters, facts)[0],
         srtt_us: tcp.map_or(1, |tcp| u64::from(tcp.srtt_us.max(1))),
         cwnd: 10,
         write_interval_ns: None,
+        writes_most: 1,
+        later: later.clone().map(|kernel| {
+            let at_ns = dead_path::nanos(parameters.later.after);
+            (at_ns.saturating_sub(*earlier_ns), kernel)
+        }),
         hop: HopKind::Fixed(Hop::Silent),
         healed: Some(Healed {
             at_ns: 0,
@@ -85,7 +92,8 @@ fn live_scene(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Scene 
             moved: false,
         }),
         unseen: false,
-    }
+    };
+    Ok(earlier.iter().map(scene).collect())
 }
 
 /// How the client lets go.
@@ -120,7 +128,7 @@ const TCPI_OPT_TIMESTAMPS: u8 = 1;
 /// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
 /// jiffies: `TCP_ATO_MIN`, 40 ms, and no longer than its own smallest RTO allows
 /// (`tcp_send_delayed_ack`, `tcp_delack_max`, net/ipv4/tcp_output.c).
-fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
+pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
     let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
     let most = kernel.hz.from_usecs(least_us).max(2) - 1;
     u64::from(kernel.hz.get() / 25).min(most).max(1)
@@ -162,7 +170,7 @@ fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Predi
     let latest = kernel.hz.duration(time + kernel.wheel.slot(time)) + rtt * 2 + late;
     let waits =
         Window { retransmits: Some(0), ..Window::new(Outcome::Released, Some((earliest, latest))) };
-    if crossing < Duration::from_nanos(dead_path::SLOP_NS) + allowance::EXIT {
+    if crossing < Duration::from_nanos(SLOP_NS) + allowance::EXIT {
         let mut either = last;
         either.windows.push(waits);
         return either;

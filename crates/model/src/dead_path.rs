@@ -60,9 +60,10 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
         );
     }
     let fault = &parameters.fault;
+    let rtt_ns = round_trip_ns(parameters, facts);
     let healed_ns = |reset| {
         let after = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-        Some(keepalive::Healed { at_ns: nanos(after), reset })
+        Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns: rtt_ns })
     };
     let healed = match fault.kind {
         FaultKind::Flap => healed_ns(false),
@@ -73,11 +74,11 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
             return unknown(parameters, NEW_MAC.into());
         }
         FaultKind::Reject if fault.reject == Reject::TcpReset => {
-            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true })
+            // The router is next door: what delays the path lies behind it.
+            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true, after_ns: 0 })
         }
         _ => None,
     };
-    let rtt_ns = round_trip_ns(parameters, facts);
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let hop = if parameters.topology == Topology::Router && cut {
         let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
@@ -106,9 +107,15 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
         _ => Seen::All,
     };
     let mut courses = Courses::default();
+    // What delays the path lies behind the router, so that answers meet its faults as well.
+    let at_router = parameters.topology == Topology::Router && !cut;
+    let later = match Kernel::later(parameters, facts) {
+        Ok(later) => later,
+        Err(reason) => return unknown(parameters, reason),
+    };
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
-    for slop_ns in [0, SLOP_NS] {
+    for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
         let scene = keepalive::Scene {
             armed_before_ns,
             fault_after_ns: Some(nanos(after).saturating_add(slop_ns)),
@@ -117,6 +124,11 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
                 ..healed
             }),
             rtt_ns,
+            later: later.clone().map(|kernel| {
+                let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
+                (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
+            }),
+            exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
             hop: hop.clone(),
             seen,
         };
@@ -164,7 +176,7 @@ const SAMPLE_NS: u64 = 200_000;
 const CYCLES_MOST: u32 = 20;
 /// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
 /// still pass for `delay_first_probe_time` (5 s) and three questions after that.
-const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);
+pub(crate) const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);
 
 /// How long the whole of the probes takes at most, in jiffies.
 fn longest(kernel: &Kernel) -> u64 {
@@ -174,7 +186,8 @@ fn longest(kernel: &Kernel) -> u64 {
     kernel.keepalive_time.saturating_add(by_time.unwrap_or(by_count))
 }
 
-const NEW_MAC: &str = "when the client's neighbour entry gives up the old MAC address is random";
+pub(crate) const NEW_MAC: &str =
+    "when the client's neighbour entry gives up the old MAC address is random";
 
 /// From the setting of SO_KEEPALIVE to the end of the last exchange, beside the round trip.
 const EXCHANGE_NS: u64 = 3_000_000;
@@ -301,7 +314,9 @@ pub(crate) fn scenes(
     let healed = healed(parameters, facts);
     // The first write comes within 100 ms of the fault, and so the path heals that much earlier,
     // seen from there; and the restoration takes its time.
-    let earlier: &[u64] = if healed.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let later = Kernel::later(parameters, facts)?;
+    let moves = healed.is_some() || later.is_some();
+    let earlier: &[u64] = if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
@@ -311,7 +326,9 @@ pub(crate) fn scenes(
                         Traffic::Close => {
                             Purpose::Fin(closing::farewell(kernel, parameters, facts))
                         }
-                        Traffic::Shutdown => Purpose::HalfClose,
+                        Traffic::Shutdown => Purpose::HalfClose {
+                            acknowledged_after: closing::held_back(kernel, parameters, facts),
+                        },
                         _ => Purpose::Data,
                     },
                     rto,
@@ -320,8 +337,16 @@ pub(crate) fn scenes(
                     write_interval_ns: match client.traffic {
                         Traffic::Stream => Some(50_000_000),
                         Traffic::Heartbeat => Some(nanos(client.heartbeat.interval)),
+                        Traffic::OneWrite => client.second_write.map(nanos),
                         _ => None,
                     },
+                    writes_most: match client.traffic {
+                        Traffic::OneWrite => 1 + usize::from(client.second_write.is_some()),
+                        _ => usize::MAX,
+                    },
+                    later: later.clone().map(|kernel| {
+                        (nanos(parameters.later.after).saturating_sub(*earlier_ns), kernel)
+                    }),
                     hop: hop.clone(),
                     healed: healed.map(|healed| retransmit::Healed {
                         at_ns: healed.at_ns.saturating_sub(*earlier_ns),

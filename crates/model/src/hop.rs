@@ -88,9 +88,15 @@ impl Hop {
         }
     }
 
-    /// Whether segments wait here for an address, so that the next question can set them free.
-    pub(crate) fn waits(&self) -> bool {
+    /// Whether segments wait here for an address.
+    fn waits(&self) -> bool {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
+    }
+
+    /// Whether the timer that fires next asks once more, which can set those free that wait.
+    pub(crate) fn asks_again(&self) -> bool {
+        let asks = |neighbour: &Neighbour| matches!(neighbour.state, State::Incomplete { asked, .. } if asked < QUESTIONS);
+        self.waits() && matches!(self, Self::Asks(neighbour, ..) if asks(neighbour))
     }
 
     /// Whether the segment that was just sent reaches the far end at once if that is there: it goes
@@ -99,6 +105,21 @@ impl Hop {
         let asked = matches!(self, Self::Asks(neighbour, ..) if neighbour.asked_now);
         let straight = matches!(fate, Fate::OnWire | Fate::Answered) && !self.waits();
         fate != Fate::Busy && (asked || (straight && !by_asking_only))
+    }
+
+    /// Whether it has asked for an address and not heard.
+    pub(crate) fn is_asking(&self) -> bool {
+        matches!(self, Self::Asks(Neighbour { state: State::Incomplete { .. }, .. }, ..))
+    }
+
+    /// The address that it asked for comes at jiffy `now`.
+    pub(crate) fn resolve(&mut self, now: u64) {
+        if let Self::Asks(neighbour, ..) = self
+            && matches!(neighbour.state, State::Incomplete { .. })
+        {
+            neighbour.state = State::Reachable { until: now + u64::from(u32::MAX) };
+            neighbour.queue.clear();
+        }
     }
 
     /// Whether the client's own neighbour entry decides what passes its tap.

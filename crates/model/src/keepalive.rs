@@ -26,6 +26,11 @@ pub(crate) struct Scene {
     pub(crate) healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
     pub(crate) rtt_ns: u64,
+    /// Settings that change while it waits: when, nanoseconds after the last exchange, and what is
+    /// in force from then on.
+    pub(crate) later: Option<(u64, Kernel)>,
+    /// How long a probe and its answer are within reach of the fault, nanoseconds.
+    pub(crate) exposed_ns: u64,
     /// Where probes end after the fault.
     pub(crate) hop: Hop,
     /// How many probes pass the client's tap.
@@ -50,6 +55,8 @@ pub(crate) struct Healed {
     pub(crate) at_ns: u64,
     /// Whether with a reset; otherwise with an acknowledgement.
     pub(crate) reset: bool,
+    /// How long a reset takes to come back, nanoseconds.
+    pub(crate) after_ns: u64,
 }
 
 /// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
@@ -160,14 +167,19 @@ impl<'a> Timer<'a> {
             if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
                 // The router asks for the server once more, or gives up; ICMP means nothing here.
                 let now_ns = asks * self.tick_ns;
-                if let Some(reset) = self.hop.waits().then(|| self.healed(now_ns)).flatten() {
-                    return self.ends_answered(reset, now_ns);
+                if let Some(healed) = self.hop.asks_again().then(|| self.healed(now_ns)).flatten() {
+                    return self.ends_answered(healed, now_ns);
                 }
                 self.hop.fire(self.kernel, asks);
                 continue;
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
+            if let Some((at_ns, kernel)) = &self.scene.later
+                && now_ns.saturating_sub(self.exchange_ns) >= *at_ns
+            {
+                self.kernel = kernel;
+            }
             let elapsed = now.saturating_sub(self.received_ns / self.tick_ns);
             if elapsed < self.kernel.keepalive_time {
                 self.nominal_ns = self.received_ns + self.kernel.keepalive_time * self.tick_ns;
@@ -190,8 +202,8 @@ impl<'a> Timer<'a> {
                 self.unanswered += 1;
                 self.sent += 1;
                 let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
-                if let Some(reset) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
-                    return self.ends_answered(reset, now_ns);
+                if let Some(healed) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
+                    return self.ends_answered(healed, now_ns);
                 }
             }
             let interval = self.kernel.keepalive_interval;
@@ -214,7 +226,11 @@ impl<'a> Timer<'a> {
             let at_ns = self.exchange_ns.saturating_add(healed.at_ns);
             (at_ns / self.tick_ns).saturating_sub(now)
         });
-        let steps = (end.min(healed) / step).saturating_sub(3);
+        let later = self.scene.later.as_ref().map_or(u64::MAX, |(at_ns, _)| {
+            let left = (self.exchange_ns.saturating_add(*at_ns) / self.tick_ns).saturating_sub(now);
+            if left == 0 { u64::MAX } else { left }
+        });
+        let steps = (end.min(healed).min(later) / step).saturating_sub(3);
         self.fires += steps * step;
         self.nominal_ns += steps * self.timeout * self.tick_ns;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
@@ -226,19 +242,18 @@ impl<'a> Timer<'a> {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
         self.scene
             .fault_after_ns
-            .is_some_and(|fault_ns| after_ns + self.scene.rtt_ns / 2 < fault_ns)
+            .is_some_and(|fault_ns| after_ns + self.scene.exposed_ns < fault_ns)
     }
 
-    /// Whether something answers now, and if so, whether with a reset.
-    fn healed(&self, now_ns: u64) -> Option<bool> {
+    /// What answers now, if something does.
+    fn healed(&self, now_ns: u64) -> Option<Healed> {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
-        self.scene.healed.filter(|healed| after_ns >= healed.at_ns).map(|healed| healed.reset)
+        self.scene.healed.filter(|healed| after_ns >= healed.at_ns)
     }
 
-    fn ends_answered(self, reset: bool, now_ns: u64) -> Course {
-        let outcome = if reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
-        let answer_ns = now_ns + self.scene.rtt_ns;
-        self.end(outcome, answer_ns)
+    fn ends_answered(self, healed: Healed, now_ns: u64) -> Course {
+        let outcome = if healed.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
+        self.end(outcome, now_ns + healed.after_ns)
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.

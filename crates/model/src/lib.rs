@@ -23,6 +23,7 @@ mod rto;
 pub mod table;
 pub mod tick;
 pub mod wheel;
+mod window;
 
 pub use facts::nominal_facts;
 pub use predict::{predict, predict_after};

@@ -3,8 +3,9 @@
 use crate::course::Courses;
 use crate::crash;
 use crate::dead_path;
+use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::{Prediction, Window};
-use crate::{closing, connecting};
+use crate::{closing, connecting, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 
@@ -29,13 +30,28 @@ fn with_first_write(
     match (parameters.fault.kind, parameters.client.traffic) {
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
+        (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
+        _ if parameters.client.fills_window => window::predict(parameters, facts),
+        (_, Traffic::Idle) if probes_outrun_answers(parameters, facts) => unknown(
+            parameters,
+            "the server's tcp_invalid_ratelimit keeps it from answering each keepalive probe"
+                .into(),
+        ),
         (FaultKind::None, _) => {
             lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
         }
-        (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
         (FaultKind::ProcessFreeze, _) => crash::predict_freeze(parameters),
         _ => dead_path::predict(parameters, facts, first_write_ns),
     }
+}
+
+/// Whether a living server leaves keepalive probes unanswered: they lie outside its window, and its
+/// kernel answers such segments once in so long (`tcp_oow_rate_limited`, net/ipv4/tcp_input.c).
+fn probes_outrun_answers(parameters: &Parameters, facts: &Facts) -> bool {
+    let kernel = Kernel::new(parameters, facts);
+    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
+    parameters.client.keepalive.enabled
+        && kernel.hz.from_msecs(limit_ms) > kernel.keepalive_interval.min(kernel.keepalive_time)
 }
 
 /// What times count from where the fault is not a process crash.

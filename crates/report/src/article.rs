@@ -72,7 +72,10 @@ impl Brief {
         let group = groups(std::slice::from_ref(trial)).remove(0);
         let (outcomes, at) = (group.outcomes(), group.measured());
         let measured = match (outcomes.as_str(), at.as_str()) {
-            ("none", _) => "nothing".into(),
+            ("none", _) => match group.gave_up() {
+                Some(at) => format!("nothing; the program gave up {at}"),
+                None => "nothing".into(),
+            },
             (outcome, "–") => outcome.into(),
             (outcome, at) => format!("{outcome} {at}"),
         };

@@ -44,7 +44,7 @@ pub fn trial_page(run: &Run, trial: &Trial, files: &[File]) -> Vec<u8> {
         format_args!(
             "<p class=\"kicker\"><b>{}</b>{claims} · trial {}</p>\n<h1>{}</h1>\n",
             escaped(&experiment.name),
-            trial.number,
+            trial.shown_number(),
             prose(&experiment.question),
         ),
     );
@@ -93,13 +93,19 @@ fn verdict(body: &mut String, trial: &Trial) {
     }
     ruler::ruler(body, trial);
     if let Some(prediction) = &trial.prediction {
+        let choice = words::choice(&trial.experiment.parameters, prediction);
         let (how, why) = match &prediction.unknown {
+            None if choice.is_some() => {
+                ("Predicted before the fault; the first window, because", &prediction.why)
+            }
             None => ("Predicted before the fault, because", &prediction.why),
             Some(_) if has_reason => return, // which says the same
             Some(unknown) => ("Before the fault no outcome was predicted:", unknown),
         };
         let why = prose(why.trim_end_matches('.'));
-        push(body, format_args!("<p class=\"why\">{how} {why}.</p>\n"));
+        let choice = choice.map_or_else(String::new, |choice| format!(" {}.", capital(&choice)));
+        let choice = prose(&choice);
+        push(body, format_args!("<p class=\"why\">{how} {why}.{choice}</p>\n"));
     }
 }
 

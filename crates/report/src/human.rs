@@ -7,12 +7,12 @@ mod paint;
 mod row;
 mod tables;
 
-use crate::span;
+use crate::span::{self, Digits};
 use crate::trial::Trial;
 use crate::words;
 use model::Prediction;
 use paint::Paint;
-use spec::{Experiment, Outcome};
+use spec::{Experiment, Outcome, Parameters};
 use std::fmt::Write;
 use timeline::event::Phase;
 use verdict::findings::Standing;
@@ -32,7 +32,7 @@ pub fn announce(experiment: &Experiment, colour: bool) -> String {
 }
 
 /// As soon as the prediction is written down, still before the fault.
-pub fn predicted(prediction: &Prediction, colour: bool) -> String {
+pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
     let reference = words::after_reference(prediction.reference);
@@ -47,8 +47,13 @@ pub fn predicted(prediction: &Prediction, colour: bool) -> String {
         let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
         line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
     }
+    let choice = words::choice(parameters, prediction);
     if prediction.unknown.as_ref() != Some(&prediction.why) {
-        line(&mut text, paint, "because", &prediction.why);
+        let first = if choice.is_some() { "the first: " } else { "" };
+        line(&mut text, paint, "because", &format!("{first}{}", prediction.why));
+    }
+    if let Some(choice) = choice {
+        line(&mut text, paint, "open", &choice);
     }
     text
 }
@@ -112,9 +117,10 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
 /// Measured, predicted, and the difference.
 pub(crate) fn compared(trial: &Trial) -> String {
     let Some(measured) = &trial.verdict.measured else { return trial.verdict.reason.clone() };
-    let mut text = told(trial, measured);
+    let digits = words::digits(&trial.prediction, measured.detected_s.as_slice());
+    let mut text = told(trial, measured, digits);
     if let Some(prediction) = &trial.prediction {
-        let windows: Vec<_> = words::windows(prediction, measured.outcome);
+        let windows: Vec<_> = words::windows(prediction, measured.outcome, digits);
         write!(text, "; predicted {}", windows.join(" or ")).expect("a String takes all");
         if let Some(difference) = difference(prediction, measured) {
             write!(text, " ({difference})").expect("a String takes all");
@@ -130,19 +136,27 @@ pub(crate) fn compared(trial: &Trial) -> String {
     text
 }
 
-fn told(trial: &Trial, measured: &Measured) -> String {
+/// What the client was told. A program that did not wait to be told gave up by its own timer.
+fn told(trial: &Trial, measured: &Measured, digits: Digits) -> String {
+    let after = words::after_reference(measured.reference);
     let Some(detected) = measured.detected_s else {
         let watched = watched_s(trial).map_or_else(String::new, |seconds| {
             format!(" within {} of the fault", span::measured(seconds))
         });
-        return format!("nothing told{watched}, still {}", measured.client_state);
+        let state = &measured.client_state;
+        return match measured.noticed_s {
+            Some(noticed) => format!(
+                "the program gave up {} {after}; the kernel told nothing{watched}, still {state}",
+                span::measured(noticed)
+            ),
+            None => format!("nothing told{watched}, still {state}"),
+        };
     };
     let outcome = match measured.outcome {
         Outcome::None => "nothing".to_owned(),
         outcome => outcome.to_string(),
     };
-    let after = words::after_reference(measured.reference);
-    format!("{outcome} {} {after}", span::measured(detected))
+    format!("{outcome} {} {after}", span::measured_to(detected, digits))
 }
 
 /// How long the trial waited after the fault.
@@ -181,11 +195,13 @@ fn line(text: &mut String, paint: Paint, label: &str, what: &str) {
 mod tests {
     use super::*;
     use crate::samples;
+    use std::time::Duration;
     use verdict::Evidence;
 
     fn whole(trial: &Trial) -> String {
+        let parameters = &trial.experiment.parameters;
         let prediction =
-            trial.prediction.as_ref().map_or_else(String::new, |p| predicted(p, false));
+            trial.prediction.as_ref().map_or_else(String::new, |p| predicted(parameters, p, false));
         format!("{}{prediction}\n{}", announce(&trial.experiment, false), verdict(trial, false))
     }
 
@@ -193,6 +209,30 @@ mod tests {
     fn a_trial_is_told_before_and_after() {
         let trials = samples::run().trials;
         let texts: Vec<_> = trials.iter().map(whole).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn what_decides_between_windows_is_said() {
+        let trial = samples::sending();
+        let mut parameters = trial.experiment.parameters;
+        let mut prediction = trial.prediction.unwrap();
+        let mut said = |change: fn(&mut Parameters, &mut Prediction)| {
+            change(&mut parameters, &mut prediction);
+            predicted(&parameters, &prediction, false)
+        };
+        let texts = [
+            said(|_, prediction| {
+                let mut other = prediction.windows[0].clone();
+                other.span = Some([26_000, 26_300].map(Duration::from_millis).into());
+                other.retransmits = Some(7);
+                prediction.windows.push(other);
+            }),
+            said(|parameters, prediction| {
+                parameters.neighbour = spec::Neighbour::Learned;
+                prediction.windows[1].outcome = Outcome::Errno(spec::Errno::EHOSTUNREACH);
+            }),
+        ];
         insta::assert_snapshot!(texts.join("\n"));
     }
 
@@ -207,6 +247,24 @@ mod tests {
         trial.verdict.proof.evidence =
             vec![Evidence { finding: "a FIN came from the server".into(), holds: false }];
         insta::assert_snapshot!(whole(&trial));
+    }
+
+    #[test]
+    fn a_program_that_did_not_wait_to_be_told() {
+        let trial = samples::heartbeat();
+        insta::assert_snapshot!(verdict(&trial, false));
+    }
+
+    #[test]
+    fn a_measured_time_can_be_compared_with_its_window_after_hours_too() {
+        let mut trial = samples::keepalive();
+        let window = &mut trial.prediction.as_mut().unwrap().windows[0];
+        window.span = Some([7_928_796, 7_928_807].map(Duration::from_millis).into());
+        trial.verdict.measured.as_mut().unwrap().detected_s = Some(7_928.798);
+        let text = compared(&trial);
+        let expected = "ETIMEDOUT 2 h 12 min 8.798 s after the last segment received; \
+             predicted 2 h 12 min 8.796 s – 2 h 12 min 8.807 s (+2.0 ms on the earliest)";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

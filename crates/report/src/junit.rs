@@ -45,7 +45,7 @@ pub fn reports(runs: &[Run]) -> Result<Vec<u8>, SerializeError> {
 }
 
 fn case(trial: &Trial) -> TestCase {
-    let name = format!("trial {}", trial.number);
+    let name = format!("trial {}", trial.shown_number());
     let mut case = TestCase::new(name, status(trial));
     case.set_classname(trial.experiment.name.as_str());
     if let [first, .., last] = trial.timeline.events() {

@@ -1,5 +1,6 @@
 //! What became of each frame: seen at one tap, was it seen at the other?
 
+use spec::{Parameters, Topology};
 use std::collections::VecDeque;
 use std::time::Duration;
 use timeline::event::{FrameKind, Phase};
@@ -23,6 +24,8 @@ pub enum Passage {
     Lost,
     /// It came to this host, and the other never sent it: a router did.
     Appeared,
+    /// It left this host for the router between, and came there.
+    Taken,
     /// Nobody can say: the other tap never saw anything, or the trial was over.
     Unknown,
 }
@@ -34,6 +37,8 @@ pub struct Pairing {
     transit_ns: u64,
     queue: VecDeque<Waiting>,
     taps: [bool; 2],
+    /// Whether each host has a link of its own, to a router.
+    routed: bool,
     /// Whether the trial is over and its taps are being closed, one before the other.
     aftermath: bool,
 }
@@ -51,11 +56,20 @@ enum Mark<'a> {
     Frame(&'a FrameKind),
 }
 
+impl Mark<'_> {
+    /// ARP and neighbour discovery ask who is on the link; a router passes neither on.
+    fn stays_on_its_link(&self) -> bool {
+        use FrameKind::{NeighbourReply, NeighbourRequest};
+        matches!(self, Self::Frame(NeighbourRequest(_) | NeighbourReply(_)))
+    }
+}
+
 impl Pairing {
-    /// For a path with this round-trip time.
-    pub fn new(rtt: Duration) -> Self {
-        let transit_ns = (TRANSIT + rtt).as_nanos() as u64;
-        Self { transit_ns, queue: VecDeque::new(), taps: [false; 2], aftermath: false }
+    /// For the path of a trial with these parameters.
+    pub fn new(parameters: &Parameters) -> Self {
+        let transit_ns = (TRANSIT + parameters.path.rtt).as_nanos() as u64;
+        let routed = parameters.topology == Topology::Router;
+        Self { transit_ns, queue: VecDeque::new(), taps: [false; 2], routed, aftermath: false }
     }
 
     /// How long after an event it is known what became of it.
@@ -94,6 +108,9 @@ impl Pairing {
     /// What became of it; `None` if its other sight is the one to keep.
     fn passage(&mut self, waiting: &Waiting) -> Option<Passage> {
         let Some((sent, mark)) = mark(&waiting.event) else { return Some(Passage::None) };
+        if self.routed && mark.stays_on_its_link() {
+            return Some(if sent { Passage::Taken } else { Passage::Appeared });
+        }
         let at_client = waiting.event.source == Source::ClientWire;
         let reach_ns = if sent { self.transit_ns } else { SKEW_NS };
         if waiting.met || self.meet(&waiting.event, (sent, &mark), reach_ns) {
@@ -126,9 +143,9 @@ impl Pairing {
 /// Every event of a finished trial with what became of its frame.
 pub fn pair<'a>(
     events: impl IntoIterator<Item = &'a Event>,
-    rtt: Duration,
+    parameters: &Parameters,
 ) -> Vec<(Event, Passage)> {
-    let mut pairing = Pairing::new(rtt);
+    let mut pairing = Pairing::new(parameters);
     for event in events {
         pairing.push(event.clone());
     }
@@ -158,7 +175,7 @@ mod tests {
     use crate::samples;
 
     fn fates(trial: &crate::Trial) -> Vec<(u64, Source, Passage)> {
-        pair(trial.timeline.events(), Duration::ZERO)
+        pair(trial.timeline.events(), &trial.experiment.parameters)
             .into_iter()
             .filter(|(_, passage)| *passage != Passage::None)
             .map(|(event, passage)| (event.at_ns, event.source, passage))
@@ -186,7 +203,7 @@ mod tests {
                 Event { at_ns: event.at_ns + by_ns, ..event.clone() }
             });
             let skewed: Vec<_> = skewed.collect();
-            for (event, passage) in pair(&skewed, Duration::ZERO) {
+            for (event, passage) in pair(&skewed, &trial.experiment.parameters) {
                 let is_frame = mark(&event).is_some();
                 let expected = if is_frame { Passage::Arrived } else { Passage::None };
                 assert_eq!(passage, expected, "{event:?}");
@@ -198,7 +215,7 @@ mod tests {
     fn without_the_other_tap_nobody_can_say() {
         let trial = samples::keepalive();
         let events = trial.timeline.events().iter().filter(|e| e.source != Source::ServerWire);
-        for (event, passage) in pair(events, Duration::ZERO) {
+        for (event, passage) in pair(events, &trial.experiment.parameters) {
             let Some((sent, _)) = mark(&event) else { continue };
             let expected = if sent { Passage::Unknown } else { Passage::Arrived };
             assert_eq!(passage, expected, "{event:?}");
@@ -212,9 +229,29 @@ mod tests {
         let closed_early =
             |event: &&Event| event.source != Source::ClientWire || event.at_ns + 1_000_000 < end_ns;
         let events = trial.timeline.events().iter().filter(closed_early);
-        let passages: Vec<_> = pair(events, Duration::ZERO).into_iter().map(|(_, p)| p).collect();
+        let passages: Vec<_> =
+            pair(events, &trial.experiment.parameters).into_iter().map(|(_, p)| p).collect();
         assert!(passages.contains(&Passage::Unknown), "{passages:?}");
         assert!(!passages.contains(&Passage::Lost), "{passages:?}");
         assert!(!passages.contains(&Passage::Appeared), "{passages:?}");
+    }
+
+    #[test]
+    fn who_is_on_a_link_is_asked_by_the_router_and_told_to_it() {
+        let trial = samples::routed();
+        let found = pair(trial.timeline.events(), &trial.experiment.parameters);
+        let asked: Vec<_> = found
+            .iter()
+            .filter(|(event, _)| matches!(event.what, What::Frame(_)))
+            .map(|(event, passage)| (event.source, *passage))
+            .collect();
+        let (client, server) = (Source::ClientWire, Source::ServerWire);
+        let expected = [
+            (client, Passage::Taken),
+            (client, Passage::Appeared),
+            (server, Passage::Appeared),
+            (server, Passage::Taken),
+        ];
+        assert_eq!(asked, expected);
     }
 }

@@ -118,7 +118,7 @@ impl Comments {
     fn new(trial: &Trial) -> Self {
         let parameters = &trial.experiment.parameters;
         let narrator = Narrator::new(parameters).with_prediction(trial.prediction.as_ref());
-        let lost = pair(trial.timeline.events(), parameters.path.rtt)
+        let lost = pair(trial.timeline.events(), parameters)
             .into_iter()
             .filter(|(_, passage)| *passage == Passage::Lost)
             .map(|(event, _)| (event.source, event.at_ns))

@@ -5,7 +5,7 @@ use crate::trial::{Clock, Run, Trial};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
-use timeline::event::{Call, FaultStep, Phase, SocketSample, TcpInfo, Trace};
+use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, SocketSample, TcpInfo, Trace};
 use timeline::{Event, Flags, Segment, Side, Source, Timeline, What};
 use verdict::claims::Claim;
 use verdict::findings::{Finding, Standing};
@@ -142,12 +142,65 @@ pub(crate) fn crash() -> Trial {
     trial("process-crash-idle", prediction, measured, tape)
 }
 
+/// A program that asks for answers gives a dead host up by its own timer; its kernel has told it
+/// nothing by then.
+pub(crate) fn heartbeat() -> Trial {
+    let mut tape = Tape::connected(false);
+    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    let asked_us = 512_000;
+    tape.call(asked_us, Source::ClientProgram, "write", "", Ok(100));
+    tape.client_sends(asked_us + 8, DATA, tape.client_next, 100);
+    let gives_up = "no answer within 1s: gives up";
+    tape.call(asked_us + 1_001_000, Source::ClientProgram, "heartbeat", gives_up, Ok(0));
+    tape.phase(asked_us + 1_202_000, Phase::Aftermath);
+    let nothing = Window::new(Outcome::None, None);
+    let prediction = Prediction {
+        reference: Reference::FirstWrite,
+        windows: vec![nothing],
+        schedule: vec![],
+        why: "the program gives up long before its kernel does".into(),
+        unknown: None,
+    };
+    let measured = Measured {
+        detected_s: None,
+        noticed_s: Some(1.001),
+        detected_by: None,
+        client_state: "ESTABLISHED".into(),
+        ..measured(Outcome::None, 0.0, Reference::FirstWrite)
+    };
+    trial("heartbeat-host-crash", prediction, measured, tape)
+}
+
+/// Behind a router: client and router, router and server ask who the other is before the first
+/// segment comes to them.
+pub(crate) fn routed() -> Trial {
+    let mut trial = crash();
+    trial.experiment.parameters.topology = spec::Topology::Router;
+    let frame = |at_us: u64, source, sent, kind| Event {
+        at_ns: START_NS + at_us * 1000,
+        source,
+        what: What::Frame(Frame { sent, kind }),
+    };
+    let [router, server] = ["198.18.0.1", "198.18.0.6"].map(|ip| ip.parse().unwrap());
+    let (request, reply) = (FrameKind::NeighbourRequest, FrameKind::NeighbourReply);
+    let mut events = trial.timeline.events().to_vec();
+    events.extend([
+        frame(5_900, Source::ClientWire, true, request(router)),
+        frame(5_950, Source::ClientWire, false, reply(router)),
+        frame(6_006, Source::ServerWire, false, request(server)),
+        frame(6_009, Source::ServerWire, true, reply(server)),
+    ]);
+    trial.timeline = Timeline::new(events);
+    trial
+}
+
 /// The same as [`keepalive`], but later than predicted.
 pub(crate) fn late() -> Trial {
     let mut trial = keepalive();
     let measured = trial.verdict.measured.as_mut().unwrap();
     measured.detected_s = Some(9.104_9);
     measured.noticed_s = Some(9.105_2);
+    trial.artifacts = Some("results/runs/host-crash-idle-keepalive-2".into());
     trial.verdict.word = Word::Disagrees;
     trial.verdict.reason = "the client was told 953 ms after the latest predicted time".into();
     trial
@@ -180,7 +233,12 @@ pub(crate) fn repeated() -> Run {
             trial
         })
         .collect();
-    trials.extend([late(), crash()]);
+    trials.push(late());
+    for (number, trial) in trials.iter_mut().enumerate().skip(1) {
+        let name = &trial.experiment.name;
+        trial.artifacts = Some(format!("results/runs/{name}-{}", number + 1));
+    }
+    trials.push(crash());
     for (number, trial) in trials.iter_mut().enumerate() {
         trial.number = number;
     }
@@ -248,7 +306,7 @@ pub(crate) fn skipped() -> Trial {
 fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape) -> Trial {
     let end_ns = tape.events.iter().map(|event| event.at_ns).max().unwrap_or(START_NS);
     tape.phase((end_ns - START_NS) / 1000 + 200_000, Phase::Done);
-    let artifacts = Some(format!("results/runs/2026-11-22T130455/{name}-0"));
+    let artifacts = Some(format!("results/runs/{name}"));
     let timeline = Timeline::new(tape.events);
     Trial {
         number: 0,

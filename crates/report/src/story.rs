@@ -75,7 +75,7 @@ impl Story {
     pub(crate) fn new(parameters: &Parameters) -> Self {
         Self {
             narrator: Narrator::new(parameters),
-            pairing: Pairing::new(parameters.path.rtt),
+            pairing: Pairing::new(parameters),
             reference: Reference::Fault,
             phase: Phase::Building,
             begun: false,

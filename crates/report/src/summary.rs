@@ -1,7 +1,8 @@
 //! Trials of one experiment with the same settings, taken together.
 
+use crate::span::{self, Digits};
 use crate::trial::Trial;
-use crate::{span, words};
+use crate::words;
 use spec::Outcome;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -110,6 +111,7 @@ impl<'a> Group<'a> {
         let Some(first) = self.trials.iter().find_map(|trial| trial.prediction.as_ref()) else {
             return NOTHING_KNOWN.into();
         };
+        let digits = self.digits();
         let windows = first.windows.iter().enumerate().map(|(index, window)| {
             let spans = self
                 .trials
@@ -119,9 +121,9 @@ impl<'a> Group<'a> {
             match (window.outcome, hull) {
                 (Outcome::None, _) => "nothing".into(),
                 (_, Some((earliest, latest))) if first.windows.len() == 1 => {
-                    span::range(earliest, latest)
+                    span::range_to(earliest, latest, digits)
                 }
-                (_, span) => words::window(&model::Window { span, ..window.clone() }),
+                (_, span) => words::window_to(&model::Window { span, ..window.clone() }, digits),
             }
         });
         let shown: Vec<String> = windows.collect();
@@ -130,14 +132,24 @@ impl<'a> Group<'a> {
 
     /// The measured time; of several, the least, the median and the most.
     pub(crate) fn measured(&self) -> String {
-        spread(self.measurements().filter_map(|measured| measured.detected_s).collect())
+        spread(self.detected_s(), self.digits())
     }
 
-    /// How much later the program noticed.
+    /// How much later the program noticed; where it did not wait to be told, when it gave up.
     pub(crate) fn noticed(&self) -> String {
         let later = |m: &Measured| Some(m.noticed_s? - m.detected_s?).filter(|later| *later > 0.0);
         let times: Vec<f64> = self.measurements().filter_map(later).collect();
-        if times.is_empty() { NOTHING_KNOWN.into() } else { format!("+{}", spread(times)) }
+        if !times.is_empty() {
+            return format!("+{}", spread(times, Digits::default()));
+        }
+        self.gave_up().map_or_else(|| NOTHING_KNOWN.into(), |at| format!("gave up {at}"))
+    }
+
+    /// When the program gave up by its own timer, the kernel having told it nothing.
+    pub(crate) fn gave_up(&self) -> Option<String> {
+        let untold = self.measurements().filter(|measured| measured.detected_s.is_none());
+        let times: Vec<f64> = untold.filter_map(|measured| measured.noticed_s).collect();
+        (!times.is_empty()).then(|| spread(times, Digits::default()))
     }
 
     /// Why not, for those that do not agree, by their numbers.
@@ -145,7 +157,17 @@ impl<'a> Group<'a> {
         self.trials
             .iter()
             .filter(|trial| trial.verdict.word != Word::Agrees)
-            .map(|trial| (trial.number, trial.verdict.reason.as_str()))
+            .map(|trial| (trial.shown_number(), trial.verdict.reason.as_str()))
+    }
+
+    fn detected_s(&self) -> Vec<f64> {
+        self.measurements().filter_map(|measured| measured.detected_s).collect()
+    }
+
+    /// With these the measured times can be compared with the predicted ones.
+    fn digits(&self) -> Digits {
+        let predictions = self.trials.iter().filter_map(|trial| trial.prediction.as_ref());
+        words::digits(predictions, &self.detected_s())
     }
 
     fn measurements(&self) -> impl Iterator<Item = &'a Measured> {
@@ -153,15 +175,17 @@ impl<'a> Group<'a> {
     }
 }
 
-fn spread(mut times: Vec<f64>) -> String {
+fn spread(mut times: Vec<f64>, digits: Digits) -> String {
     times.sort_by(f64::total_cmp);
     match times[..] {
         [] => NOTHING_KNOWN.into(),
-        [time] => span::measured(time),
+        [time] => span::measured_to(time, digits),
         [least, .., most] => {
             let middle = times[times.len() / 2];
-            let ends = span::range(Duration::from_secs_f64(least), Duration::from_secs_f64(most));
-            format!("{} ({ends})", span::measured(middle))
+            let digits = digits.max(Digits::between(least, most));
+            let [least, most] = [least, most].map(Duration::from_secs_f64);
+            let ends = span::range_to(least, most, digits);
+            format!("{} ({ends})", span::measured_to(middle, digits))
         }
     }
 }

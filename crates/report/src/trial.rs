@@ -26,6 +26,19 @@ pub struct Trial {
     pub artifacts: Option<String>,
 }
 
+impl Trial {
+    /// The number that people know it by: that of its directory, where the first bears none, so
+    /// that what is said about a trial leads to its files; without one, its place in the run.
+    pub fn shown_number(&self) -> usize {
+        let directory = self.artifacts.as_deref().and_then(|path| path.rsplit('/').next());
+        let number = directory.and_then(|name| match name.strip_prefix(&self.experiment.name)? {
+            "" => Some(1),
+            rest => rest.strip_prefix('-')?.parse().ok(),
+        });
+        number.unwrap_or(self.number + 1)
+    }
+}
+
 /// Every trial of one call, in the order of their numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
@@ -57,5 +70,28 @@ impl fmt::Display for Clock {
             Self::Real => "real",
             Self::Virtual => "virtual",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::samples;
+
+    #[test]
+    fn a_trial_has_the_number_of_its_directory() {
+        let mut trial = samples::keepalive();
+        trial.number = 6;
+        for (directory, expected) in [
+            ("results/runs/host-crash-idle-keepalive", 1),
+            ("results/runs/host-crash-idle-keepalive-12", 12),
+            ("host-crash-idle-keepalive-3", 3),
+            ("results/moved", 7),
+            ("results/runs/host-crash-idle-keepalive-5-3-3", 7),
+        ] {
+            trial.artifacts = Some(directory.into());
+            assert_eq!(trial.shown_number(), expected, "{directory}");
+        }
+        trial.artifacts = None;
+        assert_eq!(trial.shown_number(), 7);
     }
 }

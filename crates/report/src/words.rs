@@ -1,8 +1,8 @@
 //! Sentences that every renderer shares.
 
-use crate::span;
+use crate::span::{self, Digits};
 use model::{Prediction, StepKind, Window};
-use spec::{FaultKind, Outcome, Parameters, Reference, Topology, Traffic};
+use spec::{Errno, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology, Traffic};
 use std::time::Duration;
 use verdict::DetectedBy;
 
@@ -19,27 +19,71 @@ pub(crate) const fn after_reference(reference: Reference) -> &'static str {
 
 /// A window: `ETIMEDOUT 5.000–5.160 s`.
 pub(crate) fn window(window: &Window) -> String {
+    window_to(window, Digits::default())
+}
+
+/// The same with at least these digits after the second.
+pub(crate) fn window_to(window: &Window, digits: Digits) -> String {
     match (window.outcome, window.span) {
         (Outcome::None, _) => "nothing: the client is not told".into(),
         (Outcome::Released, Some((earliest, latest))) => {
-            format!("the kernel lets go {}", span::range(earliest, latest))
+            format!("the kernel lets go {}", span::range_to(earliest, latest, digits))
         }
         (outcome, Some((earliest, latest))) => {
-            format!("{outcome} {}", span::range(earliest, latest))
+            format!("{outcome} {}", span::range_to(earliest, latest, digits))
         }
         (outcome, None) => outcome.to_string(),
     }
 }
 
 /// The windows of a prediction; those of the outcome that was measured do not repeat it.
-pub(crate) fn windows(prediction: &Prediction, measured: Outcome) -> Vec<String> {
+pub(crate) fn windows(prediction: &Prediction, measured: Outcome, digits: Digits) -> Vec<String> {
     let short = |w: &Window| match (w.outcome, w.span) {
         (Outcome::None, _) => "nothing".into(),
-        (outcome, Some((earliest, latest))) if outcome == measured => span::range(earliest, latest),
-        _ => window(w),
+        (outcome, Some((earliest, latest))) if outcome == measured => {
+            span::range_to(earliest, latest, digits)
+        }
+        _ => window_to(w, digits),
     };
     let shown: Vec<_> = prediction.windows.iter().map(short).collect();
     if shown.is_empty() { vec!["no outcome".into()] } else { shown }
+}
+
+/// What decides between the windows of a prediction; `None` if there is only one. All of it is
+/// what the model lets run from every possible value.
+pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option<String> {
+    let [first, others @ ..] = &prediction.windows[..] else { return None };
+    if others.is_empty() {
+        return None;
+    }
+    let mut unknown = vec!["the phase of the timer wheel"];
+    if parameters.neighbour == Neighbour::Learned {
+        unknown.push("the random life of a neighbour entry");
+    }
+    if parameters.fault_duration().is_some() {
+        unknown.push("the very moment at which the fault ends");
+    }
+    let what = if others.iter().any(|other| other.outcome != first.outcome) {
+        "which outcome it is depends on"
+    } else if first.outcome == Outcome::Errno(Errno::ECONNRESET) {
+        "each window has another segment that may be the first to come through; which it is depends on"
+    } else {
+        "each window has another timeout that may be the first past the threshold; which it is depends on"
+    };
+    let last = unknown.pop().unwrap_or_default();
+    let unknown =
+        if unknown.is_empty() { last.into() } else { format!("{} and {last}", unknown.join(", ")) };
+    Some(format!("{what} {unknown}, not known before the fault"))
+}
+
+/// The digits with which the measured times can be compared with the predicted windows.
+pub(crate) fn digits<'a>(
+    predictions: impl IntoIterator<Item = &'a Prediction>,
+    measured: &[f64],
+) -> Digits {
+    let windows = predictions.into_iter().flat_map(|prediction| &prediction.windows);
+    let spans: Vec<_> = windows.filter_map(|window| window.span).collect();
+    Digits::comparing(&spans, measured)
 }
 
 /// `6 retransmissions, no keepalive probes`; what does not apply is left out.

@@ -50,6 +50,9 @@ pub struct TcpFacts {
     /// `tcpi_backoff`: doublings of the running timer.
     #[serde(default)]
     pub backoff: u8,
+    /// `tcpi_probes`: keepalive or zero-window probes in a row without an answer.
+    #[serde(default)]
+    pub probes: u8,
     /// `tcpi_snd_wnd`: what the server says it can take, bytes. Kernels before 5.4 do not tell.
     #[serde(default)]
     pub snd_wnd: u32,

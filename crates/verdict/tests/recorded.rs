@@ -7,7 +7,7 @@ use spec::{Experiment, Facts, Outcome};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use timeline::event::FaultStep;
+use timeline::event::{Call, FaultStep};
 use timeline::{Event, Flags, Source, Timeline, What};
 use verdict::{Verdict, Word, judge};
 
@@ -176,4 +176,56 @@ fn a_trial_that_ended_too_early_decides_nothing() {
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
     assert!(verdict.reason.contains("before the prediction could come true"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_program_that_gave_up_before_the_fault_ended_has_decided() {
+    let mut recorded = Recorded::read("host-alive-keepalive");
+    let at_ns = recorded.fault_at() + 1_000_000_000;
+    let what = What::Fault(FaultStep::Outlasted);
+    recorded.events.push(Event { at_ns: at_ns + 1_000_000, source: Source::Lab, what });
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("ended before the fault did"), "{}", verdict.reason);
+
+    let call = Call {
+        name: "heartbeat".into(),
+        detail: "no answer within 1s".into(),
+        began_ns: at_ns,
+        result: Ok(0),
+    };
+    recorded.events.push(Event { at_ns, source: Source::ClientProgram, what: What::Call(call) });
+    // By then only the probes of the first second had been sent.
+    recorded.prediction.windows[0].keepalive_probes = None;
+    let verdict = recorded.judge();
+    assert!(verdict.measured.unwrap().noticed_s.is_some());
+    assert_eq!(verdict.word, Word::Agrees, "{}", verdict.reason);
+}
+
+#[test]
+fn lost_trace_events_excuse_a_time_that_others_told_and_no_count() {
+    let lost = |recorded: &mut Recorded| {
+        let what = What::Lost { count: 3 };
+        let at_ns = recorded.fault_at() + 1_000_000_000;
+        recorded.events.push(Event { at_ns, source: Source::Tracepoint, what });
+    };
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    lost(&mut recorded);
+    assert_eq!(recorded.judge().word, Word::Agrees);
+
+    recorded.prediction.windows[0].keepalive_probes = Some(4);
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.events.retain(|event| {
+        event.source != Source::Tracepoint && !matches!(event.what, What::Late { .. })
+    });
+    recorded.delay_the_end(Duration::from_millis(400));
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+    lost(&mut recorded);
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("lost 3 events"), "{}", verdict.reason);
+    recorded.prediction.windows[0].keepalive_probes = Some(4);
+    assert_eq!(recorded.judge().word, Word::Disagrees);
 }

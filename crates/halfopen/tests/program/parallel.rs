@@ -26,7 +26,14 @@ fn thirty_trials_side_by_side_agree_and_share_nothing() {
     let directories: HashSet<_> =
         trials.iter().map(|trial| trial["artifacts"].as_str().unwrap()).collect();
     assert_eq!(directories.len(), 30, "every trial has a directory of its own");
-    for trial in trials {
+    for (index, trial) in trials.iter().enumerate() {
+        let name = trial["experiment"].as_str().unwrap();
+        let directory = match index % 10 + 1 {
+            1 => name.to_owned(),
+            turn => format!("{name}-{turn}"),
+        };
+        let artifacts = trial["artifacts"].as_str().unwrap();
+        assert!(artifacts.ends_with(&format!("/{directory}")), "{index}: {artifacts}");
         let expected = match trial["experiment"].as_str().unwrap() {
             "process-crash-idle" => "EOF",
             "process-crash-unread" => "ECONNRESET",

@@ -10,7 +10,7 @@ use crate::span;
 use crate::story::{self, Item};
 use crate::trial::Trial;
 use model::StepKind;
-use spec::{FaultKind, Outcome};
+use spec::{FaultKind, Outcome, Topology};
 use timeline::event::{FaultStep, Phase, Side};
 use timeline::{Source, What};
 
@@ -20,12 +20,16 @@ const WINDOWS: f64 = 77.0;
 const TIMER: f64 = 89.0;
 const CLIENT: f64 = 98.0;
 const SERVER: f64 = 428.0;
-/// Where a lost frame ends.
+/// Where a lost frame ends, and where the router stands if there is one.
 const LOST: f64 = 330.0;
 const TOP: f64 = 26.0;
 /// The most letters in a line, and the height of each line after the first.
 const LETTERS: usize = 46;
+/// The most letters between client and router.
+const ROUTER_LETTERS: usize = 30;
 const LINE: f64 = 14.0;
+/// A higher diagram is not shrunk to one page of paper: its letters would be under six points.
+const PAGE: f64 = 1250.0;
 
 /// One row of the diagram.
 struct Row {
@@ -46,15 +50,17 @@ pub(super) fn diagram(trial: &Trial) -> String {
     }
     let (axis, heights) = Axis::new(TOP, rows.iter().map(|row| (row.at_ns, row.height())));
     let height = axis.bottom() + 24.0;
+    let long = if height > PAGE { " long" } else { "" };
     let mut svg = String::new();
     push(
         &mut svg,
         format_args!(
-            "<svg class=\"sequence\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
+            "<svg class=\"sequence{long}\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
              aria-label=\"Sequence of events at the client, on the wire and at the server\">\n"
         ),
     );
-    heads(&mut svg);
+    let routed = trial.experiment.parameters.topology == Topology::Router;
+    heads(&mut svg, routed);
     cut_wire(&mut svg, trial, &axis);
     windows(&mut svg, trial, &axis);
     lifelines(&mut svg, trial, &axis);
@@ -117,7 +123,7 @@ fn rows(trial: &Trial) -> Vec<Row> {
     let outcome = trial.verdict.measured.as_ref().map(|measured| measured.outcome);
     if let (Some(Outcome::None), Some(at_ns)) = (outcome, trial.timeline.phase_at(Phase::Aftermath))
     {
-        let text = "until here the client was told nothing".into();
+        let text = "until here the kernel told nothing".into();
         let note = Note { place: Place::Client, text, tone: Tone::End };
         rows.push(Row { at_ns, kind: Kind::Event(note, Passage::None) });
     }
@@ -125,11 +131,13 @@ fn rows(trial: &Trial) -> Vec<Row> {
     rows
 }
 
-fn heads(svg: &mut String) {
+fn heads(svg: &mut String, routed: bool) {
+    let (middle, between) =
+        if routed { (LOST, "router") } else { (f64::midpoint(CLIENT, SERVER), "wire") };
     for (x, anchor, text) in [
         (TIMES, "end", "seconds"),
         (TIMER - 2.0, "start", "client"),
-        (f64::midpoint(CLIENT, SERVER), "middle", "wire"),
+        (middle, "middle", between),
         (SERVER + 4.0, "end", "server"),
     ] {
         push(
@@ -192,7 +200,8 @@ fn windows(svg: &mut String, trial: &Trial, axis: &Axis) {
 /// Both sockets through their states, and the client's timers beside its line.
 fn lifelines(svg: &mut String, trial: &Trial, axis: &Axis) {
     let bottom = axis.bottom() + 14.0;
-    for x in [CLIENT, SERVER] {
+    let router = (trial.experiment.parameters.topology == Topology::Router).then_some(LOST);
+    for x in [CLIENT, SERVER].into_iter().chain(router) {
         push(
             svg,
             format_args!(
@@ -363,12 +372,12 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
     let rightward = note.place == Place::ToServer;
     let lost = passage == Passage::Lost;
     let unknown = if passage == Passage::Unknown { " unknown" } else { "" };
-    let (from, to) = match (rightward, lost, passage) {
-        (true, true, _) => (CLIENT + 4.0, LOST),
-        (true, ..) => (CLIENT + 4.0, SERVER - 4.0),
-        (false, true, _) => (SERVER - 4.0, LOST),
-        (false, _, Passage::Appeared) => (LOST, CLIENT + 4.0),
-        (false, ..) => (SERVER - 4.0, CLIENT + 4.0),
+    let (start, finish) =
+        if rightward { (CLIENT + 4.0, SERVER - 4.0) } else { (SERVER - 4.0, CLIENT + 4.0) };
+    let (from, to) = match passage {
+        Passage::Lost | Passage::Taken => (start, LOST),
+        Passage::Appeared => (LOST, finish),
+        _ => (start, finish),
     };
     push(
         svg,
@@ -385,7 +394,13 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
             format_args!("<path class=\"tip {tone}\" d=\"M{to} {y:.1}l{back} -3.6v7.2z\"/>\n"),
         );
     }
-    let (x, anchor) = if rightward { (CLIENT + 12.0, "start") } else { (SERVER - 12.0, "end") };
+    // A name stands where its frame begins, if it is a host or if there is room.
+    let from_router = passage == Passage::Appeared;
+    let (x, anchor) = match rightward {
+        true if !from_router => (CLIENT + 12.0, "start"),
+        false if from_router && note.text.chars().count() <= ROUTER_LETTERS => (LOST - 8.0, "end"),
+        _ => (SERVER - 12.0, "end"),
+    };
     words(svg, (x, y - 5.0), anchor, tone, &cut(&note.text, LETTERS));
 }
 

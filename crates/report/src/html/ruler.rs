@@ -1,8 +1,8 @@
 //! The measured time in its predicted window, drawn to scale.
 
 use super::text::{escaped, push};
-use crate::span;
 use crate::trial::Trial;
+use crate::{span, words};
 use model::Prediction;
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ pub(super) fn ruler(body: &mut String, trial: &Trial) {
     }
     let edges = spans.iter().flat_map(|(earliest, latest)| [*earliest, *latest]);
     let Some(scale) = Scale::around(edges.chain([detected])) else { return };
+    let digits = words::digits([prediction], &[detected]);
     body.push_str("<div class=\"ruler\" aria-hidden=\"true\"><div class=\"line\"></div>");
     let mut within = false;
     for (earliest, latest) in &spans {
@@ -60,8 +61,10 @@ pub(super) fn ruler(body: &mut String, trial: &Trial) {
                 (to - from).max(0.4)
             ),
         );
-        label(body, from, "below finish-or-middle", *earliest, to - from < 24.0);
-        label(body, to, "below start-or-middle", *latest, to - from < 24.0);
+        let apart = to - from < 24.0;
+        let text = |seconds| span::measured_to(seconds, digits);
+        label(body, from, "below finish-or-middle", &text(*earliest), apart);
+        label(body, to, "below start-or-middle", &text(*latest), apart);
     }
     let at = scale.percent(detected);
     let off = if within { "" } else { " off" };
@@ -71,13 +74,13 @@ pub(super) fn ruler(body: &mut String, trial: &Trial) {
         format_args!(
             "<span class=\"above{}\" style=\"left:{at:.2}%\">{} measured</span></div>\n",
             edge(at),
-            escaped(&span::measured(detected))
+            escaped(&span::measured_to(detected, digits))
         ),
     );
 }
 
 /// A time below the line. Where two would meet they lean apart.
-fn label(body: &mut String, at: f64, class: &str, seconds: f64, apart: bool) {
+fn label(body: &mut String, at: f64, class: &str, text: &str, apart: bool) {
     let lean = match (apart, class.contains("finish")) {
         (false, _) => edge(at),
         (true, true) => " finish",
@@ -87,7 +90,7 @@ fn label(body: &mut String, at: f64, class: &str, seconds: f64, apart: bool) {
         body,
         format_args!(
             "<span class=\"below{lean}\" style=\"left:{at:.2}%\">{}</span>",
-            escaped(&span::measured(seconds))
+            escaped(text)
         ),
     );
 }

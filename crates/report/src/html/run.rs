@@ -55,7 +55,10 @@ fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<St
     if group.trials().len() > 1 {
         body.push_str("<p class=\"trials\">Trials:");
         for trial in group.trials() {
-            push(body, format_args!(" {}", linked(link(trial), &format!("#{}", trial.number))));
+            push(
+                body,
+                format_args!(" {}", linked(link(trial), &format!("#{}", trial.shown_number()))),
+            );
         }
         body.push_str("</p>\n");
     }
@@ -67,7 +70,10 @@ fn result(group: &Group<'_>) -> String {
     let known = |text: String| (text != NOTHING_KNOWN).then_some(text);
     let measured = match (group.outcomes().as_str(), known(group.measured())) {
         (NOTHING_KNOWN, _) => None,
-        ("none", _) => Some("told nothing".to_owned()),
+        ("none", _) => Some(match group.gave_up() {
+            Some(at) => format!("the program gave up {at}, the kernel told nothing"),
+            None => "told nothing".to_owned(),
+        }),
         (outcomes, Some(measured)) => Some(format!("{outcomes} {measured}")),
         (outcomes, None) => Some(outcomes.to_owned()),
     };

@@ -3,7 +3,7 @@
 use super::text::{escaped, push};
 use crate::course::{Leg, course};
 use crate::trial::Trial;
-use crate::{span, words};
+use crate::words;
 use model::StepKind;
 
 pub(super) fn section(body: &mut String, trial: &Trial) {
@@ -25,9 +25,7 @@ pub(super) fn section(body: &mut String, trial: &Trial) {
 }
 
 fn row(body: &mut String, leg: &Leg) {
-    let seconds = |seconds: f64| {
-        if seconds < 3600.0 { format!("{seconds:.3}") } else { span::measured(seconds) }
-    };
+    let seconds = |seconds: f64| format!("{seconds:.3}");
     let name = match &leg.step {
         Some(step) if step.kind == StepKind::GiveUp => "told".to_owned(),
         _ => leg.name.clone(),

@@ -36,6 +36,12 @@ fn a_page_for_a_killed_process() {
 }
 
 #[test]
+fn a_page_for_a_trial_with_a_router() {
+    let page = trial_page(&samples::run(), &samples::routed(), &files());
+    insta::assert_binary_snapshot!("routed.html", page);
+}
+
+#[test]
 fn a_page_for_a_run() {
     let page =
         run_page(&samples::repeated(), |trial| Some(format!("{}/report.html", trial.number)));

@@ -108,6 +108,11 @@ mod tests {
     }
 
     #[test]
+    fn a_router_asks_and_is_asked_for_itself() {
+        insta::assert_snapshot!(lines(&samples::routed()).join("\n"));
+    }
+
+    #[test]
     fn a_stream_is_cut_short() {
         let lines = lines(&samples::stream());
         let more = lines.iter().filter(|line| line.contains("more of that kind")).count();

@@ -57,6 +57,7 @@ fn to_server(text: &str, passage: Passage) -> (String, &'static str) {
     match passage {
         Passage::Lost => (format!("─ {text} ──"), "✗"),
         Passage::Appeared => (format!("├ {}▶", filled(&text, WIRE - 3)), ""),
+        Passage::Taken => (format!("─ {}▶┤", filled(&text, WIRE - 4)), ""),
         Passage::Unknown => (format!("─ {}?", filled(&text, WIRE - 3)), ""),
         _ => (format!("─ {}▶", filled(&text, WIRE - 3)), ""),
     }
@@ -71,6 +72,7 @@ fn to_client(text: &str, passage: Passage) -> (String, String) {
             (format!("{}✗", " ".repeat(WIRE.saturating_sub(width + 1))), format!("── {text} ─"))
         }
         Passage::Appeared => (String::new(), format!("◀{} {text} ┤", line(WIRE - 2))),
+        Passage::Taken => (String::new(), format!("├◀{} {text} ─", line(WIRE - 3))),
         Passage::Unknown => (String::new(), format!("?{} {text} ─", line(WIRE - 2))),
         _ => (String::new(), format!("◀{} {text} ─", line(WIRE - 2))),
     }

@@ -7,7 +7,7 @@ use crate::{span, words};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
 use model::{Prediction, StepKind};
-use spec::Experiment;
+use spec::{Experiment, Outcome, Traffic};
 use std::fmt::Write;
 use std::time::Duration;
 use verdict::Word;
@@ -64,20 +64,20 @@ pub fn summary(run: &Run, colour: bool) -> String {
     text
 }
 
-/// The schedule of a prediction: `halfopen predict`. `threshold` is the time that the kernel
-/// computes from `tcp_retries2`, where that is what ends the connection.
+/// The schedule of a prediction: `halfopen predict`. The model's `table` has the threshold that
+/// ends unacknowledged data.
 pub fn predict(
     experiment: &Experiment,
     hz: u32,
     prediction: &Prediction,
-    threshold: Option<Duration>,
+    table: &model::table::Table,
     colour: bool,
 ) -> String {
     let paint = Paint(colour);
     let mut text = super::announce(experiment, colour);
-    text += &super::predicted(prediction, colour);
+    text += &super::predicted(&experiment.parameters, prediction, colour);
     if !prediction.schedule.is_empty() {
-        let mut table = table(["n", "what", "timeout", "nominal", "earliest", "latest"]);
+        let mut table = self::table(["n", "what", "timeout", "nominal", "earliest", "latest"]);
         for step in &prediction.schedule {
             let n = if step.kind == StepKind::GiveUp { String::new() } else { step.n.to_string() };
             let times = [step.timeout, step.nominal, step.earliest, step.latest].map(seconds);
@@ -99,10 +99,22 @@ pub fn predict(
     }
     let after = words::after_reference(prediction.reference);
     let mut foot = format!("HZ {hz}, times {after}");
-    if let Some(threshold) = threshold {
-        write!(foot, "; threshold {} s", seconds(threshold)).expect("a String takes all");
+    if prediction.windows.len() > 1 && !prediction.schedule.is_empty() {
+        foot += ", steps of the first window";
+    }
+    if experiment.parameters.client.traffic != Traffic::Idle && gives_up(prediction) {
+        let of = if table.by_user_timeout { "the user timeout" } else { "tcp_retries2" };
+        let threshold = seconds(table.threshold);
+        write!(foot, "\nthreshold {threshold} s after the first retransmission, by {of}")
+            .expect("a String takes all");
     }
     text + &paint.quiet(&foot) + "\n"
+}
+
+/// Whether the kernel may come to the end of its patience.
+fn gives_up(prediction: &Prediction) -> bool {
+    prediction.schedule.iter().any(|step| step.kind == StepKind::GiveUp)
+        || prediction.windows.iter().any(|window| window.outcome == Outcome::TIMED_OUT)
 }
 
 /// One thing that the doctor looked at.
@@ -180,6 +192,12 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_gave_up_by_itself_is_not_lost_in_the_summary() {
+        let run = Run { trials: vec![samples::heartbeat()], ..samples::run() };
+        assert!(summary(&run, false).contains("gave up 1.001 s"));
+    }
+
+    #[test]
     fn a_word_within_a_word_keeps_its_colour_to_itself() {
         let text = summary(&samples::run(), true);
         assert!(text.contains("\u{1b}[1m\u{1b}[31mdisagrees"), "{text:?}");
@@ -195,9 +213,9 @@ mod tests {
     #[test]
     fn a_schedule_is_a_table() {
         let trial = samples::sending();
-        let threshold = Some(Duration::from_millis(12_600));
+        let table = model::table(&trial.experiment.parameters, &trial.facts.unwrap());
         let prediction = trial.prediction.unwrap();
-        insta::assert_snapshot!(predict(&trial.experiment, 250, &prediction, threshold, false));
+        insta::assert_snapshot!(predict(&trial.experiment, 250, &prediction, &table, false));
     }
 
     #[test]

@@ -1,0 +1,520 @@
+//! The zero-window probe timer of a connection whose peer has closed its window: `tcp_probe_timer`
+//! (net/ipv4/tcp_timer.c), `tcp_send_probe0` (net/ipv4/tcp_output.c), `tcp_ack_probe`
+//! (net/ipv4/tcp_input.c).
+//!
+//! Each probe doubles the time to the next, up to the longest RTO. Here `tcp_retries2` is a number:
+//! so many probes in a row without an answer, and the timer's next expiry ends the connection. An
+//! answer begins the count anew, but not the doubling; and `TCP_USER_TIMEOUT` counts from the first
+//! probe on, answered or not. A live peer does not answer each probe: its kernel answers segments
+//! outside its window once in `tcp_invalid_ratelimit` (`tcp_oow_rate_limited`).
+
+use crate::allowance;
+use crate::course::{Beat, Course, Courses, slip};
+use crate::dead_path::{NEIGHBOUR_LIVES, NEW_MAC, SLOP_NS, nanos, round_trip_ns};
+use crate::hop::{self, Hop, Icmp, Limit};
+use crate::keepalive::Healed;
+use crate::kernel::{Kernel, server_sysctl};
+use crate::predict::{conclude, unknown};
+use crate::prediction::{Prediction, StepKind};
+use crate::retransmit::EPOCH;
+use crate::tick::Phase;
+use crate::wheel::Context;
+use spec::facts::{JiffyClock, TcpFacts};
+use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use std::time::Duration;
+
+/// An idle client whose last data the server's closed window holds back.
+pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+    let kernel = Kernel::new(parameters, facts);
+    let fault = &parameters.fault;
+    let routed = parameters.topology == Topology::Router;
+    let (goes_away, healed) = match fault.kind {
+        FaultKind::None | FaultKind::ProcessFreeze => (false, None),
+        FaultKind::Flap => (true, Some(false)),
+        FaultKind::Reboot if !fault.new_mac || routed => (true, Some(true)),
+        FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
+            return unknown(parameters, NEW_MAC.into());
+        }
+        FaultKind::Reject if fault.reject == Reject::TcpReset => (true, Some(true)),
+        _ => (true, None),
+    };
+    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies) {
+        Ok(starts) => starts,
+        Err(reason) => return unknown(parameters, reason),
+    };
+    let later = match Kernel::later(parameters, facts) {
+        Ok(later) => later,
+        Err(reason) => return unknown(parameters, reason),
+    };
+    // Where nobody has looked, the window closes `fault.after` before the fault.
+    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
+    let ahead_ns = if looked { 0 } else { nanos(fault.after) };
+    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
+    let mut scene = Scene {
+        fault_after_ns: None,
+        reference_until_ns: 0,
+        later: None,
+        healed: None,
+        // The smoothed round-trip time still holds what filling the window cost.
+        rtt_ns: nanos(parameters.path.rtt),
+        srtt_ns: round_trip_ns(parameters, facts),
+        unseen: fault.kind == FaultKind::Unplug,
+        hop: if routed && cut {
+            let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
+            Hop::Asks(hop::Neighbour::of_router(), Limit::none(), icmp)
+        } else {
+            Hop::Silent
+        },
+        answers_every: kernel.hz.from_msecs(limit_ms),
+    };
+    let mut all = Courses::default();
+    // The fault comes some time after the sample, and its end some time after it is due.
+    for slop_ns in [0, SLOP_NS] {
+        let fault_ns = ahead_ns.saturating_add(slop_ns);
+        scene.fault_after_ns = goes_away.then_some(fault_ns);
+        scene.reference_until_ns = fault_ns;
+        let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
+        scene.later = later.clone().map(|kernel| (later_ns, kernel));
+        scene.healed = healed.map(|reset| {
+            let lasts = parameters.fault_duration().unwrap_or_default();
+            let after_ns = if fault.kind == FaultKind::Reject { 0 } else { scene.rtt_ns };
+            Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset, after_ns }
+        });
+        if let Err(reason) = courses(&kernel, &scene, &starts, facts.tcp.as_ref(), &mut all) {
+            return unknown(parameters, reason);
+        }
+    }
+    let mut prediction = conclude(parameters, facts, all, |prediction| why(&kernel, prediction));
+    let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
+    let learned = parameters.neighbour == Neighbour::Learned && !routed && goes_away;
+    for window in &mut prediction.windows {
+        if learned && latest > NEIGHBOUR_LIVES {
+            // How many pass the tap before the neighbour entry dies is up to that entry.
+            window.window_probes = None;
+        }
+    }
+    prediction
+}
+
+fn why(kernel: &Kernel, prediction: &Prediction) -> String {
+    let Some(window) = prediction.windows.first() else { return String::new() };
+    let probes = window.window_probes.unwrap_or(0);
+    match (window.outcome, kernel.user_timeout_ms) {
+        (Outcome::None, _) => {
+            "a closed window is probed for as long as the peer's kernel answers".into()
+        }
+        (Outcome::TIMED_OUT, Some(ms)) if probes < kernel.retries2 => format!(
+            "the first expiry of the probe timer {} s (the user timeout) or more after the first \
+             probe ends it, answered or not",
+            ms as f64 / 1000.0
+        ),
+        (Outcome::TIMED_OUT, _) => format!(
+            "{} window probes in a row are not answered: here tcp_retries2 is a number, and the \
+             next expiry of the timer ends it",
+            kernel.retries2
+        ),
+        _ => "a window probe meets a host that does not know the connection: a RST".into(),
+    }
+}
+
+/// What the probes meet.
+#[derive(Debug, Clone)]
+struct Scene {
+    /// When the peer goes away, nanoseconds after the sample; `None`: it stays.
+    fault_after_ns: Option<u64>,
+    /// Where the times of the prediction's reference end, nanoseconds after the sample: the fault,
+    /// whether or not the peer goes away with it.
+    reference_until_ns: u64,
+    /// Settings that change while it waits: when, nanoseconds after the sample, and what is in
+    /// force from then on.
+    later: Option<(u64, Kernel)>,
+    /// When something answers again, nanoseconds after the sample.
+    healed: Option<Healed>,
+    /// The time of a round trip, nanoseconds, at least and at most.
+    rtt_ns: u64,
+    srtt_ns: u64,
+    /// Whether nothing that is sent after the fault passes the client's tap.
+    unseen: bool,
+    /// Where probes end after the fault.
+    hop: Hop,
+    /// `tcp_invalid_ratelimit` at the peer, jiffies.
+    answers_every: u64,
+}
+
+/// The timer at the moment of the sample. Jiffies are those of one clock.
+#[derive(Debug, Clone)]
+struct Start {
+    /// When the sample was taken.
+    sampled: u64,
+    /// When the last segment was received: `rcv_tstamp`.
+    received: u64,
+    /// For when the timer is set: `timer->expires`.
+    expires: u64,
+    /// `icsk_backoff`.
+    backoff: u32,
+    /// `icsk_probes_out`.
+    unanswered: u32,
+    /// `icsk_probes_tstamp`.
+    first_probe: Option<u64>,
+    /// When the peer last answered a probe: `last_oow_ack_time`.
+    answered: Option<u64>,
+}
+
+/// Every state of the timer that agrees with what was measured before the fault: one for each
+/// jiffy that the sample may have been taken in, or one for each phase of the wheel where the jiffy
+/// clock is not known.
+///
+/// # Errors
+/// Why there is none: the window is not closed.
+fn starts(
+    kernel: &Kernel,
+    tcp: Option<&TcpFacts>,
+    clock: Option<JiffyClock>,
+) -> Result<Vec<Start>, String> {
+    let period = kernel.wheel.slot(kernel.rto_max);
+    let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
+        // Nobody has looked: the window closes when the times begin.
+        let starts = (EPOCH..EPOCH + period).map(|now| Start {
+            sampled: now,
+            received: now,
+            expires: now + probe_timeout(kernel, base(kernel, tcp), 0),
+            backoff: 0,
+            unanswered: 0,
+            first_probe: None,
+            answered: None,
+        });
+        return Ok(starts.collect());
+    };
+    if tcp.timer != TIMER_PROBE0 {
+        return Err("the server's window was not closed before the fault".into());
+    }
+    let tick_ns = kernel.hz.tick_ns();
+    let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
+    let start = |sampled_ns: u64| {
+        let sampled = sampled_ns / tick_ns;
+        let received = sampled - whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms));
+        let first_probe = tcp.window_probed_at_ns.map(|at_ns| {
+            sampled_ns.saturating_sub(tcp.sampled_at_ns.saturating_sub(at_ns)) / tick_ns
+        });
+        Start {
+            sampled,
+            received,
+            expires: sampled + whole(tcp.timer_expires_ms),
+            backoff: tcp.backoff.into(),
+            unanswered: tcp.probes.into(),
+            first_probe,
+            answered: first_probe.filter(|first| received >= *first).map(|_| received),
+        }
+    };
+    let known = clock.map(|clock| Phase::new(kernel.hz, clock));
+    let known: Vec<u64> = known
+        .into_iter()
+        .flat_map(|phase| [0, SAMPLE_NS].map(|late_ns| phase.of(tcp.sampled_at_ns + late_ns)))
+        .flatten()
+        .collect();
+    Ok(if known.is_empty() {
+        (EPOCH..EPOCH + period).map(|now| start(now * tick_ns)).collect()
+    } else {
+        known.into_iter().map(start).collect()
+    })
+}
+
+/// `idiag_timer`: the zero-window probe.
+const TIMER_PROBE0: u8 = 4;
+/// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
+const SAMPLE_NS: u64 = 200_000;
+
+/// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies.
+fn base(kernel: &Kernel, tcp: Option<&TcpFacts>) -> u64 {
+    let rto = tcp.map_or(0, |tcp| kernel.hz.from_usecs(tcp.rto_us.into()));
+    rto.max(kernel.hz.tcp_rto_min())
+}
+
+/// `tcp_probe0_when` (include/net/tcp.h): the doublings end at one more than fit between `TCP_RTO_MIN`
+/// and `TCP_RTO_MAX`.
+fn probe_timeout(kernel: &Kernel, base: u64, backoff: u32) -> u64 {
+    let most = (kernel.hz.tcp_rto_max() / kernel.hz.tcp_rto_min()).ilog2() + 1;
+    (base << backoff.min(most)).min(kernel.rto_max)
+}
+
+/// The courses of this scene from these states of the timer.
+///
+/// # Errors
+/// If one of them ends before the fault.
+fn courses(
+    kernel: &Kernel,
+    scene: &Scene,
+    starts: &[Start],
+    tcp: Option<&TcpFacts>,
+    courses: &mut Courses,
+) -> Result<(), String> {
+    let tick_ns = kernel.hz.tick_ns();
+    for start in starts {
+        let course = Timer::new(kernel, scene, start, base(kernel, tcp)).run()?;
+        let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
+        courses.add(&course, (tick_ns - 1 + answer_ns, 0));
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Timer<'a> {
+    kernel: &'a Kernel,
+    scene: &'a Scene,
+    tick_ns: u64,
+    base: u64,
+    sampled_ns: u64,
+    /// The last segment before the fault, which the times of the course count from.
+    reference_ns: u64,
+    /// Whether a probe drew that segment, so that a timer made the reference.
+    answered_reference: bool,
+    expires: u64,
+    fires: u64,
+    timeout: u64,
+    backoff: u32,
+    unanswered: u32,
+    first_probe: Option<u64>,
+    answered: Option<u64>,
+    /// When an answer that is on its way arrives.
+    answer_ns: Option<u64>,
+    /// Probes that passed the tap after the reference, and all that were gone through.
+    sent: u32,
+    probes: u32,
+    nominal_ns: u64,
+    hop: Hop,
+    slips: u64,
+    beats: Vec<Beat>,
+}
+
+impl<'a> Timer<'a> {
+    fn new(kernel: &'a Kernel, scene: &'a Scene, start: &Start, base: u64) -> Self {
+        let tick_ns = kernel.hz.tick_ns();
+        let mut timer = Self {
+            kernel,
+            scene,
+            tick_ns,
+            base,
+            sampled_ns: start.sampled * tick_ns,
+            reference_ns: (start.received + 1) * tick_ns - 1,
+            answered_reference: false,
+            expires: start.expires,
+            fires: 0,
+            timeout: 0,
+            backoff: start.backoff,
+            unanswered: start.unanswered,
+            first_probe: start.first_probe,
+            answered: start.answered,
+            answer_ns: None,
+            sent: start.unanswered,
+            probes: 0,
+            nominal_ns: 0,
+            hop: scene.hop.clone(),
+            slips: 0,
+            beats: Vec::new(),
+        };
+        // It was armed by the answer to a probe, or by the timer's own handler if there was none.
+        let context = if start.unanswered > 0 { Context::Handler } else { Context::Call };
+        let armed = if start.unanswered > 0 {
+            start.expires.saturating_sub(timer.whole_timeout())
+        } else {
+            start.received
+        };
+        timer.timeout = start.expires.saturating_sub(armed);
+        timer.fires = kernel.wheel.fires_at(armed, timer.timeout, context);
+        timer.nominal_ns = start.expires * tick_ns;
+        timer
+    }
+
+    /// Goes on to the end.
+    ///
+    /// # Errors
+    /// If that comes before the fault.
+    fn run(mut self) -> Result<Course, String> {
+        let tick_ns = self.tick_ns;
+        loop {
+            if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
+                let now_ns = asks * self.tick_ns;
+                if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.asks_again()) {
+                    return Ok(self.end(RESET, now_ns + healed.after_ns));
+                }
+                if self.hop.asks_again() && self.is_alive(now_ns) {
+                    self.draw_answer(now_ns);
+                    self.hop = Hop::Silent;
+                } else {
+                    self.hop.fire(self.kernel, asks);
+                }
+                continue;
+            }
+            if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
+            {
+                self.hear_answer(here_ns);
+                continue;
+            }
+            let now = self.fires;
+            let now_ns = now * self.tick_ns;
+            if let Some((at_ns, kernel)) = &self.scene.later
+                && now_ns.saturating_sub(self.sampled_ns) >= *at_ns
+            {
+                self.kernel = kernel;
+            }
+            if self.gives_up(now) {
+                if now_ns < self.sampled_ns + self.scene.reference_until_ns {
+                    return Err("the client's kernel gives the connection up before the fault, \
+                                by the probes of the closed window"
+                        .into());
+                }
+                self.beat(StepKind::GiveUp);
+                return Ok(self.end(Outcome::TIMED_OUT, now_ns));
+            }
+            self.first_probe.get_or_insert(now);
+            self.probes += 1;
+            self.unanswered += 1;
+            self.backoff = (self.backoff + 1).min(self.kernel.retries2.max(self.backoff));
+            self.beat(StepKind::WindowProbe);
+            let lost = self.scene.unseen && !self.is_alive(now_ns);
+            self.sent += u32::from(!lost);
+            self.nominal_ns += self.whole_timeout() * self.tick_ns;
+            self.slips += slip(self.kernel.wheel, self.wanted(now));
+            self.arm(now, Context::Handler);
+            if self.is_alive(now_ns) {
+                self.draw_answer(now_ns);
+            } else {
+                let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
+                if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.passes(fate, false)) {
+                    return Ok(self.end(RESET, now_ns + healed.after_ns));
+                }
+            }
+            if self.lives_on(now_ns) {
+                return Ok(self.end(Outcome::None, now_ns));
+            }
+        }
+    }
+
+    /// `tcp_probe_timer`: after so many probes without an answer, or so long after the first one.
+    fn gives_up(&self, now: u64) -> bool {
+        let patience = self.kernel.user_timeout_ms.map(|ms| self.kernel.hz.from_msecs(ms));
+        let over = self
+            .first_probe
+            .zip(patience)
+            .is_some_and(|(first, patience)| now.saturating_sub(first) >= patience);
+        over || self.unanswered >= self.kernel.retries2
+    }
+
+    /// Whether the peer is there for a probe that is sent now.
+    fn is_alive(&self, now_ns: u64) -> bool {
+        let after_ns = now_ns.saturating_sub(self.sampled_ns) + self.scene.rtt_ns / 2;
+        let healed = self.scene.healed.filter(|healed| !healed.reset);
+        self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns < fault_ns)
+            || healed.is_some_and(|healed| after_ns >= healed.at_ns)
+    }
+
+    /// What does not know the connection, if a probe that is sent now meets it.
+    fn resets(&self, now_ns: u64) -> Option<Healed> {
+        let after_ns = now_ns.saturating_sub(self.sampled_ns);
+        self.scene.healed.filter(|healed| healed.reset && after_ns >= healed.at_ns)
+    }
+
+    /// The peer acknowledges a probe, if it has not done that just now (`__tcp_oow_rate_limited`).
+    fn draw_answer(&mut self, now_ns: u64) {
+        let there = (now_ns + self.scene.rtt_ns / 2) / self.tick_ns;
+        if self.answered.is_none_or(|last| there - last >= self.scene.answers_every) {
+            self.answered = Some(there);
+            self.answer_ns = Some(now_ns + self.scene.rtt_ns);
+        }
+    }
+
+    /// The acknowledgement of a probe arrives: `tcp_ack_probe`.
+    fn hear_answer(&mut self, here_ns: u64) {
+        self.unanswered = 0;
+        self.arm(here_ns / self.tick_ns, Context::Call);
+        if here_ns < self.sampled_ns + self.scene.reference_until_ns {
+            self.reference_ns = here_ns;
+            self.nominal_ns = here_ns + self.timeout * self.tick_ns;
+            self.answered_reference = true;
+            self.sent = 0;
+            self.slips = 0;
+            self.beats.clear();
+        }
+    }
+
+    /// `tcp_probe0_when`.
+    fn whole_timeout(&self) -> u64 {
+        probe_timeout(self.kernel, self.base, self.backoff)
+    }
+
+    /// The same, cut by what is left of the user timeout (`tcp_clamp_probe0_to_user_timeout`).
+    fn wanted(&self, now: u64) -> u64 {
+        /// `TCP_TIMEOUT_MIN`.
+        const LEAST: u64 = 2;
+        let whole = self.whole_timeout();
+        let Some((first, ms)) = self.first_probe.zip(self.kernel.user_timeout_ms) else {
+            return whole;
+        };
+        let left = self.kernel.hz.from_msecs(ms).saturating_sub(now.saturating_sub(first));
+        whole.min(left.max(LEAST))
+    }
+
+    /// `tcp_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot.
+    fn arm(&mut self, now: u64, context: Context) {
+        self.timeout = self.wanted(now);
+        if self.fires <= now || self.expires != now + self.timeout {
+            self.fires = self.kernel.wheel.fires_at(now, self.timeout, context);
+        }
+        self.expires = now + self.timeout;
+    }
+
+    /// Whether nothing will ever end it: there is no user timeout, and enough probes are answered.
+    fn lives_on(&self, now_ns: u64) -> bool {
+        let later = |at_ns: u64| now_ns.saturating_sub(self.sampled_ns) > at_ns;
+        let stays = self.scene.fault_after_ns.is_none()
+            || self.scene.healed.is_some_and(|healed| !healed.reset && later(healed.at_ns));
+        stays
+            && self.kernel.user_timeout_ms.is_none()
+            && self.unanswered == 0
+            && self.probes > self.kernel.retries2 + DOUBLINGS_MOST
+    }
+
+    fn beat(&mut self, kind: StepKind) {
+        if self.beats.len() < BEATS_MOST || kind == StepKind::GiveUp {
+            self.beats.push(Beat {
+                kind,
+                at_ns: self.fires * self.tick_ns,
+                nominal_ns: self.nominal_ns,
+                timeout_ns: self.timeout * self.tick_ns,
+                slip_ns: self.slips * self.tick_ns,
+            });
+        }
+    }
+
+    fn end(mut self, outcome: Outcome, end_ns: u64) -> Course {
+        if outcome == Outcome::None {
+            self.beats.truncate(BEATS_SHOWN);
+        }
+        let since = |at_ns: u64| at_ns.saturating_sub(self.reference_ns);
+        let beats = self.beats.iter().map(|beat| Beat {
+            at_ns: since(beat.at_ns),
+            nominal_ns: since(beat.nominal_ns),
+            ..*beat
+        });
+        let late_ns = allowance::late(self.kernel.hz).as_nanos() as u64;
+        Course {
+            beats: beats.collect(),
+            outcome,
+            end_ns: since(end_ns),
+            retransmits: Some(0),
+            keepalive_probes: None,
+            window_probes: (outcome != Outcome::None).then_some(self.sent),
+            slip_ns: self.slips * self.tick_ns,
+            reference_late_ns: if self.answered_reference { late_ns } else { 0 },
+        }
+    }
+}
+
+const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
+/// How many steps a schedule shows at most.
+const BEATS_MOST: usize = 300;
+/// How many probes of a living peer a schedule shows: more than the doublings.
+const BEATS_SHOWN: usize = 14;
+/// No timeout is doubled more often.
+const DOUBLINGS_MOST: u32 = 32;
