@@ -13,7 +13,7 @@ use crate::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
 use crate::retransmit::{Answer, Healed, HopKind, Scene};
-use crate::rto::{self, Estimator};
+use crate::rto::Estimator;
 use crate::tick::Hz;
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
 use std::time::Duration;
@@ -90,6 +90,7 @@ fn live_scenes(
             with: Answer::Ack,
             after_ns: dead_path::round_trip_ns(parameters, facts),
             moved: false,
+            forgot: false,
         }),
         unseen: false,
     };
@@ -99,25 +100,16 @@ fn live_scenes(
 /// How the client lets go.
 pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Farewell {
     let lingers = parameters.client.linger.unwrap_or_default();
-    let acknowledged_after = held_back(kernel, parameters, facts);
     let fallback = spec::facts::TcpFacts::default();
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
-    // The acknowledgement gives one more round trip, with the server's delay in it.
-    let rtt_us = dead_path::round_trip_ns(parameters, facts) / 1_000
-        + kernel.hz.to_usecs(acknowledged_after + 1);
-    let with = |variance_us: u64| {
-        let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
-        let mut estimate = Estimator::of(tcp, variance_us, rto_min_us);
-        estimate.sample(i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8), rto_min_us);
-        rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us())
-    };
+    let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
     // The RTO is known in whole jiffies.
-    let variance_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
-    let least = with(variance_us.saturating_sub(kernel.hz.to_usecs(1)));
+    let most_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
+    let least_us = most_us.saturating_sub(kernel.hz.to_usecs(1));
     Farewell {
         lingers: kernel.hz.from_secs(lingers.as_secs()),
-        acknowledged_after,
-        rto_then: (least, with(variance_us).max(least)),
+        acknowledged_after: held_back(kernel, parameters, facts),
+        estimates: [least_us, most_us].map(|us| Estimator::of(tcp, us, rto_min_us)),
         timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
     }
 }

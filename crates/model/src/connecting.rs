@@ -7,7 +7,7 @@
 //! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
 //! as it is.
 
-use crate::dead_path::{self, SLOP_NS};
+use crate::dead_path::{self, SLOP_NS, forgets};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
@@ -65,7 +65,8 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
 fn healed(parameters: &Parameters) -> Option<Healed> {
     let fault = &parameters.fault;
     let after_ns = dead_path::nanos(parameters.path.rtt);
-    let at_once = |with, after_ns| Some(Healed { at_ns: 0, with, after_ns, moved: false });
+    let at_once =
+        |with, after_ns| Some(Healed { at_ns: 0, with, after_ns, moved: false, forgot: false });
     match fault.kind {
         FaultKind::None | FaultKind::ProcessFreeze => at_once(Answer::Ack, after_ns),
         FaultKind::ProcessCrash => at_once(Answer::Reset, after_ns),
@@ -84,6 +85,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
                 with: Answer::Ack,
                 after_ns,
                 moved,
+                forgot: forgets(parameters),
             })
         }
         _ => None,

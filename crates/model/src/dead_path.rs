@@ -379,7 +379,14 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         with,
         after_ns: round_trip_ns(parameters, facts),
         moved,
+        forgot: forgets(parameters),
     })
+}
+
+/// Whether the server's host, which loses its carrier, forgets what it has learned of the others
+/// (`neigh_carrier_down`, net/core/neighbour.c).
+pub(crate) fn forgets(parameters: &Parameters) -> bool {
+    parameters.fault.kind == FaultKind::Flap && parameters.neighbour == Neighbour::Learned
 }
 
 /// Where the client's segments end.
@@ -399,22 +406,24 @@ pub(crate) fn hops(
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     if fault.kind == FaultKind::Reject {
         let icmp = icmp_of(parameters.family, fault.reject);
-        if icmp.reverts && !parameters.path.rtt.is_zero() {
-            return Err(
-                "how far away the router that answers with ICMP is, with delay on the path, \
-                        is not modelled"
-                    .into(),
-            );
-        }
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
     }
     if parameters.topology == Topology::Router {
-        // The router no longer knows the server's link-layer address, and asks in vain.
-        return Ok(vec![HopKind::Fixed(if cut {
-            Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)
-        } else {
-            Hop::Silent
-        })]);
+        return Ok(match parameters.neighbour {
+            _ if !cut => vec![HopKind::Fixed(Hop::Silent)],
+            // The router no longer knows the server's link-layer address, and asks in vain.
+            Neighbour::Permanent => {
+                vec![HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable))]
+            }
+            // It has learned it when the client connected, and believes it still.
+            Neighbour::Learned => believed(kernel, parameters.fault.after)
+                .map(|believed| HopKind::Router {
+                    believed,
+                    limit: limit.clone(),
+                    icmp: unreachable,
+                })
+                .collect(),
+        });
     }
     match (fault.kind, parameters.neighbour) {
         (_, Neighbour::Permanent) => Ok(vec![HopKind::Fixed(Hop::Silent)]),
@@ -431,15 +440,21 @@ pub(crate) fn hops(
             {
                 return Err("a neighbour table with settings of its own is not modelled".into());
             }
-            let seconds = |secs: u64| kernel.hz.from_secs(secs);
-            let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
-            let step = seconds(BELIEVED_STEP_SECS).max(1);
-            Ok((seconds(BELIEVED_SECS.0)..last + step)
-                .step_by(step as usize)
+            Ok(believed(kernel, Duration::ZERO)
                 .map(|believed| HopKind::Neighbour { believed, icmp: unresolved })
                 .collect())
         }
     }
+}
+
+/// For how many jiffies after the first write a neighbour entry may be believed that was learned or
+/// confirmed `age` before.
+fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
+    let seconds = |secs: u64| kernel.hz.from_secs(secs);
+    let first = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
+    let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+    let step = seconds(BELIEVED_STEP_SECS).max(1);
+    (first..last + step).step_by(step as usize)
 }
 
 /// How long a neighbour entry is believed after the first write, which confirms it with the last

@@ -215,6 +215,11 @@ impl Neighbour {
         Self { local: false, state: State::Failed, queue: Vec::new(), asked_now: false }
     }
 
+    /// A router's entry for a server, believed until a jiffy.
+    pub(crate) fn of_router_until(until: u64) -> Self {
+        Self { state: State::Reachable { until }, ..Self::of_router() }
+    }
+
     fn send(&mut self, kernel: &Kernel, number: Number, now: u64, context: Context) -> Fate {
         if self.local && self.queue.contains(&number) {
             return Fate::Busy;

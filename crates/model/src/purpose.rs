@@ -7,7 +7,7 @@
 
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
-use crate::rto;
+use crate::rto::{self, Estimator};
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 
@@ -34,11 +34,29 @@ pub(crate) struct Farewell {
     pub(crate) lingers: u64,
     /// How long the server's kernel holds its acknowledgement back, jiffies (`tcp_send_delayed_ack`).
     pub(crate) acknowledged_after: u64,
-    /// `icsk_rto` once the FIN is acknowledged, jiffies, as far as it is known.
-    pub(crate) rto_then: (u64, u64),
+    /// What the round trips before have come to: with the least and the most variance that the RTO
+    /// in whole jiffies leaves open.
+    pub(crate) estimates: [Estimator; 2],
     /// Whether segments carry time stamps: only then a FIN that was sent again gives a round trip,
     /// and takes the doublings of the RTO back.
     pub(crate) timestamps: bool,
+}
+
+impl Farewell {
+    /// `icsk_rto` once an acknowledgement has given one more round trip: the least and the most,
+    /// jiffies. Time stamps tell round trips in milliseconds (`tcp_rtt_tsopt_us`).
+    pub(crate) fn rto_after(&self, kernel: &Kernel, rtt_us: u64) -> (u64, u64) {
+        let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
+        let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
+        let after = |estimate: Estimator, rtt_us: i64| {
+            let mut estimate = estimate;
+            estimate.sample(rtt_us, rto_min_us);
+            rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us())
+        };
+        let [least, most] = self.estimates;
+        let least = after(least, rtt_us - 1_000);
+        (least, after(most, rtt_us + 1_000).max(least))
+    }
 }
 
 /// What the kernel knows when a timeout comes.

@@ -8,7 +8,7 @@
 //! phase of the clock. [`courses`] asks for every phase.
 
 use crate::course::{Beat, Course, Courses, slip};
-use crate::hop::{Fate, Hop, Number};
+use crate::hop::{Fate, Hop, Icmp, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::purpose::{self, Farewell, Moment, Purpose};
@@ -66,7 +66,9 @@ pub(crate) enum HopKind {
     /// The same for each.
     Fixed(Hop),
     /// The client's own neighbour entry, believed for so many jiffies after the first write.
-    Neighbour { believed: u64, icmp: crate::hop::Icmp },
+    Neighbour { believed: u64, icmp: Icmp },
+    /// The router's entry for the server, believed for so many jiffies after the first write.
+    Router { believed: u64, limit: Limit, icmp: Icmp },
 }
 
 /// A path that comes back.
@@ -80,6 +82,8 @@ pub(crate) struct Healed {
     pub(crate) after_ns: u64,
     /// Whether the host has another link-layer address now, and must be asked for.
     pub(crate) moved: bool,
+    /// Whether the host has forgotten the way back, and must ask for it unless it is asked itself.
+    pub(crate) forgot: bool,
 }
 
 /// What answers a segment that gets through.
@@ -233,7 +237,8 @@ impl Scene {
 
     /// Whether the hop has a timer of its own.
     fn has_timer(&self) -> bool {
-        self.is_local() || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)))
+        self.is_local()
+            || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. })
     }
 }
 
@@ -287,8 +292,10 @@ struct Sender<'a> {
     hop_first: bool,
     /// Whether the hop's timer was armed after the write timer.
     hop_armed_last: bool,
-    /// When an answer comes that is on its way.
-    answer_ns: Option<u64>,
+    /// When an answer comes that is on its way, and when the segment was sent that it echoes.
+    answer: Option<(u64, u64)>,
+    /// When the segments were sent that wait at the hop.
+    waiting_ns: Vec<u64>,
     /// When a link-layer address comes that was asked for.
     resolved_ns: Option<u64>,
 }
@@ -311,8 +318,11 @@ impl<'a> Sender<'a> {
             HopKind::Fixed(hop) => hop.clone(),
             HopKind::Neighbour { believed, icmp } => {
                 let until = if *believed == 0 { 0 } else { start_ns / tick_ns + believed };
-                let neighbour = crate::hop::Neighbour::of_client(until);
-                Hop::Asks(neighbour, crate::hop::Limit::none(), *icmp)
+                Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)
+            }
+            HopKind::Router { believed, limit, icmp } => {
+                let until = start_ns / tick_ns + believed;
+                Hop::Asks(Neighbour::of_router_until(until), limit.clone(), *icmp)
             }
         };
         Self {
@@ -347,7 +357,8 @@ impl<'a> Sender<'a> {
             done: Vec::new(),
             hop_first,
             hop_armed_last: false,
-            answer_ns: None,
+            answer: None,
+            waiting_ns: Vec::new(),
             resolved_ns: None,
         }
     }
@@ -381,9 +392,9 @@ impl<'a> Sender<'a> {
             self.hop.resolve(at_ns / self.tick_ns);
             return Ok(());
         }
-        if let Some(at_ns) = self.answer_ns.filter(|at_ns| *at_ns < timer_ns) {
+        if let Some((at_ns, echoed_ns)) = self.answer.filter(|(at_ns, _)| *at_ns < timer_ns) {
             self.now_ns = at_ns;
-            return self.end_answered();
+            return self.end_answered(echoed_ns);
         }
         self.now_ns = timer_ns;
         if let Some((at_ns, kernel)) = &self.scene.later
@@ -426,6 +437,9 @@ impl<'a> Sender<'a> {
         let armed = self.hop.fires();
         let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
         self.hop_armed_last |= self.hop.fires() != armed;
+        if self.hop.is_asking() && fate != Fate::Busy {
+            self.waiting_ns.push(self.now_ns);
+        }
         fate
     }
 
@@ -544,6 +558,9 @@ impl<'a> Sender<'a> {
         }
         let failed = self.hop.fire(self.kernel, now);
         self.hop_armed_last = true;
+        if !failed.is_empty() {
+            self.waiting_ns.clear();
+        }
         for number in failed {
             self.icmp(number)?;
         }
@@ -693,7 +710,8 @@ impl<'a> Sender<'a> {
             .map(|(at_ns, _)| self.start_ns.saturating_add(*at_ns))
             .filter(|later_ns| *later_ns > self.now_ns)
             .unwrap_or(u64::MAX);
-        let next_ns = [Some(end_ns), Some(healed_ns), Some(later_ns), self.answer_ns];
+        let answer_ns = self.answer.map(|(at_ns, _)| at_ns);
+        let next_ns = [Some(end_ns), Some(healed_ns), Some(later_ns), answer_ns];
         let next_ns = next_ns.into_iter().flatten().min().unwrap_or(end_ns);
         let left = self.scene.purpose.timeouts_most(self.kernel).saturating_sub(self.timeouts);
         let steps = next_ns.saturating_sub(self.now_ns) / step_ns;
@@ -741,23 +759,31 @@ impl<'a> Sender<'a> {
         let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
             return Ok(());
         };
-        // The question for the server's link-layer address takes a round trip of its own.
-        let asks_ns = if self.hop.is_asking() { healed.after_ns } else { 0 };
-        self.resolved_ns.get_or_insert(self.now_ns.saturating_add(asks_ns));
-        let sent_ns = self.now_ns.saturating_add(asks_ns);
-        let at_ns = match (self.scene.purpose.acknowledged_after(), healed.with) {
+        // The question for the server's link-layer address takes a round trip of its own, as does
+        // the server's for the way back.
+        let asks = self.hop.is_asking();
+        let sent_ns = self.now_ns.saturating_add(if asks { healed.after_ns } else { 0 });
+        let back_ns = if healed.forgot && !asks { healed.after_ns } else { 0 };
+        self.resolved_ns.get_or_insert(sent_ns);
+        let waiting_ns = std::mem::take(&mut self.waiting_ns);
+        let holds_back = self.scene.purpose.acknowledged_after();
+        let (at_ns, echoed_ns) = match (holds_back, healed.with, &waiting_ns[..]) {
             // A FIN that comes again is acknowledged at once (`tcp_data_queue`).
-            (Some(jiffies), Answer::Ack) if self.answer_ns.is_none() => {
-                self.held_back(sent_ns, jiffies, healed)
+            (_, _, [_, second, ..]) => (sent_ns.saturating_add(healed.after_ns), *second),
+            (Some(jiffies), Answer::Ack, _) if self.answer.is_none() => {
+                let first_ns = waiting_ns.first().copied().unwrap_or(self.now_ns);
+                (self.held_back(sent_ns, jiffies, healed), first_ns)
             }
-            _ => sent_ns.saturating_add(healed.after_ns),
+            _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
         };
+        let at_ns = at_ns.saturating_add(back_ns);
         if matches!(self.scene.purpose, Purpose::Data) {
             self.now_ns = at_ns;
-            return self.end_answered();
+            return self.end_answered(echoed_ns);
         }
         // The timers go on until the answer comes.
-        self.answer_ns = Some(self.answer_ns.map_or(at_ns, |other| other.min(at_ns)));
+        let answer = (at_ns, echoed_ns);
+        self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));
         Ok(())
     }
 
@@ -769,11 +795,11 @@ impl<'a> Sender<'a> {
         (fires * self.tick_ns).saturating_add(healed.after_ns / 2)
     }
 
-    /// The answer is here.
-    fn end_answered(&mut self) -> Progress {
+    /// The answer is here, to the segment that was sent at `echoed_ns`.
+    fn end_answered(&mut self, echoed_ns: u64) -> Progress {
         let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
             (Some(Answer::Reset), purpose) => purpose.reset(),
-            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell),
+            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell, echoed_ns),
             _ => Outcome::None,
         };
         self.end(outcome, self.since_start_ns())
@@ -789,13 +815,14 @@ impl<'a> Sender<'a> {
 
     /// The FIN is acknowledged, and the server says no more. A course for each jiffy that the
     /// acknowledgement may have come in and each RTO, where they end differently.
-    fn fin_wait2(&mut self, farewell: Farewell) -> Progress {
+    fn fin_wait2(&mut self, farewell: Farewell, echoed_ns: u64) -> Progress {
         let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
         let jiffies = self.jiffy()..=(self.now_ns + late_ns) / self.tick_ns;
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
-            farewell.rto_then
+            let rtt_us = (self.now_ns - echoed_ns) / 1_000;
+            farewell.rto_after(self.kernel, rtt_us)
         };
         let mut ends = Vec::new();
         for rto in least..=most {
