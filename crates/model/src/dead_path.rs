@@ -1,12 +1,14 @@
 //! The server's host or the path to it is gone: only the client's own timers can tell, or whatever
 //! answers in the server's place.
 
+use crate::closing;
 use crate::course::Courses;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::{self, Seen};
 use crate::kernel::Kernel;
 use crate::predict::{conclude, lives_on, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
+use crate::purpose::Purpose;
 use crate::retransmit::{self, Answer, HopKind};
 use crate::rto;
 use crate::tick::Phase;
@@ -23,23 +25,27 @@ pub(crate) fn predict(
     first_write_ns: Option<u64>,
 ) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
-    if let Some(tcp) = &facts.tcp
-        && tcp.rto_us >= FRESH_RTO_US
-        && parameters.path.rtt < Duration::from_millis(300)
-        && kernel.rto_min < kernel.hz.from_msecs(900)
-    {
-        return unknown(
-            parameters,
-            format!(
-                "the RTO before the fault is {} ms: the connection has not settled",
-                tcp.rto_us / 1000
-            ),
-        );
+    if let Some(reason) = unsettled(&kernel, parameters, facts) {
+        return unknown(parameters, reason);
     }
     match parameters.client.traffic {
         Traffic::Idle => idle(&kernel, parameters, facts),
         _ => sending(&kernel, parameters, facts, first_write_ns),
     }
+}
+
+/// Why the connection cannot be predicted that has hardly begun.
+pub(crate) fn unsettled(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Option<String> {
+    let tcp = facts.tcp.as_ref()?;
+    let fresh = tcp.rto_us >= FRESH_RTO_US
+        && parameters.path.rtt < Duration::from_millis(300)
+        && kernel.rto_min < kernel.hz.from_msecs(900);
+    fresh.then(|| {
+        format!(
+            "the RTO before the fault is {} ms: the connection has not settled",
+            tcp.rto_us / 1000
+        )
+    })
 }
 
 /// An RTO from this on, on a short path, is the initial one: `TCP_TIMEOUT_INIT`.
@@ -228,10 +234,28 @@ fn sending(
     if parameters.fault.kind == FaultKind::Reject && parameters.fault.reject == Reject::TcpReset {
         return reset_at_once(parameters, facts);
     }
-    let scenes = match scenes(kernel, parameters, facts) {
-        Ok(scenes) => scenes,
+    let courses = scenes(kernel, parameters, facts)
+        .and_then(|scenes| courses(kernel, facts, &scenes, first_write_ns));
+    let courses = match courses {
+        Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
     };
+    let prediction =
+        conclude(parameters, facts, courses, |prediction| why_sending(kernel, prediction));
+    let prediction = until_program_gives_up(parameters, prediction);
+    match asks_again_and_again(parameters, &prediction) {
+        Some(reason) => unknown(parameters, reason),
+        None => prediction,
+    }
+}
+
+/// What these scenes lead to: from every phase of the clock, or from the one that is known.
+pub(crate) fn courses(
+    kernel: &Kernel,
+    facts: &Facts,
+    scenes: &[retransmit::Scene],
+    first_write_ns: Option<u64>,
+) -> Result<Courses, String> {
     let mut courses = Courses::default();
     let starts: Vec<u64> = facts
         .jiffies
@@ -242,19 +266,20 @@ fn sending(
         })
         .filter_map(|(clock, at_ns)| Phase::new(kernel.hz, clock).of(at_ns))
         .collect();
-    if starts.is_empty()
-        && let Err(reason) = retransmit::courses(kernel, &scenes, &mut courses)
-    {
-        return unknown(parameters, reason);
+    if starts.is_empty() {
+        retransmit::courses(kernel, scenes, &mut courses)?;
     }
     for start_ns in starts {
-        if let Err(reason) = retransmit::courses_at(kernel, &scenes, start_ns, &mut courses) {
-            return unknown(parameters, reason);
-        }
+        retransmit::courses_at(kernel, scenes, start_ns, &mut courses)?;
     }
-    let prediction =
-        conclude(parameters, facts, courses, |prediction| why_sending(kernel, prediction));
-    let prediction = until_program_gives_up(parameters, prediction);
+    Ok(courses)
+}
+
+/// Why the client's own neighbour discovery makes the end uncertain, if it does.
+pub(crate) fn asks_again_and_again(
+    parameters: &Parameters,
+    prediction: &Prediction,
+) -> Option<String> {
     let asks_itself = parameters.family == Family::Ipv6
         && parameters.neighbour == Neighbour::Learned
         && parameters.topology != Topology::Router;
@@ -264,15 +289,11 @@ fn sending(
     } else {
         NEIGHBOUR_LIVES + FAILS_TWICE
     };
-    if asks_itself && latest > twice {
-        return unknown(
-            parameters,
-            "the client's own neighbour discovery fails again and again: after the second time, \
-             Linux 6.18 no longer takes the backoff back, and why is not understood"
-                .into(),
-        );
-    }
-    prediction
+    (asks_itself && latest > twice).then(|| {
+        "the client's own neighbour discovery fails again and again: after the second time, Linux \
+         6.18 no longer takes the backoff back, and why is not understood"
+            .into()
+    })
 }
 
 /// When neighbour discovery can have failed three times, at three seconds each.
@@ -282,7 +303,7 @@ const FAILS_TWICE: Duration = Duration::from_secs(9);
 const WRITE_NS: u64 = 100_000;
 
 /// Everything that one experiment may come to for the write timer, apart from the clock's phase.
-fn scenes(
+pub(crate) fn scenes(
     kernel: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
@@ -301,6 +322,15 @@ fn scenes(
         for rto in possible_rtos(kernel, parameters, facts) {
             for earlier_ns in earlier {
                 scenes.push(retransmit::Scene {
+                    purpose: match client.traffic {
+                        Traffic::Close => {
+                            Purpose::Fin(closing::farewell(kernel, parameters, facts))
+                        }
+                        Traffic::Shutdown => Purpose::HalfClose {
+                            acknowledged_after: closing::held_back(kernel, parameters, facts),
+                        },
+                        _ => Purpose::Data,
+                    },
                     rto,
                     srtt_us: u64::from(tcp.srtt_us.max(1)),
                     cwnd: if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd as usize },
@@ -331,7 +361,7 @@ fn scenes(
 }
 
 /// Who answers after the fault, and when.
-fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {
+pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {
     let fault = &parameters.fault;
     let with = match fault.kind {
         FaultKind::Flap => Answer::Ack,
@@ -349,11 +379,22 @@ fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> 
         with,
         after_ns: round_trip_ns(parameters, facts),
         moved,
+        forgot: forgets(parameters),
     })
 }
 
+/// Whether the server's host, which loses its carrier, forgets what it has learned of the others
+/// (`neigh_carrier_down`, net/core/neighbour.c).
+pub(crate) fn forgets(parameters: &Parameters) -> bool {
+    parameters.fault.kind == FaultKind::Flap && parameters.neighbour == Neighbour::Learned
+}
+
 /// Where the client's segments end.
-fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<HopKind>, String> {
+pub(crate) fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<HopKind>, String> {
     let fault = &parameters.fault;
     let ipv4 = parameters.family == Family::Ipv4;
     // `icmp_ratelimit` of the router: a second, the default.
@@ -365,22 +406,24 @@ fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<H
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     if fault.kind == FaultKind::Reject {
         let icmp = icmp_of(parameters.family, fault.reject);
-        if icmp.reverts && !parameters.path.rtt.is_zero() {
-            return Err(
-                "how far away the router that answers with ICMP is, with delay on the path, \
-                        is not modelled"
-                    .into(),
-            );
-        }
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
     }
     if parameters.topology == Topology::Router {
-        // The router no longer knows the server's link-layer address, and asks in vain.
-        return Ok(vec![HopKind::Fixed(if cut {
-            Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)
-        } else {
-            Hop::Silent
-        })]);
+        return Ok(match parameters.neighbour {
+            _ if !cut => vec![HopKind::Fixed(Hop::Silent)],
+            // The router no longer knows the server's link-layer address, and asks in vain.
+            Neighbour::Permanent => {
+                vec![HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable))]
+            }
+            // It has learned it when the client connected, and believes it still.
+            Neighbour::Learned => believed(kernel, parameters.fault.after)
+                .map(|believed| HopKind::Router {
+                    believed,
+                    limit: limit.clone(),
+                    icmp: unreachable,
+                })
+                .collect(),
+        });
     }
     match (fault.kind, parameters.neighbour) {
         (_, Neighbour::Permanent) => Ok(vec![HopKind::Fixed(Hop::Silent)]),
@@ -397,15 +440,21 @@ fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<H
             {
                 return Err("a neighbour table with settings of its own is not modelled".into());
             }
-            let seconds = |secs: u64| kernel.hz.from_secs(secs);
-            let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
-            let step = seconds(BELIEVED_STEP_SECS).max(1);
-            Ok((seconds(BELIEVED_SECS.0)..last + step)
-                .step_by(step as usize)
+            Ok(believed(kernel, Duration::ZERO)
                 .map(|believed| HopKind::Neighbour { believed, icmp: unresolved })
                 .collect())
         }
     }
+}
+
+/// For how many jiffies after the first write a neighbour entry may be believed that was learned or
+/// confirmed `age` before.
+fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
+    let seconds = |secs: u64| kernel.hz.from_secs(secs);
+    let first = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
+    let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+    let step = seconds(BELIEVED_STEP_SECS).max(1);
+    (first..last + step).step_by(step as usize)
 }
 
 /// How long a neighbour entry is believed after the first write, which confirms it with the last
@@ -417,7 +466,7 @@ const BELIEVED_STEP_SECS: u64 = 5;
 
 /// The ICMP error by which a router rejects, and what it means to a connection: `icmp_err_convert`
 /// (net/ipv4/icmp.c), `tab_unreach` and `icmpv6_err_convert` (net/ipv6/icmp.c).
-fn icmp_of(family: Family, reject: Reject) -> Icmp {
+pub(crate) fn icmp_of(family: Family, reject: Reject) -> Icmp {
     let (error, reverts) = match (family, reject) {
         (Family::Ipv4, Reject::HostUnreachable) => (Errno::EHOSTUNREACH, true),
         (_, Reject::NetUnreachable) => (Errno::ENETUNREACH, true),
@@ -431,7 +480,7 @@ fn icmp_of(family: Family, reject: Reject) -> Icmp {
 }
 
 /// The RTO as it was measured; without that, what a settled connection may have.
-fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Vec<u64> {
+pub(crate) fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Vec<u64> {
     if let Some(tcp) = &facts.tcp {
         return vec![kernel.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, kernel.rto_max)];
     }

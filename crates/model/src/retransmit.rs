@@ -8,9 +8,10 @@
 //! phase of the clock. [`courses`] asks for every phase.
 
 use crate::course::{Beat, Course, Courses, slip};
-use crate::hop::{Fate, Hop, Number};
+use crate::hop::{Fate, Hop, Icmp, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
+use crate::purpose::{self, Farewell, Moment, Purpose};
 use crate::rto;
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
@@ -36,6 +37,8 @@ const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
 /// What a sender is up against.
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
+    /// What the segments are for.
+    pub(crate) purpose: Purpose,
     /// `icsk_rto` when the first segment is sent, jiffies.
     pub(crate) rto: u64,
     /// The smoothed round-trip time, microseconds.
@@ -63,7 +66,9 @@ pub(crate) enum HopKind {
     /// The same for each.
     Fixed(Hop),
     /// The client's own neighbour entry, believed for so many jiffies after the first write.
-    Neighbour { believed: u64, icmp: crate::hop::Icmp },
+    Neighbour { believed: u64, icmp: Icmp },
+    /// The router's entry for the server, believed for so many jiffies after the first write.
+    Router { believed: u64, limit: Limit, icmp: Icmp },
 }
 
 /// A path that comes back.
@@ -77,6 +82,8 @@ pub(crate) struct Healed {
     pub(crate) after_ns: u64,
     /// Whether the host has another link-layer address now, and must be asked for.
     pub(crate) moved: bool,
+    /// Whether the host has forgotten the way back, and must ask for it unless it is asked itself.
+    pub(crate) forgot: bool,
 }
 
 /// What answers a segment that gets through.
@@ -99,10 +106,10 @@ pub(crate) fn courses(
 ) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     // Slots of coarser timers than the longest RTO's do not occur.
-    let period = kernel.wheel.slot(kernel.rto_max);
     for scene in scenes {
+        let period = kernel.wheel.slot(scene.longest_timer(kernel));
         let steps = scene.steps_allowed(kernel)?;
-        let writes_on = scene.write_interval_ns.is_some();
+        let writes_on = scene.is_finer_than_jiffies();
         let variants = if writes_on { PHASES_WITHIN * WRITES_LATE_NS.len() as u64 } else { 1 };
         let phases = STEPS_IN_ALL / (steps * variants * scenes.len() as u64);
         let stride = period.div_ceil(phases.max(PHASES_LEAST));
@@ -168,7 +175,8 @@ fn courses_from(
     within_ns: (u64, u64),
     courses: &mut Courses,
 ) {
-    let orders: &[bool] = if scene.has_timer() { &[false, true] } else { &[false] };
+    let either = scene.has_timer() && !scene.purpose.is_syn();
+    let orders: &[bool] = if either { &[false, true] } else { &[false] };
     for hop_first in orders {
         for course in Sender::new(kernel, scene, start_ns, late_ns, *hop_first).run() {
             courses.add(&course, within_ns);
@@ -184,13 +192,12 @@ impl Scene {
         let writes = self
             .write_interval_ns
             .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
-        let later = self.later.as_ref().map_or(0, |(_, kernel)| patience_ms(kernel));
-        let patience_ns = patience_ms(kernel).max(later).saturating_mul(1_000_000);
         let timeouts = match self.hop {
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
-            _ => patience_ns / (self.rto * tick_ns),
+            _ if self.purpose.is_syn() => u64::from(self.purpose.timeouts_most(kernel)),
+            _ => self.longest_patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
         };
         let steps = writes * 3 + timeouts.saturating_add(10);
         if steps > STEPS_MOST {
@@ -201,19 +208,40 @@ impl Scene {
         Ok(steps)
     }
 
+    /// The longest that anything which may be in force has it wait.
+    fn longest_patience_ms(&self, kernel: &Kernel) -> u64 {
+        let later = self.later.as_ref().map_or(kernel, |(_, kernel)| kernel);
+        let patience_ms = |(kernel, orphaned)| {
+            let moment = Moment { rto: self.rto, warned: false, orphaned };
+            self.purpose.patience_ms(kernel, moment)
+        };
+        let all = [(kernel, false), (kernel, true), (later, false), (later, true)];
+        all.into_iter().map(patience_ms).max().unwrap_or(0)
+    }
+
     fn is_local(&self) -> bool {
         matches!(self.hop, HopKind::Neighbour { .. })
     }
 
+    /// The longest timer that is armed, jiffies.
+    fn longest_timer(&self, kernel: &Kernel) -> u64 {
+        match self.purpose {
+            Purpose::Fin(_) => kernel.rto_max.max(purpose::longest_wait(kernel)),
+            _ => kernel.rto_max,
+        }
+    }
+
+    /// Whether something depends on where within its jiffy the first write comes: later writes, or
+    /// the jiffy in which an acknowledgement arrives.
+    fn is_finer_than_jiffies(&self) -> bool {
+        self.write_interval_ns.is_some() || matches!(self.purpose, Purpose::Fin(_))
+    }
+
     /// Whether the hop has a timer of its own.
     fn has_timer(&self) -> bool {
-        self.is_local() || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)))
+        self.is_local()
+            || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. })
     }
-}
-
-/// How long after the first retransmission the kernel gives up.
-fn patience_ms(kernel: &Kernel) -> u64 {
-    kernel.user_timeout_ms.unwrap_or_else(|| rto::model_timeout_ms(kernel, kernel.retries2))
 }
 
 /// Which event the write timer waits for: `icsk_pending`.
@@ -264,6 +292,14 @@ struct Sender<'a> {
     beats: Vec<Beat>,
     done: Vec<Course>,
     hop_first: bool,
+    /// Whether the hop's timer was armed after the write timer.
+    hop_armed_last: bool,
+    /// When an answer comes that is on its way, and when the segment was sent that it echoes.
+    answer: Option<(u64, u64)>,
+    /// When the segments were sent that wait at the hop.
+    waiting_ns: Vec<u64>,
+    /// When a link-layer address comes that was asked for.
+    resolved_ns: Option<u64>,
 }
 
 /// The course has come to its end.
@@ -284,8 +320,11 @@ impl<'a> Sender<'a> {
             HopKind::Fixed(hop) => hop.clone(),
             HopKind::Neighbour { believed, icmp } => {
                 let until = if *believed == 0 { 0 } else { start_ns / tick_ns + believed };
-                let neighbour = crate::hop::Neighbour::of_client(until);
-                Hop::Asks(neighbour, crate::hop::Limit::none(), *icmp)
+                Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)
+            }
+            HopKind::Router { believed, limit, icmp } => {
+                let until = start_ns / tick_ns + believed;
+                Hop::Asks(Neighbour::of_router_until(until), limit.clone(), *icmp)
             }
         };
         Self {
@@ -310,7 +349,8 @@ impl<'a> Sender<'a> {
             timeouts: 0,
             backoff: 0,
             rto: scene.rto,
-            first_retransmission_ns: None,
+            // `tcp_connect` stamps the SYN itself.
+            first_retransmission_ns: scene.purpose.is_syn().then_some(start_ns),
             soft_error: None,
             resent: 0,
             nominal_ns: 0,
@@ -318,6 +358,10 @@ impl<'a> Sender<'a> {
             beats: Vec::new(),
             done: Vec::new(),
             hop_first,
+            hop_armed_last: false,
+            answer: None,
+            waiting_ns: Vec::new(),
+            resolved_ns: None,
         }
     }
 
@@ -344,6 +388,16 @@ impl<'a> Sender<'a> {
             self.writes_left = self.writes_left.saturating_sub(1);
             return self.write();
         }
+        // What comes at a timer's jiffy comes after it: the softirq of timers is the first.
+        if let Some(at_ns) = self.resolved_ns.filter(|at_ns| *at_ns < timer_ns) {
+            self.resolved_ns = None;
+            self.hop.resolve(at_ns / self.tick_ns);
+            return Ok(());
+        }
+        if let Some((at_ns, echoed_ns)) = self.answer.filter(|(at_ns, _)| *at_ns < timer_ns) {
+            self.now_ns = at_ns;
+            return self.end_answered(echoed_ns);
+        }
         self.now_ns = timer_ns;
         if let Some((at_ns, kernel)) = &self.scene.later
             && self.since_start_ns() >= *at_ns
@@ -351,7 +405,7 @@ impl<'a> Sender<'a> {
             self.kernel = kernel;
         }
         self.context = Context::Handler;
-        if timer != self.fires || (self.hop_first && self.hop.fires() == Some(timer)) {
+        if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
             return self.hop_fires(timer);
         }
         match self.pending {
@@ -364,8 +418,31 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    /// Which of two timers in the same slot comes first. A slot is a list to whose head timers are
+    /// added (`enqueue_timer`, kernel/time/timer.c): the later armed. A SYN's timer and the
+    /// neighbour's are armed by the same CPU, and for the same time as long as the RTO has not
+    /// doubled; coarser slots come first (`__run_timers`).
+    fn is_hop_first(&self) -> bool {
+        if !self.scene.purpose.is_syn() {
+            return self.hop_first;
+        }
+        let slot = |timeout| self.kernel.wheel.slot(timeout);
+        let (own, hops) = (slot(self.timeout), slot(self.kernel.hz.get().into()));
+        own < hops || (own == hops && self.hop_armed_last)
+    }
+
     fn jiffy(&self) -> u64 {
         self.now_ns / self.tick_ns
+    }
+
+    fn send(&mut self, number: Number) -> Fate {
+        let armed = self.hop.fires();
+        let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        self.hop_armed_last |= self.hop.fires() != armed;
+        if self.hop.is_asking() && fate != Fate::Busy {
+            self.waiting_ns.push(self.now_ns);
+        }
+        fate
     }
 
     /// `tcp_write_xmit`: a segment of its own for each write, if the congestion window lets it.
@@ -378,7 +455,7 @@ impl<'a> Sender<'a> {
         }
         let number = self.sent_ns.len();
         self.sent_ns.push(self.now_ns);
-        let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        let fate = self.send(number);
         if number == 0 {
             self.arm(Pending::Retransmission, self.rto);
         } else if self.pending == Pending::LossProbe {
@@ -390,7 +467,7 @@ impl<'a> Sender<'a> {
 
     /// `tcp_schedule_loss_probe`, not after an acknowledgement.
     fn schedule_loss_probe(&mut self) {
-        if !self.kernel.tail_loss_probe || self.timeouts > 0 {
+        if !self.kernel.tail_loss_probe || self.timeouts > 0 || self.scene.purpose.is_syn() {
             return;
         }
         let mut timeout = rto::probe_timeout(self.kernel, self.scene.srtt_us, self.sent_ns.len());
@@ -409,10 +486,10 @@ impl<'a> Sender<'a> {
             let number = self.sent_ns.len();
             self.sent_ns.push(self.now_ns);
             self.waiting = false;
-            Some((self.hop.send(self.kernel, number, self.jiffy(), self.context), number))
+            Some((self.send(number), number))
         } else {
             let number = self.sent_ns.len() - 1;
-            match self.hop.send(self.kernel, number, self.jiffy(), self.context) {
+            match self.send(number) {
                 Fate::Busy => None,
                 fate => {
                     self.sent_ns[number] = self.now_ns;
@@ -443,9 +520,9 @@ impl<'a> Sender<'a> {
                 self.done = other.done;
             }
         }
-        self.beat(StepKind::Retransmission);
+        self.beat(self.scene.purpose.step());
         self.timeouts += 1;
-        let fate = self.hop.send(self.kernel, 0, self.jiffy(), self.context);
+        let fate = self.send(0);
         if fate != Fate::Busy {
             self.sent_ns[0] = self.now_ns;
             self.count(fate);
@@ -459,7 +536,7 @@ impl<'a> Sender<'a> {
         if thin {
             self.backoff = 0;
             self.rto = self.scene.rto.max(self.kernel.rto_min).min(self.kernel.rto_max);
-        } else {
+        } else if !self.scene.purpose.is_linear(self.kernel, self.timeouts) {
             self.backoff += 1;
             self.rto = (self.rto * 2).min(self.kernel.rto_max);
         }
@@ -481,7 +558,12 @@ impl<'a> Sender<'a> {
         if self.hop.asks_again() {
             self.answered()?;
         }
-        for number in self.hop.fire(self.kernel, now) {
+        let failed = self.hop.fire(self.kernel, now);
+        self.hop_armed_last = true;
+        if !failed.is_empty() {
+            self.waiting_ns.clear();
+        }
+        for number in failed {
             self.icmp(number)?;
         }
         Ok(())
@@ -503,6 +585,11 @@ impl<'a> Sender<'a> {
                 _ => self.retransmission_timer()?,
             }
         }
+        // An ICMP error ends an attempt to connect, but not one that comes back while `connect`
+        // itself holds the socket (`sock_owned_by_user`), as it does from next door.
+        if self.scene.purpose.is_syn() && self.context == Context::Handler {
+            return self.end(Outcome::Errno(icmp.error), self.since_start_ns());
+        }
         self.soft_error = Some(icmp.error);
         Ok(())
     }
@@ -512,8 +599,11 @@ impl<'a> Sender<'a> {
         let (Some(first_ns), true) = (self.first_retransmission_ns, self.timeouts > 0) else {
             return Verdict::No;
         };
+        if self.timeouts >= self.scene.purpose.timeouts_most(self.kernel) {
+            return Verdict::Yes;
+        }
         let passed_ns = self.now_ns - first_ns;
-        let patience_ns = patience_ms(self.kernel).saturating_mul(1_000_000);
+        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
         // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
         // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
         // a timer's, nothing is lost by that.
@@ -528,6 +618,28 @@ impl<'a> Sender<'a> {
             Verdict::No
         } else {
             Verdict::Either
+        }
+    }
+
+    fn patience_ms(&self) -> u64 {
+        let moment = Moment {
+            rto: self.rto,
+            warned: self.soft_error.is_some(),
+            orphaned: self.orphaned_ns().is_some_and(|at_ns| self.now_ns > at_ns),
+        };
+        self.scene.purpose.patience_ms(self.kernel, moment)
+    }
+
+    /// When `close` returns, and the connection has no program any more. A timer of that very jiffy
+    /// runs before the program does.
+    fn orphaned_ns(&self) -> Option<u64> {
+        match self.scene.purpose {
+            Purpose::Fin(Farewell { lingers: 0, .. }) => Some(self.start_ns),
+            Purpose::Fin(Farewell { lingers, .. }) => {
+                let called = self.start_ns / self.tick_ns;
+                Some(self.kernel.wheel.fires_at(called, lingers, Context::Call) * self.tick_ns)
+            }
+            _ => None,
         }
     }
 
@@ -558,6 +670,7 @@ impl<'a> Sender<'a> {
     /// `inet_csk_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot
     /// (`__mod_timer`).
     fn arm(&mut self, pending: Pending, timeout: u64) {
+        self.hop_armed_last = false;
         let timeout = timeout.min(self.kernel.rto_max);
         let now = self.jiffy();
         if self.fires <= now || self.expires != now + timeout {
@@ -584,7 +697,12 @@ impl<'a> Sender<'a> {
             return;
         }
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
-        let end_ns = first_ns.saturating_add(patience_ms(self.kernel).saturating_mul(1_000_000));
+        let end_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
+        // When a lingering program lets go, the patience changes.
+        let end_ns = match self.orphaned_ns() {
+            Some(at_ns) if at_ns > self.now_ns => end_ns.min(at_ns),
+            _ => end_ns,
+        };
         let healed_ns =
             self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
         let later_ns = self
@@ -594,8 +712,12 @@ impl<'a> Sender<'a> {
             .map(|(at_ns, _)| self.start_ns.saturating_add(*at_ns))
             .filter(|later_ns| *later_ns > self.now_ns)
             .unwrap_or(u64::MAX);
-        let steps = (end_ns.min(healed_ns).min(later_ns).saturating_sub(self.now_ns) / step_ns)
-            .saturating_sub(3);
+        let answer_ns = self.answer.map(|(at_ns, _)| at_ns);
+        let next_ns = [Some(end_ns), Some(healed_ns), Some(later_ns), answer_ns];
+        let next_ns = next_ns.into_iter().flatten().min().unwrap_or(end_ns);
+        let left = self.scene.purpose.timeouts_most(self.kernel).saturating_sub(self.timeouts);
+        let steps = next_ns.saturating_sub(self.now_ns) / step_ns;
+        let steps = steps.min(left.into()).saturating_sub(3);
         let ahead = steps * (self.fires - self.jiffy());
         self.fires += ahead;
         self.expires += ahead;
@@ -630,8 +752,7 @@ impl<'a> Sender<'a> {
     /// `tcp_write_err`.
     fn give_up(&mut self) -> Progress {
         self.beat(StepKind::GiveUp);
-        let error = self.soft_error.unwrap_or(Errno::ETIMEDOUT);
-        self.end(Outcome::Errno(error), self.since_start_ns())
+        self.end(self.scene.purpose.given_up(self.soft_error), self.since_start_ns())
     }
 
     /// The end of the course if what is sent now is answered.
@@ -640,11 +761,92 @@ impl<'a> Sender<'a> {
         let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
             return Ok(());
         };
-        let outcome = match healed.with {
-            Answer::Ack => Outcome::None,
-            Answer::Reset => Outcome::Errno(Errno::ECONNRESET),
+        // The question for the server's link-layer address takes a round trip of its own, as does
+        // the server's for the way back.
+        let asks = self.hop.is_asking();
+        let sent_ns = self.now_ns.saturating_add(if asks { healed.after_ns } else { 0 });
+        let back_ns = if healed.forgot && !asks { healed.after_ns } else { 0 };
+        self.resolved_ns.get_or_insert(sent_ns);
+        let waiting_ns = std::mem::take(&mut self.waiting_ns);
+        let holds_back = self.scene.purpose.acknowledged_after();
+        let (at_ns, echoed_ns) = match (holds_back, healed.with, &waiting_ns[..]) {
+            // A FIN that comes again is acknowledged at once (`tcp_data_queue`).
+            (_, _, [_, second, ..]) => (sent_ns.saturating_add(healed.after_ns), *second),
+            (Some(jiffies), Answer::Ack, _) if self.answer.is_none() => {
+                let first_ns = waiting_ns.first().copied().unwrap_or(self.now_ns);
+                (self.held_back(sent_ns, jiffies, healed), first_ns)
+            }
+            _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
         };
-        self.end(outcome, now_ns.saturating_add(healed.after_ns))
+        let at_ns = at_ns.saturating_add(back_ns);
+        if matches!(self.scene.purpose, Purpose::Data) {
+            self.now_ns = at_ns;
+            return self.end_answered(echoed_ns);
+        }
+        // The timers go on until the answer comes.
+        let answer = (at_ns, echoed_ns);
+        self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));
+        Ok(())
+    }
+
+    /// When the acknowledgement of a FIN comes that is sent at `sent_ns`: the server's kernel holds
+    /// it back for a number of its own jiffies.
+    fn held_back(&self, sent_ns: u64, jiffies: u64, healed: Healed) -> u64 {
+        let arrives = sent_ns.saturating_add(healed.after_ns / 2) / self.tick_ns;
+        let fires = self.kernel.wheel.fires_at(arrives, jiffies, Context::Call);
+        (fires * self.tick_ns).saturating_add(healed.after_ns / 2)
+    }
+
+    /// The answer is here, to the segment that was sent at `echoed_ns`.
+    fn end_answered(&mut self, echoed_ns: u64) -> Progress {
+        let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
+            (Some(Answer::Reset), purpose) => purpose.reset(),
+            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell, echoed_ns),
+            _ => Outcome::None,
+        };
+        self.end(outcome, self.since_start_ns())
+    }
+
+    /// The settings in force at a jiffy that is yet to come.
+    fn kernel_at(&self, jiffy: u64) -> &'a Kernel {
+        match &self.scene.later {
+            Some((at_ns, kernel)) if jiffy * self.tick_ns >= self.start_ns + at_ns => kernel,
+            _ => self.kernel,
+        }
+    }
+
+    /// The FIN is acknowledged, and the server says no more. A course for each jiffy that the
+    /// acknowledgement may have come in and each RTO, where they end differently.
+    fn fin_wait2(&mut self, farewell: Farewell, echoed_ns: u64) -> Progress {
+        let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
+        let jiffies = self.jiffy()..=(self.now_ns + late_ns) / self.tick_ns;
+        let (least, most) = if self.resent > 0 && !farewell.timestamps {
+            (self.rto, self.rto)
+        } else {
+            let rtt_us = (self.now_ns - echoed_ns) / 1_000;
+            farewell.rto_after(self.kernel, rtt_us)
+        };
+        let mut ends = Vec::new();
+        for rto in least..=most {
+            for acknowledged in jiffies.clone() {
+                let (fires, waited) =
+                    purpose::fin_wait2(|jiffy| self.kernel_at(jiffy), acknowledged, rto);
+                if !ends.iter().any(|(other, _)| *other == fires) {
+                    ends.push((fires, waited));
+                }
+            }
+        }
+        for (fires, waited) in ends {
+            let mut one = self.clone();
+            one.nominal_ns = one.since_start_ns() + waited * one.tick_ns;
+            one.now_ns = fires * one.tick_ns;
+            one.timeout = waited;
+            one.beat(StepKind::GiveUp);
+            // It has its end.
+            let _ = one.end(Outcome::Released, one.since_start_ns());
+            self.done = one.done;
+        }
+        Err(Ended)
     }
 
     fn end(&mut self, outcome: Outcome, end_ns: u64) -> Progress {

@@ -213,7 +213,10 @@ fn a_long_user_timeout_ends_a_closed_window_as_a_short_one_does() {
         let after_s = earliest.as_secs_f64() - at_s;
         assert!((0.2..0.4).contains(&after_s), "{timeout}: {earliest:?}");
         // The last timer is cut to what is left of the timeout, and that falls into some slot.
-        assert!(latest.abs_diff(earliest).as_secs_f64() < 2.1, "{timeout}: {earliest:?}–{latest:?}");
+        assert!(
+            latest.abs_diff(earliest).as_secs_f64() < 2.1,
+            "{timeout}: {earliest:?}–{latest:?}"
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
 use spec::{Parameters, Traffic};
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -23,6 +24,10 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
     let mut client = if config.parameters.client.traffic == Traffic::Connect {
         let client = Client::new(config)?;
         socket::prepare_client(&client.socket, &config.parameters, control)?;
+        let keepalive = &config.parameters.client.keepalive;
+        if keepalive.enabled {
+            socket::enable_keepalive(&client.socket, keepalive, control)?;
+        }
         control.reached(Milestone::Ready)?;
         client
     } else {
@@ -197,6 +202,9 @@ impl<'a> Client<'a> {
             }
             if connecting && !socket_events.is_empty() {
                 connecting = self.goes_on_connecting(control)?;
+                if connecting {
+                    self.read_error_queue(control)?;
+                }
                 watching = !self.told;
             } else if !socket_events.is_empty() {
                 match self.read(socket_events, control)? {
@@ -234,11 +242,25 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn shutdown(&mut self, control: &Control) -> Result<(), Error> {
+    /// Takes what announced itself as an error although the kernel is still connecting: an ICMP
+    /// error that came while `connect` held the socket (`ip_icmp_error`, net/ipv4/ip_sockglue.c).
+    /// As long as it is there, `poll` returns at once.
+    fn read_error_queue(&self, control: &Control) -> Result<(), Error> {
+        let began = now_ns();
+        let mut quoted = [MaybeUninit::uninit(); SIZE];
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        let result = self.socket.recv_with_flags(&mut quoted, flags).map(|count| count as i64);
+        if would_block(&result) {
+            return Ok(());
+        }
+        control.call("recv", "MSG_ERRQUEUE", began, &result)
+    }
+
+    fn shutdown(&self, control: &Control) -> Result<(), Error> {
         let began = now_ns();
         let result = self.socket.shutdown(Shutdown::Write).map(|()| 0_i64);
-        control.call("shutdown", "SHUT_WR", began, &result)?;
-        if result.is_err() { self.tell(control) } else { Ok(()) }
+        // Where the connection has ended already, a read tells how.
+        control.call("shutdown", "SHUT_WR", began, &result)
     }
 
     /// The traffic `close`: nothing is told to a program that has let go.
