@@ -3,8 +3,10 @@
 
 use crate::channel::Capture;
 use anyhow::{Context, Result};
+use model::tick::Hz;
+use model::wheel::Wheel;
 use netns::Namespace;
-use observe::clock::monotonic_ns;
+use observe::clock::{hz, jiffy_clock, monotonic_ns};
 use observe::{SocketDiag, Tap, Tracer};
 use report::Clock;
 use spec::Addresses;
@@ -172,6 +174,48 @@ impl Pace {
     }
 }
 
+/// When a mini-socket ends (`inet_twsk_schedule`, net/ipv4/inet_timewait_sock.c). No tracepoint
+/// tells, and time may jump to where a look is due: so looks come where its timer's slot ends.
+#[derive(Debug, Clone, Copy)]
+struct MiniSocket {
+    /// When its slot of the timer wheel is due.
+    due_ns: u64,
+    /// How long the slot is, nanoseconds.
+    slot_ns: u64,
+}
+
+impl MiniSocket {
+    /// `idiag_timer`: time-wait.
+    const TIMER: u8 = 3;
+    /// For so long after it was due, it is looked for closely.
+    const CLOSELY_NS: u64 = 20_000_000;
+
+    /// One whose timer expires so many milliseconds from now.
+    fn new(expires_ms: u64, now_ns: u64) -> Self {
+        let hz = Hz::new(hz());
+        let tick_ns = hz.tick_ns();
+        let delay = hz.whole_in_msecs(expires_ms);
+        let slot = Wheel::new(hz).slot(delay);
+        let expires_ns = now_ns + delay * tick_ns;
+        let due_ns = jiffy_clock().map_or(expires_ns, |clock| {
+            let jiffy = clock.jiffies + now_ns.saturating_sub(clock.at_ns) / tick_ns + delay;
+            let due = (jiffy / slot + 1) * slot;
+            clock.at_ns + due.saturating_sub(clock.jiffies) * tick_ns
+        });
+        Self { due_ns, slot_ns: slot * tick_ns }
+    }
+
+    /// When to look again.
+    fn next(self, now_ns: u64) -> Duration {
+        const LOOK_NS: u64 = 1_000_000;
+        Duration::from_nanos(match self.due_ns.checked_sub(now_ns) {
+            Some(left_ns @ LOOK_NS..) => left_ns - LOOK_NS / 2,
+            _ if now_ns < self.due_ns + Self::CLOSELY_NS => LOOK_NS,
+            _ => (self.slot_ns / 32).max(LOOK_NS),
+        })
+    }
+}
+
 /// Starts sampling a socket. Samples are sent when something in them changed, each with the one
 /// before it, which says when it still was as it had been.
 pub(crate) fn start_sampler(
@@ -184,7 +228,7 @@ pub(crate) fn start_sampler(
     stirred: Arc<Notify>,
 ) -> Result<Running> {
     let diag = SocketDiag::open(namespace)?;
-    let sampler = Sampler { diag, source, local, remote, sink, last: None, sent_ns: 0 };
+    let sampler = Sampler { diag, source, local, remote, sink, last: None, sent_ns: 0, mini: None };
     Ok(run(move |stop| sampler.run(pace, stirred, stop)))
 }
 
@@ -197,6 +241,7 @@ struct Sampler {
     /// The last look: when it began, and what it showed.
     last: Option<(u64, Option<SocketSample>)>,
     sent_ns: u64,
+    mini: Option<MiniSocket>,
 }
 
 impl Sampler {
@@ -248,10 +293,24 @@ impl Sampler {
         }
         let timer = sample.as_ref().filter(|sample| sample.timer != 0);
         let timer_ms = timer.map(|sample| u64::from(sample.timer_expires_ms));
+        let is_mini = timer.is_some_and(|sample| sample.timer == MiniSocket::TIMER);
+        self.mini = timer_ms
+            .filter(|_| is_mini)
+            // One whose timer was set anew gets another slot.
+            .map(|ms| match self.mini {
+                Some(mini) if ms == 0 || ended_ns < mini.due_ns => mini,
+                _ => MiniSocket::new(ms, ended_ns),
+            });
         if changed || self.last.is_some() || sample.is_some() {
             self.last = Some((began_ns, sample));
         }
-        pace.next(timer_ms)
+        match self.mini {
+            Some(mini) => {
+                let next = mini.next(ended_ns);
+                Some(pace.every.map_or(next, |every| every.min(next)))
+            }
+            None => pace.next(timer_ms),
+        }
     }
 
     /// Sends the look before this one, unless it was sent already.

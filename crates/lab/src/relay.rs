@@ -47,8 +47,9 @@ struct Shared {
     sockets: [OwnedFd; 2],
     /// Whether frames are dropped on arrival.
     blackhole: AtomicBool,
-    /// Whether frames on their way to the server are to be dropped, once.
-    flush: AtomicBool,
+    /// When frames on their way to the server were last dropped, nanoseconds of `CLOCK_MONOTONIC`:
+    /// the thread looks at its queues only when a frame comes or is due.
+    flushed_ns: AtomicU64,
     /// Frames that could not be sent though the port was up.
     lost: AtomicU64,
 }
@@ -65,7 +66,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             sockets,
             blackhole: AtomicBool::new(false),
-            flush: AtomicBool::new(false),
+            flushed_ns: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         });
         let (ended, lifeline) = io::pipe().map_err(failed)?;
@@ -92,7 +93,7 @@ impl Relay {
 
     /// Drops what is being held for the server.
     pub(crate) fn flush_to_server(&self) {
-        self.shared.flush.store(true, Ordering::Release);
+        self.shared.flushed_ns.store(now().as_nanos() as u64, Ordering::Release);
     }
 
     /// Frames that should have passed and did not: the kernel had no room for them.
@@ -150,9 +151,8 @@ impl Shared {
                     self.take(port, hold, &mut buffer, &mut queues[port as usize]);
                 }
             }
-            if self.flush.swap(false, Ordering::AcqRel) {
-                queues[Port::Near as usize].clear();
-            }
+            let flushed = Duration::from_nanos(self.flushed_ns.load(Ordering::Acquire));
+            queues[Port::Near as usize].retain(|frame| frame.due >= flushed + hold);
             for (port, other) in [(Port::Near, Port::Server), (Port::Server, Port::Near)] {
                 let queue = &mut queues[port as usize];
                 while queue.front().is_some_and(|frame| frame.due <= now()) {

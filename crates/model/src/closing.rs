@@ -1,9 +1,224 @@
-//! FIN.
+//! `close`: the program lets go, and its kernel goes on alone, until it has forgotten the
+//! connection.
+//!
+//! While the FIN is unacknowledged, its retransmissions are bounded by `tcp_orphan_retries` in the
+//! place of `tcp_retries2` ([`crate::purpose`]); once it is, the server's own FIN is waited for
+//! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
 
-use crate::predict::unknown;
-use crate::prediction::Prediction;
-use spec::{Facts, Parameters};
+use crate::allowance;
+use crate::dead_path;
+use crate::hop::Hop;
+use crate::kernel::{Kernel, server_sysctl};
+use crate::predict::{called_after_crash, conclude, reference, unknown};
+use crate::prediction::{Prediction, StepKind, Window};
+use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
+use crate::retransmit::{Answer, Healed, HopKind, Scene};
+use crate::rto::{self, Estimator};
+use crate::tick::Hz;
+use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
+use std::time::Duration;
 
-pub(crate) fn predict(parameters: &Parameters, _: &Facts, _: Option<u64>) -> Prediction {
-    unknown(parameters, "not modelled".into())
+pub(crate) fn predict(
+    parameters: &Parameters,
+    facts: &Facts,
+    called_ns: Option<u64>,
+) -> Prediction {
+    if !parameters.later.sysctl.is_empty() {
+        return unknown(parameters, LATER.into());
+    }
+    let kernel = Kernel::new(parameters, facts);
+    if let Some(reason) = dead_path::unsettled(&kernel, parameters, facts) {
+        return unknown(parameters, reason);
+    }
+    if parameters.client.linger == Some(Duration::ZERO) {
+        let why = "SO_LINGER with 0 seconds: `close` sends a RST and forgets the connection";
+        return called_after_crash(parameters, at_once(parameters, facts, Duration::ZERO, why));
+    }
+    if parameters.fault.kind == FaultKind::ProcessCrash && !parameters.server.inherited {
+        return called_after_crash(parameters, after_crash(&kernel, parameters, facts));
+    }
+    if parameters.fault.kind == FaultKind::Reject && parameters.fault.reject == Reject::TcpReset {
+        let why = "the router answers the FIN with a RST";
+        return at_once(parameters, facts, Duration::ZERO, why);
+    }
+    let scenes = if is_alive(parameters) {
+        Ok(vec![live_scene(&kernel, parameters, facts)])
+    } else {
+        dead_path::scenes(&kernel, parameters, facts)
+    };
+    let courses = scenes.and_then(|scenes| dead_path::courses(&kernel, facts, &scenes, called_ns));
+    let courses = match courses {
+        Ok(courses) => courses,
+        Err(reason) => return unknown(parameters, reason),
+    };
+    let prediction =
+        conclude(parameters, facts, courses, |prediction| why(&kernel, parameters, prediction));
+    match dead_path::asks_again_and_again(parameters, &prediction) {
+        Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
+        _ => called_after_crash(parameters, prediction),
+    }
+}
+
+const LATER: &str = "sysctls that change after the client has closed are not modelled";
+
+/// Whether the server's kernel acknowledges the FIN.
+fn is_alive(parameters: &Parameters) -> bool {
+    matches!(
+        parameters.fault.kind,
+        FaultKind::None | FaultKind::ProcessFreeze | FaultKind::ProcessCrash
+    )
+}
+
+fn live_scene(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Scene {
+    let tcp = facts.tcp.as_ref();
+    Scene {
+        purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
+        rto: dead_path::possible_rtos(kernel, parameters, facts)[0],
+        srtt_us: tcp.map_or(1, |tcp| u64::from(tcp.srtt_us.max(1))),
+        cwnd: 10,
+        write_interval_ns: None,
+        hop: HopKind::Fixed(Hop::Silent),
+        healed: Some(Healed {
+            at_ns: 0,
+            with: Answer::Ack,
+            after_ns: dead_path::round_trip_ns(parameters, facts),
+            moved: false,
+        }),
+        unseen: false,
+    }
+}
+
+/// How the client lets go.
+pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Farewell {
+    let lingers = parameters.client.linger.unwrap_or_default();
+    let acknowledged_after = held_back(kernel, parameters, facts);
+    let fallback = spec::facts::TcpFacts::default();
+    let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
+    // The acknowledgement gives one more round trip, with the server's delay in it.
+    let rtt_us = dead_path::round_trip_ns(parameters, facts) / 1_000
+        + kernel.hz.to_usecs(acknowledged_after + 1);
+    let with = |variance_us: u64| {
+        let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
+        let mut estimate = Estimator::of(tcp, variance_us, rto_min_us);
+        estimate.sample(i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8), rto_min_us);
+        rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us())
+    };
+    // The RTO is known in whole jiffies.
+    let variance_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
+    let least = with(variance_us.saturating_sub(kernel.hz.to_usecs(1)));
+    Farewell {
+        lingers: kernel.hz.from_secs(lingers.as_secs()),
+        acknowledged_after,
+        rto_then: (least, with(variance_us).max(least)),
+        timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
+    }
+}
+
+/// `tcpi_options`: time stamps were agreed on.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
+
+/// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
+/// jiffies: `TCP_ATO_MIN`, 40 ms, and no longer than its own smallest RTO allows
+/// (`tcp_send_delayed_ack`, `tcp_delack_max`, net/ipv4/tcp_output.c).
+fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
+    let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
+    let most = kernel.hz.from_usecs(least_us).max(2) - 1;
+    u64::from(kernel.hz.get() / 25).min(most).max(1)
+}
+
+fn at_once(parameters: &Parameters, facts: &Facts, after: Duration, why: &str) -> Prediction {
+    let late = allowance::late(Hz::new(facts.hz));
+    Prediction {
+        reference: reference(parameters),
+        windows: vec![Window {
+            retransmits: Some(0),
+            ..Window::new(Outcome::Released, Some((Duration::ZERO, after + late)))
+        }],
+        schedule: Vec::new(),
+        why: why.into(),
+        unknown: None,
+    }
+}
+
+/// The server's process was killed, and its kernel has closed too.
+fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
+    let server = &parameters.server;
+    let rtt = Duration::from_nanos(dead_path::round_trip_ns(parameters, facts));
+    if !server.reads || server.linger == Some(Duration::ZERO) {
+        let why = "the killed process's kernel sends a RST, which ends the connection";
+        return at_once(parameters, facts, rtt, why);
+    }
+    let why = "the server's FIN is there already: the client's own is acknowledged at once, and \
+               nothing is left to wait for";
+    let last = at_once(parameters, facts, rtt, why);
+    let crossing = parameters.path.rtt / 2;
+    if crossing.is_zero() {
+        return last;
+    }
+    // The FINs cross (RFC 9293 3.6, figure 13): CLOSING, and then TIME_WAIT in full.
+    let time = u64::from(kernel.hz.get()) * TIMEWAIT_SECS;
+    let late = allowance::late(Hz::new(facts.hz));
+    let earliest = kernel.hz.duration(time) + parameters.path.rtt;
+    let latest = kernel.hz.duration(time + kernel.wheel.slot(time)) + rtt * 2 + late;
+    let waits =
+        Window { retransmits: Some(0), ..Window::new(Outcome::Released, Some((earliest, latest))) };
+    if crossing < Duration::from_nanos(dead_path::SLOP_NS) + allowance::EXIT {
+        let mut either = last;
+        either.windows.push(waits);
+        return either;
+    }
+    Prediction {
+        windows: vec![waits],
+        why: "the two FINs cross: both ends have closed first, and each waits in TIME_WAIT".into(),
+        ..last
+    }
+}
+
+fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> String {
+    let Some(window) = prediction.windows.first() else { return String::new() };
+    let end = window.span.map_or(0.0, |(earliest, _)| earliest.as_secs_f64());
+    let acknowledged = is_alive(parameters);
+    if acknowledged {
+        let time = kernel.hz.duration(kernel.fin_timeout).as_secs();
+        return if time > TIMEWAIT_SECS {
+            format!(
+                "the FIN is acknowledged and the server's own never comes: the socket waits for \
+                 the {0} s that tcp_fin_timeout is beyond {TIMEWAIT_SECS} s, and what is left of \
+                 it for {0} s more",
+                time - TIMEWAIT_SECS
+            )
+        } else {
+            format!(
+                "the FIN is acknowledged and the server's own never comes: the kernel forgets \
+                 the connection after tcp_fin_timeout, {time} s, and no sooner than 3.5 RTO"
+            )
+        };
+    }
+    match parameters.fault.kind {
+        FaultKind::Flap => {
+            return "a FIN sent again may get through, and the kernel then waits in FIN_WAIT2, \
+                    or it gives up before"
+                .into();
+        }
+        FaultKind::Reboot
+            if prediction.schedule.last().is_none_or(|s| s.kind != StepKind::GiveUp) =>
+        {
+            return "a FIN sent again meets a host that does not know the connection: a RST".into();
+        }
+        _ => {}
+    }
+    let timeouts =
+        prediction.schedule.iter().filter(|step| step.kind != StepKind::TailLossProbe).count();
+    let name = match kernel.user_timeout_ms {
+        Some(_) => "the user timeout",
+        None if parameters.client.linger.is_some() => {
+            "tcp_retries2 while `close` lingers, tcp_orphan_retries after that"
+        }
+        None if kernel.orphan_retries == 0 => "tcp_orphan_retries, 0, which stands for 8",
+        None => "tcp_orphan_retries",
+    };
+    format!(
+        "nobody acknowledges the FIN and no program waits for it: timeout {timeouts}, at {end:.1} \
+         s, is the first past the threshold ({name})"
+    )
 }

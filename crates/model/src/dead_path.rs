@@ -1,12 +1,14 @@
 //! The server's host or the path to it is gone: only the client's own timers can tell, or whatever
 //! answers in the server's place.
 
+use crate::closing;
 use crate::course::Courses;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::{self, Seen};
 use crate::kernel::Kernel;
 use crate::predict::{conclude, lives_on, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
+use crate::purpose::Purpose;
 use crate::retransmit::{self, Answer, HopKind};
 use crate::rto;
 use crate::tick::Phase;
@@ -23,23 +25,27 @@ pub(crate) fn predict(
     first_write_ns: Option<u64>,
 ) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
-    if let Some(tcp) = &facts.tcp
-        && tcp.rto_us >= FRESH_RTO_US
-        && parameters.path.rtt < Duration::from_millis(300)
-        && kernel.rto_min < kernel.hz.from_msecs(900)
-    {
-        return unknown(
-            parameters,
-            format!(
-                "the RTO before the fault is {} ms: the connection has not settled",
-                tcp.rto_us / 1000
-            ),
-        );
+    if let Some(reason) = unsettled(&kernel, parameters, facts) {
+        return unknown(parameters, reason);
     }
     match parameters.client.traffic {
         Traffic::Idle => idle(&kernel, parameters, facts),
         _ => sending(&kernel, parameters, facts, first_write_ns),
     }
+}
+
+/// Why the connection cannot be predicted that has hardly begun.
+pub(crate) fn unsettled(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Option<String> {
+    let tcp = facts.tcp.as_ref()?;
+    let fresh = tcp.rto_us >= FRESH_RTO_US
+        && parameters.path.rtt < Duration::from_millis(300)
+        && kernel.rto_min < kernel.hz.from_msecs(900);
+    fresh.then(|| {
+        format!(
+            "the RTO before the fault is {} ms: the connection has not settled",
+            tcp.rto_us / 1000
+        )
+    })
 }
 
 /// An RTO from this on, on a short path, is the initial one: `TCP_TIMEOUT_INIT`.
@@ -220,10 +226,28 @@ fn sending(
     if parameters.fault.kind == FaultKind::Reject && parameters.fault.reject == Reject::TcpReset {
         return reset_at_once(parameters, facts);
     }
-    let scenes = match scenes(kernel, parameters, facts) {
-        Ok(scenes) => scenes,
+    let courses = scenes(kernel, parameters, facts)
+        .and_then(|scenes| courses(kernel, facts, &scenes, first_write_ns));
+    let courses = match courses {
+        Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
     };
+    let prediction =
+        conclude(parameters, facts, courses, |prediction| why_sending(kernel, prediction));
+    let prediction = until_program_gives_up(parameters, prediction);
+    match asks_again_and_again(parameters, &prediction) {
+        Some(reason) => unknown(parameters, reason),
+        None => prediction,
+    }
+}
+
+/// What these scenes lead to: from every phase of the clock, or from the one that is known.
+pub(crate) fn courses(
+    kernel: &Kernel,
+    facts: &Facts,
+    scenes: &[retransmit::Scene],
+    first_write_ns: Option<u64>,
+) -> Result<Courses, String> {
     let mut courses = Courses::default();
     let starts: Vec<u64> = facts
         .jiffies
@@ -234,19 +258,20 @@ fn sending(
         })
         .filter_map(|(clock, at_ns)| Phase::new(kernel.hz, clock).of(at_ns))
         .collect();
-    if starts.is_empty()
-        && let Err(reason) = retransmit::courses(kernel, &scenes, &mut courses)
-    {
-        return unknown(parameters, reason);
+    if starts.is_empty() {
+        retransmit::courses(kernel, scenes, &mut courses)?;
     }
     for start_ns in starts {
-        if let Err(reason) = retransmit::courses_at(kernel, &scenes, start_ns, &mut courses) {
-            return unknown(parameters, reason);
-        }
+        retransmit::courses_at(kernel, scenes, start_ns, &mut courses)?;
     }
-    let prediction =
-        conclude(parameters, facts, courses, |prediction| why_sending(kernel, prediction));
-    let prediction = until_program_gives_up(parameters, prediction);
+    Ok(courses)
+}
+
+/// Why the client's own neighbour discovery makes the end uncertain, if it does.
+pub(crate) fn asks_again_and_again(
+    parameters: &Parameters,
+    prediction: &Prediction,
+) -> Option<String> {
     let asks_itself = parameters.family == Family::Ipv6
         && parameters.neighbour == Neighbour::Learned
         && parameters.topology != Topology::Router;
@@ -256,15 +281,11 @@ fn sending(
     } else {
         NEIGHBOUR_LIVES + FAILS_TWICE
     };
-    if asks_itself && latest > twice {
-        return unknown(
-            parameters,
-            "the client's own neighbour discovery fails again and again: after the second time, \
-             Linux 6.18 no longer takes the backoff back, and why is not understood"
-                .into(),
-        );
-    }
-    prediction
+    (asks_itself && latest > twice).then(|| {
+        "the client's own neighbour discovery fails again and again: after the second time, Linux \
+         6.18 no longer takes the backoff back, and why is not understood"
+            .into()
+    })
 }
 
 /// When neighbour discovery can have failed three times, at three seconds each.
@@ -274,7 +295,7 @@ const FAILS_TWICE: Duration = Duration::from_secs(9);
 const WRITE_NS: u64 = 100_000;
 
 /// Everything that one experiment may come to for the write timer, apart from the clock's phase.
-fn scenes(
+pub(crate) fn scenes(
     kernel: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
@@ -291,6 +312,13 @@ fn scenes(
         for rto in possible_rtos(kernel, parameters, facts) {
             for earlier_ns in earlier {
                 scenes.push(retransmit::Scene {
+                    purpose: match client.traffic {
+                        Traffic::Close => {
+                            Purpose::Fin(closing::farewell(kernel, parameters, facts))
+                        }
+                        Traffic::Shutdown => Purpose::HalfClose,
+                        _ => Purpose::Data,
+                    },
                     rto,
                     srtt_us: u64::from(tcp.srtt_us.max(1)),
                     cwnd: if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd as usize },
@@ -313,7 +341,7 @@ fn scenes(
 }
 
 /// Who answers after the fault, and when.
-fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {
+pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {
     let fault = &parameters.fault;
     let with = match fault.kind {
         FaultKind::Flap => Answer::Ack,
@@ -335,7 +363,11 @@ fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> 
 }
 
 /// Where the client's segments end.
-fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<HopKind>, String> {
+pub(crate) fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<HopKind>, String> {
     let fault = &parameters.fault;
     let ipv4 = parameters.family == Family::Ipv4;
     // `icmp_ratelimit` of the router: a second, the default.
@@ -399,7 +431,7 @@ const BELIEVED_STEP_SECS: u64 = 5;
 
 /// The ICMP error by which a router rejects, and what it means to a connection: `icmp_err_convert`
 /// (net/ipv4/icmp.c), `tab_unreach` and `icmpv6_err_convert` (net/ipv6/icmp.c).
-fn icmp_of(family: Family, reject: Reject) -> Icmp {
+pub(crate) fn icmp_of(family: Family, reject: Reject) -> Icmp {
     let (error, reverts) = match (family, reject) {
         (Family::Ipv4, Reject::HostUnreachable) => (Errno::EHOSTUNREACH, true),
         (_, Reject::NetUnreachable) => (Errno::ENETUNREACH, true),
@@ -413,7 +445,7 @@ fn icmp_of(family: Family, reject: Reject) -> Icmp {
 }
 
 /// The RTO as it was measured; without that, what a settled connection may have.
-fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Vec<u64> {
+pub(crate) fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Vec<u64> {
     if let Some(tcp) = &facts.tcp {
         return vec![kernel.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, kernel.rto_max)];
     }

@@ -19,6 +19,14 @@ pub(crate) struct Kernel {
     pub(crate) rto_max: u64,
     /// `tcp_retries2`.
     pub(crate) retries2: u32,
+    /// `tcp_syn_retries`.
+    pub(crate) syn_retries: u32,
+    /// `tcp_syn_linear_timeouts` (Linux 6.5).
+    pub(crate) syn_linear_timeouts: u32,
+    /// `tcp_orphan_retries`.
+    pub(crate) orphan_retries: u32,
+    /// `tcp_fin_timeout`, jiffies.
+    pub(crate) fin_timeout: u64,
     /// Whether tail loss probes are on: `tcp_early_retrans` 3 or 4, and SACK.
     pub(crate) tail_loss_probe: bool,
     /// `tcp_thin_linear_timeouts` or the socket option, an established connection, and a congestion control that leaves the initial slow start on
@@ -70,10 +78,18 @@ impl Kernel {
                 hz.tcp_rto_max()
             },
             retries2: number("tcp_retries2", 15).min(255) as u32,
+            syn_retries: number("tcp_syn_retries", 6).clamp(1, 127) as u32,
+            syn_linear_timeouts: if facts.version() >= (6, 5) {
+                number("tcp_syn_linear_timeouts", 4).min(127) as u32
+            } else {
+                0
+            },
+            orphan_retries: number("tcp_orphan_retries", 0).min(255) as u32,
+            fin_timeout: hz.from_secs(number("tcp_fin_timeout", 60)),
             tail_loss_probe: sack && matches!(early_retrans, 3 | 4),
             thin_linear_timeouts: (client.thin_linear_timeouts
                 || number("tcp_thin_linear_timeouts", 0) != 0)
-                && client.traffic != Traffic::Shutdown
+                && !matches!(client.traffic, Traffic::Close | Traffic::Shutdown)
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             writes_a_segment: if number("tcp_retrans_collapse", 1) == 0 {
                 1

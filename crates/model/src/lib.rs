@@ -17,6 +17,7 @@ mod keepalive;
 mod kernel;
 mod predict;
 pub mod prediction;
+mod purpose;
 mod retransmit;
 mod rto;
 pub mod table;

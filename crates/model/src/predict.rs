@@ -7,6 +7,7 @@ use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::{Prediction, Window};
 use crate::{closing, connecting, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use std::time::Duration;
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
 /// before the fault.
@@ -61,6 +62,26 @@ pub(crate) fn reference(parameters: &Parameters) -> Reference {
         Traffic::Connect => Reference::Connect,
         Traffic::Close | Traffic::Shutdown => Reference::Close,
     }
+}
+
+/// The client's system call comes after the process crash that times count from: once the server's
+/// process is gone, and within 100 ms of that.
+pub(crate) fn called_after_crash(
+    parameters: &Parameters,
+    mut prediction: Prediction,
+) -> Prediction {
+    if parameters.fault.kind != FaultKind::ProcessCrash {
+        return prediction;
+    }
+    prediction.reference = Reference::Fault;
+    let latest = crate::allowance::EXIT + Duration::from_nanos(crate::dead_path::SLOP_NS);
+    for window in &mut prediction.windows {
+        window.span = window.span.map(|span| (span.0, span.1.saturating_add(latest)));
+    }
+    for step in &mut prediction.schedule {
+        step.latest = step.latest.saturating_add(latest);
+    }
+    prediction
 }
 
 /// The connection does not end.

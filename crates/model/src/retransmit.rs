@@ -11,6 +11,7 @@ use crate::course::{Beat, Course, Courses, slip};
 use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
+use crate::purpose::{self, Farewell, Moment, Purpose};
 use crate::rto;
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
@@ -36,6 +37,8 @@ const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
 /// What a sender is up against.
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
+    /// What the segments are for.
+    pub(crate) purpose: Purpose,
     /// `icsk_rto` when the first segment is sent, jiffies.
     pub(crate) rto: u64,
     /// The smoothed round-trip time, microseconds.
@@ -94,10 +97,10 @@ pub(crate) fn courses(
 ) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     // Slots of coarser timers than the longest RTO's do not occur.
-    let period = kernel.wheel.slot(kernel.rto_max);
     for scene in scenes {
+        let period = kernel.wheel.slot(scene.longest_timer(kernel));
         let steps = scene.steps_allowed(kernel)?;
-        let writes_on = scene.write_interval_ns.is_some();
+        let writes_on = scene.is_finer_than_jiffies();
         let variants = if writes_on { PHASES_WITHIN * WRITES_LATE_NS.len() as u64 } else { 1 };
         let phases = STEPS_IN_ALL / (steps * variants * scenes.len() as u64);
         let stride = period.div_ceil(phases.max(PHASES_LEAST));
@@ -163,7 +166,8 @@ fn courses_from(
     within_ns: (u64, u64),
     courses: &mut Courses,
 ) {
-    let orders: &[bool] = if scene.has_timer() { &[false, true] } else { &[false] };
+    let either = scene.has_timer() && !scene.purpose.is_syn();
+    let orders: &[bool] = if either { &[false, true] } else { &[false] };
     for hop_first in orders {
         for course in Sender::new(kernel, scene, start_ns, late_ns, *hop_first).run() {
             courses.add(&course, within_ns);
@@ -182,7 +186,15 @@ impl Scene {
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
-            _ => patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
+            _ if self.purpose.is_syn() => u64::from(self.purpose.timeouts_most(kernel)),
+            _ => {
+                let patience_ms = [false, true].map(|orphaned| {
+                    let moment = Moment { rto: self.rto, warned: false, orphaned };
+                    self.purpose.patience_ms(kernel, moment)
+                });
+                let patience_ms = patience_ms[0].max(patience_ms[1]);
+                patience_ms.saturating_mul(1_000_000) / (self.rto * tick_ns)
+            }
         };
         let steps = writes * 3 + timeouts.saturating_add(10);
         if steps > STEPS_MOST {
@@ -197,15 +209,24 @@ impl Scene {
         matches!(self.hop, HopKind::Neighbour { .. })
     }
 
+    /// The longest timer that is armed, jiffies.
+    fn longest_timer(&self, kernel: &Kernel) -> u64 {
+        match self.purpose {
+            Purpose::Fin(_) => kernel.rto_max.max(purpose::longest_wait(kernel)),
+            _ => kernel.rto_max,
+        }
+    }
+
+    /// Whether something depends on where within its jiffy the first write comes: later writes, or
+    /// the jiffy in which an acknowledgement arrives.
+    fn is_finer_than_jiffies(&self) -> bool {
+        self.write_interval_ns.is_some() || matches!(self.purpose, Purpose::Fin(_))
+    }
+
     /// Whether the hop has a timer of its own.
     fn has_timer(&self) -> bool {
         self.is_local() || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)))
     }
-}
-
-/// How long after the first retransmission the kernel gives up.
-fn patience_ms(kernel: &Kernel) -> u64 {
-    kernel.user_timeout_ms.unwrap_or_else(|| rto::model_timeout_ms(kernel, kernel.retries2))
 }
 
 /// Which event the write timer waits for: `icsk_pending`.
@@ -254,6 +275,10 @@ struct Sender<'a> {
     beats: Vec<Beat>,
     done: Vec<Course>,
     hop_first: bool,
+    /// Whether the hop's timer was armed after the write timer.
+    hop_armed_last: bool,
+    /// When an answer comes that is on its way.
+    answer_ns: Option<u64>,
 }
 
 /// The course has come to its end.
@@ -299,7 +324,8 @@ impl<'a> Sender<'a> {
             timeouts: 0,
             backoff: 0,
             rto: scene.rto,
-            first_retransmission_ns: None,
+            // `tcp_connect` stamps the SYN itself.
+            first_retransmission_ns: scene.purpose.is_syn().then_some(start_ns),
             soft_error: None,
             resent: 0,
             nominal_ns: 0,
@@ -307,6 +333,8 @@ impl<'a> Sender<'a> {
             beats: Vec::new(),
             done: Vec::new(),
             hop_first,
+            hop_armed_last: false,
+            answer_ns: None,
         }
     }
 
@@ -329,9 +357,13 @@ impl<'a> Sender<'a> {
                 self.scene.write_interval_ns.map(|interval| at_ns.saturating_add(interval));
             return self.write();
         }
+        if let Some(at_ns) = self.answer_ns.filter(|at_ns| *at_ns <= timer_ns) {
+            self.now_ns = at_ns;
+            return self.end_answered();
+        }
         self.now_ns = timer_ns;
         self.context = Context::Handler;
-        if timer != self.fires || (self.hop_first && self.hop.fires() == Some(timer)) {
+        if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
             return self.hop_fires(timer);
         }
         match self.pending {
@@ -344,8 +376,28 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    /// Which of two timers in the same slot comes first. A slot is a list to whose head timers are
+    /// added (`enqueue_timer`, kernel/time/timer.c): the later armed. A SYN's timer and the
+    /// neighbour's are armed by the same CPU, and for the same time as long as the RTO has not
+    /// doubled; coarser slots come first (`__run_timers`).
+    fn is_hop_first(&self) -> bool {
+        if !self.scene.purpose.is_syn() {
+            return self.hop_first;
+        }
+        let slot = |timeout| self.kernel.wheel.slot(timeout);
+        let (own, hops) = (slot(self.timeout), slot(self.kernel.hz.get().into()));
+        own < hops || (own == hops && self.hop_armed_last)
+    }
+
     fn jiffy(&self) -> u64 {
         self.now_ns / self.tick_ns
+    }
+
+    fn send(&mut self, number: Number) -> Fate {
+        let armed = self.hop.fires();
+        let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        self.hop_armed_last |= self.hop.fires() != armed;
+        fate
     }
 
     /// `tcp_write_xmit`: a segment of its own for each write, if the congestion window lets it.
@@ -358,7 +410,7 @@ impl<'a> Sender<'a> {
         }
         let number = self.sent_ns.len();
         self.sent_ns.push(self.now_ns);
-        let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        let fate = self.send(number);
         if number == 0 {
             self.arm(Pending::Retransmission, self.rto);
         } else if self.pending == Pending::LossProbe {
@@ -370,7 +422,7 @@ impl<'a> Sender<'a> {
 
     /// `tcp_schedule_loss_probe`, not after an acknowledgement.
     fn schedule_loss_probe(&mut self) {
-        if !self.kernel.tail_loss_probe || self.timeouts > 0 {
+        if !self.kernel.tail_loss_probe || self.timeouts > 0 || self.scene.purpose.is_syn() {
             return;
         }
         let mut timeout = rto::probe_timeout(self.kernel, self.scene.srtt_us, self.sent_ns.len());
@@ -389,10 +441,10 @@ impl<'a> Sender<'a> {
             let number = self.sent_ns.len();
             self.sent_ns.push(self.now_ns);
             self.waiting = false;
-            Some((self.hop.send(self.kernel, number, self.jiffy(), self.context), number))
+            Some((self.send(number), number))
         } else {
             let number = self.sent_ns.len() - 1;
-            match self.hop.send(self.kernel, number, self.jiffy(), self.context) {
+            match self.send(number) {
                 Fate::Busy => None,
                 fate => {
                     self.sent_ns[number] = self.now_ns;
@@ -423,9 +475,9 @@ impl<'a> Sender<'a> {
                 self.done = other.done;
             }
         }
-        self.beat(StepKind::Retransmission);
+        self.beat(self.scene.purpose.step());
         self.timeouts += 1;
-        let fate = self.hop.send(self.kernel, 0, self.jiffy(), self.context);
+        let fate = self.send(0);
         if fate != Fate::Busy {
             self.sent_ns[0] = self.now_ns;
             self.count(fate);
@@ -439,7 +491,7 @@ impl<'a> Sender<'a> {
         if thin {
             self.backoff = 0;
             self.rto = self.scene.rto.max(self.kernel.rto_min).min(self.kernel.rto_max);
-        } else {
+        } else if !self.scene.purpose.is_linear(self.kernel, self.timeouts) {
             self.backoff += 1;
             self.rto = (self.rto * 2).min(self.kernel.rto_max);
         }
@@ -461,7 +513,9 @@ impl<'a> Sender<'a> {
         if self.hop.asks_again() {
             self.answered()?;
         }
-        for number in self.hop.fire(self.kernel, now) {
+        let failed = self.hop.fire(self.kernel, now);
+        self.hop_armed_last = true;
+        for number in failed {
             self.icmp(number)?;
         }
         Ok(())
@@ -483,6 +537,11 @@ impl<'a> Sender<'a> {
                 _ => self.retransmission_timer()?,
             }
         }
+        // An ICMP error ends an attempt to connect, but not one that comes back while `connect`
+        // itself holds the socket (`sock_owned_by_user`), as it does from next door.
+        if self.scene.purpose.is_syn() && self.context == Context::Handler {
+            return self.end(Outcome::Errno(icmp.error), self.since_start_ns());
+        }
         self.soft_error = Some(icmp.error);
         Ok(())
     }
@@ -492,8 +551,11 @@ impl<'a> Sender<'a> {
         let (Some(first_ns), true) = (self.first_retransmission_ns, self.timeouts > 0) else {
             return Verdict::No;
         };
+        if self.timeouts >= self.scene.purpose.timeouts_most(self.kernel) {
+            return Verdict::Yes;
+        }
         let passed_ns = self.now_ns - first_ns;
-        let patience_ns = patience_ms(self.kernel).saturating_mul(1_000_000);
+        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
         // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
         // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
         // a timer's, nothing is lost by that.
@@ -508,6 +570,28 @@ impl<'a> Sender<'a> {
             Verdict::No
         } else {
             Verdict::Either
+        }
+    }
+
+    fn patience_ms(&self) -> u64 {
+        let moment = Moment {
+            rto: self.rto,
+            warned: self.soft_error.is_some(),
+            orphaned: self.orphaned_ns().is_some_and(|at_ns| self.now_ns > at_ns),
+        };
+        self.scene.purpose.patience_ms(self.kernel, moment)
+    }
+
+    /// When `close` returns, and the connection has no program any more. A timer of that very jiffy
+    /// runs before the program does.
+    fn orphaned_ns(&self) -> Option<u64> {
+        match self.scene.purpose {
+            Purpose::Fin(Farewell { lingers: 0, .. }) => Some(self.start_ns),
+            Purpose::Fin(Farewell { lingers, .. }) => {
+                let called = self.start_ns / self.tick_ns;
+                Some(self.kernel.wheel.fires_at(called, lingers, Context::Call) * self.tick_ns)
+            }
+            _ => None,
         }
     }
 
@@ -538,6 +622,7 @@ impl<'a> Sender<'a> {
     /// `inet_csk_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot
     /// (`__mod_timer`).
     fn arm(&mut self, pending: Pending, timeout: u64) {
+        self.hop_armed_last = false;
         let timeout = timeout.min(self.kernel.rto_max);
         let now = self.jiffy();
         if self.fires <= now || self.expires != now + timeout {
@@ -564,10 +649,18 @@ impl<'a> Sender<'a> {
             return;
         }
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
-        let end_ns = first_ns.saturating_add(patience_ms(self.kernel).saturating_mul(1_000_000));
+        let end_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
+        // When a lingering program lets go, the patience changes.
+        let end_ns = match self.orphaned_ns() {
+            Some(at_ns) if at_ns > self.now_ns => end_ns.min(at_ns),
+            _ => end_ns,
+        };
         let healed_ns =
             self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
-        let steps = (end_ns.min(healed_ns).saturating_sub(self.now_ns) / step_ns).saturating_sub(3);
+        let healed_ns = self.answer_ns.map_or(healed_ns, |answer_ns| answer_ns.min(healed_ns));
+        let left = self.scene.purpose.timeouts_most(self.kernel).saturating_sub(self.timeouts);
+        let steps = end_ns.min(healed_ns).saturating_sub(self.now_ns) / step_ns;
+        let steps = steps.min(left.into()).saturating_sub(3);
         let ahead = steps * (self.fires - self.jiffy());
         self.fires += ahead;
         self.expires += ahead;
@@ -602,8 +695,7 @@ impl<'a> Sender<'a> {
     /// `tcp_write_err`.
     fn give_up(&mut self) -> Progress {
         self.beat(StepKind::GiveUp);
-        let error = self.soft_error.unwrap_or(Errno::ETIMEDOUT);
-        self.end(Outcome::Errno(error), self.since_start_ns())
+        self.end(self.scene.purpose.given_up(self.soft_error), self.since_start_ns())
     }
 
     /// The end of the course if what is sent now is answered.
@@ -612,11 +704,78 @@ impl<'a> Sender<'a> {
         let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
             return Ok(());
         };
-        let outcome = match healed.with {
-            Answer::Ack => Outcome::None,
-            Answer::Reset => Outcome::Errno(Errno::ECONNRESET),
+        let at_ns = self.now_ns.saturating_add(match (self.scene.purpose, healed.with) {
+            // A FIN that comes again is acknowledged at once (`tcp_data_queue`).
+            (Purpose::Fin(farewell), Answer::Ack) if self.answer_ns.is_none() => {
+                self.held_back_ns(farewell, healed)
+            }
+            _ => healed.after_ns,
+        });
+        match self.scene.purpose {
+            Purpose::Data | Purpose::HalfClose => {
+                self.now_ns = at_ns;
+                self.end_answered()
+            }
+            // The timers go on until the answer comes.
+            Purpose::Syn | Purpose::Fin(_) => {
+                self.answer_ns = Some(self.answer_ns.map_or(at_ns, |other| other.min(at_ns)));
+                Ok(())
+            }
+        }
+    }
+
+    /// How long the acknowledgement of a FIN takes: the server's kernel delays it, for a number of
+    /// its own jiffies.
+    fn held_back_ns(&self, farewell: Farewell, healed: Healed) -> u64 {
+        let arrives_ns = self.now_ns.saturating_add(healed.after_ns / 2);
+        let fires = self.kernel.wheel.fires_at(
+            arrives_ns / self.tick_ns,
+            farewell.acknowledged_after,
+            Context::Call,
+        );
+        fires * self.tick_ns - self.now_ns + healed.after_ns / 2
+    }
+
+    /// The answer is here.
+    fn end_answered(&mut self) -> Progress {
+        let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
+            (Some(Answer::Reset), purpose) => purpose.reset(),
+            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell),
+            _ => Outcome::None,
         };
-        self.end(outcome, now_ns.saturating_add(healed.after_ns))
+        self.end(outcome, self.since_start_ns())
+    }
+
+    /// The FIN is acknowledged, and the server says no more. A course for each jiffy that the
+    /// acknowledgement may have come in and each RTO, where they end differently.
+    fn fin_wait2(&mut self, farewell: Farewell) -> Progress {
+        let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
+        let jiffies = self.jiffy()..=(self.now_ns + late_ns) / self.tick_ns;
+        let (least, most) = if self.resent > 0 && !farewell.timestamps {
+            (self.rto, self.rto)
+        } else {
+            farewell.rto_then
+        };
+        let mut ends = Vec::new();
+        for rto in least..=most {
+            for acknowledged in jiffies.clone() {
+                let (fires, waited) = purpose::fin_wait2(self.kernel, acknowledged, rto);
+                if !ends.iter().any(|(other, _)| *other == fires) {
+                    ends.push((fires, waited));
+                }
+            }
+        }
+        for (fires, waited) in ends {
+            let mut one = self.clone();
+            one.nominal_ns = one.since_start_ns() + waited * one.tick_ns;
+            one.now_ns = fires * one.tick_ns;
+            one.timeout = waited;
+            one.beat(StepKind::GiveUp);
+            // It has its end.
+            let _ = one.end(Outcome::Released, one.since_start_ns());
+            self.done = one.done;
+        }
+        Err(Ended)
     }
 
     fn end(&mut self, outcome: Outcome, end_ns: u64) -> Progress {

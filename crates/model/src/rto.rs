@@ -1,6 +1,7 @@
 //! The retransmission timeout: estimated from round trips, and turned into a patience.
 
 use crate::kernel::Kernel;
+use spec::facts::TcpFacts;
 
 /// `__tcp_set_rto` and `tcp_bound_rto` (include/net/tcp.h): jiffies, from `srtt` and the variance
 /// term that already holds 4·RTTVAR and `rto_min`, both in microseconds.
@@ -19,6 +20,16 @@ pub(crate) struct Estimator {
 }
 
 impl Estimator {
+    /// As it was when socket diagnostics looked; they do not tell the variance term.
+    pub(crate) fn of(tcp: &TcpFacts, variance_us: u64, rto_min_us: i64) -> Self {
+        Self {
+            srtt8: i64::from(tcp.srtt_us) << 3,
+            mdev: i64::from(tcp.rttvar_us) << 2,
+            mdev_max: rto_min_us,
+            rttvar: variance_us as i64,
+        }
+    }
+
     /// Takes one round trip, of an exchange in which everything outstanding was acknowledged.
     pub(crate) fn sample(&mut self, rtt_us: i64, rto_min_us: i64) {
         if self.srtt8 == 0 {
@@ -64,7 +75,11 @@ impl Estimator {
 /// `tcp_model_timeout` (net/ipv4/tcp_timer.c), the time that `boundary` doublings of `TCP_RTO_MIN`
 /// would take.
 pub(crate) fn model_timeout_ms(kernel: &Kernel, boundary: u32) -> u64 {
-    let base = kernel.hz.tcp_rto_min();
+    model_timeout_from_ms(kernel, boundary, kernel.hz.tcp_rto_min())
+}
+
+/// The same for doublings of `base` jiffies.
+pub(crate) fn model_timeout_from_ms(kernel: &Kernel, boundary: u32, base: u64) -> u64 {
     let linear = (kernel.rto_max / base).max(1).ilog2();
     let jiffies = if boundary <= linear {
         ((2_u64 << boundary) - 1) * base

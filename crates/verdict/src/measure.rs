@@ -217,7 +217,10 @@ fn traced(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<(u64, Ou
         What::Trace(Trace::ErrorReport { side: Side::Client, error }) => {
             Some((event.at_ns, Outcome::Errno(*error)))
         }
-        What::Trace(Trace::SetState { side: Side::Client, new, .. }) if new == "CLOSE_WAIT" => {
+        // After a FIN of its own, the peer's does not lead to CLOSE_WAIT.
+        What::Trace(Trace::SetState { side: Side::Client, new, .. })
+            if new == "CLOSE_WAIT" || new == "CLOSING" =>
+        {
             Some((event.at_ns, Outcome::Eof))
         }
         _ => None,
