@@ -68,7 +68,7 @@ pub(crate) fn predict_freeze(parameters: &Parameters) -> Prediction {
 const WINDOW_OPEN: Duration = Duration::from_secs(15);
 
 /// The round trip as it was measured, or as it was asked for.
-fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
+pub(crate) fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
     let measured = facts.tcp.as_ref().map(|tcp| Duration::from_micros(tcp.srtt_us.into()));
     measured.unwrap_or_default().max(parameters.path.rtt)
 }

@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{FaultKind, Parameters, Reject, Traffic};
+use spec::{FaultKind, Parameters, Program, Reject, Traffic};
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
 use timeline::{Segment, Source, Timeline, What};
@@ -42,7 +42,11 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
     }
     match parameters.fault.kind {
         FaultKind::None => {
-            proof.add(scene.nothing_ended());
+            proof.add(if parameters.server.program == Program::Nginx {
+                scene.closed_by_itself()
+            } else {
+                scene.nothing_ended()
+            });
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }
@@ -140,7 +144,7 @@ impl<'a> Scene<'a> {
             .events()
             .iter()
             .find(|event| {
-                parameters.client.traffic != Traffic::Close
+                !parameters.client_lets_go()
                     && event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "close")
             })
@@ -230,6 +234,18 @@ impl<'a> Scene<'a> {
                 (false, format!("{} came {} after the fault", segment.flags, span(at - self.began)))
             }
         }
+    }
+
+    /// The web server closed the connection, if anybody did: no RST, and its program runs on.
+    fn closed_by_itself(&self) -> (bool, String) {
+        let resets = self.farewells().filter(|(_, segment)| segment.flags.rst).count();
+        let text = match self.farewells().next() {
+            Some((at, segment)) => {
+                format!("{} came {} after the fault", segment.flags, span(at - self.began))
+            }
+            None => "neither FIN nor RST came from the server".into(),
+        };
+        (resets == 0, text)
     }
 
     /// The kernel closed the dead process's connection; or did not, where a child holds it.
