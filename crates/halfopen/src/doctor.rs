@@ -59,6 +59,7 @@ fn read_machine() -> Vec<Check> {
     }
     checks.push(descriptors());
     checks.push(virtual_kernel());
+    checks.push(web_server());
     checks
 }
 
@@ -216,6 +217,15 @@ fn virtual_kernel() -> Check {
         Err(_) => (Err("not built: no `--clock virtual`".to_owned()), "just kernel"),
     };
     Check { name: "virtual kernel".into(), needed: false, result, remedy: remedy.into() }
+}
+
+fn web_server() -> Check {
+    let result = match peer::find_nginx() {
+        Some(path) => Ok(path.display().to_string()),
+        None => Err("not installed: no web-server experiments".to_owned()),
+    };
+    let remedy = "apt-get install nginx-light".to_owned();
+    Check { name: "nginx".into(), needed: false, result, remedy }
 }
 
 fn shown(check: Check) -> human::Check {

@@ -60,6 +60,9 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             if !parameters.server.fills_window {
                 proof.add(scene.nothing_said());
             }
+            if parameters.server.program == Program::Nginx {
+                proof.evidence.extend(scene.ran_again(parameters));
+            }
         }
         FaultKind::PowerOff => {
             proof.add(scene.port_down());
@@ -113,6 +116,9 @@ impl Collector {
 
 /// How long a segment can wait on its way, beside the path's own delay.
 const QUEUEING: Duration = Duration::from_millis(20);
+
+/// From a moment that an experiment sets to the moment the laboratory acts, at most.
+const ACTING: Duration = Duration::from_millis(100);
 
 /// The timeline from the fault on.
 struct Scene<'a> {
@@ -284,6 +290,23 @@ impl<'a> Scene<'a> {
         };
         let left = count(Source::ClientWire, true);
         (left > 0, format!("{left} segments left the client, its closing FIN included"))
+    }
+
+    /// A web server that was stopped and runs again acts at once on a timer that has ended: it must
+    /// run again when it should.
+    fn ran_again(&self, parameters: &Parameters) -> Option<Evidence> {
+        let due = parameters.fault.after + parameters.fault_duration()?;
+        let segments = self.timeline.segments(Source::ClientWire);
+        let (last, _) = segments.take_while(|(at, _)| *at < self.began).last()?;
+        let ran = self.timeline.events().iter().find_map(|event| match event.what {
+            What::Fault(FaultStep::Restored) => Some(event.at_ns),
+            _ => None,
+        })?;
+        let late = (ran - last).saturating_sub(due.as_nanos() as u64);
+        Some(Evidence {
+            finding: format!("the server process ran again, {} later than it should", span(late)),
+            holds: late <= ACTING.as_nanos() as u64,
+        })
     }
 
     /// After a path came back to a client that had sent something, something came back to it.
