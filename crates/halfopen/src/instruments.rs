@@ -209,7 +209,8 @@ impl MiniSocket {
     fn next(self, now_ns: u64) -> Duration {
         const LOOK_NS: u64 = 1_000_000;
         Duration::from_nanos(match self.due_ns.checked_sub(now_ns) {
-            Some(left_ns @ LOOK_NS..) => left_ns - LOOK_NS / 2,
+            // A sleeper wakes up to a millisecond late.
+            Some(left_ns) if left_ns > 2 * LOOK_NS => left_ns - 2 * LOOK_NS,
             _ if now_ns < self.due_ns + Self::CLOSELY_NS => LOOK_NS,
             _ => (self.slot_ns / 32).max(LOOK_NS),
         })

@@ -182,9 +182,10 @@ impl Trial {
             let why = "this kernel has no TCP_RTO_MAX_MS (Linux 6.15)";
             return Ok(Some(Ending::Skipped(why.into())));
         }
-        if parameters.client.rto_min.is_some() && !peer::has_rto_min() {
-            let why = "this kernel has no TCP_RTO_MIN_US (Linux 6.17)";
-            return Ok(Some(Ending::Skipped(why.into())));
+        if let Some(least) = parameters.client.rto_min
+            && let Err(error) = peer::try_rto_min(least)
+        {
+            return Ok(Some(no_rto_min(least, &error)));
         }
         if parameters.has_nginx() && peer::find_nginx().is_none() {
             return Ok(Some(Ending::Skipped(NO_NGINX.into())));
@@ -721,6 +722,21 @@ fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
         None if prediction.unknown.is_some() => never.max(Duration::from_secs(60)),
         Some(latest) => latest + (latest / 10).max(Duration::from_secs(2)),
         None => never,
+    }
+}
+
+/// How a trial ends whose `TCP_RTO_MIN_US` the kernel does not take.
+fn no_rto_min(least: Duration, error: &std::io::Error) -> Ending {
+    if error.kind() == std::io::ErrorKind::InvalidInput {
+        Ending::Refused(format!(
+            "`client.rto_min`: the kernel does not take {}: from two jiffies, more than {} at \
+             HZ={}, to 200ms",
+            spec::duration::show(least),
+            spec::duration::show(Duration::from_secs(1) / hz()),
+            hz()
+        ))
+    } else {
+        Ending::Skipped("this kernel has no TCP_RTO_MIN_US (Linux 6.17)".into())
     }
 }
 

@@ -6,14 +6,14 @@
 //! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
 
 use crate::allowance;
-use crate::dead_path;
+use crate::dead_path::{self, SLOP_NS};
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
 use crate::retransmit::{Answer, Healed, HopKind, Scene};
-use crate::rto::{self, Estimator};
+use crate::rto::Estimator;
 use crate::tick::Hz;
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
 use std::time::Duration;
@@ -23,9 +23,6 @@ pub(crate) fn predict(
     facts: &Facts,
     called_ns: Option<u64>,
 ) -> Prediction {
-    if !parameters.later.sysctl.is_empty() {
-        return unknown(parameters, LATER.into());
-    }
     let kernel = Kernel::new(parameters, facts);
     if let Some(reason) = dead_path::unsettled(&kernel, parameters, facts) {
         return unknown(parameters, reason);
@@ -41,8 +38,16 @@ pub(crate) fn predict(
         let why = "the router answers the FIN with a RST";
         return at_once(parameters, facts, Duration::ZERO, why);
     }
+    // The client's last acknowledgement may have been held back, or on its way.
+    let in_flight = parameters.path.rtt + kernel.hz.duration(held_back(&kernel, parameters, facts));
+    if dead_path::forgets(parameters)
+        && !parameters.path.rtt.is_zero()
+        && parameters.fault.after < in_flight + SETTLES
+    {
+        return unknown(parameters, UNFINISHED.into());
+    }
     let scenes = if is_alive(parameters) {
-        Ok(vec![live_scene(&kernel, parameters, facts)])
+        live_scenes(&kernel, parameters, facts)
     } else {
         dead_path::scenes(&kernel, parameters, facts)
     };
@@ -59,7 +64,10 @@ pub(crate) fn predict(
     }
 }
 
-const LATER: &str = "sysctls that change after the client has closed are not modelled";
+/// What an acknowledgement may be late by, beside its delay.
+const SETTLES: Duration = Duration::from_millis(100);
+const UNFINISHED: &str = "the link goes away before the last answer is acknowledged: the server's \
+                          kernel sends it again, and asks for the way back in its own time";
 
 /// Whether the server's kernel acknowledges the FIN.
 fn is_alive(parameters: &Parameters) -> bool {
@@ -69,47 +77,52 @@ fn is_alive(parameters: &Parameters) -> bool {
     )
 }
 
-fn live_scene(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Scene {
+fn live_scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<Scene>, String> {
     let tcp = facts.tcp.as_ref();
-    Scene {
+    let later = Kernel::later(parameters, facts)?;
+    // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
+    let earlier: &[u64] = if later.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
         rto: dead_path::possible_rtos(kernel, parameters, facts)[0],
         srtt_us: tcp.map_or(1, |tcp| u64::from(tcp.srtt_us.max(1))),
         cwnd: 10,
         write_interval_ns: None,
+        writes_most: 1,
+        later: later.clone().map(|kernel| {
+            let at_ns = dead_path::nanos(parameters.later.after);
+            (at_ns.saturating_sub(*earlier_ns), kernel)
+        }),
         hop: HopKind::Fixed(Hop::Silent),
         healed: Some(Healed {
             at_ns: 0,
             with: Answer::Ack,
             after_ns: dead_path::round_trip_ns(parameters, facts),
             moved: false,
+            forgot: false,
         }),
         unseen: false,
-    }
+    };
+    Ok(earlier.iter().map(scene).collect())
 }
 
 /// How the client lets go.
 pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Farewell {
     let lingers = parameters.client.linger.unwrap_or_default();
-    let acknowledged_after = held_back(kernel, parameters, facts);
     let fallback = spec::facts::TcpFacts::default();
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
-    // The acknowledgement gives one more round trip, with the server's delay in it.
-    let rtt_us = dead_path::round_trip_ns(parameters, facts) / 1_000
-        + kernel.hz.to_usecs(acknowledged_after + 1);
-    let with = |variance_us: u64| {
-        let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
-        let mut estimate = Estimator::of(tcp, variance_us, rto_min_us);
-        estimate.sample(i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8), rto_min_us);
-        rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us())
-    };
+    let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
     // The RTO is known in whole jiffies.
-    let variance_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
-    let least = with(variance_us.saturating_sub(kernel.hz.to_usecs(1)));
+    let most_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
+    let least_us = most_us.saturating_sub(kernel.hz.to_usecs(1));
     Farewell {
         lingers: kernel.hz.from_secs(lingers.as_secs()),
-        acknowledged_after,
-        rto_then: (least, with(variance_us).max(least)),
+        acknowledged_after: held_back(kernel, parameters, facts),
+        estimates: [least_us, most_us].map(|us| Estimator::of(tcp, us, rto_min_us)),
         timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
     }
 }
@@ -120,7 +133,7 @@ const TCPI_OPT_TIMESTAMPS: u8 = 1;
 /// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
 /// jiffies: `TCP_ATO_MIN`, 40 ms, and no longer than its own smallest RTO allows
 /// (`tcp_send_delayed_ack`, `tcp_delack_max`, net/ipv4/tcp_output.c).
-fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
+pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
     let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
     let most = kernel.hz.from_usecs(least_us).max(2) - 1;
     u64::from(kernel.hz.get() / 25).min(most).max(1)
@@ -162,7 +175,7 @@ fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Predi
     let latest = kernel.hz.duration(time + kernel.wheel.slot(time)) + rtt * 2 + late;
     let waits =
         Window { retransmits: Some(0), ..Window::new(Outcome::Released, Some((earliest, latest))) };
-    if crossing < Duration::from_nanos(dead_path::SLOP_NS) + allowance::EXIT {
+    if crossing < Duration::from_nanos(SLOP_NS) + allowance::EXIT {
         let mut either = last;
         either.windows.push(waits);
         return either;

@@ -7,7 +7,7 @@
 //! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
 //! as it is.
 
-use crate::dead_path::{self, SLOP_NS};
+use crate::dead_path::{self, SLOP_NS, forgets};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
@@ -22,12 +22,10 @@ pub(crate) fn predict(
     facts: &Facts,
     called_ns: Option<u64>,
 ) -> Prediction {
-    if !parameters.later.sysctl.is_empty() {
-        return unknown(parameters, LATER.into());
-    }
     let kernel = Kernel::new(parameters, facts);
-    let scenes = scenes(&kernel, parameters);
-    let courses = match dead_path::courses(&kernel, facts, &scenes, called_ns) {
+    let courses = scenes(&kernel, parameters, facts)
+        .and_then(|scenes| dead_path::courses(&kernel, facts, &scenes, called_ns));
+    let courses = match courses {
         Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
     };
@@ -36,38 +34,39 @@ pub(crate) fn predict(
     called_after_crash(parameters, prediction)
 }
 
-const LATER: &str = "sysctls that change while the client connects are not modelled";
-
 /// What may happen to the SYN, apart from the clock's phase.
-fn scenes(kernel: &Kernel, parameters: &Parameters) -> Vec<Scene> {
+fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {
     let healed = healed(parameters);
-    // The call comes within 100 ms of the fault, and the path heals that much earlier, seen from
-    // there.
-    let earlier: &[u64] = match healed {
-        Some(Healed { at_ns: 1.., .. }) => &[SLOP_NS, SLOP_NS / 2, 0],
-        _ => &[0],
+    let later = Kernel::later(parameters, facts)?;
+    // The call comes within 100 ms of the fault; the path heals, and sysctls change, that much
+    // earlier, seen from there.
+    let moves = later.is_some() || healed.is_some_and(|healed| healed.at_ns > 0);
+    let earlier: &[u64] = if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let scene = |earlier_ns: &u64| Scene {
+        purpose: Purpose::Syn,
+        rto: u64::from(kernel.hz.get()),
+        srtt_us: 0,
+        cwnd: 1,
+        write_interval_ns: None,
+        writes_most: 1,
+        later: later.clone().map(|kernel| {
+            let at_ns = dead_path::nanos(parameters.later.after);
+            (at_ns.saturating_sub(*earlier_ns), kernel)
+        }),
+        hop: hop(kernel, parameters),
+        healed: healed
+            .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),
+        unseen: parameters.fault.kind == FaultKind::Unplug,
     };
-    earlier
-        .iter()
-        .map(|earlier_ns| Scene {
-            purpose: Purpose::Syn,
-            rto: u64::from(kernel.hz.get()),
-            srtt_us: 0,
-            cwnd: 1,
-            write_interval_ns: None,
-            hop: hop(kernel, parameters),
-            healed: healed
-                .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),
-            unseen: parameters.fault.kind == FaultKind::Unplug,
-        })
-        .collect()
+    Ok(earlier.iter().map(scene).collect())
 }
 
 /// Who answers a SYN, and from when on.
 fn healed(parameters: &Parameters) -> Option<Healed> {
     let fault = &parameters.fault;
     let after_ns = dead_path::nanos(parameters.path.rtt);
-    let at_once = |with, after_ns| Some(Healed { at_ns: 0, with, after_ns, moved: false });
+    let at_once =
+        |with, after_ns| Some(Healed { at_ns: 0, with, after_ns, moved: false, forgot: false });
     match fault.kind {
         FaultKind::None | FaultKind::ProcessFreeze => at_once(Answer::Ack, after_ns),
         FaultKind::ProcessCrash => at_once(Answer::Reset, after_ns),
@@ -86,6 +85,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
                 with: Answer::Ack,
                 after_ns,
                 moved,
+                forgot: forgets(parameters),
             })
         }
         _ => None,
@@ -100,20 +100,15 @@ fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     // `tcp_v6_err` takes no doubling back before there is a connection.
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let router = parameters.topology == Topology::Router;
-    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     match (fault.kind, fault.reject) {
         (FaultKind::Reject, Reject::TcpReset) => HopKind::Fixed(Hop::Silent),
         (FaultKind::Reject, reject) => {
             let icmp = dead_path::icmp_of(parameters.family, reject);
             HopKind::Fixed(Hop::Rejects(limit, Icmp { reverts: icmp.reverts && ipv4, ..icmp }))
         }
-        _ if router && cut => {
-            HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable))
-        }
-        (FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze, _) => {
-            HopKind::Fixed(Hop::Silent)
-        }
-        _ if !router && parameters.neighbour == Neighbour::Learned => {
+        (FaultKind::Blackhole | FaultKind::Unplug, _) if router => HopKind::Fixed(Hop::Silent),
+        _ if router => HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)),
+        _ if parameters.neighbour == Neighbour::Learned => {
             HopKind::Neighbour { believed: 0, icmp: unreachable }
         }
         _ => HopKind::Fixed(Hop::Silent),

@@ -109,6 +109,10 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     let mut courses = Courses::default();
     // What delays the path lies behind the router, so that answers meet its faults as well.
     let at_router = parameters.topology == Topology::Router && !cut;
+    let later = match Kernel::later(parameters, facts) {
+        Ok(later) => later,
+        Err(reason) => return unknown(parameters, reason),
+    };
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
@@ -120,6 +124,10 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
                 ..healed
             }),
             rtt_ns,
+            later: later.clone().map(|kernel| {
+                let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
+                (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
+            }),
             exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
             hop: hop.clone(),
             seen,
@@ -306,7 +314,9 @@ pub(crate) fn scenes(
     let healed = healed(parameters, facts);
     // The first write comes within 100 ms of the fault, and so the path heals that much earlier,
     // seen from there; and the restoration takes its time.
-    let earlier: &[u64] = if healed.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let later = Kernel::later(parameters, facts)?;
+    let moves = healed.is_some() || later.is_some();
+    let earlier: &[u64] = if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
@@ -316,7 +326,9 @@ pub(crate) fn scenes(
                         Traffic::Close => {
                             Purpose::Fin(closing::farewell(kernel, parameters, facts))
                         }
-                        Traffic::Shutdown => Purpose::HalfClose,
+                        Traffic::Shutdown => Purpose::HalfClose {
+                            acknowledged_after: closing::held_back(kernel, parameters, facts),
+                        },
                         _ => Purpose::Data,
                     },
                     rto,
@@ -325,8 +337,16 @@ pub(crate) fn scenes(
                     write_interval_ns: match client.traffic {
                         Traffic::Stream => Some(50_000_000),
                         Traffic::Heartbeat => Some(nanos(client.heartbeat.interval)),
+                        Traffic::OneWrite => client.second_write.map(nanos),
                         _ => None,
                     },
+                    writes_most: match client.traffic {
+                        Traffic::OneWrite => 1 + usize::from(client.second_write.is_some()),
+                        _ => usize::MAX,
+                    },
+                    later: later.clone().map(|kernel| {
+                        (nanos(parameters.later.after).saturating_sub(*earlier_ns), kernel)
+                    }),
                     hop: hop.clone(),
                     healed: healed.map(|healed| retransmit::Healed {
                         at_ns: healed.at_ns.saturating_sub(*earlier_ns),
@@ -359,7 +379,14 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         with,
         after_ns: round_trip_ns(parameters, facts),
         moved,
+        forgot: forgets(parameters),
     })
+}
+
+/// Whether the server's host, which loses its carrier, forgets what it has learned of the others
+/// (`neigh_carrier_down`, net/core/neighbour.c).
+pub(crate) fn forgets(parameters: &Parameters) -> bool {
+    parameters.fault.kind == FaultKind::Flap && parameters.neighbour == Neighbour::Learned
 }
 
 /// Where the client's segments end.
@@ -379,22 +406,24 @@ pub(crate) fn hops(
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     if fault.kind == FaultKind::Reject {
         let icmp = icmp_of(parameters.family, fault.reject);
-        if icmp.reverts && !parameters.path.rtt.is_zero() {
-            return Err(
-                "how far away the router that answers with ICMP is, with delay on the path, \
-                        is not modelled"
-                    .into(),
-            );
-        }
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
     }
     if parameters.topology == Topology::Router {
-        // The router no longer knows the server's link-layer address, and asks in vain.
-        return Ok(vec![HopKind::Fixed(if cut {
-            Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)
-        } else {
-            Hop::Silent
-        })]);
+        return Ok(match parameters.neighbour {
+            _ if !cut => vec![HopKind::Fixed(Hop::Silent)],
+            // The router no longer knows the server's link-layer address, and asks in vain.
+            Neighbour::Permanent => {
+                vec![HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable))]
+            }
+            // It has learned it when the client connected, and believes it still.
+            Neighbour::Learned => believed(kernel, parameters.fault.after)
+                .map(|believed| HopKind::Router {
+                    believed,
+                    limit: limit.clone(),
+                    icmp: unreachable,
+                })
+                .collect(),
+        });
     }
     match (fault.kind, parameters.neighbour) {
         (_, Neighbour::Permanent) => Ok(vec![HopKind::Fixed(Hop::Silent)]),
@@ -411,15 +440,21 @@ pub(crate) fn hops(
             {
                 return Err("a neighbour table with settings of its own is not modelled".into());
             }
-            let seconds = |secs: u64| kernel.hz.from_secs(secs);
-            let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
-            let step = seconds(BELIEVED_STEP_SECS).max(1);
-            Ok((seconds(BELIEVED_SECS.0)..last + step)
-                .step_by(step as usize)
+            Ok(believed(kernel, Duration::ZERO)
                 .map(|believed| HopKind::Neighbour { believed, icmp: unresolved })
                 .collect())
         }
     }
+}
+
+/// For how many jiffies after the first write a neighbour entry may be believed that was learned or
+/// confirmed `age` before.
+fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
+    let seconds = |secs: u64| kernel.hz.from_secs(secs);
+    let first = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
+    let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+    let step = seconds(BELIEVED_STEP_SECS).max(1);
+    (first..last + step).step_by(step as usize)
 }
 
 /// How long a neighbour entry is believed after the first write, which confirms it with the last

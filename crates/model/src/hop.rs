@@ -107,6 +107,21 @@ impl Hop {
         fate != Fate::Busy && (asked || (straight && !by_asking_only))
     }
 
+    /// Whether it has asked for an address and not heard.
+    pub(crate) fn is_asking(&self) -> bool {
+        matches!(self, Self::Asks(Neighbour { state: State::Incomplete { .. }, .. }, ..))
+    }
+
+    /// The address that it asked for comes at jiffy `now`.
+    pub(crate) fn resolve(&mut self, now: u64) {
+        if let Self::Asks(neighbour, ..) = self
+            && matches!(neighbour.state, State::Incomplete { .. })
+        {
+            neighbour.state = State::Reachable { until: now + u64::from(u32::MAX) };
+            neighbour.queue.clear();
+        }
+    }
+
     /// Whether the client's own neighbour entry decides what passes its tap.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Asks(Neighbour { local: true, .. }, ..))
@@ -198,6 +213,11 @@ impl Neighbour {
     /// A router's entry for a server that it has forgotten.
     pub(crate) fn of_router() -> Self {
         Self { local: false, state: State::Failed, queue: Vec::new(), asked_now: false }
+    }
+
+    /// A router's entry for a server, believed until a jiffy.
+    pub(crate) fn of_router_until(until: u64) -> Self {
+        Self { state: State::Reachable { until }, ..Self::of_router() }
     }
 
     fn send(&mut self, kernel: &Kernel, number: Number, now: u64, context: Context) -> Fate {

@@ -26,6 +26,9 @@ pub(crate) struct Scene {
     pub(crate) healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
     pub(crate) rtt_ns: u64,
+    /// Settings that change while it waits: when, nanoseconds after the last exchange, and what is
+    /// in force from then on.
+    pub(crate) later: Option<(u64, Kernel)>,
     /// How long a probe and its answer are within reach of the fault, nanoseconds.
     pub(crate) exposed_ns: u64,
     /// Where probes end after the fault.
@@ -172,6 +175,11 @@ impl<'a> Timer<'a> {
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
+            if let Some((at_ns, kernel)) = &self.scene.later
+                && now_ns.saturating_sub(self.exchange_ns) >= *at_ns
+            {
+                self.kernel = kernel;
+            }
             let elapsed = now.saturating_sub(self.received_ns / self.tick_ns);
             if elapsed < self.kernel.keepalive_time {
                 self.nominal_ns = self.received_ns + self.kernel.keepalive_time * self.tick_ns;
@@ -218,7 +226,11 @@ impl<'a> Timer<'a> {
             let at_ns = self.exchange_ns.saturating_add(healed.at_ns);
             (at_ns / self.tick_ns).saturating_sub(now)
         });
-        let steps = (end.min(healed) / step).saturating_sub(3);
+        let later = self.scene.later.as_ref().map_or(u64::MAX, |(at_ns, _)| {
+            let left = (self.exchange_ns.saturating_add(*at_ns) / self.tick_ns).saturating_sub(now);
+            if left == 0 { u64::MAX } else { left }
+        });
+        let steps = (end.min(healed).min(later) / step).saturating_sub(3);
         self.fires += steps * step;
         self.nominal_ns += steps * self.timeout * self.tick_ns;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);

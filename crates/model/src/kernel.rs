@@ -107,6 +107,58 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// The settings in force once `later.sysctl` is: which of them a connection that exists looks
+    /// at each time a timer fires, and which it has made its own when it began
+    /// (`tcp_init_sock`, net/ipv4/tcp.c). `None`: nothing changes.
+    ///
+    /// # Errors
+    /// Which setting it is not known of.
+    pub(crate) fn later(parameters: &Parameters, facts: &Facts) -> Result<Option<Self>, String> {
+        let later = &parameters.later.sysctl;
+        if let Some(name) = later.keys().find(|name| {
+            !READ_EACH_TIME.contains(&name.as_str()) && !READ_ONCE.contains(&name.as_str())
+        }) {
+            return Err(format!(
+                "whether a connection that exists sees a change of {name} is not modelled"
+            ));
+        }
+        let mut facts = facts.clone();
+        let effective = later.iter().filter(|(name, _)| READ_EACH_TIME.contains(&name.as_str()));
+        for (name, value) in effective {
+            facts.sysctl.insert(name.clone(), value.clone());
+        }
+        Ok((!later.is_empty()).then(|| Self::new(parameters, &facts)))
+    }
+}
+
+/// Sysctls that the timers of a connection look at when they fire.
+const READ_EACH_TIME: &[&str] = &[
+    "tcp_early_retrans",
+    "tcp_fin_timeout",
+    "tcp_keepalive_intvl",
+    "tcp_keepalive_probes",
+    "tcp_keepalive_time",
+    "tcp_orphan_retries",
+    "tcp_retrans_collapse",
+    "tcp_retries1",
+    "tcp_retries2",
+    "tcp_syn_linear_timeouts",
+    "tcp_syn_retries",
+    "tcp_thin_linear_timeouts",
+];
+/// Sysctls that a connection makes its own when it begins.
+const READ_ONCE: &[&str] = &[
+    "tcp_congestion_control",
+    "tcp_rmem",
+    "tcp_rto_max_ms",
+    "tcp_rto_min_us",
+    "tcp_sack",
+    "tcp_timestamps",
+    "tcp_window_scaling",
+    "tcp_wmem",
+];
+
 /// `tcp_rto_min` (net/ipv4/tcp_output.c): what the route has locked, or the socket's, which begins
 /// as the sysctl's.
 fn rto_min(parameters: &Parameters, hz: Hz, sysctl_us: u64) -> u64 {

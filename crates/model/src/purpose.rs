@@ -7,7 +7,7 @@
 
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
-use crate::rto;
+use crate::rto::{self, Estimator};
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 
@@ -17,7 +17,10 @@ pub(crate) enum Purpose {
     /// Data, of a program that holds its socket.
     Data,
     /// The FIN of `shutdown`: the program still holds its socket.
-    HalfClose,
+    HalfClose {
+        /// As [`Farewell::acknowledged_after`].
+        acknowledged_after: u64,
+    },
     /// The SYN of `connect`.
     Syn,
     /// The FIN of `close`.
@@ -31,11 +34,29 @@ pub(crate) struct Farewell {
     pub(crate) lingers: u64,
     /// How long the server's kernel holds its acknowledgement back, jiffies (`tcp_send_delayed_ack`).
     pub(crate) acknowledged_after: u64,
-    /// `icsk_rto` once the FIN is acknowledged, jiffies, as far as it is known.
-    pub(crate) rto_then: (u64, u64),
+    /// What the round trips before have come to: with the least and the most variance that the RTO
+    /// in whole jiffies leaves open.
+    pub(crate) estimates: [Estimator; 2],
     /// Whether segments carry time stamps: only then a FIN that was sent again gives a round trip,
     /// and takes the doublings of the RTO back.
     pub(crate) timestamps: bool,
+}
+
+impl Farewell {
+    /// `icsk_rto` once an acknowledgement has given one more round trip: the least and the most,
+    /// jiffies. Time stamps tell round trips in milliseconds (`tcp_rtt_tsopt_us`).
+    pub(crate) fn rto_after(&self, kernel: &Kernel, rtt_us: u64) -> (u64, u64) {
+        let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
+        let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
+        let after = |estimate: Estimator, rtt_us: i64| {
+            let mut estimate = estimate;
+            estimate.sample(rtt_us, rto_min_us);
+            rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us())
+        };
+        let [least, most] = self.estimates;
+        let least = after(least, rtt_us - 1_000);
+        (least, after(most, rtt_us + 1_000).max(least))
+    }
 }
 
 /// What the kernel knows when a timeout comes.
@@ -60,7 +81,7 @@ impl Purpose {
                 rto::model_timeout_from_ms(kernel, kernel.syn_retries, kernel.hz.get().into())
             }),
             Self::Fin(_) if moment.orphaned => retries(orphan_retries(kernel, moment)),
-            Self::Fin(_) | Self::Data | Self::HalfClose => retries(kernel.retries2),
+            Self::Fin(_) | Self::Data | Self::HalfClose { .. } => retries(kernel.retries2),
         }
     }
 
@@ -77,6 +98,15 @@ impl Purpose {
         matches!(self, Self::Syn) && timeouts <= kernel.syn_linear_timeouts
     }
 
+    /// How long the server's kernel holds its acknowledgement back, jiffies.
+    pub(crate) fn acknowledged_after(self) -> Option<u64> {
+        match self {
+            Self::Data | Self::Syn => None,
+            Self::HalfClose { acknowledged_after }
+            | Self::Fin(Farewell { acknowledged_after, .. }) => Some(acknowledged_after),
+        }
+    }
+
     pub(crate) fn is_syn(self) -> bool {
         matches!(self, Self::Syn)
     }
@@ -86,7 +116,7 @@ impl Purpose {
         match self {
             Self::Data => StepKind::Retransmission,
             Self::Syn => StepKind::SynRetransmission,
-            Self::HalfClose | Self::Fin(_) => StepKind::FinRetransmission,
+            Self::HalfClose { .. } | Self::Fin(_) => StepKind::FinRetransmission,
         }
     }
 
@@ -103,7 +133,7 @@ impl Purpose {
         match self {
             Self::Fin(_) => Outcome::Released,
             Self::Syn => Outcome::Errno(Errno::ECONNREFUSED),
-            Self::Data | Self::HalfClose => Outcome::Errno(Errno::ECONNRESET),
+            Self::Data | Self::HalfClose { .. } => Outcome::Errno(Errno::ECONNRESET),
         }
     }
 }
@@ -125,17 +155,32 @@ fn orphan_retries(kernel: &Kernel, moment: Moment) -> u32 {
 /// Up to `TCP_TIMEWAIT_LEN`, a mini-socket waits for all of it. Beyond, the socket itself waits for
 /// the time past that (`inet_csk_reset_keepalive_timer`), and then a mini-socket for the same time
 /// once more (`tmo` in `tcp_keepalive_timer`): 61 s are 1 s and 1 s.
-pub(crate) fn fin_wait2(kernel: &Kernel, acknowledged: u64, rto: u64) -> (u64, u64) {
+pub(crate) fn fin_wait2<'a>(
+    kernel_at: impl Fn(u64) -> &'a Kernel,
+    acknowledged: u64,
+    rto: u64,
+) -> (u64, u64) {
     // `tcp_fin_time`, and `tcp_time_wait` again.
     let least = (rto << 2) - (rto >> 1);
-    let time = kernel.fin_timeout.max(least);
-    let past = time.saturating_sub(u64::from(kernel.hz.get()) * TIMEWAIT_SECS);
-    if past == 0 {
+    let past = |kernel: &Kernel| {
+        let timewait = u64::from(kernel.hz.get()) * TIMEWAIT_SECS;
+        kernel.fin_timeout.max(least).saturating_sub(timewait)
+    };
+    let kernel = kernel_at(acknowledged);
+    let first = past(kernel);
+    if first == 0 {
+        let time = kernel.fin_timeout.max(least);
         return (kernel.wheel.fires_at(acknowledged, time, Context::Call), time);
     }
-    let halfway = kernel.wheel.fires_at(acknowledged, past, Context::Call);
-    let rest = past.max(least);
-    (kernel.wheel.fires_at(halfway, rest, Context::Handler), past + rest)
+    let halfway = kernel.wheel.fires_at(acknowledged, first, Context::Call);
+    match past(kernel_at(halfway)) {
+        // Nothing left: a RST, and the end.
+        0 => (halfway, first),
+        rest => {
+            let rest = rest.max(least);
+            (kernel.wheel.fires_at(halfway, rest, Context::Handler), first + rest)
+        }
+    }
 }
 
 /// The longest timer of FIN_WAIT2, jiffies.

@@ -8,7 +8,7 @@
 //! phase of the clock. [`courses`] asks for every phase.
 
 use crate::course::{Beat, Course, Courses, slip};
-use crate::hop::{Fate, Hop, Number};
+use crate::hop::{Fate, Hop, Icmp, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::purpose::{self, Farewell, Moment, Purpose};
@@ -47,6 +47,11 @@ pub(crate) struct Scene {
     pub(crate) cwnd: usize,
     /// From one write to the next, nanoseconds; `None`: only one.
     pub(crate) write_interval_ns: Option<u64>,
+    /// How many writes there are at most.
+    pub(crate) writes_most: usize,
+    /// Settings that change while it waits: when, nanoseconds after the first write, and what is
+    /// in force from then on.
+    pub(crate) later: Option<(u64, Kernel)>,
     /// Where segments go. Its jiffies count from the first write's.
     pub(crate) hop: HopKind,
     /// When the path works again, nanoseconds after the first write.
@@ -61,7 +66,9 @@ pub(crate) enum HopKind {
     /// The same for each.
     Fixed(Hop),
     /// The client's own neighbour entry, believed for so many jiffies after the first write.
-    Neighbour { believed: u64, icmp: crate::hop::Icmp },
+    Neighbour { believed: u64, icmp: Icmp },
+    /// The router's entry for the server, believed for so many jiffies after the first write.
+    Router { believed: u64, limit: Limit, icmp: Icmp },
 }
 
 /// A path that comes back.
@@ -75,6 +82,8 @@ pub(crate) struct Healed {
     pub(crate) after_ns: u64,
     /// Whether the host has another link-layer address now, and must be asked for.
     pub(crate) moved: bool,
+    /// Whether the host has forgotten the way back, and must ask for it unless it is asked itself.
+    pub(crate) forgot: bool,
 }
 
 /// What answers a segment that gets through.
@@ -179,20 +188,23 @@ impl Scene {
     /// About how many events a course has, if that is not too many.
     fn steps_allowed(&self, kernel: &Kernel) -> Result<u64, String> {
         let tick_ns = kernel.hz.tick_ns();
+        let most = self.cwnd.min(self.writes_most) as u64;
         let writes = self
             .write_interval_ns
-            .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(self.cwnd as u64));
+            .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
         let timeouts = match self.hop {
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
             _ if self.purpose.is_syn() => u64::from(self.purpose.timeouts_most(kernel)),
             _ => {
-                let patience_ms = [false, true].map(|orphaned| {
-                    let moment = Moment { rto: self.rto, warned: false, orphaned };
-                    self.purpose.patience_ms(kernel, moment)
-                });
-                let patience_ms = patience_ms[0].max(patience_ms[1]);
+                let later = self.later.as_ref().map_or(kernel, |(_, kernel)| kernel);
+                let patience_ms = [(kernel, false), (kernel, true), (later, false), (later, true)]
+                    .map(|(kernel, orphaned)| {
+                        let moment = Moment { rto: self.rto, warned: false, orphaned };
+                        self.purpose.patience_ms(kernel, moment)
+                    });
+                let patience_ms = patience_ms.into_iter().max().unwrap_or(0);
                 patience_ms.saturating_mul(1_000_000) / (self.rto * tick_ns)
             }
         };
@@ -225,7 +237,8 @@ impl Scene {
 
     /// Whether the hop has a timer of its own.
     fn has_timer(&self) -> bool {
-        self.is_local() || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)))
+        self.is_local()
+            || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. })
     }
 }
 
@@ -250,6 +263,8 @@ struct Sender<'a> {
     /// Whether the congestion window holds segments back.
     waiting: bool,
     next_write_ns: Option<u64>,
+    /// How many more writes there are after that.
+    writes_left: usize,
     pending: Pending,
     /// `timer->expires`, and the jiffy of its slot.
     expires: u64,
@@ -277,8 +292,12 @@ struct Sender<'a> {
     hop_first: bool,
     /// Whether the hop's timer was armed after the write timer.
     hop_armed_last: bool,
-    /// When an answer comes that is on its way.
-    answer_ns: Option<u64>,
+    /// When an answer comes that is on its way, and when the segment was sent that it echoes.
+    answer: Option<(u64, u64)>,
+    /// When the segments were sent that wait at the hop.
+    waiting_ns: Vec<u64>,
+    /// When a link-layer address comes that was asked for.
+    resolved_ns: Option<u64>,
 }
 
 /// The course has come to its end.
@@ -299,8 +318,11 @@ impl<'a> Sender<'a> {
             HopKind::Fixed(hop) => hop.clone(),
             HopKind::Neighbour { believed, icmp } => {
                 let until = if *believed == 0 { 0 } else { start_ns / tick_ns + believed };
-                let neighbour = crate::hop::Neighbour::of_client(until);
-                Hop::Asks(neighbour, crate::hop::Limit::none(), *icmp)
+                Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)
+            }
+            HopKind::Router { believed, limit, icmp } => {
+                let until = start_ns / tick_ns + believed;
+                Hop::Asks(Neighbour::of_router_until(until), limit.clone(), *icmp)
             }
         };
         Self {
@@ -316,6 +338,7 @@ impl<'a> Sender<'a> {
             next_write_ns: scene
                 .write_interval_ns
                 .map(|interval| start_ns.saturating_add(interval).saturating_add(late_ns)),
+            writes_left: scene.writes_most.saturating_sub(2),
             pending: Pending::Retransmission,
             expires: 0,
             fires: 0,
@@ -334,7 +357,9 @@ impl<'a> Sender<'a> {
             done: Vec::new(),
             hop_first,
             hop_armed_last: false,
-            answer_ns: None,
+            answer: None,
+            waiting_ns: Vec::new(),
+            resolved_ns: None,
         }
     }
 
@@ -353,15 +378,30 @@ impl<'a> Sender<'a> {
         if let Some(at_ns) = self.next_write_ns.filter(|at_ns| *at_ns < timer_ns) {
             self.now_ns = at_ns;
             self.context = Context::Call;
-            self.next_write_ns =
-                self.scene.write_interval_ns.map(|interval| at_ns.saturating_add(interval));
+            self.next_write_ns = self
+                .scene
+                .write_interval_ns
+                .filter(|_| self.writes_left > 0)
+                .map(|interval| at_ns.saturating_add(interval));
+            self.writes_left = self.writes_left.saturating_sub(1);
             return self.write();
         }
-        if let Some(at_ns) = self.answer_ns.filter(|at_ns| *at_ns <= timer_ns) {
+        // What comes at a timer's jiffy comes after it: the softirq of timers is the first.
+        if let Some(at_ns) = self.resolved_ns.filter(|at_ns| *at_ns < timer_ns) {
+            self.resolved_ns = None;
+            self.hop.resolve(at_ns / self.tick_ns);
+            return Ok(());
+        }
+        if let Some((at_ns, echoed_ns)) = self.answer.filter(|(at_ns, _)| *at_ns < timer_ns) {
             self.now_ns = at_ns;
-            return self.end_answered();
+            return self.end_answered(echoed_ns);
         }
         self.now_ns = timer_ns;
+        if let Some((at_ns, kernel)) = &self.scene.later
+            && self.since_start_ns() >= *at_ns
+        {
+            self.kernel = kernel;
+        }
         self.context = Context::Handler;
         if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
             return self.hop_fires(timer);
@@ -397,6 +437,9 @@ impl<'a> Sender<'a> {
         let armed = self.hop.fires();
         let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
         self.hop_armed_last |= self.hop.fires() != armed;
+        if self.hop.is_asking() && fate != Fate::Busy {
+            self.waiting_ns.push(self.now_ns);
+        }
         fate
     }
 
@@ -515,6 +558,9 @@ impl<'a> Sender<'a> {
         }
         let failed = self.hop.fire(self.kernel, now);
         self.hop_armed_last = true;
+        if !failed.is_empty() {
+            self.waiting_ns.clear();
+        }
         for number in failed {
             self.icmp(number)?;
         }
@@ -657,9 +703,18 @@ impl<'a> Sender<'a> {
         };
         let healed_ns =
             self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
-        let healed_ns = self.answer_ns.map_or(healed_ns, |answer_ns| answer_ns.min(healed_ns));
+        let later_ns = self
+            .scene
+            .later
+            .as_ref()
+            .map(|(at_ns, _)| self.start_ns.saturating_add(*at_ns))
+            .filter(|later_ns| *later_ns > self.now_ns)
+            .unwrap_or(u64::MAX);
+        let answer_ns = self.answer.map(|(at_ns, _)| at_ns);
+        let next_ns = [Some(end_ns), Some(healed_ns), Some(later_ns), answer_ns];
+        let next_ns = next_ns.into_iter().flatten().min().unwrap_or(end_ns);
         let left = self.scene.purpose.timeouts_most(self.kernel).saturating_sub(self.timeouts);
-        let steps = end_ns.min(healed_ns).saturating_sub(self.now_ns) / step_ns;
+        let steps = next_ns.saturating_sub(self.now_ns) / step_ns;
         let steps = steps.min(left.into()).saturating_sub(3);
         let ahead = steps * (self.fires - self.jiffy());
         self.fires += ahead;
@@ -704,62 +759,76 @@ impl<'a> Sender<'a> {
         let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
             return Ok(());
         };
-        let at_ns = self.now_ns.saturating_add(match (self.scene.purpose, healed.with) {
+        // The question for the server's link-layer address takes a round trip of its own, as does
+        // the server's for the way back.
+        let asks = self.hop.is_asking();
+        let sent_ns = self.now_ns.saturating_add(if asks { healed.after_ns } else { 0 });
+        let back_ns = if healed.forgot && !asks { healed.after_ns } else { 0 };
+        self.resolved_ns.get_or_insert(sent_ns);
+        let waiting_ns = std::mem::take(&mut self.waiting_ns);
+        let holds_back = self.scene.purpose.acknowledged_after();
+        let (at_ns, echoed_ns) = match (holds_back, healed.with, &waiting_ns[..]) {
             // A FIN that comes again is acknowledged at once (`tcp_data_queue`).
-            (Purpose::Fin(farewell), Answer::Ack) if self.answer_ns.is_none() => {
-                self.held_back_ns(farewell, healed)
+            (_, _, [_, second, ..]) => (sent_ns.saturating_add(healed.after_ns), *second),
+            (Some(jiffies), Answer::Ack, _) if self.answer.is_none() => {
+                let first_ns = waiting_ns.first().copied().unwrap_or(self.now_ns);
+                (self.held_back(sent_ns, jiffies, healed), first_ns)
             }
-            _ => healed.after_ns,
-        });
-        match self.scene.purpose {
-            Purpose::Data | Purpose::HalfClose => {
-                self.now_ns = at_ns;
-                self.end_answered()
-            }
-            // The timers go on until the answer comes.
-            Purpose::Syn | Purpose::Fin(_) => {
-                self.answer_ns = Some(self.answer_ns.map_or(at_ns, |other| other.min(at_ns)));
-                Ok(())
-            }
+            _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
+        };
+        let at_ns = at_ns.saturating_add(back_ns);
+        if matches!(self.scene.purpose, Purpose::Data) {
+            self.now_ns = at_ns;
+            return self.end_answered(echoed_ns);
         }
+        // The timers go on until the answer comes.
+        let answer = (at_ns, echoed_ns);
+        self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));
+        Ok(())
     }
 
-    /// How long the acknowledgement of a FIN takes: the server's kernel delays it, for a number of
-    /// its own jiffies.
-    fn held_back_ns(&self, farewell: Farewell, healed: Healed) -> u64 {
-        let arrives_ns = self.now_ns.saturating_add(healed.after_ns / 2);
-        let fires = self.kernel.wheel.fires_at(
-            arrives_ns / self.tick_ns,
-            farewell.acknowledged_after,
-            Context::Call,
-        );
-        fires * self.tick_ns - self.now_ns + healed.after_ns / 2
+    /// When the acknowledgement of a FIN comes that is sent at `sent_ns`: the server's kernel holds
+    /// it back for a number of its own jiffies.
+    fn held_back(&self, sent_ns: u64, jiffies: u64, healed: Healed) -> u64 {
+        let arrives = sent_ns.saturating_add(healed.after_ns / 2) / self.tick_ns;
+        let fires = self.kernel.wheel.fires_at(arrives, jiffies, Context::Call);
+        (fires * self.tick_ns).saturating_add(healed.after_ns / 2)
     }
 
-    /// The answer is here.
-    fn end_answered(&mut self) -> Progress {
+    /// The answer is here, to the segment that was sent at `echoed_ns`.
+    fn end_answered(&mut self, echoed_ns: u64) -> Progress {
         let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
             (Some(Answer::Reset), purpose) => purpose.reset(),
-            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell),
+            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell, echoed_ns),
             _ => Outcome::None,
         };
         self.end(outcome, self.since_start_ns())
     }
 
+    /// The settings in force at a jiffy that is yet to come.
+    fn kernel_at(&self, jiffy: u64) -> &'a Kernel {
+        match &self.scene.later {
+            Some((at_ns, kernel)) if jiffy * self.tick_ns >= self.start_ns + at_ns => kernel,
+            _ => self.kernel,
+        }
+    }
+
     /// The FIN is acknowledged, and the server says no more. A course for each jiffy that the
     /// acknowledgement may have come in and each RTO, where they end differently.
-    fn fin_wait2(&mut self, farewell: Farewell) -> Progress {
+    fn fin_wait2(&mut self, farewell: Farewell, echoed_ns: u64) -> Progress {
         let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
         let jiffies = self.jiffy()..=(self.now_ns + late_ns) / self.tick_ns;
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
-            farewell.rto_then
+            let rtt_us = (self.now_ns - echoed_ns) / 1_000;
+            farewell.rto_after(self.kernel, rtt_us)
         };
         let mut ends = Vec::new();
         for rto in least..=most {
             for acknowledged in jiffies.clone() {
-                let (fires, waited) = purpose::fin_wait2(self.kernel, acknowledged, rto);
+                let (fires, waited) =
+                    purpose::fin_wait2(|jiffy| self.kernel_at(jiffy), acknowledged, rto);
                 if !ends.iter().any(|(other, _)| *other == fires) {
                     ends.push((fires, waited));
                 }

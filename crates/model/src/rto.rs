@@ -10,7 +10,7 @@ pub(crate) fn from_estimate(kernel: &Kernel, srtt_us: u64, variance_us: u64) -> 
 }
 
 /// Jacobson's estimator as `tcp_rtt_estimator` (net/ipv4/tcp_input.c) has it, microseconds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Estimator {
     /// Eight times the smoothed round-trip time.
     srtt8: i64,

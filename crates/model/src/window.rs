@@ -42,6 +42,10 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         Ok(starts) => starts,
         Err(reason) => return unknown(parameters, reason),
     };
+    let later = match Kernel::later(parameters, facts) {
+        Ok(later) => later,
+        Err(reason) => return unknown(parameters, reason),
+    };
     // Where nobody has looked, the window closes `fault.after` before the fault.
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let ahead_ns = if looked { 0 } else { nanos(fault.after) };
@@ -50,6 +54,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let mut scene = Scene {
         fault_after_ns: None,
         reference_until_ns: 0,
+        later: None,
         healed: None,
         // The smoothed round-trip time still holds what filling the window cost.
         rtt_ns: nanos(parameters.path.rtt),
@@ -69,6 +74,8 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         let fault_ns = ahead_ns.saturating_add(slop_ns);
         scene.fault_after_ns = goes_away.then_some(fault_ns);
         scene.reference_until_ns = fault_ns;
+        let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
+        scene.later = later.clone().map(|kernel| (later_ns, kernel));
         scene.healed = healed.map(|reset| {
             let lasts = parameters.fault_duration().unwrap_or_default();
             let after_ns = if fault.kind == FaultKind::Reject { 0 } else { scene.rtt_ns };
@@ -119,6 +126,9 @@ struct Scene {
     /// Where the times of the prediction's reference end, nanoseconds after the sample: the fault,
     /// whether or not the peer goes away with it.
     reference_until_ns: u64,
+    /// Settings that change while it waits: when, nanoseconds after the sample, and what is in
+    /// force from then on.
+    later: Option<(u64, Kernel)>,
     /// When something answers again, nanoseconds after the sample.
     healed: Option<Healed>,
     /// The time of a round trip, nanoseconds, at least and at most.
@@ -343,6 +353,11 @@ impl<'a> Timer<'a> {
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
+            if let Some((at_ns, kernel)) = &self.scene.later
+                && now_ns.saturating_sub(self.sampled_ns) >= *at_ns
+            {
+                self.kernel = kernel;
+            }
             if self.gives_up(now) {
                 if now_ns < self.sampled_ns + self.scene.reference_until_ns {
                     return Err("the client's kernel gives the connection up before the fault, \

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
 use spec::{Parameters, Program, Traffic};
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -210,6 +211,9 @@ impl<'a> Client<'a> {
             }
             if connecting && !socket_events.is_empty() {
                 connecting = self.goes_on_connecting(control)?;
+                if connecting {
+                    self.read_error_queue(control)?;
+                }
                 watching = !self.told;
             } else if !socket_events.is_empty() {
                 match self.read(socket_events, control)? {
@@ -245,6 +249,20 @@ impl<'a> Client<'a> {
                 Ok(false)
             }
         }
+    }
+
+    /// Takes what announced itself as an error although the kernel is still connecting: an ICMP
+    /// error that came while `connect` held the socket (`ip_icmp_error`, net/ipv4/ip_sockglue.c).
+    /// As long as it is there, `poll` returns at once.
+    fn read_error_queue(&self, control: &Control) -> Result<(), Error> {
+        let began = now_ns();
+        let mut quoted = [MaybeUninit::uninit(); SIZE];
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        let result = self.socket.recv_with_flags(&mut quoted, flags).map(|count| count as i64);
+        if would_block(&result) {
+            return Ok(());
+        }
+        control.call("recv", "MSG_ERRQUEUE", began, &result)
     }
 
     fn shutdown(&self, control: &Control) -> Result<(), Error> {

@@ -19,9 +19,12 @@ use spec::{Parameters, Program};
 
 pub use control::{Command, Config, Milestone, Report, Role};
 
-/// Whether this kernel has the socket option `TCP_RTO_MIN_US` (Linux 6.17).
-pub fn has_rto_min() -> bool {
-    socket::has_rto_min()
+/// Sets the socket option `TCP_RTO_MIN_US` (Linux 6.17) on a socket that is for nothing else.
+///
+/// # Errors
+/// `ENOPROTOOPT` if this kernel does not have it, `EINVAL` if it does not take this value.
+pub fn try_rto_min(least: std::time::Duration) -> std::io::Result<()> {
+    socket::try_rto_min(least)
 }
 
 /// nginx, if it is installed.

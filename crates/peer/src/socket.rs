@@ -93,10 +93,9 @@ pub(crate) fn set_linger(
     option(control, format!("SO_LINGER={} s", linger.as_secs()), || socket.set_linger(Some(linger)))
 }
 
-/// Whether this kernel has the socket option `TCP_RTO_MIN_US`.
-pub(crate) fn has_rto_min() -> bool {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
-    socket.is_ok_and(|socket| set_tcp_option(&socket, TCP_RTO_MIN_US, 200_000).is_ok())
+pub(crate) fn try_rto_min(least: Duration) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    set_tcp_option(&socket, TCP_RTO_MIN_US, least.as_micros() as libc::c_int)
 }
 
 fn option(

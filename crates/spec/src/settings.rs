@@ -112,13 +112,13 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "client.rto_min",
-        accepts: "whole microseconds from `1us` to `120s`, or `off`",
+        accepts: "whole microseconds up to `200ms` and of two jiffies at least, or `off`",
         set: |p, text| {
             p.client.rto_min = match text {
                 "off" => None,
                 _ => match duration::parse(text)? {
                     t if t.subsec_nanos() % 1_000 == 0
-                        && (1..=120_000_000).contains(&t.as_micros()) =>
+                        && (1..=200_000).contains(&t.as_micros()) =>
                     {
                         Some(t)
                     }

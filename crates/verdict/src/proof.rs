@@ -288,8 +288,21 @@ impl<'a> Scene<'a> {
             let segments = self.timeline.segments(tap);
             segments.filter(|(at, segment)| *at >= from && segment.sent == sent).count()
         };
-        let left = count(Source::ClientWire, true);
-        (left > 0, format!("{left} segments left the client, its closing FIN included"))
+        // A segment that waits for a link-layer address has left as a question.
+        let asked = self.timeline.events().iter().filter(|event| {
+            let asks =
+                |frame: &Frame| frame.sent && matches!(frame.kind, FrameKind::NeighbourRequest(_));
+            event.at_ns >= from
+                && event.source == Source::ClientWire
+                && matches!(&event.what, What::Frame(frame) if asks(frame))
+        });
+        let left = count(Source::ClientWire, true) + asked.count();
+        (
+            left > 0,
+            format!(
+                "{left} segments left the client, its closing FIN and its questions for addresses included"
+            ),
+        )
     }
 
     /// A web server that was stopped and runs again acts at once on a timer that has ended: it must
@@ -320,6 +333,10 @@ impl<'a> Scene<'a> {
             matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
                 || event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "read" && call.result.is_err())
+                // A program that has closed is told nothing.
+                || event.at_ns < self.end
+                    && event.source == Source::ClientSocket
+                    && event.what == What::SocketGone
         });
         if sent == 0 || ended {
             return None;
