@@ -37,8 +37,8 @@ pub(super) fn closes_in_time(bench: &Bench<'_>) -> Result<Finding, String> {
     if lost.measured.outcome == Outcome::Released && forgotten_s > let_go_s {
         conditions.push(format!(
             "It is the program's timer: with the client's host gone it ended after {} all the \
-             same, and freed what the program held; but the kernel kept the connection for \
-             another {}, sent its FIN {} times more, and told nobody (tcp_orphan_retries).",
+             same, and nginx closed its socket; but the kernel kept the connection for another \
+             {}, sent its FIN {} times more, and told nobody (tcp_orphan_retries).",
             time(let_go_s),
             time(forgotten_s - let_go_s),
             lost.measured.retransmits_on_wire.unwrap_or(0)
