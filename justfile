@@ -186,6 +186,18 @@ process-freeze-sending *arguments: build
 unplug-sending *arguments: build
     @scripts/halfopen run unplug-sending "$@"
 
+# The host of a web server's client loses power: what does keepalive_timeout close, and what not?
+web-server-client-lost *arguments: build
+    @scripts/halfopen run web-server-client-lost "$@"
+
+# The client of a web server (nginx) stays idle: when is the connection closed?
+web-server-idle *arguments: build
+    @scripts/halfopen run web-server-idle "$@"
+
+# The client of a web server makes another request in time: when is the connection closed then?
+web-server-new-request *arguments: build
+    @scripts/halfopen run web-server-new-request "$@"
+
 # The server lives and does not read: does its closed window ever end the connection?
 zero-window-alive *arguments: build
     @scripts/halfopen run zero-window-alive "$@"

@@ -60,6 +60,7 @@ fn read_machine() -> Vec<Check> {
     }
     checks.push(descriptors());
     checks.push(virtual_kernel());
+    checks.push(web_server());
     checks
 }
 
@@ -236,6 +237,15 @@ fn virtual_kernel() -> Check {
         )),
     };
     Check { name, needed: false, result, remedy: guest::how_to_build(guest::HZ_DEFAULT) }
+}
+
+fn web_server() -> Check {
+    let result = match peer::find_nginx() {
+        Some(path) => Ok(path.display().to_string()),
+        None => Err("not installed: no web-server experiments".to_owned()),
+    };
+    let remedy = "apt-get install nginx-light".to_owned();
+    Check { name: "nginx".into(), needed: false, result, remedy }
 }
 
 fn shown(check: Check) -> human::Check {

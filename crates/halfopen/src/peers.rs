@@ -1,10 +1,12 @@
 //! The peer processes: started inside their hosts, told what to do, heard.
 
 use crate::output::{self, Exit};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use netns::Namespace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use peer::{Command, Config, Milestone, Report, Role};
-use spec::Plan;
+use spec::{Plan, Program};
 use std::process::Stdio;
 use timeline::Event;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -29,6 +31,9 @@ pub(crate) fn run() -> Exit {
 /// A client or a server, in its host's namespace. It is killed when dropped.
 pub(crate) struct Peer {
     name: &'static str,
+    program: Program,
+    /// The last line of nginx's log.
+    said: String,
     child: Child,
     commands: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
@@ -37,9 +42,10 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts a peer inside `namespace`.
     pub(crate) async fn start(role: Role, namespace: &Namespace, plan: &Plan) -> Result<Self> {
-        let name = match role {
-            Role::Client => "client",
-            Role::Server => "server",
+        let parameters = &plan.experiment.parameters;
+        let (name, program) = match role {
+            Role::Client => ("client", parameters.client.program),
+            Role::Server => ("server", parameters.server.program),
         };
         let runtime = tokio::runtime::Handle::current();
         let mut child = namespace
@@ -57,7 +63,8 @@ impl Peer {
             .with_context(|| format!("starting the {name} process"))?;
         let commands = child.stdin.take().expect("standard input is piped");
         let stdout = child.stdout.take().expect("standard output is piped");
-        let mut peer = Self { name, child, commands, reports: BufReader::new(stdout).lines() };
+        let reports = BufReader::new(stdout).lines();
+        let mut peer = Self { name, program, said: String::new(), child, commands, reports };
         let config = Config {
             role,
             addresses: plan.addresses.clone(),
@@ -67,20 +74,48 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Tells it something.
+    /// Tells it something. nginx takes signals, and needs nobody to begin.
     pub(crate) async fn tell(&mut self, command: Command) -> Result<()> {
-        self.send(&command).await
+        match (self.program, command) {
+            (Program::Halfopen, _) => self.send(&command).await,
+            (Program::Nginx, Command::Begin) => Ok(()),
+            (Program::Nginx, Command::Finish) => self.signal(Signal::SIGTERM),
+            (Program::Nginx, _) => bail!("the {} is nginx, which cannot {command:?}", self.name),
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid =
+            self.child.id().with_context(|| format!("the {} process has ended", self.name))?;
+        kill(Pid::from_raw(pid.cast_signed()), signal)
+            .with_context(|| format!("sending {signal} to the {} process", self.name))
     }
 
     /// The next report; `None` when the process has ended.
     pub(crate) async fn report(&mut self) -> Result<Option<Report>> {
-        let line = self.reports.next_line().await;
-        let Some(line) = line.with_context(|| format!("listening to the {}", self.name))? else {
-            return Ok(None);
-        };
-        serde_json::from_str(&line)
-            .map(Some)
-            .with_context(|| format!("the {} said something unreadable: {line}", self.name))
+        loop {
+            let line = self.reports.next_line().await;
+            let Some(line) = line.with_context(|| format!("listening to the {}", self.name))?
+            else {
+                return Ok(None);
+            };
+            match serde_json::from_str(&line) {
+                Ok(report) => return Ok(Some(report)),
+                Err(_) if self.program == Program::Nginx => {
+                    tracing::debug!("{}: {line}", self.name);
+                    if peer::nginx_listens(&line) {
+                        return Ok(Some(Report::Reached(Milestone::Listening)));
+                    }
+                    self.said = line;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!("the {} said something unreadable: {line}", self.name)
+                    });
+                }
+            }
+        }
     }
 
     /// Waits for a milestone; events on the way go to `sink`.
@@ -96,15 +131,12 @@ impl Peer {
                 Some(Report::Reached(_)) => {}
                 None => {
                     let status = self.child.wait().await.context("waiting for a peer")?;
-                    return Err(anyhow!("the {} ended early ({status})", self.name));
+                    let said = if self.said.is_empty() { "" } else { ": " };
+                    let last = &self.said;
+                    return Err(anyhow!("the {} ended early ({status}){said}{last}", self.name));
                 }
             }
         }
-    }
-
-    /// Its process id.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.child.id()
     }
 
     /// SIGKILL, and waits until the kernel has taken the process down.

@@ -15,7 +15,7 @@ use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report, Role};
 use report::Clock;
 use spec::facts::TcpFacts;
-use spec::{Addresses, Facts, FaultKind, Parameters, Plan, Traffic};
+use spec::{Addresses, Facts, FaultKind, Parameters, Plan, Program, Traffic};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
@@ -44,6 +44,8 @@ const AFTERMATH: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// `idiag_timer`: the zero-window probe.
 const TIMER_PROBE0: u8 = 4;
+/// What to do where there is no nginx.
+pub(crate) const NO_NGINX: &str = "nginx is not installed: apt-get install nginx-light";
 /// How long connecting and settling may take, for each second of round-trip time and at least.
 const SETTLING_MOST: u32 = 60;
 
@@ -185,6 +187,9 @@ impl Trial {
         {
             return Ok(Some(no_rto_min(least, &error)));
         }
+        if parameters.has_nginx() && peer::find_nginx().is_none() {
+            return Ok(Some(Ending::Skipped(NO_NGINX.into())));
+        }
         self.client_side = self.look_at(
             &client,
             Network::CLIENT_INTERFACE,
@@ -231,32 +236,41 @@ impl Trial {
         self.mark(What::Phase(Phase::Connecting));
         let network = self.network.as_ref().context("the network is gone")?;
         let server = network.server().context("the server is gone")?;
-        let mut server = Peer::start(Role::Server, server, &self.plan).await?;
-        // The server's reports are read where its milestones matter; its events until then wait
-        // in the pipe, with their times.
+        // nginx accepts wherever it is, and then the other host's peer connects.
+        let is_left_behind = parameters.client.program == Program::Nginx;
+        let (first, second) = if is_left_behind {
+            ((Role::Client, network.client()), (Role::Server, server))
+        } else {
+            ((Role::Server, server), (Role::Client, network.client()))
+        };
+        let mut accepting = Peer::start(first.0, first.1, &self.plan).await?;
+        // Its reports are read where its milestones matter; its events until then wait in the
+        // pipe, with their times.
         let sink = self.sink.clone();
         let tell = |event| {
             let _ = sink.send(Seen::Event(event));
         };
-        timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, tell))
+        timeout(PATIENCE, accepting.reach(|m| *m == Milestone::Listening, tell))
             .await
             .context("the server does not listen")??;
-        let mut client = Peer::start(Role::Client, network.client(), &self.plan).await?;
+        let mut connecting = Peer::start(second.0, second.1, &self.plan).await?;
         if parameters.client.traffic == Traffic::Connect {
-            timeout(PATIENCE, client.reach(|m| *m == Milestone::Ready, tell))
+            timeout(PATIENCE, connecting.reach(|m| *m == Milestone::Ready, tell))
                 .await
                 .context("the client does not start")??;
-            (self.client, self.server) = (Some(client), Some(server));
+            (self.client, self.server) = (Some(connecting), Some(accepting));
             return Ok(());
         }
         let most = Duration::from_secs(10) + parameters.path.rtt * SETTLING_MOST;
-        timeout(most, client.reach(|m| *m == Milestone::Connected, tell))
+        timeout(most, connecting.reach(|m| *m == Milestone::Connected, tell))
             .await
             .context("the client does not connect")??;
         self.mark(What::Phase(Phase::Settling));
-        timeout(most, client.reach(|m| matches!(m, Milestone::Settled { .. }), tell))
+        timeout(most, connecting.reach(|m| matches!(m, Milestone::Settled { .. }), tell))
             .await
             .context("the connection does not settle")??;
+        let (mut client, mut server) =
+            if is_left_behind { (accepting, connecting) } else { (connecting, accepting) };
         if parameters.server.inherited {
             let child = timeout(PATIENCE, server.reach(|m| matches!(m, Milestone::Child(_)), tell))
                 .await
@@ -580,8 +594,8 @@ impl Trial {
         let number = self.plan.number;
         match seen {
             Seen::Event(event) => {
-                let traffic = self.plan.experiment.parameters.client.traffic;
-                self.ended.kernel |= says_ended(&event, traffic);
+                let lets_go = self.plan.experiment.parameters.client_lets_go();
+                self.ended.kernel |= says_ended(&event, lets_go);
                 if let What::Trace(Trace::SetState { .. }) = event.what {
                     self.stirred.iter().for_each(|stirred| stirred.notify_one());
                 }
@@ -645,9 +659,7 @@ impl Trial {
     }
 
     fn signal_server(&mut self, signal: Signal) -> Result<()> {
-        let pid = self.server()?.pid().context("the server process has ended")?;
-        kill(Pid::from_raw(pid.cast_signed()), signal)
-            .with_context(|| format!("sending {signal} to the server process"))
+        self.server()?.signal(signal)
     }
 
     async fn look_at_links(&mut self) -> Result<()> {
@@ -747,10 +759,10 @@ fn refused(error: &sysctl::Error) -> Ending {
 
 /// Whether an event is the kernel's word that the client's connection has ended. One that its
 /// program has closed ends when the kernel has no socket for it any more.
-fn says_ended(event: &Event, traffic: Traffic) -> bool {
+fn says_ended(event: &Event, lets_go: bool) -> bool {
     match &event.what {
         What::SocketGone => event.source == Source::ClientSocket,
-        _ if traffic == Traffic::Close => false,
+        _ if lets_go => false,
         What::Socket(sample) => event.source == Source::ClientSocket && ends(&sample.state),
         What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => true,
         What::Trace(Trace::SetState { side: Side::Client, new, .. }) => ends(new),

@@ -81,7 +81,7 @@ const BEGINS: Duration = Duration::from_millis(100);
 const WINDOW_OPEN: Duration = Duration::from_secs(15);
 
 /// The round trip as it was measured, or as it was asked for.
-fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
+pub(crate) fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
     let measured = facts.tcp.as_ref().map(|tcp| Duration::from_micros(tcp.srtt_us.into()));
     measured.unwrap_or_default().max(parameters.path.rtt)
 }

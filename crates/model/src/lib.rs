@@ -22,6 +22,7 @@ mod retransmit;
 mod rto;
 pub mod table;
 pub mod tick;
+mod web_server;
 pub mod wheel;
 mod window;
 

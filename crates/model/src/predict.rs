@@ -5,8 +5,8 @@ use crate::crash;
 use crate::dead_path;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::{Prediction, Window};
-use crate::{closing, connecting, window};
-use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use crate::{closing, connecting, web_server, window};
+use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
@@ -27,6 +27,12 @@ fn with_first_write(
     facts: &Facts,
     first_write_ns: Option<u64>,
 ) -> Prediction {
+    if parameters.client.program == Program::Nginx {
+        return web_server::predict_left_behind(parameters, facts);
+    }
+    if let Some(prediction) = web_server::predict_client(parameters, facts) {
+        return prediction;
+    }
     match (parameters.fault.kind, parameters.client.traffic) {
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),

@@ -1,12 +1,13 @@
 //! The client: settles the connection, then does its traffic, and reports how it ended.
 
 use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
-use crate::exchange::{Pattern, SIZE};
+use crate::dialogue::Dialogue;
+use crate::exchange::SIZE;
 use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
-use spec::{Parameters, Traffic};
+use spec::{Parameters, Program, Traffic};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -63,9 +64,7 @@ struct Client<'a> {
     parameters: &'a Parameters,
     server: SockAddr,
     socket: Socket,
-    sent: Pattern,
-    answered: Pattern,
-    intact: bool,
+    dialogue: Dialogue,
     told: bool,
 }
 
@@ -82,9 +81,7 @@ impl<'a> Client<'a> {
             parameters: &config.parameters,
             server: config.addresses.server.into(),
             socket: socket::bound(config.addresses.client)?,
-            sent: Pattern::default(),
-            answered: Pattern::default(),
-            intact: true,
+            dialogue: Dialogue::new(&config.parameters, config.addresses.server),
             told: false,
         })
     }
@@ -130,18 +127,30 @@ impl<'a> Client<'a> {
     fn fill_window(&mut self) -> Result<(), Error> {
         self.socket
             .set_nonblocking(true)
-            .and_then(|()| self.sent.fill(&self.socket))
+            .and_then(|()| self.dialogue.fill(&self.socket))
             .map_err(Error::call("filling the server's window"))
     }
 
     fn exchange(&mut self) -> Result<(), Error> {
-        let block = self.sent.next();
-        let mut answer = [0; SIZE];
-        (&self.socket)
-            .write_all(&block)
-            .and_then(|()| (&self.socket).read_exact(&mut answer))
-            .map_err(Error::call("exchanging data before the fault"))?;
-        self.take(&answer);
+        const OPERATION: &str = "exchanging data before the fault";
+        let request = self.dialogue.next();
+        (&self.socket).write_all(&request).map_err(Error::call(OPERATION))?;
+        while !self.dialogue.all_answered() {
+            let mut buffer = [0; 16 * SIZE];
+            let result = match (&self.socket).read(&mut buffer) {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                result => result,
+            };
+            let count = result.map_err(Error::call(OPERATION))?;
+            self.dialogue.take(&buffer[..count]);
+            if self.dialogue.is_broken() {
+                return Err(Error::call(OPERATION)(io::ErrorKind::InvalidData.into()));
+            }
+        }
+        if self.parameters.client.program == Program::Nginx {
+            // The RTO that counts is the web server's: its answer is acknowledged at once.
+            self.socket.set_tcp_quickack(true).map_err(Error::call(OPERATION))?;
+        }
         Ok(())
     }
 
@@ -218,7 +227,7 @@ impl<'a> Client<'a> {
                         self.tell(control)?;
                     }
                 }
-                if self.answered.bytes() == self.sent.bytes() {
+                if self.dialogue.all_answered() {
                     answer_due = None;
                 }
             }
@@ -325,33 +334,29 @@ impl<'a> Client<'a> {
             control.call("read", poll_names(events), began, &result)?;
             match result {
                 Ok(0) => return Ok(State::Eof),
-                Ok(count) => self.take(&buffer[..count as usize]),
+                Ok(count) => self.dialogue.take(&buffer[..count as usize]),
                 Err(_) => return Ok(State::Failed),
             }
         }
     }
 
-    /// Writes one block, and says whether the connection still takes any. What does not fit into a
+    /// Writes one block or request, and says whether the connection still takes any. What does not fit into a
     /// full send buffer is sent first the next time.
     fn write(&mut self, control: &Control) -> Result<bool, Error> {
-        let block = self.sent.next();
+        let block = self.dialogue.next();
         let began = now_ns();
         let result = (&self.socket).write(&block).map(|count| count as i64);
         control.call("write", "", began, &result)?;
-        self.sent.back(SIZE - result.as_ref().map_or(0, |taken| *taken as usize));
+        self.dialogue.back(block.len() - result.as_ref().map_or(0, |taken| *taken as usize));
         Ok(result.is_ok() || would_block(&result))
     }
 
-    fn take(&mut self, answer: &[u8]) {
-        self.intact &= self.answered.check(answer).is_ok();
-    }
-
     fn finish(self, control: &Control) -> Result<(), Error> {
-        let checked = if self.intact {
-            Ok(self.answered.bytes() as i64)
-        } else {
-            Err(io::Error::from_raw_os_error(libc::EIO))
-        };
+        let checked = self
+            .dialogue
+            .checked()
+            .map(|bytes| bytes as i64)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EIO));
         control.call("check", "answers, byte for byte what was sent", now_ns(), &checked)?;
         let began = now_ns();
         drop(self.socket);

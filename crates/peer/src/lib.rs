@@ -3,13 +3,19 @@
 //!
 //! A peer is a process of its own, started inside its host's network namespace. It reads its
 //! [`Config`] and then [`Command`]s from standard input, one JSON document a line, and writes
-//! [`Report`]s to standard output. It ends when standard input does.
+//! [`Report`]s to standard output. It ends when standard input does. One that is to be nginx
+//! becomes that: it then takes signals for commands, and its log is on standard output.
 
 mod client;
 mod control;
+mod dialogue;
 mod exchange;
+mod http;
+mod nginx;
 mod server;
 mod socket;
+
+use spec::{Parameters, Program};
 
 pub use control::{Command, Config, Milestone, Report, Role};
 
@@ -21,6 +27,16 @@ pub fn try_rto_min(least: std::time::Duration) -> std::io::Result<()> {
     socket::try_rto_min(least)
 }
 
+/// nginx, if it is installed.
+pub fn find_nginx() -> Option<std::path::PathBuf> {
+    nginx::find()
+}
+
+/// Whether a line of nginx's log says that it listens.
+pub fn nginx_listens(line: &str) -> bool {
+    nginx::says_listening(line)
+}
+
 /// Runs a peer on this process's standard input and output until it is told to finish.
 ///
 /// # Errors
@@ -28,10 +44,23 @@ pub fn try_rto_min(least: std::time::Duration) -> std::io::Result<()> {
 /// option. What the measured connection does is reported, not returned.
 pub fn run() -> Result<(), Error> {
     let mut control = control::Control::from_stdio();
-    let config = control.config()?;
-    match config.role {
-        Role::Client => client::run(&config, &mut control),
-        Role::Server => server::run(&config, &mut control),
+    let mut config = control.config()?;
+    let Parameters { client, server, .. } = &config.parameters;
+    match (config.role, client.program, server.program) {
+        (Role::Client, Program::Nginx, _) => {
+            nginx::become_nginx(config.addresses.client, &config.parameters)
+        }
+        (Role::Server, _, Program::Nginx) => {
+            nginx::become_nginx(config.addresses.server, &config.parameters)
+        }
+        (Role::Server, Program::Nginx, _) => {
+            // The one that asks is on the server's host, and goes with it.
+            let addresses = &mut config.addresses;
+            std::mem::swap(&mut addresses.client, &mut addresses.server);
+            client::run(&config, &mut control)
+        }
+        (Role::Client, ..) => client::run(&config, &mut control),
+        (Role::Server, ..) => server::run(&config, &mut control),
     }
 }
 

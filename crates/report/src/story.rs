@@ -168,6 +168,7 @@ impl Story {
 
     fn segment(&mut self, at_ns: u64, segment: &Segment) {
         match (self.fault_ns, segment.sent, segment.len) {
+            (None, false, 0) if self.reference == Reference::LastRequest => {}
             (None, false, _) => self.last_received_ns = Some(at_ns),
             (None, true, 1..) if self.phase == Phase::Settling => self.exchanges += 1,
             (Some(_), true, 1..) => self.first_call(at_ns, Reference::FirstWrite),
@@ -193,6 +194,10 @@ impl Story {
             (Reference::LastActivity, Some(received_ns)) => {
                 let earlier = span::measured((fault_ns - received_ns) as f64 / 1e9);
                 (received_ns, format!("the last segment came {earlier} ago: times count from it"))
+            }
+            (Reference::LastRequest, Some(received_ns)) => {
+                let earlier = span::measured((fault_ns - received_ns) as f64 / 1e9);
+                (received_ns, format!("the last request came {earlier} ago: times count from it"))
             }
             (Reference::Connect, _) => return,
             _ => (fault_ns, "times count from the fault".into()),

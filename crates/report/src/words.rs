@@ -2,7 +2,9 @@
 
 use crate::span::{self, Digits};
 use model::{Prediction, StepKind, Window};
-use spec::{Errno, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology, Traffic};
+use spec::{
+    Errno, FaultKind, Neighbour, Outcome, Parameters, Program, Reference, Topology, Traffic,
+};
 use std::time::Duration;
 use verdict::DetectedBy;
 
@@ -12,6 +14,7 @@ pub(crate) const fn after_reference(reference: Reference) -> &'static str {
         Reference::Fault => "after the fault",
         Reference::FirstWrite => "after the first write",
         Reference::LastActivity => "after the last segment received",
+        Reference::LastRequest => "after the last request",
         Reference::Connect => "after the call of connect",
         Reference::Close => "after the program's close",
     }
@@ -161,6 +164,9 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         FaultKind::None => "nothing breaks".to_owned(),
         FaultKind::ProcessCrash => "the server process is killed".into(),
         FaultKind::ProcessFreeze => format!("the server process is stopped{lasting}"),
+        FaultKind::PowerOff if client.program == Program::Nginx => {
+            "the other host loses power".into()
+        }
         FaultKind::PowerOff => "the server's host loses power".into(),
         FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
         FaultKind::Blackhole => "frames are dropped silently in the middle".into(),
@@ -175,6 +181,13 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         _ => "",
     };
     let traffic = match client.traffic {
+        _ if client.program == Program::Nginx => "nginx is left behind by its client".into(),
+        Traffic::Idle if server.program == Program::Nginx => {
+            "the client of nginx stays idle".into()
+        }
+        Traffic::OneWrite if server.program == Program::Nginx => {
+            "the client makes another request to nginx".into()
+        }
         Traffic::Idle if server.fills_window => "the client reads".into(),
         Traffic::Idle => "the client stays idle".to_owned(),
         Traffic::OneWrite => match client.second_write {

@@ -96,6 +96,17 @@ choice! {
 }
 
 choice! {
+    /// Which program a host runs.
+    Program {
+        /// This program's own peer.
+        Halfopen = "halfopen",
+        /// A real nginx, which accepts, answers HTTP requests and closes idle connections by its
+        /// own timer. The other host's peer connects and asks.
+        Nginx = "nginx",
+    }
+}
+
+choice! {
     /// What breaks, named by mechanism.
     FaultKind {
         /// Nothing: a live peer.

@@ -1,6 +1,7 @@
 //! An experiment: one question, and the stimulus that asks it.
 
-use crate::choice::{Family, FaultKind, Neighbour, Reject, Topology, Traffic};
+use crate::choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
+use crate::duration;
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub struct Parameters {
     pub client: Client,
     /// The server.
     pub server: Server,
+    /// The web server, where one of the two is one.
+    #[serde(default)]
+    pub nginx: Nginx,
     /// The path between them.
     pub path: Path,
     /// What breaks.
@@ -49,6 +53,9 @@ pub struct Parameters {
 /// The client program and its socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
+    /// Which program it is. nginx accepts where others connect: it is the one left behind.
+    #[serde(default = "own_program")]
+    pub program: Program,
     /// What it does after the fault.
     pub traffic: Traffic,
     /// Its keepalive.
@@ -102,6 +109,9 @@ pub struct Heartbeat {
 /// The server program and its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
+    /// Which program it is.
+    #[serde(default = "own_program")]
+    pub program: Program,
     /// Whether it reads what the client sends once the connection has settled. If it does not,
     /// the client sends 100 bytes just before the fault, and they stay unread.
     pub reads: bool,
@@ -113,6 +123,27 @@ pub struct Server {
     /// nothing until after the fault.
     #[serde(default)]
     pub fills_window: bool,
+}
+
+fn own_program() -> Program {
+    Program::Halfopen
+}
+
+/// A real nginx.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nginx {
+    /// Its directive `keepalive_timeout`; `None`: nginx's own default.
+    pub keepalive_timeout: Option<Duration>,
+}
+
+impl Nginx {
+    /// nginx's own default (`ngx_http_core_module`).
+    const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+
+    /// How long it keeps an idle connection.
+    pub fn keeps_for(&self) -> Duration {
+        self.keepalive_timeout.unwrap_or(Self::KEEPALIVE_TIMEOUT)
+    }
 }
 
 /// The path between client and server.
@@ -158,6 +189,7 @@ impl Default for Parameters {
             neighbour: Neighbour::Permanent,
             deadline: None,
             client: Client {
+                program: Program::Halfopen,
                 traffic: Traffic::Idle,
                 keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
                 user_timeout: None,
@@ -172,7 +204,14 @@ impl Default for Parameters {
                     deadline: Duration::from_secs(1),
                 },
             },
-            server: Server { reads: true, linger: None, inherited: false, fills_window: false },
+            server: Server {
+                program: Program::Halfopen,
+                reads: true,
+                linger: None,
+                inherited: false,
+                fills_window: false,
+            },
+            nginx: Nginx::default(),
             path: Path { rtt: Duration::ZERO, rto_min: None },
             fault: Fault {
                 kind: FaultKind::None,
@@ -189,13 +228,25 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    /// Puts sysctls and keepalive times back to the Linux defaults. What is switched on stays on;
-    /// the other socket options stay.
+    /// Puts sysctls and keepalive times back to the Linux defaults, and nginx's to its own. What
+    /// is switched on stays on; the other socket options stay.
     pub fn reset_to_linux_defaults(&mut self) {
         self.sysctl.clear();
         self.server_sysctl.clear();
         let keepalive = &mut self.client.keepalive;
         (keepalive.idle, keepalive.interval, keepalive.probes) = (None, None, None);
+        self.nginx = Nginx::default();
+    }
+
+    /// Whether a web server is one of the two.
+    pub fn has_nginx(&self) -> bool {
+        self.client.program == Program::Nginx || self.server.program == Program::Nginx
+    }
+
+    /// Whether the client's program closes its socket by itself, and its kernel then goes on alone
+    /// until it has forgotten the connection.
+    pub fn client_lets_go(&self) -> bool {
+        self.client.traffic == Traffic::Close || self.client.program == Program::Nginx
     }
 
     /// How long a fault lasts that ends by itself, if it does.
@@ -242,6 +293,7 @@ impl Parameters {
             return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
         }
         self.validate_traffic()?;
+        self.validate_nginx()?;
         if client.traffic == Traffic::Heartbeat && !self.server.reads {
             return Err((
                 "server.reads",
@@ -297,5 +349,162 @@ impl Parameters {
             return Err(("server.fills_window", why.into()));
         }
         Ok(())
+    }
+
+    /// Combinations with a web server.
+    fn validate_nginx(&self) -> Result<(), (&'static str, String)> {
+        let Self { client, server, fault, .. } = self;
+        let (key, faults, traffics): (_, &[FaultKind], &[Traffic]) =
+            match (client.program, server.program) {
+                (Program::Halfopen, Program::Halfopen) => return Ok(()),
+                (Program::Nginx, Program::Nginx) => {
+                    let why = "one of the two is nginx, and the other asks it; not both";
+                    return Err(("server.program", why.into()));
+                }
+                (Program::Halfopen, Program::Nginx) => (
+                    "server.program",
+                    &[
+                        FaultKind::None,
+                        FaultKind::ProcessCrash,
+                        FaultKind::ProcessFreeze,
+                        FaultKind::PowerOff,
+                        FaultKind::Blackhole,
+                    ],
+                    &[Traffic::Idle, Traffic::OneWrite],
+                ),
+                (Program::Nginx, Program::Halfopen) => (
+                    "client.program",
+                    &[FaultKind::PowerOff, FaultKind::Blackhole],
+                    &[Traffic::Idle],
+                ),
+            };
+        if !faults.contains(&fault.kind) {
+            return Err((
+                key,
+                format!("with nginx there the fault is {}, not `{}`", any_of(faults), fault.kind),
+            ));
+        }
+        if !traffics.contains(&client.traffic) {
+            return Err((
+                key,
+                format!(
+                    "with nginx there the traffic is {}, not `{}`",
+                    any_of(traffics),
+                    client.traffic
+                ),
+            ));
+        }
+        let own = "it is about halfopen's own programs, and nginx goes its own way";
+        let settings = [
+            ("server.reads", !server.reads),
+            ("server.linger", server.linger.is_some()),
+            ("server.inherited", server.inherited),
+            ("server.fills_window", server.fills_window),
+            ("client.fills_window", client.fills_window),
+            ("client.second_write", client.second_write.is_some()),
+        ];
+        let sockets = [
+            ("client.keepalive.enabled", client.keepalive.enabled),
+            ("client.user_timeout", client.user_timeout.is_some()),
+            ("client.rto_max", client.rto_max.is_some()),
+            ("client.rto_min", client.rto_min.is_some()),
+            ("client.thin_linear_timeouts", client.thin_linear_timeouts),
+        ];
+        // The sockets' options are the client's, which is nginx or not.
+        let sockets = sockets.into_iter().filter(|_| client.program == Program::Nginx);
+        if let Some((key, _)) = settings.into_iter().chain(sockets).find(|(_, set)| *set) {
+            return Err((key, own.into()));
+        }
+        if client.program == Program::Nginx && self.neighbour == Neighbour::Learned {
+            let why = "it needs `permanent`: nginx closes some time after the fault, and what its \
+                       kernel still knows of its neighbour then is random";
+            return Err(("neighbour", why.into()));
+        }
+        let keeps_for = self.nginx.keeps_for();
+        if fault.after + self.path.rtt + NGINX_SETTLED >= keeps_for {
+            return Err((
+                "fault.after",
+                format!(
+                    "nginx closes an idle connection after {}: the fault must come {} before that \
+                     at least",
+                    duration::show(keeps_for),
+                    duration::show(NGINX_SETTLED + self.path.rtt)
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// From the last exchange to the fault the laboratory takes this much time of its own at most.
+const NGINX_SETTLED: Duration = Duration::from_millis(200);
+
+/// The names of some choices: `` `a`, `b` or `c` ``.
+fn any_of<T: std::fmt::Display>(choices: &[T]) -> String {
+    let names: Vec<_> = choices.iter().map(|choice| format!("`{choice}`")).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    fn with(settings: &[(&str, &str)]) -> Parameters {
+        let mut parameters = Parameters::default();
+        for (key, value) in settings {
+            settings::apply(&mut parameters, key, value).unwrap();
+        }
+        parameters
+    }
+
+    #[test]
+    fn a_web_server_goes_with_what_it_can_do() {
+        let nginx = ("server.program", "nginx");
+        for settings in [
+            &[nginx][..],
+            &[nginx, ("client.traffic", "one-write")],
+            &[nginx, ("fault.kind", "process-crash")],
+            &[nginx, ("fault.kind", "process-freeze"), ("fault.duration", "1s")],
+            &[nginx, ("fault.kind", "power-off"), ("client.keepalive.enabled", "true")],
+            &[("client.program", "nginx"), ("fault.kind", "power-off")],
+        ] {
+            assert_eq!(with(settings).validate(), Ok(()), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_with_a_web_server_is_refused() {
+        let nginx = ("server.program", "nginx");
+        let behind = [("client.program", "nginx"), ("fault.kind", "power-off")];
+        for (settings, key, complaint) in [
+            (vec![nginx, ("client.program", "nginx")], "server.program", "not both"),
+            (
+                vec![nginx, ("topology", "router"), ("fault.kind", "reject")],
+                "server.program",
+                "`power-off` or `blackhole`, not `reject`",
+            ),
+            (vec![nginx, ("client.traffic", "stream")], "server.program", "`idle` or `one-write`"),
+            (vec![nginx, ("server.inherited", "true")], "server.inherited", "own programs"),
+            (
+                vec![nginx, ("nginx.keepalive_timeout", "1s"), ("fault.after", "900ms")],
+                "fault.after",
+                "closes an idle connection after 1s",
+            ),
+            (vec![("client.program", "nginx")], "client.program", "not `none`"),
+            (
+                vec![behind[0], behind[1], ("client.keepalive.enabled", "true")],
+                "client.keepalive.enabled",
+                "own programs",
+            ),
+            (vec![behind[0], behind[1], ("neighbour", "learned")], "neighbour", "`permanent`"),
+        ] {
+            let (blamed, why) = with(&settings).validate().unwrap_err();
+            assert!(blamed == key && why.contains(complaint), "{settings:?}: {blamed}: {why}");
+        }
     }
 }

@@ -160,6 +160,8 @@ pub fn load(
                 format!("the fault `{}`", parameters.fault.kind)
             } else if key == "later.after" {
                 "an experiment without `later.sysctl.NAME`".into()
+            } else if key == "nginx.keepalive_timeout" {
+                "an experiment without nginx".into()
             } else {
                 format!("the traffic `{}`", parameters.client.traffic)
             }
@@ -181,6 +183,7 @@ fn applies(key: &str, parameters: &Parameters) -> bool {
         "client.second_write" => parameters.client.traffic == Traffic::OneWrite,
         "client.linger" => parameters.client.traffic == Traffic::Close,
         "later.after" => !parameters.later.sysctl.is_empty(),
+        "nginx.keepalive_timeout" => parameters.has_nginx(),
         _ => true,
     }
 }

@@ -14,7 +14,7 @@ pub mod settings;
 pub mod sysctl;
 pub mod trial;
 
-pub use choice::{Family, FaultKind, Neighbour, Reject, Topology, Traffic};
+pub use choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
 pub use experiment::{Experiment, Parameters};
 pub use facts::Facts;
 pub use outcome::{Errno, Outcome, Reference};

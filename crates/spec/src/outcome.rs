@@ -120,6 +120,8 @@ pub enum Reference {
     FirstWrite,
     /// The last segment the client received before the fault.
     LastActivity,
+    /// The last request that a web server on the client's side received before the fault.
+    LastRequest,
     /// The client's call of `connect`.
     Connect,
     /// The client's call of `close` or `shutdown`.
@@ -132,6 +134,7 @@ impl fmt::Display for Reference {
             Self::Fault => "fault",
             Self::FirstWrite => "first-write",
             Self::LastActivity => "last-activity",
+            Self::LastRequest => "last-request",
             Self::Connect => "connect",
             Self::Close => "close",
         })

@@ -1,6 +1,6 @@
 //! The settings by their written keys: one table serves files, `--set`, and what is shown.
 
-use crate::choice::FaultKind;
+use crate::choice::{FaultKind, Program};
 use crate::duration;
 use crate::experiment::Parameters;
 use crate::sysctl;
@@ -52,6 +52,12 @@ pub const SETTINGS: &[Setting] = &[
             time(text, Duration::from_millis(100), LONGEST_TRIAL).map(|t| p.deadline = Some(t))
         },
         get: |p| p.deadline.map(duration::show),
+    },
+    Setting {
+        key: "client.program",
+        accepts: "`halfopen` or `nginx`",
+        set: |p, text| choose(&mut p.client.program, text),
+        get: |p| (p.client.program != Program::Halfopen).then(|| p.client.program.to_string()),
     },
     Setting {
         key: "client.traffic",
@@ -172,6 +178,12 @@ pub const SETTINGS: &[Setting] = &[
         get: |p| Some(duration::show(p.client.heartbeat.deadline)),
     },
     Setting {
+        key: "server.program",
+        accepts: "`halfopen` or `nginx`",
+        set: |p, text| choose(&mut p.server.program, text),
+        get: |p| (p.server.program != Program::Halfopen).then(|| p.server.program.to_string()),
+    },
+    Setting {
         key: "server.reads",
         accepts: YES_OR_NO,
         set: |p, text| flag(&mut p.server.reads, text),
@@ -194,6 +206,13 @@ pub const SETTINGS: &[Setting] = &[
         accepts: YES_OR_NO,
         set: |p, text| flag(&mut p.server.fills_window, text),
         get: |p| p.server.fills_window.then(|| "true".into()),
+    },
+    Setting {
+        key: "nginx.keepalive_timeout",
+        // One that is kept for an hour is closed for that (`keepalive_time`).
+        accepts: "whole milliseconds from `1s` to `30m`, or `off` for nginx's own",
+        set: |p, text| whole_millis(text, 1_000, 1_800_000).map(|t| p.nginx.keepalive_timeout = t),
+        get: |p| p.has_nginx().then(|| duration::show(p.nginx.keeps_for())),
     },
     Setting {
         key: "path.rtt",

@@ -9,6 +9,7 @@ mod crash;
 mod elsewhere;
 mod exhibit;
 mod idle;
+mod web_server;
 mod window;
 
 use serde::Serialize;
@@ -75,6 +76,7 @@ const RULES: &[(&str, Rule)] = &[
     ("E5", idle::not_without_the_option),
     ("E6", idle::a_probe_is_empty),
     ("F1", idle::a_probe_of_its_own),
+    ("F2", web_server::closes_in_time),
     ("G-reboot", elsewhere::reboot),
     ("G-new-mac", elsewhere::new_mac),
     ("G-freeze", elsewhere::freeze),

@@ -1,7 +1,7 @@
 //! What was measured.
 
 use serde::{Deserialize, Serialize};
-use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use timeline::classify::{Class, classified};
 use timeline::event::{Call, FaultStep, Phase, Side, Trace};
 use timeline::{Event, Source, Timeline, What};
@@ -60,27 +60,34 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     let reference = reference(parameters, timeline, fault_at);
     let reference_at = reference_at(timeline, reference);
     let traffic = parameters.client.traffic;
-    let closed_at = match traffic {
+    let lets_go = parameters.client_lets_go();
+    let closed_at = if lets_go {
         // Here the close is what the trial is about.
-        Traffic::Close => timeline.phase_at(Phase::Aftermath),
-        _ => calls(timeline).find(|(_, call)| call.name == "close").map(|(_, call)| call.began_ns),
+        timeline.phase_at(Phase::Aftermath)
+    } else {
+        calls(timeline).find(|(_, call)| call.name == "close").map(|(_, call)| call.began_ns)
     };
     let closed_at = closed_at.or(timeline.phase_at(Phase::Interrupted)).unwrap_or(u64::MAX);
-    let noticed = noticed(timeline, fault_at, closed_at);
+    let noticed = if parameters.client.program == Program::Nginx {
+        farewell(timeline, fault_at, closed_at)
+    } else {
+        noticed(timeline, fault_at, closed_at)
+    };
     // A program that gives the server up by a timer of its own wants to know nothing more.
     let closed_at = match noticed {
-        Some(Notice { at_ns, outcome: None }) if traffic != Traffic::Close => closed_at.min(at_ns),
+        Some(Notice { at_ns, outcome: None }) if !lets_go => closed_at.min(at_ns),
         _ => closed_at,
     };
-    let (traced, polled) = match traffic {
-        Traffic::Close => released(timeline, fault_at, closed_at),
-        _ => (traced(timeline, fault_at, closed_at), polled(timeline, fault_at, closed_at)),
+    let (traced, polled) = if lets_go {
+        released(timeline, fault_at, closed_at)
+    } else {
+        (traced(timeline, fault_at, closed_at), polled(timeline, fault_at, closed_at))
     };
 
     let outcome = noticed
         .and_then(|notice| notice.outcome)
         .or(traced.map(|(_, outcome)| outcome))
-        .or((traffic == Traffic::Close && polled.is_some()).then_some(Outcome::Released))
+        .or((lets_go && polled.is_some()).then_some(Outcome::Released))
         .unwrap_or(Outcome::None);
     let noticed_at = noticed.map(|notice| notice.at_ns);
     let detection = match (traced, polled) {
@@ -88,7 +95,7 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         (Some((at, _)), _) => Some((at, 0, DetectedBy::Tracepoint)),
         (None, Some((alive, gone))) => {
             // The program cannot know before the kernel does, nor the kernel before the wire.
-            let told = noticed_at.filter(|_| traffic != Traffic::Close);
+            let told = noticed_at.filter(|_| !lets_go);
             let at = told.map_or(gone, |noticed| noticed.min(gone));
             let cause = cause_on_wire(timeline, fault_at, at).unwrap_or(0);
             Some((at, at.saturating_sub(alive.max(cause)), DetectedBy::SockDiag))
@@ -120,7 +127,8 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
             reference_at.max(fault_at),
             match traffic {
                 Traffic::Connect => Class::is_syn_again,
-                Traffic::Close | Traffic::Shutdown => Class::is_fin_again,
+                _ if lets_go => Class::is_fin_again,
+                Traffic::Shutdown => Class::is_fin_again,
                 _ => Class::is_data_again,
             },
         )),
@@ -149,6 +157,8 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
 fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Reference {
     if parameters.fault.kind == FaultKind::ProcessCrash {
         Reference::Fault
+    } else if parameters.client.program == Program::Nginx {
+        Reference::LastRequest
     } else {
         match parameters.client.traffic {
             Traffic::Connect => Reference::Connect,
@@ -168,6 +178,10 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
         Reference::Connect => first_called_at(timeline, fault_at, &["connect"]),
         Reference::Close => first_called_at(timeline, fault_at, &["close", "shutdown"]),
         Reference::LastActivity => last_activity(timeline).map(|(_, at)| at),
+        Reference::LastRequest => timeline
+            .segments(Source::ClientWire)
+            .rfind(|(at, segment)| *at < fault_at && !segment.sent && segment.len > 0)
+            .map(|(at, _)| at),
     };
     at.unwrap_or(fault_at)
 }
@@ -236,6 +250,17 @@ fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice>
             Some(Notice { at_ns, outcome })
         },
     )
+}
+
+/// When a web server closed its socket: it does not report its calls, but its kernel sends the FIN
+/// then.
+fn farewell(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice> {
+    timeline
+        .segments(Source::ClientWire)
+        .find(|(at, segment)| {
+            (fault_at..closed_at).contains(at) && segment.sent && segment.flags.fin
+        })
+        .map(|(at_ns, _)| Notice { at_ns, outcome: None })
 }
 
 /// What the kernel's tracepoints say: an error reported to the socket, or the peer's FIN.

@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{FaultKind, Parameters, Reject, Traffic};
+use spec::{FaultKind, Parameters, Program, Reject, Traffic};
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
 use timeline::{Segment, Source, Timeline, What};
@@ -42,7 +42,11 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
     }
     match parameters.fault.kind {
         FaultKind::None => {
-            proof.add(scene.nothing_ended());
+            proof.add(if parameters.server.program == Program::Nginx {
+                scene.closed_by_itself()
+            } else {
+                scene.nothing_ended()
+            });
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }
@@ -55,6 +59,9 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.nothing_ended());
             if !parameters.server.fills_window {
                 proof.add(scene.nothing_said());
+            }
+            if parameters.server.program == Program::Nginx {
+                proof.evidence.extend(scene.ran_again(parameters));
             }
         }
         FaultKind::PowerOff => {
@@ -110,6 +117,9 @@ impl Collector {
 /// How long a segment can wait on its way, beside the path's own delay.
 const QUEUEING: Duration = Duration::from_millis(20);
 
+/// From a moment that an experiment sets to the moment the laboratory acts, at most.
+const ACTING: Duration = Duration::from_millis(100);
+
 /// The timeline from the fault on.
 struct Scene<'a> {
     timeline: &'a Timeline,
@@ -140,7 +150,7 @@ impl<'a> Scene<'a> {
             .events()
             .iter()
             .find(|event| {
-                parameters.client.traffic != Traffic::Close
+                !parameters.client_lets_go()
                     && event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "close")
             })
@@ -232,6 +242,18 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The web server closed the connection, if anybody did: no RST, and its program runs on.
+    fn closed_by_itself(&self) -> (bool, String) {
+        let resets = self.farewells().filter(|(_, segment)| segment.flags.rst).count();
+        let text = match self.farewells().next() {
+            Some((at, segment)) => {
+                format!("{} came {} after the fault", segment.flags, span(at - self.began))
+            }
+            None => "neither FIN nor RST came from the server".into(),
+        };
+        (resets == 0, text)
+    }
+
     /// The kernel closed the dead process's connection; or did not, where a child holds it.
     fn said_goodbye(&self, parameters: &Parameters) -> (bool, String) {
         let first = self.farewells().next();
@@ -281,6 +303,23 @@ impl<'a> Scene<'a> {
                 "{left} segments left the client, its closing FIN and its questions for addresses included"
             ),
         )
+    }
+
+    /// A web server that was stopped and runs again acts at once on a timer that has ended: it must
+    /// run again when it should.
+    fn ran_again(&self, parameters: &Parameters) -> Option<Evidence> {
+        let due = parameters.fault.after + parameters.fault_duration()?;
+        let segments = self.timeline.segments(Source::ClientWire);
+        let (last, _) = segments.take_while(|(at, _)| *at < self.began).last()?;
+        let ran = self.timeline.events().iter().find_map(|event| match event.what {
+            What::Fault(FaultStep::Restored) => Some(event.at_ns),
+            _ => None,
+        })?;
+        let late = (ran - last).saturating_sub(due.as_nanos() as u64);
+        Some(Evidence {
+            finding: format!("the server process ran again, {} later than it should", span(late)),
+            holds: late <= ACTING.as_nanos() as u64,
+        })
     }
 
     /// After a path came back to a client that had sent something, something came back to it.

@@ -1,7 +1,7 @@
 //! Whatever happens to `halfopen`, nothing of it is left: no process, interface, mount or changed
 //! sysctl; and no namespace, since these have no names, and only its processes held them.
 
-use crate::common::{halfopen, run, show};
+use crate::common::{halfopen, has_nginx, run, show};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -139,6 +139,40 @@ fn sigkill_in_any_phase_leaves_nothing() {
         wait_until_gone(&mark);
         assert_eq!(Machine::look(), before, "killed while {phase}");
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "nothing half-made ({phase})");
+    }
+}
+
+#[test]
+fn sigkill_leaves_no_web_server() {
+    if !has_nginx() {
+        return;
+    }
+    let before = Machine::look();
+    let temporary = |directory: &str| -> BTreeSet<_> {
+        let names = fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path());
+        names.filter(|path| path.to_string_lossy().contains("nginx")).collect()
+    };
+    let places = ["/tmp", "/run", "/var/lib", "/var/log", "/var/lib/nginx", "/var/log/nginx"];
+    let files = || places.map(|place| Path::new(place).is_dir().then(|| temporary(place)));
+    let files_before = files();
+    for (experiment, line) in [
+        ("web-server-idle", "no fault"),
+        ("web-server-client-lost", "fault: power-off"),
+        ("web-server-client-lost", "FIN, sent again 2"),
+    ] {
+        let out = tempdir().unwrap();
+        let mark = format!("{}-{experiment}", std::process::id());
+        let mut child = start(&mark, out.path(), &[experiment]);
+        read_until(&mut child, line);
+        if line != "FIN, sent again 2" {
+            let alive = marked(&mark);
+            assert!(alive.iter().any(|process| process.contains("nginx")), "{alive:?}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_until_gone(&mark);
+        assert_eq!(Machine::look(), before, "{experiment}, {line}");
+        assert_eq!(files(), files_before, "{experiment}, {line}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Trials on the real kernel: each experiment's question, asked with short settings, answered as
 //! the model predicted and by the way it should be.
 
-use crate::common::trials;
+use crate::common::{has_nginx, trials};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -261,4 +261,70 @@ fn a_long_path_is_measured_by_the_client_itself() {
     let facts: Value = serde_json::from_slice(&std::fs::read(facts).unwrap()).unwrap();
     let srtt_us = facts["tcp"]["srtt_us"].as_u64().unwrap();
     assert!((100_000..150_000).contains(&srtt_us), "{srtt_us}");
+}
+
+#[test]
+fn a_web_server_closes_when_its_own_timer_ends() {
+    if !has_nginx() {
+        return;
+    }
+    let detected = |trial: &Value| trial["measured"]["detected_s"].as_f64().unwrap();
+    let short = "nginx.keepalive_timeout=1s";
+    let idle = ask(
+        &["web-server-idle", "--set", short],
+        &json!({"outcome": "EOF", "reference": "last-activity", "fin_from_server": true,
+                "rst_from_server": false, "client_state": "CLOSE_WAIT"}),
+    );
+    assert!(detected(&idle) > 0.999, "{idle:#}");
+    let again = ask(
+        &["web-server-new-request", "--set", short, "--set", "fault.after=500ms"],
+        &json!({"outcome": "EOF", "reference": "first-write", "fin_from_server": true}),
+    );
+    assert!(detected(&again) > 0.999, "{again:#}");
+    let proof = again["proof"].to_string();
+    assert!(proof.contains("byte for byte"), "{proof}");
+}
+
+#[test]
+fn a_web_server_is_killed_and_stopped_like_any_program() {
+    if !has_nginx() {
+        return;
+    }
+    ask(
+        &["web-server-idle", "--set", "fault.kind=process-crash"],
+        &json!({"outcome": "EOF", "reference": "fault", "fin_from_server": true}),
+    );
+    ask(
+        &[
+            "web-server-idle",
+            "--set",
+            "fault.kind=process-freeze",
+            "--set",
+            "nginx.keepalive_timeout=1s",
+            "--set",
+            "deadline=2s",
+        ],
+        &json!({"outcome": "none", "client_state": "ESTABLISHED", "fin_from_server": false}),
+    );
+}
+
+#[test]
+fn a_web_server_whose_client_is_lost_lets_go_and_its_kernel_does_not() {
+    if !has_nginx() {
+        return;
+    }
+    let trial = ask(
+        &[
+            "web-server-client-lost",
+            "--set",
+            "nginx.keepalive_timeout=1s",
+            "--set",
+            "sysctl.tcp_orphan_retries=1",
+        ],
+        &json!({"outcome": "released", "reference": "last-request", "client_state": "CLOSE",
+                "server_state": "gone"}),
+    );
+    let time = |key: &str| trial["measured"][key].as_f64().unwrap();
+    assert!(time("noticed_s") > 0.999, "{trial:#}");
+    assert!(time("detected_s") > time("noticed_s") + 0.6, "the kernel goes on: {trial:#}");
 }

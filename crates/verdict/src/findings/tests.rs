@@ -293,3 +293,30 @@ fn a_published_trace_that_contradicts_its_setting_is_shown_with_the_one_that_fit
     let as_published = probed("host-crash-idle-keepalive-user-timeout-30s", 6, 67.3);
     assert_eq!(found("G-user-timeout-30s", vec![as_published]).standing, Standing::Holds);
 }
+
+#[test]
+fn a_web_server_may_close_late_and_not_early() {
+    let kept = |label, outcome, at_s| {
+        let mut made = Made::new(label, outcome, at_s);
+        made.parameters.nginx.keepalive_timeout = Some(std::time::Duration::from_secs(3));
+        made
+    };
+    let trials = |idle_s, again_s| {
+        vec![
+            kept("web-server-idle", Outcome::Eof, Some(idle_s)),
+            kept("web-server-new-request", Outcome::Eof, Some(again_s)),
+            kept("web-server-client-lost", Outcome::Released, Some(9.8)).measured(|m| {
+                m.noticed_s = Some(3.003);
+                m.retransmits_on_wire = Some(5);
+            }),
+        ]
+    };
+    let finding = found("F2", trials(3.003, 3.01));
+    assert_eq!(finding.standing, Standing::HoldsWithACondition);
+    assert!(finding.text.contains("another 6.797 s, sent its FIN 5 times more"), "{finding:?}");
+    assert_eq!(found("F2", trials(2.99, 3.003)).standing, Standing::DoesNotHold);
+    assert_eq!(found("F2", trials(3.003, 1.5)).standing, Standing::DoesNotHold);
+    let mut open = trials(3.003, 3.003);
+    open[0] = kept("web-server-idle", Outcome::None, None);
+    assert_eq!(found("F2", open).standing, Standing::DoesNotHold);
+}

@@ -1,0 +1,83 @@
+//! What the client says and hears: blocks that come back, or requests to a web server.
+
+use crate::exchange::Pattern;
+use crate::http::Requests;
+use spec::Parameters;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+/// Both directions of the client's exchange, and whether every byte was as it should be.
+pub(crate) struct Dialogue {
+    protocol: Protocol,
+    intact: bool,
+}
+
+enum Protocol {
+    Blocks { sent: Pattern, answered: Pattern },
+    Http(Requests),
+}
+
+impl Dialogue {
+    pub(crate) fn new(parameters: &Parameters, server: SocketAddr) -> Self {
+        let protocol = if parameters.has_nginx() {
+            Protocol::Http(Requests::new(server.to_string()))
+        } else {
+            Protocol::Blocks { sent: Pattern::default(), answered: Pattern::default() }
+        };
+        Self { protocol, intact: true }
+    }
+
+    /// What to send next.
+    pub(crate) fn next(&mut self) -> Vec<u8> {
+        match &mut self.protocol {
+            Protocol::Blocks { sent, .. } => sent.next().to_vec(),
+            Protocol::Http(requests) => requests.next(),
+        }
+    }
+
+    /// So many bytes of it were not sent.
+    pub(crate) fn back(&mut self, bytes: usize) {
+        match &mut self.protocol {
+            Protocol::Blocks { sent, .. } => sent.back(bytes),
+            Protocol::Http(requests) if bytes > 0 => requests.back(),
+            Protocol::Http(_) => {}
+        }
+    }
+
+    /// Takes what came.
+    pub(crate) fn take(&mut self, received: &[u8]) {
+        self.intact &= match &mut self.protocol {
+            Protocol::Blocks { answered, .. } => answered.check(received).is_ok(),
+            Protocol::Http(requests) => requests.take(received).is_ok(),
+        };
+    }
+
+    /// Whether everything that was sent is answered.
+    pub(crate) fn all_answered(&self) -> bool {
+        match &self.protocol {
+            Protocol::Blocks { sent, answered } => sent.bytes() == answered.bytes(),
+            Protocol::Http(requests) => requests.all_answered(),
+        }
+    }
+
+    /// How many bytes came; `None` if they were not what they should be.
+    pub(crate) fn checked(&self) -> Option<u64> {
+        self.intact.then(|| match &self.protocol {
+            Protocol::Blocks { answered, .. } => answered.bytes(),
+            Protocol::Http(requests) => requests.bytes(),
+        })
+    }
+
+    /// Writes until the socket, which must not block, takes no more.
+    pub(crate) fn fill(&mut self, socket: impl Write) -> io::Result<()> {
+        match &mut self.protocol {
+            Protocol::Blocks { sent, .. } => sent.fill(socket),
+            Protocol::Http(_) => Ok(()),
+        }
+    }
+
+    /// Whether it makes no more sense to wait for answers.
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.intact
+    }
+}

@@ -1,0 +1,145 @@
+//! A real nginx in the place of a peer.
+//!
+//! The peer's process turns into nginx (`exec`), so that its number, its signals and its end are
+//! nginx's own. Before that it gives itself a mount namespace with a tmpfs for what nginx writes,
+//! which goes with the process. nginx says when it listens, by its log on standard output.
+
+use crate::Error;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use spec::Parameters;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The executable, where `PATH` or a system directory has one. An ordinary user's `PATH` may lack
+/// the latter.
+pub(crate) fn find() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    find_in(std::env::split_paths(&path).chain(system))
+}
+
+fn find_in(directories: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    let mut programs = directories.into_iter().map(|directory| directory.join("nginx"));
+    programs.find(|program| program.is_absolute() && program.is_file())
+}
+
+/// Turns this process into an nginx that listens on `address`.
+pub(crate) fn become_nginx(address: SocketAddr, parameters: &Parameters) -> Result<(), Error> {
+    let program = find()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        .map_err(Error::call("looking for nginx"))?;
+    let options = Command::new(&program)
+        .arg("-V")
+        .output()
+        .map_err(Error::call(format!("asking {} how it was built", program.display())))?;
+    let options = String::from_utf8_lossy(&options.stderr).into_owned();
+    let prefix = private_directory(&program)?;
+    let configuration = prefix.join("nginx.conf");
+    fs::write(&configuration, configure(address, parameters, &prefix, &options))
+        .map_err(Error::call("writing nginx's configuration"))?;
+    rustix::stdio::dup2_stderr(std::io::stdout())
+        .map_err(|errno| Error::call("joining nginx's log to the reports")(errno.into()))?;
+    let error = Command::new(&program)
+        .arg0("nginx")
+        .arg("-p")
+        .arg(&prefix)
+        .arg("-c")
+        .arg(&configuration)
+        .current_dir("/")
+        .exec();
+    Err(Error::call(format!("starting {}", program.display()))(error))
+}
+
+/// A directory that only this process sees, and that ends with it.
+#[expect(unsafe_code, reason = "unsharing is unsafe where descriptors are; mounts are not")]
+fn private_directory(program: &Path) -> Result<PathBuf, Error> {
+    let call = |operation: &str| {
+        let operation = operation.to_owned();
+        move |errno: rustix::io::Errno| Error::call(operation)(errno.into())
+    };
+    // SAFETY: a mount namespace of its own takes nothing from anybody who uses this process's
+    // descriptors.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(call("unsharing the mounts"))?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .map_err(call("making the mounts private"))?;
+    let directory = if program.starts_with("/tmp") { "/mnt" } else { "/tmp" };
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("nginx", directory, "tmpfs", flags, Some(c"mode=700"))
+        .map_err(call("mounting a private tmpfs for nginx"))?;
+    Ok(directory.into())
+}
+
+/// Nothing but what the experiment needs: one process that does not change its user, since there
+/// may be no other to change to; and one answer, the path that was asked for.
+fn configure(address: SocketAddr, parameters: &Parameters, prefix: &Path, options: &str) -> String {
+    let prefix = prefix.display();
+    // What a module has not been built for is no directive.
+    let modules = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let mut temporary = String::new();
+    for name in modules {
+        if !options.contains(&format!("--without-http_{name}_module")) {
+            temporary += &format!("    {name}_temp_path {prefix}/{name};\n");
+        }
+    }
+    let timeout = parameters.nginx.keepalive_timeout.map_or_else(String::new, |timeout| {
+        format!("        keepalive_timeout {}ms;\n", timeout.as_millis())
+    });
+    format!(
+        "daemon off;\n\
+         master_process off;\n\
+         user root root;\n\
+         pid {prefix}/pid;\n\
+         error_log stderr notice;\n\
+         events {{ worker_connections 64; }}\n\
+         http {{\n    access_log off;\n{temporary}    server {{\n        listen {address};\n\
+         {timeout}        location / {{ return 200 \"$uri\"; }}\n    }}\n}}\n"
+    )
+}
+
+/// Whether a line of nginx's log says that it listens: what it says of itself once its sockets are
+/// open (`ngx_os_status`, src/os/unix/ngx_posix_init.c).
+pub(crate) fn says_listening(line: &str) -> bool {
+    line.contains("[notice]") && line.contains(": nginx/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_has_what_this_build_knows() {
+        let mut parameters = Parameters::default();
+        let address = "198.18.0.2:7".parse().unwrap();
+        let make = |parameters: &Parameters, options| {
+            configure(address, parameters, "/p".as_ref(), options)
+        };
+        let text = make(&parameters, "--without-http_uwsgi_module --with-threads");
+        assert!(text.contains("listen 198.18.0.2:7;"), "{text}");
+        assert!(text.contains("scgi_temp_path /p/scgi;"), "{text}");
+        assert!(!text.contains("uwsgi_temp_path") && !text.contains("keepalive_timeout"), "{text}");
+        parameters.nginx.keepalive_timeout = Some(std::time::Duration::from_millis(2500));
+        let text = make(&parameters, "");
+        assert!(text.contains("uwsgi_temp_path") && text.contains("keepalive_timeout 2500ms;"));
+    }
+
+    #[test]
+    fn its_log_says_when_it_listens() {
+        for (line, says) in [
+            ("2026/11/22 17:06:25 [notice] 12071#12071: nginx/1.22.1", true),
+            ("2026/11/22 17:06:25 [notice] 12071#12071: using the \"epoll\" event method", false),
+            ("nginx: [emerg] unknown directive in /tmp/nginx.conf:3", false),
+        ] {
+            assert_eq!(says_listening(line), says, "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_is() {
+        assert_eq!(find_in(["/proc/self/ns".into(), "relative".into()]), None);
+    }
+}
