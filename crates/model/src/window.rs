@@ -48,7 +48,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     // Where nobody has looked, the window closes `fault.after` before the fault.
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
-    let ahead_ns = if looked { 0 } else { nanos(fault.after) };
+    let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut scene = Scene {
@@ -549,6 +549,8 @@ impl<'a> Timer<'a> {
 }
 
 const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
+/// After this long the probes of a living peer are all alike.
+const PROBED_MOST: Duration = Duration::from_secs(3600);
 /// How many steps a schedule shows at most.
 const BEATS_MOST: usize = 300;
 /// How many probes of a living peer a schedule shows: more than the doublings.
