@@ -13,7 +13,7 @@ use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::{Moment, Purpose};
-use crate::retransmit::{Answer, Healed, HopKind, Scene};
+use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
         hop: hop(kernel, parameters),
         healed: healed
             .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),
+        icmp_ns: ICMP_NS,
         unseen: parameters.fault.kind == FaultKind::Unplug,
     };
     Ok(earlier.iter().map(scene).collect())

@@ -320,7 +320,10 @@ pub(crate) fn scenes(
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
-            for earlier_ns in earlier {
+            for (earlier_ns, icmp_ns) in earlier
+                .iter()
+                .flat_map(|earlier_ns| icmp_times(&hop, tcp).map(move |ns| (earlier_ns, ns)))
+            {
                 scenes.push(retransmit::Scene {
                     purpose: match client.traffic {
                         Traffic::Close => {
@@ -352,6 +355,7 @@ pub(crate) fn scenes(
                         at_ns: healed.at_ns.saturating_sub(*earlier_ns),
                         ..healed
                     }),
+                    icmp_ns,
                     unseen: parameters.fault.kind == FaultKind::Unplug,
                 });
             }
@@ -359,6 +363,22 @@ pub(crate) fn scenes(
     }
     Ok(scenes)
 }
+
+/// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
+/// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
+/// sent, give or take; and where time is virtual, nothing takes any.
+fn icmp_times(hop: &HopKind, tcp: &TcpFacts) -> impl Iterator<Item = u64> + use<> {
+    let reverts = |icmp: Option<Icmp>| icmp.is_some_and(|icmp| icmp.reverts);
+    let none = match hop {
+        HopKind::Fixed(hop @ Hop::Asks(..)) => reverts(hop.icmp()),
+        HopKind::Fixed(hop) => reverts(hop.icmp()) && tcp.srtt_us < NO_TIME_US,
+        HopKind::Neighbour { icmp, .. } | HopKind::Router { icmp, .. } => icmp.reverts,
+    };
+    none.then_some(0).into_iter().chain([retransmit::ICMP_NS])
+}
+
+/// No round trip is that short, in microseconds, where time passes while a kernel works.
+const NO_TIME_US: u32 = 10;
 
 /// Who answers after the fault, and when.
 pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {

@@ -310,6 +310,7 @@ impl<'a> Timer<'a> {
             keepalive_probes: probes.filter(|_| outcome != Outcome::None),
             window_probes: None,
             slip_ns: self.slips * self.tick_ns,
+            open_ns: (0, 0),
             reference_late_ns,
         }
     }

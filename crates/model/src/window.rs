@@ -543,6 +543,7 @@ impl<'a> Timer<'a> {
             keepalive_probes: None,
             window_probes: (outcome != Outcome::None).then_some(self.sent),
             slip_ns: self.slips * self.tick_ns,
+            open_ns: (0, 0),
             reference_late_ns: if self.answered_reference { late_ns } else { 0 },
         }
     }
