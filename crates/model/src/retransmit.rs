@@ -80,6 +80,8 @@ pub(crate) struct Healed {
     pub(crate) with: Answer,
     /// When the answer comes after a segment, nanoseconds.
     pub(crate) after_ns: u64,
+    /// By how much sooner it may come: what the smoothed round trip has beyond the path's.
+    pub(crate) sooner_ns: u64,
     /// Whether the host has another link-layer address now, and must be asked for.
     pub(crate) moved: bool,
     /// Whether the host has forgotten the way back, and must ask for it unless it is asked itself.
@@ -300,6 +302,8 @@ struct Sender<'a> {
     waiting_ns: Vec<u64>,
     /// When a link-layer address comes that was asked for.
     resolved_ns: Option<u64>,
+    /// By how much sooner the end may come, where an answer makes it.
+    sooner_ns: u64,
 }
 
 /// The course has come to its end.
@@ -362,6 +366,7 @@ impl<'a> Sender<'a> {
             answer: None,
             waiting_ns: Vec::new(),
             resolved_ns: None,
+            sooner_ns: 0,
         }
     }
 
@@ -578,7 +583,9 @@ impl<'a> Sender<'a> {
             self.rto = base
                 .checked_shl(self.backoff)
                 .map_or(self.kernel.rto_max, |rto| rto.min(self.kernel.rto_max));
-            let since_us = (self.now_ns + ICMP_NS - self.sent_ns[0]) / 1_000;
+            // Where not even a round trip takes time, time is virtual.
+            let icmp_ns = if self.scene.srtt_us <= 1 { 0 } else { ICMP_NS };
+            let since_us = (self.now_ns + icmp_ns - self.sent_ns[0]) / 1_000;
             let since = self.kernel.hz.from_usecs(since_us);
             match self.rto.checked_sub(since) {
                 Some(rest @ 1..) => self.arm(Pending::Retransmission, rest),
@@ -800,7 +807,11 @@ impl<'a> Sender<'a> {
     /// The answer is here, to the segment that was sent at `echoed_ns`.
     fn end_answered(&mut self, echoed_ns: u64) -> Progress {
         let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
-            (Some(Answer::Reset), purpose) => purpose.reset(),
+            (Some(Answer::Reset), purpose) => {
+                // The question for an address, and the answer to the segment.
+                self.sooner_ns = 2 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+                purpose.reset()
+            }
             (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell, echoed_ns),
             _ => Outcome::None,
         };
@@ -819,12 +830,16 @@ impl<'a> Sender<'a> {
     /// acknowledgement may have come in and each RTO, where they end differently.
     fn fin_wait2(&mut self, farewell: Farewell, echoed_ns: u64) -> Progress {
         let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
-        let jiffies = self.jiffy()..=(self.now_ns + late_ns) / self.tick_ns;
+        // At most three round trips: the question, the answer, and the server's own question.
+        let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+        let first_ns = self.now_ns.saturating_sub(sooner_ns);
+        let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
-            let rtt_us = (self.now_ns - echoed_ns) / 1_000;
-            farewell.rto_after(self.kernel, rtt_us)
+            let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
+            let most_us = (self.now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
+            farewell.rto_after(self.kernel, (least_us, most_us))
         };
         let mut ends = Vec::new();
         for rto in least..=most {
@@ -862,7 +877,7 @@ impl<'a> Sender<'a> {
             keepalive_probes: None,
             window_probes: None,
             slip_ns: self.slips * self.tick_ns,
-            reference_late_ns: 0,
+            reference_late_ns: self.sooner_ns,
         });
         Err(Ended)
     }
