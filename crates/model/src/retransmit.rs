@@ -111,13 +111,13 @@ pub(crate) fn courses(
     for scene in scenes {
         let period = kernel.wheel.slot(scene.longest_timer(kernel));
         let steps = scene.steps_allowed(kernel)?;
-        let writes_on = scene.is_finer_than_jiffies();
-        let variants = if writes_on { PHASES_WITHIN * WRITES_LATE_NS.len() as u64 } else { 1 };
+        let finer = scene.is_finer_than_jiffies();
+        let variants = if finer { PHASES_WITHIN * scene.lates_ns().len() as u64 } else { 1 };
         let phases = STEPS_IN_ALL / (steps * variants * scenes.len() as u64);
         let stride = period.div_ceil(phases.max(PHASES_LEAST));
         let block_ns = (stride - 1) * tick_ns;
         for phase in (0..period).step_by(stride as usize) {
-            if !writes_on {
+            if !finer {
                 // Within a jiffy the phase does not matter to a single write: its timers count
                 // from the jiffy. An earlier write has a longer course.
                 let start_ns = (EPOCH + phase + stride) * tick_ns - 1;
@@ -129,8 +129,8 @@ pub(crate) fn courses(
                 let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
                 let start_ns = (EPOCH + phase + stride - 1) * tick_ns + part_ns;
                 let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
-                for late_ns in WRITES_LATE_NS {
-                    courses_from(kernel, scene, start_ns, late_ns, within, courses);
+                for late_ns in scene.lates_ns() {
+                    courses_from(kernel, scene, start_ns, *late_ns, within, courses);
                 }
             }
         }
@@ -159,8 +159,7 @@ pub(crate) fn courses_at(
 ) -> Result<(), String> {
     for scene in scenes {
         scene.steps_allowed(kernel)?;
-        let late: &[u64] = if scene.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] };
-        for late_ns in late {
+        for late_ns in scene.lates_ns() {
             courses_from(kernel, scene, start_ns, *late_ns, (0, 0), courses);
         }
     }
@@ -195,6 +194,7 @@ impl Scene {
             .write_interval_ns
             .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
         let timeouts = match self.hop {
+            _ if self.healed.is_some_and(|healed| healed.at_ns == 0) => 0,
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
@@ -228,9 +228,18 @@ impl Scene {
     /// The longest timer that is armed, jiffies.
     fn longest_timer(&self, kernel: &Kernel) -> u64 {
         match self.purpose {
-            Purpose::Fin(_) => kernel.rto_max.max(purpose::longest_wait(kernel)),
+            Purpose::Fin(_) if self.healed.is_some_and(|healed| healed.with == Answer::Ack) => {
+                let later =
+                    self.later.as_ref().map_or(0, |(_, later)| purpose::longest_wait(later));
+                kernel.rto_max.max(purpose::longest_wait(kernel)).max(later)
+            }
             _ => kernel.rto_max,
         }
+    }
+
+    /// By how much the program's later writes may lag behind, where there are any.
+    fn lates_ns(&self) -> &'static [u64] {
+        if self.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] }
     }
 
     /// Whether something depends on where within its jiffy the first write comes: later writes, or
