@@ -58,6 +58,42 @@ clocks *arguments: build
 results *arguments: build
     @scripts/halfopen article --reference results "$@"
 
+# The server hangs when the client closes: how long does the client's kernel remember the connection?
+close-frozen-server *arguments: build
+    @scripts/halfopen run close-frozen-server "$@"
+
+# tcp_fin_timeout is 61 s and not 60: how long does the client's kernel remember the connection now?
+close-frozen-server-61 *arguments: build
+    @scripts/halfopen run close-frozen-server-61 "$@"
+
+# The server's host loses power and the client closes: how long does its kernel go on without it?
+close-host-crash *arguments: build
+    @scripts/halfopen run close-host-crash "$@"
+
+# The same with SO_LINGER: does a close that waits change how long the kernel tries?
+close-linger *arguments: build
+    @scripts/halfopen run close-linger "$@"
+
+# The server process is killed before the client connects: when is the client told, and what?
+connect-closed-port *arguments: build
+    @scripts/halfopen run connect-closed-port "$@"
+
+# The server's host loses power before the client connects: how many SYNs until connect gives up?
+connect-host-down *arguments: build
+    @scripts/halfopen run connect-host-down "$@"
+
+# On a LAN nobody answers for the server's address: when does connect give up, and with which error?
+connect-no-such-neighbour *arguments: build
+    @scripts/halfopen run connect-no-such-neighbour "$@"
+
+# A firewall rejects the SYN with an ICMP host unreachable: is that the end of the attempt?
+connect-rejected *arguments: build
+    @scripts/halfopen run connect-rejected "$@"
+
+# TCP_USER_TIMEOUT is half a second: does connect give up by then?
+connect-user-timeout *arguments: build
+    @scripts/halfopen run connect-user-timeout "$@"
+
 # A firewall drops everything silently: is that the same as a server without power?
 firewall-drop-sending *arguments: build
     @scripts/halfopen run firewall-drop-sending "$@"
@@ -181,6 +217,10 @@ process-freeze-idle-keepalive *arguments: build
 # The server process hangs while the client sends: is the client told anything?
 process-freeze-sending *arguments: build
     @scripts/halfopen run process-freeze-sending "$@"
+
+# The server's host loses power and the client shuts down its side: is it ever told?
+shutdown-host-crash *arguments: build
+    @scripts/halfopen run shutdown-host-crash "$@"
 
 # The one cable between two hosts is pulled: is that the same as a server without power?
 unplug-sending *arguments: build

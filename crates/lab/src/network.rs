@@ -121,7 +121,19 @@ impl Network {
     /// # Errors
     /// [`Error::Topology`] except on `direct`, [`Error::Sequence`] if something is broken already.
     pub async fn unplug(&mut self) -> Result<String, Error> {
-        self.break_by(Fault::Unplug).await
+        let done = self.break_by(Fault::Unplug).await?;
+        let client = self.client.clone();
+        // The kernel empties and stops the client's queue a moment later (`linkwatch_do_dev`,
+        // net/core/link_watch.c). Until then a segment is not lost but refused, and TCP takes it
+        // for unsent.
+        blocking(move || {
+            let mut rtnl = Rtnl::open(&client)?;
+            link::wait_until("the client to see its carrier gone", || {
+                Ok(link::state(&mut rtnl, CLIENT)?.is_none_or(|state| !state.running))
+            })
+        })
+        .await?;
+        Ok(done)
     }
 
     /// Has the router answer everything it is to forward, in both directions, at the kernel's

@@ -153,7 +153,12 @@ impl Switch {
                 if let Some(namespace) = far.namespace {
                     offload::switch_off(namespace, far.name)?;
                 }
-                relay.attach(port, index(port))
+                relay.attach(port, index(port))?;
+                if port == Port::Server {
+                    // What was sent to the one before does not reach the next.
+                    relay.flush_to_server();
+                }
+                Ok(())
             }
         }
     }

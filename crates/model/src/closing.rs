@@ -86,6 +86,7 @@ fn live_scenes(
     let later = Kernel::later(parameters, facts)?;
     // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
     let earlier: &[u64] = if later.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let after_ns = dead_path::round_trip_ns(parameters, facts);
     let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
         rto: dead_path::possible_rtos(kernel, parameters, facts)[0],
@@ -101,7 +102,8 @@ fn live_scenes(
         healed: Some(Healed {
             at_ns: 0,
             with: Answer::Ack,
-            after_ns: dead_path::round_trip_ns(parameters, facts),
+            after_ns,
+            sooner_ns: after_ns.saturating_sub(dead_path::nanos(parameters.path.rtt)),
             moved: false,
             forgot: false,
         }),

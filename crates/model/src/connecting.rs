@@ -66,8 +66,9 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
 fn healed(parameters: &Parameters) -> Option<Healed> {
     let fault = &parameters.fault;
     let after_ns = dead_path::nanos(parameters.path.rtt);
-    let at_once =
-        |with, after_ns| Some(Healed { at_ns: 0, with, after_ns, moved: false, forgot: false });
+    let at_once = |with, after_ns| {
+        Some(Healed { at_ns: 0, with, after_ns, sooner_ns: 0, moved: false, forgot: false })
+    };
     match fault.kind {
         FaultKind::None | FaultKind::ProcessFreeze => at_once(Answer::Ack, after_ns),
         FaultKind::ProcessCrash => at_once(Answer::Reset, after_ns),
@@ -85,6 +86,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
                 // A rebooted host's server listens again.
                 with: Answer::Ack,
                 after_ns,
+                sooner_ns: 0,
                 moved,
                 forgot: forgets(parameters),
             })

@@ -398,6 +398,7 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         at_ns: nanos(after),
         with,
         after_ns: round_trip_ns(parameters, facts),
+        sooner_ns: round_trip_ns(parameters, facts).saturating_sub(nanos(parameters.path.rtt)),
         moved,
         forgot: forgets(parameters),
     })

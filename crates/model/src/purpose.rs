@@ -43,19 +43,20 @@ pub(crate) struct Farewell {
 }
 
 impl Farewell {
-    /// `icsk_rto` once an acknowledgement has given one more round trip: the least and the most,
-    /// jiffies. Time stamps tell round trips in milliseconds (`tcp_rtt_tsopt_us`).
-    pub(crate) fn rto_after(&self, kernel: &Kernel, rtt_us: u64) -> (u64, u64) {
+    /// `icsk_rto` once an acknowledgement has given one more round trip, of which the least and the
+    /// most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
+    /// (`tcp_rtt_tsopt_us`).
+    pub(crate) fn rto_after(&self, kernel: &Kernel, rtt_us: (u64, u64)) -> (u64, u64) {
         let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
-        let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
-        let after = |estimate: Estimator, rtt_us: i64| {
+        let after = |estimate: Estimator, rtt_us: u64| {
             let mut estimate = estimate;
+            let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
             estimate.sample(rtt_us, rto_min_us);
             rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us())
         };
         let [least, most] = self.estimates;
-        let least = after(least, rtt_us - 1_000);
-        (least, after(most, rtt_us + 1_000).max(least))
+        let least = after(least, rtt_us.0.saturating_sub(1_000));
+        (least, after(most, rtt_us.1.saturating_add(1_000)).max(least))
     }
 }
 

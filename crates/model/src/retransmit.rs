@@ -82,6 +82,8 @@ pub(crate) struct Healed {
     pub(crate) with: Answer,
     /// When the answer comes after a segment, nanoseconds.
     pub(crate) after_ns: u64,
+    /// By how much sooner it may come: what the smoothed round trip has beyond the path's.
+    pub(crate) sooner_ns: u64,
     /// Whether the host has another link-layer address now, and must be asked for.
     pub(crate) moved: bool,
     /// Whether the host has forgotten the way back, and must ask for it unless it is asked itself.
@@ -111,13 +113,13 @@ pub(crate) fn courses(
     for scene in scenes {
         let period = kernel.wheel.slot(scene.longest_timer(kernel));
         let steps = scene.steps_allowed(kernel)?;
-        let writes_on = scene.is_finer_than_jiffies();
-        let variants = if writes_on { PHASES_WITHIN * WRITES_LATE_NS.len() as u64 } else { 1 };
+        let finer = scene.is_finer_than_jiffies();
+        let variants = if finer { PHASES_WITHIN * scene.lates_ns().len() as u64 } else { 1 };
         let phases = STEPS_IN_ALL / (steps * variants * scenes.len() as u64);
         let stride = period.div_ceil(phases.max(PHASES_LEAST));
         let block_ns = (stride - 1) * tick_ns;
         for phase in (0..period).step_by(stride as usize) {
-            if !writes_on {
+            if !finer {
                 // Within a jiffy the phase does not matter to a single write: its timers count
                 // from the jiffy. An earlier write has a longer course.
                 let start_ns = (EPOCH + phase + stride) * tick_ns - 1;
@@ -129,8 +131,8 @@ pub(crate) fn courses(
                 let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
                 let start_ns = (EPOCH + phase + stride - 1) * tick_ns + part_ns;
                 let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
-                for late_ns in WRITES_LATE_NS {
-                    courses_from(kernel, scene, start_ns, late_ns, within, courses);
+                for late_ns in scene.lates_ns() {
+                    courses_from(kernel, scene, start_ns, *late_ns, within, courses);
                 }
             }
         }
@@ -159,8 +161,7 @@ pub(crate) fn courses_at(
 ) -> Result<(), String> {
     for scene in scenes {
         scene.steps_allowed(kernel)?;
-        let late: &[u64] = if scene.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] };
-        for late_ns in late {
+        for late_ns in scene.lates_ns() {
             courses_from(kernel, scene, start_ns, *late_ns, (0, 0), courses);
         }
     }
@@ -195,6 +196,7 @@ impl Scene {
             .write_interval_ns
             .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
         let timeouts = match self.hop {
+            _ if self.healed.is_some_and(|healed| healed.at_ns == 0) => 0,
             HopKind::Fixed(Hop::Silent) => {
                 u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
             }
@@ -228,9 +230,18 @@ impl Scene {
     /// The longest timer that is armed, jiffies.
     fn longest_timer(&self, kernel: &Kernel) -> u64 {
         match self.purpose {
-            Purpose::Fin(_) => kernel.rto_max.max(purpose::longest_wait(kernel)),
+            Purpose::Fin(_) if self.healed.is_some_and(|healed| healed.with == Answer::Ack) => {
+                let later =
+                    self.later.as_ref().map_or(0, |(_, later)| purpose::longest_wait(later));
+                kernel.rto_max.max(purpose::longest_wait(kernel)).max(later)
+            }
             _ => kernel.rto_max,
         }
+    }
+
+    /// By how much the program's later writes may lag behind, where there are any.
+    fn lates_ns(&self) -> &'static [u64] {
+        if self.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] }
     }
 
     /// Whether something depends on where within its jiffy the first write comes: later writes, or
@@ -302,6 +313,8 @@ struct Sender<'a> {
     waiting_ns: Vec<u64>,
     /// When a link-layer address comes that was asked for.
     resolved_ns: Option<u64>,
+    /// By how much sooner the end may come, where an answer makes it.
+    sooner_ns: u64,
 }
 
 /// The course has come to its end.
@@ -364,6 +377,7 @@ impl<'a> Sender<'a> {
             answer: None,
             waiting_ns: Vec::new(),
             resolved_ns: None,
+            sooner_ns: 0,
         }
     }
 
@@ -802,7 +816,11 @@ impl<'a> Sender<'a> {
     /// The answer is here, to the segment that was sent at `echoed_ns`.
     fn end_answered(&mut self, echoed_ns: u64) -> Progress {
         let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
-            (Some(Answer::Reset), purpose) => purpose.reset(),
+            (Some(Answer::Reset), purpose) => {
+                // The question for an address, and the answer to the segment.
+                self.sooner_ns = 2 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+                purpose.reset()
+            }
             (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell, echoed_ns),
             _ => Outcome::None,
         };
@@ -821,12 +839,16 @@ impl<'a> Sender<'a> {
     /// acknowledgement may have come in and each RTO, where they end differently.
     fn fin_wait2(&mut self, farewell: Farewell, echoed_ns: u64) -> Progress {
         let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
-        let jiffies = self.jiffy()..=(self.now_ns + late_ns) / self.tick_ns;
+        // At most three round trips: the question, the answer, and the server's own question.
+        let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+        let first_ns = self.now_ns.saturating_sub(sooner_ns);
+        let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
-            let rtt_us = (self.now_ns - echoed_ns) / 1_000;
-            farewell.rto_after(self.kernel, rtt_us)
+            let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
+            let most_us = (self.now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
+            farewell.rto_after(self.kernel, (least_us, most_us))
         };
         let mut ends = Vec::new();
         for rto in least..=most {
@@ -866,14 +888,15 @@ impl<'a> Sender<'a> {
             window_probes: None,
             slip_ns: self.slips * self.tick_ns,
             open_ns,
-            reference_late_ns: 0,
+            reference_late_ns: self.sooner_ns,
         });
         Err(Ended)
     }
 
     /// Where ICMP undoes one doubling after the other, each jiffy of difference changes all that
     /// follows, and after many retransmissions nothing is left of the phase. What stays is the rule:
-    /// it ends with the first timeout past the patience, and timeouts are so far apart.
+    /// it ends with the first timeout past the patience, and timeouts are so far apart, or a doubling
+    /// more.
     fn open_ns(&self, outcome: Outcome, end_ns: u64) -> (u64, u64) {
         let Some(first_ns) = self.first_retransmission_ns else { return (0, 0) };
         if self.resent <= COUNTED_MOST || !matches!(outcome, Outcome::Errno(_)) {
@@ -886,7 +909,7 @@ impl<'a> Sender<'a> {
         let times: Vec<_> = shown.take(CYCLE).map(|beat| beat.at_ns).collect();
         let apart_ns = times.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap_or(0);
         let earliest_ns = over_ns.min(end_ns);
-        let latest_ns = over_ns.saturating_add(apart_ns).max(end_ns);
+        let latest_ns = over_ns.saturating_add(apart_ns.saturating_mul(2)).max(end_ns);
         (end_ns - earliest_ns, latest_ns - end_ns)
     }
 }

@@ -24,8 +24,11 @@ fn check_trial(trial: &Value) {
         assert_eq!(reason, "");
     }
     let measured = &trial["measured"];
-    let rto = measured["rto_ms_at_fault"].as_u64().expect("the RTO is known before the fault");
-    assert!((200..1000).contains(&rto), "{rto}");
+    // Before a client connects, there is no connection to look at.
+    if trial["parameters"]["client.traffic"] != "connect" {
+        let rto = measured["rto_ms_at_fault"].as_u64().expect("the RTO is known before the fault");
+        assert!((200..1000).contains(&rto), "{rto}");
+    }
     let directory = std::path::Path::new(trial["artifacts"].as_str().unwrap());
     for file in [
         "experiment.json",
@@ -261,6 +264,41 @@ fn a_long_path_is_measured_by_the_client_itself() {
     let facts: Value = serde_json::from_slice(&std::fs::read(facts).unwrap()).unwrap();
     let srtt_us = facts["tcp"]["srtt_us"].as_u64().unwrap();
     assert!((100_000..150_000).contains(&srtt_us), "{srtt_us}");
+}
+
+#[test]
+fn connecting_and_closing_end_as_predicted() {
+    let out = tempdir().unwrap();
+    let expected = [
+        ("close-frozen-server", json!({"outcome": "released", "reference": "close"})),
+        ("close-frozen-server-61", json!({"outcome": "released", "server_state": "CLOSE_WAIT"})),
+        ("close-host-crash", json!({"outcome": "released", "retransmits_on_wire": 5})),
+        ("close-linger", json!({"outcome": "released", "retransmits_on_wire": 5})),
+        (
+            "connect-closed-port",
+            json!({"outcome": "ECONNREFUSED", "reference": "fault", "rst_from_server": true}),
+        ),
+        (
+            "connect-host-down",
+            json!({"outcome": "ETIMEDOUT", "reference": "connect", "retransmits_on_wire": 5}),
+        ),
+        ("connect-no-such-neighbour", json!({"outcome": "EHOSTUNREACH", "retransmits_on_wire": 0})),
+        ("connect-rejected", json!({"outcome": "EHOSTUNREACH", "retransmits_on_wire": 1})),
+        ("connect-user-timeout", json!({"outcome": "ETIMEDOUT", "retransmits_on_wire": 1})),
+        (
+            "shutdown-host-crash",
+            json!({"outcome": "ETIMEDOUT", "reference": "close", "retransmits_on_wire": 5}),
+        ),
+    ];
+    let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+    let (document, _) = trials(out.path(), &names);
+    for ((name, expected), trial) in expected.iter().zip(document["trials"].as_array().unwrap()) {
+        assert_eq!(trial["experiment"], *name);
+        check_trial(trial);
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&trial["measured"][key], value, "{name}, {key}: {trial:#}");
+        }
+    }
 }
 
 #[test]
