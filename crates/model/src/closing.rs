@@ -12,7 +12,7 @@ use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
-use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene};
+use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
 use crate::rto::Estimator;
 use crate::tick::Hz;
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
@@ -38,14 +38,6 @@ pub(crate) fn predict(
         let why = "the router answers the FIN with a RST";
         return at_once(parameters, facts, Duration::ZERO, why);
     }
-    // The client's last acknowledgement may have been held back, or on its way.
-    let in_flight = parameters.path.rtt + kernel.hz.duration(held_back(&kernel, parameters, facts));
-    if dead_path::forgets(parameters)
-        && !parameters.path.rtt.is_zero()
-        && parameters.fault.after < in_flight + SETTLES
-    {
-        return unknown(parameters, UNFINISHED.into());
-    }
     let scenes = if is_alive(parameters) {
         live_scenes(&kernel, parameters, facts)
     } else {
@@ -63,11 +55,6 @@ pub(crate) fn predict(
         _ => called_after_crash(parameters, prediction),
     }
 }
-
-/// What an acknowledgement may be late by, beside its delay.
-const SETTLES: Duration = Duration::from_millis(100);
-const UNFINISHED: &str = "the link goes away before the last answer is acknowledged: the server's \
-                          kernel sends it again, and asks for the way back in its own time";
 
 /// Whether the server's kernel acknowledges the FIN.
 fn is_alive(parameters: &Parameters) -> bool {
@@ -105,7 +92,7 @@ fn live_scenes(
             after_ns,
             sooner_ns: after_ns.saturating_sub(dead_path::nanos(parameters.path.rtt)),
             moved: false,
-            forgot: false,
+            back: WayBack::Known,
         }),
         icmp_ns: ICMP_NS,
         unseen: false,

@@ -7,7 +7,7 @@
 //! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
 //! as it is.
 
-use crate::dead_path::{self, SLOP_NS, forgets};
+use crate::dead_path::{self, SLOP_NS};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
@@ -66,8 +66,9 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
 fn healed(parameters: &Parameters) -> Option<Healed> {
     let fault = &parameters.fault;
     let after_ns = dead_path::nanos(parameters.path.rtt);
+    let back = dead_path::way_back(parameters);
     let at_once = |with, after_ns| {
-        Some(Healed { at_ns: 0, with, after_ns, sooner_ns: 0, moved: false, forgot: false })
+        Some(Healed { at_ns: 0, with, after_ns, sooner_ns: 0, moved: false, back })
     };
     match fault.kind {
         FaultKind::None | FaultKind::ProcessFreeze => at_once(Answer::Ack, after_ns),
@@ -88,7 +89,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
                 after_ns,
                 sooner_ns: 0,
                 moved,
-                forgot: forgets(parameters),
+                back,
             })
         }
         _ => None,

@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::predict::{conclude, lives_on, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::Purpose;
-use crate::retransmit::{self, Answer, HopKind};
+use crate::retransmit::{self, Answer, HopKind, WayBack};
 use crate::rto;
 use crate::tick::Phase;
 use spec::facts::TcpFacts;
@@ -309,6 +309,10 @@ pub(crate) fn scenes(
     facts: &Facts,
 ) -> Result<Vec<retransmit::Scene>, String> {
     let client = &parameters.client;
+    let closes = matches!(client.traffic, Traffic::Close | Traffic::Shutdown);
+    if closes && is_unfinished(kernel, parameters, facts) {
+        return Err(UNFINISHED.into());
+    }
     let fallback = TcpFacts::default();
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
     let healed = healed(parameters, facts);
@@ -400,15 +404,44 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         after_ns: round_trip_ns(parameters, facts),
         sooner_ns: round_trip_ns(parameters, facts).saturating_sub(nanos(parameters.path.rtt)),
         moved,
-        forgot: forgets(parameters),
+        back: way_back(parameters),
     })
 }
 
-/// Whether the server's host, which loses its carrier, forgets what it has learned of the others
-/// (`neigh_carrier_down`, net/core/neighbour.c).
-pub(crate) fn forgets(parameters: &Parameters) -> bool {
-    parameters.fault.kind == FaultKind::Flap && parameters.neighbour == Neighbour::Learned
+/// Whether the server's host knows the way back: one that is new, or that has lost its carrier
+/// (`neigh_carrier_down`, net/core/neighbour.c), has learned nothing.
+pub(crate) fn way_back(parameters: &Parameters) -> WayBack {
+    let fresh = parameters.client.traffic == Traffic::Connect
+        || matches!(parameters.fault.kind, FaultKind::Flap | FaultKind::Reboot);
+    if parameters.neighbour == Neighbour::Permanent || !fresh {
+        return WayBack::Known;
+    }
+    // A router asks from its link-local address (`ndisc_solicit`, net/ipv6/ndisc.c), which is not
+    // the one that the server's route leads to.
+    if parameters.topology == Topology::Router && parameters.family == Family::Ipv6 {
+        WayBack::AlwaysAsks
+    } else {
+        WayBack::Asks
+    }
 }
+
+/// Whether the link goes away before the server's kernel knows that its last answer has come, so
+/// that it sends that again when it likes, and with consequences: it asks for the way back, or
+/// makes the client forget an ICMP error.
+fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> bool {
+    let held_back = kernel.hz.duration(closing::held_back(kernel, parameters, facts));
+    let matters =
+        parameters.neighbour == Neighbour::Learned || parameters.topology == Topology::Router;
+    matters
+        && parameters.fault.kind == FaultKind::Flap
+        && !parameters.path.rtt.is_zero()
+        && parameters.fault.after < parameters.path.rtt + held_back + SETTLES
+}
+
+/// What an acknowledgement may be late by, beside its delay.
+const SETTLES: Duration = Duration::from_millis(100);
+const UNFINISHED: &str = "the link goes away before the last answer is acknowledged: the server's \
+                          kernel sends it again, and when that comes through changes what follows";
 
 /// Where the client's segments end.
 pub(crate) fn hops(

@@ -341,11 +341,16 @@ impl<'a> Scene<'a> {
         if sent == 0 || ended {
             return None;
         }
-        let came = self
-            .timeline
-            .segments(Source::ClientWire)
-            .filter(|(at, segment)| (restored..self.end).contains(at) && !segment.sent)
-            .count();
+        let since = |sent: bool, until: u64| {
+            let segments = self.timeline.segments(Source::ClientWire);
+            segments.filter(move |(at, s)| (restored..until).contains(at) && s.sent == sent).count()
+        };
+        let came = since(false, self.end);
+        // What is sent too late is not answered before the trial ends.
+        let answerable = self.end.saturating_sub(self.transit * 3);
+        if came == 0 && since(true, answerable) == 0 {
+            return None;
+        }
         let finding = format!("{came} segments came from the server once the path was back");
         Some(Evidence { finding, holds: came > 0 })
     }
@@ -476,7 +481,10 @@ impl<'a> Scene<'a> {
             "{sent} segments left the client, {arrived} passed the router, which answered \
              {answers} times ({kind})"
         );
-        (arrived == 0 && answers > 0, finding)
+        // A RST draws no answer.
+        let asks = self.timeline.segments(Source::ClientWire);
+        let asks = asks.filter(|(at, s)| *at >= self.done && s.sent && !s.flags.rst).count();
+        (arrived == 0 && (answers > 0 || (sent > 0 && asks == 0)), finding)
     }
 
     fn icmp_answers(&self) -> usize {
