@@ -140,10 +140,43 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
             keepalive::courses_at(kernel, &scene, armed, received, &mut courses);
         }
     }
-    conclude(parameters, facts, courses, |prediction| {
+    let mut prediction = conclude(parameters, facts, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
-    })
+    });
+    if let Some(error) = delayed_ack_error(parameters) {
+        let timed_out = prediction.windows.iter().filter(|w| w.outcome == Outcome::TIMED_OUT);
+        let other = timed_out.map(|w| Window { outcome: Outcome::Errno(error), ..w.clone() });
+        let other: Vec<_> = other.collect();
+        prediction.windows.extend(other);
+    }
+    prediction
 }
+
+/// The error that the last exchange's acknowledgement draws if it is still being delayed when the
+/// fault comes (`TCP_DELACK_MIN`, 40 ms). Unlike a probe's it lies within the window, so that the
+/// connection remembers what came of it (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
+fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
+    let fault = &parameters.fault;
+    if fault.after >= DELAYED_ACK || parameters.client.fills_window {
+        return None;
+    }
+    let routed = parameters.topology == Topology::Router;
+    match fault.kind {
+        FaultKind::Reject if fault.reject != Reject::TcpReset => {
+            Some(icmp_of(parameters.family, fault.reject).error)
+        }
+        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap if routed => {
+            Some(Errno::EHOSTUNREACH)
+        }
+        FaultKind::Unplug if parameters.neighbour == Neighbour::Learned => {
+            Some(Errno::EHOSTUNREACH)
+        }
+        _ => None,
+    }
+}
+
+/// How long an acknowledgement is delayed, and a jiffy or two.
+const DELAYED_ACK: Duration = Duration::from_millis(60);
 
 /// The jiffies at which the keepalive timer was armed and the last segment was received, as far as
 /// a sample of the running timer and the jiffy clock tell; two of them if the sample was taken at
