@@ -100,7 +100,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
 fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     let fault = &parameters.fault;
     let ipv4 = parameters.family == Family::Ipv4;
-    let limit = if ipv4 { Limit::per(u64::from(kernel.hz.get())) } else { Limit::none() };
+    let limit = Limit::of_router(kernel, parameters.family);
     // `tcp_v6_err` takes no doubling back before there is a connection.
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let router = parameters.topology == Topology::Router;

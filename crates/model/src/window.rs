@@ -10,7 +10,7 @@
 
 use crate::allowance;
 use crate::course::{Beat, Course, Courses, slip};
-use crate::dead_path::{NEIGHBOUR_LIVES, NEW_MAC, SLOP_NS, nanos, round_trip_ns};
+use crate::dead_path::{self, NEIGHBOUR_LIVES, NEW_MAC, SLOP_NS, nanos, round_trip_ns};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::Healed;
 use crate::kernel::{Kernel, server_sysctl};
@@ -78,7 +78,11 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         scene.later = later.clone().map(|kernel| (later_ns, kernel));
         scene.healed = healed.map(|reset| {
             let lasts = parameters.fault_duration().unwrap_or_default();
-            let after_ns = if fault.kind == FaultKind::Reject { 0 } else { scene.rtt_ns };
+            let round_trips = dead_path::round_trips(parameters);
+            let after_ns = match fault.kind {
+                FaultKind::Reject => 0,
+                _ => scene.rtt_ns.saturating_mul(round_trips),
+            };
             Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset, after_ns }
         });
         if let Err(reason) = courses(&kernel, &scene, &starts, facts.tcp.as_ref(), &mut all) {
@@ -251,9 +255,15 @@ fn courses(
 ) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     for start in starts {
-        let course = Timer::new(kernel, scene, start, base(kernel, tcp)).run()?;
-        let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
-        courses.add(&course, (tick_ns - 1 + answer_ns, 0));
+        // Where this timer and a neighbour's fire at the same jiffy, either may come first.
+        let orders: &[bool] = if scene.hop.has_timer() { &[false, true] } else { &[false] };
+        for hop_first in orders {
+            let mut timer = Timer::new(kernel, scene, start, base(kernel, tcp));
+            timer.hop_first = *hop_first;
+            let course = timer.run()?;
+            let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
+            courses.add(&course, (tick_ns - 1 + answer_ns, 0));
+        }
     }
     Ok(())
 }
@@ -284,6 +294,7 @@ struct Timer<'a> {
     sent: u32,
     probes: u32,
     nominal_ns: u64,
+    hop_first: bool,
     hop: Hop,
     slips: u64,
     beats: Vec<Beat>,
@@ -312,6 +323,7 @@ impl<'a> Timer<'a> {
             sent: start.unanswered,
             probes: 0,
             nominal_ns: 0,
+            hop_first: false,
             hop: scene.hop.clone(),
             slips: 0,
             beats: Vec::new(),
@@ -336,7 +348,9 @@ impl<'a> Timer<'a> {
     fn run(mut self) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
-            if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
+            let fires = self.fires;
+            let first = |asks: &u64| *asks < fires || (*asks == fires && self.hop_first);
+            if let Some(asks) = self.hop.fires().filter(first) {
                 let now_ns = asks * self.tick_ns;
                 if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.asks_again()) {
                     return Ok(self.end(RESET, now_ns + healed.after_ns));
