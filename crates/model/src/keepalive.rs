@@ -63,6 +63,8 @@ pub(crate) struct Healed {
 /// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
 /// at, and the windows widened by what lies between them.
 const CELLS_MOST: u64 = 1 << 10;
+/// All phases of no longer slot than this are looked at one by one.
+const SLOT_MOST: u64 = 4096;
 /// No more phases at the end of a slot than this are looked at.
 const MARGIN_MOST: u64 = 32;
 
@@ -75,6 +77,13 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
     // phases at its end may find the idle time not yet over.
     let (least, most) = scene.armed_before_ns;
     let margin = (most / tick_ns + 2).min(first).min(MARGIN_MOST);
+    // Where the fault comes while the first timer may fire, each phase is another story.
+    let first_fires = kernel.keepalive_time..=kernel.keepalive_time + 2 * first + margin;
+    let fault = scene.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
+    let margin = match fault.filter(|fault| first_fires.contains(fault)) {
+        Some(_) if first <= SLOT_MOST => first,
+        _ => margin,
+    };
     let cells = period / first;
     let stride = cells.div_ceil((CELLS_MOST / margin).max(8));
     // What lies between the cells that are looked at.
