@@ -88,6 +88,11 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     } else {
         Hop::Silent
     };
+    let patience = kernel.user_timeout_ms.map_or(0, |ms| kernel.hz.from_msecs(ms));
+    if hop.has_timer() && patience / kernel.keepalive_interval.max(1) > PROBES_MOST {
+        let reason = "so many probes behind a router are more than this model goes through";
+        return unknown(parameters, reason.into());
+    }
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
     let after = fault.after.min(cycle.saturating_mul(CYCLES_MOST));
@@ -257,6 +262,8 @@ const TIMER_KEEPALIVE: u8 = 2;
 /// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
 const SAMPLE_NS: u64 = 200_000;
 
+/// How many probes are gone through where a router's own timer makes no two alike.
+const PROBES_MOST: u64 = 5_000;
 /// How many answered probes before the fault are gone through.
 const CYCLES_MOST: u32 = 20;
 /// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
@@ -325,8 +332,14 @@ fn sending(
         Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
     };
-    let prediction =
-        conclude(parameters, facts, courses, |prediction| why_sending(kernel, prediction));
+    let prediction = conclude(parameters, facts, courses, |prediction| {
+        let why = why_sending(kernel, prediction);
+        if parameters.later.sysctl.is_empty() {
+            return why;
+        }
+        let after = spec::duration::show(parameters.later.after);
+        format!("each timer goes by what is set when it fires, and that changes after {after}")
+    });
     let prediction = until_program_gives_up(parameters, prediction);
     match asks_again_and_again(parameters, &prediction) {
         Some(reason) => unknown(parameters, reason),

@@ -278,6 +278,8 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
         ("later.sysctl.", &mut parameters.later.sysctl),
     ] {
         if let Some(name) = key.strip_prefix(prefix) {
+            // As sysctl(8) writes it.
+            let name = name.strip_prefix("net.ipv4.").unwrap_or(name);
             sysctl::check(name, value)?;
             sysctls.insert(name.into(), value.trim().into());
             return Ok(());
@@ -285,6 +287,14 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
     }
     let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
         let keys = || SETTINGS.iter().map(|setting| setting.key);
+        if sysctl::check(key, value).is_ok() {
+            return Err(format!("there is no setting `{key}`: is it `sysctl.{key}`?"));
+        }
+        if let Some(first) =
+            keys().find(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+        {
+            return Err(format!("`{key}` is a group of settings: is it `{first}`?"));
+        }
         let hint = sysctl::nearest(key, keys()).map_or_else(
             || {
                 let all: Vec<_> = keys().collect();
@@ -400,6 +410,8 @@ mod tests {
         for (key, value, complaints) in [
             ("client.trafic", "idle", &["is it `client.traffic`?"][..]),
             ("qwertyuiop", "1", &["the keys are topology", "sysctl.NAME"]),
+            ("tcp_retries2", "8", &["is it `sysctl.tcp_retries2`?"]),
+            ("client.keepalive", "true", &["is it `client.keepalive.enabled`?"]),
             ("client.traffic", "loud", &["`loud`", "`one-write`"]),
             ("client.keepalive.idle", "1500ms", &["`1500ms`", "whole seconds"]),
             ("client.keepalive.probes", "0", &["`0`", "1 to 127"]),

@@ -102,7 +102,10 @@ pub fn predict(
     if prediction.windows.len() > 1 && !prediction.schedule.is_empty() {
         foot += ", steps of the first window";
     }
-    if experiment.parameters.client.traffic != Traffic::Idle && gives_up(prediction) {
+    // Connecting, and what is closed, have thresholds of their own, which the sentence above names.
+    let traffic = experiment.parameters.client.traffic;
+    let own = matches!(traffic, Traffic::Idle | Traffic::Connect | Traffic::Close);
+    if !own && gives_up(prediction) {
         let of = if table.by_user_timeout { "the user timeout" } else { "tcp_retries2" };
         let threshold = seconds(table.threshold);
         write!(foot, "\nthreshold {threshold} s after the first retransmission, by {of}")
