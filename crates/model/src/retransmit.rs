@@ -607,7 +607,8 @@ impl<'a> Sender<'a> {
             self.rto = base
                 .checked_shl(self.backoff)
                 .map_or(self.kernel.rto_max, |rto| rto.min(self.kernel.rto_max));
-            let since_us = (self.now_ns + self.scene.icmp_ns - self.sent_ns[0]) / 1_000;
+            let since_us =
+                (self.now_ns + self.scene.icmp_ns).saturating_sub(self.sent_ns[0]) / 1_000;
             let since = self.kernel.hz.from_usecs(since_us);
             match self.rto.checked_sub(since) {
                 Some(rest @ 1..) => self.arm(Pending::Retransmission, rest),
@@ -631,7 +632,7 @@ impl<'a> Sender<'a> {
         if self.timeouts >= self.scene.purpose.timeouts_most(self.kernel) {
             return Verdict::Yes;
         }
-        let passed_ns = self.now_ns - first_ns;
+        let passed_ns = self.now_ns.saturating_sub(first_ns);
         let patience_ns = self.patience_ms().saturating_mul(1_000_000);
         // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
         // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
@@ -763,7 +764,7 @@ impl<'a> Sender<'a> {
     }
 
     fn since_start_ns(&self) -> u64 {
-        self.now_ns - self.start_ns
+        self.now_ns.saturating_sub(self.start_ns)
     }
 
     fn beat(&mut self, kind: StepKind) {
@@ -924,7 +925,7 @@ impl<'a> Sender<'a> {
             return (0, 0);
         }
         let patience_ns = self.patience_ms().saturating_mul(1_000_000);
-        let over_ns = (first_ns - self.start_ns).saturating_add(patience_ns);
+        let over_ns = first_ns.saturating_sub(self.start_ns).saturating_add(patience_ns);
         // The last ones that are shown; the end itself may be far from them.
         let shown = self.beats.iter().rev().filter(|beat| beat.kind != StepKind::GiveUp);
         let times: Vec<_> = shown.take(CYCLE).map(|beat| beat.at_ns).collect();
