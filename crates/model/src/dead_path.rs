@@ -67,9 +67,7 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     let healed = match fault.kind {
         FaultKind::Flap => healed_ns(false),
-        FaultKind::Reboot if !fault.new_mac || parameters.topology == Topology::Router => {
-            healed_ns(true)
-        }
+        FaultKind::Reboot if !moves(parameters) => healed_ns(true),
         FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
             return unknown(parameters, NEW_MAC.into());
         }
@@ -289,6 +287,18 @@ pub(crate) fn asks_again_and_again(
     } else {
         NEIGHBOUR_LIVES + FAILS_TWICE
     };
+    let cut =
+        matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let router_learned =
+        parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Learned;
+    let believed = NEIGHBOUR_LIVES.saturating_sub(parameters.fault.after) + ASKS_BOTH_WAYS;
+    if router_learned && cut && latest > believed {
+        return Some(
+            "when the router's entry for the server gives up is random, and with it when its ICMP \
+             comes"
+                .into(),
+        );
+    }
     (asks_itself && latest > twice).then(|| {
         "the client's own neighbour discovery fails again and again: after the second time, Linux \
          6.18 no longer takes the backoff back, and why is not understood"
@@ -296,6 +306,9 @@ pub(crate) fn asks_again_and_again(
     })
 }
 
+/// From the doubt about an entry to the first packet that is given up: `delay_first_probe_time`,
+/// three direct questions, and three to all.
+const ASKS_BOTH_WAYS: Duration = Duration::from_secs(11);
 /// When neighbour discovery can have failed three times, at three seconds each.
 const FAILS_TWICE: Duration = Duration::from_secs(9);
 
@@ -372,8 +385,7 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         FaultKind::Reboot => Answer::Reset,
         _ => return None,
     };
-    let moved =
-        fault.kind == FaultKind::Reboot && fault.new_mac && parameters.topology != Topology::Router;
+    let moved = moves(parameters);
     if moved && parameters.neighbour == Neighbour::Permanent {
         return None;
     }
@@ -386,6 +398,14 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         moved,
         back: way_back(parameters),
     })
+}
+
+/// Whether the host comes back with another link-layer address than the one that whoever sends to
+/// it still believes. A router has forgotten the old one, unless it learned it.
+fn moves(parameters: &Parameters) -> bool {
+    let forgotten =
+        parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
+    parameters.fault.kind == FaultKind::Reboot && parameters.fault.new_mac && !forgotten
 }
 
 /// Whether the server's host knows the way back: one that is new, or that has lost its carrier

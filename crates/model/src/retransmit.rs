@@ -425,6 +425,16 @@ impl<'a> Sender<'a> {
             self.now_ns = at_ns;
             return self.end_answered(echoed_ns);
         }
+        let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+        if let Some((at_ns, echoed_ns)) = self.answer
+            && at_ns.saturating_sub(sooner_ns) < timer_ns
+        {
+            // The answer may come before this timer, too.
+            let mut other = self.clone();
+            other.now_ns = at_ns;
+            let _ = other.end_answered(echoed_ns);
+            self.done = other.done;
+        }
         self.now_ns = timer_ns;
         if let Some((at_ns, kernel)) = &self.scene.later
             && self.since_start_ns() >= *at_ns
