@@ -394,7 +394,7 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         at_ns: nanos(after),
         with,
         after_ns: round_trip_ns(parameters, facts),
-        sooner_ns: round_trip_ns(parameters, facts).saturating_sub(nanos(parameters.path.rtt)),
+        sooner_ns: sooner_ns(parameters, facts),
         moved,
         back: way_back(parameters),
     })
@@ -612,6 +612,12 @@ fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -
 pub(crate) fn round_trip_ns(parameters: &Parameters, facts: &Facts) -> u64 {
     let measured = facts.tcp.as_ref().map_or(0, |tcp| u64::from(tcp.srtt_us) * 1_000);
     measured.max(nanos(parameters.path.rtt))
+}
+
+/// By how much sooner than the smoothed round trip an answer may come, nanoseconds.
+pub(crate) fn sooner_ns(parameters: &Parameters, facts: &Facts) -> u64 {
+    let path_ns = nanos(parameters.path.rtt);
+    round_trip_ns(parameters, facts).saturating_sub(path_ns).min(SLOP_NS)
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {

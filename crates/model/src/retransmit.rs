@@ -27,8 +27,9 @@ const THIN_LINEAR_RETRIES: u32 = 6;
 const JITTER_NS: u64 = 300_000;
 /// What an ICMP error from next door needs to come back.
 const ICMP_NS: u64 = 20_000;
-/// When a SYN is sent again for the first time: `TCP_TIMEOUT_INIT`.
-const FIRST_SYN_NS: u64 = 1_000_000_000;
+/// Where a round trip takes less than this, microseconds, time is virtual and stands still between
+/// timers.
+const INSTANT_RTT_US: u64 = 10;
 /// How many steps a schedule shows at most; the later ones are all alike.
 const BEATS_MOST: usize = 300;
 /// Into how many parts a jiffy is divided where the phase within it matters.
@@ -615,8 +616,7 @@ impl<'a> Sender<'a> {
             self.rto = base
                 .checked_shl(self.backoff)
                 .map_or(self.kernel.rto_max, |rto| rto.min(self.kernel.rto_max));
-            // Where not even a round trip takes time, time is virtual.
-            let icmp_ns = if self.scene.srtt_us <= 1 { 0 } else { ICMP_NS };
+            let icmp_ns = if self.scene.srtt_us < INSTANT_RTT_US { 0 } else { ICMP_NS };
             let since_us = (self.now_ns + icmp_ns - self.sent_ns[0]) / 1_000;
             let since = self.kernel.hz.from_usecs(since_us);
             match self.rto.checked_sub(since) {
@@ -868,7 +868,7 @@ impl<'a> Sender<'a> {
         let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
         // At most three round trips: the question, the answer, and the server's own question.
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
-        let first_ns = self.now_ns.saturating_sub(sooner_ns);
+        let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
         let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
@@ -905,10 +905,6 @@ impl<'a> Sender<'a> {
         let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
         // How many pass the tap before the client's neighbour entry dies is up to that entry.
         let counts = counts && (!self.hop.is_local() || self.scene.unseen);
-        // A copy that the path holds back in this very kernel (netem) may keep the next from being
-        // sent (`skb_still_in_host_queue`).
-        let held = self.scene.healed.is_some_and(|healed| healed.after_ns / 2 > FIRST_SYN_NS);
-        let counts = counts && !(self.scene.purpose.is_syn() && held);
         self.done.push(Course {
             beats: std::mem::take(&mut self.beats),
             outcome,
