@@ -40,6 +40,8 @@ pub(crate) struct Bench {
 
 /// After the client knows, how long its connection's aftermath is recorded.
 const AFTERMATH: Duration = Duration::from_millis(200);
+/// How long a connection is watched after a fault is over, where nothing is predicted to happen.
+const AFTER_FAULT: Duration = Duration::from_secs(2);
 /// How long the peers may take to do as they are told: far more than they need.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// `idiag_timer`: the zero-window probe.
@@ -379,7 +381,10 @@ impl Trial {
 
     /// How long after the fault the trial ends.
     fn deadline(&self, parameters: &Parameters, prediction: &Prediction) -> Duration {
-        parameters.deadline.unwrap_or_else(|| default_deadline(prediction, self.bench.never))
+        // A fault that ends is watched beyond its end.
+        let ends = parameters.fault_duration().map_or(Duration::ZERO, |after| after + AFTER_FAULT);
+        let never = self.bench.never.max(ends);
+        parameters.deadline.unwrap_or_else(|| default_deadline(prediction, never))
     }
 
     async fn inject(&mut self, parameters: &Parameters) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
-use crate::retransmit::{Answer, Healed, HopKind, Scene, WayBack};
+use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
 use crate::rto::Estimator;
 use crate::tick::Hz;
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
@@ -94,6 +94,7 @@ fn live_scenes(
             moved: false,
             back: WayBack::Known,
         }),
+        icmp_ns: ICMP_NS,
         unseen: false,
     };
     Ok(earlier.iter().map(scene).collect())

@@ -13,7 +13,7 @@ use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::{Moment, Purpose};
-use crate::retransmit::{Answer, Healed, HopKind, Scene};
+use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
         hop: hop(kernel, parameters),
         healed: healed
             .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),
+        icmp_ns: ICMP_NS,
         unseen: parameters.fault.kind == FaultKind::Unplug,
     };
     Ok(earlier.iter().map(scene).collect())
@@ -110,7 +111,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
 fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     let fault = &parameters.fault;
     let ipv4 = parameters.family == Family::Ipv4;
-    let limit = if ipv4 { Limit::per(u64::from(kernel.hz.get())) } else { Limit::none() };
+    let limit = Limit::of_router(kernel, parameters.family);
     // `tcp_v6_err` takes no doubling back before there is a connection.
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let router = parameters.topology == Topology::Router;

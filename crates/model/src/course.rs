@@ -21,6 +21,9 @@ pub(crate) struct Course {
     pub(crate) window_probes: Option<u32>,
     /// By how much all the timers before the last may have put it off, nanoseconds.
     pub(crate) slip_ns: u64,
+    /// By how much it may end earlier, and later, since what happened on the way cannot be followed,
+    /// nanoseconds.
+    pub(crate) open_ns: (u64, u64),
     /// By how much the reference itself may be later than computed, where a timer made it.
     pub(crate) reference_late_ns: u64,
 }
@@ -48,7 +51,7 @@ pub(crate) fn slip(wheel: Wheel, timeout: u64) -> u64 {
 /// each undoes a doubling or does not, by where it falls in the router's rate limit, and what one
 /// phase changes there changes all that follows. The end does not move by it: it is the first
 /// timeout past the threshold either way.
-const COUNTED_MOST: u32 = 64;
+pub(crate) const COUNTED_MOST: u32 = 64;
 
 /// All courses of a prediction, by what they end in.
 #[derive(Debug, Clone, Default)]
@@ -89,9 +92,14 @@ impl Courses {
             ends: Vec::new(),
             beats: course.beats.iter().map(|beat| (*beat, beat.at_ns)).collect(),
         });
-        let latest_ns = course.end_ns.saturating_add(longer_ns).saturating_add(course.slip_ns);
+        let latest_ns = course
+            .end_ns
+            .saturating_add(longer_ns)
+            .saturating_add(course.slip_ns)
+            .saturating_add(course.open_ns.1);
         let shorter_ns = shorter_ns.saturating_add(course.reference_late_ns);
-        group.ends.push((course.end_ns.saturating_sub(shorter_ns), latest_ns));
+        let earliest_ns = course.end_ns.saturating_sub(shorter_ns).saturating_sub(course.open_ns.0);
+        group.ends.push((earliest_ns, latest_ns));
         for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));
             let at_ns = beat.at_ns.saturating_add(longer_ns).saturating_add(beat.slip_ns);

@@ -4,7 +4,7 @@
 use crate::closing;
 use crate::course::Courses;
 use crate::hop::{self, Hop, Icmp, Limit};
-use crate::keepalive::{self, Seen};
+use crate::keepalive::{self, Known, Seen};
 use crate::kernel::Kernel;
 use crate::predict::{conclude, lives_on, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
@@ -12,6 +12,7 @@ use crate::purpose::Purpose;
 use crate::retransmit::{self, Answer, HopKind, WayBack};
 use crate::rto;
 use crate::tick::Phase;
+use crate::wheel::Context;
 use spec::facts::TcpFacts;
 use spec::{
     Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic,
@@ -63,7 +64,8 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     let rtt_ns = round_trip_ns(parameters, facts);
     let healed_ns = |reset| {
         let after = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-        Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns: rtt_ns })
+        let after_ns = rtt_ns.saturating_mul(round_trips(parameters));
+        Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns })
     };
     let healed = match fault.kind {
         FaultKind::Flap => healed_ns(false),
@@ -130,25 +132,83 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
             hop: hop.clone(),
             seen,
         };
-        let known = known_timers(kernel, facts);
+        let known = known_timers(kernel, facts, rtt_ns);
         if known.is_empty() {
             keepalive::courses(kernel, &scene, &mut courses);
         }
-        for (armed, received) in known {
-            keepalive::courses_at(kernel, &scene, armed, received, &mut courses);
+        for known in known {
+            // The fault comes right after the sample.
+            let since_ns = kernel.hz.tick_ns() * (known.sampled - known.received);
+            let fault_ns = since_ns.saturating_add(slop_ns);
+            let moved =
+                |at_ns: u64| fault_ns.saturating_add(at_ns.saturating_sub(nanos(fault.after)));
+            let scene = keepalive::Scene {
+                fault_after_ns: Some(fault_ns),
+                healed: healed
+                    .map(|healed| keepalive::Healed { at_ns: moved(healed.at_ns), ..healed }),
+                later: later.clone().map(|kernel| {
+                    (moved(nanos(fault.after.saturating_add(parameters.later.after))), kernel)
+                }),
+                ..scene.clone()
+            };
+            keepalive::courses_at(kernel, &scene, known, &mut courses);
         }
     }
-    conclude(parameters, facts, courses, |prediction| {
+    let mut prediction = conclude(parameters, facts, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
-    })
+    });
+    if let Some(error) = delayed_ack_error(parameters) {
+        let timed_out = prediction.windows.iter().filter(|w| w.outcome == Outcome::TIMED_OUT);
+        let other = timed_out.map(|w| Window { outcome: Outcome::Errno(error), ..w.clone() });
+        let other: Vec<_> = other.collect();
+        prediction.windows.extend(other);
+    }
+    prediction
 }
 
-/// The jiffies at which the keepalive timer was armed and the last segment was received, as far as
-/// a sample of the running timer and the jiffy clock tell; two of them if the sample was taken at
-/// the edge of a jiffy. Empty if they do not.
-fn known_timers(kernel: &Kernel, facts: &Facts) -> Vec<(u64, u64)> {
+/// How many round trips the answer to a probe takes once the path is back: a router has to ask for
+/// the server first, and a server that has just booted for the way back.
+pub(crate) fn round_trips(parameters: &Parameters) -> u64 {
+    let router_asks = parameters.topology == Topology::Router;
+    let server_asks = way_back(parameters) != WayBack::Known;
+    1 + u64::from(router_asks) + u64::from(server_asks)
+}
+
+/// The error that the last exchange's acknowledgement draws if it is still being delayed when the
+/// fault comes (`TCP_DELACK_MIN`, 40 ms). Unlike a probe's it lies within the window, so that the
+/// connection remembers what came of it (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
+fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
+    let fault = &parameters.fault;
+    if fault.after >= DELAYED_ACK || parameters.client.fills_window {
+        return None;
+    }
+    let routed = parameters.topology == Topology::Router;
+    match fault.kind {
+        FaultKind::Reject if fault.reject != Reject::TcpReset => {
+            Some(icmp_of(parameters.family, fault.reject).error)
+        }
+        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap if routed => {
+            Some(Errno::EHOSTUNREACH)
+        }
+        FaultKind::Unplug if parameters.neighbour == Neighbour::Learned => {
+            Some(Errno::EHOSTUNREACH)
+        }
+        _ => None,
+    }
+}
+
+/// How long an acknowledgement is delayed, and a jiffy or two.
+const DELAYED_ACK: Duration = Duration::from_millis(60);
+
+/// The keepalive timer, as far as a sample of it and the jiffy clock tell; two of them if the sample
+/// was taken at the edge of a jiffy. Empty if they do not.
+///
+/// It was armed for the idle time with the last exchange; or by its own handler: for the interval
+/// when a probe was sent, for the rest of the idle time when it saw the answer to that.
+fn known_timers(kernel: &Kernel, facts: &Facts, rtt_ns: u64) -> Vec<Known> {
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
-    if tcp.timer != TIMER_KEEPALIVE {
+    // A timer that is due and waits for the end of its slot no longer says when it was armed.
+    if tcp.timer != TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
         return Vec::new();
     }
     let phase = Phase::new(kernel.hz, clock);
@@ -156,9 +216,34 @@ fn known_timers(kernel: &Kernel, facts: &Facts) -> Vec<(u64, u64)> {
     let sampled = |late_ns: u64| {
         let now = phase.of(tcp.sampled_at_ns.saturating_add(late_ns))? / kernel.hz.tick_ns();
         let expires = now + whole(tcp.timer_expires_ms);
-        let armed = expires.checked_sub(kernel.keepalive_time)?;
         let received = now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))?;
-        (armed <= received && received <= now).then_some((armed, received))
+        let known = |armed: u64, context| {
+            let delay = expires.checked_sub(armed)?;
+            (armed <= now && received <= now).then_some(Known {
+                armed,
+                delay,
+                context,
+                received,
+                probes: tcp.probes.into(),
+                sampled: now,
+            })
+        };
+        if tcp.probes > 0 {
+            return known(expires.checked_sub(kernel.keepalive_interval)?, Context::Handler);
+        }
+        let exchange = (rtt_ns + EXCHANGE_NS) / kernel.hz.tick_ns() + 2;
+        let initial = expires.checked_sub(kernel.keepalive_time)?;
+        if (initial..=initial + exchange).contains(&received) {
+            return known(initial, Context::Call);
+        }
+        let probed = expires.checked_sub(kernel.keepalive_interval)?;
+        if (probed..=probed + exchange).contains(&received) {
+            return known(probed, Context::Handler);
+        }
+        // Armed for the rest: when the interval after the last probe was over.
+        let probed = received.checked_sub(rtt_ns / kernel.hz.tick_ns())?;
+        let interval = kernel.keepalive_interval;
+        known(kernel.wheel.fires_at(probed, interval, Context::Handler), Context::Handler)
     };
     let mut known: Vec<_> = [0, SAMPLE_NS].into_iter().filter_map(sampled).collect();
     known.dedup();
@@ -337,7 +422,10 @@ pub(crate) fn scenes(
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
-            for earlier_ns in earlier {
+            for (earlier_ns, icmp_ns) in earlier
+                .iter()
+                .flat_map(|earlier_ns| icmp_times(&hop, tcp).map(move |ns| (earlier_ns, ns)))
+            {
                 scenes.push(retransmit::Scene {
                     purpose: match client.traffic {
                         Traffic::Close => {
@@ -369,6 +457,7 @@ pub(crate) fn scenes(
                         at_ns: healed.at_ns.saturating_sub(*earlier_ns),
                         ..healed
                     }),
+                    icmp_ns,
                     unseen: parameters.fault.kind == FaultKind::Unplug,
                 });
             }
@@ -376,6 +465,22 @@ pub(crate) fn scenes(
     }
     Ok(scenes)
 }
+
+/// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
+/// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
+/// sent, give or take; and where time is virtual, nothing takes any.
+fn icmp_times(hop: &HopKind, tcp: &TcpFacts) -> impl Iterator<Item = u64> + use<> {
+    let reverts = |icmp: Option<Icmp>| icmp.is_some_and(|icmp| icmp.reverts);
+    let none = match hop {
+        HopKind::Fixed(hop @ Hop::Asks(..)) => reverts(hop.icmp()),
+        HopKind::Fixed(hop) => reverts(hop.icmp()) && tcp.srtt_us < NO_TIME_US,
+        HopKind::Neighbour { icmp, .. } | HopKind::Router { icmp, .. } => icmp.reverts,
+    };
+    none.then_some(0).into_iter().chain([retransmit::ICMP_NS])
+}
+
+/// No round trip is that short, in microseconds, where time passes while a kernel works.
+const NO_TIME_US: u32 = 10;
 
 /// Who answers after the fault, and when.
 pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmit::Healed> {
@@ -452,7 +557,7 @@ pub(crate) fn hops(
     let fault = &parameters.fault;
     let ipv4 = parameters.family == Family::Ipv4;
     // `icmp_ratelimit` of the router: a second, the default.
-    let limit = if ipv4 { Limit::per(u64::from(kernel.hz.get())) } else { Limit::none() };
+    let limit = Limit::of_router(kernel, parameters.family);
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     // What the client's own kernel says of its own neighbour (`dst_link_failure`) takes the backoff
     // back for IPv6 too, as measured on Linux 6.18.

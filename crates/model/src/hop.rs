@@ -8,7 +8,7 @@
 
 use crate::kernel::Kernel;
 use crate::wheel::Context;
-use spec::Errno;
+use spec::{Errno, Family};
 
 /// Where segments go.
 #[derive(Debug, Clone)]
@@ -93,6 +93,11 @@ impl Hop {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
     }
 
+    /// Whether it has a timer of its own.
+    pub(crate) fn has_timer(&self) -> bool {
+        matches!(self, Self::Asks(..))
+    }
+
     /// Whether the timer that fires next asks once more, which can set those free that wait.
     pub(crate) fn asks_again(&self) -> bool {
         let asks = |neighbour: &Neighbour| matches!(neighbour.state, State::Incomplete { asked, .. } if asked < QUESTIONS);
@@ -154,8 +159,19 @@ impl Limit {
         Self { cost, tokens: Self::BURST * cost, last: 0 }
     }
 
-    /// None: to the host itself, over loopback; and for IPv6, where the limit is looser the wider
-    /// the prefix (`icmpv6_xrlim_allow`, net/ipv6/icmp.c), no retransmission was ever caught by it.
+    /// A router's, by default: one a second; for IPv6 four on the way to a /64
+    /// (`icmpv6_xrlim_allow`, net/ipv6/icmp.c). Linux 6.12 was seen to keep to that, and 6.18 to let
+    /// every retransmission draw its error.
+    pub(crate) fn of_router(kernel: &Kernel, family: Family) -> Self {
+        let second = u64::from(kernel.hz.get());
+        match family {
+            Family::Ipv4 => Self::per(second),
+            Family::Ipv6 if kernel.limits_icmpv6 => Self::per(second / 4),
+            Family::Ipv6 => Self::none(),
+        }
+    }
+
+    /// None: to the host itself, over loopback.
     pub(crate) fn none() -> Self {
         Self::per(0)
     }

@@ -13,6 +13,7 @@ use crate::prediction::StepKind;
 use crate::retransmit::EPOCH;
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
+use std::collections::VecDeque;
 
 /// How an idle connection meets its fault.
 #[derive(Debug, Clone)]
@@ -62,6 +63,8 @@ pub(crate) struct Healed {
 /// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
 /// at, and the windows widened by what lies between them.
 const CELLS_MOST: u64 = 1 << 10;
+/// All phases of no longer slot than this are looked at one by one.
+const SLOT_MOST: u64 = 4096;
 /// No more phases at the end of a slot than this are looked at.
 const MARGIN_MOST: u64 = 32;
 
@@ -74,6 +77,13 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
     // phases at its end may find the idle time not yet over.
     let (least, most) = scene.armed_before_ns;
     let margin = (most / tick_ns + 2).min(first).min(MARGIN_MOST);
+    // Where the fault comes while the first timer may fire, each phase is another story.
+    let first_fires = kernel.keepalive_time..=kernel.keepalive_time + 2 * first + margin;
+    let fault = scene.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
+    let margin = match fault.filter(|fault| first_fires.contains(fault)) {
+        Some(_) if first <= SLOT_MOST => first,
+        _ => margin,
+    };
     let cells = period / first;
     let stride = cells.div_ceil((CELLS_MOST / margin).max(8));
     // What lies between the cells that are looked at.
@@ -83,8 +93,9 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
         let base = EPOCH + cell * first - kernel.keepalive_time % first;
         let mut add = |armed_ns, longer_ns| {
             for before_ns in [least, most] {
-                let course = Timer::new(kernel, scene, armed_ns, before_ns).run();
-                courses.add(&course, (longer_ns + between_ns, between_ns));
+                for course in Timer::new(kernel, scene, armed_ns, before_ns).run() {
+                    courses.add(&course, (longer_ns + between_ns, between_ns));
+                }
             }
         };
         // All but the last phases of a slot: the later armed, the shorter.
@@ -100,24 +111,52 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
     }
 }
 
-/// The courses of this scene if the timer was armed, and the last segment received, at known
-/// jiffies.
-pub(crate) fn courses_at(
-    kernel: &Kernel,
-    scene: &Scene,
-    armed: u64,
-    received: u64,
-    courses: &mut Courses,
-) {
+/// A timer that runs: what is known of it. Jiffies of one clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// When it was armed, for how long, and by whom.
+    pub(crate) armed: u64,
+    pub(crate) delay: u64,
+    pub(crate) context: Context,
+    /// When the last segment was received, and how many probes were sent since.
+    pub(crate) received: u64,
+    pub(crate) probes: u32,
+    /// When all this was looked at.
+    pub(crate) sampled: u64,
+}
+
+/// The courses of this scene from a timer that is known. The scene's times count from the last
+/// segment received, whether or not a probe has drawn it.
+pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, known: Known, courses: &mut Courses) {
     let tick_ns = kernel.hz.tick_ns();
-    let received_ns = (received + 1) * tick_ns - 1;
-    let course = Timer::new(kernel, scene, armed * tick_ns, received_ns - armed * tick_ns).run();
-    courses.add(&course, (tick_ns - 1, 0));
+    let received_ns = (known.received + 1) * tick_ns - 1;
+    let mut timer = Timer::new(kernel, scene, received_ns, 0);
+    timer.timeout = known.delay;
+    timer.fires = kernel.wheel.fires_at(known.armed, known.delay, known.context);
+    (timer.unanswered, timer.sent) = (known.probes, known.probes);
+    // The last probe armed the timer; those before it came an interval and its slot earlier each.
+    let mut probe = known.armed;
+    for _ in 0..known.probes {
+        let probe_ns = probe * tick_ns;
+        if timer.is_before_fault(probe_ns) {
+            timer.answers.push_front(probe_ns + scene.rtt_ns);
+        }
+        let latest = probe.saturating_sub(known.delay);
+        let slot = kernel.wheel.slot(known.delay);
+        let before = (latest.saturating_sub(slot)..=latest)
+            .rev()
+            .find(|at| kernel.wheel.fires_at(*at, known.delay, Context::Handler) == probe);
+        probe = before.unwrap_or(latest);
+    }
+    for course in timer.run() {
+        courses.add(&course, (tick_ns - 1, 0));
+    }
 }
 
 /// Into how many parts a jiffy is divided where the phase within it matters.
 const PARTS: u64 = 4;
 
+#[derive(Clone)]
 struct Timer<'a> {
     kernel: &'a Kernel,
     scene: &'a Scene,
@@ -126,6 +165,12 @@ struct Timer<'a> {
     exchange_ns: u64,
     /// The last segment that was received: `rcv_tstamp`.
     received_ns: u64,
+    /// The last one before the fault, which the times of the course count from.
+    reference_ns: u64,
+    /// When answers arrive that are on their way.
+    answers: VecDeque<u64>,
+    /// Whether a neighbour's timer comes first where both fire.
+    hop_first: bool,
     fires: u64,
     timeout: u64,
     /// `icsk_probes_out`.
@@ -150,6 +195,9 @@ impl<'a> Timer<'a> {
             tick_ns,
             exchange_ns,
             received_ns: exchange_ns,
+            reference_ns: exchange_ns,
+            answers: VecDeque::new(),
+            hop_first: false,
             fires: kernel.wheel.fires_at(armed_ns / tick_ns, timeout, Context::Call),
             timeout,
             unanswered: 0,
@@ -162,9 +210,22 @@ impl<'a> Timer<'a> {
         }
     }
 
-    fn run(mut self) -> Course {
+    /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
+    /// first.
+    fn run(self) -> Vec<Course> {
+        if self.hop.has_timer() {
+            let hop_first = Self { hop_first: true, ..self.clone() };
+            vec![self.go_on(), hop_first.go_on()]
+        } else {
+            vec![self.go_on()]
+        }
+    }
+
+    fn go_on(mut self) -> Course {
         loop {
-            if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
+            let fires = self.fires;
+            let first = |asks: &u64| *asks < fires || (*asks == fires && self.hop_first);
+            if let Some(asks) = self.hop.fires().filter(first) {
                 // The router asks for the server once more, or gives up; ICMP means nothing here.
                 let now_ns = asks * self.tick_ns;
                 if let Some(healed) = self.hop.asks_again().then(|| self.healed(now_ns)).flatten() {
@@ -172,6 +233,11 @@ impl<'a> Timer<'a> {
                 }
                 self.hop.fire(self.kernel, asks);
                 continue;
+            }
+            let due_ns = fires * self.tick_ns;
+            while let Some(at_ns) = self.answers.front().copied().filter(|at_ns| *at_ns < due_ns) {
+                self.answers.pop_front();
+                self.hear_answer(at_ns);
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
@@ -190,17 +256,12 @@ impl<'a> Timer<'a> {
                 self.beat(StepKind::GiveUp);
                 return self.end(Outcome::TIMED_OUT, now_ns);
             }
+            self.beat(StepKind::KeepaliveProbe);
+            self.unanswered += 1;
+            self.sent += 1;
             if self.is_before_fault(now_ns) {
-                self.received_ns = now_ns + self.scene.rtt_ns;
-                self.answered = true;
-                self.unanswered = 0;
-                self.sent = 0;
-                self.slips = 0;
-                self.beats.clear();
+                self.answers.push_back(now_ns + self.scene.rtt_ns);
             } else {
-                self.beat(StepKind::KeepaliveProbe);
-                self.unanswered += 1;
-                self.sent += 1;
                 let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
                 if let Some(healed) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
                     return self.ends_answered(healed, now_ns);
@@ -209,9 +270,24 @@ impl<'a> Timer<'a> {
             let interval = self.kernel.keepalive_interval;
             self.nominal_ns += interval * self.tick_ns;
             self.arm(interval);
-            if self.beats.len() == BEATS_MOST {
+            if self.beats.len() == BEATS_MOST && self.answers.is_empty() {
                 self.skip_equal_intervals(elapsed, now);
             }
+        }
+    }
+
+    /// The answer to a probe arrives. One that was on its way when the fault came still does, but
+    /// the last segment before the fault is another.
+    fn hear_answer(&mut self, at_ns: u64) {
+        self.received_ns = at_ns;
+        self.unanswered = 0;
+        let after_ns = at_ns.saturating_sub(self.exchange_ns);
+        if self.scene.fault_after_ns.is_some_and(|fault_ns| after_ns < fault_ns) {
+            self.reference_ns = at_ns;
+            self.answered = true;
+            self.sent = 0;
+            self.slips = 0;
+            self.beats.clear();
         }
     }
 
@@ -285,7 +361,7 @@ impl<'a> Timer<'a> {
     }
 
     fn end(self, outcome: Outcome, end_ns: u64) -> Course {
-        let since = |at_ns: u64| at_ns.saturating_sub(self.received_ns);
+        let since = |at_ns: u64| at_ns.saturating_sub(self.reference_ns);
         let beats = self
             .beats
             .iter()
@@ -310,6 +386,7 @@ impl<'a> Timer<'a> {
             keepalive_probes: probes.filter(|_| outcome != Outcome::None),
             window_probes: None,
             slip_ns: self.slips * self.tick_ns,
+            open_ns: (0, 0),
             reference_late_ns,
         }
     }

@@ -4,6 +4,7 @@
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use spec::{Facts, Parameters, Traffic};
+use std::time::Duration;
 
 /// Bytes in one write of the client.
 const WRITE_BYTES: usize = 100;
@@ -42,6 +43,8 @@ pub(crate) struct Kernel {
     pub(crate) keepalive_time: u64,
     /// `keepalive_intvl_when`, jiffies.
     pub(crate) keepalive_interval: u64,
+    /// Whether ICMPv6 errors are limited on the way to a /64.
+    pub(crate) limits_icmpv6: bool,
     /// `keepalive_probes`.
     pub(crate) keepalive_probes: u32,
 }
@@ -52,7 +55,7 @@ impl Kernel {
         let client = &parameters.client;
         let keepalive = &client.keepalive;
         let number = |name, default| sysctl(parameters, facts, name).unwrap_or(default);
-        let seconds = |set: Option<std::time::Duration>, name, default| {
+        let seconds = |set: Option<Duration>, name, default| {
             let secs = set.map_or_else(|| number(name, default), |time| time.as_secs());
             hz.from_secs(secs.clamp(1, KEEPALIVE_SECS_MOST))
         };
@@ -89,7 +92,7 @@ impl Kernel {
             tail_loss_probe: sack && matches!(early_retrans, 3 | 4),
             thin_linear_timeouts: (client.thin_linear_timeouts
                 || number("tcp_thin_linear_timeouts", 0) != 0)
-                && !matches!(client.traffic, Traffic::Close | Traffic::Shutdown)
+                && !matches!(client.traffic, Traffic::Connect | Traffic::Close | Traffic::Shutdown)
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             writes_a_segment: if number("tcp_retrans_collapse", 1) == 0 {
                 1
@@ -100,6 +103,7 @@ impl Kernel {
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
             keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),
+            limits_icmpv6: facts.version() < (6, 18),
             keepalive_probes: keepalive
                 .probes
                 .unwrap_or_else(|| number("tcp_keepalive_probes", 9).min(255) as u32),
@@ -162,13 +166,19 @@ const READ_ONCE: &[&str] = &[
 /// `tcp_rto_min` (net/ipv4/tcp_output.c): what the route has locked, or the socket's, which begins
 /// as the sysctl's.
 fn rto_min(parameters: &Parameters, hz: Hz, sysctl_us: u64) -> u64 {
-    let us = |time: std::time::Duration| time.as_micros() as u64;
+    let us = |time: Duration| time.as_micros() as u64;
     let jiffies = match (parameters.path.rto_min, parameters.client.rto_min) {
         (Some(route), _) => hz.from_msecs(us(route) / 1_000),
         (None, Some(socket)) => hz.from_usecs(us(socket)),
         (None, None) => hz.from_usecs(sysctl_us),
     };
     jiffies.max(1)
+}
+
+/// The smallest RTO that the client's connection can have: by route, socket or sysctl.
+pub fn smallest_rto(parameters: &Parameters, facts: &Facts) -> Duration {
+    let kernel = Kernel::new(parameters, facts);
+    kernel.hz.duration(kernel.rto_min)
 }
 
 /// The most that `proc_dointvec_jiffies` takes at HZ=100, in seconds.

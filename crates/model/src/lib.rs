@@ -27,6 +27,7 @@ pub mod wheel;
 mod window;
 
 pub use facts::nominal_facts;
+pub use kernel::smallest_rto;
 pub use predict::{predict, predict_after};
 pub use prediction::{Prediction, Step, StepKind, Window};
 pub use table::table;

@@ -7,7 +7,7 @@
 //! (`tcp_schedule_loss_probe`, `tcp_send_loss_probe`, `tcp_event_new_data_sent`) have it, from one
 //! phase of the clock. [`courses`] asks for every phase.
 
-use crate::course::{Beat, Course, Courses, slip};
+use crate::course::{Beat, COUNTED_MOST, Course, Courses, slip};
 use crate::hop::{Fate, Hop, Icmp, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
@@ -26,10 +26,7 @@ const THIN_LINEAR_RETRIES: u32 = 6;
 /// two times nearer than this can go either way.
 const JITTER_NS: u64 = 300_000;
 /// What an ICMP error from next door needs to come back.
-const ICMP_NS: u64 = 20_000;
-/// Where a round trip takes less than this, microseconds, time is virtual and stands still between
-/// timers.
-const INSTANT_RTT_US: u64 = 10;
+pub(crate) const ICMP_NS: u64 = 20_000;
 /// How many steps a schedule shows at most; the later ones are all alike.
 const BEATS_MOST: usize = 300;
 /// Into how many parts a jiffy is divided where the phase within it matters.
@@ -59,6 +56,8 @@ pub(crate) struct Scene {
     pub(crate) hop: HopKind,
     /// When the path works again, nanoseconds after the first write.
     pub(crate) healed: Option<Healed>,
+    /// What an ICMP error from next door takes to come back, nanoseconds.
+    pub(crate) icmp_ns: u64,
     /// Whether nothing that is sent passes the client's tap.
     pub(crate) unseen: bool,
 }
@@ -616,8 +615,7 @@ impl<'a> Sender<'a> {
             self.rto = base
                 .checked_shl(self.backoff)
                 .map_or(self.kernel.rto_max, |rto| rto.min(self.kernel.rto_max));
-            let icmp_ns = if self.scene.srtt_us < INSTANT_RTT_US { 0 } else { ICMP_NS };
-            let since_us = (self.now_ns + icmp_ns - self.sent_ns[0]) / 1_000;
+            let since_us = (self.now_ns + self.scene.icmp_ns - self.sent_ns[0]) / 1_000;
             let since = self.kernel.hz.from_usecs(since_us);
             match self.rto.checked_sub(since) {
                 Some(rest @ 1..) => self.arm(Pending::Retransmission, rest),
@@ -905,6 +903,7 @@ impl<'a> Sender<'a> {
         let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
         // How many pass the tap before the client's neighbour entry dies is up to that entry.
         let counts = counts && (!self.hop.is_local() || self.scene.unseen);
+        let open_ns = self.open_ns(outcome, end_ns);
         self.done.push(Course {
             beats: std::mem::take(&mut self.beats),
             outcome,
@@ -913,11 +912,35 @@ impl<'a> Sender<'a> {
             keepalive_probes: None,
             window_probes: None,
             slip_ns: self.slips * self.tick_ns,
+            open_ns,
             reference_late_ns: self.sooner_ns,
         });
         Err(Ended)
     }
+
+    /// Where ICMP undoes one doubling after the other, each jiffy of difference changes all that
+    /// follows, and after many retransmissions nothing is left of the phase. What stays is the rule:
+    /// it ends with the first timeout past the patience, and timeouts are so far apart, or a doubling
+    /// more.
+    fn open_ns(&self, outcome: Outcome, end_ns: u64) -> (u64, u64) {
+        let Some(first_ns) = self.first_retransmission_ns else { return (0, 0) };
+        if self.resent <= COUNTED_MOST || !matches!(outcome, Outcome::Errno(_)) {
+            return (0, 0);
+        }
+        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
+        let over_ns = (first_ns - self.start_ns).saturating_add(patience_ns);
+        // The last ones that are shown; the end itself may be far from them.
+        let shown = self.beats.iter().rev().filter(|beat| beat.kind != StepKind::GiveUp);
+        let times: Vec<_> = shown.take(CYCLE).map(|beat| beat.at_ns).collect();
+        let apart_ns = times.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap_or(0);
+        let earliest_ns = over_ns.min(end_ns);
+        let latest_ns = over_ns.saturating_add(apart_ns.saturating_mul(2)).max(end_ns);
+        (end_ns - earliest_ns, latest_ns - end_ns)
+    }
 }
+
+/// Among so many retransmissions there is each distance that occurs between two of them.
+const CYCLE: usize = 64;
 
 /// Whether a time is past another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

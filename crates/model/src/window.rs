@@ -10,7 +10,7 @@
 
 use crate::allowance;
 use crate::course::{Beat, Course, Courses, slip};
-use crate::dead_path::{NEIGHBOUR_LIVES, NEW_MAC, SLOP_NS, nanos, round_trip_ns};
+use crate::dead_path::{self, NEIGHBOUR_LIVES, NEW_MAC, SLOP_NS, nanos, round_trip_ns};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::Healed;
 use crate::kernel::{Kernel, server_sysctl};
@@ -48,7 +48,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     // Where nobody has looked, the window closes `fault.after` before the fault.
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
-    let ahead_ns = if looked { 0 } else { nanos(fault.after) };
+    let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut scene = Scene {
@@ -78,7 +78,11 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         scene.later = later.clone().map(|kernel| (later_ns, kernel));
         scene.healed = healed.map(|reset| {
             let lasts = parameters.fault_duration().unwrap_or_default();
-            let after_ns = if fault.kind == FaultKind::Reject { 0 } else { scene.rtt_ns };
+            let round_trips = dead_path::round_trips(parameters);
+            let after_ns = match fault.kind {
+                FaultKind::Reject => 0,
+                _ => scene.rtt_ns.saturating_mul(round_trips),
+            };
             Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset, after_ns }
         });
         if let Err(reason) = courses(&kernel, &scene, &starts, facts.tcp.as_ref(), &mut all) {
@@ -251,9 +255,15 @@ fn courses(
 ) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     for start in starts {
-        let course = Timer::new(kernel, scene, start, base(kernel, tcp)).run()?;
-        let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
-        courses.add(&course, (tick_ns - 1 + answer_ns, 0));
+        // Where this timer and a neighbour's fire at the same jiffy, either may come first.
+        let orders: &[bool] = if scene.hop.has_timer() { &[false, true] } else { &[false] };
+        for hop_first in orders {
+            let mut timer = Timer::new(kernel, scene, start, base(kernel, tcp));
+            timer.hop_first = *hop_first;
+            let course = timer.run()?;
+            let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
+            courses.add(&course, (tick_ns - 1 + answer_ns, 0));
+        }
     }
     Ok(())
 }
@@ -284,6 +294,7 @@ struct Timer<'a> {
     sent: u32,
     probes: u32,
     nominal_ns: u64,
+    hop_first: bool,
     hop: Hop,
     slips: u64,
     beats: Vec<Beat>,
@@ -312,6 +323,7 @@ impl<'a> Timer<'a> {
             sent: start.unanswered,
             probes: 0,
             nominal_ns: 0,
+            hop_first: false,
             hop: scene.hop.clone(),
             slips: 0,
             beats: Vec::new(),
@@ -336,7 +348,9 @@ impl<'a> Timer<'a> {
     fn run(mut self) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
-            if let Some(asks) = self.hop.fires().filter(|asks| *asks <= self.fires) {
+            let fires = self.fires;
+            let first = |asks: &u64| *asks < fires || (*asks == fires && self.hop_first);
+            if let Some(asks) = self.hop.fires().filter(first) {
                 let now_ns = asks * self.tick_ns;
                 if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.asks_again()) {
                     return Ok(self.end(RESET, now_ns + healed.after_ns));
@@ -543,12 +557,15 @@ impl<'a> Timer<'a> {
             keepalive_probes: None,
             window_probes: (outcome != Outcome::None).then_some(self.sent),
             slip_ns: self.slips * self.tick_ns,
+            open_ns: (0, 0),
             reference_late_ns: if self.answered_reference { late_ns } else { 0 },
         }
     }
 }
 
 const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
+/// After this long the probes of a living peer are all alike.
+const PROBED_MOST: Duration = Duration::from_secs(3600);
 /// How many steps a schedule shows at most.
 const BEATS_MOST: usize = 300;
 /// How many probes of a living peer a schedule shows: more than the doublings.

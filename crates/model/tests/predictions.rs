@@ -317,7 +317,7 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
         1_000_u64..=120_000,
         prop_oneof![0_u64..5_000, 0..=year],
         prop_oneof![1_u64..20_000, 1..=year],
-        prop_oneof![0_u64..2_000, 0..=year],
+        prop_oneof![0_u64..2_000, 0..=10_000_u64],
     );
     let sysctls = (0_u32..=255, 1_u64..=2_147_483_647, 0_u32..=4, 0_u64..=21_474_836, 0_u64..=255);
     let facts = (
@@ -327,7 +327,8 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
         any::<u64>(),
         prop::sample::select(&["6.12.1", "6.18.44", "", "nonsense"][..]),
     );
-    (choices, times, sysctls, facts).prop_map(|(choices, times, sysctls, facts)| {
+    let all = (choices, times, sysctls, facts);
+    all.prop_filter_map("not a combination that is accepted", |(choices, times, sysctls, facts)| {
         let mut p = Parameters::default();
         let ms = Duration::from_millis;
         let set: [bool; 16];
@@ -390,7 +391,7 @@ fn anything() -> impl Strategy<Value = (Parameters, Facts, u64)> {
             });
             facts.jiffies = jiffies.map(|(jiffies, at_ns)| JiffyClock { jiffies, at_ns });
         }
-        (p, facts, write_ns)
+        p.validate().is_ok().then_some((p, facts, write_ns))
     })
 }
 

@@ -344,6 +344,19 @@ impl Parameters {
                        `server.reads = false`";
             return Err(("client.fills_window", why.into()));
         }
+        let ends_process = matches!(
+            self.fault.kind,
+            FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze
+        );
+        if server.fills_window && !ends_process {
+            let why = "what the path does to data that the client reads late is another question: \
+                       it needs the fault `none`, `process-crash` or `process-freeze`";
+            return Err(("server.fills_window", why.into()));
+        }
+        if server.fills_window && (!server.reads || server.inherited) {
+            let why = "it needs a server that reads, and whose socket nobody has inherited";
+            return Err(("server.fills_window", why.into()));
+        }
         if client.fills_window && server.fills_window {
             let why = "one of the two fills the other's window, not both";
             return Err(("server.fills_window", why.into()));

@@ -7,6 +7,7 @@
 mod busy;
 mod crash;
 mod elsewhere;
+mod ends;
 mod exhibit;
 mod idle;
 mod web_server;
@@ -98,6 +99,9 @@ const RULES: &[(&str, Rule)] = &[
     ("G-zero-window-dead", window::dead),
     ("G-zero-window-user-timeout", window::user_timeout),
     ("G-unsent", window::unsent),
+    ("G-syn", ends::syn),
+    ("G-orphan", ends::orphan),
+    ("G-fin-timeout", ends::fin_timeout),
     ("G-flap", elsewhere::flap),
     ("G-drop", elsewhere::firewall_drop),
     ("G-reject", elsewhere::reject),

@@ -8,6 +8,7 @@ use model::{Prediction, Window};
 use serde::{Deserialize, Serialize};
 use spec::{Facts, Outcome, Parameters};
 use std::fmt;
+use std::time::Duration;
 use timeline::event::{FaultStep, Side, Timer, Trace};
 use timeline::{Source, Timeline, What};
 
@@ -92,6 +93,7 @@ fn weigh(
     if let Some(tcp) = &facts.tcp
         && tcp.rto_us >= 1_000_000
         && tcp.srtt_us < 100_000
+        && model::smallest_rto(parameters, facts) < Duration::from_millis(900)
     {
         return inconclusive(format!(
             "the RTO was {} ms on a path of {} µs before the fault: something was lost while the \

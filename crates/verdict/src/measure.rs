@@ -212,7 +212,7 @@ fn last_activity(timeline: &Timeline) -> Option<(usize, u64)> {
 }
 
 /// When the client wrote for the first time after the fault, nanoseconds.
-pub(crate) fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
+fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
     first_called_at(timeline, fault_at, &["write"])
 }
 

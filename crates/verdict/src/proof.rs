@@ -82,7 +82,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.restored(parameters));
-            proof.evidence.extend(scene.path_is_back());
+            proof.evidence.extend(scene.path_is_back(parameters));
         }
         FaultKind::Blackhole => {
             proof.add(scene.silence());
@@ -323,7 +323,7 @@ impl<'a> Scene<'a> {
     }
 
     /// After a path came back to a client that had sent something, something came back to it.
-    fn path_is_back(&self) -> Option<Evidence> {
+    fn path_is_back(&self, parameters: &Parameters) -> Option<Evidence> {
         let restored = self.timeline.events().iter().find_map(|event| match event.what {
             What::Fault(FaultStep::Restored) => Some(event.at_ns),
             _ => None,
@@ -348,7 +348,11 @@ impl<'a> Scene<'a> {
         let came = since(false, self.end);
         // What is sent too late is not answered before the trial ends.
         let answerable = self.end.saturating_sub(self.transit * 3);
-        if came == 0 && since(true, answerable) == 0 {
+        let exchanges = matches!(
+            parameters.client.traffic,
+            Traffic::Idle | Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat
+        );
+        if came == 0 && since(true, answerable) == 0 && !exchanges {
             return None;
         }
         let finding = format!("{came} segments came from the server once the path was back");

@@ -1,6 +1,6 @@
 //! The kernel's own timers, as its tracepoints showed them, against the model's: to the jiffy.
 
-use crate::measure::{Measured, first_write_at, reference_at};
+use crate::measure::{Measured, reference_at};
 use model::prediction::{Step, StepKind};
 use model::tick::Hz;
 use model::wheel::{Context, Wheel};
@@ -8,8 +8,8 @@ use model::{Prediction, allowance, predict_after};
 use spec::facts::JiffyClock;
 use spec::{Facts, Parameters, Reference, Traffic};
 use std::time::Duration;
-use timeline::event::{Side, Timer, Trace};
-use timeline::{Timeline, What};
+use timeline::event::{Frame, FrameKind, Side, Timer, Trace};
+use timeline::{Source, Timeline, What};
 
 /// What was compared, and what differed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,11 +78,11 @@ fn compare_schedule(
 ) {
     let Some(clock) = facts.jiffies else { return };
     let ticks = Ticks { hz: Hz::new(facts.hz), clock };
-    let fault_at = timeline.fault_at().unwrap_or(0);
-    // What a write arms is known once the write has been seen.
-    let first_write = first_write_at(timeline, fault_at)
-        .filter(|_| measured.reference == Reference::FirstWrite)
-        .map(|written| ticks.within(written, armed_at(timeline, written)));
+    // What a call arms is known once the call has been seen.
+    let by_call =
+        matches!(measured.reference, Reference::FirstWrite | Reference::Connect | Reference::Close);
+    let called = by_call.then(|| reference_at(timeline, measured.reference));
+    let first_write = called.map(|called| ticks.within(called, armed_at(timeline, called)));
     let after;
     let (prediction, reference_ns) = match first_write {
         Some(first_write_ns) => {
@@ -102,6 +102,7 @@ fn compare_schedule(
         return;
     }
     let fired: Vec<(u64, Timer, u64, u64)> = fired(timeline, reference_ns);
+    let icmp: Vec<u64> = icmp_errors(timeline).collect();
     for (index, step) in steps.iter().enumerate() {
         let (wanted, last) = ticks.of_step(step, reference_ns);
         let timer = timer_of(step, steps);
@@ -120,8 +121,11 @@ fn compare_schedule(
         }
         let difference = ticks.low(*now).cast_signed() - wanted.cast_signed();
         let open = last.cast_signed() - wanted.cast_signed();
+        // An ICMP error can have a segment sent again at once: no timer makes that step.
+        let by_icmp =
+            icmp.iter().any(|at_ns| ticks.from(i128::from(*at_ns)).abs_diff(wanted) <= SLOT);
         let missing = difference.unsigned_abs() > ticks.in_jiffies(step.timeout) / 4 + 1;
-        if missing || (1..=open).contains(&difference) {
+        if missing || (by_icmp && difference != 0) || (1..=open).contains(&difference) {
             comparison.unknown += 1;
             continue;
         }
@@ -134,6 +138,24 @@ fn compare_schedule(
             ));
         }
     }
+}
+
+/// When ICMP errors about the connection came to the client.
+fn icmp_errors(timeline: &Timeline) -> impl Iterator<Item = u64> {
+    timeline
+        .events()
+        .iter()
+        .filter(|event| {
+            event.source == Source::ClientWire
+                && matches!(
+                    event.what,
+                    What::Frame(Frame {
+                        sent: false,
+                        kind: FrameKind::Icmp { about_connection: true, .. }
+                    })
+                )
+        })
+        .map(|event| event.at_ns)
 }
 
 /// Which timer makes a step.
@@ -233,5 +255,7 @@ impl Ticks {
     }
 }
 
+/// A slot of the timers that are short enough for many ICMP errors, jiffies.
+const SLOT: u64 = 8;
 /// Times that are this near to a jiffy's beginning are it: conversions round.
 const ROUNDING_NS: i128 = 2_000;
