@@ -90,7 +90,7 @@ fn live_scenes(
             at_ns: 0,
             with: Answer::Ack,
             after_ns,
-            sooner_ns: after_ns.saturating_sub(dead_path::nanos(parameters.path.rtt)),
+            sooner_ns: dead_path::sooner_ns(parameters, facts),
             moved: false,
             back: WayBack::Known,
         }),

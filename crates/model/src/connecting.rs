@@ -31,8 +31,19 @@ pub(crate) fn predict(
     };
     let prediction =
         conclude(parameters, facts, courses, |prediction| why(&kernel, parameters, prediction));
-    called_after_crash(parameters, prediction)
+    let mut prediction = called_after_crash(parameters, prediction);
+    if parameters.path.rtt / 2 >= FIRST_SYN {
+        for window in &mut prediction.windows {
+            window.retransmits = None;
+        }
+    }
+    prediction
 }
+
+/// When a SYN is sent again for the first time: `TCP_TIMEOUT_INIT`. A copy that the path still
+/// holds back in this very kernel (netem) keeps the next from being sent
+/// (`skb_still_in_host_queue`): how many are, is up to what delays the path.
+const FIRST_SYN: Duration = Duration::from_secs(1);
 
 /// What may happen to the SYN, apart from the clock's phase.
 fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {

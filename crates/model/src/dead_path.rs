@@ -69,9 +69,7 @@ fn idle(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     let healed = match fault.kind {
         FaultKind::Flap => healed_ns(false),
-        FaultKind::Reboot if !fault.new_mac || parameters.topology == Topology::Router => {
-            healed_ns(true)
-        }
+        FaultKind::Reboot if !moves(parameters) => healed_ns(true),
         FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
             return unknown(parameters, NEW_MAC.into());
         }
@@ -387,6 +385,18 @@ pub(crate) fn asks_again_and_again(
     } else {
         NEIGHBOUR_LIVES + FAILS_TWICE
     };
+    let cut =
+        matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let router_learned =
+        parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Learned;
+    let believed = NEIGHBOUR_LIVES.saturating_sub(parameters.fault.after) + ASKS_BOTH_WAYS;
+    if router_learned && cut && latest > believed {
+        return Some(
+            "when the router's entry for the server gives up is random, and with it when its ICMP \
+             comes"
+                .into(),
+        );
+    }
     (asks_itself && latest > twice).then(|| {
         "the client's own neighbour discovery fails again and again: after the second time, Linux \
          6.18 no longer takes the backoff back, and why is not understood"
@@ -394,6 +404,9 @@ pub(crate) fn asks_again_and_again(
     })
 }
 
+/// From the doubt about an entry to the first packet that is given up: `delay_first_probe_time`,
+/// three direct questions, and three to all.
+const ASKS_BOTH_WAYS: Duration = Duration::from_secs(11);
 /// When neighbour discovery can have failed three times, at three seconds each.
 const FAILS_TWICE: Duration = Duration::from_secs(9);
 
@@ -490,8 +503,7 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         FaultKind::Reboot => Answer::Reset,
         _ => return None,
     };
-    let moved =
-        fault.kind == FaultKind::Reboot && fault.new_mac && parameters.topology != Topology::Router;
+    let moved = moves(parameters);
     if moved && parameters.neighbour == Neighbour::Permanent {
         return None;
     }
@@ -500,10 +512,18 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<retransmi
         at_ns: nanos(after),
         with,
         after_ns: round_trip_ns(parameters, facts),
-        sooner_ns: round_trip_ns(parameters, facts).saturating_sub(nanos(parameters.path.rtt)),
+        sooner_ns: sooner_ns(parameters, facts),
         moved,
         back: way_back(parameters),
     })
+}
+
+/// Whether the host comes back with another link-layer address than the one that whoever sends to
+/// it still believes. A router has forgotten the old one, unless it learned it.
+fn moves(parameters: &Parameters) -> bool {
+    let forgotten =
+        parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
+    parameters.fault.kind == FaultKind::Reboot && parameters.fault.new_mac && !forgotten
 }
 
 /// Whether the server's host knows the way back: one that is new, or that has lost its carrier
@@ -710,6 +730,12 @@ fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -
 pub(crate) fn round_trip_ns(parameters: &Parameters, facts: &Facts) -> u64 {
     let measured = facts.tcp.as_ref().map_or(0, |tcp| u64::from(tcp.srtt_us) * 1_000);
     measured.max(nanos(parameters.path.rtt))
+}
+
+/// By how much sooner than the smoothed round trip an answer may come, nanoseconds.
+pub(crate) fn sooner_ns(parameters: &Parameters, facts: &Facts) -> u64 {
+    let path_ns = nanos(parameters.path.rtt);
+    round_trip_ns(parameters, facts).saturating_sub(path_ns).min(SLOP_NS)
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {

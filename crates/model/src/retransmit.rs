@@ -27,8 +27,6 @@ const THIN_LINEAR_RETRIES: u32 = 6;
 const JITTER_NS: u64 = 300_000;
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;
-/// When a SYN is sent again for the first time: `TCP_TIMEOUT_INIT`.
-const FIRST_SYN_NS: u64 = 1_000_000_000;
 /// How many steps a schedule shows at most; the later ones are all alike.
 const BEATS_MOST: usize = 300;
 /// Into how many parts a jiffy is divided where the phase within it matters.
@@ -426,6 +424,16 @@ impl<'a> Sender<'a> {
         if let Some((at_ns, echoed_ns)) = self.answer.filter(|(at_ns, _)| *at_ns < timer_ns) {
             self.now_ns = at_ns;
             return self.end_answered(echoed_ns);
+        }
+        let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+        if let Some((at_ns, echoed_ns)) = self.answer
+            && at_ns.saturating_sub(sooner_ns) < timer_ns
+        {
+            // The answer may come before this timer, too.
+            let mut other = self.clone();
+            other.now_ns = at_ns;
+            let _ = other.end_answered(echoed_ns);
+            self.done = other.done;
         }
         self.now_ns = timer_ns;
         if let Some((at_ns, kernel)) = &self.scene.later
@@ -859,7 +867,7 @@ impl<'a> Sender<'a> {
         let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
         // At most three round trips: the question, the answer, and the server's own question.
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
-        let first_ns = self.now_ns.saturating_sub(sooner_ns);
+        let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
         let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
@@ -897,10 +905,6 @@ impl<'a> Sender<'a> {
         // How many pass the tap before the client's neighbour entry dies is up to that entry.
         let counts = counts && (!self.hop.is_local() || self.scene.unseen);
         let open_ns = self.open_ns(outcome, end_ns);
-        // A copy that the path holds back in this very kernel (netem) may keep the next from being
-        // sent (`skb_still_in_host_queue`).
-        let held = self.scene.healed.is_some_and(|healed| healed.after_ns / 2 > FIRST_SYN_NS);
-        let counts = counts && !(self.scene.purpose.is_syn() && held);
         self.done.push(Course {
             beats: std::mem::take(&mut self.beats),
             outcome,

@@ -23,7 +23,8 @@ impl Estimator {
     /// As it was when socket diagnostics looked; they do not tell the variance term.
     pub(crate) fn of(tcp: &TcpFacts, variance_us: u64, rto_min_us: i64) -> Self {
         Self {
-            srtt8: i64::from(tcp.srtt_us) << 3,
+            // Never 0 once there was a sample.
+            srtt8: (i64::from(tcp.srtt_us) << 3).max(1),
             mdev: i64::from(tcp.rttvar_us) << 2,
             mdev_max: rto_min_us,
             rttvar: variance_us as i64,
