@@ -184,17 +184,25 @@ fn armed_at(timeline: &Timeline, written_ns: u64) -> Option<u64> {
 /// slot's.
 fn fired(timeline: &Timeline, since_ns: u64) -> Vec<(u64, Timer, u64, u64)> {
     let mut armed: Vec<(Timer, u64)> = Vec::new();
-    let mut fired = Vec::new();
+    let mut fired: Vec<(u64, Timer, u64, u64)> = Vec::new();
     for event in timeline.events() {
         match event.what {
             What::Trace(Trace::TimerStart {
                 side: Side::Client,
                 timer,
+                now,
                 bucket: Some(bucket),
                 ..
             }) => {
                 armed.retain(|(other, _)| *other != timer);
                 armed.push((timer, bucket));
+                // What a handler arms shows the jiffy that it really ran in.
+                if let Some((at_ns, _, ran, late)) =
+                    fired.last_mut().filter(|(_, which, ..)| *which == timer)
+                    && event.at_ns.saturating_sub(*at_ns) < HANDLER_NS
+                {
+                    *late = now.saturating_sub(*ran).max(*late);
+                }
             }
             What::Trace(Trace::TimerExpire { side: Side::Client, timer, now })
                 if event.at_ns >= since_ns =>
@@ -255,6 +263,8 @@ impl Ticks {
     }
 }
 
+/// A handler arms its next timer within so long.
+const HANDLER_NS: u64 = 1_000_000;
 /// A slot of the timers that are short enough for many ICMP errors, jiffies.
 const SLOT: u64 = 8;
 /// Times that are this near to a jiffy's beginning are it: conversions round.
