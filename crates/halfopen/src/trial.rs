@@ -44,8 +44,6 @@ const AFTERMATH: Duration = Duration::from_millis(200);
 const AFTER_FAULT: Duration = Duration::from_secs(2);
 /// How long the peers may take to do as they are told: far more than they need.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// `idiag_timer`: the zero-window probe.
-const TIMER_PROBE0: u8 = 4;
 /// What to do where there is no nginx.
 pub(crate) const NO_NGINX: &str = "nginx is not installed: apt-get install nginx-light";
 /// How long connecting and settling may take, for each second of round-trip time and at least.
@@ -310,7 +308,7 @@ impl Trial {
     /// its send buffer takes more.
     async fn fill_window(&self, side: Side, peer: &mut Peer, most: Duration) -> Result<()> {
         let closed = |sample: &SocketSample| {
-            sample.timer == TIMER_PROBE0
+            sample.timer == TcpFacts::TIMER_PROBE0
                 && sample.info.as_ref().is_some_and(|info| info.unacked == 0 && info.snd_wnd == 0)
         };
         let until = Instant::now() + most;
@@ -470,7 +468,7 @@ impl Trial {
         let change = (!later.sysctl.is_empty()).then_some((fault_at + later.after, Act::Change));
         let restore = parameters.fault_duration().map(|after| (fault_at + after, Act::Restore));
         let mut acts: Vec<_> = change.into_iter().chain(restore).collect();
-        acts.sort_unstable_by_key(|(at, _)| *at);
+        acts.sort_by_key(|(at, _)| *at);
         for (at, act) in acts {
             let ended = self.follow_until(at.min(deadline), Ended::any).await?;
             match act {

@@ -6,7 +6,6 @@ use crate::run::Batch;
 use crate::store::{self, Store};
 use crate::{article, catalogue, guest, run, supervisor};
 use anyhow::{Context, Result, anyhow};
-
 use report::Clock;
 use report::validation::{Setting, Validation, document, markdown, terminal};
 use spec::Experiment;

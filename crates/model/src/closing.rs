@@ -72,7 +72,7 @@ fn live_scenes(
     let tcp = facts.tcp.as_ref();
     let later = Kernel::later(parameters, facts)?;
     // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
-    let earlier: &[u64] = if later.is_some() { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let earlier = dead_path::earlier(later.is_some());
     let after_ns = dead_path::round_trip_ns(parameters, facts);
     let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
@@ -81,10 +81,7 @@ fn live_scenes(
         cwnd: 10,
         write_interval_ns: None,
         writes_most: 1,
-        later: later.clone().map(|kernel| {
-            let at_ns = dead_path::nanos(parameters.later.after);
-            (at_ns.saturating_sub(*earlier_ns), kernel)
-        }),
+        later: dead_path::later_from(parameters, later.as_ref(), *earlier_ns),
         hop: HopKind::Fixed(Hop::Silent),
         healed: Some(Healed {
             at_ns: 0,

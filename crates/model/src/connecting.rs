@@ -7,7 +7,7 @@
 //! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
 //! as it is.
 
-use crate::dead_path::{self, SLOP_NS};
+use crate::dead_path;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
@@ -52,7 +52,7 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
     // The call comes within 100 ms of the fault; the path heals, and sysctls change, that much
     // earlier, seen from there.
     let moves = later.is_some() || healed.is_some_and(|healed| healed.at_ns > 0);
-    let earlier: &[u64] = if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let earlier = dead_path::earlier(moves);
     let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Syn,
         rto: u64::from(kernel.hz.get()),
@@ -60,10 +60,7 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
         cwnd: 1,
         write_interval_ns: None,
         writes_most: 1,
-        later: later.clone().map(|kernel| {
-            let at_ns = dead_path::nanos(parameters.later.after);
-            (at_ns.saturating_sub(*earlier_ns), kernel)
-        }),
+        later: dead_path::later_from(parameters, later.as_ref(), *earlier_ns),
         hop: hop(kernel, parameters),
         healed: healed
             .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),

@@ -213,7 +213,7 @@ const DELAYED_ACK: Duration = Duration::from_millis(60);
 fn known_timers(kernel: &Kernel, facts: &Facts, rtt_ns: u64) -> Vec<Known> {
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
     // A timer that is due and waits for the end of its slot no longer says when it was armed.
-    if tcp.timer != TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
+    if tcp.timer != TcpFacts::TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
         return Vec::new();
     }
     let phase = Phase::new(kernel.hz, clock);
@@ -255,10 +255,8 @@ fn known_timers(kernel: &Kernel, facts: &Facts, rtt_ns: u64) -> Vec<Known> {
     known
 }
 
-/// `idiag_timer`: the keepalive timer.
-const TIMER_KEEPALIVE: u8 = 2;
 /// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
-const SAMPLE_NS: u64 = 200_000;
+pub(crate) const SAMPLE_NS: u64 = 200_000;
 
 /// How many probes are gone through where a router's own timer makes no two alike.
 const PROBES_MOST: u64 = 5_000;
@@ -431,7 +429,7 @@ pub(crate) fn scenes(
     // seen from there; and the restoration takes its time.
     let later = Kernel::later(parameters, facts)?;
     let moves = healed.is_some() || later.is_some();
-    let earlier: &[u64] = if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] };
+    let earlier = earlier(moves);
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
@@ -462,9 +460,7 @@ pub(crate) fn scenes(
                         Traffic::OneWrite => 1 + usize::from(client.second_write.is_some()),
                         _ => usize::MAX,
                     },
-                    later: later.clone().map(|kernel| {
-                        (nanos(parameters.later.after).saturating_sub(*earlier_ns), kernel)
-                    }),
+                    later: later_from(parameters, later.as_ref(), *earlier_ns),
                     hop: hop.clone(),
                     healed: healed.map(|healed| retransmit::Healed {
                         at_ns: healed.at_ns.saturating_sub(*earlier_ns),
@@ -477,6 +473,22 @@ pub(crate) fn scenes(
         }
     }
     Ok(scenes)
+}
+
+/// By how much what the laboratory does after the fault may come earlier, seen from the client's
+/// first call, which comes within 100 ms of the fault; nothing if it does nothing.
+pub(crate) fn earlier(moves: bool) -> &'static [u64] {
+    if moves { &[SLOP_NS, SLOP_NS / 2, 0] } else { &[0] }
+}
+
+/// The settings that change while the client waits, seen from such a call.
+pub(crate) fn later_from(
+    parameters: &Parameters,
+    later: Option<&Kernel>,
+    earlier_ns: u64,
+) -> Option<(u64, Kernel)> {
+    let at_ns = nanos(parameters.later.after).saturating_sub(earlier_ns);
+    later.map(|kernel| (at_ns, kernel.clone()))
 }
 
 /// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent

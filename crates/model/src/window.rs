@@ -10,7 +10,7 @@
 
 use crate::allowance;
 use crate::course::{Beat, Course, Courses, slip};
-use crate::dead_path::{self, NEIGHBOUR_LIVES, NEW_MAC, SLOP_NS, nanos, round_trip_ns};
+use crate::dead_path::{self, NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, nanos, round_trip_ns};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::Healed;
 use crate::kernel::{Kernel, server_sysctl};
@@ -190,7 +190,7 @@ fn starts(
         });
         return Ok(starts.collect());
     };
-    if tcp.timer != TIMER_PROBE0 {
+    if tcp.timer != TcpFacts::TIMER_PROBE0 {
         return Err("the server's window was not closed before the fault".into());
     }
     let tick_ns = kernel.hz.tick_ns();
@@ -223,11 +223,6 @@ fn starts(
         known.into_iter().map(start).collect()
     })
 }
-
-/// `idiag_timer`: the zero-window probe.
-const TIMER_PROBE0: u8 = 4;
-/// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
-const SAMPLE_NS: u64 = 200_000;
 
 /// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies.
 fn base(kernel: &Kernel, tcp: Option<&TcpFacts>) -> u64 {
@@ -467,13 +462,11 @@ impl<'a> Timer<'a> {
         else {
             return;
         };
-        let passed = |at_ns: u64| here_ns > self.sampled_ns.saturating_add(at_ns);
-        let healed = self.scene.healed.is_some_and(|healed| !healed.reset && passed(healed.at_ns));
-        let stays = self.scene.fault_after_ns.is_none() || healed;
+        let passed = |at_ns: u64| self.is_past(at_ns, here_ns);
         let changed = self.scene.later.as_ref().is_none_or(|(at_ns, _)| passed(*at_ns));
         let answered = step >= self.scene.answers_every;
         let counted = passed(self.scene.reference_until_ns);
-        if !(settled && stays && changed && answered && counted) || step == 0 {
+        if !(settled && self.stays(here_ns) && changed && answered && counted) || step == 0 {
             return;
         }
         let left = (first + self.kernel.hz.from_msecs(patience_ms)).saturating_sub(now);
@@ -518,12 +511,20 @@ impl<'a> Timer<'a> {
 
     /// Whether nothing will ever end it: there is no user timeout, and enough probes are answered.
     fn lives_on(&self, now_ns: u64) -> bool {
-        let later = |at_ns: u64| now_ns.saturating_sub(self.sampled_ns) > at_ns;
-        let stays = self.scene.fault_after_ns.is_none()
-            || self.scene.healed.is_some_and(|healed| !healed.reset && later(healed.at_ns));
-        stays
+        self.stays(now_ns)
             && self.kernel.user_timeout_ms.is_none()
             && self.probes > self.kernel.retries2 + DOUBLINGS_MOST
+    }
+
+    /// Whether the peer answers from now on: it never goes away, or is back.
+    fn stays(&self, now_ns: u64) -> bool {
+        let back = |healed: Healed| !healed.reset && self.is_past(healed.at_ns, now_ns);
+        self.scene.fault_after_ns.is_none() || self.scene.healed.is_some_and(back)
+    }
+
+    /// Whether a time after the sample is over.
+    fn is_past(&self, at_ns: u64, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.sampled_ns) > at_ns
     }
 
     fn beat(&mut self, kind: StepKind) {

@@ -62,6 +62,13 @@ pub struct TcpFacts {
     pub window_probed_at_ns: Option<u64>,
 }
 
+impl TcpFacts {
+    /// `idiag_timer` (net/ipv4/inet_diag.c): the keepalive timer.
+    pub const TIMER_KEEPALIVE: u8 = 2;
+    /// `idiag_timer`: the zero-window probe.
+    pub const TIMER_PROBE0: u8 = 4;
+}
+
 /// A jiffy counter read together with the monotonic clock: tick `jiffies` began at `at_ns`.
 ///
 /// Ticks follow each other at exactly `1e9 / hz` nanoseconds of the monotonic clock

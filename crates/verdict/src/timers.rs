@@ -109,7 +109,7 @@ fn compare_schedule(
         let near = fired
             .iter()
             .filter(|(_, which, ..)| *which == timer)
-            .min_by_key(|(_, _, now, _)| ticks.low(*now).abs_diff(wanted));
+            .min_by_key(|(_, _, now, _)| low(*now).abs_diff(wanted));
         let Some((at_ns, _, now, late)) = near else {
             comparison.unknown += (steps.len() - index) as u32;
             return;
@@ -119,7 +119,7 @@ fn compare_schedule(
             comparison.unknown += (steps.len() - index) as u32;
             return;
         }
-        let difference = ticks.low(*now).cast_signed() - wanted.cast_signed();
+        let difference = low(*now).cast_signed() - wanted.cast_signed();
         let open = last.cast_signed() - wanted.cast_signed();
         // An ICMP error can have a segment sent again at once: no timer makes that step.
         let by_icmp =
@@ -217,6 +217,11 @@ fn fired(timeline: &Timeline, since_ns: u64) -> Vec<(u64, Timer, u64, u64)> {
     fired
 }
 
+/// The low 32 bits of a jiffy: all that some sources have.
+fn low(jiffy: u64) -> u64 {
+    jiffy & u64::from(u32::MAX)
+}
+
 /// The jiffy clock of a trial.
 struct Ticks {
     hz: Hz,
@@ -224,18 +229,12 @@ struct Ticks {
 }
 
 impl Ticks {
-    /// The low 32 bits of a jiffy: all that some sources have.
-    fn low(&self, jiffy: u64) -> u64 {
-        let _ = self;
-        jiffy & u64::from(u32::MAX)
-    }
-
     /// The first jiffy that begins at this time of `CLOCK_MONOTONIC` or later, low bits.
     fn from(&self, at_ns: i128) -> u64 {
         let tick_ns = i128::from(self.hz.tick_ns());
         let since = at_ns - i128::from(self.clock.at_ns);
         let ticks = since.div_euclid(tick_ns) + i128::from(since.rem_euclid(tick_ns) > ROUNDING_NS);
-        self.low((i128::from(self.clock.jiffies) + ticks) as u64)
+        low((i128::from(self.clock.jiffies) + ticks) as u64)
     }
 
     /// The jiffy that a step was predicted for, if no timer before it ran late, and the last that
@@ -256,7 +255,7 @@ impl Ticks {
     fn within(&self, at_ns: u64, jiffy: Option<u64>) -> u64 {
         let Some(jiffy) = jiffy else { return at_ns };
         let tick_ns = self.hz.tick_ns();
-        let ticks = self.low(jiffy).cast_signed() - self.low(self.clock.jiffies).cast_signed();
+        let ticks = low(jiffy).cast_signed() - low(self.clock.jiffies).cast_signed();
         let begins = self.clock.at_ns.cast_signed() + ticks * tick_ns.cast_signed();
         let begins = begins.max(0).cast_unsigned();
         at_ns.clamp(begins, begins + tick_ns - 1)
