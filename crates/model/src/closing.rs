@@ -12,8 +12,9 @@ use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
-use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
 use crate::rto::Estimator;
+use crate::scene::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
+use crate::sending;
 use crate::tick::Hz;
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
 use std::time::Duration;
@@ -41,16 +42,16 @@ pub(crate) fn predict(
     let scenes = if is_alive(parameters) {
         live_scenes(&kernel, parameters, facts)
     } else {
-        dead_path::scenes(&kernel, parameters, facts)
+        sending::scenes(&kernel, parameters, facts)
     };
-    let courses = scenes.and_then(|scenes| dead_path::courses(&kernel, facts, &scenes, called_ns));
+    let courses = scenes.and_then(|scenes| sending::courses(&kernel, facts, &scenes, called_ns));
     let courses = match courses {
         Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
     };
     let prediction =
         conclude(parameters, facts, courses, |prediction| why(&kernel, parameters, prediction));
-    match dead_path::asks_again_and_again(parameters, &prediction) {
+    match sending::asks_again_and_again(parameters, &prediction) {
         Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
         _ => called_after_crash(parameters, prediction),
     }
@@ -72,16 +73,16 @@ fn live_scenes(
     let tcp = facts.tcp.as_ref();
     let later = Kernel::later(parameters, facts)?;
     // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
-    let earlier = dead_path::earlier(later.is_some());
+    let earlier = sending::earlier(later.is_some());
     let after_ns = dead_path::round_trip_ns(parameters, facts);
     let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
-        rto: dead_path::possible_rtos(kernel, parameters, facts)[0],
+        rto: sending::possible_rtos(kernel, parameters, facts)[0],
         srtt_us: tcp.map_or(1, |tcp| u64::from(tcp.srtt_us.max(1))),
         cwnd: 10,
         write_interval_ns: None,
         writes_most: 1,
-        later: dead_path::later_from(parameters, later.as_ref(), *earlier_ns),
+        later: sending::later_from(parameters, later.as_ref(), *earlier_ns),
         hop: HopKind::Fixed(Hop::Silent),
         healed: Some(Healed {
             at_ns: 0,

@@ -13,7 +13,8 @@ use crate::kernel::Kernel;
 use crate::predict::{called_after_crash, conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::{Moment, Purpose};
-use crate::retransmit::{Answer, Healed, HopKind, ICMP_NS, Scene};
+use crate::scene::{Answer, Healed, HopKind, ICMP_NS, Scene};
+use crate::sending;
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(crate) fn predict(
 ) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let courses = scenes(&kernel, parameters, facts)
-        .and_then(|scenes| dead_path::courses(&kernel, facts, &scenes, called_ns));
+        .and_then(|scenes| sending::courses(&kernel, facts, &scenes, called_ns));
     let courses = match courses {
         Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
@@ -52,7 +53,7 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
     // The call comes within 100 ms of the fault; the path heals, and sysctls change, that much
     // earlier, seen from there.
     let moves = later.is_some() || healed.is_some_and(|healed| healed.at_ns > 0);
-    let earlier = dead_path::earlier(moves);
+    let earlier = sending::earlier(moves);
     let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Syn,
         rto: u64::from(kernel.hz.get()),
@@ -60,7 +61,7 @@ fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec
         cwnd: 1,
         write_interval_ns: None,
         writes_most: 1,
-        later: dead_path::later_from(parameters, later.as_ref(), *earlier_ns),
+        later: sending::later_from(parameters, later.as_ref(), *earlier_ns),
         hop: hop(kernel, parameters),
         healed: healed
             .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),

@@ -1,0 +1,256 @@
+//! Nothing is written: keepalive probes, if anything.
+
+use crate::course::Courses;
+use crate::dead_path::{
+    NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, icmp_of, moves, nanos, round_trip_ns, round_trips,
+};
+use crate::hop::{self, Hop, Icmp, Limit};
+use crate::keepalive::{self, Known, Seen};
+use crate::kernel::Kernel;
+use crate::predict::{conclude, lives_on, unknown};
+use crate::prediction::{Prediction, Window};
+use crate::tick::Phase;
+use crate::wheel::Context;
+use spec::facts::TcpFacts;
+use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use std::time::Duration;
+
+pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
+    if !parameters.client.keepalive.enabled {
+        return lives_on(
+            parameters,
+            "an idle connection without keepalive sends nothing, so nothing can be missed".into(),
+        );
+    }
+    let fault = &parameters.fault;
+    let rtt_ns = round_trip_ns(parameters, facts);
+    let healed_ns = |reset| {
+        let after = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
+        let after_ns = rtt_ns.saturating_mul(round_trips(parameters));
+        Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns })
+    };
+    let healed = match fault.kind {
+        FaultKind::Flap => healed_ns(false),
+        FaultKind::Reboot if !moves(parameters) => healed_ns(true),
+        FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
+            return unknown(parameters, NEW_MAC.into());
+        }
+        FaultKind::Reject if fault.reject == Reject::TcpReset => {
+            // The router is next door: what delays the path lies behind it.
+            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true, after_ns: 0 })
+        }
+        _ => None,
+    };
+    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let hop = if parameters.topology == Topology::Router && cut {
+        let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
+        Hop::Asks(hop::Neighbour::of_router(), Limit::none(), icmp)
+    } else {
+        Hop::Silent
+    };
+    let patience = kernel.user_timeout_ms.map_or(0, |ms| kernel.hz.from_msecs(ms));
+    if hop.has_timer() && patience / kernel.keepalive_interval.max(1) > PROBES_MOST {
+        let reason = "so many probes behind a router are more than this model goes through";
+        return unknown(parameters, reason.into());
+    }
+    // A reference before the fault, and a cycle of probes that repeats itself until then.
+    let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
+    let after = fault.after.min(cycle.saturating_mul(CYCLES_MOST));
+    let skipped_ns = nanos(fault.after.saturating_sub(after));
+    let armed_before_ns = if parameters.server.reads {
+        (rtt_ns, rtt_ns + EXCHANGE_NS)
+    } else {
+        // The unread bytes are sent, and acknowledged, at some time before the fault.
+        (rtt_ns, rtt_ns + nanos(after) + SLOP_NS)
+    };
+    let seen = match (fault.kind, parameters.neighbour) {
+        (FaultKind::Unplug, _) => Seen::None,
+        (_, Neighbour::Learned)
+            if parameters.topology != Topology::Router
+                && kernel.hz.duration(longest(kernel)) > NEIGHBOUR_LIVES =>
+        {
+            Seen::Unknown
+        }
+        _ => Seen::All,
+    };
+    let mut courses = Courses::default();
+    // What delays the path lies behind the router, so that answers meet its faults as well.
+    let at_router = parameters.topology == Topology::Router && !cut;
+    let later = match Kernel::later(parameters, facts) {
+        Ok(later) => later,
+        Err(reason) => return unknown(parameters, reason),
+    };
+    // The fault comes some time after the facts are taken; the network some time after its
+    // restoration.
+    for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
+        let scene = keepalive::Scene {
+            armed_before_ns,
+            fault_after_ns: Some(nanos(after).saturating_add(slop_ns)),
+            healed: healed.map(|healed| keepalive::Healed {
+                at_ns: (healed.at_ns - skipped_ns.min(healed.at_ns)).saturating_add(slop_ns),
+                ..healed
+            }),
+            rtt_ns,
+            later: later.clone().map(|kernel| {
+                let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
+                (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
+            }),
+            exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
+            hop: hop.clone(),
+            seen,
+        };
+        let known = known_timers(kernel, facts, rtt_ns);
+        if known.is_empty() {
+            keepalive::courses(kernel, &scene, &mut courses);
+        }
+        for known in known {
+            // The fault comes right after the sample.
+            let since_ns = kernel.hz.tick_ns() * (known.sampled - known.received);
+            let fault_ns = since_ns.saturating_add(slop_ns);
+            let moved =
+                |at_ns: u64| fault_ns.saturating_add(at_ns.saturating_sub(nanos(fault.after)));
+            let scene = keepalive::Scene {
+                fault_after_ns: Some(fault_ns),
+                healed: healed
+                    .map(|healed| keepalive::Healed { at_ns: moved(healed.at_ns), ..healed }),
+                later: later.clone().map(|kernel| {
+                    (moved(nanos(fault.after.saturating_add(parameters.later.after))), kernel)
+                }),
+                ..scene.clone()
+            };
+            keepalive::courses_at(kernel, &scene, known, &mut courses);
+        }
+    }
+    let mut prediction = conclude(parameters, facts, courses, |prediction| {
+        why_keepalive(kernel, prediction, &prediction.windows[0])
+    });
+    if let Some(error) = delayed_ack_error(parameters) {
+        let timed_out = prediction.windows.iter().filter(|w| w.outcome == Outcome::TIMED_OUT);
+        let other = timed_out.map(|w| Window { outcome: Outcome::Errno(error), ..w.clone() });
+        let other: Vec<_> = other.collect();
+        prediction.windows.extend(other);
+    }
+    prediction
+}
+
+/// The error that the last exchange's acknowledgement draws if it is still being delayed when the
+/// fault comes (`TCP_DELACK_MIN`, 40 ms). Unlike a probe's it lies within the window, so that the
+/// connection remembers what came of it (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
+fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
+    let fault = &parameters.fault;
+    if fault.after >= DELAYED_ACK || parameters.client.fills_window {
+        return None;
+    }
+    let routed = parameters.topology == Topology::Router;
+    match fault.kind {
+        FaultKind::Reject if fault.reject != Reject::TcpReset => {
+            Some(icmp_of(parameters.family, fault.reject).error)
+        }
+        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap if routed => {
+            Some(Errno::EHOSTUNREACH)
+        }
+        FaultKind::Unplug if parameters.neighbour == Neighbour::Learned => {
+            Some(Errno::EHOSTUNREACH)
+        }
+        _ => None,
+    }
+}
+
+/// How long an acknowledgement is delayed, and a jiffy or two.
+const DELAYED_ACK: Duration = Duration::from_millis(60);
+
+/// The keepalive timer, as far as a sample of it and the jiffy clock tell; two of them if the sample
+/// was taken at the edge of a jiffy. Empty if they do not.
+///
+/// It was armed for the idle time with the last exchange; or by its own handler: for the interval
+/// when a probe was sent, for the rest of the idle time when it saw the answer to that.
+fn known_timers(kernel: &Kernel, facts: &Facts, rtt_ns: u64) -> Vec<Known> {
+    let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
+    // A timer that is due and waits for the end of its slot no longer says when it was armed.
+    if tcp.timer != TcpFacts::TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
+        return Vec::new();
+    }
+    let phase = Phase::new(kernel.hz, clock);
+    let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
+    let sampled = |late_ns: u64| {
+        let now = phase.of(tcp.sampled_at_ns.saturating_add(late_ns))? / kernel.hz.tick_ns();
+        let expires = now + whole(tcp.timer_expires_ms);
+        let received = now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))?;
+        let known = |armed: u64, context| {
+            let delay = expires.checked_sub(armed)?;
+            (armed <= now && received <= now).then_some(Known {
+                armed,
+                delay,
+                context,
+                received,
+                probes: tcp.probes.into(),
+                sampled: now,
+            })
+        };
+        if tcp.probes > 0 {
+            return known(expires.checked_sub(kernel.keepalive_interval)?, Context::Handler);
+        }
+        let exchange = (rtt_ns + EXCHANGE_NS) / kernel.hz.tick_ns() + 2;
+        let initial = expires.checked_sub(kernel.keepalive_time)?;
+        if (initial..=initial + exchange).contains(&received) {
+            return known(initial, Context::Call);
+        }
+        let probed = expires.checked_sub(kernel.keepalive_interval)?;
+        if (probed..=probed + exchange).contains(&received) {
+            return known(probed, Context::Handler);
+        }
+        // Armed for the rest: when the interval after the last probe was over.
+        let probed = received.checked_sub(rtt_ns / kernel.hz.tick_ns())?;
+        let interval = kernel.keepalive_interval;
+        known(kernel.wheel.fires_at(probed, interval, Context::Handler), Context::Handler)
+    };
+    let mut known: Vec<_> = [0, SAMPLE_NS].into_iter().filter_map(sampled).collect();
+    known.dedup();
+    known
+}
+
+/// How many probes are gone through where a router's own timer makes no two alike.
+const PROBES_MOST: u64 = 5_000;
+/// How many answered probes before the fault are gone through.
+const CYCLES_MOST: u32 = 20;
+
+/// How long the whole of the probes takes at most, in jiffies.
+fn longest(kernel: &Kernel) -> u64 {
+    let probes = u64::from(kernel.keepalive_probes);
+    let by_count = probes.saturating_mul(kernel.keepalive_interval);
+    let by_time = kernel.user_timeout_ms.map(|ms| kernel.hz.from_msecs(ms));
+    kernel.keepalive_time.saturating_add(by_time.unwrap_or(by_count))
+}
+
+/// From the setting of SO_KEEPALIVE to the end of the last exchange, beside the round trip.
+const EXCHANGE_NS: u64 = 3_000_000;
+
+fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> String {
+    let probes = window.keepalive_probes.unwrap_or(0);
+    match window.outcome {
+        Outcome::None => "a keepalive probe is answered before their number is used up".into(),
+        Outcome::Errno(Errno::ECONNRESET) => {
+            format!(
+                "keepalive probe {probes} meets a host that does not know the connection: a RST"
+            )
+        }
+        _ => {
+            let end = prediction.schedule.last().map_or(0.0, |step| step.earliest.as_secs_f64());
+            let (idle, interval) = (
+                kernel.hz.duration(kernel.keepalive_time).as_secs_f64(),
+                kernel.hz.duration(kernel.keepalive_interval).as_secs_f64(),
+            );
+            match kernel.user_timeout_ms {
+                Some(ms) => format!(
+                    "the first keepalive timer at or past the user timeout of {} s, after at least \
+                     one probe, ends it at {end:.1} s: {probes} probes fit",
+                    ms as f64 / 1000.0
+                ),
+                None => format!(
+                    "{idle} s idle, then {probes} probes, {interval} s apart and each rounded up to a \
+                     slot of the timer wheel: nobody has answered by {end:.1} s"
+                ),
+            }
+        }
+    }
+}

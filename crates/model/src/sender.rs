@@ -1,0 +1,708 @@
+//! The write timer of a connection whose data nobody acknowledges: tail loss probe, retransmissions
+//! on timeout, and the end.
+//!
+//! A [`Sender`] goes through the life of `icsk_retransmit_timer` event by event, as
+//! net/ipv4/tcp_timer.c (`tcp_write_timer_handler`, `tcp_retransmit_timer`, `tcp_write_timeout`,
+//! `retransmits_timed_out`, `tcp_clamp_rto_to_user_timeout`) and net/ipv4/tcp_output.c
+//! (`tcp_schedule_loss_probe`, `tcp_send_loss_probe`, `tcp_event_new_data_sent`) have it, from one
+//! phase of the clock.
+
+use crate::course::{Beat, COUNTED_MOST, Course, slip};
+use crate::hop::{Fate, Hop, Limit, Neighbour, Number};
+use crate::kernel::Kernel;
+use crate::prediction::StepKind;
+use crate::purpose::{self, Farewell, Moment, Purpose};
+use crate::rto;
+use crate::scene::{Answer, BEATS_MOST, Healed, HopKind, Scene, WayBack};
+use crate::wheel::Context;
+use spec::{Errno, Outcome};
+
+/// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
+/// two times nearer than this can go either way.
+const JITTER_NS: u64 = 300_000;
+/// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
+const THIN_LINEAR_RETRIES: u32 = 6;
+
+/// Which event the write timer waits for: `icsk_pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    LossProbe,
+    Retransmission,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Sender<'a> {
+    kernel: &'a Kernel,
+    scene: &'a Scene,
+    hop: Hop,
+    tick_ns: u64,
+    start_ns: u64,
+    now_ns: u64,
+    context: Context,
+    /// When each outstanding segment was last sent: `skb_mstamp_ns`.
+    sent_ns: Vec<u64>,
+    /// Whether the congestion window holds segments back.
+    waiting: bool,
+    next_write_ns: Option<u64>,
+    /// How many more writes there are after that.
+    writes_left: usize,
+    pending: Pending,
+    /// `timer->expires`, and the jiffy of its slot.
+    expires: u64,
+    fires: u64,
+    /// The timeout that is being waited for, jiffies.
+    timeout: u64,
+    /// `tlp_high_seq`: a tail loss probe is out.
+    probed: bool,
+    /// `icsk_retransmits`.
+    timeouts: u32,
+    /// `icsk_backoff`.
+    backoff: u32,
+    rto: u64,
+    /// `retrans_stamp`.
+    first_retransmission_ns: Option<u64>,
+    /// `sk_err_soft`.
+    soft_error: Option<Errno>,
+    resent: u32,
+    /// When the pending timer is due by the textbook, nanoseconds after the first write.
+    nominal_ns: u64,
+    /// By how many jiffies late timers may have put off the pending one, and those before it.
+    slips: u64,
+    beats: Vec<Beat>,
+    done: Vec<Course>,
+    hop_first: bool,
+    /// Whether the hop's timer was armed after the write timer.
+    hop_armed_last: bool,
+    /// When an answer comes that is on its way, and when the segment was sent that it echoes.
+    answer: Option<(u64, u64)>,
+    /// When the segments were sent that wait at the hop.
+    waiting_ns: Vec<u64>,
+    /// When a link-layer address comes that was asked for.
+    resolved_ns: Option<u64>,
+    /// By how much sooner the end may come, where an answer makes it.
+    sooner_ns: u64,
+}
+
+/// The course has come to its end.
+struct Ended;
+
+type Progress = Result<(), Ended>;
+
+impl<'a> Sender<'a> {
+    pub(crate) fn new(
+        kernel: &'a Kernel,
+        scene: &'a Scene,
+        start_ns: u64,
+        late_ns: u64,
+        hop_first: bool,
+    ) -> Self {
+        let tick_ns = kernel.hz.tick_ns();
+        let hop = match &scene.hop {
+            HopKind::Fixed(hop) => hop.clone(),
+            HopKind::Neighbour { believed, icmp } => {
+                let until = if *believed == 0 { 0 } else { start_ns / tick_ns + believed };
+                Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)
+            }
+            HopKind::Router { believed, limit, icmp } => {
+                let until = start_ns / tick_ns + believed;
+                Hop::Asks(Neighbour::of_router_until(until), limit.clone(), *icmp)
+            }
+        };
+        Self {
+            kernel,
+            scene,
+            hop,
+            tick_ns,
+            start_ns,
+            now_ns: start_ns,
+            context: Context::Call,
+            sent_ns: Vec::new(),
+            waiting: false,
+            next_write_ns: scene
+                .write_interval_ns
+                .map(|interval| start_ns.saturating_add(interval).saturating_add(late_ns)),
+            writes_left: scene.writes_most.saturating_sub(2),
+            pending: Pending::Retransmission,
+            expires: 0,
+            fires: 0,
+            timeout: 0,
+            probed: false,
+            timeouts: 0,
+            backoff: 0,
+            rto: scene.rto,
+            // `tcp_connect` stamps the SYN itself.
+            first_retransmission_ns: scene.purpose.is_syn().then_some(start_ns),
+            soft_error: None,
+            resent: 0,
+            nominal_ns: 0,
+            slips: 0,
+            beats: Vec::new(),
+            done: Vec::new(),
+            hop_first,
+            hop_armed_last: false,
+            answer: None,
+            waiting_ns: Vec::new(),
+            resolved_ns: None,
+            sooner_ns: 0,
+        }
+    }
+
+    /// Goes on to the end. More than one course where the clocks' jitter decides.
+    pub(crate) fn run(mut self) -> Vec<Course> {
+        if self.write().is_ok() {
+            while self.step().is_ok() {}
+        }
+        self.done
+    }
+
+    /// The next event: a write, the hop's timer, or the write timer.
+    fn step(&mut self) -> Progress {
+        let timer = self.hop.fires().map_or(self.fires, |hop| hop.min(self.fires));
+        let timer_ns = timer * self.tick_ns;
+        if let Some(at_ns) = self.next_write_ns.filter(|at_ns| *at_ns < timer_ns) {
+            self.now_ns = at_ns;
+            self.context = Context::Call;
+            self.next_write_ns = self
+                .scene
+                .write_interval_ns
+                .filter(|_| self.writes_left > 0)
+                .map(|interval| at_ns.saturating_add(interval));
+            self.writes_left = self.writes_left.saturating_sub(1);
+            return self.write();
+        }
+        // What comes at a timer's jiffy comes after it: the softirq of timers is the first.
+        if let Some(at_ns) = self.resolved_ns.filter(|at_ns| *at_ns < timer_ns) {
+            self.resolved_ns = None;
+            self.hop.resolve(at_ns / self.tick_ns);
+            return Ok(());
+        }
+        if let Some((at_ns, echoed_ns)) = self.answer.filter(|(at_ns, _)| *at_ns < timer_ns) {
+            self.now_ns = at_ns;
+            return self.end_answered(echoed_ns);
+        }
+        let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+        if let Some((at_ns, echoed_ns)) = self.answer
+            && at_ns.saturating_sub(sooner_ns) < timer_ns
+        {
+            // The answer may come before this timer, too.
+            let mut other = self.clone();
+            other.now_ns = at_ns;
+            let _ = other.end_answered(echoed_ns);
+            self.done = other.done;
+        }
+        self.now_ns = timer_ns;
+        if let Some((at_ns, kernel)) = &self.scene.later
+            && self.since_start_ns() >= *at_ns
+        {
+            self.kernel = kernel;
+        }
+        self.context = Context::Handler;
+        if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
+            return self.hop_fires(timer);
+        }
+        match self.pending {
+            Pending::LossProbe => self.loss_probe(),
+            Pending::Retransmission => self.retransmission_timer(),
+        }?;
+        if self.beats.len() > BEATS_MOST {
+            self.skip_equal_timeouts();
+        }
+        Ok(())
+    }
+
+    /// Which of two timers in the same slot comes first. A slot is a list to whose head timers are
+    /// added (`enqueue_timer`, kernel/time/timer.c): the later armed. A SYN's timer and the
+    /// neighbour's are armed by the same CPU, and for the same time as long as the RTO has not
+    /// doubled; coarser slots come first (`__run_timers`).
+    fn is_hop_first(&self) -> bool {
+        if !self.scene.purpose.is_syn() {
+            return self.hop_first;
+        }
+        let slot = |timeout| self.kernel.wheel.slot(timeout);
+        let (own, hops) = (slot(self.timeout), slot(self.kernel.hz.get().into()));
+        own < hops || (own == hops && self.hop_armed_last)
+    }
+
+    fn jiffy(&self) -> u64 {
+        self.now_ns / self.tick_ns
+    }
+
+    fn send(&mut self, number: Number) -> Fate {
+        let armed = self.hop.fires();
+        let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        self.hop_armed_last |= self.hop.fires() != armed;
+        if self.hop.is_asking() && fate != Fate::Busy {
+            self.waiting_ns.push(self.now_ns);
+        }
+        fate
+    }
+
+    /// `tcp_write_xmit`: a segment of its own for each write, if the congestion window lets it.
+    fn write(&mut self) -> Progress {
+        if self.timeouts > 0 || self.sent_ns.len() >= self.scene.cwnd.max(1) {
+            // What is held back stays back: nothing is acknowledged.
+            self.waiting = true;
+            self.next_write_ns = None;
+            return Ok(());
+        }
+        let number = self.sent_ns.len();
+        self.sent_ns.push(self.now_ns);
+        let fate = self.send(number);
+        if number == 0 {
+            self.arm(Pending::Retransmission, self.rto);
+        } else if self.pending == Pending::LossProbe {
+            self.rearm_rest();
+        }
+        self.schedule_loss_probe();
+        self.after_sending(number, fate)
+    }
+
+    /// `tcp_schedule_loss_probe`, not after an acknowledgement.
+    fn schedule_loss_probe(&mut self) {
+        if !self.kernel.tail_loss_probe || self.timeouts > 0 || self.scene.purpose.is_syn() {
+            return;
+        }
+        let mut timeout = rto::probe_timeout(self.kernel, self.scene.srtt_us, self.sent_ns.len());
+        let rest_us = self.rto_rest_us();
+        if rest_us > 0 {
+            timeout = timeout.min(self.kernel.hz.from_usecs(rest_us.unsigned_abs()));
+        }
+        self.arm(Pending::LossProbe, timeout);
+    }
+
+    /// `tcp_send_loss_probe`: new data if there is any, else the last segment again; one a tail.
+    fn loss_probe(&mut self) -> Progress {
+        let fate_and_number = if self.probed {
+            None
+        } else if self.waiting {
+            let number = self.sent_ns.len();
+            self.sent_ns.push(self.now_ns);
+            self.waiting = false;
+            Some((self.send(number), number))
+        } else {
+            let number = self.sent_ns.len() - 1;
+            match self.send(number) {
+                Fate::Busy => None,
+                fate => {
+                    self.sent_ns[number] = self.now_ns;
+                    self.count(fate);
+                    Some((fate, number))
+                }
+            }
+        };
+        let Some((fate, number)) = fate_and_number else {
+            self.rearm_rest();
+            return Ok(());
+        };
+        self.beat(StepKind::TailLossProbe);
+        self.probed = true;
+        self.arm(Pending::Retransmission, self.rto);
+        self.after_sending(number, fate)
+    }
+
+    /// `tcp_retransmit_timer`.
+    fn retransmission_timer(&mut self) -> Progress {
+        match self.timed_out() {
+            Verdict::No => {}
+            Verdict::Yes => return self.give_up(),
+            Verdict::Either => {
+                let mut other = self.clone();
+                // It ends there, and goes on here.
+                let _ = other.give_up();
+                self.done = other.done;
+            }
+        }
+        self.beat(self.scene.purpose.step());
+        self.timeouts += 1;
+        let fate = self.send(0);
+        if fate != Fate::Busy {
+            self.sent_ns[0] = self.now_ns;
+            self.count(fate);
+        }
+        // The time stamp of the segment, which is an old one if it could not be sent.
+        self.first_retransmission_ns.get_or_insert(self.sent_ns[0]);
+        // `tcp_stream_is_thin`: fewer than four segments out, now that small ones were gathered.
+        let thin = self.kernel.thin_linear_timeouts
+            && self.sent_ns.len().div_ceil(self.kernel.writes_a_segment) < 4
+            && self.timeouts <= THIN_LINEAR_RETRIES;
+        if thin {
+            self.backoff = 0;
+            self.rto = self.scene.rto.max(self.kernel.rto_min).min(self.kernel.rto_max);
+        } else if !self.scene.purpose.is_linear(self.kernel, self.timeouts) {
+            self.backoff += 1;
+            self.rto = (self.rto * 2).min(self.kernel.rto_max);
+        }
+        self.arm(Pending::Retransmission, self.clamp_to_user_timeout());
+        self.after_sending(0, fate)
+    }
+
+    /// What comes back at once.
+    fn after_sending(&mut self, number: Number, fate: Fate) -> Progress {
+        let by_asking_only = self.scene.healed.is_some_and(|healed| healed.moved);
+        if self.hop.passes(fate, by_asking_only) {
+            self.answered()?;
+        }
+        if fate == Fate::Answered { self.icmp(number) } else { Ok(()) }
+    }
+
+    /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
+    fn hop_fires(&mut self, now: u64) -> Progress {
+        if self.hop.asks_again() {
+            self.answered()?;
+        }
+        let failed = self.hop.fire(self.kernel, now);
+        self.hop_armed_last = true;
+        if !failed.is_empty() {
+            self.waiting_ns.clear();
+        }
+        for number in failed {
+            self.icmp(number)?;
+        }
+        Ok(())
+    }
+
+    /// `tcp_v4_err`, `tcp_v6_err`: first the backoff (`tcp_ld_RTO_revert`), then the error.
+    fn icmp(&mut self, number: Number) -> Progress {
+        let Some(icmp) = self.hop.icmp() else { return Ok(()) };
+        if icmp.reverts && number == 0 && self.timeouts > 0 && self.backoff > 0 {
+            let base = self.scene.rto;
+            self.backoff -= 1;
+            self.rto = base
+                .checked_shl(self.backoff)
+                .map_or(self.kernel.rto_max, |rto| rto.min(self.kernel.rto_max));
+            let since_us =
+                (self.now_ns + self.scene.icmp_ns).saturating_sub(self.sent_ns[0]) / 1_000;
+            let since = self.kernel.hz.from_usecs(since_us);
+            match self.rto.checked_sub(since) {
+                Some(rest @ 1..) => self.arm(Pending::Retransmission, rest),
+                _ => self.retransmission_timer()?,
+            }
+        }
+        // An ICMP error ends an attempt to connect, but not one that comes back while `connect`
+        // itself holds the socket (`sock_owned_by_user`), as it does from next door.
+        if self.scene.purpose.is_syn() && self.context == Context::Handler {
+            return self.end(Outcome::Errno(icmp.error), self.since_start_ns());
+        }
+        self.soft_error = Some(icmp.error);
+        Ok(())
+    }
+
+    /// `retransmits_timed_out`, at a retransmission timeout.
+    fn timed_out(&self) -> Verdict {
+        let (Some(first_ns), true) = (self.first_retransmission_ns, self.timeouts > 0) else {
+            return Verdict::No;
+        };
+        if self.timeouts >= self.scene.purpose.timeouts_most(self.kernel) {
+            return Verdict::Yes;
+        }
+        let passed_ns = self.now_ns.saturating_sub(first_ns);
+        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
+        // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
+        // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
+        // a timer's, nothing is lost by that.
+        if self.tick_ns.is_multiple_of(1_000_000) && first_ns.is_multiple_of(self.tick_ns) {
+            return if passed_ns >= patience_ns { Verdict::Yes } else { Verdict::No };
+        }
+        // Otherwise the phase of the clock decides between one millisecond less than the patience
+        // and the patience itself.
+        if passed_ns >= patience_ns.saturating_add(JITTER_NS) {
+            Verdict::Yes
+        } else if passed_ns + 1_000_000 + JITTER_NS <= patience_ns {
+            Verdict::No
+        } else {
+            Verdict::Either
+        }
+    }
+
+    fn patience_ms(&self) -> u64 {
+        let moment = Moment {
+            rto: self.rto,
+            warned: self.soft_error.is_some(),
+            orphaned: self.orphaned_ns().is_some_and(|at_ns| self.now_ns > at_ns),
+        };
+        self.scene.purpose.patience_ms(self.kernel, moment)
+    }
+
+    /// When `close` returns, and the connection has no program any more. A timer of that very jiffy
+    /// runs before the program does.
+    fn orphaned_ns(&self) -> Option<u64> {
+        match self.scene.purpose {
+            Purpose::Fin(Farewell { lingers: 0, .. }) => Some(self.start_ns),
+            Purpose::Fin(Farewell { lingers, .. }) => {
+                let called = self.start_ns / self.tick_ns;
+                Some(self.kernel.wheel.fires_at(called, lingers, Context::Call) * self.tick_ns)
+            }
+            _ => None,
+        }
+    }
+
+    /// `tcp_clamp_rto_to_user_timeout`.
+    fn clamp_to_user_timeout(&self) -> u64 {
+        let Some(patience_ms) = self.kernel.user_timeout_ms else { return self.rto };
+        let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
+        let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
+        match patience_ms.saturating_sub(elapsed_ms) {
+            0 => 1,
+            remaining_ms => self.rto.min(self.kernel.hz.from_msecs(remaining_ms)),
+        }
+    }
+
+    /// `tcp_rto_delta_us`: how long until the first segment's RTO is over.
+    fn rto_rest_us(&self) -> i64 {
+        let first_ns = self.sent_ns.first().copied().unwrap_or(self.now_ns);
+        let due_us = first_ns / 1_000 + self.kernel.hz.to_usecs(self.rto);
+        due_us as i64 - (self.now_ns / 1_000) as i64
+    }
+
+    /// `tcp_rearm_rto` while a tail loss probe is pending.
+    fn rearm_rest(&mut self) {
+        let rest_us = self.rto_rest_us().max(1).unsigned_abs();
+        self.arm(Pending::Retransmission, self.kernel.hz.from_usecs(rest_us));
+    }
+
+    /// `inet_csk_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot
+    /// (`__mod_timer`).
+    fn arm(&mut self, pending: Pending, timeout: u64) {
+        self.hop_armed_last = false;
+        let timeout = timeout.min(self.kernel.rto_max);
+        let now = self.jiffy();
+        if self.fires <= now || self.expires != now + timeout {
+            self.fires = self.kernel.wheel.fires_at(now, timeout, self.context);
+        }
+        self.expires = now + timeout;
+        self.pending = pending;
+        self.timeout = timeout;
+        let armed_ns = match self.context {
+            Context::Call => self.since_start_ns(),
+            Context::Handler => {
+                self.slips += slip(self.kernel.wheel, timeout);
+                self.nominal_ns
+            }
+        };
+        self.nominal_ns = armed_ns + timeout * self.tick_ns;
+    }
+
+    /// From the longest RTO on, one timeout is like the other: goes to the last but a few.
+    fn skip_equal_timeouts(&mut self) {
+        let step_ns = (self.fires * self.tick_ns).saturating_sub(self.now_ns);
+        let alone = matches!(self.hop, Hop::Silent) && self.rto == self.kernel.rto_max;
+        if !alone || self.timeout != self.rto || step_ns == 0 {
+            return;
+        }
+        let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
+        let end_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
+        // When a lingering program lets go, the patience changes.
+        let end_ns = match self.orphaned_ns() {
+            Some(at_ns) if at_ns > self.now_ns => end_ns.min(at_ns),
+            _ => end_ns,
+        };
+        let healed_ns =
+            self.scene.healed.map_or(u64::MAX, |healed| self.start_ns.saturating_add(healed.at_ns));
+        let later_ns = self
+            .scene
+            .later
+            .as_ref()
+            .map(|(at_ns, _)| self.start_ns.saturating_add(*at_ns))
+            .filter(|later_ns| *later_ns > self.now_ns)
+            .unwrap_or(u64::MAX);
+        let answer_ns = self.answer.map(|(at_ns, _)| at_ns);
+        let next_ns = [Some(end_ns), Some(healed_ns), Some(later_ns), answer_ns];
+        let next_ns = next_ns.into_iter().flatten().min().unwrap_or(end_ns);
+        let left = self.scene.purpose.timeouts_most(self.kernel).saturating_sub(self.timeouts);
+        let steps = next_ns.saturating_sub(self.now_ns) / step_ns;
+        let steps = steps.min(left.into()).saturating_sub(3);
+        let ahead = steps * (self.fires - self.jiffy());
+        self.fires += ahead;
+        self.expires += ahead;
+        self.nominal_ns += steps * self.timeout * self.tick_ns;
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.timeouts = self.timeouts.saturating_add(steps);
+        self.resent = self.resent.saturating_add(steps);
+    }
+
+    /// A segment is sent again; the tap sees it or not.
+    fn count(&mut self, fate: Fate) {
+        let seen = !self.scene.unseen && matches!(fate, Fate::OnWire | Fate::Answered);
+        self.resent += u32::from(seen);
+    }
+
+    fn since_start_ns(&self) -> u64 {
+        self.now_ns.saturating_sub(self.start_ns)
+    }
+
+    fn beat(&mut self, kind: StepKind) {
+        if self.beats.len() <= BEATS_MOST || kind == StepKind::GiveUp {
+            self.beats.push(Beat {
+                kind,
+                at_ns: self.since_start_ns(),
+                nominal_ns: self.nominal_ns,
+                timeout_ns: self.timeout * self.tick_ns,
+                slip_ns: self.slips * self.tick_ns,
+            });
+        }
+    }
+
+    /// `tcp_write_err`.
+    fn give_up(&mut self) -> Progress {
+        self.beat(StepKind::GiveUp);
+        self.end(self.scene.purpose.given_up(self.soft_error), self.since_start_ns())
+    }
+
+    /// The end of the course if what is sent now is answered.
+    fn answered(&mut self) -> Progress {
+        let now_ns = self.since_start_ns();
+        let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
+            return Ok(());
+        };
+        // The question for the server's link-layer address takes a round trip of its own, as does
+        // the server's for the way back.
+        let asks = self.hop.is_asking();
+        let sent_ns = self.now_ns.saturating_add(if asks { healed.after_ns } else { 0 });
+        let back_ns = match healed.back {
+            WayBack::Asks if !asks => healed.after_ns,
+            WayBack::AlwaysAsks => healed.after_ns,
+            _ => 0,
+        };
+        self.resolved_ns.get_or_insert(sent_ns);
+        let waiting_ns = std::mem::take(&mut self.waiting_ns);
+        let holds_back = self.scene.purpose.acknowledged_after();
+        let (at_ns, echoed_ns) = match (holds_back, healed.with, &waiting_ns[..]) {
+            // A FIN that comes again is acknowledged at once (`tcp_data_queue`).
+            (_, _, [_, second, ..]) => (sent_ns.saturating_add(healed.after_ns), *second),
+            (Some(jiffies), Answer::Ack, _) if self.answer.is_none() => {
+                let first_ns = waiting_ns.first().copied().unwrap_or(self.now_ns);
+                (self.held_back(sent_ns, jiffies, healed), first_ns)
+            }
+            _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
+        };
+        let at_ns = at_ns.saturating_add(back_ns);
+        if matches!(self.scene.purpose, Purpose::Data) {
+            self.now_ns = at_ns;
+            return self.end_answered(echoed_ns);
+        }
+        // The timers go on until the answer comes.
+        let answer = (at_ns, echoed_ns);
+        self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));
+        Ok(())
+    }
+
+    /// When the acknowledgement of a FIN comes that is sent at `sent_ns`: the server's kernel holds
+    /// it back for a number of its own jiffies.
+    fn held_back(&self, sent_ns: u64, jiffies: u64, healed: Healed) -> u64 {
+        let arrives = sent_ns.saturating_add(healed.after_ns / 2) / self.tick_ns;
+        let fires = self.kernel.wheel.fires_at(arrives, jiffies, Context::Call);
+        (fires * self.tick_ns).saturating_add(healed.after_ns / 2)
+    }
+
+    /// The answer is here, to the segment that was sent at `echoed_ns`.
+    fn end_answered(&mut self, echoed_ns: u64) -> Progress {
+        let outcome = match (self.scene.healed.map(|healed| healed.with), self.scene.purpose) {
+            (Some(Answer::Reset), purpose) => {
+                // The question for an address, and the answer to the segment.
+                self.sooner_ns = 2 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+                purpose.reset()
+            }
+            (_, Purpose::Fin(farewell)) => return self.fin_wait2(farewell, echoed_ns),
+            _ => Outcome::None,
+        };
+        self.end(outcome, self.since_start_ns())
+    }
+
+    /// The settings in force at a jiffy that is yet to come.
+    fn kernel_at(&self, jiffy: u64) -> &'a Kernel {
+        match &self.scene.later {
+            Some((at_ns, kernel)) if jiffy * self.tick_ns >= self.start_ns + at_ns => kernel,
+            _ => self.kernel,
+        }
+    }
+
+    /// The FIN is acknowledged, and the server says no more. A course for each jiffy that the
+    /// acknowledgement may have come in and each RTO, where they end differently.
+    fn fin_wait2(&mut self, farewell: Farewell, echoed_ns: u64) -> Progress {
+        let late_ns = crate::allowance::late(self.kernel.hz).as_nanos() as u64;
+        // At most three round trips: the question, the answer, and the server's own question.
+        let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
+        let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
+        let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
+        let (least, most) = if self.resent > 0 && !farewell.timestamps {
+            (self.rto, self.rto)
+        } else {
+            let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
+            let most_us = (self.now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
+            farewell.rto_after(self.kernel, (least_us, most_us))
+        };
+        let mut ends = Vec::new();
+        for rto in least..=most {
+            for acknowledged in jiffies.clone() {
+                let (fires, waited) =
+                    purpose::fin_wait2(|jiffy| self.kernel_at(jiffy), acknowledged, rto);
+                if !ends.iter().any(|(other, _)| *other == fires) {
+                    ends.push((fires, waited));
+                }
+            }
+        }
+        for (fires, waited) in ends {
+            let mut one = self.clone();
+            one.nominal_ns = one.since_start_ns() + waited * one.tick_ns;
+            one.now_ns = fires * one.tick_ns;
+            one.timeout = waited;
+            one.beat(StepKind::GiveUp);
+            // It has its end.
+            let _ = one.end(Outcome::Released, one.since_start_ns());
+            self.done = one.done;
+        }
+        Err(Ended)
+    }
+
+    fn end(&mut self, outcome: Outcome, end_ns: u64) -> Progress {
+        // What is sent again after an acknowledgement is not counted here.
+        let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
+        // How many pass the tap before the client's neighbour entry dies is up to that entry.
+        let counts = counts && (!self.hop.is_local() || self.scene.unseen);
+        let open_ns = self.open_ns(outcome, end_ns);
+        self.done.push(Course {
+            beats: std::mem::take(&mut self.beats),
+            outcome,
+            end_ns,
+            retransmits: counts.then_some(self.resent),
+            keepalive_probes: None,
+            window_probes: None,
+            slip_ns: self.slips * self.tick_ns,
+            open_ns,
+            reference_late_ns: self.sooner_ns,
+        });
+        Err(Ended)
+    }
+
+    /// Where ICMP undoes one doubling after the other, each jiffy of difference changes all that
+    /// follows, and after many retransmissions nothing is left of the phase. What stays is the rule:
+    /// it ends with the first timeout past the patience, and timeouts are so far apart, or a doubling
+    /// more.
+    fn open_ns(&self, outcome: Outcome, end_ns: u64) -> (u64, u64) {
+        let Some(first_ns) = self.first_retransmission_ns else { return (0, 0) };
+        if self.resent <= COUNTED_MOST || !matches!(outcome, Outcome::Errno(_)) {
+            return (0, 0);
+        }
+        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
+        let over_ns = first_ns.saturating_sub(self.start_ns).saturating_add(patience_ns);
+        // The last ones that are shown; the end itself may be far from them.
+        let shown = self.beats.iter().rev().filter(|beat| beat.kind != StepKind::GiveUp);
+        let times: Vec<_> = shown.take(CYCLE).map(|beat| beat.at_ns).collect();
+        let apart_ns = times.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap_or(0);
+        let earliest_ns = over_ns.min(end_ns);
+        let latest_ns = over_ns.saturating_add(apart_ns.saturating_mul(2)).max(end_ns);
+        (end_ns - earliest_ns, latest_ns - end_ns)
+    }
+}
+
+/// Among so many retransmissions there is each distance that occurs between two of them.
+const CYCLE: usize = 64;
+
+/// Whether a time is past another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    No,
+    Yes,
+    /// The clocks' jitter decides.
+    Either,
+}
