@@ -13,9 +13,7 @@ use crate::rto;
 use crate::scene::{self, HopKind};
 use crate::tick::Phase;
 use spec::facts::TcpFacts;
-use spec::{
-    Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic,
-};
+use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
 pub(crate) fn predict(
@@ -79,15 +77,7 @@ pub(crate) fn asks_again_and_again(
     parameters: &Parameters,
     prediction: &Prediction,
 ) -> Option<String> {
-    let asks_itself = parameters.family == Family::Ipv6
-        && parameters.neighbour == Neighbour::Learned
-        && parameters.topology != Topology::Router;
     let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
-    let twice = if parameters.fault.kind == FaultKind::Unplug {
-        FAILS_TWICE
-    } else {
-        NEIGHBOUR_LIVES + FAILS_TWICE
-    };
     let cut =
         matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let router_learned =
@@ -100,19 +90,12 @@ pub(crate) fn asks_again_and_again(
                 .into(),
         );
     }
-    (asks_itself && latest > twice).then(|| {
-        "the client's own neighbour discovery fails again and again: after the second time, Linux \
-         6.18 no longer takes the backoff back, and why is not understood"
-            .into()
-    })
+    None
 }
 
 /// From the doubt about an entry to the first packet that is given up: `delay_first_probe_time`,
 /// three direct questions, and three to all.
 const ASKS_BOTH_WAYS: Duration = Duration::from_secs(11);
-/// When neighbour discovery can have failed three times, at three seconds each.
-const FAILS_TWICE: Duration = Duration::from_secs(9);
-
 /// From the time stamp of a write, the program's or the tap's, to the arming of its timer.
 const WRITE_NS: u64 = 100_000;
 
