@@ -414,7 +414,7 @@ impl<'a> Sender<'a> {
     fn after_sending(&mut self, number: Number, fate: Fate) -> Progress {
         let by_asking_only = self.scene.healed.is_some_and(|healed| healed.moved);
         if self.hop.passes(fate, by_asking_only) {
-            self.answered()?;
+            self.answered();
         }
         if fate == Fate::Answered { self.icmp(number) } else { Ok(()) }
     }
@@ -422,7 +422,7 @@ impl<'a> Sender<'a> {
     /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
     fn hop_fires(&mut self, now: u64) -> Progress {
         if self.hop.asks_again() {
-            self.answered()?;
+            self.answered();
         }
         let failed = self.hop.fire(self.kernel, now);
         self.hop_armed_last = true;
@@ -699,10 +699,10 @@ impl<'a> Sender<'a> {
     }
 
     /// The end of the course if what is sent now is answered.
-    fn answered(&mut self) -> Progress {
+    fn answered(&mut self) {
         let now_ns = self.since_start_ns();
         let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
-            return Ok(());
+            return;
         };
         // The question for the server's link-layer address takes a round trip of its own, as does
         // the server's for the way back.
@@ -711,6 +711,7 @@ impl<'a> Sender<'a> {
         let back_ns = match healed.back {
             WayBack::Asks if !asks => healed.after_ns,
             WayBack::AlwaysAsks => healed.after_ns,
+            WayBack::AskedInVain => healed.after_ns.saturating_add(1_000_000_000),
             _ => 0,
         };
         self.resolved_ns.get_or_insert(sent_ns);
@@ -726,14 +727,9 @@ impl<'a> Sender<'a> {
             _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
         };
         let at_ns = at_ns.saturating_add(back_ns);
-        if matches!(self.scene.purpose, Purpose::Data) {
-            self.now_ns = at_ns;
-            return self.end_answered(echoed_ns);
-        }
         // The timers go on until the answer comes.
         let answer = (at_ns, echoed_ns);
         self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));
-        Ok(())
     }
 
     /// When the acknowledgement of a FIN comes that is sent at `sent_ns`: the server's kernel holds
