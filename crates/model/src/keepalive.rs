@@ -181,6 +181,8 @@ struct Timer<'a> {
     /// Whether the last segment was the answer to a probe.
     answered: bool,
     slips: u64,
+    /// The slots of all timers that were armed, jiffies.
+    slots: u64,
     beats: Vec<Beat>,
 }
 
@@ -206,6 +208,7 @@ impl<'a> Timer<'a> {
             hop: scene.hop.clone(),
             answered: false,
             slips: 0,
+            slots: kernel.wheel.slot(timeout),
             beats: Vec::new(),
         }
     }
@@ -344,6 +347,7 @@ impl<'a> Timer<'a> {
 
     fn arm(&mut self, timeout: u64) {
         self.timeout = timeout;
+        self.slots += self.kernel.wheel.slot(timeout);
         self.slips += slip(self.kernel.wheel, timeout);
         self.fires = self.kernel.wheel.fires_at(self.fires, timeout, Context::Handler);
     }
@@ -378,6 +382,7 @@ impl<'a> Timer<'a> {
             Seen::None => Some(0),
             Seen::Unknown => None,
         };
+        let before = self.scene.armed_before_ns;
         Course {
             beats,
             outcome,
@@ -388,6 +393,8 @@ impl<'a> Timer<'a> {
             slip_ns: self.slips * self.tick_ns,
             open_ns: (0, 0),
             reference_late_ns,
+            timeout_ns: None,
+            slots_ns: (self.slots * self.tick_ns).saturating_add(before.1 - before.0),
         }
     }
 }

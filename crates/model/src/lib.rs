@@ -28,6 +28,7 @@ pub mod table;
 pub mod tick;
 mod web_server;
 pub mod wheel;
+pub mod width;
 mod window;
 
 pub use facts::nominal_facts;

@@ -1,10 +1,12 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
+use crate::allowance;
 use crate::course::Courses;
 use crate::crash;
 use crate::dead_path;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::{Prediction, Window};
+use crate::width::{self, Cause};
 use crate::{closing, connecting, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
@@ -80,9 +82,12 @@ pub(crate) fn called_after_crash(
         return prediction;
     }
     prediction.reference = Reference::Fault;
-    let latest = crate::allowance::EXIT + Duration::from_nanos(crate::dead_path::SLOP_NS);
+    let call = Duration::from_nanos(crate::dead_path::SLOP_NS);
+    let latest = allowance::EXIT + call;
+    let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, call)];
     for window in &mut prediction.windows {
         window.span = window.span.map(|span| (span.0, span.1.saturating_add(latest)));
+        window.width.extend(width::shares(causes));
     }
     for step in &mut prediction.schedule {
         step.latest = step.latest.saturating_add(latest);

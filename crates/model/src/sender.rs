@@ -20,6 +20,8 @@ use spec::{Errno, Outcome};
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
 /// two times nearer than this can go either way.
 const JITTER_NS: u64 = 300_000;
+/// `retrans_time` of a neighbour entry, the default: from one question to the next.
+const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
 const THIN_LINEAR_RETRIES: u32 = 6;
 
@@ -68,9 +70,13 @@ pub(crate) struct Sender<'a> {
     nominal_ns: u64,
     /// By how many jiffies late timers may have put off the pending one, and those before it.
     slips: u64,
+    /// The slots of all timers that were armed, the hop's and the server's too, jiffies.
+    slots: u64,
     beats: Vec<Beat>,
     done: Vec<Course>,
     hop_first: bool,
+    /// Whether the hop's timer fired last, not the write timer.
+    hops_turn: bool,
     /// Whether the hop's timer was armed after the write timer.
     hop_armed_last: bool,
     /// When an answer comes that is on its way, and when the segment was sent that it echoes.
@@ -136,9 +142,11 @@ impl<'a> Sender<'a> {
             resent: 0,
             nominal_ns: 0,
             slips: 0,
+            slots: 0,
             beats: Vec::new(),
             done: Vec::new(),
             hop_first,
+            hops_turn: false,
             hop_armed_last: false,
             answer: None,
             waiting_ns: Vec::new(),
@@ -197,7 +205,9 @@ impl<'a> Sender<'a> {
             self.kernel = kernel;
         }
         self.context = Context::Handler;
-        if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
+        self.hops_turn =
+            timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer));
+        if self.hops_turn {
             return self.hop_fires(timer);
         }
         match self.pending {
@@ -351,6 +361,7 @@ impl<'a> Sender<'a> {
             self.answered()?;
         }
         let failed = self.hop.fire(self.kernel, now);
+        self.slots += self.kernel.wheel.slot(self.kernel.hz.get().into());
         self.hop_armed_last = true;
         if !failed.is_empty() {
             self.waiting_ns.clear();
@@ -465,6 +476,7 @@ impl<'a> Sender<'a> {
     fn arm(&mut self, pending: Pending, timeout: u64) {
         self.hop_armed_last = false;
         let timeout = timeout.min(self.kernel.rto_max);
+        self.slots += self.kernel.wheel.slot(timeout);
         let now = self.jiffy();
         if self.fires <= now || self.expires != now + timeout {
             self.fires = self.kernel.wheel.fires_at(now, timeout, self.context);
@@ -624,6 +636,7 @@ impl<'a> Sender<'a> {
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
         let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
         let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
+        self.slots += jiffies.end() - jiffies.start();
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
@@ -670,6 +683,8 @@ impl<'a> Sender<'a> {
             slip_ns: self.slips * self.tick_ns,
             open_ns,
             reference_late_ns: self.sooner_ns,
+            slots_ns: self.slots * self.tick_ns,
+            timeout_ns: self.hops_turn.then_some(NEIGHBOUR_TIMER_NS),
         });
         Err(Ended)
     }

@@ -292,6 +292,8 @@ struct Timer<'a> {
     hop_first: bool,
     hop: Hop,
     slips: u64,
+    /// The slots of all timers that were armed, jiffies.
+    slots: u64,
     beats: Vec<Beat>,
 }
 
@@ -321,6 +323,7 @@ impl<'a> Timer<'a> {
             hop_first: false,
             hop: scene.hop.clone(),
             slips: 0,
+            slots: 0,
             beats: Vec::new(),
         };
         // It was armed by the answer to a probe, or by the timer's own handler if there was none.
@@ -503,6 +506,7 @@ impl<'a> Timer<'a> {
     /// `tcp_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot.
     fn arm(&mut self, now: u64, context: Context) {
         self.timeout = self.wanted(now);
+        self.slots += self.kernel.wheel.slot(self.timeout);
         if self.fires <= now || self.expires != now + self.timeout {
             self.fires = self.kernel.wheel.fires_at(now, self.timeout, context);
         }
@@ -560,6 +564,8 @@ impl<'a> Timer<'a> {
             slip_ns: self.slips * self.tick_ns,
             open_ns: (0, 0),
             reference_late_ns: if self.answered_reference { late_ns } else { 0 },
+            timeout_ns: None,
+            slots_ns: self.slots * self.tick_ns,
         }
     }
 }

@@ -411,6 +411,8 @@ proptest! {
                 prop_assert_eq!(window.span.is_none(), window.outcome == Outcome::None);
                 if let Some((earliest, latest)) = window.span {
                     prop_assert!(earliest <= latest);
+                    let shares: Duration = window.width.iter().map(|share| share.by).sum();
+                    prop_assert!(latest.saturating_sub(earliest) <= shares, "{:?}", window);
                 }
             }
             for step in &prediction.schedule {
