@@ -56,11 +56,8 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
     if let Some(choice) = choice {
         line(&mut text, paint, "open", &choice);
     }
-    let widest = prediction.windows.iter().filter(|window| !window.width.is_empty());
-    if let Some(window) =
-        widest.max_by_key(|window| window.span.map(|(from, to)| to.saturating_sub(from)))
-    {
-        line(&mut text, paint, "width", &words::width(window));
+    if let Some(width) = words::width(prediction) {
+        line(&mut text, paint, "width", &width);
     }
     text
 }

@@ -80,18 +80,19 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     Some(format!("{what} {unknown}, not known before the fault"))
 }
 
-/// What makes a window as wide as it is: `slots of the timer wheel 260 ms and two clocks 500 µs`.
-pub(crate) fn width(window: &Window) -> String {
+/// What makes the widest window as wide as it is: `slots of the timer wheel 260 ms and the clocks of
+/// two instruments 500 µs`.
+pub(crate) fn width(prediction: &Prediction) -> Option<String> {
+    let wide = prediction.windows.iter().filter(|window| !window.width.is_empty());
+    let window = wide.max_by_key(|window| window.span.map(|(from, to)| to.saturating_sub(from)))?;
     let mut parts: Vec<_> = CAUSES
         .iter()
         .map(|(causes, what)| (causes.iter().map(|cause| window.share(*cause)).sum(), what))
         .filter(|(by, _): &(Duration, _)| !by.is_zero())
         .map(|(by, what)| format!("{what} {}", span::measured(by.as_secs_f64())))
         .collect();
-    if let Some(last) = parts.pop().filter(|_| !parts.is_empty()) {
-        return format!("{} and {last}", parts.join(", "));
-    }
-    String::new()
+    let last = parts.pop()?;
+    Some(if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) })
 }
 
 const CAUSES: [(&[Cause], &str); 9] = [
