@@ -377,6 +377,7 @@ impl Trial {
             server_sysctl,
             tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns, self.window_probed)),
             jiffies: jiffy_clock(),
+            virtual_time: self.bench.clock == Clock::Virtual,
         })
     }
 

@@ -53,11 +53,9 @@ pub(crate) fn slip(wheel: Wheel, timeout: u64) -> u64 {
     if (timeout + 1).is_multiple_of(slot) { slot } else { 0 }
 }
 
-/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many:
-/// each undoes a doubling or does not, by where it falls in the router's rate limit, and what one
-/// phase changes there changes all that follows. The end does not move by it: it is the first
-/// timeout past the threshold either way.
-pub(crate) const COUNTED_MOST: u32 = 64;
+/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
+/// and each timer that runs late may make one less of them.
+const COUNTED_MOST: u32 = 64;
 
 /// All courses of a prediction, by what they end in.
 #[derive(Debug, Clone, Default)]

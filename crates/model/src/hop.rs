@@ -88,6 +88,17 @@ impl Hop {
         }
     }
 
+    /// How many jiffies later than `now` an ICMP error would pass the rate limit that does not pass
+    /// it now.
+    pub(crate) fn early_for_limit(&self, now: u64) -> Option<u64> {
+        match self {
+            Self::Rejects(limit, _) => {
+                limit.cost.checked_sub(limit.earned(now)).filter(|needed| *needed > 0)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether segments wait here for an address.
     fn waits(&self) -> bool {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
@@ -176,9 +187,14 @@ impl Limit {
         Self::per(0)
     }
 
-    fn allows(&mut self, now: u64) -> bool {
+    /// The tokens there are at jiffy `now`.
+    fn earned(&self, now: u64) -> u64 {
         let earned = now.saturating_sub(self.last);
-        self.tokens = self.tokens.saturating_add(earned).min(Self::BURST * self.cost);
+        self.tokens.saturating_add(earned).min(Self::BURST * self.cost)
+    }
+
+    fn allows(&mut self, now: u64) -> bool {
+        self.tokens = self.earned(now);
         self.last = now;
         let allowed = self.tokens >= self.cost;
         if allowed {
@@ -217,7 +233,7 @@ enum State {
 /// `ucast_solicit` and `mcast_solicit`, the defaults: questions before giving up.
 const QUESTIONS: u32 = 3;
 /// `delay_first_probe_time`, seconds.
-const DELAY_SECS: u64 = 5;
+pub(crate) const DELAY_SECS: u64 = 5;
 
 impl Neighbour {
     /// The client's own entry, believed until a jiffy; 0: nothing is known.

@@ -4,7 +4,7 @@ use crate::allowance;
 use crate::closing;
 use crate::course::Courses;
 use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, nanos, round_trip_ns};
-use crate::hop::{Hop, Icmp};
+use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::predict::{conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
@@ -142,7 +142,7 @@ pub(crate) fn scenes(
         for rto in possible_rtos(kernel, parameters, facts) {
             for (earlier_ns, icmp_ns) in earlier
                 .iter()
-                .flat_map(|earlier_ns| icmp_times(&hop, tcp).map(move |ns| (earlier_ns, ns)))
+                .flat_map(|earlier_ns| icmp_times(kernel, &hop).map(move |ns| (earlier_ns, ns)))
             {
                 scenes.push(scene::Scene {
                     purpose: match client.traffic {
@@ -201,18 +201,16 @@ pub(crate) fn later_from(
 /// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
 /// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
 /// sent, give or take; and where time is virtual, nothing takes any.
-fn icmp_times(hop: &HopKind, tcp: &TcpFacts) -> impl Iterator<Item = u64> + use<> {
-    let reverts = |icmp: Option<Icmp>| icmp.is_some_and(|icmp| icmp.reverts);
-    let none = match hop {
-        HopKind::Fixed(hop @ Hop::Asks(..)) => reverts(hop.icmp()),
-        HopKind::Fixed(hop) => reverts(hop.icmp()) && tcp.srtt_us < NO_TIME_US,
+fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use<> {
+    let by_timer = match hop {
+        HopKind::Fixed(hop @ Hop::Asks(..)) => hop.icmp().is_some_and(|icmp| icmp.reverts),
+        HopKind::Fixed(_) => false,
         HopKind::Neighbour { icmp, .. } | HopKind::Router { icmp, .. } => icmp.reverts,
     };
-    none.then_some(0).into_iter().chain([scene::ICMP_NS])
+    let none = by_timer || kernel.virtual_time;
+    let some = !kernel.virtual_time;
+    none.then_some(0).into_iter().chain(some.then_some(scene::ICMP_NS))
 }
-
-/// No round trip is that short, in microseconds, where time passes while a kernel works.
-const NO_TIME_US: u32 = 10;
 
 /// Whether the link goes away before the server's kernel knows that its last answer has come, so
 /// that it sends that again when it likes, and with consequences: it asks for the way back, or

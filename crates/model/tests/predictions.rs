@@ -106,6 +106,81 @@ fn rejects_end_as_measured() {
     }
 }
 
+/// The longest loops of ICMP errors, where time is virtual, so that no timer runs late: the window is
+/// the slot of the last timer. After 256 timeouts the kernel's count is back at 0, and one doubling
+/// stays (`icsk_retransmits` has eight bits).
+#[test]
+fn loops_end_in_their_slot_where_time_is_virtual() {
+    for (hz, family, retries2, measured_s) in [
+        (250, "ipv4", "5", 13.526_761),
+        (250, "ipv4", "10", 326.358_761),
+        (250, "ipv4", "15", 927.254_761),
+        (250, "ipv6", "5", 13.330_766),
+        (250, "ipv6", "10", 326.578_766),
+        (250, "ipv6", "15", 925.714_767),
+        (1000, "ipv6", "10", 325.141_76),
+        (1000, "ipv6", "15", 927.125_76),
+        (100, "ipv6", "10", 325.228_788),
+        (100, "ipv6", "15", 925.468_788),
+    ] {
+        let parameters = parameters(&[
+            ("topology", "router"),
+            ("family", family),
+            ("fault.kind", "reject"),
+            ("fault.reject", "net-unreachable"),
+            ("client.traffic", "one-write"),
+            ("sysctl.tcp_retries2", retries2),
+        ]);
+        let facts = Facts {
+            kernel: "6.12".into(),
+            virtual_time: true,
+            ..model::nominal_facts(&parameters, hz)
+        };
+        let prediction = model::predict(&parameters, &facts);
+        let [window] = &prediction.windows[..] else {
+            panic!("{family} {retries2}: {prediction:#?}")
+        };
+        let (earliest, latest) = window.span.unwrap();
+        let measured = Duration::from_secs_f64(measured_s);
+        assert!(
+            earliest <= measured && measured <= latest,
+            "HZ={hz} {family} {retries2}: {measured:?} in {window:?}"
+        );
+        // At 925 s the last timers are of 3.3 s, a slot of 64 jiffies.
+        let slot = Duration::from_secs(64) / hz;
+        assert!(
+            latest <= earliest + slot + Duration::from_millis(15),
+            "HZ={hz} {family} {retries2}: {window:?}"
+        );
+    }
+}
+
+/// On a real clock each of 62 timers may run a jiffy late. Those of them that did end at the first
+/// timeout past the patience all the same, and with one timeout less where they were late enough.
+#[test]
+fn late_timers_end_at_the_first_timeout_past_the_patience() {
+    let prediction = predict(
+        &[
+            ("topology", "router"),
+            ("family", "ipv6"),
+            ("fault.kind", "reject"),
+            ("fault.reject", "net-unreachable"),
+            ("client.traffic", "one-write"),
+            ("sysctl.tcp_retries2", "5"),
+        ],
+        250,
+    );
+    let [fewer, window] = &prediction.windows[..] else { panic!("{prediction:#?}") };
+    assert_eq!((fewer.retransmits, window.retransmits), (Some(62), Some(63)));
+    let (earliest, latest) = window.span.unwrap();
+    for measured_s in [13.060_749, 13.063_439, 13.118_334, 13.133_368] {
+        let measured = Duration::from_secs_f64(measured_s);
+        assert!(earliest <= measured && measured <= latest, "{measured_s}: {window:?}");
+    }
+    // The first timeout, the patience, a timeout more, a jiffy, and the allowance.
+    assert!(latest < Duration::from_millis(411 + 12_600 + 204 + 4 + 12), "{window:?}");
+}
+
 #[test]
 fn the_articles_numbers() {
     let prediction = predict(&SENDING, 250);

@@ -18,6 +18,10 @@ pub struct Facts {
     pub tcp: Option<TcpFacts>,
     /// Which jiffy it is at which moment of `CLOCK_MONOTONIC`; `None` if nobody could tell.
     pub jiffies: Option<JiffyClock>,
+    /// Whether time is virtual: it stands still while the kernel works, so that no timer runs late
+    /// and no packet takes any time but the path's.
+    #[serde(default)]
+    pub virtual_time: bool,
 }
 
 /// `struct tcp_info` of the client's socket (include/uapi/linux/tcp.h), and the sizes that decide
