@@ -193,6 +193,16 @@ pub(crate) fn sooner_ns(parameters: &Parameters, facts: &Facts) -> u64 {
     round_trip_ns(parameters, facts).saturating_sub(path_ns).min(SLOP_NS)
 }
 
+/// How long the answer to a keepalive or window probe takes once the path is back, nanoseconds: at
+/// least, and how much longer at most. The smoothed round trip holds what the machine took for other
+/// segments.
+pub(crate) fn answered_after_ns(parameters: &Parameters, facts: &Facts) -> (u64, u64) {
+    let least = nanos(parameters.path.rtt);
+    let most = round_trip_ns(parameters, facts);
+    let times = round_trips(parameters);
+    (least.saturating_mul(times), (most - least).saturating_mul(times))
+}
+
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }

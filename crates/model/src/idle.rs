@@ -2,7 +2,8 @@
 
 use crate::course::Courses;
 use crate::dead_path::{
-    NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, icmp_of, moves, nanos, round_trip_ns, round_trips,
+    NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, answered_after_ns, icmp_of, moves, nanos,
+    round_trip_ns,
 };
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::{self, Known, Seen};
@@ -13,6 +14,7 @@ use crate::tick::Phase;
 use crate::wheel::Context;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
@@ -26,7 +28,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let rtt_ns = round_trip_ns(parameters, facts);
     let healed_ns = |reset| {
         let after = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-        let after_ns = rtt_ns.saturating_mul(round_trips(parameters));
+        let after_ns = answered_after_ns(parameters, facts);
         Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns })
     };
     let healed = match fault.kind {
@@ -37,7 +39,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         }
         FaultKind::Reject if fault.reject == Reject::TcpReset => {
             // The router is next door: what delays the path lies behind it.
-            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true, after_ns: 0 })
+            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true, after_ns: (0, 0) })
         }
         _ => None,
     };
@@ -99,7 +101,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             hop: hop.clone(),
             seen,
         };
-        let known = known_timers(kernel, facts, rtt_ns);
+        let known = known_timers(kernel, parameters, facts, armed_before_ns);
         if known.is_empty() {
             keepalive::courses(kernel, &scene, &mut courses);
         }
@@ -159,54 +161,110 @@ fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
 /// How long an acknowledgement is delayed, and a jiffy or two.
 const DELAYED_ACK: Duration = Duration::from_millis(60);
 
-/// The keepalive timer, as far as a sample of it and the jiffy clock tell; two of them if the sample
-/// was taken at the edge of a jiffy. Empty if they do not.
-///
-/// It was armed for the idle time with the last exchange; or by its own handler: for the interval
-/// when a probe was sent, for the rest of the idle time when it saw the answer to that.
-fn known_timers(kernel: &Kernel, facts: &Facts, rtt_ns: u64) -> Vec<Known> {
+/// The keepalive timer, as far as a sample of it and the jiffy clock tell: every state of it that
+/// agrees with them, two if the sample was taken at the edge of a jiffy. Empty if none does.
+fn known_timers(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    exchanged_ns: (u64, u64),
+) -> Vec<Known> {
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
     // A timer that is due and waits for the end of its slot no longer says when it was armed.
     if tcp.timer != TcpFacts::TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
         return Vec::new();
     }
     let phase = Phase::new(kernel.hz, clock);
+    let tick_ns = kernel.hz.tick_ns();
     let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
-    let sampled = |late_ns: u64| {
-        let now = phase.of(tcp.sampled_at_ns.saturating_add(late_ns))? / kernel.hz.tick_ns();
-        let expires = now + whole(tcp.timer_expires_ms);
-        let received = now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))?;
+    let mut known = Vec::new();
+    for late_ns in [0, SAMPLE_NS] {
+        let sampled = phase.of(tcp.sampled_at_ns.saturating_add(late_ns)).map(|ns| ns / tick_ns);
+        let received = sampled
+            .and_then(|now| now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms))));
+        let Some((sampled, received)) = sampled.zip(received) else { continue };
+        let expires = sampled + whole(tcp.timer_expires_ms);
+        let sample = Sample { sampled, received, expires, probes: tcp.probes.into() };
+        let rtt = nanos(parameters.path.rtt) / tick_ns;
+        let exchanged = (exchanged_ns.0.min(nanos(parameters.path.rtt)), exchanged_ns.1);
+        let exchanged = exchanged.0 / tick_ns..=exchanged.1 / tick_ns + 2;
+        let answered = rtt..=(round_trip_ns(parameters, facts) + EXCHANGE_NS) / tick_ns + 2;
+        let waited = nanos(parameters.fault.after) / tick_ns;
+        known.extend(sample.timers(kernel, (exchanged, answered), waited));
+    }
+    known.dedup();
+    known
+}
+
+/// What was looked at before the fault, jiffies of one clock.
+struct Sample {
+    sampled: u64,
+    /// When the last segment was received.
+    received: u64,
+    /// For when the timer is set: `timer->expires`.
+    expires: u64,
+    probes: u32,
+}
+
+impl Sample {
+    /// The timers that it may be a sample of. One was armed for the idle time before the last
+    /// exchange; or by its own handler: for the interval when a probe was sent, for the rest of the
+    /// idle time when it saw that something had come. `exchanged` is how long before its end the
+    /// exchange began, `answered` how long the answer to a probe takes, `waited` how long the fault
+    /// waits after the exchange.
+    fn timers(
+        &self,
+        kernel: &Kernel,
+        (exchanged, answered): (RangeInclusive<u64>, RangeInclusive<u64>),
+        waited: u64,
+    ) -> Vec<Known> {
+        let (time, interval) = (kernel.keepalive_time, kernel.keepalive_interval);
         let known = |armed: u64, context| {
-            let delay = expires.checked_sub(armed)?;
-            (armed <= now && received <= now).then_some(Known {
+            let delay = self.expires.checked_sub(armed)?;
+            let pending = armed <= self.sampled
+                && kernel.wheel.fires_at(armed, delay, context) >= self.sampled;
+            pending.then_some(Known {
                 armed,
                 delay,
                 context,
-                received,
-                probes: tcp.probes.into(),
-                sampled: now,
+                received: self.received,
+                probes: self.probes,
+                sampled: self.sampled,
             })
         };
-        if tcp.probes > 0 {
-            return known(expires.checked_sub(kernel.keepalive_interval)?, Context::Handler);
+        let probed = self.expires.checked_sub(interval);
+        if self.probes > 0 {
+            let probe = probed.and_then(|armed| known(armed, Context::Handler));
+            return probe.into_iter().collect();
         }
-        let exchange = (rtt_ns + EXCHANGE_NS) / kernel.hz.tick_ns() + 2;
-        let initial = expires.checked_sub(kernel.keepalive_time)?;
-        if (initial..=initial + exchange).contains(&received) {
-            return known(initial, Context::Call);
+        // What was received within the time that the fault waits is the answer to a probe.
+        let is_exchange = self.sampled - self.received.min(self.sampled) >= waited;
+        let (first, delay, took) = if is_exchange {
+            (self.expires.checked_sub(time), time, exchanged)
+        } else {
+            (probed, interval, answered)
+        };
+        let context = if is_exchange { Context::Call } else { Context::Handler };
+        let fresh = first
+            .filter(|armed| {
+                self.received.checked_sub(*armed).is_some_and(|took_it| took.contains(&took_it))
+            })
+            .and_then(|armed| known(armed, context));
+        if let Some(fresh) = fresh {
+            return vec![fresh];
         }
-        let probed = expires.checked_sub(kernel.keepalive_interval)?;
-        if (probed..=probed + exchange).contains(&received) {
-            return known(probed, Context::Handler);
+        // Its handler has seen what came after it was armed, and waits for the rest.
+        if self.expires != self.received + time {
+            return Vec::new();
         }
-        // Armed for the rest: when the interval after the last probe was over.
-        let probed = received.checked_sub(rtt_ns / kernel.hz.tick_ns())?;
-        let interval = kernel.keepalive_interval;
-        known(kernel.wheel.fires_at(probed, interval, Context::Handler), Context::Handler)
-    };
-    let mut known: Vec<_> = [0, SAMPLE_NS].into_iter().filter_map(sampled).collect();
-    known.dedup();
-    known
+        let handled = took
+            .filter_map(|took_it| self.received.checked_sub(took_it))
+            .map(|armed| kernel.wheel.fires_at(armed, delay, context));
+        let mut rest: Vec<_> =
+            handled.filter_map(|armed| known(armed, Context::Handler)).collect();
+        rest.dedup();
+        rest
+    }
 }
 
 /// How many probes are gone through where a router's own timer makes no two alike.

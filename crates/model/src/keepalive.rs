@@ -56,8 +56,8 @@ pub(crate) struct Healed {
     pub(crate) at_ns: u64,
     /// Whether with a reset; otherwise with an acknowledgement.
     pub(crate) reset: bool,
-    /// How long a reset takes to come back, nanoseconds.
-    pub(crate) after_ns: u64,
+    /// How long a reset takes to come back, nanoseconds: at least, and how much longer at most.
+    pub(crate) after_ns: (u64, u64),
 }
 
 /// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
@@ -329,7 +329,9 @@ impl<'a> Timer<'a> {
 
     fn ends_answered(self, healed: Healed, now_ns: u64) -> Course {
         let outcome = if healed.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
-        self.end(outcome, now_ns + healed.after_ns)
+        let (after_ns, longer_ns) = healed.after_ns;
+        let course = self.end(outcome, now_ns.saturating_add(after_ns));
+        Course { open_ns: (0, longer_ns), ..course }
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.

@@ -10,7 +10,7 @@
 
 use crate::allowance;
 use crate::course::{Beat, Course, Courses, slip};
-use crate::dead_path::{self, NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, nanos, round_trip_ns};
+use crate::dead_path::{NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, answered_after_ns, nanos};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::keepalive::Healed;
 use crate::kernel::{Kernel, server_sysctl};
@@ -58,7 +58,6 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         healed: None,
         // The smoothed round-trip time still holds what filling the window cost.
         rtt_ns: nanos(parameters.path.rtt),
-        srtt_ns: round_trip_ns(parameters, facts),
         unseen: fault.kind == FaultKind::Unplug,
         hop: if routed && cut {
             let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
@@ -78,10 +77,9 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         scene.later = later.clone().map(|kernel| (later_ns, kernel));
         scene.healed = healed.map(|reset| {
             let lasts = parameters.fault_duration().unwrap_or_default();
-            let round_trips = dead_path::round_trips(parameters);
             let after_ns = match fault.kind {
-                FaultKind::Reject => 0,
-                _ => scene.rtt_ns.saturating_mul(round_trips),
+                FaultKind::Reject => (0, 0),
+                _ => answered_after_ns(parameters, facts),
             };
             Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset, after_ns }
         });
@@ -135,9 +133,8 @@ struct Scene {
     later: Option<(u64, Kernel)>,
     /// When something answers again, nanoseconds after the sample.
     healed: Option<Healed>,
-    /// The time of a round trip, nanoseconds, at least and at most.
+    /// The time of a round trip, nanoseconds.
     rtt_ns: u64,
-    srtt_ns: u64,
     /// Whether nothing that is sent after the fault passes the client's tap.
     unseen: bool,
     /// Where probes end after the fault.
@@ -255,9 +252,7 @@ fn courses(
         for hop_first in orders {
             let mut timer = Timer::new(kernel, scene, start, base(kernel, tcp));
             timer.hop_first = *hop_first;
-            let course = timer.run()?;
-            let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
-            courses.add(&course, (tick_ns - 1 + answer_ns, 0));
+            courses.add(&timer.run()?, (tick_ns - 1, 0));
         }
     }
     Ok(())
@@ -348,7 +343,7 @@ impl<'a> Timer<'a> {
             if let Some(asks) = self.hop.fires().filter(first) {
                 let now_ns = asks * self.tick_ns;
                 if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.asks_again()) {
-                    return Ok(self.end(RESET, now_ns + healed.after_ns));
+                    return Ok(self.is_reset(healed, now_ns));
                 }
                 if self.hop.asks_again() && self.is_alive(now_ns) {
                     self.draw_answer(now_ns);
@@ -398,7 +393,7 @@ impl<'a> Timer<'a> {
             } else {
                 let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
                 if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.passes(fate, false)) {
-                    return Ok(self.end(RESET, now_ns + healed.after_ns));
+                    return Ok(self.is_reset(healed, now_ns));
                 }
             }
         }
@@ -537,6 +532,12 @@ impl<'a> Timer<'a> {
                 slip_ns: self.slips * self.tick_ns,
             });
         }
+    }
+
+    fn is_reset(self, healed: Healed, now_ns: u64) -> Course {
+        let (after_ns, longer_ns) = healed.after_ns;
+        let course = self.end(RESET, now_ns.saturating_add(after_ns));
+        Course { open_ns: (0, longer_ns), ..course }
     }
 
     fn end(mut self, outcome: Outcome, end_ns: u64) -> Course {
