@@ -374,6 +374,7 @@ fn facts() -> Facts {
         server_sysctl: [].into(),
         tcp: Some(spec::facts::TcpFacts { rto_us: 204_000, srtt_us: 41, ..Default::default() }),
         jiffies: None,
+        neighbour: None,
     }
 }
 

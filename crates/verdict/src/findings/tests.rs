@@ -56,6 +56,7 @@ impl Made {
                 server_sysctl: [].into(),
                 tcp: Some(tcp),
                 jiffies: None,
+                neighbour: None,
             },
             verdict: Verdict {
                 word: Word::Agrees,
