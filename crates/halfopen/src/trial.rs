@@ -14,8 +14,8 @@ use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report, Role};
 use report::Clock;
-use spec::facts::TcpFacts;
-use spec::{Addresses, Facts, FaultKind, Parameters, Plan, Program, Traffic};
+use spec::facts::{NeighbourFacts, TcpFacts};
+use spec::{Addresses, Facts, FaultKind, Neighbour, Parameters, Plan, Program, Traffic};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
@@ -364,6 +364,13 @@ impl Trial {
         let network = self.network.as_ref().context("the network is gone")?;
         let addresses = &self.plan.addresses;
         let mut diag = SocketDiag::open(network.client())?;
+        let neighbour = if parameters.neighbour == Neighbour::Learned {
+            let sampled_at_ns = monotonic_ns();
+            let known = network.knows_server()?;
+            known.map(|known| NeighbourFacts { sampled_at_ns, ..known })
+        } else {
+            None
+        };
         let sampled_at_ns = monotonic_ns();
         let sample = diag.sample(addresses.client, addresses.server)?;
         let server_sysctl = match network.server() {
@@ -378,6 +385,7 @@ impl Trial {
             tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns, self.window_probed)),
             jiffies: jiffy_clock(),
             virtual_time: self.bench.clock == Clock::Virtual,
+            neighbour,
         })
     }
 

@@ -23,6 +23,7 @@ use crate::sockets;
 use crate::switch::Switch;
 use crate::wiring::{Built, Fault, Wiring};
 use netns::Namespace;
+use spec::facts::NeighbourFacts;
 use spec::{Addresses, Parameters, Reject};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -245,6 +246,21 @@ impl Network {
             Ok(links)
         })
         .await
+    }
+
+    /// What whoever sends to the server on its link, the client or the router, knows of its
+    /// link-layer address; `None` if nothing. The time stamp is the caller's to fill in.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] or [`Error::Namespace`].
+    pub fn knows_server(&self) -> Result<Option<NeighbourFacts>, Error> {
+        match &*self.wiring {
+            Wiring::Router(router, _) => router.knows_server(),
+            Wiring::Direct | Wiring::Switch(_) => {
+                let mut rtnl = Rtnl::open(&self.client)?;
+                link::neighbour_facts(&mut rtnl, CLIENT, self.server_host.address)
+            }
+        }
     }
 
     /// What delays the frames: `netem`, the kernel's own, or `relay`, a thread of this process;

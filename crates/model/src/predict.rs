@@ -7,7 +7,7 @@ use crate::dead_path;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::{Prediction, Window};
 use crate::width::{self, Cause};
-use crate::{closing, connecting, web_server, window};
+use crate::{closing, connecting, idle, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
 
@@ -40,11 +40,11 @@ fn with_first_write(
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
         (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
         _ if parameters.client.fills_window => window::predict(parameters, facts),
-        (_, Traffic::Idle) if probes_outrun_answers(parameters, facts) => unknown(
-            parameters,
-            "the server's tcp_invalid_ratelimit keeps it from answering each keepalive probe"
-                .into(),
-        ),
+        (FaultKind::None | FaultKind::ProcessFreeze, Traffic::Idle)
+            if probes_outrun_answers(parameters, facts) =>
+        {
+            idle::predict(&Kernel::new(parameters, facts), parameters, facts)
+        }
         (FaultKind::None, _) => {
             lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
         }

@@ -376,6 +376,7 @@ fn facts() -> Facts {
         tcp: Some(spec::facts::TcpFacts { rto_us: 204_000, srtt_us: 41, ..Default::default() }),
         jiffies: None,
         virtual_time: false,
+        neighbour: None,
     }
 }
 
