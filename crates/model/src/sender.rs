@@ -366,7 +366,16 @@ impl<'a> Sender<'a> {
             self.backoff += 1;
             self.rto = (self.rto * 2).min(self.kernel.rto_max);
         }
-        self.arm(Pending::Retransmission, self.clamp_to_user_timeout());
+        let (timeout, sooner) = self.clamp_to_user_timeout();
+        if sooner != timeout {
+            let mut other = self.clone();
+            other.arm(Pending::Retransmission, sooner);
+            if other.after_sending(0, fate).is_ok() {
+                while other.step().is_ok() {}
+            }
+            self.done = other.done;
+        }
+        self.arm(Pending::Retransmission, timeout);
         self.after_sending(0, fate)
     }
 
@@ -518,15 +527,25 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// `tcp_clamp_rto_to_user_timeout`.
-    fn clamp_to_user_timeout(&self) -> u64 {
-        let Some(patience_ms) = self.kernel.user_timeout_ms else { return self.rto };
+    /// `tcp_clamp_rto_to_user_timeout`: the timeout, and the shortest that it may be instead. Both
+    /// time stamps are cut to whole milliseconds before they are subtracted, and where ticks do not
+    /// fall on milliseconds, as at HZ 300, that decides between two jiffies.
+    fn clamp_to_user_timeout(&self) -> (u64, u64) {
+        let Some(patience_ms) = self.kernel.user_timeout_ms else { return (self.rto, self.rto) };
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
-        let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
-        match patience_ms.saturating_sub(elapsed_ms) {
+        let (least_ms, most_ms) = if self.tick_ns.is_multiple_of(1_000_000) {
+            let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
+            (elapsed_ms, elapsed_ms)
+        } else {
+            let elapsed_ns = self.now_ns.saturating_sub(first_ns);
+            let least_ms = elapsed_ns.saturating_sub(JITTER_NS) / 1_000_000;
+            (least_ms, (elapsed_ns + JITTER_NS) / 1_000_000 + 1)
+        };
+        let timeout = |elapsed_ms| match patience_ms.saturating_sub(elapsed_ms) {
             0 => 1,
             remaining_ms => self.rto.min(self.kernel.hz.from_msecs(remaining_ms)),
-        }
+        };
+        (timeout(least_ms), timeout(most_ms))
     }
 
     /// `tcp_rto_delta_us`: how long until the first segment's RTO is over.

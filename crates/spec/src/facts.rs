@@ -119,8 +119,8 @@ impl NeighbourFacts {
 
 /// A jiffy counter read together with the monotonic clock: tick `jiffies` began at `at_ns`.
 ///
-/// Ticks follow each other at exactly `1e9 / hz` nanoseconds of the monotonic clock
-/// (`tick_do_update_jiffies64`, kernel/time/tick-sched.c).
+/// Ticks follow each other at exactly `TICK_NSEC`, `1e9 / hz` rounded to whole nanoseconds, of the
+/// monotonic clock (`tick_do_update_jiffies64`, kernel/time/tick-sched.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JiffyClock {
     /// The kernel's `jiffies`, all 64 bits or the low 32.
