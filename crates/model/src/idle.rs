@@ -29,7 +29,6 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         );
     }
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
-    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let rtt_ns = round_trip_ns(parameters, facts);
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
@@ -41,8 +40,6 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         // The unread bytes are sent, and acknowledged, at some time before the fault.
         (rtt_ns, rtt_ns + nanos(after) + SLOP_NS)
     };
-    // What delays the path lies behind the router, so that answers meet its faults as well.
-    let at_router = parameters.topology == Topology::Router && !cut;
     let later = match Kernel::later(parameters, facts) {
         Ok(later) => later,
         Err(reason) => return unknown(parameters, reason),
@@ -66,7 +63,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
                 let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
                 (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
             }),
-            exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
+            exposed_ns: way::exposed_ns(parameters, rtt_ns),
             hop: Hop::Silent,
             unseen: fault.kind == FaultKind::Unplug,
             delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),

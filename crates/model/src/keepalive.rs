@@ -169,6 +169,8 @@ struct Timer<'a> {
     delayed_ack: Option<u64>,
     heard: u32,
     way: Way,
+    /// The reply that is on its way, and when it arrives.
+    reply: Option<(u64, Reply)>,
     fires: u64,
     timeout: u64,
     /// `icsk_probes_out`.
@@ -202,6 +204,7 @@ impl<'a> Timer<'a> {
                 .delayed_ack
                 .map(|delay| kernel.wheel.fires_at(exchange_ns / tick_ns, delay, Context::Call)),
             heard: 0,
+            reply: None,
             way: Way::new(kernel, scene.hop.clone(), scene.healed, exchange_ns),
             fires: if scene.enabled {
                 kernel.wheel.fires_at(armed_ns / tick_ns, timeout, Context::Call)
@@ -223,8 +226,8 @@ impl<'a> Timer<'a> {
     /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
     /// first.
     fn run(self) -> Vec<Course> {
-        let orders = self.way.clone().orders().into_iter();
-        orders.map(|way| Self { way, ..self.clone() }.go_on()).collect()
+        let variants = self.way.clone().variants().into_iter();
+        variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
     }
 
     fn go_on(mut self) -> Course {
@@ -233,15 +236,21 @@ impl<'a> Timer<'a> {
             let fires = self.fires;
             if let Some(at) = self.delayed_ack.take_if(|at| *at <= fires) {
                 if let Some(reply) = self.send_delayed_ack(at) {
-                    return self.ends_answered(reply, at * tick_ns);
+                    self.draw(reply, at * tick_ns);
                 }
                 continue;
             }
-            if let Some(asks) = self.way.fires_before(fires) {
+            let until = self.reply.map_or(fires, |(at_ns, _)| fires.min(at_ns / tick_ns));
+            if let Some(asks) = self.way.fires_before(until) {
                 if let Some(reply) = self.way.fire(self.kernel, asks) {
-                    return self.ends_answered(reply, asks * tick_ns);
+                    self.draw(reply, asks * tick_ns);
                 }
                 continue;
+            }
+            if let Some((at_ns, reply)) = self.reply
+                && (fires == NEVER || at_ns < fires * tick_ns)
+            {
+                return self.ends_answered(reply, at_ns);
             }
             if fires == NEVER {
                 return self.end(Outcome::None, 0);
@@ -280,7 +289,7 @@ impl<'a> Timer<'a> {
             } else {
                 let seen = self.way.seen;
                 if let Some(reply) = self.way.send(self.kernel, self.sent, now) {
-                    return self.ends_answered(reply, now_ns);
+                    self.draw(reply, now_ns);
                 }
                 if self.scene.unseen {
                     self.way.seen = seen;
@@ -359,11 +368,14 @@ impl<'a> Timer<'a> {
         self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns + self.scene.exposed_ns < fault_ns)
     }
 
-    fn ends_answered(self, reply: Reply, now_ns: u64) -> Course {
+    /// What meets a probe that was sent at this time replies.
+    fn draw(&mut self, reply: Reply, now_ns: u64) {
+        self.reply.get_or_insert((now_ns.saturating_add(reply.after_ns), reply));
+    }
+
+    fn ends_answered(self, reply: Reply, at_ns: u64) -> Course {
         let outcome = if reply.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
-        let (after_ns, longer_ns) = reply.after_ns;
-        let course = self.end(outcome, now_ns.saturating_add(after_ns));
-        Course { open_ns: (0, longer_ns), ..course }
+        Course { open_ns: reply.open_ns, ..self.end(outcome, at_ns) }
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.

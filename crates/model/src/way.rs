@@ -54,7 +54,11 @@ impl Healed {
         Self { at_ns, ..self }
     }
 
-    fn reply(self, asked: bool) -> Reply {
+    fn is_open(self) -> bool {
+        self.reset && self.round_trip_ns.1 > 0
+    }
+
+    fn reply(self, asked: bool, late: bool) -> Reply {
         // Whoever is asked learns the way back.
         let asks_back = match self.back {
             WayBack::Known => false,
@@ -63,8 +67,13 @@ impl Healed {
         };
         let times = 1 + u64::from(asked) + u64::from(asks_back);
         let (least, longer) = self.round_trip_ns;
-        let after_ns = (least.saturating_mul(times), longer.saturating_mul(times));
-        Reply { reset: self.reset, after_ns }
+        let (soonest, longer) = (least.saturating_mul(times), longer.saturating_mul(times));
+        let (after_ns, open_ns) = if late {
+            (soonest.saturating_add(longer), (longer, 0))
+        } else {
+            (soonest, (0, longer))
+        };
+        Reply { reset: self.reset, after_ns, open_ns }
     }
 }
 
@@ -72,8 +81,18 @@ impl Healed {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reply {
     pub(crate) reset: bool,
-    /// When it comes back, nanoseconds after the probe: at least, and how much longer at most.
-    pub(crate) after_ns: (u64, u64),
+    /// When it comes back, nanoseconds after the probe, and how much sooner or later than that it
+    /// may.
+    pub(crate) after_ns: u64,
+    pub(crate) open_ns: (u64, u64),
+}
+
+/// How long a probe and its answer are within reach of the fault, nanoseconds: what delays the path
+/// lies behind the router, so that answers meet its faults as well.
+pub(crate) fn exposed_ns(parameters: &Parameters, rtt_ns: u64) -> u64 {
+    let kind = parameters.fault.kind;
+    let cut = matches!(kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    if parameters.topology == Topology::Router && !cut { rtt_ns } else { rtt_ns / 2 }
 }
 
 /// Where probes end that a fault has cut off, but for a neighbour entry that is still believed: in
@@ -106,6 +125,8 @@ pub(crate) struct Way {
     tick_ns: u64,
     /// Whether its timer comes first where both fire.
     first: bool,
+    /// Whether a reply takes as long as it can.
+    late: bool,
     /// Probes that passed the client's tap.
     pub(crate) seen: u32,
     /// When a probe last made it ask, and how long before that the one before did.
@@ -116,16 +137,17 @@ impl Way {
     pub(crate) fn new(kernel: &Kernel, hop: Hop, healed: Option<Healed>, origin_ns: u64) -> Self {
         let tick_ns = kernel.hz.tick_ns();
         let hop = hop.later(origin_ns / tick_ns);
-        Self { hop, healed, origin_ns, tick_ns, first: false, seen: 0, asked: None }
+        Self { hop, healed, origin_ns, tick_ns, first: false, late: false, seen: 0, asked: None }
     }
 
-    /// The same for either order of two timers that fire at the same jiffy.
-    pub(crate) fn orders(self) -> Vec<Self> {
-        if self.hop.has_timer() {
-            vec![Self { first: true, ..self.clone() }, self]
-        } else {
-            vec![self]
-        }
+    /// The same for either order of two timers that fire at the same jiffy, and for the soonest and
+    /// the latest reply.
+    pub(crate) fn variants(self) -> Vec<Self> {
+        let orders: &[bool] = if self.hop.has_timer() { &[true, false] } else { &[false] };
+        let lates: &[bool] =
+            if self.healed.is_some_and(Healed::is_open) { &[false, true] } else { &[false] };
+        let both = orders.iter().flat_map(|first| lates.iter().map(move |late| (*first, *late)));
+        both.map(|(first, late)| Self { first, late, ..self.clone() }).collect()
     }
 
     /// When its own timer fires, if that comes before one that fires at `fires`.
@@ -156,7 +178,7 @@ impl Way {
         if !self.hop.passes(fate, healed.moved) {
             return None;
         }
-        Some(if asked { self.gets_through(healed, now) } else { healed.reply(false) })
+        Some(if asked { self.gets_through(healed, now) } else { healed.reply(false, self.late) })
     }
 
     /// The address that was asked for is told, and what waits for it goes on.
@@ -165,7 +187,7 @@ impl Way {
             self.seen += self.hop.waiting() as u32;
         }
         self.hop.resolve(now);
-        healed.reply(true)
+        healed.reply(true, self.late)
     }
 
     fn healed(&self, now: u64) -> Option<Healed> {

@@ -29,7 +29,8 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let fault = &parameters.fault;
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
-    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies) {
+    let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
+    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies, rtt) {
         Ok(starts) => starts,
         Err(reason) => return unknown(parameters, reason),
     };
@@ -48,6 +49,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         healed: None,
         // The smoothed round-trip time still holds what filling the window cost.
         rtt_ns: nanos(parameters.path.rtt),
+        exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),
         unseen: fault.kind == FaultKind::Unplug,
         hop: Hop::Silent,
         answers_every: kernel.hz.from_msecs(limit_ms),
@@ -126,6 +128,8 @@ struct Scene {
     healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
     rtt_ns: u64,
+    /// How long a probe and its answer are within reach of the fault, nanoseconds.
+    exposed_ns: u64,
     /// Whether nothing that is sent after the fault passes the client's tap.
     unseen: bool,
     /// Where probes end after the fault.
@@ -155,7 +159,7 @@ struct Start {
 
 /// Every state of the timer that agrees with what was measured before the fault: one for each
 /// jiffy that the sample may have been taken in, or one for each phase of the wheel where the jiffy
-/// clock is not known.
+/// clock is not known. A round trip takes `rtt` jiffies.
 ///
 /// # Errors
 /// Why there is none: the window is not closed.
@@ -163,6 +167,7 @@ fn starts(
     kernel: &Kernel,
     tcp: Option<&TcpFacts>,
     clock: Option<JiffyClock>,
+    rtt: u64,
 ) -> Result<Vec<Start>, String> {
     let period = kernel.wheel.slot(kernel.rto_max);
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
@@ -196,7 +201,9 @@ fn starts(
             backoff: tcp.backoff.into(),
             unanswered: tcp.probes.into(),
             first_probe,
-            answered: first_probe.filter(|first| received >= *first).map(|_| received),
+            answered: first_probe
+                .filter(|first| received >= *first)
+                .map(|_| received.saturating_sub(rtt / 2)),
         }
     };
     let known = clock.map(|clock| Phase::new(kernel.hz, clock));
@@ -251,6 +258,8 @@ struct Timer<'a> {
     probes: u32,
     nominal_ns: u64,
     way: Way,
+    /// The reset that is on its way, and when it arrives.
+    reset: Option<(u64, Reply)>,
     slips: u64,
     /// The slots of all timers that were armed, jiffies.
     slots: u64,
@@ -279,6 +288,7 @@ impl<'a> Timer<'a> {
             answer_ns: None,
             probes: 0,
             nominal_ns: 0,
+            reset: None,
             way: Way::new(kernel, scene.hop.clone(), scene.healed, start.sampled * tick_ns),
             slips: 0,
             slots: 0,
@@ -287,22 +297,54 @@ impl<'a> Timer<'a> {
         timer.way.seen = start.unanswered;
         // It was armed by the answer to a probe, or by the timer's own handler if there was none.
         let context = if start.unanswered > 0 { Context::Handler } else { Context::Call };
-        let armed = if start.unanswered > 0 {
-            start.expires.saturating_sub(timer.whole_timeout())
-        } else {
-            start.received
-        };
+        let armed = timer.armed(start);
         timer.timeout = start.expires.saturating_sub(armed);
         timer.fires = kernel.wheel.fires_at(armed, timer.timeout, context);
         timer.nominal_ns = start.expires * tick_ns;
+        if start.unanswered > 0 {
+            timer.await_answer(armed * tick_ns);
+        }
         timer
+    }
+
+    /// When the timer was armed: by the last segment received, which closed the window or answered a
+    /// probe; or by its own handler with the last probe since.
+    fn armed(&self, start: &Start) -> u64 {
+        let (mut at, mut context) = (start.received, Context::Call);
+        let mut earlier =
+            Self { backoff: start.backoff.saturating_sub(start.unanswered), ..self.clone() };
+        for _ in 0..start.unanswered {
+            earlier.first_probe = start.first_probe.filter(|first| *first <= at);
+            at = self.kernel.wheel.fires_at(at, earlier.wanted(at), context);
+            earlier.backoff = (earlier.backoff + 1).min(start.backoff);
+            context = Context::Handler;
+        }
+        if at + self.wanted(at) == start.expires {
+            at
+        } else if start.unanswered > 0 {
+            // What came last was another segment, or the settings have changed since.
+            start.expires.saturating_sub(self.whole_timeout())
+        } else {
+            start.received
+        }
+    }
+
+    /// The last probe before the sample was sent at this time: its answer is still on its way, if it
+    /// drew one.
+    fn await_answer(&mut self, sent_ns: u64) {
+        let there_ns = sent_ns + self.scene.exposed_ns;
+        let fault_ns = self.scene.fault_after_ns.map(|fault_ns| self.sampled_ns + fault_ns);
+        if fault_ns.is_none_or(|fault_ns| there_ns < fault_ns) {
+            self.draw_answer(sent_ns, self.scene.rtt_ns);
+            self.answer_ns = self.answer_ns.map(|here_ns| here_ns.max(self.sampled_ns));
+        }
     }
 
     /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
     /// first.
     fn run(self) -> Vec<Result<Course, String>> {
-        let orders = self.way.clone().orders().into_iter();
-        orders.map(|way| Self { way, ..self.clone() }.go_on()).collect()
+        let variants = self.way.clone().variants().into_iter();
+        variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
     }
 
     /// Goes on to the end.
@@ -312,13 +354,17 @@ impl<'a> Timer<'a> {
     fn go_on(mut self) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
-            if let Some(asks) = self.way.fires_before(self.fires) {
-                match self.way.fire(self.kernel, asks) {
-                    Some(reply) if reply.reset => return Ok(self.is_reset(reply, asks * tick_ns)),
-                    Some(reply) => self.draw_answer(asks * tick_ns, reply.after_ns.0),
-                    None => {}
-                }
+            let fires = self.reset.map_or(self.fires, |(at_ns, _)| self.fires.min(at_ns / tick_ns));
+            if let Some(asks) = self.way.fires_before(fires) {
+                let reply = self.way.fire(self.kernel, asks);
+                self.draw(reply, asks * tick_ns);
                 continue;
+            }
+            if let Some((at_ns, reply)) =
+                self.reset.filter(|(at_ns, _)| *at_ns < self.fires * tick_ns)
+            {
+                let course = self.end(RESET, at_ns);
+                return Ok(Course { open_ns: reply.open_ns, ..course });
             }
             if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
             {
@@ -359,12 +405,11 @@ impl<'a> Timer<'a> {
                 continue;
             }
             let seen = self.way.seen;
-            match self.way.send(self.kernel, self.probes as usize, now) {
-                Some(reply) if reply.reset => return Ok(self.is_reset(reply, now_ns)),
-                Some(reply) => self.draw_answer(now_ns, reply.after_ns.0),
-                None if self.scene.unseen => self.way.seen = seen,
-                None => {}
+            let reply = self.way.send(self.kernel, self.probes as usize, now);
+            if self.scene.unseen {
+                self.way.seen = seen;
             }
+            self.draw(reply, now_ns);
         }
     }
 
@@ -380,7 +425,7 @@ impl<'a> Timer<'a> {
 
     /// Whether the fault has yet to come where a probe is that is sent now.
     fn is_before_fault(&self, now_ns: u64) -> bool {
-        let after_ns = now_ns.saturating_sub(self.sampled_ns) + self.scene.rtt_ns / 2;
+        let after_ns = now_ns.saturating_sub(self.sampled_ns) + self.scene.exposed_ns;
         self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns < fault_ns)
     }
 
@@ -391,6 +436,17 @@ impl<'a> Timer<'a> {
         if self.answered.is_none_or(|last| there - last >= self.scene.answers_every) {
             self.answered = Some(there);
             self.answer_ns = Some(now_ns + after_ns);
+        }
+    }
+
+    /// What meets a probe that was sent at this time replies.
+    fn draw(&mut self, reply: Option<Reply>, now_ns: u64) {
+        match reply {
+            Some(reply) if reply.reset => {
+                self.reset.get_or_insert((now_ns.saturating_add(reply.after_ns), reply));
+            }
+            Some(reply) => self.draw_answer(now_ns, reply.after_ns),
+            None => {}
         }
     }
 
@@ -495,12 +551,6 @@ impl<'a> Timer<'a> {
                 slip_ns: self.slips * self.tick_ns,
             });
         }
-    }
-
-    fn is_reset(self, reply: Reply, now_ns: u64) -> Course {
-        let (after_ns, longer_ns) = reply.after_ns;
-        let course = self.end(RESET, now_ns.saturating_add(after_ns));
-        Course { open_ns: (0, longer_ns), ..course }
     }
 
     fn end(mut self, outcome: Outcome, end_ns: u64) -> Course {
