@@ -120,8 +120,8 @@ impl End {
             (Cause::WheelSlot, time(slot_ns)),
             (Cause::EarlierSlots, time(earlier_ns)),
             (Cause::LateTimers, time(self.slip_ns)),
-            (Cause::RoundTrip, time(self.sooner_ns)),
-            (Cause::Undetermined, time(wheel_ns - slot_ns - earlier_ns + self.open_ns)),
+            (Cause::RoundTrip, time(self.sooner_ns + self.open_ns)),
+            (Cause::Undetermined, time(wheel_ns - slot_ns - earlier_ns)),
         ];
         Window::new(outcome, Some(allow(self.span, hz)))
             .because(causes.into_iter().chain(width::allowed(hz)))
