@@ -711,6 +711,7 @@ impl<'a> Sender<'a> {
         let back_ns = match healed.back {
             WayBack::Asks if !asks => healed.after_ns,
             WayBack::AlwaysAsks => healed.after_ns,
+            WayBack::AskedInVain => healed.after_ns.saturating_add(1_000_000_000),
             _ => 0,
         };
         self.resolved_ns.get_or_insert(sent_ns);
@@ -726,10 +727,6 @@ impl<'a> Sender<'a> {
             _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
         };
         let at_ns = at_ns.saturating_add(back_ns);
-        if matches!(self.scene.purpose, Purpose::Data) {
-            self.now_ns = at_ns;
-            return self.end_answered(echoed_ns);
-        }
         // The timers go on until the answer comes.
         let answer = (at_ns, echoed_ns);
         self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));

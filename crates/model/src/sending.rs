@@ -10,7 +10,7 @@ use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::Purpose;
 use crate::retransmit;
 use crate::rto;
-use crate::scene::{self, HopKind};
+use crate::scene::{self, HopKind, WayBack};
 use crate::tick::Phase;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
@@ -107,23 +107,34 @@ pub(crate) fn scenes(
 ) -> Result<Vec<scene::Scene>, String> {
     let client = &parameters.client;
     let closes = matches!(client.traffic, Traffic::Close | Traffic::Shutdown);
-    if closes && is_unfinished(kernel, parameters, facts) {
+    let unfinished = is_unfinished(kernel, parameters, facts);
+    if closes && unfinished {
         return Err(UNFINISHED.into());
     }
     let fallback = TcpFacts::default();
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
-    let healed = healed(parameters, facts);
+    // What the server's kernel sends again by itself has asked for the way back: with success, or in
+    // vain, or not yet.
+    let healed: Vec<Option<scene::Healed>> = match healed(parameters, facts) {
+        Some(healed) if unfinished && healed.back != WayBack::Known => {
+            let backs = [healed.back, WayBack::Known, WayBack::AskedInVain];
+            backs.map(|back| Some(scene::Healed { back, ..healed })).to_vec()
+        }
+        healed => vec![healed],
+    };
     // The first write comes within 100 ms of the fault, and so the path heals that much earlier,
     // seen from there; and the restoration takes its time.
     let later = Kernel::later(parameters, facts)?;
-    let moves = healed.is_some() || later.is_some();
+    let moves = healed[0].is_some() || later.is_some();
     let earlier = earlier(moves);
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
-            for (earlier_ns, icmp_ns) in earlier
-                .iter()
-                .flat_map(|earlier_ns| icmp_times(kernel, &hop).map(move |ns| (earlier_ns, ns)))
+            let moments = earlier.iter().flat_map(|earlier_ns| {
+                icmp_times(kernel, &hop).map(move |icmp_ns| (earlier_ns, icmp_ns))
+            });
+            for ((earlier_ns, icmp_ns), healed) in
+                moments.flat_map(|moment| healed.iter().map(move |healed| (moment, healed)))
             {
                 scenes.push(scene::Scene {
                     purpose: match client.traffic {

@@ -195,6 +195,35 @@ fn a_queue_that_is_thrown_away_begins_the_timer_anew() {
     }
 }
 
+/// While the answer is on its way the timers go on: one may give up, or send once more. Measured
+/// where time is virtual.
+#[test]
+fn timers_go_on_until_the_answer_is_there() {
+    let router = [("topology", "router"), ("client.traffic", "one-write")];
+    let reboot = [
+        ("fault.kind", "reboot"),
+        ("fault.after", "200ms"),
+        ("fault.duration", "300ms"),
+        ("path.rtt", "150ms"),
+        ("client.user_timeout", "300ms"),
+    ];
+    let prediction = predict(&[&router[..], &reboot].concat(), 250);
+    let measured = Duration::from_millis(1076);
+    assert!(
+        prediction.windows.iter().any(|window| {
+            window.outcome.to_string() == "ETIMEDOUT"
+                && window.retransmits == Some(2)
+                && window.span.is_some_and(|(a, b)| a <= measured && measured <= b)
+        }),
+        "{:#?}",
+        prediction.windows
+    );
+    let flap = [("fault.kind", "flap"), ("fault.duration", "300ms"), ("path.rtt", "600ms")];
+    let prediction = predict(&[&router[..], &flap].concat(), 250);
+    let [window] = &prediction.windows[..] else { panic!("{:#?}", prediction.windows) };
+    assert_eq!((window.outcome, window.retransmits), (Outcome::None, Some(2)));
+}
+
 /// On a real clock each of 62 timers may run a jiffy late. Those of them that did end at the first
 /// timeout past the patience all the same, and with one timeout less where they were late enough.
 #[test]
