@@ -382,7 +382,13 @@ impl Trial {
         // A fault that ends is watched beyond its end.
         let ends = parameters.fault_duration().map_or(Duration::ZERO, |after| after + AFTER_FAULT);
         let never = self.bench.never.max(ends);
-        parameters.deadline.unwrap_or_else(|| default_deadline(prediction, never))
+        match parameters.deadline {
+            Some(least) if parameters.deadline_extends => {
+                default_deadline(prediction, ends.max(least)).max(least)
+            }
+            Some(deadline) => deadline,
+            None => default_deadline(prediction, never),
+        }
     }
 
     async fn inject(&mut self, parameters: &Parameters) -> Result<()> {

@@ -46,7 +46,13 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
         let counts =
             words::counts(window.retransmits, window.keepalive_probes, window.window_probes);
         let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
-        line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
+        // Nothing ends such a trial but its deadline.
+        let until = parameters.deadline.filter(|_| window.outcome == Outcome::None);
+        let until = until.map_or_else(String::new, |deadline| {
+            format!(" (the trial ends {} after the fault)", span::exact(deadline))
+        });
+        let what = words::window(window);
+        line(&mut text, paint, label, &format!("{what}{after}{counts}{until}"));
     }
     let choice = words::choice(parameters, prediction);
     if prediction.unknown.as_ref() != Some(&prediction.why) {

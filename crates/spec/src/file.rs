@@ -146,7 +146,10 @@ pub fn load(
             Error::bare(format!("--set {key}={value}: {}", named(key, &problem)))
         })?;
         places.retain(|(placed, _)| placed != key);
+        // What was asked for is exact.
+        parameters.deadline_extends &= key != "deadline";
     }
+    parameters.hold_keepalive();
     parameters.validate().map_err(|(key, problem)| {
         match places.iter().find(|(placed, _)| placed == key) {
             Some((_, span)) if overrides.is_empty() => blame(named(key, &problem), span.clone()),
@@ -269,6 +272,24 @@ tcp_retries2 = 5
         assert_eq!(parameters.sysctl["tcp_retries2"], "7");
         let parameters = load("t", "t.toml", GOOD, true, &[]).unwrap().parameters;
         assert!(parameters.sysctl.is_empty());
+    }
+
+    /// The file's deadline was chosen for its short settings.
+    #[test]
+    fn with_the_defaults_a_files_deadline_holds_keepalive_and_one_that_was_asked_for_is_exact() {
+        let file = format!("deadline = \"6s\"\n{GOOD}");
+        let load = |defaults, overrides: &[(&str, &str)]| {
+            let overrides: Vec<_> =
+                overrides.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            let parameters = load("t", "t.toml", &file, defaults, &overrides).unwrap().parameters;
+            (parameters.deadline.unwrap().as_secs(), parameters.deadline_extends)
+        };
+        assert_eq!(load(false, &[]), (6, false));
+        assert_eq!(load(true, &[]), ((7200 + 9 * 75) * 11 / 10, true));
+        assert_eq!(load(true, &[("deadline", "7s")]), (7, false));
+        assert_eq!(load(true, &[("client.keepalive.enabled", "false")]), (6, true));
+        let quick = [("client.keepalive.idle", "10s"), ("sysctl.tcp_keepalive_intvl", "10")];
+        assert_eq!(load(true, &quick), (110, true));
     }
 
     /// The errors that bad files give, as a person sees them.

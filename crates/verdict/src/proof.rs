@@ -4,6 +4,7 @@ use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
 use spec::{FaultKind, Parameters, Program, Reject, Traffic};
 use std::time::Duration;
+use timeline::classify::classified;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
 use timeline::{Segment, Source, Timeline, What};
 
@@ -99,6 +100,9 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.carrier("client", false));
             proof.add(scene.silence());
         }
+    }
+    if matches!(parameters.fault.kind, FaultKind::None | FaultKind::ProcessFreeze) {
+        proof.evidence.extend(scene.kept_alive(parameters));
     }
     proof.evidence.extend(scene.data_intact());
     Proof { evidence: proof.evidence }
@@ -271,6 +275,28 @@ impl<'a> Scene<'a> {
                 (false, format!("{} came although a child holds the connection", segment.flags))
             }
         }
+    }
+
+    /// How often keepalive put the question to a host that lives: a trial that is over before its
+    /// first probe says nothing about keepalive.
+    fn kept_alive(&self, parameters: &Parameters) -> Option<Evidence> {
+        let client = &parameters.client;
+        if !client.keepalive.enabled || client.traffic != Traffic::Idle {
+            return None;
+        }
+        let probes = classified(self.timeline, Source::ClientWire)
+            .filter(|(at, segment, class)| {
+                (self.began..self.end).contains(at) && segment.sent && class.is_keepalive_probe()
+            })
+            .count();
+        let finding = match probes {
+            0 => {
+                "no keepalive probe was due before the trial ended: keepalive was not tried".into()
+            }
+            1 => "1 keepalive probe left the client".to_owned(),
+            _ => format!("{probes} keepalive probes left the client"),
+        };
+        Some(Evidence { finding, holds: true })
     }
 
     /// A stopped program sends no data; its kernel still acknowledges.
