@@ -90,6 +90,14 @@ pub fn load(
 
     for (key, value) in table.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
+            ("question", DeValue::String(sentence))
+                if sentence.trim().is_empty() || sentence.contains(['\n', '\r']) =>
+            {
+                return Err(blame(
+                    "`question` is one line, and says something".into(),
+                    value.span(),
+                ));
+            }
             ("question", DeValue::String(sentence)) => question = Some(sentence.to_string()),
             ("question", _) => {
                 return Err(blame("`question` is a text in quotes".into(), value.span()));
@@ -218,7 +226,9 @@ fn written(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string())
+            let read = i64::from_str_radix(number.as_str(), number.radix());
+            // One that is too large for anything is refused by the setting, which knows its limits.
+            Some(read.map_or_else(|_| number.as_str().to_owned(), |n| n.to_string()))
         }
         DeValue::Float(number) => Some(number.as_str().to_owned()),
         DeValue::Boolean(flag) => Some(flag.to_string()),
@@ -307,10 +317,14 @@ tcp_retries2 = 5
             ("absurd", "question = \"x\"\ndeadline = \"400d\"\n"),
             ("wrong type", "question = \"x\"\ntopology = [1]\n"),
             ("question is a number", "question = 5\n"),
+            ("question is empty", "question = \"\"\n"),
+            ("question has lines", "question = \"x\\ny\"\n"),
             ("combination", "question = \"x\"\n[fault]\nkind = \"unplug\"\n"),
             ("flap for ever", "question = \"x\"\n[fault]\nkind = \"flap\"\n"),
             ("sysctl name", "question = \"x\"\n[sysctl]\ntcp_retires2 = 5\n"),
             ("sysctl value", "question = \"x\"\n[sysctl]\ntcp_retries2 = 999\n"),
+            ("huge", "question = \"x\"\n[sysctl]\ntcp_retries2 = 99999999999999999999\n"),
+            ("sysctl without a name", "sysctl = 5\nquestion = \"x\"\n"),
         ];
         let mut all = String::new();
         for (name, text) in bad {
