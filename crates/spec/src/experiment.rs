@@ -344,6 +344,28 @@ impl Parameters {
         Ok(())
     }
 
+    /// Checks what only a kernel's HZ decides: `TCP_RTO_MIN_US` takes two jiffies at least
+    /// (`TCP_TIMEOUT_MIN`), once it is rounded up to jiffies (`do_tcp_setsockopt`, net/ipv4/tcp.c).
+    /// A route's smallest RTO has no such limit.
+    ///
+    /// # Errors
+    /// As for [`Self::validate`].
+    pub fn validate_at(&self, hz: u32) -> Result<(), (&'static str, String)> {
+        let jiffy = Duration::from_secs(1) / hz.max(1);
+        match self.client.rto_min {
+            Some(least) if least <= jiffy => Err((
+                "client.rto_min",
+                format!(
+                    "the kernel does not take {}, which is less than two jiffies at HZ {hz} \
+                     (accepted: more than {}, up to 200ms)",
+                    duration::show(least),
+                    duration::show(jiffy)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Combinations of what client and server do.
     fn validate_traffic(&self) -> Result<(), (&'static str, String)> {
         let Self { client, server, .. } = self;
@@ -505,6 +527,28 @@ mod tests {
             settings::apply(&mut parameters, key, value).unwrap();
         }
         parameters
+    }
+
+    /// `usecs_to_jiffies` rounds up: a microsecond more than a jiffy is two.
+    #[test]
+    fn the_smallest_rto_is_two_jiffies_of_the_kernel_s() {
+        for (least, hz, accepted) in [
+            ("4ms", 250, false),
+            ("4001us", 250, true),
+            ("4ms", 1000, true),
+            ("1ms", 1000, false),
+            ("10ms", 100, false),
+            ("11ms", 100, true),
+            ("200ms", 100, true),
+        ] {
+            let result = with(&[("client.rto_min", least)]).validate_at(hz);
+            assert_eq!(result.is_ok(), accepted, "{least} at HZ {hz}: {result:?}");
+            let names_it = |(key, why): (&str, String)| {
+                key == "client.rto_min" && why.contains(least) && why.contains("up to 200ms")
+            };
+            assert!(result.err().is_none_or(names_it), "{least} at HZ {hz}");
+        }
+        assert_eq!(with(&[("path.rto_min", "1ms")]).validate_at(100), Ok(()));
     }
 
     #[test]
