@@ -1,5 +1,6 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
+use crate::choice::Traffic;
 use crate::experiment::{Experiment, Parameters};
 use crate::settings;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -174,7 +175,7 @@ pub fn load(
             } else if key == "nginx.keepalive_timeout" {
                 "an experiment without nginx".into()
             } else {
-                format!("the traffic `{}`", parameters.client.traffic)
+                format!("the traffic `{}`{}", parameters.client.traffic, why_not(&parameters))
             }
         )));
     }
@@ -185,17 +186,32 @@ pub fn load(
 /// overridden is harmless; one that was asked for is a mistake.
 fn applies(key: &str, parameters: &Parameters) -> bool {
     use crate::FaultKind::{Flap, ProcessFreeze, Reboot, Reject};
-    use crate::Traffic;
     let kind = parameters.fault.kind;
+    let traffic = parameters.client.traffic;
     match key {
         "fault.duration" => matches!(kind, Flap | ProcessFreeze | Reboot),
         "fault.reject" => kind == Reject,
         "fault.new_mac" => kind == Reboot,
-        "client.second_write" => parameters.client.traffic == Traffic::OneWrite,
-        "client.linger" => parameters.client.traffic == Traffic::Close,
+        "client.second_write" => traffic == Traffic::OneWrite,
+        "client.linger" => traffic == Traffic::Close,
+        "client.heartbeat.interval" | "client.heartbeat.deadline" => traffic == Traffic::Heartbeat,
+        // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
+        // keepalive (`tcp_keepalive_timer`) are for what is established.
+        "client.rto_min" | "path.rto_min" | "client.thin_linear_timeouts" => {
+            traffic != Traffic::Connect
+        }
+        _ if key.starts_with("client.keepalive.") => traffic != Traffic::Connect,
         "later.after" => !parameters.later.sysctl.is_empty(),
         "nginx.keepalive_timeout" => parameters.has_nginx(),
         _ => true,
+    }
+}
+
+/// What about the traffic leaves a setting without effect, if that is not plain.
+fn why_not(parameters: &Parameters) -> &'static str {
+    match parameters.client.traffic {
+        Traffic::Connect => ": it is about a connection, and here it is the SYN that waits",
+        _ => "",
     }
 }
 
@@ -239,7 +255,7 @@ fn written(value: &DeValue<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FaultKind, Traffic};
+    use crate::FaultKind;
     use std::fmt::Write;
     use std::time::Duration;
 
@@ -347,5 +363,29 @@ tcp_retries2 = 5
             assert!(error.contains(complaint) && error.contains(key), "{error}");
         }
         assert!(parse_override("novalue").is_err());
+    }
+
+    #[test]
+    fn what_has_no_effect_on_connecting_is_refused() {
+        let file =
+            "question = \"x?\"\n[client]\ntraffic = \"connect\"\n[fault]\nkind = \"power-off\"\n";
+        let set = |key: &str, value: &str| {
+            load("t", "t.toml", file, false, &[(key.to_owned(), value.to_owned())])
+        };
+        for (key, value) in [
+            ("client.rto_min", "50ms"),
+            ("path.rto_min", "50ms"),
+            ("client.thin_linear_timeouts", "true"),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "5s"),
+            ("client.heartbeat.interval", "5s"),
+        ] {
+            let error = set(key, value).unwrap_err().to_string();
+            let expected = format!("`{key}` has no meaning for the traffic `connect`");
+            assert!(error.contains(&expected), "{error}");
+        }
+        for (key, value) in [("client.user_timeout", "2s"), ("client.rto_max", "2s")] {
+            assert!(set(key, value).is_ok(), "{key}");
+        }
     }
 }
