@@ -76,9 +76,11 @@ pub(crate) fn course(trial: &Trial) -> Vec<Leg> {
 }
 
 fn name(step: &Step) -> String {
+    let held = if step.held { ", held" } else { "" };
     match step.kind {
-        StepKind::GiveUp | StepKind::TailLossProbe => words::step(step.kind).into(),
-        kind => format!("{} {}", words::step(kind), step.n),
+        StepKind::GiveUp => words::step(step.kind).into(),
+        StepKind::TailLossProbe => format!("{}{held}", words::step(step.kind)),
+        kind => format!("{} {}{held}", words::step(kind), step.n),
     }
 }
 

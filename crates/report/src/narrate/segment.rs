@@ -84,7 +84,7 @@ mod tests {
 
     fn step(kind: StepKind, n: u32) -> Step {
         let zero = Duration::ZERO;
-        Step { n, kind, earliest: zero, latest: zero, nominal: zero, timeout: zero }
+        Step { n, kind, earliest: zero, latest: zero, nominal: zero, timeout: zero, held: false }
     }
 
     #[test]
