@@ -36,7 +36,7 @@ pub fn announce(experiment: &Experiment, colour: bool) -> String {
 pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
-    let reference = words::after_reference(prediction.reference);
+    let reference = words::after_reference(prediction.reference, parameters);
     if let Some(unknown) = &prediction.unknown {
         line(&mut text, paint, "predicted", &format!("no outcome: {unknown}"));
     }
@@ -145,7 +145,7 @@ pub(crate) fn compared(trial: &Trial) -> String {
 
 /// What the client was told. A program that did not wait to be told gave up by its own timer.
 fn told(trial: &Trial, measured: &Measured, digits: Digits) -> String {
-    let after = words::after_reference(measured.reference);
+    let after = words::after_reference(measured.reference, &trial.experiment.parameters);
     let Some(detected) = measured.detected_s else {
         let watched = watched_s(trial).map_or_else(String::new, |seconds| {
             format!(" within {} of the fault", span::measured(seconds))

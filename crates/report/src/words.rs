@@ -9,13 +9,14 @@ use std::time::Duration;
 use verdict::DetectedBy;
 
 /// What a time counts from, after the time: `5.091 s` `after the last segment received`.
-pub(crate) const fn after_reference(reference: Reference) -> &'static str {
+pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> &'static str {
     match reference {
         Reference::Fault => "after the fault",
         Reference::FirstWrite => "after the first write",
         Reference::LastActivity => "after the last segment received",
         Reference::LastRequest => "after the last request",
         Reference::Connect => "after the call of connect",
+        Reference::Close if parameters.client.traffic == Traffic::Shutdown => "after the shutdown",
         Reference::Close => "after the program's close",
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn section(body: &mut String, trial: &Trial) {
             "<h2>Predicted and measured</h2>\n<table>\n<caption>seconds {}</caption>\n<thead><tr><th>step</th>\
              <th class=\"number spare\">timeout</th><th class=\"number spare\">nominal</th>\
              <th class=\"number\">predicted</th><th class=\"number\">measured</th><th></th></tr></thead>\n<tbody>\n",
-            words::after_reference(prediction.reference)
+            words::after_reference(prediction.reference, &trial.experiment.parameters)
         ),
     );
     for leg in &legs {

@@ -98,7 +98,7 @@ pub fn predict(
             text.push('\n');
         }
     }
-    let after = words::after_reference(prediction.reference);
+    let after = words::after_reference(prediction.reference, &experiment.parameters);
     let mut foot = format!("HZ {hz}, times {after}");
     if prediction.windows.len() > 1 && !prediction.schedule.is_empty() {
         foot += ", steps of the first window";
