@@ -621,7 +621,7 @@ impl Trial {
     fn look_for_window_probe(&mut self, event: &Event) {
         if event.source == Source::ClientWire
             && let What::Segment(segment) = &event.what
-            && let Class::WindowProbe { n: 1 } = self.classifier.feed(segment)
+            && let Class::WindowProbe { since_closed: 1, .. } = self.classifier.feed(segment)
         {
             self.window_probed = Some(event.at_ns);
         }
