@@ -73,12 +73,14 @@ pub fn verdict(trial: &Trial, colour: bool) -> String {
     let word = paint.word(verdict.word, &format!("{:<12}", verdict.word.to_string()));
     let mut text = format!("{word}  {}\n", compared(trial));
     if verdict.word != Word::Agrees && !verdict.reason.is_empty() && verdict.measured.is_some() {
-        line(&mut text, paint, "reason", &verdict.reason);
+        let reason = words::by_name(&trial.experiment.parameters, &verdict.reason);
+        line(&mut text, paint, "reason", &reason);
     }
     for evidence in &verdict.proof.evidence {
         let mark = if evidence.holds { paint.good("✓") } else { paint.bad("✗") };
         let label = paint.quiet(&format!("{:>10}", "proof"));
-        writeln!(text, "{label}  {mark} {}", evidence.finding).expect("a String takes all");
+        let finding = words::by_name(&trial.experiment.parameters, &evidence.finding);
+        writeln!(text, "{label}  {mark} {finding}").expect("a String takes all");
     }
     if let Some(artifacts) = &trial.artifacts {
         line(&mut text, paint, "evidence", artifacts);
