@@ -476,17 +476,21 @@ impl<'a> Scene<'a> {
     /// The client's own check of the answers, if it came to that.
     fn data_intact(&self) -> Option<Evidence> {
         self.timeline.events().iter().find_map(|event| match &event.what {
-            What::Call(call) if call.name == "check" => Some(match call.result {
-                Ok(bytes) => Evidence {
-                    finding: format!("{bytes} bytes came back, byte for byte what was sent"),
-                    holds: true,
-                },
-                Err(_) => Evidence {
-                    finding: "what came back is not what was sent: bytes were lost or came twice"
-                        .into(),
-                    holds: false,
-                },
-            }),
+            // Where nothing was sent, nothing could come back.
+            What::Call(call) if call.name == "check" && call.result != Ok(0) => {
+                Some(match call.result {
+                    Ok(bytes) => Evidence {
+                        finding: format!("{bytes} bytes came back, byte for byte what was sent"),
+                        holds: true,
+                    },
+                    Err(_) => Evidence {
+                        finding:
+                            "what came back is not what was sent: bytes were lost or came twice"
+                                .into(),
+                        holds: false,
+                    },
+                })
+            }
             _ => None,
         })
     }
