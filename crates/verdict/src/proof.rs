@@ -359,6 +359,9 @@ impl<'a> Scene<'a> {
             matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
                 || event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "read" && call.result.is_err())
+                // A program that has given up waits for nothing more.
+                || event.source == Source::ClientProgram
+                    && matches!(&event.what, What::Call(call) if call.name == "heartbeat")
                 // A program that has closed is told nothing.
                 || event.at_ns < self.end
                     && event.source == Source::ClientSocket
@@ -546,5 +549,67 @@ fn span(ns: u64) -> String {
         0..1_000_000 => format!("{} µs", ns / 1_000),
         1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
         _ => format!("{:.3} s", ns as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use timeline::event::Call;
+    use timeline::{Event, Flags};
+
+    /// A link that is down for a second: the client sends 100 ms into it, and the program gives the
+    /// server up, or not, after `gives_up_ms`.
+    fn flap(gives_up_ms: Option<u64>) -> Proof {
+        let mut parameters = Parameters::default();
+        parameters.client.traffic = Traffic::Heartbeat;
+        parameters.fault.kind = FaultKind::Flap;
+        parameters.fault.duration = Some(Duration::from_secs(1));
+        let ms = |ms: u64| ms * 1_000_000;
+        let lab = |at, step| Event { at_ns: ms(at), source: Source::Lab, what: What::Fault(step) };
+        let call = |at, name: &str| Event {
+            at_ns: ms(at),
+            source: Source::ClientProgram,
+            what: What::Call(Call {
+                name: name.into(),
+                detail: String::new(),
+                result: Ok(0),
+                began_ns: ms(at),
+            }),
+        };
+        let sent = Segment {
+            sent: true,
+            source_port: 40_000,
+            destination_port: 7,
+            seq: 1,
+            ack: 1,
+            flags: Flags::from_bits(0x18),
+            window: 502,
+            len: 100,
+        };
+        let segment =
+            |at| Event { at_ns: ms(at), source: Source::ClientWire, what: What::Segment(sent) };
+        let mut events = vec![
+            lab(1_000, FaultStep::Begin),
+            lab(1_001, FaultStep::Done("the switch's port to the server is down".into())),
+            lab(1_002, FaultStep::Complete),
+            segment(1_100),
+            lab(2_000, FaultStep::Restoring),
+            lab(2_001, FaultStep::Restored),
+            segment(2_010),
+            call(3_000, "close"),
+        ];
+        events.extend(gives_up_ms.map(|at| call(at, "heartbeat")));
+        prove(&parameters, &Timeline::new(events))
+    }
+
+    #[test]
+    fn a_program_that_gave_up_waits_for_nothing_from_the_path() {
+        let is_back = |proof: Proof| {
+            proof.evidence.iter().find(|piece| piece.finding.contains("path was back")).cloned()
+        };
+        assert_eq!(is_back(flap(Some(2_100))), None);
+        let came = is_back(flap(None)).unwrap();
+        assert!(!came.holds, "{}", came.finding);
     }
 }
