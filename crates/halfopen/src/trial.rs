@@ -188,7 +188,7 @@ impl Trial {
         if let Some(least) = parameters.client.rto_min
             && let Err(error) = peer::try_rto_min(least)
         {
-            return Ok(Some(no_rto_min(least, &error)));
+            return Ok(Some(no_rto_min(parameters, least, &error)));
         }
         if parameters.has_nginx() && peer::find_nginx().is_none() {
             return Ok(Some(Ending::Skipped(NO_NGINX.into())));
@@ -394,7 +394,13 @@ impl Trial {
         // A fault that ends is watched beyond its end.
         let ends = parameters.fault_duration().map_or(Duration::ZERO, |after| after + AFTER_FAULT);
         let never = self.bench.never.max(ends);
-        parameters.deadline.unwrap_or_else(|| default_deadline(prediction, never))
+        match parameters.deadline {
+            Some(least) if parameters.deadline_extends => {
+                default_deadline(prediction, ends.max(least)).max(least)
+            }
+            Some(deadline) => deadline,
+            None => default_deadline(prediction, never),
+        }
     }
 
     async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
@@ -642,7 +648,7 @@ impl Trial {
     fn look_for_window_probe(&mut self, event: &Event) {
         if event.source == Source::ClientWire
             && let What::Segment(segment) = &event.what
-            && let Class::WindowProbe { n: 1 } = self.classifier.feed(segment)
+            && let Class::WindowProbe { since_closed: 1, .. } = self.classifier.feed(segment)
         {
             self.window_probed = Some(event.at_ns);
         }
@@ -756,18 +762,15 @@ fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
 }
 
 /// How a trial ends whose `TCP_RTO_MIN_US` the kernel does not take.
-fn no_rto_min(least: Duration, error: &std::io::Error) -> Ending {
-    if error.kind() == std::io::ErrorKind::InvalidInput {
-        Ending::Refused(format!(
-            "`client.rto_min`: the kernel does not take {}: from two jiffies, more than {} at \
-             HZ={}, to 200ms",
-            spec::duration::show(least),
-            spec::duration::show(Duration::from_secs(1) / hz()),
-            hz()
-        ))
-    } else {
-        Ending::Skipped("this kernel has no TCP_RTO_MIN_US (Linux 6.17)".into())
+fn no_rto_min(parameters: &Parameters, least: Duration, error: &std::io::Error) -> Ending {
+    if error.kind() != std::io::ErrorKind::InvalidInput {
+        return Ending::Skipped("this kernel has no TCP_RTO_MIN_US (Linux 6.17)".into());
     }
+    if let Err((key, why)) = parameters.validate_at(hz()) {
+        return Ending::Refused(format!("`{key}`: {why}"));
+    }
+    let least = spec::duration::show(least);
+    Ending::Refused(format!("`client.rto_min`: the kernel does not take {least}: {error}"))
 }
 
 /// How a trial ends whose sysctl the kernel does not take.

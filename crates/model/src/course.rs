@@ -44,6 +44,8 @@ pub(crate) struct Beat {
     pub(crate) timeout_ns: u64,
     /// By how much the timers before it may have put it off, nanoseconds.
     pub(crate) slip_ns: u64,
+    /// Whether what it sends stays in its host.
+    pub(crate) held: bool,
 }
 
 /// By how many jiffies a timer that runs a jiffy late puts off the next, which its handler arms
@@ -174,6 +176,7 @@ impl Courses {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));
             let at_ns = beat.at_ns.saturating_add(longer_ns).saturating_add(beat.slip_ns);
             *latest = (*latest).max(at_ns);
+            first.held &= beat.held;
         }
     }
 
@@ -223,6 +226,7 @@ impl Group {
                 latest,
                 nominal: Duration::from_nanos(beat.nominal_ns),
                 timeout: Duration::from_nanos(beat.timeout_ns),
+                held: beat.held,
             }
         };
         self.beats.iter().map(step).collect()

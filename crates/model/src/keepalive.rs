@@ -411,6 +411,7 @@ impl<'a> Timer<'a> {
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
                 slip_ns: self.slips * self.tick_ns,
+                held: false,
             });
         }
     }

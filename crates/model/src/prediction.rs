@@ -78,6 +78,10 @@ pub struct Step {
     pub nominal: Duration,
     /// The timeout (RTO, probe interval) that was waited for.
     pub timeout: Duration,
+    /// Whether what is sent then stays in its host, for want of a link-layer address or a carrier:
+    /// the timer fires, and the wire shows nothing of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// What a step is.

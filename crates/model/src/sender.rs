@@ -369,6 +369,7 @@ impl<'a> Sender<'a> {
             return Ok(());
         };
         self.beat(StepKind::TailLossProbe);
+        self.hold(fate);
         self.probed = true;
         self.arm(Pending::Retransmission, self.rto);
         self.after_sending(number, fate)
@@ -389,6 +390,7 @@ impl<'a> Sender<'a> {
         self.beat(self.scene.purpose.step());
         self.timeouts += 1;
         let fate = self.send_again();
+        self.hold(fate);
         if self.first_retransmission_ns.is_none() {
             // The time stamp of the segment, which is an old one if it could not be sent.
             self.first_retransmission_ns = Some(self.sent_ns[0]);
@@ -719,7 +721,17 @@ impl<'a> Sender<'a> {
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
                 slip_ns: self.slips * self.tick_ns,
+                held: false,
             });
+        }
+    }
+
+    /// What the timer that has just fired sends may not leave the client's host.
+    fn hold(&mut self, fate: Fate) {
+        let now_ns = self.since_start_ns();
+        let held = self.scene.unseen || matches!(fate, Fate::Held | Fate::Busy);
+        if let Some(beat) = self.beats.last_mut().filter(|beat| beat.at_ns == now_ns) {
+            beat.held = held;
         }
     }
 

@@ -39,6 +39,28 @@ fn holds(sets: &[(&str, &str)], outcome: &str, measured_s: f64, retransmits: u32
     );
 }
 
+/// Where ARP fails, the timers fire and no SYN leaves; behind a router they pass the client's tap.
+#[test]
+fn a_segment_that_waits_for_an_address_is_held() {
+    let held = |sets: &[(&str, &str)]| {
+        let prediction = predict(sets, 250);
+        let again = prediction.schedule.iter().filter(|step| step.kind != StepKind::GiveUp);
+        again.map(|step| step.held).collect::<Vec<_>>()
+    };
+    let learned = [&CONNECT[..], &[("neighbour", "learned")]].concat();
+    assert_eq!(held(&learned), [true; 3]);
+    let learned_behind_router = [&learned[..], &[("topology", "router")]].concat();
+    assert_eq!(held(&learned_behind_router), [false; 3]);
+    assert!(held(&CONNECT).iter().all(|held| !held));
+    let unplugged = [
+        ("topology", "direct"),
+        ("fault.kind", "unplug"),
+        ("client.traffic", "one-write"),
+        ("sysctl.tcp_retries2", "3"),
+    ];
+    assert!(held(&unplugged).iter().all(|held| *held));
+}
+
 /// Seconds after the call, as measured on Linux 6.18 and 6.12 at HZ=250.
 #[test]
 fn attempts_end_as_measured() {

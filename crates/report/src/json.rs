@@ -134,6 +134,7 @@ struct StepDocument {
     latest_s: f64,
     nominal_s: f64,
     timeout_s: f64,
+    held: bool,
 }
 
 fn trial(trial: &Trial) -> TrialDocument<'_> {
@@ -214,6 +215,7 @@ fn step(step: &Step) -> StepDocument {
         latest_s: seconds(step.latest),
         nominal_s: seconds(step.nominal),
         timeout_s: seconds(step.timeout),
+        held: step.held,
     }
 }
 

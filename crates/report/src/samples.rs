@@ -17,7 +17,7 @@ const ACK: u8 = 0x10;
 const FIN: u8 = 0x11;
 const RST: u8 = 0x14;
 const DATA: u8 = 0x18;
-const START_NS: u64 = 1_000_000_000_000;
+pub(crate) const START_NS: u64 = 1_000_000_000_000;
 const TRANSIT_US: u64 = 12;
 
 /// Four trials of three experiments.
@@ -426,7 +426,7 @@ fn step(
 ) -> Step {
     let [timeout, nominal, earliest, latest] =
         [timeout, nominal, earliest, latest].map(Duration::from_secs_f64);
-    Step { n, kind, earliest, latest, nominal, timeout }
+    Step { n, kind, earliest, latest, nominal, timeout, held: false }
 }
 
 /// Events as two taps, a poller and two programs would record them.
