@@ -29,15 +29,75 @@ pub(crate) fn find(
     let path = Path::new(name_or_file);
     let looks_like_a_file = path.extension().is_some() || name_or_file.contains('/');
     if !looks_like_a_file && !path.is_file() {
-        let known = BUILT_IN.iter().map(|(name, _)| *name);
-        let hint = nearest(name_or_file, known).map_or_else(
-            || "`halfopen list` shows them all".to_owned(),
-            |near| format!("is it `{near}`?"),
-        );
-        return Err(anyhow!("there is no experiment `{name_or_file}`: {hint}"));
+        return Err(anyhow!("there is no experiment `{name_or_file}`: {}", meant(name_or_file)));
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| anyhow!("reading the experiment file {name_or_file}: {error}"))?;
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("experiment");
     load(stem, name_or_file, &text)
+}
+
+/// Which experiments may have been meant.
+fn meant(given: &str) -> String {
+    let known = || BUILT_IN.iter().map(|(name, _)| *name);
+    let all = "`halfopen list` shows them all";
+    let mut containing = known().filter(|name| !given.is_empty() && name.contains(given));
+    let only = containing.next().filter(|_| containing.next().is_none());
+    if let Some(near) = only.or_else(|| nearest(given, known())) {
+        return format!("is it `{near}`?");
+    }
+    let words: Vec<_> = given.split('-').filter(|word| !word.is_empty()).collect();
+    let has_words = |name: &&str| words.iter().all(|word| name.split('-').any(|w| w == *word));
+    let mut alike: Vec<_> = known().filter(|name| name.starts_with(given)).collect();
+    if alike.is_empty() {
+        alike = known().filter(|name| name.contains(given)).collect();
+    }
+    if alike.is_empty() {
+        alike = known().filter(has_words).collect();
+    }
+    // The plainest first.
+    alike.sort_by_key(|name| name.len());
+    let alike: Vec<_> = alike.iter().map(|name| format!("`{name}`")).collect();
+    match alike.as_slice() {
+        [] => all.into(),
+        _ if words.is_empty() => all.into(),
+        [one] => format!("is it {one}?"),
+        [some @ .., last] if some.len() < MEANT_MOST => {
+            format!("is it {} or {last}?", some.join(", "))
+        }
+        some => {
+            format!("is it {}, …? {} are named so, and {all}", some[..3].join(", "), some.len())
+        }
+    }
+}
+
+/// More names than this are no hint.
+const MEANT_MOST: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_one_leads_to_those_that_are() {
+        for (given, expected) in [
+            ("host-crash-sendin", "is it `host-crash-sending`?"),
+            (
+                "zero-window",
+                "is it `zero-window-alive`, `zero-window-host-crash` or `zero-window-user-timeout`?",
+            ),
+            ("no-keepalive", "is it `host-crash-idle-no-keepalive`?"),
+            ("crash-linger", "is it `process-crash-linger`?"),
+            ("idle-process", "is it `process-crash-idle` or `process-freeze-idle-keepalive`?"),
+            ("qwertyuiop", "`halfopen list` shows them all"),
+            ("-", "`halfopen list` shows them all"),
+        ] {
+            assert_eq!(meant(given), expected, "{given}");
+        }
+        let many = meant("host-crash");
+        assert!(
+            many.starts_with("is it `host-crash-sending`, ") && many.contains("halfopen list"),
+            "{many}"
+        );
+    }
 }

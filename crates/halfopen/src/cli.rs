@@ -75,17 +75,17 @@ pub(crate) struct Run {
     pub(crate) clock: ClockName,
     /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
     /// fire [default: 250]
-    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
     pub(crate) hz: Option<u32>,
     /// Run each experiment this many times
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) repeat: u32,
     /// In virtual time: run each experiment at N start phases of the timer wheel, to show the whole
     /// range of times that it can take
-    #[arg(long, value_name = "N", conflicts_with = "repeat", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, value_name = "N", conflicts_with = "repeat", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) phases: Option<u32>,
     /// Run at most this many trials side by side [default: all, up to 32]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) jobs: Option<u32>,
     /// Put results here; the directory may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
@@ -103,7 +103,7 @@ pub(crate) struct Clocks {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
     pub(crate) overrides: Vec<Override>,
     /// Timer interrupts a second of the virtual kernel [default: 250]
-    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
     pub(crate) hz: Option<u32>,
     /// Put results into a fresh directory here; this one may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
@@ -132,14 +132,14 @@ pub(crate) struct Validate {
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
-    /// In virtual time: timer interrupts a second of the kernel, 100, 250 or 1000 [default: 250]
-    #[arg(long, value_name = "N", value_parser = parse_hz)]
+    /// In virtual time: timer interrupts a second of the kernel, 100, 250, 300 or 1000 [default: 250]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
     pub(crate) hz: Option<u32>,
     /// Try each setting this many times
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
+    #[arg(long, default_value_t = 3, value_name = "N", allow_negative_numbers = true, value_parser = whole(20))]
     pub(crate) repeat: u32,
     /// Run at most this many trials side by side
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, default_value_t = 64, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) jobs: u32,
     /// Also write the table into a directory for this kernel and clock here, to be kept
     #[arg(long, value_name = "DIR")]
@@ -159,15 +159,23 @@ pub(crate) struct Predict {
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Timer interrupts a second of the kernel to predict [default: this machine's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(10_000))]
     pub(crate) hz: Option<u32>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
+/// A whole number from 1 to `most`.
+fn whole(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+        number.ok_or_else(|| format!("it is a whole number from 1 to {most}"))
+    }
+}
+
 fn parse_hz(text: &str) -> Result<u32, String> {
     let known = || text.parse().ok().filter(|hz| guest::HZ.contains(hz));
-    known().ok_or_else(|| "a virtual kernel is built with 100, 250 or 1000".into())
+    known().ok_or_else(|| "a virtual kernel is built with 100, 250, 300 or 1000".into())
 }
 
 #[derive(Debug, Args)]

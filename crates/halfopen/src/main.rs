@@ -10,6 +10,7 @@ mod guest;
 mod instruments;
 mod judge;
 mod lease;
+mod mistakes;
 mod output;
 mod peers;
 mod predict;
@@ -38,7 +39,11 @@ fn main() -> std::process::ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
-    let code = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return mistakes::tell(&error).into(),
+    };
+    let code = match cli.command {
         Command::List => list(),
         Command::Run(arguments) => run::run(&arguments),
         Command::Clocks(arguments) => clocks::run(&arguments),
@@ -54,7 +59,7 @@ fn main() -> std::process::ExitCode {
         Command::Guest => output::inner(guest::work()),
         Command::Worker => output::inner(worker::run()),
     };
-    std::process::ExitCode::from(code.0)
+    code.into()
 }
 
 fn list() -> Exit {

@@ -3,6 +3,7 @@
 use crate::catalogue;
 use crate::cli::{self, Format};
 use crate::output::{self, Exit};
+use anyhow::anyhow;
 
 pub(crate) fn run(arguments: &cli::Predict) -> Exit {
     let settings = &arguments.settings;
@@ -14,6 +15,9 @@ pub(crate) fn run(arguments: &cli::Predict) -> Exit {
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
     let hz = arguments.hz.unwrap_or_else(observe::clock::hz);
+    if let Err((key, why)) = experiment.parameters.validate_at(hz) {
+        return output::fail(Exit::USAGE, &anyhow!("{}: `{key}`: {why}", experiment.name));
+    }
     let facts = model::nominal_facts(&experiment.parameters, hz);
     let prediction = model::predict(&experiment.parameters, &facts);
     match arguments.output.format {

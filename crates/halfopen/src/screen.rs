@@ -19,6 +19,8 @@ pub(crate) struct Screen {
     silent: bool,
     /// The trial's live timeline; `None` when several run and only their ends are shown.
     live: Option<Live>,
+    /// Whether events come at the pace of this machine's clock.
+    real_time: bool,
     /// Whether a bar can be drawn.
     animated: bool,
     /// The bar, while there is something to wait for.
@@ -53,6 +55,7 @@ impl Screen {
             colour,
             silent,
             live,
+            real_time: clock == Clock::Real,
             // Virtual time has no moment to wait for.
             animated: !silent && terminal && clock == Clock::Real,
             bar: None,
@@ -77,6 +80,11 @@ impl Screen {
     }
 
     pub(crate) fn predicted(&mut self, plan: &Plan, prediction: &model::Prediction) {
+        if let Some(live) = self.live.as_mut().filter(|_| !self.real_time) {
+            // All that comes before it is here.
+            let lines = live.lines(u64::MAX);
+            self.show_lines(&lines);
+        }
         if let Some(live) = &mut self.live {
             live.predict(prediction);
             let text = human::predicted(&plan.experiment.parameters, prediction, self.colour);
@@ -107,9 +115,11 @@ impl Screen {
     /// Ten times a second: the lines that are ready, and the bar.
     pub(crate) fn tick(&mut self, now_ns: u64) {
         if let Some(live) = &mut self.live {
-            let lines = live.lines(now_ns);
-            for line in lines {
-                self.show(&format!("{line}\n"));
+            // Where time is virtual, nobody here knows what time it is: only at the end can no
+            // earlier event follow.
+            if self.real_time {
+                let lines = live.lines(now_ns);
+                self.show_lines(&lines);
             }
             match &self.waiting {
                 Some(Waiting { from_ns, until_ns }) => {
@@ -150,9 +160,7 @@ impl Screen {
     pub(crate) fn ended(&mut self, trial: &Trial) {
         self.ended += 1;
         if let Some(live) = self.live.take() {
-            for line in live.finish() {
-                self.show(&format!("{line}\n"));
-            }
+            self.show_lines(&live.finish());
             self.clear();
             self.show("\n");
             self.show(&human::verdict(trial, self.colour));
@@ -178,6 +186,12 @@ impl Screen {
             self.show(&human::summary(run, self.colour));
         }
         self.written.get()
+    }
+
+    fn show_lines(&self, lines: &[String]) {
+        for line in lines {
+            self.show(&format!("{line}\n"));
+        }
     }
 
     fn show(&self, text: &str) {

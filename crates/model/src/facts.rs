@@ -19,6 +19,7 @@ pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
         tcp: None,
         jiffies: None,
         virtual_time: false,
+        neighbour: None,
     };
     let kernel = Kernel::new(parameters, &facts);
     let (estimate, rto) = settle(&kernel, parameters);

@@ -19,7 +19,9 @@ use spec::{Errno, Outcome};
 
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
 /// two times nearer than this can go either way.
-const JITTER_NS: u64 = 300_000;
+pub(crate) const JITTER_NS: u64 = 300_000;
+/// `retrans_time` of a neighbour entry, the default: from one question to the next.
+const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
 const THIN_LINEAR_RETRIES: u32 = 6;
 
@@ -77,6 +79,8 @@ pub(crate) struct Sender<'a> {
     nominal_ns: u64,
     /// By how many jiffies late timers may have put off the pending one, and those before it.
     slips: u64,
+    /// The slots of all timers that were armed, the hop's and the server's too, jiffies.
+    slots: u64,
     /// How many of these are from before the first retransmission on timeout, from which patience
     /// counts.
     slips_before: u64,
@@ -85,6 +89,8 @@ pub(crate) struct Sender<'a> {
     /// The longest timer that fired, jiffies.
     longest: u64,
     hop_first: bool,
+    /// Whether the hop's timer fired last, not the write timer.
+    hops_turn: bool,
     /// Whether the hop's timer was armed after the write timer.
     hop_armed_last: bool,
     /// When an answer comes that is on its way, and when the segment was sent that it echoes.
@@ -154,11 +160,13 @@ impl<'a> Sender<'a> {
             resent: 0,
             nominal_ns: 0,
             slips: 0,
+            slots: 0,
             slips_before: 0,
             beats: Vec::new(),
             done: Vec::new(),
             longest: scene.other_timers(kernel),
             hop_first,
+            hops_turn: false,
             hop_armed_last: false,
             answer: None,
             waiting_ns: Vec::new(),
@@ -230,7 +238,9 @@ impl<'a> Sender<'a> {
 
     /// A timer fires at jiffy `timer`, which is now: the hop's, or the write timer.
     fn timer(&mut self, timer: u64) -> Progress {
-        if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
+        self.hops_turn =
+            timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer));
+        if self.hops_turn {
             return self.hop_fires(timer);
         }
         self.write_timer()?;
@@ -359,6 +369,7 @@ impl<'a> Sender<'a> {
             return Ok(());
         };
         self.beat(StepKind::TailLossProbe);
+        self.hold(fate);
         self.probed = true;
         self.arm(Pending::Retransmission, self.rto);
         self.after_sending(number, fate)
@@ -379,6 +390,7 @@ impl<'a> Sender<'a> {
         self.beat(self.scene.purpose.step());
         self.timeouts += 1;
         let fate = self.send_again();
+        self.hold(fate);
         if self.first_retransmission_ns.is_none() {
             // The time stamp of the segment, which is an old one if it could not be sent.
             self.first_retransmission_ns = Some(self.sent_ns[0]);
@@ -395,7 +407,16 @@ impl<'a> Sender<'a> {
             self.backoff += 1;
             self.rto = (self.rto * 2).min(self.kernel.rto_max);
         }
-        self.arm(Pending::Retransmission, self.clamp_to_user_timeout());
+        let (timeout, sooner) = self.clamp_to_user_timeout();
+        if sooner != timeout {
+            let mut other = self.clone();
+            other.arm(Pending::Retransmission, sooner);
+            if other.after_sending(0, fate).is_ok() {
+                while other.step().is_ok() {}
+            }
+            self.done = other.done;
+        }
+        self.arm(Pending::Retransmission, timeout);
         self.after_sending(0, fate)
     }
 
@@ -425,6 +446,7 @@ impl<'a> Sender<'a> {
             self.answered();
         }
         let failed = self.hop.fire(self.kernel, now);
+        self.slots += self.kernel.wheel.slot(self.kernel.hz.get().into());
         self.hop_armed_last = true;
         if !failed.is_empty() {
             self.waiting_ns.clear();
@@ -584,15 +606,25 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// `tcp_clamp_rto_to_user_timeout`.
-    fn clamp_to_user_timeout(&self) -> u64 {
-        let Some(patience_ms) = self.kernel.user_timeout_ms else { return self.rto };
+    /// `tcp_clamp_rto_to_user_timeout`: the timeout, and the shortest that it may be instead. Both
+    /// time stamps are cut to whole milliseconds before they are subtracted, and where ticks do not
+    /// fall on milliseconds, as at HZ 300, that decides between two jiffies.
+    fn clamp_to_user_timeout(&self) -> (u64, u64) {
+        let Some(patience_ms) = self.kernel.user_timeout_ms else { return (self.rto, self.rto) };
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
-        let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
-        match patience_ms.saturating_sub(elapsed_ms) {
+        let (least_ms, most_ms) = if self.tick_ns.is_multiple_of(1_000_000) {
+            let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
+            (elapsed_ms, elapsed_ms)
+        } else {
+            let elapsed_ns = self.now_ns.saturating_sub(first_ns);
+            let least_ms = elapsed_ns.saturating_sub(JITTER_NS) / 1_000_000;
+            (least_ms, (elapsed_ns + JITTER_NS) / 1_000_000 + 1)
+        };
+        let timeout = |elapsed_ms| match patience_ms.saturating_sub(elapsed_ms) {
             0 => 1,
             remaining_ms => self.rto.min(self.kernel.hz.from_msecs(remaining_ms)),
-        }
+        };
+        (timeout(least_ms), timeout(most_ms))
     }
 
     /// `tcp_rto_delta_us`: how long until the first segment's RTO is over.
@@ -613,6 +645,7 @@ impl<'a> Sender<'a> {
     fn arm(&mut self, pending: Pending, timeout: u64) {
         self.hop_armed_last = false;
         let timeout = timeout.min(self.kernel.rto_max);
+        self.slots += self.kernel.wheel.slot(timeout);
         let now = self.jiffy();
         if self.fires <= now || self.expires != now + timeout {
             self.fires = self.kernel.wheel.fires_at(now, timeout, self.context);
@@ -688,7 +721,17 @@ impl<'a> Sender<'a> {
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
                 slip_ns: self.slips * self.tick_ns,
+                held: false,
             });
+        }
+    }
+
+    /// What the timer that has just fired sends may not leave the client's host.
+    fn hold(&mut self, fate: Fate) {
+        let now_ns = self.since_start_ns();
+        let held = self.scene.unseen || matches!(fate, Fate::Held | Fate::Busy);
+        if let Some(beat) = self.beats.last_mut().filter(|beat| beat.at_ns == now_ns) {
+            beat.held = held;
         }
     }
 
@@ -770,6 +813,7 @@ impl<'a> Sender<'a> {
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
         let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
         let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
+        self.slots += jiffies.end() - jiffies.start();
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
@@ -817,6 +861,8 @@ impl<'a> Sender<'a> {
             slip_ns,
             open_ns: (0, 0),
             reference_late_ns: self.sooner_ns,
+            slots_ns: self.slots * self.tick_ns,
+            timeout_ns: self.hops_turn.then_some(NEIGHBOUR_TIMER_NS),
         });
         Err(Ended)
     }

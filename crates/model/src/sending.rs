@@ -1,5 +1,6 @@
 //! Data is outstanding, or a FIN: the write timer decides, and keepalive is silent.
 
+use crate::allowance;
 use crate::closing;
 use crate::course::Courses;
 use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, nanos, round_trip_ns};
@@ -11,7 +12,8 @@ use crate::purpose::Purpose;
 use crate::retransmit;
 use crate::rto;
 use crate::scene::{self, HopKind, WayBack};
-use crate::tick::Phase;
+use crate::tick::{Hz, Phase};
+use crate::width::{self, Cause};
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
@@ -234,16 +236,13 @@ pub(crate) fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Fa
 
 fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
     let rtt = Duration::from_nanos(round_trip_ns(parameters, facts));
-    let hz = crate::tick::Hz::new(facts.hz);
+    let hz = Hz::new(facts.hz);
+    let span = (Duration::ZERO, rtt + allowance::late(hz));
+    let causes = [(Cause::RoundTrip, rtt)].into_iter().chain(width::allowed(hz));
+    let window = Window::new(Outcome::Errno(Errno::ECONNRESET), Some(span)).because(causes);
     Prediction {
         reference: reference(parameters),
-        windows: vec![Window {
-            retransmits: Some(0),
-            ..Window::new(
-                Outcome::Errno(Errno::ECONNRESET),
-                Some((Duration::ZERO, rtt + crate::allowance::late(hz))),
-            )
-        }],
+        windows: vec![Window { retransmits: Some(0), ..window }],
         schedule: Vec::new(),
         why: "the router answers the first segment with a RST".into(),
         unknown: None,

@@ -39,6 +39,28 @@ fn holds(sets: &[(&str, &str)], outcome: &str, measured_s: f64, retransmits: u32
     );
 }
 
+/// Where ARP fails, the timers fire and no SYN leaves; behind a router they pass the client's tap.
+#[test]
+fn a_segment_that_waits_for_an_address_is_held() {
+    let held = |sets: &[(&str, &str)]| {
+        let prediction = predict(sets, 250);
+        let again = prediction.schedule.iter().filter(|step| step.kind != StepKind::GiveUp);
+        again.map(|step| step.held).collect::<Vec<_>>()
+    };
+    let learned = [&CONNECT[..], &[("neighbour", "learned")]].concat();
+    assert_eq!(held(&learned), [true; 3]);
+    let learned_behind_router = [&learned[..], &[("topology", "router")]].concat();
+    assert_eq!(held(&learned_behind_router), [false; 3]);
+    assert!(held(&CONNECT).iter().all(|held| !held));
+    let unplugged = [
+        ("topology", "direct"),
+        ("fault.kind", "unplug"),
+        ("client.traffic", "one-write"),
+        ("sysctl.tcp_retries2", "3"),
+    ];
+    assert!(held(&unplugged).iter().all(|held| *held));
+}
+
 /// Seconds after the call, as measured on Linux 6.18 and 6.12 at HZ=250.
 #[test]
 fn attempts_end_as_measured() {
@@ -56,6 +78,9 @@ fn attempts_end_as_measured() {
         // The defaults, in virtual time.
         (&[], "ETIMEDOUT", 133.9092, 10),
         (&[("client.user_timeout", "500ms")], "ETIMEDOUT", 1.030, 1),
+        // The rest of a user timeout goes by the millisecond of the call, not by its jiffy.
+        (&[("client.user_timeout", "1074ms")], "ETIMEDOUT", 1.0787, 1),
+        (&[("client.user_timeout", "1074ms")], "ETIMEDOUT", 1.0797, 1),
         (&[("neighbour", "learned")], "EHOSTUNREACH", 3.063, 0),
         // Behind the router, whose questions fail in the very slot in which the time is over.
         (&[("topology", "router"), ("sysctl.tcp_syn_retries", "1")], "ETIMEDOUT", 3.0726, 2),
@@ -98,7 +123,7 @@ fn connections_are_forgotten_as_measured() {
 
 #[test]
 fn a_second_more_of_fin_timeout_is_a_minute_less() {
-    for hz in [100, 250, 1000] {
+    for hz in [100, 250, 300, 1000] {
         let forgotten = |fin_timeout: &str| {
             predict(&[&FROZEN[..], &[("sysctl.tcp_fin_timeout", fin_timeout)]].concat(), hz)
                 .hull()

@@ -300,6 +300,22 @@ fn a_known_phase_leaves_one_narrow_window() {
     }
 }
 
+/// A trial of Linux 6.12 at HZ=300. Its first retransmission was stamped 49,706 (.662) ms and the last
+/// 52,613 (.329) ms: 2,907 ms apart by whole milliseconds, and so the rest of the user timeout, 93 ms,
+/// took 28 jiffies, where the 2,906.67 ms that had passed leave 94 ms, and 29.
+#[test]
+fn whole_milliseconds_decide_about_a_jiffy_where_ticks_do_not_fall_on_them() {
+    let parameters = parameters(&[&SENDING[..], &[("client.user_timeout", "3s")]].concat());
+    let mut facts = model::nominal_facts(&parameters, 300);
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.rto_us, tcp.srtt_us, tcp.rttvar_us) = (203_333, 1, 0);
+    facts.jiffies = Some(JiffyClock { jiffies: 4_294_892_084, at_ns: 49_293_328_404 });
+    let (write_ns, told_ns) = (49_293_351_488_u64, 52_709_994_902);
+    let told = Duration::from_nanos(told_ns - write_ns);
+    let hull = model::predict_after(&parameters, &facts, write_ns).hull().unwrap();
+    assert!(hull.0 <= told && told <= hull.1, "{hull:?}");
+}
+
 #[test]
 fn a_sampled_keepalive_timer_gives_the_jiffy() {
     let parameters =
@@ -555,6 +571,8 @@ proptest! {
                 prop_assert_eq!(window.span.is_none(), window.outcome == Outcome::None);
                 if let Some((earliest, latest)) = window.span {
                     prop_assert!(earliest <= latest);
+                    let shares: Duration = window.width.iter().map(|share| share.by).sum();
+                    prop_assert!(latest.saturating_sub(earliest) <= shares, "{:?}", window);
                 }
             }
             for step in &prediction.schedule {

@@ -64,10 +64,12 @@ pub(crate) fn course(trial: &Trial) -> Vec<Leg> {
         .map(|step| Leg {
             name: name(step),
             step: Some(step.clone()),
-            measured_s: if step.kind == StepKind::GiveUp {
-                detected_s
-            } else {
-                sights.of(step.kind).and_then(VecDeque::pop_front)
+            measured_s: match step.kind {
+                StepKind::GiveUp => detected_s,
+                _ if step.held => None,
+                // What it sends again is the newest segment, which can be a FIN.
+                StepKind::TailLossProbe if sights.resends.is_empty() => sights.fins.pop_front(),
+                kind => sights.of(kind).and_then(VecDeque::pop_front),
             },
         })
         .collect();
@@ -76,9 +78,11 @@ pub(crate) fn course(trial: &Trial) -> Vec<Leg> {
 }
 
 fn name(step: &Step) -> String {
+    let held = if step.held { ", held" } else { "" };
     match step.kind {
-        StepKind::GiveUp | StepKind::TailLossProbe => words::step(step.kind).into(),
-        kind => format!("{} {}", words::step(kind), step.n),
+        StepKind::GiveUp => words::step(step.kind).into(),
+        StepKind::TailLossProbe => format!("{}{held}", words::step(step.kind)),
+        kind => format!("{} {}{held}", words::step(kind), step.n),
     }
 }
 
@@ -163,6 +167,30 @@ mod tests {
                 assert!((earliest..=latest).contains(&at_s), "{}: {at_s}", leg.name);
             }
         }
+    }
+
+    #[test]
+    fn a_tail_loss_probe_can_be_a_fin() {
+        let mut trial = samples::sending();
+        let is_data = |event: &timeline::Event| matches!(&event.what, timeline::What::Segment(s) if s.len == 100 && s.sent);
+        let fault_ns = trial.timeline.fault_at().unwrap();
+        let events = trial.timeline.events().iter().cloned().map(|mut event| {
+            if let (true, timeline::What::Segment(segment)) =
+                (event.at_ns > fault_ns && is_data(&event), &mut event.what.clone())
+            {
+                (segment.len, segment.flags) = (0, timeline::Flags::from_bits(0x11));
+                event.what = timeline::What::Segment(*segment);
+            }
+            event
+        });
+        trial.timeline = timeline::Timeline::new(events.collect());
+        let schedule = &mut trial.prediction.as_mut().unwrap().schedule;
+        let resends = schedule.iter_mut().filter(|s| s.kind == StepKind::Retransmission);
+        resends.for_each(|step| step.kind = StepKind::FinRetransmission);
+        let legs = course(&trial);
+        assert_eq!(legs[0].name, "tail loss probe");
+        assert!(legs.iter().all(|leg| leg.step.is_some() && !leg.misses()), "{legs:#?}");
+        assert!(legs.iter().all(|leg| leg.measured_s.is_some()), "{legs:#?}");
     }
 
     #[test]

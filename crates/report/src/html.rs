@@ -88,7 +88,8 @@ fn verdict(body: &mut String, trial: &Trial) {
     );
     let has_reason = trial.verdict.measured.is_some() && !trial.verdict.reason.is_empty();
     if has_reason {
-        let reason = prose(&trial.verdict.reason);
+        let reason = words::by_name(&trial.experiment.parameters, &trial.verdict.reason);
+        let reason = prose(&reason);
         push(body, format_args!("<p class=\"reason {word}\">{reason}</p>\n"));
     }
     ruler::ruler(body, trial);
@@ -117,7 +118,8 @@ fn proof(body: &mut String, trial: &Trial) {
     body.push_str("<h2>Proof of the fault</h2>\n<ul class=\"proof\">\n");
     for piece in evidence {
         let class = if piece.holds { "" } else { " class=\"fails\"" };
-        push(body, format_args!("<li{class}>{}</li>\n", prose(&piece.finding)));
+        let finding = words::by_name(&trial.experiment.parameters, &piece.finding);
+        push(body, format_args!("<li{class}>{}</li>\n", prose(&finding)));
     }
     body.push_str("</ul>\n");
 }
@@ -128,6 +130,9 @@ fn conditions(body: &mut String, run: &Run, trial: &Trial) {
         ("network and socket", words::setting(parameters)),
         ("stimulus", words::stimulus(parameters)),
     ];
+    if let Some(width) = trial.prediction.as_ref().and_then(words::width) {
+        rows.push(("what makes the window so wide", width));
+    }
     let kernel = trial.facts.as_ref().map_or(&run.kernel, |facts| &facts.kernel);
     let hz = trial.facts.as_ref().map_or(run.hz, |facts| facts.hz);
     rows.push(("kernel", format!("Linux {kernel}, HZ {hz}, {} clock", run.clock)));
@@ -144,7 +149,9 @@ fn conditions(body: &mut String, run: &Run, trial: &Trial) {
         ));
     }
     if let Some(measured) = &trial.verdict.measured {
-        let states = format!("client {}, server {}", measured.client_state, measured.server_state);
+        let [watched, other] = words::hosts(parameters);
+        let states =
+            format!("{watched} {}, {other} {}", measured.client_state, measured.server_state);
         rows.push(("last states", states));
         let counts = words::counts(
             measured.retransmits_on_wire,

@@ -36,7 +36,7 @@ pub fn announce(experiment: &Experiment, colour: bool) -> String {
 pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
-    let reference = words::after_reference(prediction.reference);
+    let reference = words::after_reference(prediction.reference, parameters);
     if let Some(unknown) = &prediction.unknown {
         line(&mut text, paint, "predicted", &format!("no outcome: {unknown}"));
     }
@@ -46,7 +46,13 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
         let counts =
             words::counts(window.retransmits, window.keepalive_probes, window.window_probes);
         let counts = if counts.is_empty() { counts } else { format!(", {counts}") };
-        line(&mut text, paint, label, &format!("{}{after}{counts}", words::window(window)));
+        // Nothing ends such a trial but its deadline.
+        let until = parameters.deadline.filter(|_| window.outcome == Outcome::None);
+        let until = until.map_or_else(String::new, |deadline| {
+            format!(" (the trial ends {} after the fault)", span::exact(deadline))
+        });
+        let what = words::window(window);
+        line(&mut text, paint, label, &format!("{what}{after}{counts}{until}"));
     }
     let choice = words::choice(parameters, prediction);
     if prediction.unknown.as_ref() != Some(&prediction.why) {
@@ -55,6 +61,9 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
     }
     if let Some(choice) = choice {
         line(&mut text, paint, "open", &choice);
+    }
+    if let Some(width) = words::width(prediction) {
+        line(&mut text, paint, "width", &width);
     }
     text
 }
@@ -67,12 +76,14 @@ pub fn verdict(trial: &Trial, colour: bool) -> String {
     let word = paint.word(verdict.word, &format!("{:<12}", verdict.word.to_string()));
     let mut text = format!("{word}  {}\n", compared(trial));
     if verdict.word != Word::Agrees && !verdict.reason.is_empty() && verdict.measured.is_some() {
-        line(&mut text, paint, "reason", &verdict.reason);
+        let reason = words::by_name(&trial.experiment.parameters, &verdict.reason);
+        line(&mut text, paint, "reason", &reason);
     }
     for evidence in &verdict.proof.evidence {
         let mark = if evidence.holds { paint.good("✓") } else { paint.bad("✗") };
         let label = paint.quiet(&format!("{:>10}", "proof"));
-        writeln!(text, "{label}  {mark} {}", evidence.finding).expect("a String takes all");
+        let finding = words::by_name(&trial.experiment.parameters, &evidence.finding);
+        writeln!(text, "{label}  {mark} {finding}").expect("a String takes all");
     }
     if let Some(artifacts) = &trial.artifacts {
         line(&mut text, paint, "evidence", artifacts);
@@ -139,7 +150,7 @@ pub(crate) fn compared(trial: &Trial) -> String {
 
 /// What the client was told. A program that did not wait to be told gave up by its own timer.
 fn told(trial: &Trial, measured: &Measured, digits: Digits) -> String {
-    let after = words::after_reference(measured.reference);
+    let after = words::after_reference(measured.reference, &trial.experiment.parameters);
     let Some(detected) = measured.detected_s else {
         let watched = watched_s(trial).map_or_else(String::new, |seconds| {
             format!(" within {} of the fault", span::measured(seconds))

@@ -104,6 +104,8 @@ struct WindowDocument {
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
     window_probes: Option<u32>,
+    /// What makes it as wide as it is, seconds by cause.
+    width_s: BTreeMap<&'static str, f64>,
 }
 
 #[derive(Serialize)]
@@ -132,6 +134,7 @@ struct StepDocument {
     latest_s: f64,
     nominal_s: f64,
     timeout_s: f64,
+    held: bool,
 }
 
 fn trial(trial: &Trial) -> TrialDocument<'_> {
@@ -176,7 +179,13 @@ fn window(window: &Window) -> WindowDocument {
         retransmits: window.retransmits,
         keepalive_probes: window.keepalive_probes,
         window_probes: window.window_probes,
+        width_s: width(window),
     }
+}
+
+/// What makes a window as wide as it is, seconds by cause.
+pub(crate) fn width(window: &Window) -> BTreeMap<&'static str, f64> {
+    window.width.iter().map(|share| (share.cause.name(), seconds(share.by))).collect()
 }
 
 fn measurement(measured: Option<&Measured>) -> Measurement<'_> {
@@ -206,6 +215,7 @@ fn step(step: &Step) -> StepDocument {
         latest_s: seconds(step.latest),
         nominal_s: seconds(step.nominal),
         timeout_s: seconds(step.timeout),
+        held: step.held,
     }
 }
 

@@ -5,12 +5,13 @@ mod frame;
 mod segment;
 
 use crate::span;
+use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::Parameters;
+use spec::{Errno, FaultKind, Parameters, Program};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
-use timeline::{Classifier, Event, Segment, Side, Source, What};
+use timeline::{Class, Classifier, Event, Segment, Side, Source, What};
 
 /// Waking later than this is worth a line; after that, only later still.
 const LATE_NS: u64 = 10_000_000;
@@ -63,7 +64,7 @@ pub enum Tone {
 /// Turns events, fed in the order of time, into notes.
 #[derive(Debug, Clone)]
 pub struct Narrator {
-    fault: String,
+    parameters: Parameters,
     probes: Option<u32>,
     resends: Resends,
     taps: [Classifier; 2],
@@ -77,7 +78,7 @@ impl Narrator {
     /// For a trial with these parameters.
     pub fn new(parameters: &Parameters) -> Self {
         Self {
-            fault: parameters.fault.kind.to_string(),
+            parameters: parameters.clone(),
             probes: parameters.client.keepalive.probes,
             resends: Resends::default(),
             taps: [Classifier::new(Side::Client), Classifier::new(Side::Server)],
@@ -129,7 +130,8 @@ impl Narrator {
                 trial(&format!("without {instrument}: {why}"), Tone::Warning)
             }
             What::Lost { count } => {
-                trial(&format!("{}: {count} events lost", event.source), Tone::Warning)
+                let text = format!("{}: {count} events lost", event.source);
+                trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
             What::Late { by_ns } if *by_ns > self.latest_ns => {
                 self.latest_ns = *by_ns;
@@ -151,7 +153,24 @@ impl Narrator {
         let sender = classifier.sender(segment);
         let class = classifier.feed(segment);
         let (text, tone) = segment::describe(class, segment, sender, self.probes, &self.resends);
+        // A web server does not report its calls: its FIN says that it has closed.
+        let (text, tone) = match class {
+            Class::Fin { n: 1, .. } if self.web_server() == Some(sender) => {
+                (format!("{text}: nginx closes"), Tone::End)
+            }
+            _ => (text, tone),
+        };
         Note { place: heading(tap, segment.sent), text, tone }
+    }
+
+    /// Which side is a web server that closes by itself; a killed one does not.
+    fn web_server(&self) -> Option<Side> {
+        let Parameters { client, server, fault, .. } = &self.parameters;
+        match (client.program, server.program) {
+            (Program::Nginx, _) => Some(Side::Client),
+            (_, Program::Nginx) => (fault.kind != FaultKind::ProcessCrash).then_some(Side::Server),
+            _ => None,
+        }
     }
 
     /// A sample says something only when state, timer or the timer's count have changed.
@@ -171,11 +190,11 @@ impl Narrator {
 
     fn fault_step(&self, step: &FaultStep) -> Option<Note> {
         let (text, tone) = match step {
-            FaultStep::Begin if self.fault == "none" => {
+            FaultStep::Begin if self.parameters.fault.kind == FaultKind::None => {
                 ("no fault: from here the client waits".into(), Tone::Fault)
             }
-            FaultStep::Begin => (format!("fault: {}", self.fault), Tone::Fault),
-            FaultStep::Done(what) => (what.clone(), Tone::Step),
+            FaultStep::Begin => (format!("fault: {}", self.parameters.fault.kind), Tone::Fault),
+            FaultStep::Done(what) => (words::by_name(&self.parameters, what), Tone::Step),
             FaultStep::Complete => return None,
             FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),
             FaultStep::Restored => ("the fault is over".into(), Tone::Fault),
@@ -196,7 +215,7 @@ impl Narrator {
                 }
             }
         }
-        let text = format!("link {interface}: {state}");
+        let text = words::by_name(&self.parameters, &format!("link {interface}: {state}"));
         Some(Note { place: Place::Trial, text, tone: Tone::Quiet })
     }
 }
@@ -222,8 +241,10 @@ fn called(place: Place, call: &Call) -> Note {
         ("read", Ok(0)) => ("read gives 0".into(), Tone::Step),
         ("read" | "write", Ok(count)) => (format!("{name} {count} bytes"), Tone::Ordinary),
         ("connect", Ok(_)) => ("connected".into(), Tone::Step),
+        ("connect", Err(Errno::EINPROGRESS)) => ("connect begins".into(), Tone::Step),
         ("accept", Ok(_)) => ("accepted".into(), Tone::Step),
         ("setsockopt", Ok(_)) => (detail.clone(), Tone::Quiet),
+        ("check", Ok(0)) => ("check: nothing was to be answered".into(), Tone::Quiet),
         ("check", Ok(_)) => (format!("check: {detail}"), Tone::Quiet),
         (_, Ok(_)) => (name.clone(), Tone::Step),
         (_, Err(errno)) if ends => (format!("{name} fails: {errno}"), Tone::End),

@@ -2,6 +2,7 @@
 
 use crate::article::Article;
 use crate::trial::{Clock, Run, Trial};
+use model::width::{Cause, Share};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
@@ -16,7 +17,7 @@ const ACK: u8 = 0x10;
 const FIN: u8 = 0x11;
 const RST: u8 = 0x14;
 const DATA: u8 = 0x18;
-const START_NS: u64 = 1_000_000_000_000;
+pub(crate) const START_NS: u64 = 1_000_000_000_000;
 const TRANSIT_US: u64 = 12;
 
 /// Four trials of three experiments.
@@ -375,6 +376,7 @@ fn facts() -> Facts {
         tcp: Some(spec::facts::TcpFacts { rto_us: 204_000, srtt_us: 41, ..Default::default() }),
         jiffies: None,
         virtual_time: false,
+        neighbour: None,
     }
 }
 
@@ -403,8 +405,16 @@ fn window(
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
 ) -> Window {
-    let span = Some((Duration::from_secs_f64(earliest), Duration::from_secs_f64(latest)));
-    Window { retransmits, keepalive_probes, ..Window::new(outcome, span) }
+    let (earliest, latest) = (Duration::from_secs_f64(earliest), Duration::from_secs_f64(latest));
+    let [tick, slice] = [4000, 2800].map(Duration::from_micros);
+    let slots = latest.saturating_sub(earliest + tick + slice);
+    let width = vec![
+        Share { cause: Cause::WheelSlot, by: slots },
+        Share { cause: Cause::Tick, by: tick },
+        Share { cause: Cause::Slice, by: slice },
+    ];
+    let window = Window::new(outcome, Some((earliest, latest)));
+    Window { retransmits, keepalive_probes, width, ..window }
 }
 
 fn step(
@@ -416,7 +426,7 @@ fn step(
 ) -> Step {
     let [timeout, nominal, earliest, latest] =
         [timeout, nominal, earliest, latest].map(Duration::from_secs_f64);
-    Step { n, kind, earliest, latest, nominal, timeout }
+    Step { n, kind, earliest, latest, nominal, timeout, held: false }
 }
 
 /// Events as two taps, a poller and two programs would record them.

@@ -51,7 +51,9 @@ pub(crate) struct Story {
     fault_ns: Option<u64>,
     last_received_ns: Option<u64>,
     first_call_seen: bool,
-    exchanges: u32,
+    /// The calls of the client's program that times may count from, with their beginnings.
+    calls: Vec<(Reference, u64)>,
+    exchanges: Exchanges,
     rto_us: u32,
     /// The ordinary events told in a row.
     told: Vec<String>,
@@ -83,7 +85,8 @@ impl Story {
             fault_ns: None,
             last_received_ns: None,
             first_call_seen: false,
-            exchanges: 0,
+            calls: Vec::new(),
+            exchanges: Exchanges::default(),
             rto_us: 0,
             told: Vec::new(),
             left_out: 0,
@@ -98,6 +101,17 @@ impl Story {
     }
 
     pub(crate) fn feed(&mut self, event: &Event) {
+        if let (Source::ClientProgram, What::Call(call), false) =
+            (event.source, &event.what, self.first_call_seen)
+        {
+            let reference = match call.name.as_str() {
+                "write" => Some(Reference::FirstWrite),
+                "connect" => Some(Reference::Connect),
+                "close" | "shutdown" => Some(Reference::Close),
+                _ => None,
+            };
+            self.calls.extend(reference.map(|reference| (reference, call.began_ns)));
+        }
         self.pairing.push(event.clone());
     }
 
@@ -122,6 +136,7 @@ impl Story {
             let text = "times count from the first event".into();
             self.items.push(Item::Origin { at_ns: event.at_ns, text });
         }
+        self.begin_counting(event.at_ns);
         self.follow(event);
         let Some(note) = self.narrator.note(event) else { return };
         let settling = self.connected && self.phase <= Phase::Settling;
@@ -149,15 +164,8 @@ impl Story {
             }
             (_, What::Fault(FaultStep::Begin)) => self.fault(event.at_ns),
             (Source::ClientWire, What::Segment(segment)) => self.segment(event.at_ns, segment),
-            (Source::ClientProgram, What::Call(call)) => {
-                let reference = match call.name.as_str() {
-                    "write" => Reference::FirstWrite,
-                    "connect" => Reference::Connect,
-                    "close" | "shutdown" => Reference::Close,
-                    _ => return,
-                };
+            (Source::ClientProgram | Source::ServerProgram, What::Call(call)) => {
                 self.connected |= call.name == "connect" && call.result.is_ok();
-                self.first_call(call.began_ns, reference);
             }
             (Source::ClientSocket, What::Socket(sample)) => {
                 self.rto_us = sample.info.as_ref().map_or(self.rto_us, |info| info.rto_us);
@@ -170,9 +178,10 @@ impl Story {
         match (self.fault_ns, segment.sent, segment.len) {
             (None, false, 0) if self.reference == Reference::LastRequest => {}
             (None, false, _) => self.last_received_ns = Some(at_ns),
-            (None, true, 1..) if self.phase == Phase::Settling => self.exchanges += 1,
-            (Some(_), true, 1..) => self.first_call(at_ns, Reference::FirstWrite),
             _ => {}
+        }
+        if segment.len > 0 && self.phase <= Phase::Settling {
+            self.exchanges.feed(segment.sent);
         }
     }
 
@@ -182,7 +191,8 @@ impl Story {
         } else {
             format!(", RTO {}", span::exact(Duration::from_micros(self.rto_us.into())))
         };
-        let text = format!("settled after {} exchanges{rto}", self.exchanges);
+        self.end_ordinary();
+        let text = format!("settled after {} exchanges{rto}", self.exchanges.count);
         let note = Note { place: Place::Trial, text, tone: Tone::Quiet };
         self.items.push(Item::Happened { at_ns, note, passage: Passage::None });
     }
@@ -205,17 +215,19 @@ impl Story {
         self.items.push(Item::Origin { at_ns, text });
     }
 
-    /// A call after the fault: the first of its kind is what times count from, if they do.
-    fn first_call(&mut self, at_ns: u64, reference: Reference) {
-        if self.fault_ns.is_none() || self.reference != reference {
-            return;
-        }
-        if !std::mem::replace(&mut self.first_call_seen, true) {
-            let text = match reference {
-                Reference::FirstWrite => "times count from this write",
-                _ => "times count from this call",
-            };
-            self.items.push(Item::Origin { at_ns, text: text.into() });
+    /// Where times count from a call after the fault: the first of its kind. It is told when it
+    /// returns; what it made the kernel do comes before that, and counts from it already.
+    fn begin_counting(&mut self, now_ns: u64) {
+        let Some(fault_ns) = self.fault_ns.filter(|_| !self.first_call_seen) else { return };
+        let begun = |(reference, began_ns): &&(Reference, u64)| {
+            *reference == self.reference && (fault_ns..=now_ns).contains(began_ns)
+        };
+        if let Some((reference, at_ns)) = self.calls.iter().find(begun).copied() {
+            let what = if reference == Reference::FirstWrite { "write" } else { "call" };
+            let text = format!("times count from this {what}");
+            self.items.push(Item::Origin { at_ns, text });
+            self.first_call_seen = true;
+            self.calls.clear();
         }
     }
 
@@ -230,5 +242,83 @@ impl Story {
         if left_out > 0 {
             self.items.push(Item::More(left_out));
         }
+    }
+}
+
+/// Counts exchanges: data one way, then data the other way.
+#[derive(Debug, Clone, Copy, Default)]
+struct Exchanges {
+    count: u32,
+    /// Which way the data went that nothing has answered yet.
+    asked: Option<bool>,
+}
+
+impl Exchanges {
+    fn feed(&mut self, sent: bool) {
+        match self.asked {
+            Some(asked) if asked != sent => {
+                self.count += 1;
+                self.asked = None;
+            }
+            _ => self.asked = Some(sent),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    /// What is told, with the microseconds since the origin that holds there.
+    fn told(trial: &Trial) -> Vec<(i64, String)> {
+        let mut origin_ns = 0;
+        let tell = |item| match item {
+            Item::Happened { at_ns, note, .. } => Some((at_ns, note.text)),
+            Item::Origin { at_ns, text } => {
+                origin_ns = at_ns;
+                Some((at_ns, text))
+            }
+            Item::More(_) => None,
+        };
+        let told: Vec<_> = whole(trial).into_iter().filter_map(tell).collect();
+        told.into_iter().map(|(at_ns, text)| (at_ns.cast_signed() / 1000, text)).collect()
+    }
+
+    /// In virtual time the segment leaves at the moment of the call; the call returns after it.
+    #[test]
+    fn what_a_call_makes_the_kernel_do_counts_from_the_call() {
+        let mut trial = samples::sending();
+        let events = trial.timeline.events().to_vec();
+        let after_us = |event: &Event| event.at_ns.saturating_sub(samples::START_NS) / 1_000;
+        let moved = events.into_iter().map(|mut event| {
+            if let (What::Call(call), 512_000..512_100) = (&event.what, after_us(&event)) {
+                assert_eq!(call.name, "write");
+                event.at_ns += 20_000;
+            }
+            event
+        });
+        trial.timeline = timeline::Timeline::new(moved.collect());
+        let told = told(&trial);
+        let place = |wanted: &str| told.iter().position(|(_, text)| text == wanted).unwrap();
+        let origin = place("times count from this write");
+        let data = told[origin..].iter().position(|(_, text)| text == "data 100 bytes");
+        assert_eq!(data, Some(1), "{told:#?}");
+        assert!(told[origin].0 <= told[origin + 1].0, "{told:#?}");
+        assert_eq!(told[origin + 2].1, "write 100 bytes", "{told:#?}");
+    }
+
+    #[test]
+    fn what_is_written_into_a_closing_window_is_no_exchange() {
+        let mut exchanges = Exchanges::default();
+        for sent in [true, false, true, false, true, true, true, true] {
+            exchanges.feed(sent);
+        }
+        assert_eq!(exchanges.count, 2);
+        let mut server_asks = Exchanges::default();
+        for sent in [false, true, false, true] {
+            server_asks.feed(sent);
+        }
+        assert_eq!(server_asks.count, 2);
     }
 }

@@ -1,6 +1,7 @@
 //! Sentences that every renderer shares.
 
 use crate::span::{self, Digits};
+use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::{
     Errno, FaultKind, Neighbour, Outcome, Parameters, Program, Reference, Topology, Traffic,
@@ -9,14 +10,35 @@ use std::time::Duration;
 use verdict::DetectedBy;
 
 /// What a time counts from, after the time: `5.091 s` `after the last segment received`.
-pub(crate) const fn after_reference(reference: Reference) -> &'static str {
+pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> &'static str {
     match reference {
         Reference::Fault => "after the fault",
         Reference::FirstWrite => "after the first write",
         Reference::LastActivity => "after the last segment received",
         Reference::LastRequest => "after the last request",
         Reference::Connect => "after the call of connect",
+        Reference::Close if parameters.client.traffic == Traffic::Shutdown => "after the shutdown",
         Reference::Close => "after the program's close",
+    }
+}
+
+/// What the two hosts are called: the one that is watched, and the other. Where a web server is
+/// the one left behind, the other is its client.
+pub(crate) fn hosts(parameters: &Parameters) -> [&'static str; 2] {
+    match parameters.client.program {
+        Program::Halfopen => ["client", "server"],
+        Program::Nginx => ["nginx", "client"],
+    }
+}
+
+/// A sentence about the client, which is watched, and the server, with the names of [`hosts`].
+pub(crate) fn by_name(parameters: &Parameters, sentence: &str) -> String {
+    match parameters.client.program {
+        Program::Halfopen => sentence.to_owned(),
+        Program::Nginx => {
+            let watched = sentence.replace("the client", "nginx").replace("client", "nginx");
+            watched.replace("server", "client")
+        }
     }
 }
 
@@ -79,6 +101,33 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     Some(format!("{what} {unknown}, not known before the fault"))
 }
 
+/// What makes the widest window as wide as it is: `slots of the timer wheel 260 ms and the clocks of
+/// two instruments 500 µs`.
+pub(crate) fn width(prediction: &Prediction) -> Option<String> {
+    let wide = prediction.windows.iter().filter(|window| !window.width.is_empty());
+    let window = wide.max_by_key(|window| window.span.map(|(from, to)| to.saturating_sub(from)))?;
+    let mut parts: Vec<_> = CAUSES
+        .iter()
+        .map(|(causes, what)| (causes.iter().map(|cause| window.share(*cause)).sum(), what))
+        .filter(|(by, _): &(Duration, _)| !by.is_zero())
+        .map(|(by, what)| format!("{what} {}", span::measured(by.as_secs_f64())))
+        .collect();
+    let last = parts.pop()?;
+    Some(if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) })
+}
+
+const CAUSES: [(&[Cause], &str); 9] = [
+    (&[Cause::WheelSlot, Cause::EarlierSlots], "slots of the timer wheel"),
+    (&[Cause::LateTimers], "earlier timers, if they run late,"),
+    (&[Cause::RoundTrip], "the round trip"),
+    (&[Cause::ProcessExit], "the end of the killed process"),
+    (&[Cause::ProgramTimer], "the program's own timer"),
+    (&[Cause::Call], "until the next call or act"),
+    (&[Cause::Undetermined], "what cannot be followed on the way"),
+    (&[Cause::Tick, Cause::Slice], "tick and scheduling slice"),
+    (&[Cause::Clocks], "the clocks of two instruments"),
+];
+
 /// The digits with which the measured times can be compared with the predicted windows.
 pub(crate) fn digits<'a>(
     predictions: impl IntoIterator<Item = &'a Prediction>,
@@ -113,12 +162,13 @@ pub(crate) fn counts(
 /// The network and the socket, in one line.
 pub(crate) fn setting(parameters: &Parameters) -> String {
     let Parameters { topology, family, client, path, sysctl, .. } = parameters;
+    let [watched, other] = hosts(parameters);
     let topology = match topology {
-        Topology::Switch => "client, switch, server",
-        Topology::Router => "client, router, server",
-        Topology::Direct => "client and server on one cable",
+        Topology::Switch => format!("{watched}, switch, {other}"),
+        Topology::Router => format!("{watched}, router, {other}"),
+        Topology::Direct => format!("{watched} and {other} on one cable"),
     };
-    let mut parts = vec![topology.to_owned(), family.to_string().replace("ipv", "IPv")];
+    let mut parts = vec![topology, family.to_string().replace("ipv", "IPv")];
     if !path.rtt.is_zero() {
         parts.push(format!("RTT {} added", span::exact(path.rtt)));
     }
@@ -165,7 +215,7 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         FaultKind::ProcessCrash => "the server process is killed".into(),
         FaultKind::ProcessFreeze => format!("the server process is stopped{lasting}"),
         FaultKind::PowerOff if client.program == Program::Nginx => {
-            "the other host loses power".into()
+            "the host of nginx's client loses power".into()
         }
         FaultKind::PowerOff => "the server's host loses power".into(),
         FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
@@ -181,7 +231,7 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         _ => "",
     };
     let traffic = match client.traffic {
-        _ if client.program == Program::Nginx => "nginx is left behind by its client".into(),
+        _ if client.program == Program::Nginx => "nginx is left behind".into(),
         Traffic::Idle if server.program == Program::Nginx => {
             "the client of nginx stays idle".into()
         }
@@ -245,5 +295,37 @@ pub(crate) const fn step(kind: StepKind) -> &'static str {
         StepKind::SynRetransmission => "SYN again",
         StepKind::FinRetransmission => "FIN again",
         StepKind::GiveUp => "gives up",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nginx_is_left_behind_the_other_host_is_its_client_s() {
+        let mut parameters = Parameters::default();
+        let sentence = "4 segments left the client and 0 arrived at the server";
+        assert_eq!(by_name(&parameters, sentence), sentence);
+        parameters.client.program = Program::Nginx;
+        for (made, named) in [
+            (sentence, "4 segments left nginx and 0 arrived at the client"),
+            ("the client's interface kept its carrier", "nginx's interface kept its carrier"),
+            ("the server's host is destroyed", "the client's host is destroyed"),
+            ("link switch port to server: gone", "link switch port to client: gone"),
+            ("link client: up", "link nginx: up"),
+        ] {
+            assert_eq!(by_name(&parameters, made), named);
+        }
+        assert!(setting(&parameters).starts_with("nginx, switch, client"));
+    }
+
+    #[test]
+    fn a_shutdown_is_no_close() {
+        let mut parameters = Parameters::default();
+        parameters.client.traffic = Traffic::Close;
+        assert_eq!(after_reference(Reference::Close, &parameters), "after the program's close");
+        parameters.client.traffic = Traffic::Shutdown;
+        assert_eq!(after_reference(Reference::Close, &parameters), "after the shutdown");
     }
 }

@@ -36,8 +36,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let rest = if rest.trim().is_empty() {
         Duration::ZERO
     } else {
-        let signed: jiff::SignedDuration =
-            rest.parse().map_err(|_| format!("`{text}` is not a duration"))?;
+        let signed: jiff::SignedDuration = rest.parse().map_err(|_| match rest {
+            _ if is_huge(rest) => format!("`{text}` is longer than ten years"),
+            _ => format!("`{text}` is not a duration"),
+        })?;
         Duration::try_from(signed)
             .map_err(|_| format!("`{text}` is negative: durations here are not"))?
     };
@@ -46,6 +48,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         Some(total) if total <= LONGEST => Ok(total),
         _ => Err(format!("`{text}` is longer than ten years")),
     }
+}
+
+/// Whether a text has a number that no unit of time fits under [`LONGEST`] but nanoseconds.
+fn is_huge(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 18)
+        && text
+            .trim_matches(|c: char| c.is_ascii_digit() || c == '.')
+            .chars()
+            .all(char::is_alphabetic)
 }
 
 /// Writes a duration so that [`parse`] reads it back exactly: `2h11m15s`, `1.5s` as `1s500ms`.
@@ -99,6 +110,8 @@ mod tests {
             ("5 parsecs", "not a duration"),
             ("99999999h", "ten years"),
             ("9999999999d", "ten years"),
+            ("99999999999999999999s", "ten years"),
+            ("99999999999999999999 apples pies", "not a duration"),
             ("inf", "no unit"),
             ("s", "not a duration"),
         ] {

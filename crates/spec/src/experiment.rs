@@ -30,6 +30,10 @@ pub struct Parameters {
     pub neighbour: Neighbour,
     /// How long after the fault the trial ends; `None`: from the prediction.
     pub deadline: Option<Duration>,
+    /// Whether the trial may go on beyond its deadline to what is predicted: the file has chosen
+    /// the one for settings that the Linux defaults have replaced.
+    #[serde(default)]
+    pub deadline_extends: bool,
     /// The client.
     pub client: Client,
     /// The server.
@@ -188,6 +192,7 @@ impl Default for Parameters {
             family: Family::Ipv4,
             neighbour: Neighbour::Permanent,
             deadline: None,
+            deadline_extends: false,
             client: Client {
                 program: Program::Halfopen,
                 traffic: Traffic::Idle,
@@ -229,13 +234,40 @@ impl Default for Parameters {
 
 impl Parameters {
     /// Puts sysctls and keepalive times back to the Linux defaults, and nginx's to its own. What
-    /// is switched on stays on; the other socket options stay.
+    /// is switched on stays on; the other socket options stay, and a deadline becomes the least.
     pub fn reset_to_linux_defaults(&mut self) {
         self.sysctl.clear();
         self.server_sysctl.clear();
         let keepalive = &mut self.client.keepalive;
         (keepalive.idle, keepalive.interval, keepalive.probes) = (None, None, None);
         self.nginx = Nginx::default();
+        self.deadline_extends = self.deadline.is_some();
+    }
+
+    /// Makes a deadline that extends long enough for keepalive to have ended a dead connection: on
+    /// one that lives, a probe leaves and is answered by then.
+    pub(crate) fn hold_keepalive(&mut self) {
+        if self.deadline_extends && self.client.keepalive.enabled {
+            let takes = self.keepalive_takes();
+            let holds = takes.saturating_add(takes / 10);
+            self.deadline = self.deadline.map(|deadline| deadline.max(holds));
+        }
+    }
+
+    /// From the last segment received to keepalive's end of a dead connection, at least: the idle
+    /// time and an interval for each probe. A time that nothing sets is Linux's own
+    /// (`TCP_KEEPALIVE_TIME` and its neighbours, include/net/tcp.h).
+    fn keepalive_takes(&self) -> Duration {
+        let sysctl = |name: &str, default: u64| {
+            self.sysctl.get(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+        };
+        let seconds = |name, default| Duration::from_secs(sysctl(name, default));
+        let keepalive = &self.client.keepalive;
+        let idle = keepalive.idle.unwrap_or_else(|| seconds("tcp_keepalive_time", 7200));
+        let interval = keepalive.interval.unwrap_or_else(|| seconds("tcp_keepalive_intvl", 75));
+        let probes = sysctl("tcp_keepalive_probes", 9);
+        let probes = keepalive.probes.unwrap_or(u32::try_from(probes).unwrap_or(u32::MAX));
+        idle.saturating_add(interval.saturating_mul(probes))
     }
 
     /// Whether a web server is one of the two.
@@ -310,6 +342,28 @@ impl Parameters {
             ));
         }
         Ok(())
+    }
+
+    /// Checks what only a kernel's HZ decides: `TCP_RTO_MIN_US` takes two jiffies at least
+    /// (`TCP_TIMEOUT_MIN`), once it is rounded up to jiffies (`do_tcp_setsockopt`, net/ipv4/tcp.c).
+    /// A route's smallest RTO has no such limit.
+    ///
+    /// # Errors
+    /// As for [`Self::validate`].
+    pub fn validate_at(&self, hz: u32) -> Result<(), (&'static str, String)> {
+        let jiffy = Duration::from_secs(1) / hz.max(1);
+        match self.client.rto_min {
+            Some(least) if least <= jiffy => Err((
+                "client.rto_min",
+                format!(
+                    "the kernel does not take {}, which is less than two jiffies at HZ {hz} \
+                     (accepted: more than {}, up to 200ms)",
+                    duration::show(least),
+                    duration::show(jiffy)
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Combinations of what client and server do.
@@ -473,6 +527,28 @@ mod tests {
             settings::apply(&mut parameters, key, value).unwrap();
         }
         parameters
+    }
+
+    /// `usecs_to_jiffies` rounds up: a microsecond more than a jiffy is two.
+    #[test]
+    fn the_smallest_rto_is_two_jiffies_of_the_kernel_s() {
+        for (least, hz, accepted) in [
+            ("4ms", 250, false),
+            ("4001us", 250, true),
+            ("4ms", 1000, true),
+            ("1ms", 1000, false),
+            ("10ms", 100, false),
+            ("11ms", 100, true),
+            ("200ms", 100, true),
+        ] {
+            let result = with(&[("client.rto_min", least)]).validate_at(hz);
+            assert_eq!(result.is_ok(), accepted, "{least} at HZ {hz}: {result:?}");
+            let names_it = |(key, why): (&str, String)| {
+                key == "client.rto_min" && why.contains(least) && why.contains("up to 200ms")
+            };
+            assert!(result.err().is_none_or(names_it), "{least} at HZ {hz}");
+        }
+        assert_eq!(with(&[("path.rto_min", "1ms")]).validate_at(100), Ok(()));
     }
 
     #[test]

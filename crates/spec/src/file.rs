@@ -1,5 +1,6 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
+use crate::choice::Traffic;
 use crate::experiment::{Experiment, Parameters};
 use crate::settings;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -90,6 +91,14 @@ pub fn load(
 
     for (key, value) in table.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
+            ("question", DeValue::String(sentence))
+                if sentence.trim().is_empty() || sentence.contains(['\n', '\r']) =>
+            {
+                return Err(blame(
+                    "`question` is one line, and says something".into(),
+                    value.span(),
+                ));
+            }
             ("question", DeValue::String(sentence)) => question = Some(sentence.to_string()),
             ("question", _) => {
                 return Err(blame("`question` is a text in quotes".into(), value.span()));
@@ -146,7 +155,10 @@ pub fn load(
             Error::bare(format!("--set {key}={value}: {}", named(key, &problem)))
         })?;
         places.retain(|(placed, _)| placed != key);
+        // What was asked for is exact.
+        parameters.deadline_extends &= key != "deadline";
     }
+    parameters.hold_keepalive();
     parameters.validate().map_err(|(key, problem)| {
         match places.iter().find(|(placed, _)| placed == key) {
             Some((_, span)) if overrides.is_empty() => blame(named(key, &problem), span.clone()),
@@ -163,7 +175,7 @@ pub fn load(
             } else if key == "nginx.keepalive_timeout" {
                 "an experiment without nginx".into()
             } else {
-                format!("the traffic `{}`", parameters.client.traffic)
+                format!("the traffic `{}`{}", parameters.client.traffic, why_not(&parameters))
             }
         )));
     }
@@ -174,17 +186,32 @@ pub fn load(
 /// overridden is harmless; one that was asked for is a mistake.
 fn applies(key: &str, parameters: &Parameters) -> bool {
     use crate::FaultKind::{Flap, ProcessFreeze, Reboot, Reject};
-    use crate::Traffic;
     let kind = parameters.fault.kind;
+    let traffic = parameters.client.traffic;
     match key {
         "fault.duration" => matches!(kind, Flap | ProcessFreeze | Reboot),
         "fault.reject" => kind == Reject,
         "fault.new_mac" => kind == Reboot,
-        "client.second_write" => parameters.client.traffic == Traffic::OneWrite,
-        "client.linger" => parameters.client.traffic == Traffic::Close,
+        "client.second_write" => traffic == Traffic::OneWrite,
+        "client.linger" => traffic == Traffic::Close,
+        "client.heartbeat.interval" | "client.heartbeat.deadline" => traffic == Traffic::Heartbeat,
+        // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
+        // keepalive (`tcp_keepalive_timer`) are for what is established.
+        "client.rto_min" | "path.rto_min" | "client.thin_linear_timeouts" => {
+            traffic != Traffic::Connect
+        }
+        _ if key.starts_with("client.keepalive.") => traffic != Traffic::Connect,
         "later.after" => !parameters.later.sysctl.is_empty(),
         "nginx.keepalive_timeout" => parameters.has_nginx(),
         _ => true,
+    }
+}
+
+/// What about the traffic leaves a setting without effect, if that is not plain.
+fn why_not(parameters: &Parameters) -> &'static str {
+    match parameters.client.traffic {
+        Traffic::Connect => ": it is about a connection, and here it is the SYN that waits",
+        _ => "",
     }
 }
 
@@ -215,7 +242,9 @@ fn written(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string())
+            let read = i64::from_str_radix(number.as_str(), number.radix());
+            // One that is too large for anything is refused by the setting, which knows its limits.
+            Some(read.map_or_else(|_| number.as_str().to_owned(), |n| n.to_string()))
         }
         DeValue::Float(number) => Some(number.as_str().to_owned()),
         DeValue::Boolean(flag) => Some(flag.to_string()),
@@ -226,7 +255,7 @@ fn written(value: &DeValue<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FaultKind, Traffic};
+    use crate::FaultKind;
     use std::fmt::Write;
     use std::time::Duration;
 
@@ -271,6 +300,24 @@ tcp_retries2 = 5
         assert!(parameters.sysctl.is_empty());
     }
 
+    /// The file's deadline was chosen for its short settings.
+    #[test]
+    fn with_the_defaults_a_files_deadline_holds_keepalive_and_one_that_was_asked_for_is_exact() {
+        let file = format!("deadline = \"6s\"\n{GOOD}");
+        let load = |defaults, overrides: &[(&str, &str)]| {
+            let overrides: Vec<_> =
+                overrides.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            let parameters = load("t", "t.toml", &file, defaults, &overrides).unwrap().parameters;
+            (parameters.deadline.unwrap().as_secs(), parameters.deadline_extends)
+        };
+        assert_eq!(load(false, &[]), (6, false));
+        assert_eq!(load(true, &[]), ((7200 + 9 * 75) * 11 / 10, true));
+        assert_eq!(load(true, &[("deadline", "7s")]), (7, false));
+        assert_eq!(load(true, &[("client.keepalive.enabled", "false")]), (6, true));
+        let quick = [("client.keepalive.idle", "10s"), ("sysctl.tcp_keepalive_intvl", "10")];
+        assert_eq!(load(true, &quick), (110, true));
+    }
+
     /// The errors that bad files give, as a person sees them.
     #[test]
     fn bad_files() {
@@ -286,10 +333,14 @@ tcp_retries2 = 5
             ("absurd", "question = \"x\"\ndeadline = \"400d\"\n"),
             ("wrong type", "question = \"x\"\ntopology = [1]\n"),
             ("question is a number", "question = 5\n"),
+            ("question is empty", "question = \"\"\n"),
+            ("question has lines", "question = \"x\\ny\"\n"),
             ("combination", "question = \"x\"\n[fault]\nkind = \"unplug\"\n"),
             ("flap for ever", "question = \"x\"\n[fault]\nkind = \"flap\"\n"),
             ("sysctl name", "question = \"x\"\n[sysctl]\ntcp_retires2 = 5\n"),
             ("sysctl value", "question = \"x\"\n[sysctl]\ntcp_retries2 = 999\n"),
+            ("huge", "question = \"x\"\n[sysctl]\ntcp_retries2 = 99999999999999999999\n"),
+            ("sysctl without a name", "sysctl = 5\nquestion = \"x\"\n"),
         ];
         let mut all = String::new();
         for (name, text) in bad {
@@ -312,5 +363,29 @@ tcp_retries2 = 5
             assert!(error.contains(complaint) && error.contains(key), "{error}");
         }
         assert!(parse_override("novalue").is_err());
+    }
+
+    #[test]
+    fn what_has_no_effect_on_connecting_is_refused() {
+        let file =
+            "question = \"x?\"\n[client]\ntraffic = \"connect\"\n[fault]\nkind = \"power-off\"\n";
+        let set = |key: &str, value: &str| {
+            load("t", "t.toml", file, false, &[(key.to_owned(), value.to_owned())])
+        };
+        for (key, value) in [
+            ("client.rto_min", "50ms"),
+            ("path.rto_min", "50ms"),
+            ("client.thin_linear_timeouts", "true"),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "5s"),
+            ("client.heartbeat.interval", "5s"),
+        ] {
+            let error = set(key, value).unwrap_err().to_string();
+            let expected = format!("`{key}` has no meaning for the traffic `connect`");
+            assert!(error.contains(&expected), "{error}");
+        }
+        for (key, value) in [("client.user_timeout", "2s"), ("client.rto_max", "2s")] {
+            assert!(set(key, value).is_ok(), "{key}");
+        }
     }
 }

@@ -287,6 +287,12 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
     }
     let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
         let keys = || SETTINGS.iter().map(|setting| setting.key);
+        if ["sysctl", "server.sysctl", "later.sysctl"].contains(&key) {
+            return Err(format!(
+                "`{key}` is a group of settings: `{key}.NAME` is net.ipv4.NAME, such as \
+                 `{key}.tcp_retries2`"
+            ));
+        }
         if sysctl::check(key, value).is_ok() {
             return Err(format!("there is no setting `{key}`: is it `sysctl.{key}`?"));
         }
@@ -412,6 +418,7 @@ mod tests {
             ("qwertyuiop", "1", &["the keys are topology", "sysctl.NAME"]),
             ("tcp_retries2", "8", &["is it `sysctl.tcp_retries2`?"]),
             ("client.keepalive", "true", &["is it `client.keepalive.enabled`?"]),
+            ("server.sysctl", "5", &["`server.sysctl.NAME`", "`server.sysctl.tcp_retries2`"]),
             ("client.traffic", "loud", &["`loud`", "`one-write`"]),
             ("client.keepalive.idle", "1500ms", &["`1500ms`", "whole seconds"]),
             ("client.keepalive.probes", "0", &["`0`", "1 to 127"]),

@@ -45,8 +45,10 @@ pub enum Class {
     },
     /// The same, while the peer's window is closed (RFC 9293 3.8.6.1).
     WindowProbe {
-        /// Its number since the window closed, from 1.
+        /// Its number since the peer was last heard, from 1.
         n: u32,
+        /// Its number since the window closed, from 1.
+        since_closed: u32,
     },
     /// An acknowledgement that a probe drew.
     ProbeAnswer,
@@ -182,8 +184,9 @@ struct Sender {
     again: u32,
     /// Keepalive probes since the peer was last heard.
     keepalive_probes: u32,
-    /// Window probes since the peer's window closed.
+    /// Window probes since the peer was last heard, and since its window closed.
     window_probes: u32,
+    window_probes_since_closed: u32,
     /// Whether the peer has closed its window.
     window_closed: bool,
     /// Whether a probe waits for its answer.
@@ -219,7 +222,10 @@ impl Sender {
         }
         if self.is_probe(segment) {
             return if self.window_closed {
-                Class::WindowProbe { n: counted(&mut self.window_probes) }
+                Class::WindowProbe {
+                    n: counted(&mut self.window_probes),
+                    since_closed: counted(&mut self.window_probes_since_closed),
+                }
             } else {
                 Class::KeepaliveProbe { n: counted(&mut self.keepalive_probes) }
             };
@@ -281,9 +287,10 @@ impl Sender {
         let asks = matches!(class, Class::KeepaliveProbe { .. } | Class::WindowProbe { .. });
         self.probed &= asks; // a probe of the peer's own is no answer
         self.keepalive_probes = 0;
+        self.window_probes = 0;
         self.window_closed = segment.window == 0;
         if !self.window_closed {
-            self.window_probes = 0;
+            self.window_probes_since_closed = 0;
         }
         if !segment.flags.ack {
             return;

@@ -6,7 +6,7 @@ use model::tick::Hz;
 use model::wheel::Wheel;
 use model::{Prediction, Window};
 use serde::{Deserialize, Serialize};
-use spec::{Facts, Outcome, Parameters};
+use spec::{Facts, Outcome, Parameters, Reference};
 use std::fmt;
 use std::time::Duration;
 use timeline::event::{FaultStep, Side, Timer, Trace};
@@ -84,11 +84,11 @@ fn weigh(
     proof: &Proof,
 ) -> Result<(), (Word, String)> {
     let inconclusive = |reason: String| Err((Word::Inconclusive, reason));
-    if let Some(missing) = proof.evidence.iter().find(|evidence| !evidence.holds) {
-        return inconclusive(format!("the fault is not proved: {}", missing.finding));
-    }
     if let Some(why) = &prediction.unknown {
         return inconclusive(format!("the model cannot predict this: {why}"));
+    }
+    if let Some(missing) = proof.evidence.iter().find(|evidence| !evidence.holds) {
+        return inconclusive(format!("the fault is not proved: {}", missing.finding));
     }
     if let Some(tcp) = &facts.tcp
         && tcp.rto_us >= 1_000_000
@@ -232,11 +232,23 @@ fn disturbed(
             .any(|window| window.span.is_some_and(|(_, latest)| latest.as_secs_f64() > watched_s))
     {
         return Some(format!(
-            "the trial ended {watched_s:.3} s after its {}, before the prediction could come true",
-            measured.reference
+            "the trial ended {watched_s:.3} s after the {}, before the prediction could come true",
+            in_words(measured.reference)
         ));
     }
     None
+}
+
+/// What times count from, as a person says it.
+const fn in_words(reference: Reference) -> &'static str {
+    match reference {
+        Reference::Fault => "fault",
+        Reference::FirstWrite => "first write",
+        Reference::LastActivity => "last segment received",
+        Reference::LastRequest => "last request",
+        Reference::Connect => "call of connect",
+        Reference::Close => "call of close or shutdown",
+    }
 }
 
 /// How long the connection was watched, seconds after the reference.

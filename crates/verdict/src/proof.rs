@@ -4,6 +4,7 @@ use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
 use spec::{FaultKind, Parameters, Program, Reject, Traffic};
 use std::time::Duration;
+use timeline::classify::classified;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
 use timeline::{Segment, Source, Timeline, What};
 
@@ -82,7 +83,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.restored(parameters));
-            proof.evidence.extend(scene.path_is_back(parameters));
+            proof.evidence.extend(scene.path_is_back());
         }
         FaultKind::Blackhole => {
             proof.add(scene.silence());
@@ -99,6 +100,9 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.carrier("client", false));
             proof.add(scene.silence());
         }
+    }
+    if matches!(parameters.fault.kind, FaultKind::None | FaultKind::ProcessFreeze) {
+        proof.evidence.extend(scene.kept_alive(parameters));
     }
     proof.evidence.extend(scene.data_intact());
     Proof { evidence: proof.evidence }
@@ -273,6 +277,28 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// How often keepalive put the question to a host that lives: a trial that is over before its
+    /// first probe says nothing about keepalive.
+    fn kept_alive(&self, parameters: &Parameters) -> Option<Evidence> {
+        let client = &parameters.client;
+        if !client.keepalive.enabled || client.traffic != Traffic::Idle {
+            return None;
+        }
+        let probes = classified(self.timeline, Source::ClientWire)
+            .filter(|(at, segment, class)| {
+                (self.began..self.end).contains(at) && segment.sent && class.is_keepalive_probe()
+            })
+            .count();
+        let finding = match probes {
+            0 => {
+                "no keepalive probe was due before the trial ended: keepalive was not tried".into()
+            }
+            1 => "1 keepalive probe left the client".to_owned(),
+            _ => format!("{probes} keepalive probes left the client"),
+        };
+        Some(Evidence { finding, holds: true })
+    }
+
     /// A stopped program sends no data; its kernel still acknowledges.
     fn nothing_said(&self) -> (bool, String) {
         let data = self.arrived(Source::ClientWire, Source::ServerWire);
@@ -290,8 +316,6 @@ impl<'a> Scene<'a> {
         };
         // A segment that waits for a link-layer address has left as a question.
         let asked = self.timeline.events().iter().filter(|event| {
-            let asks =
-                |frame: &Frame| frame.sent && matches!(frame.kind, FrameKind::NeighbourRequest(_));
             event.at_ns >= from
                 && event.source == Source::ClientWire
                 && matches!(&event.what, What::Frame(frame) if asks(frame))
@@ -323,7 +347,7 @@ impl<'a> Scene<'a> {
     }
 
     /// After a path came back to a client that had sent something, something came back to it.
-    fn path_is_back(&self, parameters: &Parameters) -> Option<Evidence> {
+    fn path_is_back(&self) -> Option<Evidence> {
         let restored = self.timeline.events().iter().find_map(|event| match event.what {
             What::Fault(FaultStep::Restored) => Some(event.at_ns),
             _ => None,
@@ -333,6 +357,9 @@ impl<'a> Scene<'a> {
             matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
                 || event.source == Source::ClientProgram
                     && matches!(&event.what, What::Call(call) if call.name == "read" && call.result.is_err())
+                // A program that has given up waits for nothing more.
+                || event.source == Source::ClientProgram
+                    && matches!(&event.what, What::Call(call) if call.name == "heartbeat")
                 // A program that has closed is told nothing.
                 || event.at_ns < self.end
                     && event.source == Source::ClientSocket
@@ -341,18 +368,21 @@ impl<'a> Scene<'a> {
         if sent == 0 || ended {
             return None;
         }
-        let since = |sent: bool, until: u64| {
-            let segments = self.timeline.segments(Source::ClientWire);
-            segments.filter(move |(at, s)| (restored..until).contains(at) && s.sent == sent).count()
-        };
-        let came = since(false, self.end);
-        // What is sent too late is not answered before the trial ends.
+        let segments = self.timeline.segments(Source::ClientWire);
+        let came = segments.filter(|(at, s)| (restored..self.end).contains(at) && !s.sent).count();
+        // What is sent too late is not answered before the trial ends; and where nothing is sent,
+        // nothing can come.
         let answerable = self.end.saturating_sub(self.transit * 3);
-        let exchanges = matches!(
-            parameters.client.traffic,
-            Traffic::Idle | Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat
-        );
-        if came == 0 && since(true, answerable) == 0 && !exchanges {
+        let tried = self.timeline.events().iter().any(|event| {
+            (restored..answerable).contains(&event.at_ns)
+                && event.source == Source::ClientWire
+                && match &event.what {
+                    What::Segment(segment) => segment.sent,
+                    What::Frame(frame) => asks(frame),
+                    _ => false,
+                }
+        });
+        if came == 0 && !tried {
             return None;
         }
         let finding = format!("{came} segments came from the server once the path was back");
@@ -450,17 +480,21 @@ impl<'a> Scene<'a> {
     /// The client's own check of the answers, if it came to that.
     fn data_intact(&self) -> Option<Evidence> {
         self.timeline.events().iter().find_map(|event| match &event.what {
-            What::Call(call) if call.name == "check" => Some(match call.result {
-                Ok(bytes) => Evidence {
-                    finding: format!("{bytes} bytes came back, byte for byte what was sent"),
-                    holds: true,
-                },
-                Err(_) => Evidence {
-                    finding: "what came back is not what was sent: bytes were lost or came twice"
-                        .into(),
-                    holds: false,
-                },
-            }),
+            // Where nothing was sent, nothing could come back.
+            What::Call(call) if call.name == "check" && call.result != Ok(0) => {
+                Some(match call.result {
+                    Ok(bytes) => Evidence {
+                        finding: format!("{bytes} bytes came back, byte for byte what was sent"),
+                        holds: true,
+                    },
+                    Err(_) => Evidence {
+                        finding:
+                            "what came back is not what was sent: bytes were lost or came twice"
+                                .into(),
+                        holds: false,
+                    },
+                })
+            }
             _ => None,
         })
     }
@@ -510,11 +544,78 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Whether a host asks for a link-layer address.
+fn asks(frame: &Frame) -> bool {
+    frame.sent && matches!(frame.kind, FrameKind::NeighbourRequest(_))
+}
+
 /// Nanoseconds for people.
 fn span(ns: u64) -> String {
     match ns {
         0..1_000_000 => format!("{} µs", ns / 1_000),
         1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
         _ => format!("{:.3} s", ns as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use timeline::event::Call;
+    use timeline::{Event, Flags};
+
+    /// A link that is down for a second: the client sends 100 ms into it, and the program gives the
+    /// server up, or not, after `gives_up_ms`.
+    fn flap(gives_up_ms: Option<u64>) -> Proof {
+        let mut parameters = Parameters::default();
+        parameters.client.traffic = Traffic::Heartbeat;
+        parameters.fault.kind = FaultKind::Flap;
+        parameters.fault.duration = Some(Duration::from_secs(1));
+        let ms = |ms: u64| ms * 1_000_000;
+        let lab = |at, step| Event { at_ns: ms(at), source: Source::Lab, what: What::Fault(step) };
+        let call = |at, name: &str| Event {
+            at_ns: ms(at),
+            source: Source::ClientProgram,
+            what: What::Call(Call {
+                name: name.into(),
+                detail: String::new(),
+                result: Ok(0),
+                began_ns: ms(at),
+            }),
+        };
+        let sent = Segment {
+            sent: true,
+            source_port: 40_000,
+            destination_port: 7,
+            seq: 1,
+            ack: 1,
+            flags: Flags::from_bits(0x18),
+            window: 502,
+            len: 100,
+        };
+        let segment =
+            |at| Event { at_ns: ms(at), source: Source::ClientWire, what: What::Segment(sent) };
+        let mut events = vec![
+            lab(1_000, FaultStep::Begin),
+            lab(1_001, FaultStep::Done("the switch's port to the server is down".into())),
+            lab(1_002, FaultStep::Complete),
+            segment(1_100),
+            lab(2_000, FaultStep::Restoring),
+            lab(2_001, FaultStep::Restored),
+            segment(2_010),
+            call(3_000, "close"),
+        ];
+        events.extend(gives_up_ms.map(|at| call(at, "heartbeat")));
+        prove(&parameters, &Timeline::new(events))
+    }
+
+    #[test]
+    fn a_program_that_gave_up_waits_for_nothing_from_the_path() {
+        let is_back = |proof: Proof| {
+            proof.evidence.iter().find(|piece| piece.finding.contains("path was back")).cloned()
+        };
+        assert_eq!(is_back(flap(Some(2_100))), None);
+        let came = is_back(flap(None)).unwrap();
+        assert!(!came.holds, "{}", came.finding);
     }
 }

@@ -229,3 +229,26 @@ fn lost_trace_events_excuse_a_time_that_others_told_and_no_count() {
     recorded.prediction.windows[0].keepalive_probes = Some(4);
     assert_eq!(recorded.judge().word, Word::Disagrees);
 }
+
+/// A trial that ends before the first probe agrees with everything, and shows nothing.
+#[test]
+fn whether_keepalive_was_tried_is_said() {
+    let mut recorded = Recorded::read("host-alive-keepalive");
+    let said = |recorded: &Recorded| {
+        let findings = recorded.judge().proof.evidence.into_iter().map(|piece| piece.finding);
+        findings.filter(|finding| finding.contains("keepalive")).collect::<Vec<_>>()
+    };
+    assert!(said(&recorded)[0].ends_with("keepalive probes left the client"));
+    let soon = recorded.fault_at() + 500_000_000;
+    let closes = |event: &Event| {
+        event.source == Source::ClientProgram
+            && matches!(&event.what, What::Call(call) if call.name == "close")
+    };
+    let closed_at = recorded.events.iter().find(|event| closes(event)).unwrap().at_ns;
+    recorded.events.retain(|event| event.at_ns < soon || event.at_ns >= closed_at - 1_000_000);
+    let said = said(&recorded);
+    assert_eq!(
+        said,
+        ["no keepalive probe was due before the trial ended: keepalive was not tried"]
+    );
+}

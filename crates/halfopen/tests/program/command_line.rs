@@ -72,7 +72,24 @@ fn mistakes_are_named_with_what_is_accepted() {
     refused(&["run", "qwertyuiop"], &["qwertyuiop", "halfopen list"]);
     refused(&["run", "no/such/file.toml"], &["no/such/file.toml"]);
     refused(&["run"], &["NAME|FILE"]);
-    refused(&["run", "process-crash-idle", "--repeat", "0"], &["--repeat"]);
+    refused(&["run", "host-crash"], &["`host-crash-sending`", "halfopen list"]);
+    refused(&["host-crash-sending"], &["halfopen run host-crash-sending"]);
+    refused(&["predict", "--clock", "virtual"], &["--clock", "predict", "--hz", "`run`"]);
+    for (option, given) in [
+        ("--repeat", "0"),
+        ("--jobs", "0"),
+        ("--jobs", "-1"),
+        ("--repeat", "x"),
+        ("--jobs", "5000"),
+    ] {
+        let said = [option, &format!("'{given}'"), "from 1 to 4000"];
+        refused(&["run", "process-crash-idle", option, given], &said);
+    }
+    refused(&["predict", "--hz", "x"], &["--hz", "'x'", "from 1 to 10000"]);
+    refused(
+        &["predict", "--hz", "250", "--set", "client.rto_min=4ms"],
+        &["client.rto_min", "4ms", "HZ 250", "up to 200ms"],
+    );
     refused(&["run", "process-crash-idle", "--clock", "sundial"], &["sundial", "virtual"]);
     let set = |setting: &'static str, complaints: &[&str]| {
         refused(&["run", "host-crash-sending", "--set", setting], complaints);

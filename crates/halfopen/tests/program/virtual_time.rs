@@ -44,10 +44,10 @@ fn the_real_clock_has_the_hz_that_it_has() {
     let output = halfopen(&["run", "host-crash-sending", "--hz", "1000"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", show(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--clock virtual"));
-    let other = ["run", "host-crash-sending", "--clock", "virtual", "--hz", "300"];
+    let other = ["run", "host-crash-sending", "--clock", "virtual", "--hz", "200"];
     let output = halfopen(&other).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", show(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("100, 250 or 1000"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("100, 250, 300 or 1000"));
     let both = ["run", "host-crash-sending", "--clock", "virtual", "--hz", "250"];
     let output = halfopen(&both).env("HALFOPEN_UML", "/bin/true").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", show(&output));
@@ -81,6 +81,55 @@ fn the_defaults_agree_at_every_hz_that_is_built() {
         for trial in document["trials"].as_array().unwrap() {
             assert_eq!(trial["verdict"], "agrees", "{trial:#}");
         }
+    }
+}
+
+/// The file's deadline is for its keepalive of a second.
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn with_the_defaults_a_living_server_is_asked_once() {
+    let out = tempdir().unwrap();
+    let experiments = ["host-alive-keepalive", "process-freeze-idle-keepalive"];
+    let settings = [&experiments[..], &["--defaults", "--clock", "virtual"]].concat();
+    let (document, code) = trials(out.path(), &settings);
+    assert_eq!(code, 0, "{document:#}");
+    for trial in document["trials"].as_array().unwrap() {
+        assert_eq!(trial["parameters"]["deadline"], "2h24m22s500ms");
+        assert_eq!(trial["measured"]["keepalive_probes_on_wire"], 1, "{trial:#}");
+    }
+}
+
+/// What several sources tell of one moment, each in its own time, is shown in the order of time.
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn the_timeline_is_in_the_order_of_time() {
+    for experiment in ["connect-host-down", "close-host-crash", "web-server-client-lost"] {
+        if experiment.starts_with("web") && !crate::common::has_nginx() {
+            continue;
+        }
+        let out = tempdir().unwrap();
+        let place = out.path().to_str().unwrap();
+        let output = halfopen(&["run", experiment, "--clock", "virtual", "--out", place]);
+        let output = { output }.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut before = 0.0;
+        let mut rows = 0;
+        for line in text.lines() {
+            if line.contains("times count from") {
+                before = f64::MIN; // from here on they count from another moment
+            }
+            let time = line.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+            if let Some(time) = time {
+                assert!(time >= before, "{line}\n{text}");
+                before = time;
+                rows += 1;
+            }
+        }
+        assert!(rows > 10, "{text}");
+        let line = |wanted: &str| text.lines().position(|line| line.contains(wanted)).unwrap();
+        assert!(line("TCP_NODELAY") < line("predicted"), "{text}");
+        assert!(line("predicted") < line("fault: power-off"), "{text}");
     }
 }
 

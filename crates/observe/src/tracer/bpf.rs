@@ -7,6 +7,11 @@
 //! expire in idle tasks. Programs on the same tracepoints missed none of the idle task's, and
 //! about one record in 200: those made while that thread was interrupted. The tracefs instance
 //! missed none. Hence no reader may take the absence of a record for the absence of an event.
+//!
+//! Nothing counts those losses. They happen before a program runs, where `perf_trace_buf_alloc`
+//! (kernel/trace/trace_event_perf.c) takes the recursion context of perf's own events and finds it
+//! taken; `recursion_misses` of `struct bpf_prog_info` counts what `trace_call_bpf` skips after
+//! that, and was 0 where a record was missing.
 
 #![expect(unsafe_code, reason = "no safe binding loads programs or maps their ring buffers")]
 

@@ -9,6 +9,7 @@ use crate::passage::Passage;
 use crate::span;
 use crate::story::{self, Item};
 use crate::trial::Trial;
+use crate::words;
 use model::StepKind;
 use spec::{FaultKind, Outcome, Topology};
 use timeline::event::{FaultStep, Phase, Side};
@@ -49,6 +50,7 @@ pub(super) fn diagram(trial: &Trial) -> String {
         return String::new();
     }
     let (axis, heights) = Axis::new(TOP, rows.iter().map(|row| (row.at_ns, row.height())));
+    let hosts = words::hosts(&trial.experiment.parameters);
     let height = axis.bottom() + 24.0;
     let long = if height > PAGE { " long" } else { "" };
     let mut svg = String::new();
@@ -56,11 +58,12 @@ pub(super) fn diagram(trial: &Trial) -> String {
         &mut svg,
         format_args!(
             "<svg class=\"sequence{long}\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
-             aria-label=\"Sequence of events at the client, on the wire and at the server\">\n"
+             aria-label=\"Sequence of events at the {}, on the wire and at the {}\">\n",
+            hosts[0], hosts[1]
         ),
     );
     let routed = trial.experiment.parameters.topology == Topology::Router;
-    heads(&mut svg, routed);
+    heads(&mut svg, hosts, routed);
     cut_wire(&mut svg, trial, &axis);
     windows(&mut svg, trial, &axis);
     lifelines(&mut svg, trial, &axis);
@@ -120,7 +123,17 @@ fn rows(trial: &Trial) -> Vec<Row> {
         let note = Note { place: Place::ToClient, text, tone: Tone::Quiet };
         rows.push(Row { at_ns: last_ns, kind: Kind::Event(note, Passage::Arrived) });
     }
-    let outcome = trial.verdict.measured.as_ref().map(|measured| measured.outcome);
+    let measured = trial.verdict.measured.as_ref();
+    let outcome = measured.map(|measured| measured.outcome);
+    // A program that has closed is told nothing: the end is the kernel's alone.
+    if let (Some(Outcome::Released), Some(reference_ns), Some(after_s)) =
+        (outcome, course::reference_ns(trial), measured.and_then(|m| m.detected_s))
+    {
+        let at_ns = reference_ns + (after_s * 1e9).round() as u64;
+        let text = "the kernel lets go of the connection".into();
+        let note = Note { place: Place::Client, text, tone: Tone::End };
+        rows.push(Row { at_ns, kind: Kind::Event(note, Passage::None) });
+    }
     if let (Some(Outcome::None), Some(at_ns)) = (outcome, trial.timeline.phase_at(Phase::Aftermath))
     {
         let text = "until here the kernel told nothing".into();
@@ -131,14 +144,14 @@ fn rows(trial: &Trial) -> Vec<Row> {
     rows
 }
 
-fn heads(svg: &mut String, routed: bool) {
+fn heads(svg: &mut String, [watched, other]: [&str; 2], routed: bool) {
     let (middle, between) =
         if routed { (LOST, "router") } else { (f64::midpoint(CLIENT, SERVER), "wire") };
     for (x, anchor, text) in [
         (TIMES, "end", "seconds"),
-        (TIMER - 2.0, "start", "client"),
+        (TIMER - 2.0, "start", watched),
         (middle, "middle", between),
-        (SERVER + 4.0, "end", "server"),
+        (SERVER + 4.0, "end", other),
     ] {
         push(
             svg,
@@ -210,14 +223,11 @@ fn lifelines(svg: &mut String, trial: &Trial, axis: &Axis) {
         );
     }
     let gone_ns = host_gone(trial);
-    for (side, x) in [(Side::Client, CLIENT), (Side::Server, SERVER)] {
+    let [watched, other] = words::hosts(&trial.experiment.parameters);
+    for (side, host, x) in [(Side::Client, watched, CLIENT), (Side::Server, other, SERVER)] {
         for state in strips::states(&trial.timeline, side) {
             let class = state_class(&state.what);
-            let title = format!(
-                "{}: {}",
-                if side == Side::Client { "client" } else { "server" },
-                state.what
-            );
+            let title = format!("{host}: {}", state.what);
             let state = match gone_ns {
                 Some(gone_ns) if side == Side::Server => Span {
                     to_ns: state.to_ns.min(gone_ns),

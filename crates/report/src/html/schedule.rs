@@ -4,7 +4,8 @@ use super::text::{escaped, push};
 use crate::course::{Leg, course};
 use crate::trial::Trial;
 use crate::words;
-use model::StepKind;
+use model::{Prediction, StepKind};
+use spec::Outcome;
 
 pub(super) fn section(body: &mut String, trial: &Trial) {
     let legs = course(trial);
@@ -15,19 +16,23 @@ pub(super) fn section(body: &mut String, trial: &Trial) {
             "<h2>Predicted and measured</h2>\n<table>\n<caption>seconds {}</caption>\n<thead><tr><th>step</th>\
              <th class=\"number spare\">timeout</th><th class=\"number spare\">nominal</th>\
              <th class=\"number\">predicted</th><th class=\"number\">measured</th><th></th></tr></thead>\n<tbody>\n",
-            words::after_reference(prediction.reference)
+            words::after_reference(prediction.reference, &trial.experiment.parameters)
         ),
     );
     for leg in &legs {
-        row(body, leg);
+        row(body, leg, prediction);
     }
     body.push_str("</tbody>\n</table>\n");
 }
 
-fn row(body: &mut String, leg: &Leg) {
+fn row(body: &mut String, leg: &Leg, prediction: &Prediction) {
     let seconds = |seconds: f64| format!("{seconds:.3}");
     let name = match &leg.step {
-        Some(step) if step.kind == StepKind::GiveUp => "told".to_owned(),
+        Some(step) if step.kind == StepKind::GiveUp => {
+            // A program that has closed is told nothing any more.
+            let released = prediction.windows.iter().any(|w| w.outcome == Outcome::Released);
+            if released { "lets go" } else { "told" }.to_owned()
+        }
         _ => leg.name.clone(),
     };
     let (timeout, nominal, predicted) = leg.step.as_ref().map_or_else(

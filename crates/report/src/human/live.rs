@@ -3,6 +3,7 @@
 use crate::human::paint::Paint;
 use crate::human::row;
 use crate::story::{Item, Story};
+use crate::words;
 use model::Prediction;
 use spec::Parameters;
 use timeline::Event;
@@ -16,6 +17,7 @@ use timeline::Event;
 pub struct Live {
     paint: Paint,
     story: Story,
+    hosts: [&'static str; 2],
     /// What times count from.
     origin_ns: Option<u64>,
 }
@@ -23,7 +25,12 @@ pub struct Live {
 impl Live {
     /// For a trial with these parameters.
     pub fn new(parameters: &Parameters, colour: bool) -> Self {
-        Self { paint: Paint(colour), story: Story::new(parameters), origin_ns: None }
+        Self {
+            paint: Paint(colour),
+            story: Story::new(parameters),
+            hosts: words::hosts(parameters),
+            origin_ns: None,
+        }
     }
 
     /// Learns the prediction: what times count from, and how many probes to expect.
@@ -55,7 +62,7 @@ impl Live {
                 row::row(seconds_between(origin_ns, *at_ns), note, *passage, self.paint)
             }
             Item::Origin { at_ns, text } => match self.origin_ns.replace(*at_ns) {
-                None => row::heads(self.paint),
+                None => row::heads(self.hosts, self.paint),
                 Some(_) => row::rule(text, self.paint),
             },
             Item::More(count) => row::more(*count, self.paint),
@@ -110,6 +117,19 @@ mod tests {
     #[test]
     fn a_router_asks_and_is_asked_for_itself() {
         insta::assert_snapshot!(lines(&samples::routed()).join("\n"));
+    }
+
+    #[test]
+    fn nginx_that_is_left_behind_has_its_own_name_and_its_close_is_marked() {
+        let mut trial = samples::crash();
+        // Here the client closes, in the aftermath.
+        trial.experiment.parameters.client.program = spec::Program::Nginx;
+        let lines = lines(&trial);
+        let heads: Vec<_> = lines[0].split_whitespace().collect();
+        assert_eq!(heads, ["time", "nginx", "wire", "client"]);
+        let closes: Vec<_> = lines.iter().filter(|line| line.contains("nginx closes")).collect();
+        assert_eq!(closes.len(), 1, "{lines:#?}");
+        assert!(closes[0].contains("─ FIN: nginx closes ──"), "{closes:?}");
     }
 
     #[test]

@@ -11,9 +11,9 @@ const WIRE: usize = 34;
 const SERVER: usize = 21;
 
 /// The heads of the columns.
-pub(super) fn heads(paint: Paint) -> String {
+pub(super) fn heads([watched, other]: [&str; 2], paint: Paint) -> String {
     let wire = centred("wire", WIRE, ' ');
-    let text = format!("{:>TIME$}  {:<CLIENT$} {wire}  {}", "time", "client", "server");
+    let text = format!("{:>TIME$}  {watched:<CLIENT$} {wire}  {other}", "time");
     paint.quiet(text.trim_end())
 }
 

@@ -81,7 +81,8 @@ pub fn predict(
         for step in &prediction.schedule {
             let n = if step.kind == StepKind::GiveUp { String::new() } else { step.n.to_string() };
             let times = [step.timeout, step.nominal, step.earliest, step.latest].map(seconds);
-            let mut row = Row::from([n, words::step(step.kind).into()]);
+            let held = if step.held { ", held" } else { "" };
+            let mut row = Row::from([n, format!("{}{held}", words::step(step.kind))]);
             for time in times {
                 row.add_cell(time.into());
             }
@@ -97,10 +98,13 @@ pub fn predict(
             text.push('\n');
         }
     }
-    let after = words::after_reference(prediction.reference);
+    let after = words::after_reference(prediction.reference, &experiment.parameters);
     let mut foot = format!("HZ {hz}, times {after}");
     if prediction.windows.len() > 1 && !prediction.schedule.is_empty() {
         foot += ", steps of the first window";
+    }
+    if prediction.schedule.iter().any(|step| step.held) {
+        foot += "\nheld: the timer fires, and the segment does not leave its host";
     }
     // Connecting, and what is closed, have thresholds of their own, which the sentence above names.
     let traffic = experiment.parameters.client.traffic;

@@ -59,7 +59,10 @@ pub(super) fn describe(
             Some(all) if n <= all => (format!("keepalive probe {n} of {all}"), Tone::Step),
             _ => (format!("keepalive probe {n}"), Tone::Step),
         },
-        Class::WindowProbe { n } => (format!("window probe {n}"), Tone::Step),
+        Class::WindowProbe { n, since_closed } if n < since_closed => {
+            (format!("window probe {n} ({since_closed} in all)"), Tone::Step)
+        }
+        Class::WindowProbe { n, .. } => (format!("window probe {n}"), Tone::Step),
         Class::ProbeAnswer => ("answer to the probe".into(), Tone::Step),
         Class::Ack if segment.window == 0 => ("ACK, window closed".into(), Tone::Step),
         Class::Ack => ("ACK".into(), Tone::Ordinary),
@@ -80,11 +83,32 @@ pub(super) fn describe(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use timeline::Flags;
+
+    #[test]
+    fn window_probes_are_numbered_since_the_peer_was_heard() {
+        let segment = Segment {
+            sent: true,
+            source_port: 40_000,
+            destination_port: 7,
+            seq: 200,
+            ack: 1,
+            flags: Flags::from_bits(0x10),
+            window: 502,
+            len: 0,
+        };
+        let text = |n, since_closed| {
+            let class = Class::WindowProbe { n, since_closed };
+            describe(class, &segment, Side::Client, None, &Resends::default()).0
+        };
+        assert_eq!(text(2, 2), "window probe 2");
+        assert_eq!(text(1, 7), "window probe 1 (7 in all)");
+    }
     use std::time::Duration;
 
     fn step(kind: StepKind, n: u32) -> Step {
         let zero = Duration::ZERO;
-        Step { n, kind, earliest: zero, latest: zero, nominal: zero, timeout: zero }
+        Step { n, kind, earliest: zero, latest: zero, nominal: zero, timeout: zero, held: false }
     }
 
     #[test]

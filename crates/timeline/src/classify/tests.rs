@@ -170,12 +170,15 @@ fn a_closed_window_is_probed() {
     after_opening(&[
         ((true, DATA, 101, 1, 100, 502), Data { bytes: 100 }),
         ((false, ACK, 1, 201, 0, 0), Ack),
-        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 1 }),
+        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 1, since_closed: 1 }),
         ((false, ACK, 1, 201, 0, 0), ProbeAnswer),
-        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 2 }),
-        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 3 }),
+        // What ends a connection is a number of probes in a row that nobody answers.
+        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 1, since_closed: 2 }),
+        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 2, since_closed: 3 }),
         ((false, ACK, 1, 201, 0, 509), ProbeAnswer),
         ((true, ACK, 200, 1, 0, 502), KeepaliveProbe { n: 1 }),
+        ((false, ACK, 1, 201, 0, 0), ProbeAnswer),
+        ((true, ACK, 200, 1, 0, 502), Class::WindowProbe { n: 1, since_closed: 1 }),
     ]);
 }
 

@@ -57,6 +57,7 @@ impl Made {
                 tcp: Some(tcp),
                 jiffies: None,
                 virtual_time: false,
+                neighbour: None,
             },
             verdict: Verdict {
                 word: Word::Agrees,
