@@ -19,7 +19,7 @@ use spec::{Errno, Outcome};
 
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
 /// two times nearer than this can go either way.
-const JITTER_NS: u64 = 300_000;
+pub(crate) const JITTER_NS: u64 = 300_000;
 /// `retrans_time` of a neighbour entry, the default: from one question to the next.
 const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
