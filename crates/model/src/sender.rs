@@ -414,7 +414,7 @@ impl<'a> Sender<'a> {
             if other.after_sending(0, fate).is_ok() {
                 while other.step().is_ok() {}
             }
-            self.done = other.done;
+            self.adopt(other);
         }
         self.arm(Pending::Retransmission, timeout);
         self.after_sending(0, fate)
