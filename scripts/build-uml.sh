@@ -3,7 +3,7 @@
 # Builds the virtual kernel: User Mode Linux with time travel, from the
 # distribution's linux-source package. No root; nothing is installed.
 #
-#   build-uml.sh [--hz 100|250|1000] [--source DIR|TARBALL] [--jobs N] [--force] [--print]
+#   build-uml.sh [--hz 100|250|300|1000] [--source DIR|TARBALL] [--jobs N] [--force] [--print]
 #
 #   --hz N       timer frequency (default 250): the size of the timer wheel's slots
 #   --source X   a kernel source tree or tarball instead of the distribution's package
@@ -106,8 +106,8 @@ read_arguments() {
         shift || die 2 "a value is missing (see --help)"
     done
     case $hz in
-        100 | 250 | 1000) ;;
-        *) die 2 "--hz $hz: expected 100, 250 or 1000" ;;
+        100 | 250 | 300 | 1000) ;;
+        *) die 2 "--hz $hz: expected 100, 250, 300 or 1000" ;;
     esac
     [[ $jobs =~ ^[1-9][0-9]*$ ]] || die 2 "--jobs $jobs: expected a number"
 }

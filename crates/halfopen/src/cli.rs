@@ -132,7 +132,7 @@ pub(crate) struct Validate {
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
-    /// In virtual time: timer interrupts a second of the kernel, 100, 250 or 1000 [default: 250]
+    /// In virtual time: timer interrupts a second of the kernel, 100, 250, 300 or 1000 [default: 250]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
     pub(crate) hz: Option<u32>,
     /// Try each setting this many times
@@ -175,7 +175,7 @@ fn whole(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Syn
 
 fn parse_hz(text: &str) -> Result<u32, String> {
     let known = || text.parse().ok().filter(|hz| guest::HZ.contains(hz));
-    known().ok_or_else(|| "a virtual kernel is built with 100, 250 or 1000".into())
+    known().ok_or_else(|| "a virtual kernel is built with 100, 250, 300 or 1000".into())
 }
 
 #[derive(Debug, Args)]

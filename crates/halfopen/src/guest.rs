@@ -26,7 +26,7 @@ pub(crate) const GUEST: &str = "__guest";
 const ORDERS: &str = "orders.json";
 const MESSAGES: &str = "messages.jsonl";
 /// Timer interrupts a second of the kernels that `just kernel` builds.
-pub(crate) const HZ: [u32; 3] = [100, 250, 1000];
+pub(crate) const HZ: [u32; 4] = [100, 250, 300, 1000];
 /// What most distributions have, and what is taken unless something else is asked for.
 pub(crate) const HZ_DEFAULT: u32 = 250;
 /// Wall time after which a guest is taken for hung. Thirty days take some seconds.

@@ -14,8 +14,8 @@ use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report, Role};
 use report::Clock;
-use spec::facts::TcpFacts;
-use spec::{Addresses, Facts, FaultKind, Parameters, Plan, Program, Traffic};
+use spec::facts::{NeighbourFacts, TcpFacts};
+use spec::{Addresses, Facts, FaultKind, Neighbour, Parameters, Plan, Program, Traffic};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
@@ -63,6 +63,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         finishing: false,
         network: None,
         destroying: None,
+        client_host: None,
         client: None,
         server: None,
         holders: Vec::new(),
@@ -102,6 +103,8 @@ struct Trial {
     network: Option<Network>,
     /// The server's host on its way out, and the network that it is taken from.
     destroying: Option<JoinHandle<(Network, Result<String, lab::network::Error>)>>,
+    /// The client's host, while the network is there.
+    client_host: Option<netns::Namespace>,
     client: Option<Peer>,
     server: Option<Peer>,
     /// Processes that hold the server's socket beside the server.
@@ -361,6 +364,13 @@ impl Trial {
         let network = self.network.as_ref().context("the network is gone")?;
         let addresses = &self.plan.addresses;
         let mut diag = SocketDiag::open(network.client())?;
+        let neighbour = if parameters.neighbour == Neighbour::Learned {
+            let sampled_at_ns = monotonic_ns();
+            let known = network.knows_server()?;
+            known.map(|known| NeighbourFacts { sampled_at_ns, ..known })
+        } else {
+            None
+        };
         let sampled_at_ns = monotonic_ns();
         let sample = diag.sample(addresses.client, addresses.server)?;
         let server_sysctl = match network.server() {
@@ -374,6 +384,8 @@ impl Trial {
             server_sysctl,
             tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns, self.window_probed)),
             jiffies: jiffy_clock(),
+            virtual_time: self.bench.clock == Clock::Virtual,
+            neighbour,
         })
     }
 
@@ -434,6 +446,7 @@ impl Trial {
             instrument.stop().await;
         }
         let mut network = self.network.take().context("the network is gone")?;
+        self.client_host = Some(network.client().clone());
         self.destroying = Some(tokio::spawn(async move {
             let done = network.destroy_server().await;
             (network, done)
@@ -457,9 +470,31 @@ impl Trial {
     ) -> Result<()> {
         let (network, done) = result.context("destroying the server's host")?;
         self.network = Some(network);
+        self.client_host = None;
         self.mark(What::Fault(FaultStep::Done(done?)));
         self.mark(What::Fault(FaultStep::Complete));
-        self.look_at_links().await
+        self.look_at_links().await?;
+        let fault = &self.plan.experiment.parameters.fault;
+        if fault.kind == FaultKind::Reboot {
+            let new_mac = fault.new_mac;
+            self.boot_server(new_mac).await?;
+        }
+        Ok(())
+    }
+
+    /// Boots the server again, up to its listening program, behind a cable that is dead still: what
+    /// is left to do when its time comes is quickly done.
+    async fn boot_server(&mut self, new_mac: bool) -> Result<()> {
+        self.network()?.boot_server(new_mac).await?;
+        self.look_at_server()?;
+        let network = self.network.as_ref().context("the network is gone")?;
+        let server = network.server().context("the server is gone")?;
+        let mut server = Peer::start(Role::Server, server, &self.plan).await?;
+        timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, |_| {}))
+            .await
+            .context("the rebooted server does not listen")??;
+        self.server = Some(server);
+        Ok(())
     }
 
     /// Watches until the client knows or the deadline has passed, and ends faults that end.
@@ -494,7 +529,8 @@ impl Trial {
     }
 
     fn change_sysctls(&mut self, parameters: &Parameters) -> Result<()> {
-        let client = self.network()?.client().clone();
+        let network = self.network.as_ref().map(Network::client);
+        let client = network.or(self.client_host.as_ref()).context("the network is gone")?.clone();
         for (name, value) in &parameters.later.sysctl {
             let one = spec::sysctl::Sysctls::from([(name.clone(), value.clone())]);
             sysctl::apply(&client, &one)?;
@@ -513,17 +549,8 @@ impl Trial {
             }
             FaultKind::Reboot => {
                 self.finish_destroying().await?;
-                let new_mac = parameters.fault.new_mac;
-                let done = self.network()?.boot_server(new_mac).await?;
+                let done = self.network()?.connect_server().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
-                self.look_at_server()?;
-                let network = self.network.as_ref().context("the network is gone")?;
-                let server = network.server().context("the server is gone")?;
-                let mut server = Peer::start(Role::Server, server, &self.plan).await?;
-                timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, |_| {}))
-                    .await
-                    .context("the rebooted server does not listen")??;
-                self.server = Some(server);
             }
             _ => {}
         }

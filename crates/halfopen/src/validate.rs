@@ -109,4 +109,20 @@ mod tests {
             experiments.iter().map(|e| serde_json::to_string(&e.parameters).unwrap()).collect();
         assert_eq!(distinct.len(), experiments.len());
     }
+
+    #[test]
+    fn no_window_is_wider_than_its_timers_slots_and_what_is_stated() {
+        let (settings, experiments) = settings().unwrap();
+        for (setting, experiment) in settings.iter().zip(&experiments) {
+            for hz in [100, 250, 300, 1000] {
+                let facts = model::nominal_facts(&experiment.parameters, hz);
+                let prediction = model::predict(&experiment.parameters, &facts);
+                assert_eq!(prediction.unknown, None, "{} {}", setting.experiment, setting.set);
+                for window in prediction.windows {
+                    let open = window.share(model::width::Cause::Undetermined);
+                    assert!(open.is_zero(), "{} {}: {window:?}", setting.experiment, setting.set);
+                }
+            }
+        }
+    }
 }

@@ -7,21 +7,27 @@
 
 use crate::network::Error;
 use crate::rtnl::Rtnl;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use netns::Namespace;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::neighbour_table::{
+    NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter,
+};
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
 };
 use rtnetlink::{
     LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
+use spec::facts::NeighbourFacts;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::thread::sleep;
@@ -209,6 +215,85 @@ pub(crate) fn forget(rtnl: &mut Rtnl, index: Index, host: IpAddr) -> Result<(), 
     match forgotten {
         Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         done => done,
+    }
+}
+
+/// What is known of a host's link-layer address on an interface, and how the entries of that
+/// interface ask; `None` if there is no entry. Its time stamp is the caller's.
+pub(crate) fn neighbour_facts(
+    rtnl: &mut Rtnl,
+    index: Index,
+    host: IpAddr,
+) -> Result<Option<NeighbourFacts>, Error> {
+    let (family, destination) = match host {
+        IpAddr::V4(host) => (AddressFamily::Inet, NeighbourAddress::Inet(host)),
+        IpAddr::V6(host) => (AddressFamily::Inet6, NeighbourAddress::Inet6(host)),
+    };
+    let entries: Vec<NeighbourMessage> = rtnl
+        .ask(format_args!("looking at the neighbour {host}"), |handle| {
+            handle.neighbours().get().set_address_family(family).execute().try_collect()
+        })?;
+    let wanted = NeighbourAttribute::Destination(destination);
+    let Some(entry) = entries
+        .into_iter()
+        .find(|entry| entry.header.ifindex == index && entry.attributes.contains(&wanted))
+    else {
+        return Ok(None);
+    };
+    let mut facts =
+        NeighbourFacts { state: entry.header.state.into(), ..NeighbourFacts::default() };
+    for attribute in &entry.attributes {
+        if let NeighbourAttribute::CacheInfo(info) = attribute {
+            facts.confirmed_ms = u64::from(info.confirmed) * CLOCK_MS;
+            facts.updated_ms = u64::from(info.updated) * CLOCK_MS;
+        }
+    }
+    let mut message = NeighbourTableMessage::default();
+    message.header.family = family;
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbourTable(message));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let tables: Vec<NetlinkMessage<RouteNetlinkMessage>> =
+        rtnl.ask(format_args!("looking at the neighbour table"), |handle| {
+            let mut handle = handle.clone();
+            async move { Ok(handle.request(request)?.collect().await) }
+        })?;
+    for message in tables {
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbourTable(table)) =
+            message.payload
+        else {
+            continue;
+        };
+        for attribute in &table.attributes {
+            match attribute {
+                NeighbourTableAttribute::Config(config) => {
+                    // Unsigned there, and less than zero at first.
+                    facts.drawn_ms = config.last_rand.cast_signed().into();
+                }
+                NeighbourTableAttribute::Parms(parms)
+                    if parms.contains(&NeighbourTableParameter::Ifindex(index)) =>
+                {
+                    for parameter in parms {
+                        take(&mut facts, parameter);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Some(facts))
+}
+
+/// A tick of `USER_HZ`, which `nda_cacheinfo` counts in, milliseconds.
+const CLOCK_MS: u64 = 10;
+
+fn take(facts: &mut NeighbourFacts, parameter: &NeighbourTableParameter) {
+    match parameter {
+        NeighbourTableParameter::ReachableTime(ms) => facts.reachable_ms = *ms,
+        NeighbourTableParameter::DelayProbeTime(ms) => facts.delay_ms = *ms,
+        NeighbourTableParameter::RetransTime(ms) => facts.retrans_ms = *ms,
+        NeighbourTableParameter::UcastProbes(count) => facts.direct_questions = *count,
+        NeighbourTableParameter::McastProbes(count) => facts.questions_to_all = *count,
+        _ => {}
     }
 }
 

@@ -23,6 +23,7 @@ use crate::sockets;
 use crate::switch::Switch;
 use crate::wiring::{Built, Fault, Wiring};
 use netns::Namespace;
+use spec::facts::NeighbourFacts;
 use spec::{Addresses, Parameters, Reject};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -37,6 +38,14 @@ pub struct Network {
     /// What the server is, or will be when it boots again.
     server_host: Host,
     fault: Option<Fault>,
+    /// A server that waits for its cable.
+    has_booted: Option<Booted>,
+}
+
+/// A server that has booted.
+#[derive(Debug, Clone, Copy)]
+struct Booted {
+    new_mac: bool,
 }
 
 /// An interface of the network, for the record.
@@ -78,6 +87,7 @@ impl Network {
                 wiring: Arc::new(wiring),
                 server_host: layout.server,
                 fault: None,
+                has_booted: None,
             })
         })
         .await
@@ -180,11 +190,12 @@ impl Network {
     }
 
     /// Boots a fresh server host in the place of the destroyed one: the same address, sysctls and
-    /// neighbours, and the same MAC address unless it is to be new; no connections.
+    /// neighbours, and the same MAC address unless it is to be new; no connections. Its cable is
+    /// dead until [`Self::connect_server`], so that all of this can be done beforehand.
     ///
     /// # Errors
     /// [`Error::ServerPresent`] if the one before was not destroyed.
-    pub async fn boot_server(&mut self, new_mac: bool) -> Result<String, Error> {
+    pub async fn boot_server(&mut self, new_mac: bool) -> Result<(), Error> {
         if self.server.is_some() {
             return Err(Error::ServerPresent);
         }
@@ -194,9 +205,24 @@ impl Network {
         let (wiring, host) = (Arc::clone(&self.wiring), self.server_host.clone());
         let server = blocking(move || wiring.boot_server(&host)).await?;
         self.server = Some(server);
-        self.fault = None;
-        let with = if new_mac { "with a new MAC address" } else { "with the same MAC address" };
-        Ok(format!("a fresh server host has booted, {with}"))
+        self.has_booted = Some(Booted { new_mac });
+        Ok(())
+    }
+
+    /// Brings the cable of a freshly booted server to life, and waits until frames pass.
+    ///
+    /// # Errors
+    /// [`Error::Sequence`] if no server has booted.
+    pub async fn connect_server(&mut self) -> Result<String, Error> {
+        let (Some(server), Some(booted)) = (self.server.clone(), self.has_booted) else {
+            let operation = "connecting the server";
+            return Err(Error::Sequence { operation, why: "no server has booted" });
+        };
+        let (wiring, host) = (Arc::clone(&self.wiring), self.server_host.clone());
+        blocking(move || wiring.connect_server(&host, &server)).await?;
+        (self.has_booted, self.fault) = (None, None);
+        let mac = if booted.new_mac { "a new MAC address" } else { "the same MAC address" };
+        Ok(format!("a fresh server host, with {mac}, is on the network"))
     }
 
     /// Every interface of the network as it is now.
@@ -220,6 +246,21 @@ impl Network {
             Ok(links)
         })
         .await
+    }
+
+    /// What whoever sends to the server on its link, the client or the router, knows of its
+    /// link-layer address; `None` if nothing. The time stamp is the caller's to fill in.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] or [`Error::Namespace`].
+    pub fn knows_server(&self) -> Result<Option<NeighbourFacts>, Error> {
+        match &*self.wiring {
+            Wiring::Router(router, _) => router.knows_server(),
+            Wiring::Direct | Wiring::Switch(_) => {
+                let mut rtnl = Rtnl::open(&self.client)?;
+                link::neighbour_facts(&mut rtnl, CLIENT, self.server_host.address)
+            }
+        }
     }
 
     /// What delays the frames: `netem`, the kernel's own, or `relay`, a thread of this process;

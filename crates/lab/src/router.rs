@@ -8,6 +8,7 @@ use crate::reject;
 use crate::rtnl::Rtnl;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netns::Namespace;
+use spec::facts::NeighbourFacts;
 use spec::{Family, Neighbour, Reject};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -100,6 +101,11 @@ impl Router {
         }
         link::forget(&mut self.rtnl(), TO_SERVER, self.server.host)?;
         Ok(true)
+    }
+
+    /// What it knows of the server's link-layer address.
+    pub(crate) fn knows_server(&self) -> Result<Option<NeighbourFacts>, Error> {
+        link::neighbour_facts(&mut self.rtnl(), TO_SERVER, self.server.host)
     }
 
     /// Drops everything for either host, or forwards it again.

@@ -166,17 +166,26 @@ impl Wiring {
         Ok(done.to_owned())
     }
 
-    /// Boots a server in the place of one that is gone, and waits until frames pass.
+    /// Boots a server in the place of one that is gone, behind a dead cable.
     pub(crate) fn boot_server(&self, host: &Host) -> Result<Namespace, Error> {
         let operation = "booting the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
         let (namespace, mut rtnl) = host::quiet_namespace(host.family(), &[])?;
         switch.plug_server(&host.end(&namespace))?;
+        switch.set_server_port(false)?;
         host.settle(&namespace, &mut rtnl)?;
-        host::wait_until_ready(&mut rtnl, SERVER, host.address)?;
-        switch.wait_until_forwarding()?;
         Ok(namespace)
+    }
+
+    /// Brings the cable of a server that has booted to life, and waits until frames pass.
+    pub(crate) fn connect_server(&self, host: &Host, server: &Namespace) -> Result<(), Error> {
+        let operation = "connecting the server";
+        let wrong = Error::Topology { operation, topology: self.topology() };
+        let switch = self.switch().ok_or(wrong)?;
+        switch.set_server_port(true)?;
+        host::wait_until_ready(&mut Rtnl::open(server)?, SERVER, host.address)?;
+        switch.wait_until_forwarding()
     }
 
     /// Lets go of the namespace of the client, whose connections are destroyed, and waits until the

@@ -16,6 +16,7 @@ use crate::rto::Estimator;
 use crate::scene::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
 use crate::sending;
 use crate::tick::Hz;
+use crate::width::{self, Cause};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
 use std::time::Duration;
 
@@ -128,13 +129,13 @@ pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts)
 }
 
 fn at_once(parameters: &Parameters, facts: &Facts, after: Duration, why: &str) -> Prediction {
-    let late = allowance::late(Hz::new(facts.hz));
+    let hz = Hz::new(facts.hz);
+    let window =
+        Window::new(Outcome::Released, Some((Duration::ZERO, after + allowance::late(hz))));
+    let causes = [(Cause::RoundTrip, after)].into_iter().chain(width::allowed(hz));
     Prediction {
         reference: reference(parameters),
-        windows: vec![Window {
-            retransmits: Some(0),
-            ..Window::new(Outcome::Released, Some((Duration::ZERO, after + late)))
-        }],
+        windows: vec![Window { retransmits: Some(0), ..window.because(causes) }],
         schedule: Vec::new(),
         why: why.into(),
         unknown: None,
@@ -158,11 +159,17 @@ fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Predi
     }
     // The FINs cross (RFC 9293 3.6, figure 13): CLOSING, and then TIME_WAIT in full.
     let time = u64::from(kernel.hz.get()) * TIMEWAIT_SECS;
-    let late = allowance::late(Hz::new(facts.hz));
+    let late = allowance::late(kernel.hz);
+    let slot = kernel.hz.duration(kernel.wheel.slot(time));
     let earliest = kernel.hz.duration(time) + parameters.path.rtt;
-    let latest = kernel.hz.duration(time + kernel.wheel.slot(time)) + rtt * 2 + late;
-    let waits =
-        Window { retransmits: Some(0), ..Window::new(Outcome::Released, Some((earliest, latest))) };
+    let latest = kernel.hz.duration(time) + slot + rtt * 2 + late;
+    let causes = [
+        (Cause::WheelSlot, slot),
+        (Cause::RoundTrip, (rtt * 2).saturating_sub(parameters.path.rtt)),
+    ];
+    let window = Window::new(Outcome::Released, Some((earliest, latest)))
+        .because(causes.into_iter().chain(width::allowed(kernel.hz)));
+    let waits = Window { retransmits: Some(0), ..window };
     if crossing < Duration::from_nanos(SLOP_NS) + allowance::EXIT {
         let mut either = last;
         either.windows.push(waits);

@@ -5,6 +5,7 @@ use crate::allowance;
 use crate::prediction::{Step, StepKind, Window};
 use crate::tick::Hz;
 use crate::wheel::Wheel;
+use crate::width::{self, Cause};
 use spec::Outcome;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,11 @@ pub(crate) struct Course {
     pub(crate) open_ns: (u64, u64),
     /// By how much the reference itself may be later than computed, where a timer made it.
     pub(crate) reference_late_ns: u64,
+    /// The timeout of the timer that ended it, where that is not the last beat's, nanoseconds.
+    pub(crate) timeout_ns: Option<u64>,
+    /// The slots of all timers on the way, and of what else the phase of the clock moves,
+    /// nanoseconds.
+    pub(crate) slots_ns: u64,
 }
 
 /// One timer that fired.
@@ -49,11 +55,9 @@ pub(crate) fn slip(wheel: Wheel, timeout: u64) -> u64 {
     if (timeout + 1).is_multiple_of(slot) { slot } else { 0 }
 }
 
-/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many:
-/// each undoes a doubling or does not, by where it falls in the router's rate limit, and what one
-/// phase changes there changes all that follows. The end does not move by it: it is the first
-/// timeout past the threshold either way.
-pub(crate) const COUNTED_MOST: u32 = 64;
+/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
+/// and each timer that runs late may make one less of them.
+const COUNTED_MOST: u32 = 64;
 
 /// All courses of a prediction, by what they end in.
 #[derive(Debug, Clone, Default)]
@@ -68,13 +72,68 @@ type Key = (String, [Option<u32>; 3], usize);
 #[derive(Debug, Clone)]
 struct Group {
     outcome: Outcome,
-    ends: Vec<Span>,
+    ends: Vec<End>,
     /// Each timer, with the latest time it fires in any course.
     beats: Vec<(Beat, u64)>,
 }
 
 /// Earliest and latest, nanoseconds.
 type Span = (u64, u64);
+
+/// When courses end, and what is in that, nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    span: Span,
+    /// As the wheel alone has it.
+    wheel: Span,
+    /// The timeout of the timer that made the end.
+    timeout_ns: u64,
+    /// The slots of all timers on the way.
+    slots_ns: u64,
+    /// What late ones among them may add.
+    slip_ns: u64,
+    /// What a round trip may take off.
+    sooner_ns: u64,
+    /// What cannot be followed, in both directions.
+    open_ns: u64,
+}
+
+impl End {
+    fn with(self, other: Self) -> Self {
+        let hull = |a: Span, b: Span| (a.0.min(b.0), a.1.max(b.1));
+        Self {
+            span: hull(self.span, other.span),
+            wheel: hull(self.wheel, other.wheel),
+            timeout_ns: self.timeout_ns.max(other.timeout_ns),
+            slots_ns: self.slots_ns.max(other.slots_ns),
+            slip_ns: self.slip_ns.max(other.slip_ns),
+            sooner_ns: self.sooner_ns.max(other.sooner_ns),
+            open_ns: self.open_ns.max(other.open_ns),
+        }
+    }
+
+    /// The window, with the allowance for what follows a timer's jiffy.
+    fn window(self, outcome: Outcome, hz: Hz) -> Window {
+        let time = Duration::from_nanos;
+        let wheel_ns = self.wheel.1 - self.wheel.0;
+        let slot_ns = slot_ns(self.timeout_ns, hz).min(wheel_ns);
+        let earlier_ns = (wheel_ns - slot_ns).min(self.slots_ns);
+        let causes = [
+            (Cause::WheelSlot, time(slot_ns)),
+            (Cause::EarlierSlots, time(earlier_ns)),
+            (Cause::LateTimers, time(self.slip_ns)),
+            (Cause::RoundTrip, time(self.sooner_ns + self.open_ns)),
+            (Cause::Undetermined, time(wheel_ns - slot_ns - earlier_ns)),
+        ];
+        Window::new(outcome, Some(allow(self.span, hz)))
+            .because(causes.into_iter().chain(width::allowed(hz)))
+    }
+}
+
+/// The slot of the wheel that a timer of this time falls into.
+fn slot_ns(timeout_ns: u64, hz: Hz) -> u64 {
+    Wheel::new(hz).slot(timeout_ns / hz.tick_ns()) * hz.tick_ns()
+}
 
 impl Courses {
     /// Adds a course that stands for others: they may end up to `longer_ns` later and up to
@@ -99,9 +158,20 @@ impl Courses {
             .saturating_add(longer_ns)
             .saturating_add(course.slip_ns)
             .saturating_add(course.open_ns.1);
+        let timeout_ns = course.beats.last().map_or(0, |beat| beat.timeout_ns);
+        let wheel =
+            (course.end_ns.saturating_sub(shorter_ns), course.end_ns.saturating_add(longer_ns));
         let shorter_ns = shorter_ns.saturating_add(course.reference_late_ns);
         let earliest_ns = course.end_ns.saturating_sub(shorter_ns).saturating_sub(course.open_ns.0);
-        group.ends.push((earliest_ns, latest_ns));
+        group.ends.push(End {
+            span: (earliest_ns, latest_ns),
+            wheel,
+            timeout_ns: course.timeout_ns.unwrap_or(timeout_ns),
+            slots_ns: course.slots_ns,
+            slip_ns: course.slip_ns,
+            sooner_ns: course.reference_late_ns,
+            open_ns: course.open_ns.0.saturating_add(course.open_ns.1),
+        });
         for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));
             let at_ns = beat.at_ns.saturating_add(longer_ns).saturating_add(beat.slip_ns);
@@ -118,29 +188,22 @@ impl Courses {
             .values()
             .min_by_key(|group| (group.outcome == Outcome::None, group.earliest_ns()));
         let schedule = first.map_or_else(Vec::new, |group| group.schedule(hz));
-        let mut windows = BTreeMap::<_, (Outcome, Vec<Span>)>::new();
+        let mut ends = BTreeMap::<_, (Outcome, Vec<End>)>::new();
         for ((name, counts, _), group) in self.groups {
-            let entry = windows.entry((name, counts));
+            let entry = ends.entry((name, counts));
             entry.or_insert((group.outcome, Vec::new())).1.extend(group.ends);
         }
-        let mut windows: Vec<_> = windows
-            .into_iter()
-            .flat_map(|((_, counts), (outcome, ends))| {
-                let spans = if outcome == Outcome::None {
-                    vec![None]
-                } else {
-                    join(ends, hz).into_iter().map(|ends| Some(allow(ends, hz))).collect()
-                };
-                let [retransmits, keepalive_probes, window_probes] = counts;
-                let window = move |span| Window {
-                    retransmits,
-                    keepalive_probes,
-                    window_probes,
-                    ..Window::new(outcome, span)
-                };
-                spans.into_iter().map(window)
-            })
-            .collect();
+        let mut windows = Vec::new();
+        for ((_, [retransmits, keepalive_probes, window_probes]), (outcome, ends)) in ends {
+            let found = if outcome == Outcome::None {
+                vec![Window::new(outcome, None)]
+            } else {
+                join(ends, hz).into_iter().map(|end| end.window(outcome, hz)).collect()
+            };
+            let counted =
+                |window| Window { retransmits, keepalive_probes, window_probes, ..window };
+            windows.extend(found.into_iter().map(counted));
+        }
         windows.sort_by_key(|window| window.span.map_or(Duration::MAX, |(earliest, _)| earliest));
         (windows, schedule)
     }
@@ -148,7 +211,7 @@ impl Courses {
 
 impl Group {
     fn earliest_ns(&self) -> u64 {
-        self.ends.iter().map(|(earliest, _)| *earliest).min().unwrap_or(0)
+        self.ends.iter().map(|end| end.span.0).min().unwrap_or(0)
     }
 
     fn schedule(&self, hz: Hz) -> Vec<Step> {
@@ -170,15 +233,17 @@ impl Group {
     }
 }
 
-/// Joins spans that overlap or follow each other within the allowance.
-fn join(mut spans: Vec<Span>, hz: Hz) -> Vec<Span> {
+/// Joins those that overlap or follow each other within the allowance.
+fn join(mut ends: Vec<End>, hz: Hz) -> Vec<End> {
     let gap_ns = allowance::late(hz).as_nanos() as u64;
-    spans.sort_unstable();
-    let mut joined: Vec<Span> = Vec::new();
-    for span in spans {
+    ends.sort_unstable_by_key(|end| end.span);
+    let mut joined: Vec<End> = Vec::new();
+    for end in ends {
         match joined.last_mut() {
-            Some(last) if span.0 <= last.1.saturating_add(gap_ns) => last.1 = last.1.max(span.1),
-            _ => joined.push(span),
+            Some(last) if end.span.0 <= last.span.1.saturating_add(gap_ns) => {
+                *last = last.with(end);
+            }
+            _ => joined.push(end),
         }
     }
     joined

@@ -8,6 +8,7 @@ use crate::allowance;
 use crate::predict::{lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
+use crate::width::{self, Cause};
 use spec::{Errno, Facts, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 
@@ -47,10 +48,19 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let earliest = (parameters.path.rtt / 2).saturating_sub(allowance::EARLY);
     // The client reads within 100 ms of the fault, and until then its window is closed.
     let reads = if server.fills_window { BEGINS } else { Duration::ZERO };
-    let latest = reads + one_way + allowance::EXIT + allowance::late(Hz::new(facts.hz));
+    let hz = Hz::new(facts.hz);
+    let latest = reads + one_way + allowance::EXIT + allowance::late(hz);
+    let causes = [
+        (Cause::ProcessExit, allowance::EXIT),
+        (Cause::RoundTrip, one_way.saturating_sub(parameters.path.rtt / 2)),
+        (Cause::Call, reads),
+    ];
     Prediction {
         reference: Reference::Fault,
-        windows: vec![Window::new(outcome, Some((earliest, latest)))],
+        windows: vec![
+            Window::new(outcome, Some((earliest, latest)))
+                .because(causes.into_iter().chain(width::allowed(hz))),
+        ],
         schedule: Vec::new(),
         why: why.into(),
         unknown: None,

@@ -197,14 +197,6 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
-/// How many round trips the answer to a probe takes once the path is back: a router has to ask for
-/// the server first, and a server that has just booted for the way back.
-pub(crate) fn round_trips(parameters: &Parameters) -> u64 {
-    let router_asks = parameters.topology == Topology::Router;
-    let server_asks = way_back(parameters) != WayBack::Known;
-    1 + u64::from(router_asks) + u64::from(server_asks)
-}
-
 /// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
 pub(crate) const SAMPLE_NS: u64 = 200_000;
 /// From a moment that an experiment sets to the moment the laboratory acts.
@@ -212,6 +204,3 @@ pub(crate) const SLOP_NS: u64 = 100_000_000;
 /// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
 /// still pass for `delay_first_probe_time` (5 s) and three questions after that.
 pub(crate) const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);
-
-pub(crate) const NEW_MAC: &str =
-    "when the client's neighbour entry gives up the old MAC address is random";

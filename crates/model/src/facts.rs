@@ -18,6 +18,8 @@ pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
         server_sysctl: parameters.server_sysctl.clone(),
         tcp: None,
         jiffies: None,
+        virtual_time: false,
+        neighbour: None,
     };
     let kernel = Kernel::new(parameters, &facts);
     let (estimate, rto) = settle(&kernel, parameters);

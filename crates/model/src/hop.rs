@@ -88,6 +88,17 @@ impl Hop {
         }
     }
 
+    /// How many jiffies later than `now` an ICMP error would pass the rate limit that does not pass
+    /// it now.
+    pub(crate) fn early_for_limit(&self, now: u64) -> Option<u64> {
+        match self {
+            Self::Rejects(limit, _) => {
+                limit.cost.checked_sub(limit.earned(now)).filter(|needed| *needed > 0)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether segments wait here for an address.
     fn waits(&self) -> bool {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
@@ -100,14 +111,17 @@ impl Hop {
 
     /// Whether the timer that fires next asks once more, which can set those free that wait.
     pub(crate) fn asks_again(&self) -> bool {
-        let asks = |neighbour: &Neighbour| matches!(neighbour.state, State::Incomplete { asked, .. } if asked < QUESTIONS);
+        let asks = |neighbour: &Neighbour| {
+            let all = neighbour.manners.map_or(QUESTIONS, |manners| manners.all);
+            matches!(neighbour.state, State::Incomplete { asked, .. } if asked < all)
+        };
         self.waits() && matches!(self, Self::Asks(neighbour, ..) if asks(neighbour))
     }
 
     /// Whether the segment that was just sent reaches the far end at once if that is there: it goes
     /// straight on, or makes the hop ask.
     pub(crate) fn passes(&self, fate: Fate, by_asking_only: bool) -> bool {
-        let asked = matches!(self, Self::Asks(neighbour, ..) if neighbour.asked_now);
+        let asked = self.asked_now();
         let straight = matches!(fate, Fate::OnWire | Fate::Answered) && !self.waits();
         fate != Fate::Busy && (asked || (straight && !by_asking_only))
     }
@@ -125,6 +139,30 @@ impl Hop {
             neighbour.state = State::Reachable { until: now + u64::from(u32::MAX) };
             neighbour.queue.clear();
         }
+    }
+
+    /// Whether the segment that was just sent made it ask.
+    pub(crate) fn asked_now(&self) -> bool {
+        matches!(self, Self::Asks(neighbour, ..) if neighbour.asked_now)
+    }
+
+    /// How many segments wait for an address.
+    pub(crate) fn waiting(&self) -> usize {
+        if let Self::Asks(neighbour, ..) = self { neighbour.queue.len() } else { 0 }
+    }
+
+    /// The same hop so many jiffies later.
+    pub(crate) fn later(mut self, jiffies: u64) -> Self {
+        if let Self::Asks(neighbour, ..) = &mut self {
+            match &mut neighbour.state {
+                State::Reachable { until: at }
+                | State::Delay { fires: at }
+                | State::Probe { fires: at, .. }
+                | State::Incomplete { fires: at, .. } => *at = at.saturating_add(jiffies),
+                State::Failed => {}
+            }
+        }
+        self
     }
 
     /// Whether the client's own neighbour entry decides what passes its tap.
@@ -176,9 +214,14 @@ impl Limit {
         Self::per(0)
     }
 
-    fn allows(&mut self, now: u64) -> bool {
+    /// The tokens there are at jiffy `now`.
+    fn earned(&self, now: u64) -> u64 {
         let earned = now.saturating_sub(self.last);
-        self.tokens = self.tokens.saturating_add(earned).min(Self::BURST * self.cost);
+        self.tokens.saturating_add(earned).min(Self::BURST * self.cost)
+    }
+
+    fn allows(&mut self, now: u64) -> bool {
+        self.tokens = self.earned(now);
         self.last = now;
         let allowed = self.tokens >= self.cost;
         if allowed {
@@ -198,10 +241,26 @@ pub(crate) struct Neighbour {
     queue: Vec<Number>,
     /// Whether the last segment made it ask.
     asked_now: bool,
+    /// `None`: the defaults.
+    manners: Option<Manners>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum State {
+/// How an interface's neighbour entries ask (`struct neigh_parms`), jiffies and questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Manners {
+    /// `delay_first_probe_time`.
+    pub(crate) delay: u64,
+    /// `retrans_time_ms`.
+    pub(crate) again: u64,
+    /// `ucast_solicit`.
+    pub(crate) direct: u32,
+    /// `mcast_solicit`.
+    pub(crate) all: u32,
+}
+
+/// `nud_state`, with the jiffy of its timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
     /// Believed until a jiffy.
     Reachable { until: u64 },
     /// Doubted since a packet used it after that: `delay_first_probe_time`, 5 s.
@@ -217,18 +276,18 @@ enum State {
 /// `ucast_solicit` and `mcast_solicit`, the defaults: questions before giving up.
 const QUESTIONS: u32 = 3;
 /// `delay_first_probe_time`, seconds.
-const DELAY_SECS: u64 = 5;
+pub(crate) const DELAY_SECS: u64 = 5;
 
 impl Neighbour {
     /// The client's own entry, believed until a jiffy; 0: nothing is known.
     pub(crate) fn of_client(until: u64) -> Self {
         let state = if until == 0 { State::Failed } else { State::Reachable { until } };
-        Self { local: true, state, queue: Vec::new(), asked_now: false }
+        Self::in_state(true, state, None)
     }
 
     /// A router's entry for a server that it has forgotten.
     pub(crate) fn of_router() -> Self {
-        Self { local: false, state: State::Failed, queue: Vec::new(), asked_now: false }
+        Self::in_state(false, State::Failed, None)
     }
 
     /// A router's entry for a server, believed until a jiffy.
@@ -236,19 +295,34 @@ impl Neighbour {
         Self { state: State::Reachable { until }, ..Self::of_router() }
     }
 
+    /// An entry in this state: the client's own or a router's.
+    pub(crate) fn in_state(local: bool, state: State, manners: Option<Manners>) -> Self {
+        Self { local, state, queue: Vec::new(), asked_now: false, manners }
+    }
+
+    fn manners(&self, kernel: &Kernel) -> Manners {
+        let second = u64::from(kernel.hz.get());
+        self.manners.unwrap_or(Manners {
+            delay: DELAY_SECS * second,
+            again: second,
+            direct: QUESTIONS,
+            all: QUESTIONS,
+        })
+    }
+
     fn send(&mut self, kernel: &Kernel, number: Number, now: u64, context: Context) -> Fate {
         if self.local && self.queue.contains(&number) {
             return Fate::Busy;
         }
-        let second = u64::from(kernel.hz.get());
+        let manners = self.manners(kernel);
         self.asked_now = false;
         match self.state {
             State::Reachable { until } if now >= until => {
-                let fires = kernel.wheel.fires_at(now, DELAY_SECS * second, context);
+                let fires = kernel.wheel.fires_at(now, manners.delay, context);
                 self.state = State::Delay { fires };
             }
             State::Failed => {
-                let fires = kernel.wheel.fires_at(now, second, context);
+                let fires = kernel.wheel.fires_at(now, manners.again, context);
                 self.state = State::Incomplete { fires, asked: 1 };
                 self.asked_now = true;
             }
@@ -271,13 +345,14 @@ impl Neighbour {
     }
 
     fn fire(&mut self, kernel: &Kernel, now: u64) -> Vec<Number> {
-        let again = kernel.wheel.fires_at(now, u64::from(kernel.hz.get()), Context::Handler);
+        let manners = self.manners(kernel);
+        let again = kernel.wheel.fires_at(now, manners.again, Context::Handler);
         match self.state {
             State::Delay { .. } => self.state = State::Probe { fires: again, asked: 1 },
-            State::Probe { asked, .. } if asked < QUESTIONS => {
+            State::Probe { asked, .. } if asked < manners.direct => {
                 self.state = State::Probe { fires: again, asked: asked + 1 };
             }
-            State::Incomplete { asked, .. } if asked < QUESTIONS => {
+            State::Incomplete { asked, .. } if asked < manners.all => {
                 self.state = State::Incomplete { fires: again, asked: asked + 1 };
             }
             State::Probe { .. } | State::Incomplete { .. } => {

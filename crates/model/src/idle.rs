@@ -1,58 +1,36 @@
 //! Nothing is written: keepalive probes, if anything.
 
 use crate::course::Courses;
-use crate::dead_path::{
-    NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, icmp_of, moves, nanos, round_trip_ns, round_trips,
-};
-use crate::hop::{self, Hop, Icmp, Limit};
-use crate::keepalive::{self, Known, Seen};
-use crate::kernel::Kernel;
+use crate::dead_path::{SAMPLE_NS, SLOP_NS, icmp_of, nanos, round_trip_ns};
+use crate::entry;
+use crate::hop::Hop;
+use crate::keepalive::{self, Known};
+use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{conclude, lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Phase;
+use crate::way::{self, Healed};
 use crate::wheel::Context;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
-    if !parameters.client.keepalive.enabled {
+    let fault = &parameters.fault;
+    let ends = nanos(fault.after.saturating_add(parameters.fault_duration().unwrap_or_default()));
+    let healed = Healed::of(parameters, facts, ends);
+    let enabled = parameters.client.keepalive.enabled;
+    let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
+    let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
+    if !enabled && !is_reset {
         return lives_on(
             parameters,
             "an idle connection without keepalive sends nothing, so nothing can be missed".into(),
         );
     }
-    let fault = &parameters.fault;
+    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
     let rtt_ns = round_trip_ns(parameters, facts);
-    let healed_ns = |reset| {
-        let after = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-        let after_ns = rtt_ns.saturating_mul(round_trips(parameters));
-        Some(keepalive::Healed { at_ns: nanos(after), reset, after_ns })
-    };
-    let healed = match fault.kind {
-        FaultKind::Flap => healed_ns(false),
-        FaultKind::Reboot if !moves(parameters) => healed_ns(true),
-        FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
-            return unknown(parameters, NEW_MAC.into());
-        }
-        FaultKind::Reject if fault.reject == Reject::TcpReset => {
-            // The router is next door: what delays the path lies behind it.
-            Some(keepalive::Healed { at_ns: nanos(fault.after), reset: true, after_ns: 0 })
-        }
-        _ => None,
-    };
-    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
-    let hop = if parameters.topology == Topology::Router && cut {
-        let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
-        Hop::Asks(hop::Neighbour::of_router(), Limit::none(), icmp)
-    } else {
-        Hop::Silent
-    };
-    let patience = kernel.user_timeout_ms.map_or(0, |ms| kernel.hz.from_msecs(ms));
-    if hop.has_timer() && patience / kernel.keepalive_interval.max(1) > PROBES_MOST {
-        let reason = "so many probes behind a router are more than this model goes through";
-        return unknown(parameters, reason.into());
-    }
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
     let after = fault.after.min(cycle.saturating_mul(CYCLES_MOST));
@@ -63,62 +41,61 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         // The unread bytes are sent, and acknowledged, at some time before the fault.
         (rtt_ns, rtt_ns + nanos(after) + SLOP_NS)
     };
-    let seen = match (fault.kind, parameters.neighbour) {
-        (FaultKind::Unplug, _) => Seen::None,
-        (_, Neighbour::Learned)
-            if parameters.topology != Topology::Router
-                && kernel.hz.duration(longest(kernel)) > NEIGHBOUR_LIVES =>
-        {
-            Seen::Unknown
-        }
-        _ => Seen::All,
-    };
-    let mut courses = Courses::default();
-    // What delays the path lies behind the router, so that answers meet its faults as well.
-    let at_router = parameters.topology == Topology::Router && !cut;
     let later = match Kernel::later(parameters, facts) {
         Ok(later) => later,
         Err(reason) => return unknown(parameters, reason),
     };
+    let known = known_timers(kernel, parameters, facts, armed_before_ns);
+    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
+    let mut courses = Courses::default();
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
+        let fault_ns = nanos(after).saturating_add(slop_ns);
         let scene = keepalive::Scene {
             armed_before_ns,
-            fault_after_ns: Some(nanos(after).saturating_add(slop_ns)),
-            healed: healed.map(|healed| keepalive::Healed {
-                at_ns: (healed.at_ns - skipped_ns.min(healed.at_ns)).saturating_add(slop_ns),
-                ..healed
+            fault_after_ns: goes_away.then_some(fault_ns),
+            reference_until_ns: fault_ns,
+            healed: healed.map(|healed| {
+                healed.from(healed.at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns))
             }),
             rtt_ns,
             later: later.clone().map(|kernel| {
                 let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
                 (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
             }),
-            exposed_ns: if at_router { rtt_ns } else { rtt_ns / 2 },
-            hop: hop.clone(),
-            seen,
+            exposed_ns: way::exposed_ns(parameters, rtt_ns),
+            hop: Hop::Silent,
+            unseen: fault.kind == FaultKind::Unplug,
+            delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
+            answers_every: kernel.hz.from_msecs(limit_ms),
+            enabled,
         };
-        let known = known_timers(kernel, facts, rtt_ns);
         if known.is_empty() {
-            keepalive::courses(kernel, &scene, &mut courses);
+            for hop in hops(kernel, parameters, facts, None) {
+                let scene = keepalive::Scene { hop, ..scene.clone() };
+                keepalive::courses(kernel, &scene, &mut courses);
+            }
         }
-        for known in known {
+        for known in &known {
             // The fault comes right after the sample.
             let since_ns = kernel.hz.tick_ns() * (known.sampled - known.received);
             let fault_ns = since_ns.saturating_add(slop_ns);
             let moved =
                 |at_ns: u64| fault_ns.saturating_add(at_ns.saturating_sub(nanos(fault.after)));
             let scene = keepalive::Scene {
-                fault_after_ns: Some(fault_ns),
-                healed: healed
-                    .map(|healed| keepalive::Healed { at_ns: moved(healed.at_ns), ..healed }),
+                fault_after_ns: goes_away.then_some(fault_ns),
+                reference_until_ns: fault_ns,
+                healed: healed.map(|healed| healed.from(moved(healed.at_ns))),
                 later: later.clone().map(|kernel| {
                     (moved(nanos(fault.after.saturating_add(parameters.later.after))), kernel)
                 }),
                 ..scene.clone()
             };
-            keepalive::courses_at(kernel, &scene, known, &mut courses);
+            for hop in hops(kernel, parameters, facts, Some(known)) {
+                let scene = keepalive::Scene { hop, ..scene.clone() };
+                keepalive::courses_at(kernel, &scene, *known, &mut courses);
+            }
         }
     }
     let mut prediction = conclude(parameters, facts, courses, |prediction| {
@@ -131,6 +108,31 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         prediction.windows.extend(other);
     }
     prediction
+}
+
+/// Where probes may end after the fault, in jiffies after the last segment received.
+fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    known: Option<&Known>,
+) -> Vec<Hop> {
+    if let Some(hop) = way::without_entry(parameters) {
+        return vec![hop];
+    }
+    let from = known.map(|known| known.received);
+    // The last exchange's acknowledgement confirms the entry, if it is still delayed.
+    let delayed = known
+        .filter(|known| parameters.server.reads && !known.answered)
+        .map(|known| kernel.wheel.fires_at(known.received, delayed_ack(kernel), Context::Call));
+    let delayed = delayed.filter(|at| known.is_some_and(|known| *at >= known.sampled));
+    entry::hops(kernel, parameters, facts, from, delayed.as_slice())
+}
+
+/// `tcp_delack_max` (net/ipv4/tcp_output.c) and `TCP_DELACK_MIN`, jiffies.
+fn delayed_ack(kernel: &Kernel) -> u64 {
+    let most = kernel.rto_min.max(2) - 1;
+    u64::from(kernel.hz.get() / 25).min(most).max(1)
 }
 
 /// The error that the last exchange's acknowledgement draws if it is still being delayed when the
@@ -159,68 +161,115 @@ fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
 /// How long an acknowledgement is delayed, and a jiffy or two.
 const DELAYED_ACK: Duration = Duration::from_millis(60);
 
-/// The keepalive timer, as far as a sample of it and the jiffy clock tell; two of them if the sample
-/// was taken at the edge of a jiffy. Empty if they do not.
-///
-/// It was armed for the idle time with the last exchange; or by its own handler: for the interval
-/// when a probe was sent, for the rest of the idle time when it saw the answer to that.
-fn known_timers(kernel: &Kernel, facts: &Facts, rtt_ns: u64) -> Vec<Known> {
+/// The keepalive timer, as far as a sample of it and the jiffy clock tell: every state of it that
+/// agrees with them, two if the sample was taken at the edge of a jiffy. Empty if none does.
+fn known_timers(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    exchanged_ns: (u64, u64),
+) -> Vec<Known> {
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
     // A timer that is due and waits for the end of its slot no longer says when it was armed.
     if tcp.timer != TcpFacts::TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
         return Vec::new();
     }
     let phase = Phase::new(kernel.hz, clock);
+    let tick_ns = kernel.hz.tick_ns();
     let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
-    let sampled = |late_ns: u64| {
-        let now = phase.of(tcp.sampled_at_ns.saturating_add(late_ns))? / kernel.hz.tick_ns();
-        let expires = now + whole(tcp.timer_expires_ms);
-        let received = now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))?;
-        let known = |armed: u64, context| {
-            let delay = expires.checked_sub(armed)?;
-            (armed <= now && received <= now).then_some(Known {
-                armed,
-                delay,
-                context,
-                received,
-                probes: tcp.probes.into(),
-                sampled: now,
-            })
-        };
-        if tcp.probes > 0 {
-            return known(expires.checked_sub(kernel.keepalive_interval)?, Context::Handler);
-        }
-        let exchange = (rtt_ns + EXCHANGE_NS) / kernel.hz.tick_ns() + 2;
-        let initial = expires.checked_sub(kernel.keepalive_time)?;
-        if (initial..=initial + exchange).contains(&received) {
-            return known(initial, Context::Call);
-        }
-        let probed = expires.checked_sub(kernel.keepalive_interval)?;
-        if (probed..=probed + exchange).contains(&received) {
-            return known(probed, Context::Handler);
-        }
-        // Armed for the rest: when the interval after the last probe was over.
-        let probed = received.checked_sub(rtt_ns / kernel.hz.tick_ns())?;
-        let interval = kernel.keepalive_interval;
-        known(kernel.wheel.fires_at(probed, interval, Context::Handler), Context::Handler)
-    };
-    let mut known: Vec<_> = [0, SAMPLE_NS].into_iter().filter_map(sampled).collect();
+    let mut known = Vec::new();
+    for late_ns in [0, SAMPLE_NS] {
+        let sampled = phase.of(tcp.sampled_at_ns.saturating_add(late_ns)).map(|ns| ns / tick_ns);
+        let received = sampled.and_then(|now| {
+            now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))
+        });
+        let Some((sampled, received)) = sampled.zip(received) else { continue };
+        let expires = sampled + whole(tcp.timer_expires_ms);
+        let sample = Sample { sampled, received, expires, probes: tcp.probes.into() };
+        let rtt = nanos(parameters.path.rtt) / tick_ns;
+        let exchanged = (exchanged_ns.0.min(nanos(parameters.path.rtt)), exchanged_ns.1);
+        let exchanged = exchanged.0 / tick_ns..=exchanged.1 / tick_ns + 2;
+        let answered = rtt..=(round_trip_ns(parameters, facts) + EXCHANGE_NS) / tick_ns + 2;
+        let waited = nanos(parameters.fault.after) / tick_ns;
+        known.extend(sample.timers(kernel, (exchanged, answered), waited));
+    }
     known.dedup();
     known
 }
 
-/// How many probes are gone through where a router's own timer makes no two alike.
-const PROBES_MOST: u64 = 5_000;
+/// What was looked at before the fault, jiffies of one clock.
+struct Sample {
+    sampled: u64,
+    /// When the last segment was received.
+    received: u64,
+    /// For when the timer is set: `timer->expires`.
+    expires: u64,
+    probes: u32,
+}
+
+impl Sample {
+    /// The timers that it may be a sample of. One was armed for the idle time before the last
+    /// exchange; or by its own handler: for the interval when a probe was sent, for the rest of the
+    /// idle time when it saw that something had come. `exchanged` is how long before its end the
+    /// exchange began, `answered` how long the answer to a probe takes, `waited` how long the fault
+    /// waits after the exchange.
+    fn timers(
+        &self,
+        kernel: &Kernel,
+        (exchanged, answered): (RangeInclusive<u64>, RangeInclusive<u64>),
+        waited: u64,
+    ) -> Vec<Known> {
+        let (time, interval) = (kernel.keepalive_time, kernel.keepalive_interval);
+        // What was received within the time that the fault waits is the answer to a probe.
+        let is_exchange = self.sampled - self.received.min(self.sampled) >= waited;
+        let known = |armed: u64, context| {
+            let delay = self.expires.checked_sub(armed)?;
+            let pending = armed <= self.sampled
+                && kernel.wheel.fires_at(armed, delay, context) >= self.sampled;
+            pending.then_some(Known {
+                armed,
+                delay,
+                context,
+                received: self.received,
+                answered: !is_exchange,
+                probes: self.probes,
+                sampled: self.sampled,
+            })
+        };
+        let probed = self.expires.checked_sub(interval);
+        if self.probes > 0 {
+            let probe = probed.and_then(|armed| known(armed, Context::Handler));
+            return probe.into_iter().collect();
+        }
+        let (first, delay, took) = if is_exchange {
+            (self.expires.checked_sub(time), time, exchanged)
+        } else {
+            (probed, interval, answered)
+        };
+        let context = if is_exchange { Context::Call } else { Context::Handler };
+        let fresh = first
+            .filter(|armed| {
+                self.received.checked_sub(*armed).is_some_and(|took_it| took.contains(&took_it))
+            })
+            .and_then(|armed| known(armed, context));
+        if let Some(fresh) = fresh {
+            return vec![fresh];
+        }
+        // Its handler has seen what came after it was armed, and waits for the rest.
+        if self.expires != self.received + time {
+            return Vec::new();
+        }
+        let handled = took
+            .filter_map(|took_it| self.received.checked_sub(took_it))
+            .map(|armed| kernel.wheel.fires_at(armed, delay, context));
+        let mut rest: Vec<_> = handled.filter_map(|armed| known(armed, Context::Handler)).collect();
+        rest.dedup();
+        rest
+    }
+}
+
 /// How many answered probes before the fault are gone through.
 const CYCLES_MOST: u32 = 20;
-
-/// How long the whole of the probes takes at most, in jiffies.
-fn longest(kernel: &Kernel) -> u64 {
-    let probes = u64::from(kernel.keepalive_probes);
-    let by_count = probes.saturating_mul(kernel.keepalive_interval);
-    let by_time = kernel.user_timeout_ms.map(|ms| kernel.hz.from_msecs(ms));
-    kernel.keepalive_time.saturating_add(by_time.unwrap_or(by_count))
-}
 
 /// From the setting of SO_KEEPALIVE to the end of the last exchange, beside the round trip.
 const EXCHANGE_NS: u64 = 3_000_000;
@@ -229,6 +278,11 @@ fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> S
     let probes = window.keepalive_probes.unwrap_or(0);
     match window.outcome {
         Outcome::None => "a keepalive probe is answered before their number is used up".into(),
+        Outcome::Errno(Errno::ECONNRESET) if probes == 0 => {
+            "the last exchange's acknowledgement, delayed, meets what does not know the \
+             connection: a RST"
+                .into()
+        }
         Outcome::Errno(Errno::ECONNRESET) => {
             format!(
                 "keepalive probe {probes} meets a host that does not know the connection: a RST"

@@ -11,6 +11,7 @@ use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::retransmit::EPOCH;
+use crate::way::{Healed, Reply, Way};
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ pub(crate) struct Scene {
     pub(crate) armed_before_ns: (u64, u64),
     /// From the last exchange to the fault, nanoseconds; `None`: the peer never goes away.
     pub(crate) fault_after_ns: Option<u64>,
-    /// When something answers again, nanoseconds after the last exchange.
+    /// What answers again, and when, nanoseconds after the last exchange.
     pub(crate) healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
     pub(crate) rtt_ns: u64,
@@ -32,32 +33,19 @@ pub(crate) struct Scene {
     pub(crate) later: Option<(u64, Kernel)>,
     /// How long a probe and its answer are within reach of the fault, nanoseconds.
     pub(crate) exposed_ns: u64,
-    /// Where probes end after the fault.
+    /// Where probes end after the fault. Its jiffies count from the last exchange's.
     pub(crate) hop: Hop,
-    /// How many probes pass the client's tap.
-    pub(crate) seen: Seen,
-}
-
-/// How many probes pass the client's tap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// Each.
-    All,
-    /// None: without a carrier nothing does.
-    None,
-    /// Those before a neighbour entry dies.
-    Unknown,
-}
-
-/// What answers probes after the fault.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Healed {
-    /// From when on, nanoseconds after the last exchange.
-    pub(crate) at_ns: u64,
-    /// Whether with a reset; otherwise with an acknowledgement.
-    pub(crate) reset: bool,
-    /// How long a reset takes to come back, nanoseconds.
-    pub(crate) after_ns: u64,
+    /// Whether nothing that is sent after the fault passes the client's tap.
+    pub(crate) unseen: bool,
+    /// Where the times of the prediction's reference end, nanoseconds after the last exchange: the
+    /// fault, whether or not the peer goes away with it.
+    pub(crate) reference_until_ns: u64,
+    /// How long the last exchange's acknowledgement is delayed, jiffies; `None`: it is not.
+    pub(crate) delayed_ack: Option<u64>,
+    /// `tcp_invalid_ratelimit` at the peer, jiffies.
+    pub(crate) answers_every: u64,
+    /// Whether keepalive is on.
+    pub(crate) enabled: bool,
 }
 
 /// Of more slots of the clock than this, divided by the phases that matter in each, some are looked
@@ -118,8 +106,9 @@ pub(crate) struct Known {
     pub(crate) armed: u64,
     pub(crate) delay: u64,
     pub(crate) context: Context,
-    /// When the last segment was received, and how many probes were sent since.
+    /// When the last segment was received, whether a probe drew it, and how many were sent since.
     pub(crate) received: u64,
+    pub(crate) answered: bool,
     pub(crate) probes: u32,
     /// When all this was looked at.
     pub(crate) sampled: u64,
@@ -133,13 +122,18 @@ pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, known: Known, courses: 
     let mut timer = Timer::new(kernel, scene, received_ns, 0);
     timer.timeout = known.delay;
     timer.fires = kernel.wheel.fires_at(known.armed, known.delay, known.context);
-    (timer.unanswered, timer.sent) = (known.probes, known.probes);
+    (timer.unanswered, timer.way.seen) = (known.probes, known.probes);
+    if known.answered {
+        timer.delayed_ack = None;
+        timer.answered_at = Some(known.received - (scene.rtt_ns / 2 / tick_ns).min(known.received));
+    }
     // The last probe armed the timer; those before it came an interval and its slot earlier each.
     let mut probe = known.armed;
     for _ in 0..known.probes {
         let probe_ns = probe * tick_ns;
         if timer.is_before_fault(probe_ns) {
             timer.answers.push_front(probe_ns + scene.rtt_ns);
+            timer.answered_at = timer.answered_at.max(Some(probe + scene.rtt_ns / 2 / tick_ns));
         }
         let latest = probe.saturating_sub(known.delay);
         let slot = kernel.wheel.slot(known.delay);
@@ -169,18 +163,26 @@ struct Timer<'a> {
     reference_ns: u64,
     /// When answers arrive that are on their way.
     answers: VecDeque<u64>,
-    /// Whether a neighbour's timer comes first where both fire.
-    hop_first: bool,
+    /// When the peer last answered a probe: `last_oow_ack_time`.
+    answered_at: Option<u64>,
+    /// When the delayed acknowledgement goes.
+    delayed_ack: Option<u64>,
+    heard: u32,
+    way: Way,
+    /// The reply that is on its way, and when it arrives.
+    reply: Option<(u64, Reply)>,
     fires: u64,
     timeout: u64,
     /// `icsk_probes_out`.
     unanswered: u32,
-    sent: u32,
+    sent: usize,
+    skipped: bool,
     nominal_ns: u64,
-    hop: Hop,
     /// Whether the last segment was the answer to a probe.
     answered: bool,
     slips: u64,
+    /// The slots of all timers that were armed, jiffies.
+    slots: u64,
     beats: Vec<Beat>,
 }
 
@@ -197,15 +199,26 @@ impl<'a> Timer<'a> {
             received_ns: exchange_ns,
             reference_ns: exchange_ns,
             answers: VecDeque::new(),
-            hop_first: false,
-            fires: kernel.wheel.fires_at(armed_ns / tick_ns, timeout, Context::Call),
+            answered_at: None,
+            delayed_ack: scene
+                .delayed_ack
+                .map(|delay| kernel.wheel.fires_at(exchange_ns / tick_ns, delay, Context::Call)),
+            heard: 0,
+            reply: None,
+            way: Way::new(kernel, scene.hop.clone(), scene.healed, exchange_ns),
+            fires: if scene.enabled {
+                kernel.wheel.fires_at(armed_ns / tick_ns, timeout, Context::Call)
+            } else {
+                NEVER
+            },
             timeout,
             unanswered: 0,
             sent: 0,
+            skipped: false,
             nominal_ns: exchange_ns + timeout * tick_ns,
-            hop: scene.hop.clone(),
             answered: false,
             slips: 0,
+            slots: kernel.wheel.slot(timeout),
             beats: Vec::new(),
         }
     }
@@ -213,31 +226,42 @@ impl<'a> Timer<'a> {
     /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
     /// first.
     fn run(self) -> Vec<Course> {
-        if self.hop.has_timer() {
-            let hop_first = Self { hop_first: true, ..self.clone() };
-            vec![self.go_on(), hop_first.go_on()]
-        } else {
-            vec![self.go_on()]
-        }
+        let variants = self.way.clone().variants().into_iter();
+        variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
     }
 
     fn go_on(mut self) -> Course {
+        let tick_ns = self.tick_ns;
         loop {
             let fires = self.fires;
-            let first = |asks: &u64| *asks < fires || (*asks == fires && self.hop_first);
-            if let Some(asks) = self.hop.fires().filter(first) {
-                // The router asks for the server once more, or gives up; ICMP means nothing here.
-                let now_ns = asks * self.tick_ns;
-                if let Some(healed) = self.hop.asks_again().then(|| self.healed(now_ns)).flatten() {
-                    return self.ends_answered(healed, now_ns);
+            if let Some(at) = self.delayed_ack.take_if(|at| *at <= fires) {
+                if let Some(reply) = self.send_delayed_ack(at) {
+                    self.draw(reply, at * tick_ns);
                 }
-                self.hop.fire(self.kernel, asks);
                 continue;
+            }
+            let until = self.reply.map_or(fires, |(at_ns, _)| fires.min(at_ns / tick_ns));
+            if let Some(asks) = self.way.fires_before(until) {
+                if let Some(reply) = self.way.fire(self.kernel, asks) {
+                    self.draw(reply, asks * tick_ns);
+                }
+                continue;
+            }
+            if let Some((at_ns, reply)) = self.reply
+                && (fires == NEVER || at_ns < fires * tick_ns)
+            {
+                return self.ends_answered(reply, at_ns);
+            }
+            if fires == NEVER {
+                return self.end(Outcome::None, 0);
             }
             let due_ns = fires * self.tick_ns;
             while let Some(at_ns) = self.answers.front().copied().filter(|at_ns| *at_ns < due_ns) {
                 self.answers.pop_front();
                 self.hear_answer(at_ns);
+            }
+            if self.heard > HEARD_MOST {
+                return self.end(Outcome::None, due_ns);
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
@@ -260,19 +284,45 @@ impl<'a> Timer<'a> {
             self.unanswered += 1;
             self.sent += 1;
             if self.is_before_fault(now_ns) {
-                self.answers.push_back(now_ns + self.scene.rtt_ns);
+                self.way.seen += 1;
+                self.draw_answer(now_ns);
             } else {
-                let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
-                if let Some(healed) = self.healed(now_ns).filter(|_| self.hop.passes(fate, false)) {
-                    return self.ends_answered(healed, now_ns);
+                let seen = self.way.seen;
+                if let Some(reply) = self.way.send(self.kernel, self.sent, now) {
+                    self.draw(reply, now_ns);
+                }
+                if self.scene.unseen {
+                    self.way.seen = seen;
                 }
             }
             let interval = self.kernel.keepalive_interval;
             self.nominal_ns += interval * self.tick_ns;
             self.arm(interval);
-            if self.beats.len() == BEATS_MOST && self.answers.is_empty() {
+            if self.beats.len() >= BEATS_MOST && !self.skipped && self.answers.is_empty() {
                 self.skip_equal_intervals(elapsed, now);
             }
+        }
+    }
+
+    /// The last exchange's acknowledgement goes, and may meet what answers after the fault.
+    fn send_delayed_ack(&mut self, at: u64) -> Option<Reply> {
+        if self.is_before_fault(at * self.tick_ns) {
+            return None;
+        }
+        let seen = self.way.seen;
+        let reply = self.way.send(self.kernel, 0, at);
+        self.way.seen = seen;
+        // To an acknowledgement of what it knows a living peer has nothing to say.
+        reply.filter(|reply| reply.reset)
+    }
+
+    /// The peer acknowledges a probe, which lies outside its window, if it has not done that just now
+    /// (`__tcp_oow_rate_limited`).
+    fn draw_answer(&mut self, now_ns: u64) {
+        let there = (now_ns + self.scene.rtt_ns / 2) / self.tick_ns;
+        if self.answered_at.is_none_or(|last| there - last >= self.scene.answers_every) {
+            self.answered_at = Some(there);
+            self.answers.push_back(now_ns + self.scene.rtt_ns);
         }
     }
 
@@ -281,11 +331,12 @@ impl<'a> Timer<'a> {
     fn hear_answer(&mut self, at_ns: u64) {
         self.received_ns = at_ns;
         self.unanswered = 0;
+        self.heard += u32::from(self.scene.fault_after_ns.is_none());
         let after_ns = at_ns.saturating_sub(self.exchange_ns);
-        if self.scene.fault_after_ns.is_some_and(|fault_ns| after_ns < fault_ns) {
+        if after_ns < self.scene.reference_until_ns {
             self.reference_ns = at_ns;
             self.answered = true;
-            self.sent = 0;
+            self.way.seen = 0;
             self.slips = 0;
             self.beats.clear();
         }
@@ -293,43 +344,38 @@ impl<'a> Timer<'a> {
 
     /// One interval is like the other: goes to the last but a few before the user timeout.
     fn skip_equal_intervals(&mut self, elapsed: u64, now: u64) {
-        let (Some(patience_ms), Hop::Silent) = (self.kernel.user_timeout_ms, &self.hop) else {
-            return;
-        };
         let step = self.fires - now;
+        let cycle = self.way.repeats_after(now, step);
+        let Some((patience_ms, cycle)) = self.kernel.user_timeout_ms.zip(cycle) else { return };
+        self.skipped = true;
         let end = self.kernel.hz.from_msecs(patience_ms).saturating_sub(elapsed);
-        let healed = self.scene.healed.map_or(u64::MAX, |healed| {
-            let at_ns = self.exchange_ns.saturating_add(healed.at_ns);
-            (at_ns / self.tick_ns).saturating_sub(now)
-        });
+        let healed = self.way.heals().map_or(u64::MAX, |heals| heals.saturating_sub(now));
         let later = self.scene.later.as_ref().map_or(u64::MAX, |(at_ns, _)| {
             let left = (self.exchange_ns.saturating_add(*at_ns) / self.tick_ns).saturating_sub(now);
             if left == 0 { u64::MAX } else { left }
         });
-        let steps = (end.min(healed).min(later) / step).saturating_sub(3);
-        self.fires += steps * step;
+        let ahead = (end.min(healed).min(later) / cycle).saturating_sub(3) * cycle;
+        let steps = ahead / step;
+        self.fires += ahead;
         self.nominal_ns += steps * self.timeout * self.tick_ns;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-        self.sent = self.sent.saturating_add(steps);
+        self.way.skip(ahead, steps);
         self.unanswered = self.unanswered.saturating_add(steps);
     }
 
     fn is_before_fault(&self, now_ns: u64) -> bool {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
-        self.scene
-            .fault_after_ns
-            .is_some_and(|fault_ns| after_ns + self.scene.exposed_ns < fault_ns)
+        self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns + self.scene.exposed_ns < fault_ns)
     }
 
-    /// What answers now, if something does.
-    fn healed(&self, now_ns: u64) -> Option<Healed> {
-        let after_ns = now_ns.saturating_sub(self.exchange_ns);
-        self.scene.healed.filter(|healed| after_ns >= healed.at_ns)
+    /// What meets a probe that was sent at this time replies.
+    fn draw(&mut self, reply: Reply, now_ns: u64) {
+        self.reply.get_or_insert((now_ns.saturating_add(reply.after_ns), reply));
     }
 
-    fn ends_answered(self, healed: Healed, now_ns: u64) -> Course {
-        let outcome = if healed.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
-        self.end(outcome, now_ns + healed.after_ns)
+    fn ends_answered(self, reply: Reply, at_ns: u64) -> Course {
+        let outcome = if reply.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
+        Course { open_ns: reply.open_ns, ..self.end(outcome, at_ns) }
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.
@@ -344,6 +390,7 @@ impl<'a> Timer<'a> {
 
     fn arm(&mut self, timeout: u64) {
         self.timeout = timeout;
+        self.slots += self.kernel.wheel.slot(timeout);
         self.slips += slip(self.kernel.wheel, timeout);
         self.fires = self.kernel.wheel.fires_at(self.fires, timeout, Context::Handler);
     }
@@ -374,24 +421,26 @@ impl<'a> Timer<'a> {
             .collect();
         let late_ns = allowance::late(self.kernel.hz).as_nanos() as u64;
         let reference_late_ns = if self.answered { late_ns } else { 0 };
-        let probes = match self.scene.seen {
-            Seen::All => Some(self.sent),
-            Seen::None => Some(0),
-            Seen::Unknown => None,
-        };
+        let before = self.scene.armed_before_ns;
         Course {
             beats,
             outcome,
             end_ns: since(end_ns),
             retransmits: Some(0),
-            keepalive_probes: probes.filter(|_| outcome != Outcome::None),
+            keepalive_probes: (outcome != Outcome::None).then_some(self.way.seen),
             window_probes: None,
             slip_ns: self.slips * self.tick_ns,
             open_ns: (0, 0),
             reference_late_ns,
+            timeout_ns: None,
+            slots_ns: (self.slots * self.tick_ns).saturating_add(before.1 - before.0),
         }
     }
 }
 
 /// How many steps a schedule shows at most.
 const BEATS_MOST: usize = 300;
+/// Of a peer that stays, when it has answered so often, one answer is like the other.
+const HEARD_MOST: u32 = 32;
+/// The jiffy of a timer that is not armed.
+const NEVER: u64 = u64::MAX;

@@ -14,6 +14,8 @@ const WRITE_BYTES: usize = 100;
 pub(crate) struct Kernel {
     pub(crate) hz: Hz,
     pub(crate) wheel: Wheel,
+    /// Whether time stands still while the kernel works ([`Facts::virtual_time`]).
+    pub(crate) virtual_time: bool,
     /// `icsk_rto_min`, jiffies.
     pub(crate) rto_min: u64,
     /// `tcp_rto_max(sk)`, jiffies.
@@ -74,6 +76,7 @@ impl Kernel {
         Self {
             hz,
             wheel: Wheel::new(hz),
+            virtual_time: facts.virtual_time,
             rto_min: rto_min(parameters, hz, number("tcp_rto_min_us", 200_000)),
             rto_max: if has_rto_max(facts) {
                 hz.from_msecs(rto_max_ms.clamp(1_000, 120_000))

@@ -11,6 +11,7 @@ mod connecting;
 mod course;
 mod crash;
 mod dead_path;
+mod entry;
 mod facts;
 mod hop;
 mod idle;
@@ -26,8 +27,10 @@ mod sender;
 mod sending;
 pub mod table;
 pub mod tick;
+mod way;
 mod web_server;
 pub mod wheel;
+pub mod width;
 mod window;
 
 pub use facts::nominal_facts;

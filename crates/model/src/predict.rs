@@ -1,11 +1,13 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
+use crate::allowance;
 use crate::course::Courses;
 use crate::crash;
 use crate::dead_path;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::{Prediction, Window};
-use crate::{closing, connecting, web_server, window};
+use crate::width::{self, Cause};
+use crate::{closing, connecting, idle, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
 
@@ -38,11 +40,11 @@ fn with_first_write(
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
         (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
         _ if parameters.client.fills_window => window::predict(parameters, facts),
-        (_, Traffic::Idle) if probes_outrun_answers(parameters, facts) => unknown(
-            parameters,
-            "the server's tcp_invalid_ratelimit keeps it from answering each keepalive probe"
-                .into(),
-        ),
+        (FaultKind::None | FaultKind::ProcessFreeze, Traffic::Idle)
+            if probes_outrun_answers(parameters, facts) =>
+        {
+            idle::predict(&Kernel::new(parameters, facts), parameters, facts)
+        }
         (FaultKind::None, _) => {
             lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
         }
@@ -80,9 +82,12 @@ pub(crate) fn called_after_crash(
         return prediction;
     }
     prediction.reference = Reference::Fault;
-    let latest = crate::allowance::EXIT + Duration::from_nanos(crate::dead_path::SLOP_NS);
+    let call = Duration::from_nanos(crate::dead_path::SLOP_NS);
+    let latest = allowance::EXIT + call;
+    let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, call)];
     for window in &mut prediction.windows {
         window.span = window.span.map(|span| (span.0, span.1.saturating_add(latest)));
+        window.width.extend(width::shares(causes));
     }
     for step in &mut prediction.schedule {
         step.latest = step.latest.saturating_add(latest);

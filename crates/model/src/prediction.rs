@@ -1,5 +1,6 @@
 //! A prediction: windows in which the client's kernel will report the end of the connection.
 
+use crate::width::{self, Cause, Share};
 use serde::{Deserialize, Serialize};
 use spec::{Outcome, Reference};
 use std::time::Duration;
@@ -33,12 +34,32 @@ pub struct Window {
     /// Zero-window probes sent after the reference; `None`: does not apply.
     #[serde(default)]
     pub window_probes: Option<u32>,
+    /// What makes it as wide as it is; empty where it has no span.
+    #[serde(default)]
+    pub width: Vec<Share>,
 }
 
 impl Window {
     /// A window without counts.
     pub fn new(outcome: Outcome, span: Option<(Duration, Duration)>) -> Self {
-        Self { outcome, span, retransmits: None, keepalive_probes: None, window_probes: None }
+        Self {
+            outcome,
+            span,
+            retransmits: None,
+            keepalive_probes: None,
+            window_probes: None,
+            width: Vec::new(),
+        }
+    }
+
+    /// The same, as wide as it is for these causes.
+    pub(crate) fn because(self, causes: impl IntoIterator<Item = (Cause, Duration)>) -> Self {
+        Self { width: width::shares(causes), ..self }
+    }
+
+    /// The whole of the window as far as one cause goes.
+    pub fn share(&self, cause: Cause) -> Duration {
+        self.width.iter().filter(|share| share.cause == cause).map(|share| share.by).sum()
     }
 }
 

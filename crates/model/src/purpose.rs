@@ -184,10 +184,5 @@ pub(crate) fn fin_wait2<'a>(
     }
 }
 
-/// The longest timer of FIN_WAIT2, jiffies.
-pub(crate) fn longest_wait(kernel: &Kernel) -> u64 {
-    kernel.fin_timeout.max(u64::from(kernel.hz.get()) * TIMEWAIT_SECS)
-}
-
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h), seconds.
 pub(crate) const TIMEWAIT_SECS: u64 = 60;

@@ -20,36 +20,60 @@ pub(crate) fn courses(
     scenes: &[Scene],
     courses: &mut Courses,
 ) -> Result<(), String> {
-    let tick_ns = kernel.hz.tick_ns();
-    // Slots of coarser timers than the longest RTO's do not occur.
     for scene in scenes {
-        let period = kernel.wheel.slot(scene.longest_timer(kernel));
-        let steps = scene.steps_allowed(kernel)?;
-        let finer = scene.is_finer_than_jiffies();
-        let variants = if finer { PHASES_WITHIN * scene.lates_ns().len() as u64 } else { 1 };
-        let phases = STEPS_IN_ALL / (steps * variants * scenes.len() as u64);
-        let stride = period.div_ceil(phases.max(PHASES_LEAST));
-        let block_ns = (stride - 1) * tick_ns;
-        for phase in (0..period).step_by(stride as usize) {
-            if !finer {
-                // Within a jiffy the phase does not matter to a single write: its timers count
-                // from the jiffy. An earlier write has a longer course.
-                let start_ns = (EPOCH + phase + stride) * tick_ns - 1;
-                let within = (block_ns + tick_ns - 1, block_ns);
-                courses_from(kernel, scene, start_ns, 0, within, courses);
-                continue;
+        let steps = scene.steps_allowed(kernel)? * scenes.len() as u64;
+        // Slots of coarser timers than those that fire make no difference: the phases are gone
+        // through up to the coarsest that do.
+        let mut period = kernel.wheel.slot(scene.rto);
+        loop {
+            let mut found = courses.clone();
+            let longest = over_phases(kernel, scene, period, steps, &mut found);
+            let needed = kernel.wheel.slot(longest);
+            if needed <= period {
+                *courses = found;
+                break;
             }
-            for part in 0..PHASES_WITHIN {
-                let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
-                let start_ns = (EPOCH + phase + stride - 1) * tick_ns + part_ns;
-                let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
-                for late_ns in scene.lates_ns() {
-                    courses_from(kernel, scene, start_ns, *late_ns, within, courses);
-                }
-            }
+            period = needed;
         }
     }
     Ok(())
+}
+
+/// The courses of this scene over the phases of so many jiffies, and the longest timer that fired.
+fn over_phases(
+    kernel: &Kernel,
+    scene: &Scene,
+    period: u64,
+    steps: u64,
+    courses: &mut Courses,
+) -> u64 {
+    let tick_ns = kernel.hz.tick_ns();
+    let finer = scene.is_finer_than_jiffies();
+    let variants = if finer { PHASES_WITHIN * scene.lates_ns(kernel).len() as u64 } else { 1 };
+    let phases = STEPS_IN_ALL / (steps * variants);
+    let stride = period.div_ceil(phases.max(PHASES_LEAST));
+    let block_ns = (stride - 1) * tick_ns;
+    let mut longest = 0;
+    for phase in (0..period).step_by(stride as usize) {
+        if !finer {
+            // Within a jiffy the phase does not matter to a single write: its timers count from
+            // the jiffy. An earlier write has a longer course.
+            let start_ns = (EPOCH + phase + stride) * tick_ns - 1;
+            let within = (block_ns + tick_ns - 1, block_ns);
+            longest = longest.max(courses_from(kernel, scene, start_ns, 0, within, courses));
+            continue;
+        }
+        for part in 0..PHASES_WITHIN {
+            let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
+            let start_ns = (EPOCH + phase + stride - 1) * tick_ns + part_ns;
+            let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
+            for late_ns in scene.lates_ns(kernel) {
+                let fired = courses_from(kernel, scene, start_ns, *late_ns, within, courses);
+                longest = longest.max(fired);
+            }
+        }
+    }
+    longest
 }
 
 /// How many steps all courses together may have: where there are more, phases are looked at in
@@ -71,14 +95,14 @@ pub(crate) fn courses_at(
 ) -> Result<(), String> {
     for scene in scenes {
         scene.steps_allowed(kernel)?;
-        for late_ns in scene.lates_ns() {
+        for late_ns in scene.lates_ns(kernel) {
             courses_from(kernel, scene, start_ns, *late_ns, (0, 0), courses);
         }
     }
     Ok(())
 }
 
-/// The courses that begin at `start_ns`. Where the write timer and a neighbour's timer fire at the
+/// The courses that begin at `start_ns`, and the longest timer that fired, jiffies. Where the write timer and a neighbour's timer fire at the
 /// same jiffy, either may come first.
 fn courses_from(
     kernel: &Kernel,
@@ -87,12 +111,16 @@ fn courses_from(
     late_ns: u64,
     within_ns: (u64, u64),
     courses: &mut Courses,
-) {
+) -> u64 {
+    let mut longest = 0;
     let either = scene.has_timer() && !scene.purpose.is_syn();
     let orders: &[bool] = if either { &[false, true] } else { &[false] };
     for hop_first in orders {
-        for course in Sender::new(kernel, scene, start_ns, late_ns, *hop_first).run() {
+        let (done, fired) = Sender::new(kernel, scene, start_ns, late_ns, *hop_first).run();
+        longest = longest.max(fired);
+        for course in done {
             courses.add(&course, within_ns);
         }
     }
+    longest
 }

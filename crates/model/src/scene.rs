@@ -1,8 +1,8 @@
 //! What a sender is up against, apart from the phase of the clock.
 
-use crate::hop::{Hop, Icmp, Limit};
+use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
-use crate::purpose::{self, Moment, Purpose};
+use crate::purpose::{Moment, Purpose};
 
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;
@@ -10,6 +10,9 @@ pub(crate) const ICMP_NS: u64 = 20_000;
 pub(crate) const BEATS_MOST: usize = 300;
 /// By how much a program's later writes may lag behind their times, nanoseconds.
 const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
+/// The same where time is virtual: what a sleep may be longer than it was asked to be
+/// (`timer_slack_ns`, 50 µs), or nothing.
+const WRITES_LATE_VIRTUAL_NS: [u64; 2] = [0, 60_000];
 /// A course with more steps than this is not gone through.
 const STEPS_MOST: u64 = 6_000;
 
@@ -129,21 +132,23 @@ impl Scene {
         matches!(self.hop, HopKind::Neighbour { .. })
     }
 
-    /// The longest timer that is armed, jiffies.
-    pub(crate) fn longest_timer(&self, kernel: &Kernel) -> u64 {
+    /// The longest timer beside the write timer that decides something, jiffies: the hop's, or
+    /// `close`'s own.
+    pub(crate) fn other_timers(&self, kernel: &Kernel) -> u64 {
+        let hops = if self.has_timer() { kernel.hz.from_secs(hop::DELAY_SECS) } else { 1 };
         match self.purpose {
-            Purpose::Fin(_) if self.healed.is_some_and(|healed| healed.with == Answer::Ack) => {
-                let later =
-                    self.later.as_ref().map_or(0, |(_, later)| purpose::longest_wait(later));
-                kernel.rto_max.max(purpose::longest_wait(kernel)).max(later)
-            }
-            _ => kernel.rto_max,
+            Purpose::Fin(farewell) => hops.max(farewell.lingers.min(kernel.rto_max)),
+            _ => hops,
         }
     }
 
     /// By how much the program's later writes may lag behind, where there are any.
-    pub(crate) fn lates_ns(&self) -> &'static [u64] {
-        if self.write_interval_ns.is_some() { &WRITES_LATE_NS } else { &[0] }
+    pub(crate) fn lates_ns(&self, kernel: &Kernel) -> &'static [u64] {
+        match self.write_interval_ns {
+            None => &[0],
+            Some(_) if kernel.virtual_time => &WRITES_LATE_VIRTUAL_NS,
+            Some(_) => &WRITES_LATE_NS,
+        }
     }
 
     /// Whether something depends on where within its jiffy the first write comes: later writes, or

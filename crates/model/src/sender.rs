@@ -7,7 +7,7 @@
 //! (`tcp_schedule_loss_probe`, `tcp_send_loss_probe`, `tcp_event_new_data_sent`) have it, from one
 //! phase of the clock.
 
-use crate::course::{Beat, COUNTED_MOST, Course, slip};
+use crate::course::{Beat, Course, slip};
 use crate::hop::{Fate, Hop, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
@@ -20,6 +20,8 @@ use spec::{Errno, Outcome};
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
 /// two times nearer than this can go either way.
 const JITTER_NS: u64 = 300_000;
+/// `retrans_time` of a neighbour entry, the default: from one question to the next.
+const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
 const THIN_LINEAR_RETRIES: u32 = 6;
 
@@ -54,7 +56,7 @@ pub(crate) struct Sender<'a> {
     timeout: u64,
     /// `tlp_high_seq`: a tail loss probe is out.
     probed: bool,
-    /// `icsk_retransmits`.
+    /// Timeouts so far: `icsk_retransmits`, which is these modulo 256.
     timeouts: u32,
     /// `icsk_backoff`.
     backoff: u32,
@@ -68,9 +70,18 @@ pub(crate) struct Sender<'a> {
     nominal_ns: u64,
     /// By how many jiffies late timers may have put off the pending one, and those before it.
     slips: u64,
+    /// The slots of all timers that were armed, the hop's and the server's too, jiffies.
+    slots: u64,
+    /// How many of these are from before the first retransmission on timeout, from which patience
+    /// counts.
+    slips_before: u64,
     beats: Vec<Beat>,
     done: Vec<Course>,
+    /// The longest timer that fired, jiffies.
+    longest: u64,
     hop_first: bool,
+    /// Whether the hop's timer fired last, not the write timer.
+    hops_turn: bool,
     /// Whether the hop's timer was armed after the write timer.
     hop_armed_last: bool,
     /// When an answer comes that is on its way, and when the segment was sent that it echoes.
@@ -136,9 +147,13 @@ impl<'a> Sender<'a> {
             resent: 0,
             nominal_ns: 0,
             slips: 0,
+            slots: 0,
+            slips_before: 0,
             beats: Vec::new(),
             done: Vec::new(),
+            longest: scene.other_timers(kernel),
             hop_first,
+            hops_turn: false,
             hop_armed_last: false,
             answer: None,
             waiting_ns: Vec::new(),
@@ -148,11 +163,18 @@ impl<'a> Sender<'a> {
     }
 
     /// Goes on to the end. More than one course where the clocks' jitter decides.
-    pub(crate) fn run(mut self) -> Vec<Course> {
+    /// With the longest timer that fired, jiffies.
+    pub(crate) fn run(mut self) -> (Vec<Course>, u64) {
         if self.write().is_ok() {
             while self.step().is_ok() {}
         }
-        self.done
+        (self.done, self.longest)
+    }
+
+    /// Takes over what another has come to that parted from this one.
+    fn adopt(&mut self, other: Self) {
+        self.done = other.done;
+        self.longest = self.longest.max(other.longest);
     }
 
     /// The next event: a write, the hop's timer, or the write timer.
@@ -188,7 +210,7 @@ impl<'a> Sender<'a> {
             let mut other = self.clone();
             other.now_ns = at_ns;
             let _ = other.end_answered(echoed_ns);
-            self.done = other.done;
+            self.adopt(other);
         }
         self.now_ns = timer_ns;
         if let Some((at_ns, kernel)) = &self.scene.later
@@ -197,9 +219,18 @@ impl<'a> Sender<'a> {
             self.kernel = kernel;
         }
         self.context = Context::Handler;
-        if timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer)) {
+        self.part_by_rate_limit();
+        self.timer(timer)
+    }
+
+    /// A timer fires at jiffy `timer`, which is now: the hop's, or the write timer.
+    fn timer(&mut self, timer: u64) -> Progress {
+        self.hops_turn =
+            timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer));
+        if self.hops_turn {
             return self.hop_fires(timer);
         }
+        self.longest = self.longest.max(self.timeout);
         match self.pending {
             Pending::LossProbe => self.loss_probe(),
             Pending::Retransmission => self.retransmission_timer(),
@@ -304,13 +335,13 @@ impl<'a> Sender<'a> {
     /// `tcp_retransmit_timer`.
     fn retransmission_timer(&mut self) -> Progress {
         match self.timed_out() {
-            Verdict::No => {}
+            Verdict::No => self.part_by_patience(),
             Verdict::Yes => return self.give_up(),
             Verdict::Either => {
                 let mut other = self.clone();
                 // It ends there, and goes on here.
                 let _ = other.give_up();
-                self.done = other.done;
+                self.adopt(other);
             }
         }
         self.beat(self.scene.purpose.step());
@@ -321,12 +352,15 @@ impl<'a> Sender<'a> {
             self.sent_ns[0] = self.now_ns;
             self.count(fate);
         }
-        // The time stamp of the segment, which is an old one if it could not be sent.
-        self.first_retransmission_ns.get_or_insert(self.sent_ns[0]);
+        if self.first_retransmission_ns.is_none() {
+            // The time stamp of the segment, which is an old one if it could not be sent.
+            self.first_retransmission_ns = Some(self.sent_ns[0]);
+            self.slips_before = self.slips;
+        }
         // `tcp_stream_is_thin`: fewer than four segments out, now that small ones were gathered.
         let thin = self.kernel.thin_linear_timeouts
             && self.sent_ns.len().div_ceil(self.kernel.writes_a_segment) < 4
-            && self.timeouts <= THIN_LINEAR_RETRIES;
+            && self.counted() <= THIN_LINEAR_RETRIES;
         if thin {
             self.backoff = 0;
             self.rto = self.scene.rto.max(self.kernel.rto_min).min(self.kernel.rto_max);
@@ -334,7 +368,16 @@ impl<'a> Sender<'a> {
             self.backoff += 1;
             self.rto = (self.rto * 2).min(self.kernel.rto_max);
         }
-        self.arm(Pending::Retransmission, self.clamp_to_user_timeout());
+        let (timeout, sooner) = self.clamp_to_user_timeout();
+        if sooner != timeout {
+            let mut other = self.clone();
+            other.arm(Pending::Retransmission, sooner);
+            if other.after_sending(0, fate).is_ok() {
+                while other.step().is_ok() {}
+            }
+            self.done = other.done;
+        }
+        self.arm(Pending::Retransmission, timeout);
         self.after_sending(0, fate)
     }
 
@@ -353,6 +396,7 @@ impl<'a> Sender<'a> {
             self.answered()?;
         }
         let failed = self.hop.fire(self.kernel, now);
+        self.slots += self.kernel.wheel.slot(self.kernel.hz.get().into());
         self.hop_armed_last = true;
         if !failed.is_empty() {
             self.waiting_ns.clear();
@@ -366,7 +410,7 @@ impl<'a> Sender<'a> {
     /// `tcp_v4_err`, `tcp_v6_err`: first the backoff (`tcp_ld_RTO_revert`), then the error.
     fn icmp(&mut self, number: Number) -> Progress {
         let Some(icmp) = self.hop.icmp() else { return Ok(()) };
-        if icmp.reverts && number == 0 && self.timeouts > 0 && self.backoff > 0 {
+        if icmp.reverts && number == 0 && self.counted() > 0 && self.backoff > 0 {
             let base = self.scene.rto;
             self.backoff -= 1;
             self.rto = base
@@ -389,9 +433,15 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    /// `icsk_retransmits` (include/net/inet_connection_sock.h), eight bits: after 256 timeouts the
+    /// kernel takes the next for the first. It neither gives up then nor takes a doubling back.
+    fn counted(&self) -> u32 {
+        self.timeouts & 0xff
+    }
+
     /// `retransmits_timed_out`, at a retransmission timeout.
     fn timed_out(&self) -> Verdict {
-        let (Some(first_ns), true) = (self.first_retransmission_ns, self.timeouts > 0) else {
+        let (Some(first_ns), true) = (self.first_retransmission_ns, self.counted() > 0) else {
             return Verdict::No;
         };
         if self.timeouts >= self.scene.purpose.timeouts_most(self.kernel) {
@@ -416,6 +466,47 @@ impl<'a> Sender<'a> {
         }
     }
 
+    /// Where the timers since the first retransmission ran late, this timeout may be past the
+    /// patience: a course of its own ends there. In this one they did not run as late as that.
+    fn part_by_patience(&mut self) {
+        let Some(first_ns) = self.first_retransmission_ns.filter(|_| self.counted() > 0) else {
+            return;
+        };
+        let over_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
+        let needed = over_ns.saturating_sub(self.now_ns).div_ceil(self.tick_ns);
+        if needed == 0 || needed > self.slips.saturating_sub(self.slips_before) {
+            return;
+        }
+        let mut other = self.clone();
+        other.now_ns += needed * self.tick_ns;
+        other.slips -= needed;
+        // It has its end.
+        let _ = other.give_up();
+        self.adopt(other);
+        self.slips = self.slips_before + needed - 1;
+    }
+
+    /// Where the timers before this one ran late, the hop's rate limit has more to give by now, and
+    /// may let an ICMP error through that it would hold back: a course of its own. In this one they
+    /// did not run as late as that.
+    fn part_by_rate_limit(&mut self) {
+        let Some(needed) = self.hop.early_for_limit(self.jiffy()) else { return };
+        if needed > self.slips {
+            return;
+        }
+        let mut other = self.clone();
+        other.fires += needed;
+        other.now_ns += needed * self.tick_ns;
+        other.slips -= needed;
+        let mut progress = other.timer(other.fires);
+        while progress.is_ok() {
+            progress = other.step();
+        }
+        self.adopt(other);
+        self.slips = needed - 1;
+        self.slips_before = self.slips_before.min(self.slips);
+    }
+
     fn patience_ms(&self) -> u64 {
         let moment = Moment {
             rto: self.rto,
@@ -438,15 +529,25 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// `tcp_clamp_rto_to_user_timeout`.
-    fn clamp_to_user_timeout(&self) -> u64 {
-        let Some(patience_ms) = self.kernel.user_timeout_ms else { return self.rto };
+    /// `tcp_clamp_rto_to_user_timeout`: the timeout, and the shortest that it may be instead. Both
+    /// time stamps are cut to whole milliseconds before they are subtracted, and where ticks do not
+    /// fall on milliseconds, as at HZ 300, that decides between two jiffies.
+    fn clamp_to_user_timeout(&self) -> (u64, u64) {
+        let Some(patience_ms) = self.kernel.user_timeout_ms else { return (self.rto, self.rto) };
         let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
-        let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
-        match patience_ms.saturating_sub(elapsed_ms) {
+        let (least_ms, most_ms) = if self.tick_ns.is_multiple_of(1_000_000) {
+            let elapsed_ms = self.now_ns / 1_000_000 - first_ns / 1_000_000;
+            (elapsed_ms, elapsed_ms)
+        } else {
+            let elapsed_ns = self.now_ns.saturating_sub(first_ns);
+            let least_ms = elapsed_ns.saturating_sub(JITTER_NS) / 1_000_000;
+            (least_ms, (elapsed_ns + JITTER_NS) / 1_000_000 + 1)
+        };
+        let timeout = |elapsed_ms| match patience_ms.saturating_sub(elapsed_ms) {
             0 => 1,
             remaining_ms => self.rto.min(self.kernel.hz.from_msecs(remaining_ms)),
-        }
+        };
+        (timeout(least_ms), timeout(most_ms))
     }
 
     /// `tcp_rto_delta_us`: how long until the first segment's RTO is over.
@@ -467,6 +568,7 @@ impl<'a> Sender<'a> {
     fn arm(&mut self, pending: Pending, timeout: u64) {
         self.hop_armed_last = false;
         let timeout = timeout.min(self.kernel.rto_max);
+        self.slots += self.kernel.wheel.slot(timeout);
         let now = self.jiffy();
         if self.fires <= now || self.expires != now + timeout {
             self.fires = self.kernel.wheel.fires_at(now, timeout, self.context);
@@ -477,7 +579,9 @@ impl<'a> Sender<'a> {
         let armed_ns = match self.context {
             Context::Call => self.since_start_ns(),
             Context::Handler => {
-                self.slips += slip(self.kernel.wheel, timeout);
+                if !self.kernel.virtual_time {
+                    self.slips += slip(self.kernel.wheel, timeout);
+                }
                 self.nominal_ns
             }
         };
@@ -636,6 +740,7 @@ impl<'a> Sender<'a> {
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
         let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
         let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
+        self.slots += jiffies.end() - jiffies.start();
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
@@ -658,10 +763,11 @@ impl<'a> Sender<'a> {
             one.nominal_ns = one.since_start_ns() + waited * one.tick_ns;
             one.now_ns = fires * one.tick_ns;
             one.timeout = waited;
+            one.longest = one.longest.max(waited);
             one.beat(StepKind::GiveUp);
             // It has its end.
             let _ = one.end(Outcome::Released, one.since_start_ns());
-            self.done = one.done;
+            self.adopt(one);
         }
         Err(Ended)
     }
@@ -671,7 +777,7 @@ impl<'a> Sender<'a> {
         let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
         // How many pass the tap before the client's neighbour entry dies is up to that entry.
         let counts = counts && (!self.hop.is_local() || self.scene.unseen);
-        let open_ns = self.open_ns(outcome, end_ns);
+        let slip_ns = self.slips * self.tick_ns;
         self.done.push(Course {
             beats: std::mem::take(&mut self.beats),
             outcome,
@@ -679,36 +785,15 @@ impl<'a> Sender<'a> {
             retransmits: counts.then_some(self.resent),
             keepalive_probes: None,
             window_probes: None,
-            slip_ns: self.slips * self.tick_ns,
-            open_ns,
+            slip_ns,
+            open_ns: (0, 0),
             reference_late_ns: self.sooner_ns,
+            slots_ns: self.slots * self.tick_ns,
+            timeout_ns: self.hops_turn.then_some(NEIGHBOUR_TIMER_NS),
         });
         Err(Ended)
     }
-
-    /// Where ICMP undoes one doubling after the other, each jiffy of difference changes all that
-    /// follows, and after many retransmissions nothing is left of the phase. What stays is the rule:
-    /// it ends with the first timeout past the patience, and timeouts are so far apart, or a doubling
-    /// more.
-    fn open_ns(&self, outcome: Outcome, end_ns: u64) -> (u64, u64) {
-        let Some(first_ns) = self.first_retransmission_ns else { return (0, 0) };
-        if self.resent <= COUNTED_MOST || !matches!(outcome, Outcome::Errno(_)) {
-            return (0, 0);
-        }
-        let patience_ns = self.patience_ms().saturating_mul(1_000_000);
-        let over_ns = first_ns.saturating_sub(self.start_ns).saturating_add(patience_ns);
-        // The last ones that are shown; the end itself may be far from them.
-        let shown = self.beats.iter().rev().filter(|beat| beat.kind != StepKind::GiveUp);
-        let times: Vec<_> = shown.take(CYCLE).map(|beat| beat.at_ns).collect();
-        let apart_ns = times.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap_or(0);
-        let earliest_ns = over_ns.min(end_ns);
-        let latest_ns = over_ns.saturating_add(apart_ns.saturating_mul(2)).max(end_ns);
-        (end_ns - earliest_ns, latest_ns - end_ns)
-    }
 }
-
-/// Among so many retransmissions there is each distance that occurs between two of them.
-const CYCLE: usize = 64;
 
 /// Whether a time is past another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! Data is outstanding, or a FIN: the write timer decides, and keepalive is silent.
 
+use crate::allowance;
 use crate::closing;
 use crate::course::Courses;
 use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, nanos, round_trip_ns};
-use crate::hop::{Hop, Icmp};
+use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::predict::{conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
@@ -11,7 +12,8 @@ use crate::purpose::Purpose;
 use crate::retransmit;
 use crate::rto;
 use crate::scene::{self, HopKind};
-use crate::tick::Phase;
+use crate::tick::{Hz, Phase};
+use crate::width::{self, Cause};
 use spec::facts::TcpFacts;
 use spec::{
     Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic,
@@ -140,7 +142,7 @@ pub(crate) fn scenes(
         for rto in possible_rtos(kernel, parameters, facts) {
             for (earlier_ns, icmp_ns) in earlier
                 .iter()
-                .flat_map(|earlier_ns| icmp_times(&hop, tcp).map(move |ns| (earlier_ns, ns)))
+                .flat_map(|earlier_ns| icmp_times(kernel, &hop).map(move |ns| (earlier_ns, ns)))
             {
                 scenes.push(scene::Scene {
                     purpose: match client.traffic {
@@ -199,18 +201,16 @@ pub(crate) fn later_from(
 /// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
 /// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
 /// sent, give or take; and where time is virtual, nothing takes any.
-fn icmp_times(hop: &HopKind, tcp: &TcpFacts) -> impl Iterator<Item = u64> + use<> {
-    let reverts = |icmp: Option<Icmp>| icmp.is_some_and(|icmp| icmp.reverts);
-    let none = match hop {
-        HopKind::Fixed(hop @ Hop::Asks(..)) => reverts(hop.icmp()),
-        HopKind::Fixed(hop) => reverts(hop.icmp()) && tcp.srtt_us < NO_TIME_US,
+fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use<> {
+    let by_timer = match hop {
+        HopKind::Fixed(hop @ Hop::Asks(..)) => hop.icmp().is_some_and(|icmp| icmp.reverts),
+        HopKind::Fixed(_) => false,
         HopKind::Neighbour { icmp, .. } | HopKind::Router { icmp, .. } => icmp.reverts,
     };
-    none.then_some(0).into_iter().chain([scene::ICMP_NS])
+    let none = by_timer || kernel.virtual_time;
+    let some = !kernel.virtual_time;
+    none.then_some(0).into_iter().chain(some.then_some(scene::ICMP_NS))
 }
-
-/// No round trip is that short, in microseconds, where time passes while a kernel works.
-const NO_TIME_US: u32 = 10;
 
 /// Whether the link goes away before the server's kernel knows that its last answer has come, so
 /// that it sends that again when it likes, and with consequences: it asks for the way back, or
@@ -242,16 +242,13 @@ pub(crate) fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Fa
 
 fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
     let rtt = Duration::from_nanos(round_trip_ns(parameters, facts));
-    let hz = crate::tick::Hz::new(facts.hz);
+    let hz = Hz::new(facts.hz);
+    let span = (Duration::ZERO, rtt + allowance::late(hz));
+    let causes = [(Cause::RoundTrip, rtt)].into_iter().chain(width::allowed(hz));
+    let window = Window::new(Outcome::Errno(Errno::ECONNRESET), Some(span)).because(causes);
     Prediction {
         reference: reference(parameters),
-        windows: vec![Window {
-            retransmits: Some(0),
-            ..Window::new(
-                Outcome::Errno(Errno::ECONNRESET),
-                Some((Duration::ZERO, rtt + crate::allowance::late(hz))),
-            )
-        }],
+        windows: vec![Window { retransmits: Some(0), ..window }],
         schedule: Vec::new(),
         why: "the router answers the first segment with a RST".into(),
         unknown: None,

@@ -22,6 +22,7 @@ use crate::dead_path::SLOP_NS;
 use crate::predict::{lives_on, reference, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
+use crate::width::{self, Cause};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
 
@@ -63,9 +64,14 @@ fn closes(parameters: &Parameters, facts: &Facts) -> Prediction {
     };
     let earliest = (keeps_for + fastest).saturating_sub(allowance::EARLY);
     let latest = keeps_for + slowest + late(keeps_for, Hz::new(facts.hz));
+    let causes = [
+        (Cause::RoundTrip, slowest.saturating_sub(fastest)),
+        (Cause::ProgramTimer, its_own(keeps_for, Hz::new(facts.hz))),
+    ];
     told(
-        parameters,
+        (parameters, facts),
         (earliest, latest),
+        causes,
         format!(
             "nginx's own timer, not the kernel's, closes the connection keepalive_timeout, {}, \
              after the last request; epoll_wait may wake it late, never early",
@@ -89,13 +95,23 @@ fn closes_late(parameters: &Parameters, facts: &Facts, duration: Duration) -> Pr
         "the web server runs again before its timer ends, and computes by a coarse clock what is \
          left of it"
     };
-    told(parameters, (earliest, latest), why.into())
+    let whole = latest.saturating_sub(earliest);
+    let own = its_own(keeps_for, hz) + early;
+    let causes = [(Cause::ProgramTimer, own), (Cause::Call, whole.saturating_sub(own))];
+    told((parameters, facts), (earliest, latest), causes, why.into())
 }
 
-fn told(parameters: &Parameters, span: (Duration, Duration), why: String) -> Prediction {
+fn told(
+    (parameters, facts): (&Parameters, &Facts),
+    span: (Duration, Duration),
+    causes: [(Cause, Duration); 2],
+    why: String,
+) -> Prediction {
+    let window = Window::new(Outcome::Eof, Some(span))
+        .because(causes.into_iter().chain(width::allowed(Hz::new(facts.hz))));
     Prediction {
         reference: reference(parameters),
-        windows: vec![Window { retransmits: Some(0), ..Window::new(Outcome::Eof, Some(span)) }],
+        windows: vec![Window { retransmits: Some(0), ..window }],
         schedule: Vec::new(),
         why,
         unknown: None,
@@ -114,6 +130,8 @@ pub(crate) fn predict_left_behind(parameters: &Parameters, facts: &Facts) -> Pre
     let latest = keeps_for + late(keeps_for, Hz::new(facts.hz));
     for window in &mut prediction.windows {
         window.span = window.span.map(|(from, to)| (from + earliest, to + latest));
+        let own = latest.saturating_sub(earliest);
+        window.width.extend(width::shares([(Cause::ProgramTimer, own)]));
     }
     for step in &mut prediction.schedule {
         step.earliest += earliest;
@@ -132,8 +150,13 @@ pub(crate) fn predict_left_behind(parameters: &Parameters, facts: &Facts) -> Pre
 
 /// How late nginx may act on a timer.
 fn late(time: Duration, hz: Hz) -> Duration {
+    its_own(time, hz) + allowance::late(hz)
+}
+
+/// What of that is nginx's own, and the kernel's for it.
+fn its_own(time: Duration, hz: Hz) -> Duration {
     const SLACK_MOST: Duration = Duration::from_millis(100);
-    (time / 200).min(SLACK_MOST) + clock_step(hz) + allowance::late(hz)
+    (time / 200).min(SLACK_MOST) + clock_step(hz)
 }
 
 /// How far the clock that nginx reads may be behind.

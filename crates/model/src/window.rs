@@ -10,35 +10,27 @@
 
 use crate::allowance;
 use crate::course::{Beat, Course, Courses, slip};
-use crate::dead_path::{self, NEIGHBOUR_LIVES, NEW_MAC, SAMPLE_NS, SLOP_NS, nanos, round_trip_ns};
-use crate::hop::{self, Hop, Icmp, Limit};
-use crate::keepalive::Healed;
+use crate::dead_path::{SAMPLE_NS, SLOP_NS, nanos};
+use crate::entry;
+use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
 use crate::retransmit::EPOCH;
 use crate::tick::Phase;
+use crate::way::{self, Healed, Reply, Way};
 use crate::wheel::Context;
 use spec::facts::{JiffyClock, TcpFacts};
-use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters};
 use std::time::Duration;
 
 /// An idle client whose last data the server's closed window holds back.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let fault = &parameters.fault;
-    let routed = parameters.topology == Topology::Router;
-    let (goes_away, healed) = match fault.kind {
-        FaultKind::None | FaultKind::ProcessFreeze => (false, None),
-        FaultKind::Flap => (true, Some(false)),
-        FaultKind::Reboot if !fault.new_mac || routed => (true, Some(true)),
-        FaultKind::Reboot if parameters.neighbour == Neighbour::Learned => {
-            return unknown(parameters, NEW_MAC.into());
-        }
-        FaultKind::Reject if fault.reject == Reject::TcpReset => (true, Some(true)),
-        _ => (true, None),
-    };
-    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies) {
+    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
+    let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
+    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies, rtt) {
         Ok(starts) => starts,
         Err(reason) => return unknown(parameters, reason),
     };
@@ -49,7 +41,6 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     // Where nobody has looked, the window closes `fault.after` before the fault.
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
-    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut scene = Scene {
         fault_after_ns: None,
@@ -58,14 +49,9 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         healed: None,
         // The smoothed round-trip time still holds what filling the window cost.
         rtt_ns: nanos(parameters.path.rtt),
-        srtt_ns: round_trip_ns(parameters, facts),
+        exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),
         unseen: fault.kind == FaultKind::Unplug,
-        hop: if routed && cut {
-            let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
-            Hop::Asks(hop::Neighbour::of_router(), Limit::none(), icmp)
-        } else {
-            Hop::Silent
-        },
+        hop: Hop::Silent,
         answers_every: kernel.hz.from_msecs(limit_ms),
     };
     let mut all = Courses::default();
@@ -76,29 +62,34 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         scene.reference_until_ns = fault_ns;
         let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
         scene.later = later.clone().map(|kernel| (later_ns, kernel));
-        scene.healed = healed.map(|reset| {
-            let lasts = parameters.fault_duration().unwrap_or_default();
-            let round_trips = dead_path::round_trips(parameters);
-            let after_ns = match fault.kind {
-                FaultKind::Reject => 0,
-                _ => scene.rtt_ns.saturating_mul(round_trips),
-            };
-            Healed { at_ns: fault_ns.saturating_add(nanos(lasts)), reset, after_ns }
-        });
-        if let Err(reason) = courses(&kernel, &scene, &starts, facts.tcp.as_ref(), &mut all) {
-            return unknown(parameters, reason);
+        let lasts = nanos(parameters.fault_duration().unwrap_or_default());
+        scene.healed = Healed::of(parameters, facts, fault_ns.saturating_add(lasts));
+        for start in &starts {
+            for hop in hops(&kernel, parameters, facts, start) {
+                let scene = Scene { hop, ..scene.clone() };
+                let timer = Timer::new(&kernel, &scene, start, base(&kernel, facts.tcp.as_ref()));
+                for course in timer.run() {
+                    match course {
+                        Ok(course) => all.add(&course, (kernel.hz.tick_ns() - 1, 0)),
+                        Err(reason) => return unknown(parameters, reason),
+                    }
+                }
+            }
         }
     }
-    let mut prediction = conclude(parameters, facts, all, |prediction| why(&kernel, prediction));
-    let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
-    let learned = parameters.neighbour == Neighbour::Learned && !routed && goes_away;
-    for window in &mut prediction.windows {
-        if learned && latest > NEIGHBOUR_LIVES {
-            // How many pass the tap before the neighbour entry dies is up to that entry.
-            window.window_probes = None;
-        }
-    }
-    prediction
+    conclude(parameters, facts, all, |prediction| why(&kernel, prediction))
+}
+
+/// Where probes may end after the fault, in jiffies after the sample.
+fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts, start: &Start) -> Vec<Hop> {
+    way::without_entry(parameters).map_or_else(
+        || {
+            // The first probe passes on the last acknowledgement of data.
+            let first = if start.first_probe.is_none() { &[start.expires][..] } else { &[] };
+            entry::hops(kernel, parameters, facts, Some(start.sampled), first)
+        },
+        |hop| vec![hop],
+    )
 }
 
 fn why(kernel: &Kernel, prediction: &Prediction) -> String {
@@ -135,9 +126,10 @@ struct Scene {
     later: Option<(u64, Kernel)>,
     /// When something answers again, nanoseconds after the sample.
     healed: Option<Healed>,
-    /// The time of a round trip, nanoseconds, at least and at most.
+    /// The time of a round trip, nanoseconds.
     rtt_ns: u64,
-    srtt_ns: u64,
+    /// How long a probe and its answer are within reach of the fault, nanoseconds.
+    exposed_ns: u64,
     /// Whether nothing that is sent after the fault passes the client's tap.
     unseen: bool,
     /// Where probes end after the fault.
@@ -167,7 +159,7 @@ struct Start {
 
 /// Every state of the timer that agrees with what was measured before the fault: one for each
 /// jiffy that the sample may have been taken in, or one for each phase of the wheel where the jiffy
-/// clock is not known.
+/// clock is not known. A round trip takes `rtt` jiffies.
 ///
 /// # Errors
 /// Why there is none: the window is not closed.
@@ -175,6 +167,7 @@ fn starts(
     kernel: &Kernel,
     tcp: Option<&TcpFacts>,
     clock: Option<JiffyClock>,
+    rtt: u64,
 ) -> Result<Vec<Start>, String> {
     let period = kernel.wheel.slot(kernel.rto_max);
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
@@ -208,7 +201,9 @@ fn starts(
             backoff: tcp.backoff.into(),
             unanswered: tcp.probes.into(),
             first_probe,
-            answered: first_probe.filter(|first| received >= *first).map(|_| received),
+            answered: first_probe
+                .filter(|first| received >= *first)
+                .map(|_| received.saturating_sub(rtt / 2)),
         }
     };
     let known = clock.map(|clock| Phase::new(kernel.hz, clock));
@@ -237,32 +232,6 @@ fn probe_timeout(kernel: &Kernel, base: u64, backoff: u32) -> u64 {
     (base << backoff.min(most)).min(kernel.rto_max)
 }
 
-/// The courses of this scene from these states of the timer.
-///
-/// # Errors
-/// If one of them ends before the fault.
-fn courses(
-    kernel: &Kernel,
-    scene: &Scene,
-    starts: &[Start],
-    tcp: Option<&TcpFacts>,
-    courses: &mut Courses,
-) -> Result<(), String> {
-    let tick_ns = kernel.hz.tick_ns();
-    for start in starts {
-        // Where this timer and a neighbour's fire at the same jiffy, either may come first.
-        let orders: &[bool] = if scene.hop.has_timer() { &[false, true] } else { &[false] };
-        for hop_first in orders {
-            let mut timer = Timer::new(kernel, scene, start, base(kernel, tcp));
-            timer.hop_first = *hop_first;
-            let course = timer.run()?;
-            let answer_ns = if course.outcome == RESET { scene.srtt_ns - scene.rtt_ns } else { 0 };
-            courses.add(&course, (tick_ns - 1 + answer_ns, 0));
-        }
-    }
-    Ok(())
-}
-
 #[derive(Clone)]
 struct Timer<'a> {
     kernel: &'a Kernel,
@@ -285,13 +254,15 @@ struct Timer<'a> {
     step: u64,
     /// When an answer that is on its way arrives.
     answer_ns: Option<u64>,
-    /// Probes that passed the tap after the reference, and all that were gone through.
-    sent: u32,
+    /// All probes that were gone through.
     probes: u32,
     nominal_ns: u64,
-    hop_first: bool,
-    hop: Hop,
+    way: Way,
+    /// The reset that is on its way, and when it arrives.
+    reset: Option<(u64, Reply)>,
     slips: u64,
+    /// The slots of all timers that were armed, jiffies.
+    slots: u64,
     beats: Vec<Beat>,
 }
 
@@ -315,48 +286,85 @@ impl<'a> Timer<'a> {
             answered: start.answered,
             step: 0,
             answer_ns: None,
-            sent: start.unanswered,
             probes: 0,
             nominal_ns: 0,
-            hop_first: false,
-            hop: scene.hop.clone(),
+            reset: None,
+            way: Way::new(kernel, scene.hop.clone(), scene.healed, start.sampled * tick_ns),
             slips: 0,
+            slots: 0,
             beats: Vec::new(),
         };
+        timer.way.seen = start.unanswered;
         // It was armed by the answer to a probe, or by the timer's own handler if there was none.
         let context = if start.unanswered > 0 { Context::Handler } else { Context::Call };
-        let armed = if start.unanswered > 0 {
-            start.expires.saturating_sub(timer.whole_timeout())
-        } else {
-            start.received
-        };
+        let armed = timer.armed(start);
         timer.timeout = start.expires.saturating_sub(armed);
         timer.fires = kernel.wheel.fires_at(armed, timer.timeout, context);
         timer.nominal_ns = start.expires * tick_ns;
+        if start.unanswered > 0 {
+            timer.await_answer(armed * tick_ns);
+        }
         timer
+    }
+
+    /// When the timer was armed: by the last segment received, which closed the window or answered a
+    /// probe; or by its own handler with the last probe since.
+    fn armed(&self, start: &Start) -> u64 {
+        let (mut at, mut context) = (start.received, Context::Call);
+        let mut earlier =
+            Self { backoff: start.backoff.saturating_sub(start.unanswered), ..self.clone() };
+        for _ in 0..start.unanswered {
+            earlier.first_probe = start.first_probe.filter(|first| *first <= at);
+            at = self.kernel.wheel.fires_at(at, earlier.wanted(at), context);
+            earlier.backoff = (earlier.backoff + 1).min(start.backoff);
+            context = Context::Handler;
+        }
+        if at + self.wanted(at) == start.expires {
+            at
+        } else if start.unanswered > 0 {
+            // What came last was another segment, or the settings have changed since.
+            start.expires.saturating_sub(self.whole_timeout())
+        } else {
+            start.received
+        }
+    }
+
+    /// The last probe before the sample was sent at this time: its answer is still on its way, if it
+    /// drew one.
+    fn await_answer(&mut self, sent_ns: u64) {
+        let there_ns = sent_ns + self.scene.exposed_ns;
+        let fault_ns = self.scene.fault_after_ns.map(|fault_ns| self.sampled_ns + fault_ns);
+        if fault_ns.is_none_or(|fault_ns| there_ns < fault_ns) {
+            self.draw_answer(sent_ns, self.scene.rtt_ns);
+            self.answer_ns = self.answer_ns.map(|here_ns| here_ns.max(self.sampled_ns));
+        }
+    }
+
+    /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
+    /// first.
+    fn run(self) -> Vec<Result<Course, String>> {
+        let variants = self.way.clone().variants().into_iter();
+        variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
     }
 
     /// Goes on to the end.
     ///
     /// # Errors
     /// If that comes before the fault.
-    fn run(mut self) -> Result<Course, String> {
+    fn go_on(mut self) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
-            let fires = self.fires;
-            let first = |asks: &u64| *asks < fires || (*asks == fires && self.hop_first);
-            if let Some(asks) = self.hop.fires().filter(first) {
-                let now_ns = asks * self.tick_ns;
-                if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.asks_again()) {
-                    return Ok(self.end(RESET, now_ns + healed.after_ns));
-                }
-                if self.hop.asks_again() && self.is_alive(now_ns) {
-                    self.draw_answer(now_ns);
-                    self.hop = Hop::Silent;
-                } else {
-                    self.hop.fire(self.kernel, asks);
-                }
+            let fires = self.reset.map_or(self.fires, |(at_ns, _)| self.fires.min(at_ns / tick_ns));
+            if let Some(asks) = self.way.fires_before(fires) {
+                let reply = self.way.fire(self.kernel, asks);
+                self.draw(reply, asks * tick_ns);
                 continue;
+            }
+            if let Some((at_ns, reply)) =
+                self.reset.filter(|(at_ns, _)| *at_ns < self.fires * tick_ns)
+            {
+                let course = self.end(RESET, at_ns);
+                return Ok(Course { open_ns: reply.open_ns, ..course });
             }
             if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
             {
@@ -388,19 +396,20 @@ impl<'a> Timer<'a> {
             self.unanswered += 1;
             self.backoff = (self.backoff + 1).min(self.kernel.retries2.max(self.backoff));
             self.beat(StepKind::WindowProbe);
-            let lost = self.scene.unseen && !self.is_alive(now_ns);
-            self.sent += u32::from(!lost);
             self.nominal_ns += self.whole_timeout() * self.tick_ns;
             self.slips += slip(self.kernel.wheel, self.wanted(now));
             self.arm(now, Context::Handler);
-            if self.is_alive(now_ns) {
-                self.draw_answer(now_ns);
-            } else {
-                let fate = self.hop.send(self.kernel, 0, now, Context::Handler);
-                if let Some(healed) = self.resets(now_ns).filter(|_| self.hop.passes(fate, false)) {
-                    return Ok(self.end(RESET, now_ns + healed.after_ns));
-                }
+            if self.is_before_fault(now_ns) {
+                self.way.seen += 1;
+                self.draw_answer(now_ns, self.scene.rtt_ns);
+                continue;
             }
+            let seen = self.way.seen;
+            let reply = self.way.send(self.kernel, self.probes as usize, now);
+            if self.scene.unseen {
+                self.way.seen = seen;
+            }
+            self.draw(reply, now_ns);
         }
     }
 
@@ -414,26 +423,30 @@ impl<'a> Timer<'a> {
         over || self.unanswered >= self.kernel.retries2
     }
 
-    /// Whether the peer is there for a probe that is sent now.
-    fn is_alive(&self, now_ns: u64) -> bool {
-        let after_ns = now_ns.saturating_sub(self.sampled_ns) + self.scene.rtt_ns / 2;
-        let healed = self.scene.healed.filter(|healed| !healed.reset);
+    /// Whether the fault has yet to come where a probe is that is sent now.
+    fn is_before_fault(&self, now_ns: u64) -> bool {
+        let after_ns = now_ns.saturating_sub(self.sampled_ns) + self.scene.exposed_ns;
         self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns < fault_ns)
-            || healed.is_some_and(|healed| after_ns >= healed.at_ns)
-    }
-
-    /// What does not know the connection, if a probe that is sent now meets it.
-    fn resets(&self, now_ns: u64) -> Option<Healed> {
-        let after_ns = now_ns.saturating_sub(self.sampled_ns);
-        self.scene.healed.filter(|healed| healed.reset && after_ns >= healed.at_ns)
     }
 
     /// The peer acknowledges a probe, if it has not done that just now (`__tcp_oow_rate_limited`).
-    fn draw_answer(&mut self, now_ns: u64) {
-        let there = (now_ns + self.scene.rtt_ns / 2) / self.tick_ns;
+    fn draw_answer(&mut self, now_ns: u64, after_ns: u64) {
+        let there_ns = now_ns + after_ns.saturating_sub(self.scene.rtt_ns / 2);
+        let there = there_ns / self.tick_ns;
         if self.answered.is_none_or(|last| there - last >= self.scene.answers_every) {
             self.answered = Some(there);
-            self.answer_ns = Some(now_ns + self.scene.rtt_ns);
+            self.answer_ns = Some(now_ns + after_ns);
+        }
+    }
+
+    /// What meets a probe that was sent at this time replies.
+    fn draw(&mut self, reply: Option<Reply>, now_ns: u64) {
+        match reply {
+            Some(reply) if reply.reset => {
+                self.reset.get_or_insert((now_ns.saturating_add(reply.after_ns), reply));
+            }
+            Some(reply) => self.draw_answer(now_ns, reply.after_ns),
+            None => {}
         }
     }
 
@@ -445,7 +458,7 @@ impl<'a> Timer<'a> {
             self.reference_ns = here_ns;
             self.nominal_ns = here_ns + self.timeout * self.tick_ns;
             self.answered_reference = true;
-            self.sent = 0;
+            self.way.seen = 0;
             self.slips = 0;
             self.beats.clear();
         }
@@ -480,7 +493,7 @@ impl<'a> Timer<'a> {
         self.nominal_ns += steps * self.timeout * self.tick_ns;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         self.probes = self.probes.saturating_add(steps);
-        self.sent = self.sent.saturating_add(steps);
+        self.way.skip(ahead, steps);
     }
 
     /// `tcp_probe0_when`.
@@ -503,6 +516,7 @@ impl<'a> Timer<'a> {
     /// `tcp_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot.
     fn arm(&mut self, now: u64, context: Context) {
         self.timeout = self.wanted(now);
+        self.slots += self.kernel.wheel.slot(self.timeout);
         if self.fires <= now || self.expires != now + self.timeout {
             self.fires = self.kernel.wheel.fires_at(now, self.timeout, context);
         }
@@ -518,8 +532,8 @@ impl<'a> Timer<'a> {
 
     /// Whether the peer answers from now on: it never goes away, or is back.
     fn stays(&self, now_ns: u64) -> bool {
-        let back = |healed: Healed| !healed.reset && self.is_past(healed.at_ns, now_ns);
-        self.scene.fault_after_ns.is_none() || self.scene.healed.is_some_and(back)
+        let back = |healed: &Healed| !healed.reset && self.is_past(healed.at_ns, now_ns);
+        self.scene.fault_after_ns.is_none() || self.scene.healed.as_ref().is_some_and(back)
     }
 
     /// Whether a time after the sample is over.
@@ -557,10 +571,12 @@ impl<'a> Timer<'a> {
             end_ns: since(end_ns),
             retransmits: Some(0),
             keepalive_probes: None,
-            window_probes: (outcome != Outcome::None).then_some(self.sent),
+            window_probes: (outcome != Outcome::None).then_some(self.way.seen),
             slip_ns: self.slips * self.tick_ns,
             open_ns: (0, 0),
             reference_late_ns: if self.answered_reference { late_ns } else { 0 },
+            timeout_ns: None,
+            slots_ns: self.slots * self.tick_ns,
         }
     }
 }

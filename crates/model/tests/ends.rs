@@ -120,7 +120,7 @@ fn connections_are_forgotten_as_measured() {
 
 #[test]
 fn a_second_more_of_fin_timeout_is_a_minute_less() {
-    for hz in [100, 250, 1000] {
+    for hz in [100, 250, 300, 1000] {
         let forgotten = |fin_timeout: &str| {
             predict(&[&FROZEN[..], &[("sysctl.tcp_fin_timeout", fin_timeout)]].concat(), hz)
                 .hull()

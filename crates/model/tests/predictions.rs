@@ -106,6 +106,81 @@ fn rejects_end_as_measured() {
     }
 }
 
+/// The longest loops of ICMP errors, where time is virtual, so that no timer runs late: the window is
+/// the slot of the last timer. After 256 timeouts the kernel's count is back at 0, and one doubling
+/// stays (`icsk_retransmits` has eight bits).
+#[test]
+fn loops_end_in_their_slot_where_time_is_virtual() {
+    for (hz, family, retries2, measured_s) in [
+        (250, "ipv4", "5", 13.526_761),
+        (250, "ipv4", "10", 326.358_761),
+        (250, "ipv4", "15", 927.254_761),
+        (250, "ipv6", "5", 13.330_766),
+        (250, "ipv6", "10", 326.578_766),
+        (250, "ipv6", "15", 925.714_767),
+        (1000, "ipv6", "10", 325.141_76),
+        (1000, "ipv6", "15", 927.125_76),
+        (100, "ipv6", "10", 325.228_788),
+        (100, "ipv6", "15", 925.468_788),
+    ] {
+        let parameters = parameters(&[
+            ("topology", "router"),
+            ("family", family),
+            ("fault.kind", "reject"),
+            ("fault.reject", "net-unreachable"),
+            ("client.traffic", "one-write"),
+            ("sysctl.tcp_retries2", retries2),
+        ]);
+        let facts = Facts {
+            kernel: "6.12".into(),
+            virtual_time: true,
+            ..model::nominal_facts(&parameters, hz)
+        };
+        let prediction = model::predict(&parameters, &facts);
+        let [window] = &prediction.windows[..] else {
+            panic!("{family} {retries2}: {prediction:#?}")
+        };
+        let (earliest, latest) = window.span.unwrap();
+        let measured = Duration::from_secs_f64(measured_s);
+        assert!(
+            earliest <= measured && measured <= latest,
+            "HZ={hz} {family} {retries2}: {measured:?} in {window:?}"
+        );
+        // At 925 s the last timers are of 3.3 s, a slot of 64 jiffies.
+        let slot = Duration::from_secs(64) / hz;
+        assert!(
+            latest <= earliest + slot + Duration::from_millis(15),
+            "HZ={hz} {family} {retries2}: {window:?}"
+        );
+    }
+}
+
+/// On a real clock each of 62 timers may run a jiffy late. Those of them that did end at the first
+/// timeout past the patience all the same, and with one timeout less where they were late enough.
+#[test]
+fn late_timers_end_at_the_first_timeout_past_the_patience() {
+    let prediction = predict(
+        &[
+            ("topology", "router"),
+            ("family", "ipv6"),
+            ("fault.kind", "reject"),
+            ("fault.reject", "net-unreachable"),
+            ("client.traffic", "one-write"),
+            ("sysctl.tcp_retries2", "5"),
+        ],
+        250,
+    );
+    let [fewer, window] = &prediction.windows[..] else { panic!("{prediction:#?}") };
+    assert_eq!((fewer.retransmits, window.retransmits), (Some(62), Some(63)));
+    let (earliest, latest) = window.span.unwrap();
+    for measured_s in [13.060_749, 13.063_439, 13.118_334, 13.133_368] {
+        let measured = Duration::from_secs_f64(measured_s);
+        assert!(earliest <= measured && measured <= latest, "{measured_s}: {window:?}");
+    }
+    // The first timeout, the patience, a timeout more, a jiffy, and the allowance.
+    assert!(latest < Duration::from_millis(411 + 12_600 + 204 + 4 + 12), "{window:?}");
+}
+
 #[test]
 fn the_articles_numbers() {
     let prediction = predict(&SENDING, 250);
@@ -154,6 +229,22 @@ fn a_known_phase_leaves_one_narrow_window() {
         let (earliest, latest) = window.span.unwrap();
         assert!(latest.saturating_sub(earliest) < Duration::from_millis(25), "{window:?}");
     }
+}
+
+/// A trial of Linux 6.12 at HZ=300. Its first retransmission was stamped 49,706 (.662) ms and the last
+/// 52,613 (.329) ms: 2,907 ms apart by whole milliseconds, and so the rest of the user timeout, 93 ms,
+/// took 28 jiffies, where the 2,906.67 ms that had passed leave 94 ms, and 29.
+#[test]
+fn whole_milliseconds_decide_about_a_jiffy_where_ticks_do_not_fall_on_them() {
+    let parameters = parameters(&[&SENDING[..], &[("client.user_timeout", "3s")]].concat());
+    let mut facts = model::nominal_facts(&parameters, 300);
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.rto_us, tcp.srtt_us, tcp.rttvar_us) = (203_333, 1, 0);
+    facts.jiffies = Some(JiffyClock { jiffies: 4_294_892_084, at_ns: 49_293_328_404 });
+    let (write_ns, told_ns) = (49_293_351_488_u64, 52_709_994_902);
+    let told = Duration::from_nanos(told_ns - write_ns);
+    let hull = model::predict_after(&parameters, &facts, write_ns).hull().unwrap();
+    assert!(hull.0 <= told && told <= hull.1, "{hull:?}");
 }
 
 #[test]
@@ -411,6 +502,8 @@ proptest! {
                 prop_assert_eq!(window.span.is_none(), window.outcome == Outcome::None);
                 if let Some((earliest, latest)) = window.span {
                     prop_assert!(earliest <= latest);
+                    let shares: Duration = window.width.iter().map(|share| share.by).sum();
+                    prop_assert!(latest.saturating_sub(earliest) <= shares, "{:?}", window);
                 }
             }
             for step in &prediction.schedule {

@@ -130,6 +130,9 @@ fn conditions(body: &mut String, run: &Run, trial: &Trial) {
         ("network and socket", words::setting(parameters)),
         ("stimulus", words::stimulus(parameters)),
     ];
+    if let Some(width) = trial.prediction.as_ref().and_then(words::width) {
+        rows.push(("what makes the window so wide", width));
+    }
     let kernel = trial.facts.as_ref().map_or(&run.kernel, |facts| &facts.kernel);
     let hz = trial.facts.as_ref().map_or(run.hz, |facts| facts.hz);
     rows.push(("kernel", format!("Linux {kernel}, HZ {hz}, {} clock", run.clock)));

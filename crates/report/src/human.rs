@@ -62,6 +62,9 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
     if let Some(choice) = choice {
         line(&mut text, paint, "open", &choice);
     }
+    if let Some(width) = words::width(prediction) {
+        line(&mut text, paint, "width", &width);
+    }
     text
 }
 

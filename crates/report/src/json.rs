@@ -104,6 +104,8 @@ struct WindowDocument {
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
     window_probes: Option<u32>,
+    /// What makes it as wide as it is, seconds by cause.
+    width_s: BTreeMap<&'static str, f64>,
 }
 
 #[derive(Serialize)]
@@ -177,7 +179,13 @@ fn window(window: &Window) -> WindowDocument {
         retransmits: window.retransmits,
         keepalive_probes: window.keepalive_probes,
         window_probes: window.window_probes,
+        width_s: width(window),
     }
+}
+
+/// What makes a window as wide as it is, seconds by cause.
+pub(crate) fn width(window: &Window) -> BTreeMap<&'static str, f64> {
+    window.width.iter().map(|share| (share.cause.name(), seconds(share.by))).collect()
 }
 
 fn measurement(measured: Option<&Measured>) -> Measurement<'_> {

@@ -2,6 +2,7 @@
 
 use crate::article::Article;
 use crate::trial::{Clock, Run, Trial};
+use model::width::{Cause, Share};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
@@ -374,6 +375,8 @@ fn facts() -> Facts {
         server_sysctl: [].into(),
         tcp: Some(spec::facts::TcpFacts { rto_us: 204_000, srtt_us: 41, ..Default::default() }),
         jiffies: None,
+        virtual_time: false,
+        neighbour: None,
     }
 }
 
@@ -402,8 +405,16 @@ fn window(
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
 ) -> Window {
-    let span = Some((Duration::from_secs_f64(earliest), Duration::from_secs_f64(latest)));
-    Window { retransmits, keepalive_probes, ..Window::new(outcome, span) }
+    let (earliest, latest) = (Duration::from_secs_f64(earliest), Duration::from_secs_f64(latest));
+    let [tick, slice] = [4000, 2800].map(Duration::from_micros);
+    let slots = latest.saturating_sub(earliest + tick + slice);
+    let width = vec![
+        Share { cause: Cause::WheelSlot, by: slots },
+        Share { cause: Cause::Tick, by: tick },
+        Share { cause: Cause::Slice, by: slice },
+    ];
+    let window = Window::new(outcome, Some((earliest, latest)));
+    Window { retransmits, keepalive_probes, width, ..window }
 }
 
 fn step(

@@ -6,13 +6,12 @@ use crate::span;
 use crate::summary::Group;
 use crate::trial::{Run, Trial};
 use crate::words;
-use model::tick::Hz;
-use model::wheel::Wheel;
-use model::{StepKind, Window, allowance};
+use model::Window;
+use model::width::Cause;
 use serde::Serialize;
 use spec::Outcome;
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 use verdict::Word;
 use verdict::timers::{Comparison, compare};
 
@@ -52,9 +51,8 @@ struct Row {
     /// The window that it lies in, or the first.
     earliest_s: Option<f64>,
     latest_s: Option<f64>,
-    /// How much wider that is than the slot of the wheel that the last timer fell into, and the
-    /// allowance for what comes after a timer's jiffy, seconds.
-    beyond_slot_s: Option<f64>,
+    /// What makes that as wide as it is, seconds by cause.
+    width_s: BTreeMap<&'static str, f64>,
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
     window_probes: Option<u32>,
@@ -70,11 +68,11 @@ impl Validation {
     }
 
     fn rows(&self, setting: &Setting) -> Vec<Row> {
-        self.trials(setting).map(|trial| row(trial, self.run.hz)).collect()
+        self.trials(setting).map(row).collect()
     }
 }
 
-fn row(trial: &Trial, hz: u32) -> Row {
+fn row(trial: &Trial) -> Row {
     let measured = trial.verdict.measured.as_ref();
     let prediction = trial.prediction.as_ref();
     let window = prediction.zip(measured).and_then(|(prediction, measured)| {
@@ -93,7 +91,6 @@ fn row(trial: &Trial, hz: u32) -> Row {
         _ => Comparison::default(),
     };
     let span = window.and_then(|window| window.span);
-    let last = prediction.and_then(|p| p.schedule.last()).filter(|s| s.kind == StepKind::GiveUp);
     Row {
         verdict: trial.verdict.word,
         reason: trial.verdict.reason.clone(),
@@ -101,13 +98,7 @@ fn row(trial: &Trial, hz: u32) -> Row {
         detected_s: measured.and_then(|m| m.detected_s),
         earliest_s: span.map(|(earliest, _)| earliest.as_secs_f64()),
         latest_s: span.map(|(_, latest)| latest.as_secs_f64()),
-        beyond_slot_s: span.map(|(earliest, latest)| {
-            let hz = Hz::new(hz);
-            let jiffies = |time: Duration| (time.as_nanos() / u128::from(hz.tick_ns())) as u64;
-            let slot = last.map_or(0, |step| Wheel::new(hz).slot(jiffies(step.timeout)));
-            let allowed = hz.duration(slot) + allowance::late(hz) + allowance::EARLY;
-            latest.saturating_sub(earliest).as_secs_f64() - allowed.as_secs_f64()
-        }),
+        width_s: window.map(json::width).unwrap_or_default(),
         retransmits: measured.and_then(|m| m.retransmits_on_wire),
         keepalive_probes: measured.and_then(|m| m.keepalive_probes_on_wire),
         window_probes: measured.and_then(|m| m.window_probes_on_wire),
@@ -177,16 +168,39 @@ fn conclusion(validation: &Validation) -> Vec<String> {
             totals.timers_unknown
         ),
     ];
-    let widest = table
-        .iter()
-        .flat_map(|(setting, rows)| rows.iter().map(move |row| (setting, row.beyond_slot_s)))
-        .filter_map(|(setting, beyond)| Some((setting, beyond?)))
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    if let Some((setting, beyond)) = widest {
+    let open = Cause::Undetermined.name();
+    let followed = |row: &Row| !row.width_s.contains_key(open);
+    let spans = || {
+        let rows = table.iter().flat_map(|(setting, rows)| rows.iter().map(move |r| (setting, r)));
+        rows.filter(|(_, row)| !row.width_s.is_empty())
+    };
+    let slots = |row: &Row| {
+        let slot = |cause: Cause| row.width_s.get(cause.name()).copied().unwrap_or(0.0);
+        slot(Cause::WheelSlot) + slot(Cause::EarlierSlots)
+    };
+    let beyond = |row: &Row| row.width_s.values().sum::<f64>() - slots(row);
+    let within = spans().filter(|(_, row)| followed(row)).count();
+    if let Some((setting, row)) = spans()
+        .filter(|(_, row)| followed(row))
+        .max_by(|(_, a), (_, b)| beyond(a).total_cmp(&beyond(b)))
+    {
         lines.push(format!(
-            "The widest window is {} wider than its wheel slot and the allowance of a jiffy and a \
-             scheduling slice: {} {}.",
-            span::measured(beyond.max(0.0)),
+            "{within} of {} windows are no wider than the slots of their timers and the allowances \
+             stated for each; the largest of those is {}: {} {}.",
+            spans().count(),
+            span::measured(beyond(row)),
+            setting.experiment,
+            setting.set
+        ));
+    }
+    if let Some((setting, row)) = spans()
+        .filter(|(_, row)| !followed(row))
+        .max_by(|(_, a), (_, b)| a.width_s[open].total_cmp(&b.width_s[open]))
+    {
+        lines.push(format!(
+            "{} are wider by what cannot be followed on the way, {} at most: {} {}.",
+            spans().count() - within,
+            span::measured(row.width_s[open]),
             setting.experiment,
             setting.set
         ));
@@ -216,7 +230,7 @@ pub fn markdown(validation: &Validation) -> String {
         if part != setting.part {
             part = &setting.part;
             writeln!(text, "\n## {}\n", cell(part)).expect("a String takes all");
-            text += "| experiment, settings | outcome | predicted | measured | beyond the slot | counts | timers | verdict |\n";
+            text += "| experiment, settings | outcome | predicted | measured | what makes it so wide | counts | timers | verdict |\n";
             text += "|---|---|---|---|---|---|---|---|\n";
         }
         let cells = [
@@ -227,10 +241,7 @@ pub fn markdown(validation: &Validation) -> String {
                 .map(|row| row.detected_s.map_or_else(|| "–".into(), |at| format!("{at:.3}")))
                 .collect::<Vec<_>>()
                 .join(", "),
-            rows.iter()
-                .filter_map(|row| row.beyond_slot_s)
-                .reduce(f64::max)
-                .map_or_else(|| "–".into(), |beyond| span::measured(beyond.max(0.0))),
+            widest(&rows),
             each(&rows, |row| {
                 let text = words::counts(row.retransmits, row.keepalive_probes, row.window_probes);
                 (!text.is_empty()).then_some(text)
@@ -285,6 +296,19 @@ fn hull(rows: &[Row]) -> String {
         Some((earliest, latest)) => format!("{earliest:.3}–{latest:.3}"),
         None => "nothing".into(),
     }
+}
+
+/// What makes the widest window as wide as it is, without what all have.
+fn widest(rows: &[Row]) -> String {
+    let width = |row: &&Row| row.width_s.values().sum::<f64>();
+    let widest = rows.iter().max_by(|a, b| width(a).total_cmp(&width(b)));
+    let shares = widest.into_iter().flat_map(|row| &row.width_s);
+    let common = [Cause::Tick, Cause::Slice, Cause::Clocks].map(Cause::name);
+    shares
+        .filter(|(name, _)| !common.contains(name))
+        .map(|(name, by)| format!("{name} {}", span::measured(*by)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What the trials have in common, or each of it.

@@ -1,6 +1,7 @@
 //! Sentences that every renderer shares.
 
 use crate::span::{self, Digits};
+use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::{
     Errno, FaultKind, Neighbour, Outcome, Parameters, Program, Reference, Topology, Traffic,
@@ -99,6 +100,33 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
         if unknown.is_empty() { last.into() } else { format!("{} and {last}", unknown.join(", ")) };
     Some(format!("{what} {unknown}, not known before the fault"))
 }
+
+/// What makes the widest window as wide as it is: `slots of the timer wheel 260 ms and the clocks of
+/// two instruments 500 µs`.
+pub(crate) fn width(prediction: &Prediction) -> Option<String> {
+    let wide = prediction.windows.iter().filter(|window| !window.width.is_empty());
+    let window = wide.max_by_key(|window| window.span.map(|(from, to)| to.saturating_sub(from)))?;
+    let mut parts: Vec<_> = CAUSES
+        .iter()
+        .map(|(causes, what)| (causes.iter().map(|cause| window.share(*cause)).sum(), what))
+        .filter(|(by, _): &(Duration, _)| !by.is_zero())
+        .map(|(by, what)| format!("{what} {}", span::measured(by.as_secs_f64())))
+        .collect();
+    let last = parts.pop()?;
+    Some(if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) })
+}
+
+const CAUSES: [(&[Cause], &str); 9] = [
+    (&[Cause::WheelSlot, Cause::EarlierSlots], "slots of the timer wheel"),
+    (&[Cause::LateTimers], "earlier timers, if they run late,"),
+    (&[Cause::RoundTrip], "the round trip"),
+    (&[Cause::ProcessExit], "the end of the killed process"),
+    (&[Cause::ProgramTimer], "the program's own timer"),
+    (&[Cause::Call], "until the next call or act"),
+    (&[Cause::Undetermined], "what cannot be followed on the way"),
+    (&[Cause::Tick, Cause::Slice], "tick and scheduling slice"),
+    (&[Cause::Clocks], "the clocks of two instruments"),
+];
 
 /// The digits with which the measured times can be compared with the predicted windows.
 pub(crate) fn digits<'a>(

@@ -18,6 +18,14 @@ pub struct Facts {
     pub tcp: Option<TcpFacts>,
     /// Which jiffy it is at which moment of `CLOCK_MONOTONIC`; `None` if nobody could tell.
     pub jiffies: Option<JiffyClock>,
+    /// Whether time is virtual: it stands still while the kernel works, so that no timer runs late
+    /// and no packet takes any time but the path's.
+    #[serde(default)]
+    pub virtual_time: bool,
+    /// What whoever sends to the server on its link, the client or the router, knows of its
+    /// link-layer address; `None` if nobody looked, or nothing is known.
+    #[serde(default)]
+    pub neighbour: Option<NeighbourFacts>,
 }
 
 /// `struct tcp_info` of the client's socket (include/uapi/linux/tcp.h), and the sizes that decide
@@ -69,10 +77,50 @@ impl TcpFacts {
     pub const TIMER_PROBE0: u8 = 4;
 }
 
+/// A neighbour entry (`struct nda_cacheinfo`, include/uapi/linux/neighbour.h), and how the entries
+/// of its interface ask (`NDTPA_*`, the same file). Milliseconds; those before the sample come in
+/// steps of ten, rounded down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourFacts {
+    /// `ndm_state`: NUD_INCOMPLETE 1, _REACHABLE 2, _STALE 4, _DELAY 8, _PROBE 16, _FAILED 32,
+    /// _PERMANENT 128.
+    pub state: u16,
+    /// Monotonic time of the sample, nanoseconds.
+    pub sampled_at_ns: u64,
+    /// `ndm_confirmed`: since it was last confirmed.
+    pub confirmed_ms: u64,
+    /// `ndm_updated`: since it has been in this state.
+    pub updated_ms: u64,
+    /// `NDTPA_REACHABLE_TIME`: how long it is believed after a confirmation, drawn at random.
+    pub reachable_ms: u64,
+    /// `NDTPA_DELAY_PROBE_TIME`.
+    pub delay_ms: u64,
+    /// `NDTPA_RETRANS_TIME`.
+    pub retrans_ms: u64,
+    /// `NDTPA_UCAST_PROBES`.
+    pub direct_questions: u32,
+    /// `NDTPA_MCAST_PROBES`.
+    pub questions_to_all: u32,
+    /// `ndtc_last_rand`: since `reachable_ms` was drawn; it is drawn again after 300 s. Less than
+    /// zero on a host that has just booted (`neigh_table_init`, net/core/neighbour.c).
+    pub drawn_ms: i64,
+}
+
+impl NeighbourFacts {
+    /// `NUD_REACHABLE`.
+    pub const REACHABLE: u16 = 2;
+    /// `NUD_STALE`.
+    pub const STALE: u16 = 4;
+    /// `NUD_DELAY`.
+    pub const DELAY: u16 = 8;
+    /// `NUD_PROBE`.
+    pub const PROBE: u16 = 16;
+}
+
 /// A jiffy counter read together with the monotonic clock: tick `jiffies` began at `at_ns`.
 ///
-/// Ticks follow each other at exactly `1e9 / hz` nanoseconds of the monotonic clock
-/// (`tick_do_update_jiffies64`, kernel/time/tick-sched.c).
+/// Ticks follow each other at exactly `TICK_NSEC`, `1e9 / hz` rounded to whole nanoseconds, of the
+/// monotonic clock (`tick_do_update_jiffies64`, kernel/time/tick-sched.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JiffyClock {
     /// The kernel's `jiffies`, all 64 bits or the low 32.

@@ -366,3 +366,13 @@ fn a_web_server_whose_client_is_lost_lets_go_and_its_kernel_does_not() {
     assert!(time("noticed_s") > 0.999, "{trial:#}");
     assert!(time("detected_s") > time("noticed_s") + 0.6, "the kernel goes on: {trial:#}");
 }
+
+/// The settings change while the server's host is still being taken apart.
+#[test]
+fn sysctls_change_right_after_the_fault() {
+    let trial = ask(
+        &["host-crash-sysctl-changed", "--set", "later.after=20ms"],
+        &json!({"outcome": "ETIMEDOUT", "reference": "first-write"}),
+    );
+    assert_eq!(trial["parameters"]["later.after"], "20ms");
+}

@@ -90,6 +90,7 @@ async fn a_rebooted_server_is_as_far_away_as_before(#[values(Switch, Router)] to
     trial.network.cut().await.unwrap();
     trial.network.destroy_server().await.unwrap();
     trial.network.boot_server(false).await.unwrap();
+    trial.network.connect_server().await.unwrap();
     let began = Instant::now();
     trial.connect();
     // SYN and SYN-ACK; half a round trip each for the two bytes of the exchange.

@@ -88,6 +88,9 @@ async fn a_destroyed_server_is_really_gone_and_can_boot_again(
 
     trial.network.boot_server(new_mac).await.unwrap();
     let link = trial.link("server").await;
+    assert!(link.up && !link.carrier, "{link:?}");
+    trial.network.connect_server().await.unwrap();
+    let link = trial.link("server").await;
     assert!(link.up && link.carrier, "{link:?}");
     drop(client);
     if new_mac && topology == Switch && neighbour == Permanent {
@@ -152,6 +155,8 @@ async fn faults_that_a_topology_does_not_have_are_refused() {
     assert!(error.to_string().contains("`switch`"), "{error}");
     let error = switch.network.restore().await.unwrap_err();
     assert!(error.to_string().contains("nothing is broken"), "{error}");
+    let error = switch.network.connect_server().await.unwrap_err();
+    assert!(error.to_string().contains("no server has booted"), "{error}");
     let error = switch.network.boot_server(false).await.unwrap_err();
     assert!(matches!(error, Error::ServerPresent), "{error}");
 }

@@ -56,6 +56,8 @@ impl Made {
                 server_sysctl: [].into(),
                 tcp: Some(tcp),
                 jiffies: None,
+                virtual_time: false,
+                neighbour: None,
             },
             verdict: Verdict {
                 word: Word::Agrees,

@@ -1,0 +1,169 @@
+//! The neighbour entry that probes go by, as it was before the fault: what is left of its life.
+//!
+//! A neighbour is believed for `reachable_time` after it was last confirmed: by its own answer, or by
+//! an acknowledgement that TCP passed on with its next segment (`sk_dst_confirm`). A keepalive or
+//! window probe's answer does not count (`tcp_ack` returns before that), so that an idle client's
+//! entry turns stale whatever its peer says. How long `reachable_time` is is drawn at random for each
+//! interface (`neigh_rand_reach_time`), but the kernel tells (`NDTPA_REACHABLE_TIME`): nothing is left
+//! to chance but a new draw, once in 300 s (`neigh_periodic_work`, net/core/neighbour.c).
+
+use crate::hop::{Hop, Icmp, Limit, Manners, Neighbour, State};
+use crate::kernel::Kernel;
+use crate::tick::Phase;
+use crate::wheel::Context;
+use spec::facts::NeighbourFacts;
+use spec::{Errno, Facts, Parameters, Topology};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The hops that the entry may be, in jiffies after the jiffy `from` of the cut clock of [`Phase`]
+/// (if that is not known: after the last exchange): one or a few if somebody has looked at it, and
+/// otherwise whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an acknowledgement.
+pub(crate) fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    from: Option<u64>,
+    confirms: &[u64],
+) -> Vec<Hop> {
+    let local = parameters.topology != Topology::Router;
+    let known = facts.neighbour.filter(|known| known.sampled_at_ns > 0);
+    let clock = facts.jiffies.map(|clock| Phase::new(kernel.hz, clock));
+    let known = known.zip(clock).and_then(|(known, clock)| {
+        let sampled = clock.of(known.sampled_at_ns)? / kernel.hz.tick_ns();
+        let after = kernel.hz.from_msecs(parameters.fault.after.as_millis() as u64);
+        Some(Looked { known, sampled, from: from.unwrap_or(sampled.saturating_sub(after)) })
+    });
+    let (states, manners) = match known {
+        Some(looked) => (looked.states(kernel, confirms), Some(looked.manners(kernel))),
+        None => (anything(kernel, parameters.fault.after), None),
+    };
+    let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
+    let hop = |state| Hop::Asks(Neighbour::in_state(local, state, manners), Limit::none(), icmp);
+    states.into_iter().map(hop).collect()
+}
+
+/// An entry that somebody has looked at.
+struct Looked {
+    known: NeighbourFacts,
+    /// When, and from when on jiffies are counted.
+    sampled: u64,
+    from: u64,
+}
+
+impl Looked {
+    fn manners(&self, kernel: &Kernel) -> Manners {
+        Manners {
+            delay: kernel.hz.from_msecs(self.known.delay_ms),
+            again: kernel.hz.from_msecs(self.known.retrans_ms),
+            direct: self.known.direct_questions,
+            all: self.known.questions_to_all,
+        }
+    }
+
+    /// Its times are told in steps of ten milliseconds: a few states may be meant.
+    fn states(&self, kernel: &Kernel, confirms: &[u64]) -> Vec<State> {
+        let manners = self.manners(kernel);
+        let reachable = kernel.hz.from_msecs(self.known.reachable_ms);
+        let updated = self.ago(kernel, self.known.updated_ms);
+        let mut ends = BTreeSet::new();
+        match self.known.state {
+            NeighbourFacts::REACHABLE => {
+                let confirmed = self.ago(kernel, self.known.confirmed_ms);
+                let confirmed = if confirms.is_empty() { &confirmed } else { confirms };
+                for confirmed in confirmed {
+                    for updated in &updated {
+                        ends.extend(self.believed(kernel, reachable, (*updated, *confirmed)));
+                    }
+                }
+                ends.into_iter().map(|at| State::Reachable { until: self.since(at) }).collect()
+            }
+            NeighbourFacts::STALE => vec![State::Reachable { until: 0 }],
+            NeighbourFacts::DELAY => {
+                let fires = |at: &u64| kernel.wheel.fires_at(*at, manners.delay, Context::Handler);
+                ends.extend(updated.iter().map(fires));
+                ends.into_iter().map(|at| State::Delay { fires: self.since(at) }).collect()
+            }
+            NeighbourFacts::PROBE => {
+                let mut states = Vec::new();
+                for updated in updated {
+                    let (mut fires, mut asked) = (updated, 0);
+                    while fires <= self.sampled && asked < manners.direct {
+                        fires =
+                            kernel.wheel.fires_at(fires, manners.again.max(1), Context::Handler);
+                        asked += 1;
+                    }
+                    states.push(State::Probe { fires: self.since(fires), asked });
+                }
+                states.dedup();
+                states
+            }
+            _ => vec![State::Failed],
+        }
+    }
+
+    /// When an entry turns stale that was first believed, and last confirmed, at these jiffies: its
+    /// timer fires, and sees how long ago the last confirmation was (`neigh_timer_handler`).
+    fn believed(
+        &self,
+        kernel: &Kernel,
+        reachable: u64,
+        (updated, confirmed): (u64, u64),
+    ) -> BTreeSet<u64> {
+        let until = confirmed + reachable;
+        let mut fires = kernel.wheel.fires_at(updated, reachable, Context::Call);
+        while fires <= until {
+            fires = kernel.wheel.fires_at(fires, until - fires, Context::Handler);
+        }
+        // A time that was drawn anew is looked at when the timer fires.
+        let left = kernel.hz.duration(fires.saturating_sub(self.sampled));
+        let mut ends = BTreeSet::from([fires]);
+        if self.known.drawn_ms.saturating_add(left.as_millis() as i64) >= DRAWN_FOR_MS {
+            let second = kernel.hz.from_secs(1).max(1);
+            let latest = confirmed + kernel.hz.from_secs(BELIEVED_SECS.1);
+            ends.extend((fires..=latest.max(fires)).step_by(second as usize));
+        }
+        ends
+    }
+
+    /// The jiffies that so many milliseconds before the sample may be.
+    fn ago(&self, kernel: &Kernel, ms: u64) -> Vec<u64> {
+        let latest = self.sampled.saturating_sub(kernel.hz.whole_in_msecs(ms));
+        let step = kernel.hz.from_msecs(CLOCK_MS);
+        (latest.saturating_sub(step)..=latest).collect()
+    }
+
+    /// Jiffies since those that times count from.
+    fn since(&self, at: u64) -> u64 {
+        at.saturating_sub(self.from)
+    }
+}
+
+/// What an entry may be `after` the last exchange, where nobody has looked: believed, or doubted,
+/// since a probe before the fault found it stale.
+fn anything(kernel: &Kernel, after: Duration) -> Vec<State> {
+    let seconds = |secs: u64| kernel.hz.from_secs(secs);
+    let slot = kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+    let step = seconds(1).max(1) as usize;
+    if after < Duration::from_secs(BELIEVED_SECS.0) {
+        let last = seconds(BELIEVED_SECS.1) + slot;
+        let believed = (seconds(BELIEVED_SECS.0)..=last).step_by(step);
+        return believed.map(|until| State::Reachable { until }).collect();
+    }
+    let fault = kernel.hz.from_msecs(after.as_millis() as u64);
+    let believed = (0..=seconds(BELIEVED_SECS.1) + slot).step_by(step);
+    let doubted = (0..=seconds(DOUBTED_SECS)).step_by(step);
+    believed
+        .map(|until| State::Reachable { until: fault + until })
+        .chain(doubted.map(|fires| State::Probe { fires: fault + fires, asked: u32::MAX }))
+        .collect()
+}
+
+/// Half and one and a half of `base_reachable_time`, 30 s.
+const BELIEVED_SECS: (u64, u64) = (15, 45);
+/// `delay_first_probe_time` and three questions, at most.
+const DOUBTED_SECS: u64 = 9;
+/// How long a drawn `reachable_time` stays.
+const DRAWN_FOR_MS: i64 = 300_000;
+/// A tick of `USER_HZ`, which `nda_cacheinfo` counts in.
+const CLOCK_MS: u64 = 10;
