@@ -103,9 +103,6 @@ pub(crate) fn hops(
     // `icmp_ratelimit` of the router: a second, the default.
     let limit = Limit::of_router(kernel, parameters.family);
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
-    // What the client's own kernel says of its own neighbour (`dst_link_failure`) takes the backoff
-    // back for IPv6 too, as measured on Linux 6.18.
-    let unresolved = Icmp { error: Errno::EHOSTUNREACH, reverts: true };
     let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     if fault.kind == FaultKind::Reject {
         let icmp = icmp_of(parameters.family, fault.reject);
@@ -132,7 +129,7 @@ pub(crate) fn hops(
         (_, Neighbour::Permanent) => Ok(vec![HopKind::Fixed(Hop::Silent)]),
         // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
         (FaultKind::Unplug, Neighbour::Learned) => {
-            Ok(vec![HopKind::Neighbour { believed: 0, icmp: unresolved }])
+            Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }])
         }
         (_, Neighbour::Learned) => {
             if parameters
@@ -144,7 +141,7 @@ pub(crate) fn hops(
                 return Err("a neighbour table with settings of its own is not modelled".into());
             }
             Ok(believed(kernel, Duration::ZERO)
-                .map(|believed| HopKind::Neighbour { believed, icmp: unresolved })
+                .map(|believed| HopKind::Neighbour { believed, icmp: unreachable })
                 .collect())
         }
     }

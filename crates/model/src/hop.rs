@@ -104,6 +104,14 @@ impl Hop {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
     }
 
+    /// The segments that wait in the client's own queue.
+    pub(crate) fn held(&self) -> &[Number] {
+        match self {
+            Self::Asks(neighbour, ..) if neighbour.local => &neighbour.queue,
+            _ => &[],
+        }
+    }
+
     /// Whether it has a timer of its own.
     pub(crate) fn has_timer(&self) -> bool {
         matches!(self, Self::Asks(..))

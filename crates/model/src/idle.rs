@@ -38,8 +38,8 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let armed_before_ns = if parameters.server.reads {
         (rtt_ns, rtt_ns + EXCHANGE_NS)
     } else {
-        // The unread bytes are sent, and acknowledged, at some time before the fault.
-        (rtt_ns, rtt_ns + nanos(after) + SLOP_NS)
+        // The unread bytes are sent, and acknowledged when the server's kernel likes.
+        (2 * rtt_ns, 2 * rtt_ns + kernel.hz.tick_ns() * delayed_ack(kernel) + SLOP_NS)
     };
     let later = match Kernel::later(parameters, facts) {
         Ok(later) => later,
@@ -101,6 +101,11 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let mut prediction = conclude(parameters, facts, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
     });
+    let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
+    let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
+    if is_unfinished(kernel, parameters) && late {
+        return unknown(parameters, UNFINISHED.into());
+    }
     if let Some(error) = delayed_ack_error(parameters) {
         let timed_out = prediction.windows.iter().filter(|w| w.outcome == Outcome::TIMED_OUT);
         let other = timed_out.map(|w| Window { outcome: Outcome::Errno(error), ..w.clone() });
@@ -157,6 +162,21 @@ fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
         _ => None,
     }
 }
+
+/// Whether the link goes away, to come back, before the server's kernel knows that its last answer
+/// has come.
+fn is_unfinished(kernel: &Kernel, parameters: &Parameters) -> bool {
+    let delayed = kernel.hz.duration(delayed_ack(kernel)) + SETTLES;
+    parameters.fault.kind == FaultKind::Flap
+        && parameters.server.reads
+        && parameters.fault.after < parameters.path.rtt / 2 + delayed
+}
+
+/// What the delayed acknowledgement may be late by.
+const SETTLES: Duration = Duration::from_millis(20);
+const UNFINISHED: &str = "the link goes away before the last answer is acknowledged: the server's \
+                          kernel sends it again once the link is back, and from then on keepalive \
+                          waits anew";
 
 /// How long an acknowledgement is delayed, and a jiffy or two.
 const DELAYED_ACK: Duration = Duration::from_millis(60);

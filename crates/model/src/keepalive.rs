@@ -283,9 +283,11 @@ impl<'a> Timer<'a> {
             self.beat(StepKind::KeepaliveProbe);
             self.unanswered += 1;
             self.sent += 1;
-            if self.is_before_fault(now_ns) {
+            if self.is_sent_before_fault(now_ns) {
                 self.way.seen += 1;
-                self.draw_answer(now_ns);
+                if self.is_before_fault(now_ns) {
+                    self.draw_answer(now_ns);
+                }
             } else {
                 let seen = self.way.seen;
                 if let Some(reply) = self.way.send(self.kernel, self.sent, now) {
@@ -306,7 +308,7 @@ impl<'a> Timer<'a> {
 
     /// The last exchange's acknowledgement goes, and may meet what answers after the fault.
     fn send_delayed_ack(&mut self, at: u64) -> Option<Reply> {
-        if self.is_before_fault(at * self.tick_ns) {
+        if self.is_sent_before_fault(at * self.tick_ns) {
             return None;
         }
         let seen = self.way.seen;
@@ -363,9 +365,15 @@ impl<'a> Timer<'a> {
         self.unanswered = self.unanswered.saturating_add(steps);
     }
 
+    /// Whether a probe that is sent now is answered before the fault comes its way; one that is not
+    /// is lost on its way, and meets nobody who asks for addresses.
     fn is_before_fault(&self, now_ns: u64) -> bool {
+        self.is_sent_before_fault(now_ns.saturating_add(self.scene.exposed_ns))
+    }
+
+    fn is_sent_before_fault(&self, now_ns: u64) -> bool {
         let after_ns = now_ns.saturating_sub(self.exchange_ns);
-        self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns + self.scene.exposed_ns < fault_ns)
+        self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns < fault_ns)
     }
 
     /// What meets a probe that was sent at this time replies.

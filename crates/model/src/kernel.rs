@@ -36,6 +36,8 @@ pub(crate) struct Kernel {
     /// a timeout (`tcp_stream_is_thin`, `tcp_in_initial_slowstart`): BBR keeps its threshold
     /// infinite (`bbr_ssthresh`), so that no stream ever is thin.
     pub(crate) thin_linear_timeouts: bool,
+    /// `tcp_autocorking`.
+    pub(crate) autocorks: bool,
     /// How many of the program's writes a retransmission gathers into one segment
     /// (`tcp_retrans_try_collapse`, net/ipv4/tcp_output.c).
     pub(crate) writes_a_segment: usize,
@@ -97,6 +99,7 @@ impl Kernel {
                 || number("tcp_thin_linear_timeouts", 0) != 0)
                 && !matches!(client.traffic, Traffic::Connect | Traffic::Close | Traffic::Shutdown)
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
+            autocorks: number("tcp_autocorking", 1) != 0,
             writes_a_segment: if number("tcp_retrans_collapse", 1) == 0 {
                 1
             } else {

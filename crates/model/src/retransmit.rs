@@ -3,7 +3,7 @@
 use crate::course::Courses;
 use crate::kernel::Kernel;
 use crate::scene::Scene;
-use crate::sender::Sender;
+use crate::sender::{JITTER_NS, Sender};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
@@ -57,10 +57,21 @@ fn over_phases(
     for phase in (0..period).step_by(stride as usize) {
         if !finer {
             // Within a jiffy the phase does not matter to a single write: its timers count from
-            // the jiffy. An earlier write has a longer course.
-            let start_ns = (EPOCH + phase + stride) * tick_ns - 1;
-            let within = (block_ns + tick_ns - 1, block_ns);
-            longest = longest.max(courses_from(kernel, scene, start_ns, 0, within, courses));
+            // the jiffy. An earlier write has a longer course. Only a user timeout of `connect`
+            // counts from the call, by its millisecond.
+            let counts_from_call = scene.purpose.is_syn() && kernel.user_timeout_ms.is_some();
+            let part_ns = match counts_from_call {
+                false => tick_ns,
+                true if tick_ns.is_multiple_of(1_000_000) => 1_000_000,
+                // No more than the jitter that the sender reckons with.
+                true => JITTER_NS.min(tick_ns),
+            };
+            for part in 1..=tick_ns.div_ceil(part_ns) {
+                let begins_ns = (EPOCH + phase + stride - 1) * tick_ns;
+                let start_ns = begins_ns + (part * part_ns).min(tick_ns) - 1;
+                let within = (block_ns + part_ns - 1, block_ns);
+                longest = longest.max(courses_from(kernel, scene, start_ns, 0, within, courses));
+            }
             continue;
         }
         for part in 0..PHASES_WITHIN {

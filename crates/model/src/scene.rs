@@ -81,6 +81,8 @@ pub(crate) enum WayBack {
     Asks,
     /// It must ask in any case.
     AlwaysAsks,
+    /// It has asked while nothing got through, and asks again a second after that.
+    AskedInVain,
 }
 
 /// What answers a segment that gets through.

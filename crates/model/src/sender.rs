@@ -19,7 +19,7 @@ use spec::{Errno, Outcome};
 
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of
 /// two times nearer than this can go either way.
-const JITTER_NS: u64 = 300_000;
+pub(crate) const JITTER_NS: u64 = 300_000;
 /// `retrans_time` of a neighbour entry, the default: from one question to the next.
 const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
@@ -43,8 +43,17 @@ pub(crate) struct Sender<'a> {
     context: Context,
     /// When each outstanding segment was last sent: `skb_mstamp_ns`.
     sent_ns: Vec<u64>,
-    /// Whether the congestion window holds segments back.
+    /// How many writes each outstanding segment holds.
+    writes_in: Vec<usize>,
+    /// Whether there is new data that is not sent yet: the congestion window holds it back, or the
+    /// kernel corks it.
     waiting: bool,
+    /// How many writes are corked.
+    corked: usize,
+    /// `TSQ_THROTTLED`: something waits for the host's own queue.
+    throttled: bool,
+    /// Whether the first segment was really sent again since the last timeout: `retrans_out`.
+    resent_since: bool,
     next_write_ns: Option<u64>,
     /// How many more writes there are after that.
     writes_left: usize,
@@ -128,7 +137,11 @@ impl<'a> Sender<'a> {
             now_ns: start_ns,
             context: Context::Call,
             sent_ns: Vec::new(),
+            writes_in: Vec::new(),
             waiting: false,
+            corked: 0,
+            throttled: false,
+            resent_since: false,
             next_write_ns: scene
                 .write_interval_ns
                 .map(|interval| start_ns.saturating_add(interval).saturating_add(late_ns)),
@@ -230,15 +243,20 @@ impl<'a> Sender<'a> {
         if self.hops_turn {
             return self.hop_fires(timer);
         }
-        self.longest = self.longest.max(self.timeout);
-        match self.pending {
-            Pending::LossProbe => self.loss_probe(),
-            Pending::Retransmission => self.retransmission_timer(),
-        }?;
+        self.write_timer()?;
         if self.beats.len() > BEATS_MOST {
             self.skip_equal_timeouts();
         }
         Ok(())
+    }
+
+    /// `tcp_write_timer_handler`.
+    fn write_timer(&mut self) -> Progress {
+        self.longest = self.longest.max(self.timeout);
+        match self.pending {
+            Pending::LossProbe => self.loss_probe(),
+            Pending::Retransmission => self.retransmission_timer(),
+        }
     }
 
     /// Which of two timers in the same slot comes first. A slot is a list to whose head timers are
@@ -261,6 +279,8 @@ impl<'a> Sender<'a> {
     fn send(&mut self, number: Number) -> Fate {
         let armed = self.hop.fires();
         let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
+        // `skb_still_in_host_queue`.
+        self.throttled |= fate == Fate::Busy;
         self.hop_armed_last |= self.hop.fires() != armed;
         if self.hop.is_asking() && fate != Fate::Busy {
             self.waiting_ns.push(self.now_ns);
@@ -276,8 +296,13 @@ impl<'a> Sender<'a> {
             self.next_write_ns = None;
             return Ok(());
         }
-        let number = self.sent_ns.len();
-        self.sent_ns.push(self.now_ns);
+        self.corked += 1;
+        if self.is_corked() {
+            self.waiting = true;
+            self.throttled = true;
+            return Ok(());
+        }
+        let number = self.send_new();
         let fate = self.send(number);
         if number == 0 {
             self.arm(Pending::Retransmission, self.rto);
@@ -286,6 +311,26 @@ impl<'a> Sender<'a> {
         }
         self.schedule_loss_probe();
         self.after_sending(number, fate)
+    }
+
+    /// Takes what was written into a segment of its own.
+    fn send_new(&mut self) -> Number {
+        self.waiting = false;
+        self.sent_ns.push(self.now_ns);
+        self.writes_in.push(std::mem::take(&mut self.corked).max(1));
+        self.sent_ns.len() - 1
+    }
+
+    /// `tcp_should_autocork` (net/ipv4/tcp.c): what is written waits for more as long as segments
+    /// that wait in the host's own queue take more memory (`sk_wmem_alloc`).
+    fn is_corked(&self) -> bool {
+        let held = |number: &Number| self.writes_in.get(*number).copied().unwrap_or(1);
+        self.kernel.autocorks
+            && match self.hop.held() {
+                [] => false,
+                [one] => held(one) >= self.corked,
+                _ => true,
+            }
     }
 
     /// `tcp_schedule_loss_probe`, not after an acknowledgement.
@@ -306,9 +351,7 @@ impl<'a> Sender<'a> {
         let fate_and_number = if self.probed {
             None
         } else if self.waiting {
-            let number = self.sent_ns.len();
-            self.sent_ns.push(self.now_ns);
-            self.waiting = false;
+            let number = self.send_new();
             Some((self.send(number), number))
         } else {
             let number = self.sent_ns.len() - 1;
@@ -346,12 +389,8 @@ impl<'a> Sender<'a> {
         }
         self.beat(self.scene.purpose.step());
         self.timeouts += 1;
-        let fate = self.send(0);
+        let fate = self.send_again();
         self.hold(fate);
-        if fate != Fate::Busy {
-            self.sent_ns[0] = self.now_ns;
-            self.count(fate);
-        }
         if self.first_retransmission_ns.is_none() {
             // The time stamp of the segment, which is an old one if it could not be sent.
             self.first_retransmission_ns = Some(self.sent_ns[0]);
@@ -381,6 +420,17 @@ impl<'a> Sender<'a> {
         self.after_sending(0, fate)
     }
 
+    /// `tcp_retransmit_skb`, of the first segment.
+    fn send_again(&mut self) -> Fate {
+        let fate = self.send(0);
+        self.resent_since = fate != Fate::Busy;
+        if self.resent_since {
+            self.sent_ns[0] = self.now_ns;
+            self.count(fate);
+        }
+        fate
+    }
+
     /// What comes back at once.
     fn after_sending(&mut self, number: Number, fate: Fate) -> Progress {
         let by_asking_only = self.scene.healed.is_some_and(|healed| healed.moved);
@@ -401,10 +451,37 @@ impl<'a> Sender<'a> {
         if !failed.is_empty() {
             self.waiting_ns.clear();
         }
+        let freed = self.hop.is_local() && !failed.is_empty();
+        if !failed.is_empty() && self.fires == now {
+            // What failure leads to comes by softirqs that follow the one of timers.
+            self.write_timer()?;
+        }
         for number in failed {
             self.icmp(number)?;
         }
-        Ok(())
+        if freed { self.queue_is_free() } else { Ok(()) }
+    }
+
+    /// `tcp_wfree` and `tcp_tsq_write` (net/ipv4/tcp_output.c), after the ICMP errors: what the
+    /// host's own queue held is thrown away, and a segment that a timeout could not send again for
+    /// that is sent now. The timer begins anew, with the RTO as it is
+    /// (`tcp_xmit_retransmit_queue`).
+    fn queue_is_free(&mut self) -> Progress {
+        let throttled = std::mem::take(&mut self.throttled);
+        if !throttled || self.timeouts == 0 || self.resent_since || self.scene.purpose.is_syn() {
+            return Ok(());
+        }
+        if self.scene.writes_most > 2 {
+            // The program wrote on. Whether that was sent by now, and fills the congestion window of
+            // one, is up to the memory that segments take (`tcp_should_autocork`), which differs
+            // between kernels.
+            let mut other = self.clone();
+            while other.step().is_ok() {}
+            self.adopt(other);
+        }
+        let fate = self.send_again();
+        self.arm(Pending::Retransmission, self.rto);
+        self.after_sending(0, fate)
     }
 
     /// `tcp_v4_err`, `tcp_v6_err`: first the backoff (`tcp_ld_RTO_revert`), then the error.
@@ -677,6 +754,7 @@ impl<'a> Sender<'a> {
         let back_ns = match healed.back {
             WayBack::Asks if !asks => healed.after_ns,
             WayBack::AlwaysAsks => healed.after_ns,
+            WayBack::AskedInVain => healed.after_ns.saturating_add(1_000_000_000),
             _ => 0,
         };
         self.resolved_ns.get_or_insert(sent_ns);
@@ -692,10 +770,6 @@ impl<'a> Sender<'a> {
             _ => (sent_ns.saturating_add(healed.after_ns), self.now_ns),
         };
         let at_ns = at_ns.saturating_add(back_ns);
-        if matches!(self.scene.purpose, Purpose::Data) {
-            self.now_ns = at_ns;
-            return self.end_answered(echoed_ns);
-        }
         // The timers go on until the answer comes.
         let answer = (at_ns, echoed_ns);
         self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));

@@ -11,13 +11,11 @@ use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::Purpose;
 use crate::retransmit;
 use crate::rto;
-use crate::scene::{self, HopKind};
+use crate::scene::{self, HopKind, WayBack};
 use crate::tick::{Hz, Phase};
 use crate::width::{self, Cause};
 use spec::facts::TcpFacts;
-use spec::{
-    Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic,
-};
+use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
 pub(crate) fn predict(
@@ -81,15 +79,7 @@ pub(crate) fn asks_again_and_again(
     parameters: &Parameters,
     prediction: &Prediction,
 ) -> Option<String> {
-    let asks_itself = parameters.family == Family::Ipv6
-        && parameters.neighbour == Neighbour::Learned
-        && parameters.topology != Topology::Router;
     let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
-    let twice = if parameters.fault.kind == FaultKind::Unplug {
-        FAILS_TWICE
-    } else {
-        NEIGHBOUR_LIVES + FAILS_TWICE
-    };
     let cut =
         matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
     let router_learned =
@@ -102,19 +92,12 @@ pub(crate) fn asks_again_and_again(
                 .into(),
         );
     }
-    (asks_itself && latest > twice).then(|| {
-        "the client's own neighbour discovery fails again and again: after the second time, Linux \
-         6.18 no longer takes the backoff back, and why is not understood"
-            .into()
-    })
+    None
 }
 
 /// From the doubt about an entry to the first packet that is given up: `delay_first_probe_time`,
 /// three direct questions, and three to all.
 const ASKS_BOTH_WAYS: Duration = Duration::from_secs(11);
-/// When neighbour discovery can have failed three times, at three seconds each.
-const FAILS_TWICE: Duration = Duration::from_secs(9);
-
 /// From the time stamp of a write, the program's or the tap's, to the arming of its timer.
 const WRITE_NS: u64 = 100_000;
 
@@ -126,23 +109,34 @@ pub(crate) fn scenes(
 ) -> Result<Vec<scene::Scene>, String> {
     let client = &parameters.client;
     let closes = matches!(client.traffic, Traffic::Close | Traffic::Shutdown);
-    if closes && is_unfinished(kernel, parameters, facts) {
+    let unfinished = is_unfinished(kernel, parameters, facts);
+    if closes && unfinished {
         return Err(UNFINISHED.into());
     }
     let fallback = TcpFacts::default();
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
-    let healed = healed(parameters, facts);
+    // What the server's kernel sends again by itself has asked for the way back: with success, or in
+    // vain, or not yet.
+    let healed: Vec<Option<scene::Healed>> = match healed(parameters, facts) {
+        Some(healed) if unfinished && healed.back != WayBack::Known => {
+            let backs = [healed.back, WayBack::Known, WayBack::AskedInVain];
+            backs.map(|back| Some(scene::Healed { back, ..healed })).to_vec()
+        }
+        healed => vec![healed],
+    };
     // The first write comes within 100 ms of the fault, and so the path heals that much earlier,
     // seen from there; and the restoration takes its time.
     let later = Kernel::later(parameters, facts)?;
-    let moves = healed.is_some() || later.is_some();
+    let moves = healed[0].is_some() || later.is_some();
     let earlier = earlier(moves);
     let mut scenes = Vec::new();
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
-            for (earlier_ns, icmp_ns) in earlier
-                .iter()
-                .flat_map(|earlier_ns| icmp_times(kernel, &hop).map(move |ns| (earlier_ns, ns)))
+            let moments = earlier.iter().flat_map(|earlier_ns| {
+                icmp_times(kernel, &hop).map(move |icmp_ns| (earlier_ns, icmp_ns))
+            });
+            for ((earlier_ns, icmp_ns), healed) in
+                moments.flat_map(|moment| healed.iter().map(move |healed| (moment, healed)))
             {
                 scenes.push(scene::Scene {
                     purpose: match client.traffic {

@@ -63,7 +63,7 @@ impl Healed {
         let asks_back = match self.back {
             WayBack::Known => false,
             WayBack::Asks => !asked,
-            WayBack::AlwaysAsks => true,
+            WayBack::AlwaysAsks | WayBack::AskedInVain => true,
         };
         let times = 1 + u64::from(asked) + u64::from(asks_back);
         let (least, longer) = self.round_trip_ns;

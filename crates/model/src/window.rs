@@ -399,9 +399,11 @@ impl<'a> Timer<'a> {
             self.nominal_ns += self.whole_timeout() * self.tick_ns;
             self.slips += slip(self.kernel.wheel, self.wanted(now));
             self.arm(now, Context::Handler);
-            if self.is_before_fault(now_ns) {
+            if self.is_sent_before_fault(now_ns) {
                 self.way.seen += 1;
-                self.draw_answer(now_ns, self.scene.rtt_ns);
+                if self.is_sent_before_fault(now_ns + self.scene.exposed_ns) {
+                    self.draw_answer(now_ns, self.scene.rtt_ns);
+                }
                 continue;
             }
             let seen = self.way.seen;
@@ -423,9 +425,8 @@ impl<'a> Timer<'a> {
         over || self.unanswered >= self.kernel.retries2
     }
 
-    /// Whether the fault has yet to come where a probe is that is sent now.
-    fn is_before_fault(&self, now_ns: u64) -> bool {
-        let after_ns = now_ns.saturating_sub(self.sampled_ns) + self.scene.exposed_ns;
+    fn is_sent_before_fault(&self, now_ns: u64) -> bool {
+        let after_ns = now_ns.saturating_sub(self.sampled_ns);
         self.scene.fault_after_ns.is_none_or(|fault_ns| after_ns < fault_ns)
     }
 

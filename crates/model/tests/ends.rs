@@ -78,6 +78,9 @@ fn attempts_end_as_measured() {
         // The defaults, in virtual time.
         (&[], "ETIMEDOUT", 133.9092, 10),
         (&[("client.user_timeout", "500ms")], "ETIMEDOUT", 1.030, 1),
+        // The rest of a user timeout goes by the millisecond of the call, not by its jiffy.
+        (&[("client.user_timeout", "1074ms")], "ETIMEDOUT", 1.0787, 1),
+        (&[("client.user_timeout", "1074ms")], "ETIMEDOUT", 1.0797, 1),
         (&[("neighbour", "learned")], "EHOSTUNREACH", 3.063, 0),
         // Behind the router, whose questions fail in the very slot in which the time is over.
         (&[("topology", "router"), ("sysctl.tcp_syn_retries", "1")], "ETIMEDOUT", 3.0726, 2),

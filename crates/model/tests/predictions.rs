@@ -155,6 +155,75 @@ fn loops_end_in_their_slot_where_time_is_virtual() {
     }
 }
 
+/// Without a carrier segments wait in the client's own queue, and are thrown away each time neighbour
+/// discovery fails. What the program writes meanwhile is corked (`tcp_should_autocork`); what a
+/// timeout could not send again is sent then, and the timer begins anew (`tcp_tsq_write`). Measured
+/// where time is virtual, on Linux 6.12.
+#[test]
+fn a_queue_that_is_thrown_away_begins_the_timer_anew() {
+    for (hz, family, traffic, set, measured_s) in [
+        (100, "ipv4", "stream", ("client.user_timeout", "1ms"), 0.248_77),
+        (250, "ipv4", "stream", ("client.user_timeout", "1ms"), 0.218_764),
+        (250, "ipv6", "one-write", ("sysctl.tcp_retries2", "3"), 4.722_769),
+        (250, "ipv6", "stream", ("sysctl.tcp_retries2", "3"), 3.122_769),
+        (100, "ipv6", "one-write", ("sysctl.tcp_retries2", "3"), 4.908_79),
+        (1000, "ipv6", "one-write", ("client.user_timeout", "5s"), 5.013_761),
+    ] {
+        let parameters = parameters(&[
+            ("topology", "direct"),
+            ("family", family),
+            ("neighbour", "learned"),
+            ("fault.kind", "unplug"),
+            ("client.traffic", traffic),
+            set,
+        ]);
+        let facts = Facts {
+            kernel: "6.12".into(),
+            virtual_time: true,
+            ..model::nominal_facts(&parameters, hz)
+        };
+        let prediction = model::predict(&parameters, &facts);
+        let measured = Duration::from_secs_f64(measured_s);
+        let holds = |window: &model::Window| {
+            window.span.is_some_and(|(a, b)| a <= measured && measured <= b)
+        };
+        assert!(
+            prediction.windows.iter().any(holds),
+            "HZ={hz} {family} {traffic} {set:?}: {measured:?} in {:#?}",
+            prediction.windows
+        );
+    }
+}
+
+/// While the answer is on its way the timers go on: one may give up, or send once more. Measured
+/// where time is virtual.
+#[test]
+fn timers_go_on_until_the_answer_is_there() {
+    let router = [("topology", "router"), ("client.traffic", "one-write")];
+    let reboot = [
+        ("fault.kind", "reboot"),
+        ("fault.after", "200ms"),
+        ("fault.duration", "300ms"),
+        ("path.rtt", "150ms"),
+        ("client.user_timeout", "300ms"),
+    ];
+    let prediction = predict(&[&router[..], &reboot].concat(), 250);
+    let measured = Duration::from_millis(1076);
+    assert!(
+        prediction.windows.iter().any(|window| {
+            window.outcome.to_string() == "ETIMEDOUT"
+                && window.retransmits == Some(2)
+                && window.span.is_some_and(|(a, b)| a <= measured && measured <= b)
+        }),
+        "{:#?}",
+        prediction.windows
+    );
+    let flap = [("fault.kind", "flap"), ("fault.duration", "300ms"), ("path.rtt", "600ms")];
+    let prediction = predict(&[&router[..], &flap].concat(), 250);
+    let [window] = &prediction.windows[..] else { panic!("{:#?}", prediction.windows) };
+    assert_eq!((window.outcome, window.retransmits), (Outcome::None, Some(2)));
+}
+
 /// On a real clock each of 62 timers may run a jiffy late. Those of them that did end at the first
 /// timeout past the patience all the same, and with one timeout less where they were late enough.
 #[test]

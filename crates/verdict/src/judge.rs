@@ -84,11 +84,11 @@ fn weigh(
     proof: &Proof,
 ) -> Result<(), (Word, String)> {
     let inconclusive = |reason: String| Err((Word::Inconclusive, reason));
-    if let Some(missing) = proof.evidence.iter().find(|evidence| !evidence.holds) {
-        return inconclusive(format!("the fault is not proved: {}", missing.finding));
-    }
     if let Some(why) = &prediction.unknown {
         return inconclusive(format!("the model cannot predict this: {why}"));
+    }
+    if let Some(missing) = proof.evidence.iter().find(|evidence| !evidence.holds) {
+        return inconclusive(format!("the fault is not proved: {}", missing.finding));
     }
     if let Some(tcp) = &facts.tcp
         && tcp.rto_us >= 1_000_000
