@@ -42,7 +42,7 @@ pub(crate) fn predict(
         format!("each timer goes by what is set when it fires, and that changes after {after}")
     });
     let prediction = until_program_gives_up(parameters, prediction);
-    match asks_again_and_again(parameters, &prediction) {
+    match router_forgets_at_random(parameters, &prediction) {
         Some(reason) => unknown(parameters, reason),
         None => prediction,
     }
@@ -74,8 +74,8 @@ pub(crate) fn courses(
     Ok(courses)
 }
 
-/// Why the client's own neighbour discovery makes the end uncertain, if it does.
-pub(crate) fn asks_again_and_again(
+/// Why a router's own neighbour discovery makes the end uncertain, if it does.
+pub(crate) fn router_forgets_at_random(
     parameters: &Parameters,
     prediction: &Prediction,
 ) -> Option<String> {
