@@ -23,7 +23,8 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let healed = Healed::of(parameters, facts, ends);
     let enabled = parameters.client.keepalive.enabled;
     let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
-    if !enabled && !(acknowledges && healed.is_some_and(|healed| healed.reset)) {
+    let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
+    if !enabled && !is_reset {
         return lives_on(
             parameters,
             "an idle connection without keepalive sends nothing, so nothing can be missed".into(),
