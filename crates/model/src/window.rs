@@ -30,10 +30,14 @@ use std::time::Duration;
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let fault = &parameters.fault;
+    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
     let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
     let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
     let bases = shortest_and_longest.clone();
+    let phase_known = facts.jiffies.is_some() && looked;
+    let between_ns =
+        if phase_known { 0 } else { (phases(&kernel).1 - 1) as u64 * kernel.hz.tick_ns() };
     let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases)) {
         Ok(starts) => starts,
         Err(reason) => return unknown(parameters, reason),
@@ -43,7 +47,6 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         Err(reason) => return unknown(parameters, reason),
     };
     // Where nobody has looked, the window closes `fault.after` before the fault.
-    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut scene = Scene {
@@ -74,7 +77,9 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
                 let timer = Timer::new(&kernel, &scene, start);
                 for course in timer.run() {
                     match course {
-                        Ok(course) => all.add(&course, (kernel.hz.tick_ns() - 1, 0)),
+                        Ok(course) => {
+                            all.add(&course, (kernel.hz.tick_ns() - 1 + between_ns, between_ns));
+                        }
                         Err(reason) => return unknown(parameters, reason),
                     }
                 }
@@ -121,13 +126,9 @@ fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts, start: &Start) 
         || {
             // The first probe passes on the last acknowledgement of data.
             let first = if start.first_probe.is_none() { &[start.expires][..] } else { &[] };
-            entry::hops(
-                kernel,
-                parameters,
-                facts,
-                Some(start.sampled_ns / kernel.hz.tick_ns()),
-                first,
-            )
+            let sampled = start.sampled_ns / kernel.hz.tick_ns();
+            let often = kernel.hz.from_secs(OFTEN_SECS);
+            entry::hops(kernel, parameters, facts, Some(sampled), first, often)
         },
         |hop| vec![hop],
     )
@@ -212,11 +213,15 @@ fn starts(
     clock: Option<JiffyClock>,
     (rtt, bases): (u64, RangeInclusive<u64>),
 ) -> Result<Vec<Start>, String> {
-    let period = kernel.wheel.slot(kernel.rto_max);
+    let (period, stride) = phases(kernel);
+    let phases = || (EPOCH..EPOCH + period).step_by(stride);
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
         // Nobody has looked: the window closes when the times begin.
+        let step = (bases.end() - bases.start()).div_ceil(BASES_MOST).max(1);
+        let last = *bases.end();
+        let bases = bases.step_by(step as usize).chain([last]);
         let starts = bases.flat_map(|base| {
-            (EPOCH..EPOCH + period).map(move |now| Start {
+            phases().map(move |now| Start {
                 base,
                 sampled_ns: now * kernel.hz.tick_ns(),
                 received: now,
@@ -271,10 +276,16 @@ fn starts(
         .flatten()
         .collect();
     Ok(if known.is_empty() {
-        (EPOCH..EPOCH + period).map(|now| start(now * tick_ns)).collect()
+        phases().map(|now| start(now * tick_ns)).collect()
     } else {
         known.into_iter().map(start).collect()
     })
+}
+
+/// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
+fn phases(kernel: &Kernel) -> (u64, usize) {
+    let period = kernel.wheel.slot(kernel.rto_max);
+    (period, period.div_ceil(PHASES_MOST).max(1) as usize)
 }
 
 /// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where nobody has
@@ -647,6 +658,12 @@ impl<'a> Timer<'a> {
 }
 
 const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
+/// How many phases of the wheel are looked at: all, up to HZ 1000.
+const PHASES_MOST: u64 = 1 << 12;
+/// How many values of an RTO that nobody has looked at, beside the last.
+const BASES_MOST: u64 = 4;
+/// Of lives of a neighbour entry this near to each other one will do: probes come ever less often.
+const OFTEN_SECS: u64 = 5;
 /// After this long the probes of a living peer are all alike.
 const PROBED_MOST: Duration = Duration::from_secs(3600);
 /// How many steps a schedule shows at most.
