@@ -18,13 +18,16 @@ use std::time::Duration;
 
 /// The hops that the entry may be, in jiffies after the jiffy `from` of the cut clock of [`Phase`]
 /// (if that is not known: after the last exchange): one or a few if somebody has looked at it, and
-/// otherwise whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an acknowledgement.
+/// otherwise whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an
+/// acknowledgement; `probes_every`, jiffies, is the time from one probe to the next: of lives that end
+/// between the same two, one will do.
 pub(crate) fn hops(
     kernel: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
     from: Option<u64>,
     confirms: &[u64],
+    probes_every: u64,
 ) -> Vec<Hop> {
     let local = parameters.topology != Topology::Router;
     let known = facts.neighbour.filter(|known| known.sampled_at_ns > 0);
@@ -36,7 +39,7 @@ pub(crate) fn hops(
     });
     let (states, manners) = match known {
         Some(looked) => (looked.states(kernel, confirms), Some(looked.manners(kernel))),
-        None => (anything(kernel, parameters.fault.after), None),
+        None => (anything(kernel, parameters.fault.after, probes_every), None),
     };
     let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
     let hop = |state| Hop::Asks(Neighbour::in_state(local, state, manners), Limit::none(), icmp);
@@ -141,10 +144,10 @@ impl Looked {
 
 /// What an entry may be `after` the last exchange, where nobody has looked: believed, or doubted,
 /// since a probe before the fault found it stale.
-fn anything(kernel: &Kernel, after: Duration) -> Vec<State> {
+fn anything(kernel: &Kernel, after: Duration, probes_every: u64) -> Vec<State> {
     let seconds = |secs: u64| kernel.hz.from_secs(secs);
     let slot = kernel.wheel.slot(seconds(BELIEVED_SECS.1));
-    let step = seconds(1).max(1) as usize;
+    let step = seconds(1).max(probes_every).max(1) as usize;
     if after < Duration::from_secs(BELIEVED_SECS.0) {
         let last = seconds(BELIEVED_SECS.1) + slot;
         let believed = (seconds(BELIEVED_SECS.0)..=last).step_by(step);

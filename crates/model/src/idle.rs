@@ -134,7 +134,8 @@ fn hops(
         .map(|known| kernel.wheel.fires_at(known.received, delayed_ack(kernel), Context::Call));
     let delayed = delayed
         .filter(|at| known.is_some_and(|known| *at * kernel.hz.tick_ns() >= known.sampled_ns));
-    entry::hops(kernel, parameters, facts, from, delayed.as_slice())
+    let probes_every = kernel.keepalive_time.min(kernel.keepalive_interval);
+    entry::hops(kernel, parameters, facts, from, delayed.as_slice(), probes_every)
 }
 
 /// `tcp_delack_max` (net/ipv4/tcp_output.c) and `TCP_DELACK_MIN`, jiffies.

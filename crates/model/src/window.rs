@@ -15,22 +15,30 @@ use crate::entry;
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{conclude, unknown};
-use crate::prediction::{Prediction, StepKind};
+use crate::prediction::{Prediction, StepKind, Window};
 use crate::retransmit::EPOCH;
+use crate::rto::{self, Estimator};
 use crate::tick::Phase;
 use crate::way::{self, Healed, Reply, Way};
 use crate::wheel::Context;
 use spec::facts::{JiffyClock, TcpFacts};
 use spec::{Errno, Facts, FaultKind, Outcome, Parameters};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// An idle client whose last data the server's closed window holds back.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let fault = &parameters.fault;
+    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
     let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
-    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies, rtt) {
+    let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
+    let bases = shortest_and_longest.clone();
+    let phase_known = facts.jiffies.is_some() && looked;
+    let between_ns =
+        if phase_known { 0 } else { (phases(&kernel).1 - 1) as u64 * kernel.hz.tick_ns() };
+    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases)) {
         Ok(starts) => starts,
         Err(reason) => return unknown(parameters, reason),
     };
@@ -39,7 +47,6 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         Err(reason) => return unknown(parameters, reason),
     };
     // Where nobody has looked, the window closes `fault.after` before the fault.
-    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut scene = Scene {
@@ -67,17 +74,50 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         for start in &starts {
             for hop in hops(&kernel, parameters, facts, start) {
                 let scene = Scene { hop, ..scene.clone() };
-                let timer = Timer::new(&kernel, &scene, start, base(&kernel, facts.tcp.as_ref()));
+                let timer = Timer::new(&kernel, &scene, start);
                 for course in timer.run() {
                     match course {
-                        Ok(course) => all.add(&course, (kernel.hz.tick_ns() - 1, 0)),
+                        Ok(course) => {
+                            all.add(&course, (kernel.hz.tick_ns() - 1 + between_ns, between_ns));
+                        }
                         Err(reason) => return unknown(parameters, reason),
                     }
                 }
             }
         }
     }
-    conclude(parameters, facts, all, |prediction| why(&kernel, prediction))
+    let mut prediction = conclude(parameters, facts, all, |prediction| why(&kernel, prediction));
+    if !looked {
+        join(&mut prediction.windows);
+        let ms = |jiffies: u64| kernel.hz.to_msecs(jiffies);
+        prediction.why += &format!(
+            "; nobody has looked at the RTO with which the window closed, {} to {} ms: what filled it \
+             ended in delayed acknowledgements",
+            ms(*shortest_and_longest.start()),
+            ms(*shortest_and_longest.end())
+        );
+    }
+    prediction
+}
+
+/// One window for each outcome and count: between them lie other values of the RTO.
+fn join(windows: &mut Vec<Window>) {
+    let mut joined: Vec<Window> = Vec::new();
+    for window in windows.drain(..) {
+        let same = |other: &&mut Window| {
+            other.outcome == window.outcome && other.window_probes == window.window_probes
+        };
+        match joined.iter_mut().find(same) {
+            Some(other) => {
+                other.span = other
+                    .span
+                    .zip(window.span)
+                    .map(|((from, to), (earliest, latest))| (from.min(earliest), to.max(latest)));
+            }
+            None => joined.push(window),
+        }
+    }
+    *windows = joined;
 }
 
 /// Where probes may end after the fault, in jiffies after the sample.
@@ -86,13 +126,9 @@ fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts, start: &Start) 
         || {
             // The first probe passes on the last acknowledgement of data.
             let first = if start.first_probe.is_none() { &[start.expires][..] } else { &[] };
-            entry::hops(
-                kernel,
-                parameters,
-                facts,
-                Some(start.sampled_ns / kernel.hz.tick_ns()),
-                first,
-            )
+            let sampled = start.sampled_ns / kernel.hz.tick_ns();
+            let often = kernel.hz.from_secs(OFTEN_SECS);
+            entry::hops(kernel, parameters, facts, Some(sampled), first, often)
         },
         |hop| vec![hop],
     )
@@ -147,6 +183,8 @@ struct Scene {
 /// The timer at the moment of the sample. Jiffies are those of one clock.
 #[derive(Debug, Clone)]
 struct Start {
+    /// `tcp_probe0_base`.
+    base: u64,
     /// When the sample was taken, nanoseconds of the same clock.
     sampled_ns: u64,
     /// When the last segment was received: `rcv_tstamp`.
@@ -173,19 +211,26 @@ fn starts(
     kernel: &Kernel,
     tcp: Option<&TcpFacts>,
     clock: Option<JiffyClock>,
-    rtt: u64,
+    (rtt, bases): (u64, RangeInclusive<u64>),
 ) -> Result<Vec<Start>, String> {
-    let period = kernel.wheel.slot(kernel.rto_max);
+    let (period, stride) = phases(kernel);
+    let phases = || (EPOCH..EPOCH + period).step_by(stride);
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
         // Nobody has looked: the window closes when the times begin.
-        let starts = (EPOCH..EPOCH + period).map(|now| Start {
-            sampled_ns: now * kernel.hz.tick_ns(),
-            received: now,
-            expires: now + probe_timeout(kernel, base(kernel, tcp), 0),
-            backoff: 0,
-            unanswered: 0,
-            first_probe: None,
-            answered: None,
+        let step = (bases.end() - bases.start()).div_ceil(BASES_MOST).max(1);
+        let last = *bases.end();
+        let bases = bases.step_by(step as usize).chain([last]);
+        let starts = bases.flat_map(|base| {
+            phases().map(move |now| Start {
+                base,
+                sampled_ns: now * kernel.hz.tick_ns(),
+                received: now,
+                expires: now + probe_timeout(kernel, base, 0),
+                backoff: 0,
+                unanswered: 0,
+                first_probe: None,
+                answered: None,
+            })
         });
         return Ok(starts.collect());
     };
@@ -201,7 +246,18 @@ fn starts(
         let first_probe = tcp.window_probed_at_ns.map(|at_ns| {
             sampled_ns.saturating_sub(tcp.sampled_at_ns.saturating_sub(at_ns)) / tick_ns
         });
+        // The instruments may not have told of a probe that was sent just now.
+        let (backoff, unanswered) = (u32::from(tcp.backoff), u32::from(tcp.probes));
+        let first_probe = first_probe.or_else(|| match backoff {
+            0 => None,
+            _ if unanswered >= backoff => {
+                let timeout = probe_timeout(kernel, *bases.start(), 0);
+                Some(kernel.wheel.fires_at(received, timeout, Context::Call))
+            }
+            _ => Some(received.saturating_sub(rtt)),
+        });
         Start {
+            base: *bases.start(),
             sampled_ns,
             received,
             expires: sampled + whole(tcp.timer_expires_ms),
@@ -220,16 +276,35 @@ fn starts(
         .flatten()
         .collect();
     Ok(if known.is_empty() {
-        (EPOCH..EPOCH + period).map(|now| start(now * tick_ns)).collect()
+        phases().map(|now| start(now * tick_ns)).collect()
     } else {
         known.into_iter().map(start).collect()
     })
 }
 
-/// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies.
-fn base(kernel: &Kernel, tcp: Option<&TcpFacts>) -> u64 {
+/// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
+fn phases(kernel: &Kernel) -> (u64, usize) {
+    let period = kernel.wheel.slot(kernel.rto_max);
+    (period, period.div_ceil(PHASES_MOST).max(1) as usize)
+}
+
+/// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where nobody has
+/// looked it may be longer than that of a settled connection: what fills a window ends in segments
+/// whose acknowledgements are delayed, and each of these round trips counts for an eighth.
+fn bases(kernel: &Kernel, parameters: &Parameters, tcp: Option<&TcpFacts>) -> RangeInclusive<u64> {
     let rto = tcp.map_or(0, |tcp| kernel.hz.from_usecs(tcp.rto_us.into()));
-    rto.max(kernel.hz.tcp_rto_min())
+    let base = |rto: u64| rto.max(kernel.hz.tcp_rto_min());
+    let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns == 0) else { return base(rto)..=base(rto) };
+    // In one go, or in as many rounds as the path lets it take.
+    let delayed = if parameters.path.rtt.is_zero() { 3 } else { 8 };
+    let least_us = kernel.hz.to_usecs(kernel.rto_min);
+    let mut estimate = Estimator::of(tcp, least_us, least_us as i64);
+    let held_back_us = kernel.hz.to_usecs(u64::from(kernel.hz.get() / 25) + 1);
+    for _ in 0..delayed {
+        estimate.sample(i64::from(tcp.srtt_us) + held_back_us as i64, least_us as i64);
+    }
+    let longest = rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us());
+    base(rto)..=base(rto.max(longest))
 }
 
 /// `tcp_probe0_when` (include/net/tcp.h): the doublings end at one more than fit between `TCP_RTO_MIN`
@@ -274,13 +349,13 @@ struct Timer<'a> {
 }
 
 impl<'a> Timer<'a> {
-    fn new(kernel: &'a Kernel, scene: &'a Scene, start: &Start, base: u64) -> Self {
+    fn new(kernel: &'a Kernel, scene: &'a Scene, start: &Start) -> Self {
         let tick_ns = kernel.hz.tick_ns();
         let mut timer = Self {
             kernel,
             scene,
             tick_ns,
-            base,
+            base: start.base,
             sampled_ns: start.sampled_ns,
             reference_ns: (start.received + 1) * tick_ns - 1,
             answered_reference: false,
@@ -590,6 +665,12 @@ impl<'a> Timer<'a> {
 }
 
 const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
+/// How many phases of the wheel are looked at: all, up to HZ 1000.
+const PHASES_MOST: u64 = 1 << 12;
+/// How many values of an RTO that nobody has looked at, beside the last.
+const BASES_MOST: u64 = 4;
+/// Of lives of a neighbour entry this near to each other one will do: probes come ever less often.
+const OFTEN_SECS: u64 = 5;
 /// After this long the probes of a living peer are all alike.
 const PROBED_MOST: Duration = Duration::from_secs(3600);
 /// How many steps a schedule shows at most.
