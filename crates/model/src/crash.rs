@@ -9,13 +9,17 @@ use crate::predict::{lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};
-use spec::{Errno, Facts, Outcome, Parameters, Reference, Traffic};
+use crate::window;
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 
 /// SIGKILL to the server process. The client writes once it is gone: what arrives before that would
 /// count as unread.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let server = &parameters.server;
+    if let Some(reason) = given_up(parameters, facts) {
+        return unknown(parameters, reason);
+    }
     if server.inherited {
         let why = "a forked child still holds the socket: the kernel closes nothing and goes on \
                    acknowledging";
@@ -65,6 +69,21 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         why: why.into(),
         unknown: None,
     }
+}
+
+/// Why a connection whose window the server keeps closed may have come to its end by itself: before
+/// the process is killed, or after that, where its kernel lives on and nothing is closed.
+fn given_up(parameters: &Parameters, facts: &Facts) -> Option<String> {
+    if !parameters.client.fills_window {
+        return None;
+    }
+    let mut alive = parameters.clone();
+    alive.fault.kind = FaultKind::None;
+    let closed = window::predict(&alive, facts);
+    let ends = closed.windows.iter().any(|window| window.outcome != Outcome::None);
+    let after = "the client's kernel gives the connection up by the probes of the closed window, \
+                 and those do not count from the crash";
+    closed.unknown.or((parameters.server.inherited && ends).then(|| after.to_owned()))
 }
 
 /// SIGSTOP to the server process.

@@ -13,6 +13,7 @@ use crate::way::{self, Healed};
 use crate::wheel::Context;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         }
         for known in &known {
             // The fault comes right after the sample.
-            let since_ns = kernel.hz.tick_ns() * (known.sampled - known.received);
+            let since_ns =
+                known.sampled_ns.saturating_sub((known.received + 1) * kernel.hz.tick_ns());
             let fault_ns = since_ns.saturating_add(slop_ns);
             let moved =
                 |at_ns: u64| fault_ns.saturating_add(at_ns.saturating_sub(nanos(fault.after)));
@@ -130,7 +132,8 @@ fn hops(
     let delayed = known
         .filter(|known| parameters.server.reads && !known.answered)
         .map(|known| kernel.wheel.fires_at(known.received, delayed_ack(kernel), Context::Call));
-    let delayed = delayed.filter(|at| known.is_some_and(|known| *at >= known.sampled));
+    let delayed = delayed
+        .filter(|at| known.is_some_and(|known| *at * kernel.hz.tick_ns() >= known.sampled_ns));
     entry::hops(kernel, parameters, facts, from, delayed.as_slice())
 }
 
@@ -190,8 +193,7 @@ fn known_timers(
     exchanged_ns: (u64, u64),
 ) -> Vec<Known> {
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
-    // A timer that is due and waits for the end of its slot no longer says when it was armed.
-    if tcp.timer != TcpFacts::TIMER_KEEPALIVE || tcp.timer_expires_ms == 0 {
+    if tcp.timer != TcpFacts::TIMER_KEEPALIVE {
         return Vec::new();
     }
     let phase = Phase::new(kernel.hz, clock);
@@ -199,19 +201,32 @@ fn known_timers(
     let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
     let mut known = Vec::new();
     for late_ns in [0, SAMPLE_NS] {
-        let sampled = phase.of(tcp.sampled_at_ns.saturating_add(late_ns)).map(|ns| ns / tick_ns);
+        let sampled_ns = phase.of(tcp.sampled_at_ns.saturating_add(late_ns));
+        let sampled = sampled_ns.map(|ns| ns / tick_ns);
         let received = sampled.and_then(|now| {
             now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))
         });
-        let Some((sampled, received)) = sampled.zip(received) else { continue };
+        let Some((sampled_ns, (sampled, received))) = sampled_ns.zip(sampled.zip(received)) else {
+            continue;
+        };
         let expires = sampled + whole(tcp.timer_expires_ms);
-        let sample = Sample { sampled, received, expires, probes: tcp.probes.into() };
+        // A timer that is due waits for the end of its slot, and no longer says since when.
+        let longest = kernel.keepalive_time.max(kernel.keepalive_interval);
+        let due = if tcp.timer_expires_ms == 0 { kernel.wheel.slot(longest) } else { 0 };
         let rtt = nanos(parameters.path.rtt) / tick_ns;
         let exchanged = (exchanged_ns.0.min(nanos(parameters.path.rtt)), exchanged_ns.1);
         let exchanged = exchanged.0 / tick_ns..=exchanged.1 / tick_ns + 2;
         let answered = rtt..=(round_trip_ns(parameters, facts) + EXCHANGE_NS) / tick_ns + 2;
-        let waited = nanos(parameters.fault.after) / tick_ns;
-        known.extend(sample.timers(kernel, (exchanged, answered), waited));
+        // No probe is answered within a second of the exchange: half of it is room for a busy machine.
+        let waited =
+            (nanos(parameters.fault.after) / tick_ns).saturating_sub(kernel.hz.from_msecs(500));
+        let mut fires = BTreeSet::new();
+        for expires in expires.saturating_sub(due)..=expires {
+            let sample =
+                Sample { sampled, sampled_ns, received, expires, probes: tcp.probes.into() };
+            let timers = sample.timers(kernel, (exchanged.clone(), answered.clone()), waited);
+            known.extend(timers.into_iter().filter(|timer| fires.insert(timer.fires(kernel))));
+        }
     }
     known.dedup();
     known
@@ -220,6 +235,7 @@ fn known_timers(
 /// What was looked at before the fault, jiffies of one clock.
 struct Sample {
     sampled: u64,
+    sampled_ns: u64,
     /// When the last segment was received.
     received: u64,
     /// For when the timer is set: `timer->expires`.
@@ -253,7 +269,7 @@ impl Sample {
                 received: self.received,
                 answered: !is_exchange,
                 probes: self.probes,
-                sampled: self.sampled,
+                sampled_ns: self.sampled_ns,
             })
         };
         let probed = self.expires.checked_sub(interval);

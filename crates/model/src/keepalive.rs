@@ -110,8 +110,15 @@ pub(crate) struct Known {
     pub(crate) received: u64,
     pub(crate) answered: bool,
     pub(crate) probes: u32,
-    /// When all this was looked at.
-    pub(crate) sampled: u64,
+    /// When all this was looked at, nanoseconds of the same clock.
+    pub(crate) sampled_ns: u64,
+}
+
+impl Known {
+    /// The jiffy at which it fires.
+    pub(crate) fn fires(&self, kernel: &Kernel) -> u64 {
+        kernel.wheel.fires_at(self.armed, self.delay, self.context)
+    }
 }
 
 /// The courses of this scene from a timer that is known. The scene's times count from the last
@@ -121,7 +128,7 @@ pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, known: Known, courses: 
     let received_ns = (known.received + 1) * tick_ns - 1;
     let mut timer = Timer::new(kernel, scene, received_ns, 0);
     timer.timeout = known.delay;
-    timer.fires = kernel.wheel.fires_at(known.armed, known.delay, known.context);
+    timer.fires = known.fires(kernel);
     (timer.unanswered, timer.way.seen) = (known.probes, known.probes);
     if known.answered {
         timer.delayed_ack = None;
@@ -322,7 +329,10 @@ impl<'a> Timer<'a> {
     /// (`__tcp_oow_rate_limited`).
     fn draw_answer(&mut self, now_ns: u64) {
         let there = (now_ns + self.scene.rtt_ns / 2) / self.tick_ns;
-        if self.answered_at.is_none_or(|last| there - last >= self.scene.answers_every) {
+        if self
+            .answered_at
+            .is_none_or(|last| there.saturating_sub(last) >= self.scene.answers_every)
+        {
             self.answered_at = Some(there);
             self.answers.push_back(now_ns + self.scene.rtt_ns);
         }

@@ -414,7 +414,7 @@ impl<'a> Sender<'a> {
             if other.after_sending(0, fate).is_ok() {
                 while other.step().is_ok() {}
             }
-            self.done = other.done;
+            self.adopt(other);
         }
         self.arm(Pending::Retransmission, timeout);
         self.after_sending(0, fate)
@@ -435,7 +435,7 @@ impl<'a> Sender<'a> {
     fn after_sending(&mut self, number: Number, fate: Fate) -> Progress {
         let by_asking_only = self.scene.healed.is_some_and(|healed| healed.moved);
         if self.hop.passes(fate, by_asking_only) {
-            self.answered()?;
+            self.answered();
         }
         if fate == Fate::Answered { self.icmp(number) } else { Ok(()) }
     }
@@ -443,7 +443,7 @@ impl<'a> Sender<'a> {
     /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
     fn hop_fires(&mut self, now: u64) -> Progress {
         if self.hop.asks_again() {
-            self.answered()?;
+            self.answered();
         }
         let failed = self.hop.fire(self.kernel, now);
         self.slots += self.kernel.wheel.slot(self.kernel.hz.get().into());
@@ -742,10 +742,10 @@ impl<'a> Sender<'a> {
     }
 
     /// The end of the course if what is sent now is answered.
-    fn answered(&mut self) -> Progress {
+    fn answered(&mut self) {
         let now_ns = self.since_start_ns();
         let Some(healed) = self.scene.healed.filter(|healed| now_ns >= healed.at_ns) else {
-            return Ok(());
+            return;
         };
         // The question for the server's link-layer address takes a round trip of its own, as does
         // the server's for the way back.
@@ -773,7 +773,6 @@ impl<'a> Sender<'a> {
         // The timers go on until the answer comes.
         let answer = (at_ns, echoed_ns);
         self.answer = Some(self.answer.map_or(answer, |other| other.min(answer)));
-        Ok(())
     }
 
     /// When the acknowledgement of a FIN comes that is sent at `sent_ns`: the server's kernel holds

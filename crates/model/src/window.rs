@@ -86,7 +86,13 @@ fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts, start: &Start) 
         || {
             // The first probe passes on the last acknowledgement of data.
             let first = if start.first_probe.is_none() { &[start.expires][..] } else { &[] };
-            entry::hops(kernel, parameters, facts, Some(start.sampled), first)
+            entry::hops(
+                kernel,
+                parameters,
+                facts,
+                Some(start.sampled_ns / kernel.hz.tick_ns()),
+                first,
+            )
         },
         |hop| vec![hop],
     )
@@ -141,8 +147,8 @@ struct Scene {
 /// The timer at the moment of the sample. Jiffies are those of one clock.
 #[derive(Debug, Clone)]
 struct Start {
-    /// When the sample was taken.
-    sampled: u64,
+    /// When the sample was taken, nanoseconds of the same clock.
+    sampled_ns: u64,
     /// When the last segment was received: `rcv_tstamp`.
     received: u64,
     /// For when the timer is set: `timer->expires`.
@@ -173,7 +179,7 @@ fn starts(
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
         // Nobody has looked: the window closes when the times begin.
         let starts = (EPOCH..EPOCH + period).map(|now| Start {
-            sampled: now,
+            sampled_ns: now * kernel.hz.tick_ns(),
             received: now,
             expires: now + probe_timeout(kernel, base(kernel, tcp), 0),
             backoff: 0,
@@ -190,12 +196,13 @@ fn starts(
     let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
     let start = |sampled_ns: u64| {
         let sampled = sampled_ns / tick_ns;
-        let received = sampled - whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms));
+        let received =
+            sampled.saturating_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)));
         let first_probe = tcp.window_probed_at_ns.map(|at_ns| {
             sampled_ns.saturating_sub(tcp.sampled_at_ns.saturating_sub(at_ns)) / tick_ns
         });
         Start {
-            sampled,
+            sampled_ns,
             received,
             expires: sampled + whole(tcp.timer_expires_ms),
             backoff: tcp.backoff.into(),
@@ -274,7 +281,7 @@ impl<'a> Timer<'a> {
             scene,
             tick_ns,
             base,
-            sampled_ns: start.sampled * tick_ns,
+            sampled_ns: start.sampled_ns,
             reference_ns: (start.received + 1) * tick_ns - 1,
             answered_reference: false,
             expires: start.expires,
@@ -289,7 +296,7 @@ impl<'a> Timer<'a> {
             probes: 0,
             nominal_ns: 0,
             reset: None,
-            way: Way::new(kernel, scene.hop.clone(), scene.healed, start.sampled * tick_ns),
+            way: Way::new(kernel, scene.hop.clone(), scene.healed, start.sampled_ns),
             slips: 0,
             slots: 0,
             beats: Vec::new(),
@@ -434,7 +441,7 @@ impl<'a> Timer<'a> {
     fn draw_answer(&mut self, now_ns: u64, after_ns: u64) {
         let there_ns = now_ns + after_ns.saturating_sub(self.scene.rtt_ns / 2);
         let there = there_ns / self.tick_ns;
-        if self.answered.is_none_or(|last| there - last >= self.scene.answers_every) {
+        if self.answered.is_none_or(|last| there.saturating_sub(last) >= self.scene.answers_every) {
             self.answered = Some(there);
             self.answer_ns = Some(now_ns + after_ns);
         }

@@ -233,6 +233,23 @@ fn what_is_sent_again_has_its_own_name() {
     }
 }
 
+/// A closed window may end the connection before the server's process is killed, and after that
+/// where a forked child keeps its kernel answering.
+#[test]
+fn a_closed_window_is_not_forgotten_at_a_crash() {
+    let closed = [
+        ("client.fills_window", "true"),
+        ("server.reads", "false"),
+        ("fault.kind", "process-crash"),
+        ("client.user_timeout", "2s"),
+    ];
+    let why = |sets: &[(&str, &str)]| predict(&[&closed[..], sets].concat(), 250).unknown;
+    assert_eq!(why(&[("fault.after", "100ms")]), None);
+    assert!(why(&[("fault.after", "10s")]).is_some_and(|why| why.contains("before the fault")));
+    let inherited = [("fault.after", "100ms"), ("server.inherited", "true")];
+    assert!(why(&inherited).is_some_and(|why| why.contains("closed window")));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
