@@ -70,8 +70,13 @@ fn a_lost_server(lease: u16, family: Family) {
     assert_eq!(client_diag.sample(client, server).unwrap(), None, "closed");
     tap.finish(&mut captured).unwrap();
 
-    // The socket's own account: the retransmission timer, counted up.
-    assert!(samples.iter().all(|sample| sample.state == "ESTABLISHED" && sample.timer == 1));
+    // The socket's own account: the retransmission timer, counted up. While its handler runs it is
+    // not pending (`tcp_write_timer_handler`), and nobody locks the socket to look at it.
+    let all = samples.len();
+    samples.retain(|sample| sample.timer != 0);
+    assert!(samples.len() * 10 > all * 9, "{} of {all} samples show a timer", samples.len());
+    let running = |sample: &SocketSample| sample.state == "ESTABLISHED" && sample.timer == 1;
+    assert!(samples.iter().all(running), "{samples:#?}");
     assert!(samples.iter().all(|sample| sample.send_queue == 100), "{samples:#?}");
     assert!(samples.iter().all(|sample| sample.timer_expires_ms <= 2_000), "{samples:#?}");
     let last = samples.last().unwrap();

@@ -124,6 +124,10 @@ const QUEUEING: Duration = Duration::from_millis(20);
 /// From a moment that an experiment sets to the moment the laboratory acts, at most.
 const ACTING: Duration = Duration::from_millis(100);
 
+/// Unless the experiment says otherwise, a path that is back is watched for two seconds at least,
+/// less what it took to bring it back.
+const WATCHED_AFTER: Duration = Duration::from_secs(1);
+
 /// The timeline from the fault on.
 struct Scene<'a> {
     timeline: &'a Timeline,
@@ -382,8 +386,12 @@ impl<'a> Scene<'a> {
                     _ => false,
                 }
         });
+        let watched = self.end.saturating_sub(restored);
         if came == 0 && !tried {
-            return None;
+            // A retransmission can be far off; but who looks away at once has seen nothing.
+            let finding = format!("the trial ended {} after the path was back", span(watched));
+            let too_soon = watched < WATCHED_AFTER.as_nanos() as u64;
+            return too_soon.then_some(Evidence { finding, holds: false });
         }
         let finding = format!("{came} segments came from the server once the path was back");
         Some(Evidence { finding, holds: came > 0 })
