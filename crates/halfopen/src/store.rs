@@ -70,7 +70,7 @@ impl Store {
     }
 
     /// Writes files that belong together into the directory itself.
-    pub(crate) fn write_files(&self, files: &[(&str, Vec<u8>)]) -> Result<()> {
+    pub(crate) fn write_files(&self, files: &[(impl AsRef<Path>, Vec<u8>)]) -> Result<()> {
         for (file, content) in files {
             let path = self.directory.join(file);
             fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;

@@ -51,14 +51,16 @@ fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
         run: conducted.run,
         settings,
     };
-    let files = [
-        ("validation.md", markdown(&validation).into_bytes()),
-        ("validation.json", document(&validation)),
-    ];
-    store.write_files(&files)?;
+    let texts = [("md", markdown(&validation).into_bytes()), ("json", document(&validation))];
+    let files = |stem: &str| texts.clone().map(|(kind, text)| (format!("{stem}.{kind}"), text));
+    store.write_files(&files("validation"))?;
     if let Some(directory) = &arguments.reference {
         let name = format!("{}-{}", validation.run.kernel, validation.run.clock);
-        Store::open(directory)?.inside(&name)?.write_files(&files)?;
+        let stem = match arguments.hz.filter(|hz| *hz != guest::HZ_DEFAULT) {
+            Some(hz) => format!("validation-hz{hz}"),
+            None => "validation".into(),
+        };
+        Store::open(directory)?.inside(&name)?.write_files(&files(&stem))?;
     }
     let written = match arguments.output.format {
         Format::Json => output::print(&document(&validation)),
