@@ -272,7 +272,9 @@ pub(crate) fn neighbour_facts(
                 NeighbourTableAttribute::Parms(parms)
                     if parms.contains(&NeighbourTableParameter::Ifindex(index)) =>
                 {
-                    parms.iter().for_each(|parameter| take(&mut facts, parameter));
+                    for parameter in parms {
+                        take(&mut facts, parameter);
+                    }
                 }
                 _ => {}
             }
