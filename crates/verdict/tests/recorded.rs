@@ -3,11 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "the room is pure; its test reads recordings")]
 
 use model::Prediction;
-use spec::{Experiment, Facts, Outcome};
+use spec::{Experiment, Facts, FaultKind, Outcome};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use timeline::event::{Call, FaultStep};
+use timeline::event::{Call, FaultStep, Phase, Side, Timer, Trace};
 use timeline::{Event, Flags, Source, Timeline, What};
 use verdict::{Verdict, Word, judge};
 
@@ -97,6 +97,67 @@ fn another_count_of_probes_is_not_agreed_with() {
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Disagrees);
     assert!(verdict.reason.contains("4 keepalive probes"), "{}", verdict.reason);
+}
+
+/// A timer that ran late by the kernel's own record may have left room for one probe less, or one
+/// more: the count then decides nothing.
+#[test]
+fn another_count_decides_nothing_where_the_kernel_ran_a_timer_late() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.prediction.windows[0].keepalive_probes = Some(4);
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+    let fault_at = recorded.fault_at();
+    let armed = recorded.events.iter_mut().find_map(|event| match &mut event.what {
+        What::Trace(Trace::TimerStart {
+            side: Side::Client,
+            timer: Timer::Keepalive,
+            bucket: Some(bucket),
+            ..
+        }) if event.at_ns > fault_at => Some(bucket),
+        _ => None,
+    });
+    *armed.unwrap() -= 1;
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("ran 1 of its own timers late"), "{}", verdict.reason);
+    recorded.prediction.windows[0].keepalive_probes = Some(9);
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+}
+
+/// A client that sends nothing once the path is back proves nothing about it; one that sends, and
+/// hears nothing, does.
+#[test]
+fn a_path_that_nobody_tried_need_not_be_proved() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.experiment.parameters.fault.kind = FaultKind::Flap;
+    let timeline = Timeline::new(recorded.events.clone());
+    let began = recorded.fault_at();
+    let sent: Vec<_> = timeline
+        .segments(Source::ClientWire)
+        .filter(|(at, segment)| *at > began && segment.sent)
+        .map(|(at, segment)| (at, *segment))
+        .collect();
+    let (probed, probe) = sent[0];
+    let back = probed + 500_000_000;
+    recorded.events.retain(|event| event.at_ns < back);
+    for (at_ns, what) in [
+        (back, What::Fault(FaultStep::Restored)),
+        (back + 2_000_000_000, What::Phase(Phase::Aftermath)),
+    ] {
+        recorded.events.push(Event { at_ns, source: Source::Lab, what });
+    }
+    let about_path = |verdict: Verdict| {
+        let evidence = verdict.proof.evidence.into_iter();
+        evidence
+            .filter(|found| found.finding.contains("once the path was back"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(about_path(recorded.judge()), []);
+    let what = What::Segment(probe);
+    recorded.events.push(Event { at_ns: back + 1_000_000, source: Source::ClientWire, what });
+    recorded.events.sort_by_key(|event| event.at_ns);
+    let found = about_path(recorded.judge());
+    assert!(matches!(&found[..], [only] if !only.holds), "{found:?}");
 }
 
 #[test]
