@@ -6,11 +6,12 @@ use crate::run::{Batch, Prepared};
 use crate::store::{self, Store};
 use crate::{catalogue, guest, supervisor};
 use anyhow::{Context, Result, anyhow};
-use report::article::{document, markdown, terminal};
+use report::article::{Missing, document, markdown, terminal};
 use report::html::article_page;
 use report::{Article, Clock, Run, Trial, junit};
 use spec::Experiment;
 use spec::file::parse_override;
+use std::collections::BTreeMap;
 use std::path::Path;
 use verdict::claims::{Catalogue, Claim, Piece, Settings};
 use verdict::findings::{Bench, Exhibit, find};
@@ -21,16 +22,22 @@ pub(crate) fn run(arguments: &cli::Article) -> Exit {
 
 fn carry_out(arguments: &cli::Article) -> Result<Exit> {
     let catalogue = Catalogue::built_in();
-    let clocks: &[Clock] = match arguments.clock {
-        ArticleClock::Real => &[Clock::Real],
-        ArticleClock::Virtual => &[Clock::Virtual],
-        ArticleClock::Both => &[Clock::Real, Clock::Virtual],
+    let legs = match arguments.clock {
+        ArticleClock::Real => vec![Leg::REAL],
+        ArticleClock::Virtual => Leg::virtual_ones(),
+        ArticleClock::Both => [vec![Leg::REAL], Leg::virtual_ones()].concat(),
     };
-    let (mut ready, mut missing) = (Vec::new(), Vec::new());
-    for clock in clocks {
-        match prepare(&catalogue, *clock)? {
-            Ok(prepared) => ready.push(prepared),
-            Err(why) => missing.push((*clock, why)),
+    let (mut ready, mut missing, mut exit) = (Vec::new(), Vec::new(), Exit::AGREES);
+    for leg in legs {
+        match leg.prepare(&catalogue)? {
+            Ok(prepared) => ready.push((leg, prepared)),
+            Err(why) => {
+                // A kernel of another HZ is one more witness; a clock is half of the evidence.
+                if leg.other_hz.is_none() {
+                    exit = Exit::SKIPPED;
+                }
+                missing.push(Missing { clock: leg.clock, hz: leg.other_hz, why });
+            }
         }
     }
 
@@ -38,11 +45,10 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
     let laboratories: Vec<_> = ready.iter().map(|_| supervisor::start()).collect::<Result<_>>()?;
     store::become_the_caller(&arguments.out)?;
     let store = Store::open(&arguments.out)?.fresh_inside("article")?;
-    let mut exit = if missing.is_empty() { Exit::AGREES } else { Exit::SKIPPED };
     let mut runs = Vec::new();
     // One after the other: trials on the real clock suffer from a busy machine.
-    for (prepared, laboratory) in ready.iter().zip(laboratories) {
-        let inside = store.fresh_inside(&prepared.clock().to_string())?;
+    for ((leg, prepared), laboratory) in ready.iter().zip(laboratories) {
+        let inside = store.fresh_inside(&leg.name())?;
         let conducted = prepared.conduct(laboratory, &inside, arguments.output.format)?;
         exit = exit.and(conducted.exit);
         if conducted.interrupted {
@@ -73,7 +79,7 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
     Ok(exit.and(written))
 }
 
-fn article(catalogue: &Catalogue, runs: Vec<Run>, missing: Vec<(Clock, String)>) -> Article {
+fn article(catalogue: &Catalogue, runs: Vec<Run>, missing: Vec<Missing>) -> Article {
     let bench = bench(&runs);
     let found = |claim: &Claim| (claim.clone(), find(claim, &bench));
     let claims = catalogue.claims.iter().map(found).collect();
@@ -84,15 +90,15 @@ fn article(catalogue: &Catalogue, runs: Vec<Run>, missing: Vec<(Clock, String)>)
 /// Trials' own pages are not kept, and not linked to.
 fn keep(catalogue: &Catalogue, whole: &Article, directory: &Path) -> Result<()> {
     let store = Store::open(directory)?;
-    let mut articles: Vec<_> = whole
-        .runs
-        .iter()
-        .map(|run| {
-            let name = format!("{}-{}", run.kernel, run.clock);
-            (name, article(catalogue, vec![run.clone()], Vec::new()))
-        })
+    let mut clocks = BTreeMap::<_, Vec<Run>>::new();
+    for run in &whole.runs {
+        clocks.entry(format!("{}-{}", run.kernel, run.clock)).or_default().push(run.clone());
+    }
+    let mut articles: Vec<_> = clocks
+        .into_iter()
+        .map(|(name, runs)| (name, article(catalogue, runs, Vec::new())))
         .collect();
-    if whole.runs.len() > 1 {
+    if articles.len() > 1 {
         articles.push(("article".into(), whole.clone()));
     }
     for (name, article) in articles {
@@ -105,25 +111,54 @@ fn keep(catalogue: &Catalogue, whole: &Article, directory: &Path) -> Result<()> 
     Ok(())
 }
 
-/// The trials of one clock; the inner error says why it cannot be had.
-fn prepare(catalogue: &Catalogue, clock: Clock) -> Result<Result<Prepared, String>> {
-    let settings = settings_on(clock);
-    let experiments: Vec<_> = catalogue
-        .pieces(settings)
-        .iter()
-        .map(|piece| experiment(piece, settings))
-        .collect::<Result<_>>()?;
-    let defaults = settings == Settings::Defaults;
-    let batch = Batch {
-        experiments: &experiments,
-        repeat: 1,
-        phases: None,
-        clock,
-        hz: guest::HZ_DEFAULT,
-        jobs: None,
-        defaults,
-    };
-    Ok(batch.prepare()?.map_err(|(_, why)| why))
+/// What is run on one kernel.
+#[derive(Debug, Clone, Copy)]
+struct Leg {
+    clock: Clock,
+    /// In virtual time: a kernel of another HZ than the usual one, for what depends on HZ.
+    other_hz: Option<u32>,
+}
+
+impl Leg {
+    const REAL: Self = Self { clock: Clock::Real, other_hz: None };
+
+    /// The virtual kernels in the order of their HZ; the one that the environment names stands for
+    /// all.
+    fn virtual_ones() -> Vec<Self> {
+        let other = |hz: u32| (hz != guest::HZ_DEFAULT).then_some(hz);
+        let named = guest::ready_kernel().is_some();
+        let all = guest::HZ.map(|hz| Self { clock: Clock::Virtual, other_hz: other(hz) });
+        all.into_iter().filter(|leg| !named || leg.other_hz.is_none()).collect()
+    }
+
+    /// Of its directory.
+    fn name(self) -> String {
+        match self.other_hz {
+            Some(hz) => format!("{}-hz{hz}", self.clock),
+            None => self.clock.to_string(),
+        }
+    }
+
+    /// The trials; the inner error says why they cannot be had.
+    fn prepare(self, catalogue: &Catalogue) -> Result<Result<Prepared, String>> {
+        let settings = settings_on(self.clock);
+        let pieces = match self.other_hz {
+            Some(_) => catalogue.pieces_at_every_hz(),
+            None => catalogue.pieces(settings),
+        };
+        let experiments: Vec<_> =
+            pieces.iter().map(|piece| experiment(piece, settings)).collect::<Result<_>>()?;
+        let batch = Batch {
+            experiments: &experiments,
+            repeat: 1,
+            phases: None,
+            clock: self.clock,
+            hz: self.other_hz.unwrap_or(guest::HZ_DEFAULT),
+            jobs: None,
+            defaults: settings == Settings::Defaults,
+        };
+        Ok(batch.prepare()?.map_err(|(_, why)| why))
+    }
 }
 
 const fn settings_on(clock: Clock) -> Settings {
@@ -167,10 +202,11 @@ fn exhibit(settings: Settings, trial: &Trial) -> Exhibit<'_> {
     }
 }
 
-/// The address of a trial's page, from the article's directory.
-fn page(run: &Run, trial: &Trial) -> Option<String> {
-    let directory = Path::new(trial.artifacts.as_ref()?).file_name()?.to_str()?;
-    Some(format!("{}/{directory}/report.html", run.clock))
+/// The address of a trial's page, from the article's directory: its run's directory is inside.
+fn page(_: &Run, trial: &Trial) -> Option<String> {
+    let directory = Path::new(trial.artifacts.as_ref()?);
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    Some(format!("{}/{}/report.html", name(directory.parent()?)?, name(directory)?))
 }
 
 pub(crate) fn command_line() -> String {

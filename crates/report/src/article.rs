@@ -10,9 +10,9 @@ use crate::span;
 use crate::summary::{Group, groups};
 use crate::trial::{Clock, Run, Trial};
 use serde::Serialize;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use verdict::claims::Claim;
-use verdict::findings::{Finding, Standing};
+use verdict::findings::{Finding, Standing, Table};
 
 /// Claims, findings, and the runs that they rest on.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,12 +21,33 @@ pub struct Article {
     pub command: String,
     /// When it was made: a date and a time, in words of the calendar.
     pub date: String,
-    /// The runs: at most one for each clock. A trial's name is its label among the evidence.
+    /// The runs: at most one for each kernel. A trial's name is its label among the evidence.
     pub runs: Vec<Run>,
-    /// Clocks that could not be had, and why.
-    pub missing: Vec<(Clock, String)>,
+    /// Kernels that could not be had.
+    pub missing: Vec<Missing>,
     /// Each claim with its finding.
     pub claims: Vec<(Claim, Finding)>,
+}
+
+/// A kernel that could not be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Whose time it would have been.
+    pub clock: Clock,
+    /// Its HZ, where the clock has kernels of several; `None` for the usual one.
+    pub hz: Option<u32>,
+    /// Why it cannot be had, and what would help.
+    pub why: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} clock", self.clock)?;
+        if let Some(hz) = self.hz {
+            write!(formatter, ", HZ {hz}")?;
+        }
+        write!(formatter, ": skipped: {}", self.why)
+    }
 }
 
 impl Article {
@@ -41,6 +62,19 @@ impl Article {
                 run.trials.iter().filter(of_label).map(move |trial| (run, trial))
             })
         })
+    }
+
+    /// Whose time a piece of evidence is in: `virtual`, or `virtual, HZ 100` where kernels of
+    /// several HZ have made it.
+    pub(crate) fn whose(&self, run: &Run, trial: &Trial) -> String {
+        let made = |other: &&Run| {
+            other.clock == run.clock
+                && other.trials.iter().any(|made| made.experiment.name == trial.experiment.name)
+        };
+        match self.runs.iter().filter(made).count() {
+            0 | 1 => run.clock.to_string(),
+            _ => format!("{}, HZ {}", run.clock, run.hz),
+        }
     }
 
     /// `21 hold, 9 hold with a condition, 2 do not hold, 4 not tested`.
@@ -101,15 +135,20 @@ pub fn terminal(article: &Article, colour: bool) -> String {
     let mut text = String::new();
     for (claim, finding) in &article.claims {
         text += &human::claim(&claim.id, finding.standing, &claim.says, &finding.text, colour);
+        if let Some(table) = &finding.table {
+            text += &human::figures(table);
+        }
         let widest = claim.evidence.iter().map(String::len).max().unwrap_or(0);
+        let clocks = article.evidence(claim).map(|(run, trial)| article.whose(run, trial).len());
+        let clocks = clocks.max().unwrap_or(0).max("virtual".len());
         for (run, trial) in article.evidence(claim) {
             let Brief { predicted, measured } = Brief::new(trial);
-            let clock = run.clock.to_string();
+            let clock = article.whose(run, trial);
             let name = &trial.experiment.name;
             let word = trial.verdict.word;
             writeln!(
                 text,
-                "    {name:<widest$}  {clock:<7}  {measured:<24}  predicted {predicted}  {word}"
+                "    {name:<widest$}  {clock:<clocks$}  {measured:<24}  predicted {predicted}  {word}"
             )
             .expect("a String takes all");
         }
@@ -124,9 +163,7 @@ pub fn terminal(article: &Article, colour: bool) -> String {
 
 /// What each clock was, and which could not be had.
 fn provenance(article: &Article) -> impl Iterator<Item = String> + '_ {
-    let missing =
-        article.missing.iter().map(|(clock, why)| format!("{clock} clock: skipped: {why}"));
-    article.runs.iter().map(about).chain(missing)
+    article.runs.iter().map(about).chain(article.missing.iter().map(Missing::to_string))
 }
 
 /// For a repository, or a step summary. `link` gives the address of a trial's page.
@@ -145,6 +182,17 @@ pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>
         writeln!(text, "| {id} | {says} ({}) | {standing} | {found} |", cell(&claim.source))
             .expect("a String takes all");
     }
+    for (claim, finding) in &article.claims {
+        let Some(table) = &finding.table else { continue };
+        let row = |cells: &[String]| {
+            let cells: Vec<_> = cells.iter().map(|text| cell(text)).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        write!(text, "\n## {}, in figures\n\n{}", claim.id, row(&table.head))
+            .expect("a String takes all");
+        text += &row(&vec!["---".into(); table.head.len()]);
+        text.extend(table.rows.iter().map(|cells| row(cells)));
+    }
     text += "\n## Evidence\n\n| claim | experiment | clock | predicted | measured | verdict |\n\
              |---|---|---|---|---|---|\n";
     for (claim, _) in &article.claims {
@@ -159,7 +207,7 @@ pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>
                 text,
                 "| {} | {label} | {} | {} | {} | {} |",
                 claim.id,
-                run.clock,
+                article.whose(run, trial),
                 cell(&predicted),
                 cell(&measured),
                 trial.verdict.word
@@ -185,7 +233,7 @@ pub fn document(article: &Article) -> Vec<u8> {
         skipped: article
             .missing
             .iter()
-            .map(|(clock, reason)| Skipped { clock: *clock, reason })
+            .map(|missing| Skipped { clock: missing.clock, hz: missing.hz, reason: &missing.why })
             .collect(),
     })
 }
@@ -207,20 +255,25 @@ struct Entry<'a> {
     source: &'a str,
     finding: Standing,
     text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<&'a Table>,
     evidence: Vec<Reference<'a>>,
 }
 
-/// A trial, by its place among the runs.
+/// A trial, by its kernel's run and its place in it.
 #[derive(Serialize)]
 struct Reference<'a> {
     label: &'a str,
     clock: Clock,
+    hz: u32,
     trial: usize,
 }
 
 #[derive(Serialize)]
 struct Skipped<'a> {
     clock: Clock,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hz: Option<u32>,
     reason: &'a str,
 }
 
@@ -228,6 +281,7 @@ fn entry<'a>(article: &'a Article, claim: &'a Claim, finding: &'a Finding) -> En
     let reference = |(run, trial): (&Run, &'a Trial)| Reference {
         label: &trial.experiment.name,
         clock: run.clock,
+        hz: run.hz,
         trial: trial.number,
     };
     Entry {
@@ -236,6 +290,7 @@ fn entry<'a>(article: &'a Article, claim: &'a Claim, finding: &'a Finding) -> En
         source: &claim.source,
         finding: finding.standing,
         text: &finding.text,
+        table: finding.table.as_ref(),
         evidence: article.evidence(claim).map(reference).collect(),
     }
 }
@@ -256,6 +311,21 @@ mod tests {
             Some(format!("{}/{}/report.html", run.clock, trial.experiment.name))
         };
         insta::assert_snapshot!(markdown(&samples::article(), link));
+    }
+
+    #[test]
+    fn where_kernels_of_several_hz_made_a_trial_each_row_says_which() {
+        let mut article = samples::article();
+        let again = Run { hz: 1000, trials: vec![samples::sending()], ..article.runs[0].clone() };
+        article.runs.push(again);
+        let text = markdown(&article, |_, _| None);
+        assert!(text.contains("| C7 | host-crash-sending | real, HZ 250 |"), "{text}");
+        assert!(text.contains("| C7 | host-crash-sending | real, HZ 1000 |"), "{text}");
+        assert!(text.contains("| E2 | host-crash-idle-keepalive | real |"), "{text}");
+        let document: serde_json::Value = serde_json::from_slice(&document(&article)).unwrap();
+        assert_eq!(document["claims"][1]["evidence"][1]["hz"], 1000);
+        assert_eq!(document["claims"][1]["table"]["rows"][0][1], "210 ms");
+        assert_eq!(document["skipped"][1]["hz"], 100);
     }
 
     #[test]

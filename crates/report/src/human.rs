@@ -108,6 +108,17 @@ pub(crate) fn claim(id: &str, standing: Standing, says: &str, found: &str, colou
     text
 }
 
+/// A finding's table, below its text.
+pub(crate) fn figures(table: &verdict::findings::Table) -> String {
+    let mut shown = tables::table(table.head.iter().map(String::as_str));
+    shown.add_rows(&table.rows);
+    let mut text = String::new();
+    for line in shown.lines() {
+        writeln!(text, "    {}", line.trim_end()).expect("a String takes all");
+    }
+    text
+}
+
 /// How wide running text is.
 const WIDTH: usize = 96;
 

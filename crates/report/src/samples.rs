@@ -1,6 +1,6 @@
 //! Made-up trials with realistic times, for the tests of this crate.
 
-use crate::article::Article;
+use crate::article::{Article, Missing};
 use crate::trial::{Clock, Run, Trial};
 use model::width::{Cause, Share};
 use model::{Prediction, Step, StepKind, Window};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, SocketSample, TcpInfo, Trace};
 use timeline::{Event, Flags, Segment, Side, Source, Timeline, What};
 use verdict::claims::Claim;
-use verdict::findings::{Finding, Standing};
+use verdict::findings::{Finding, Standing, Table};
 use verdict::{DetectedBy, Evidence, Measured, Proof, Verdict, Word};
 
 const SYN: u8 = 0x02;
@@ -255,12 +255,19 @@ pub(crate) fn article() -> Article {
         evidence: evidence.iter().map(|label| (*label).to_owned()).collect(),
         untested: None,
     };
-    let finding = |standing, text: &str| Finding { standing, text: text.into() };
+    let finding = |standing, text: &str| Finding { standing, text: text.into(), table: None };
+    let table = Table {
+        head: ["HZ", "first timeout"].map(str::to_owned).into(),
+        rows: vec![vec!["100".into(), "210 ms".into()], vec!["1000".into(), "201 ms".into()]],
+    };
     Article {
         command: "halfopen article --clock real".into(),
         date: "2026-11-22 14:00 UTC".into(),
         runs: vec![run()],
-        missing: vec![(Clock::Virtual, "there is no virtual kernel".into())],
+        missing: vec![
+            Missing { clock: Clock::Virtual, hz: None, why: "there is no virtual kernel".into() },
+            Missing { clock: Clock::Virtual, hz: Some(100), why: "nor one of this HZ".into() },
+        ],
         claims: vec![
             (
                 claim(
@@ -275,7 +282,13 @@ pub(crate) fn article() -> Article {
             ),
             (
                 claim("C7", "It takes 12.6 s.", &["host-crash-sending"]),
-                finding(Standing::DoesNotHold, "The program was told ETIMEDOUT after 13.310 s."),
+                Finding {
+                    table: Some(table),
+                    ..finding(
+                        Standing::DoesNotHold,
+                        "The program was told ETIMEDOUT after 13.310 s.",
+                    )
+                },
             ),
             (
                 claim("F2", "A web server closes.", &[]),

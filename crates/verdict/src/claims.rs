@@ -44,6 +44,9 @@ struct Variation {
     #[serde(default)]
     defaults: Vec<String>,
     only: Option<Settings>,
+    /// Whether it is made on every virtual kernel there is, and not on the usual one alone.
+    #[serde(default)]
+    every_hz: bool,
 }
 
 /// Which settings a trial was made with.
@@ -85,6 +88,13 @@ impl Catalogue {
             }
             pieces.extend(self.piece(label, settings));
         }
+        pieces
+    }
+
+    /// The trials, at the Linux defaults, that claims want from the virtual kernels of other HZ too.
+    pub fn pieces_at_every_hz(&self) -> Vec<Piece> {
+        let mut pieces = self.pieces(Settings::Defaults);
+        pieces.retain(|piece| self.variations.get(&piece.label).is_some_and(|v| v.every_hz));
         pieces
     }
 
@@ -130,9 +140,26 @@ mod tests {
             assert_eq!(claim.evidence.is_empty(), claim.untested.is_some(), "{}", claim.id);
         }
         let used: BTreeSet<_> = catalogue.claims.iter().flat_map(|claim| &claim.evidence).collect();
-        for label in catalogue.variations.keys() {
+        for (label, variation) in &catalogue.variations {
             assert!(used.contains(label), "nobody uses the variation {label}");
+            let of_one_clock = variation.only == Some(Settings::Defaults);
+            assert!(
+                !variation.every_hz || of_one_clock,
+                "{label}: only virtual kernels have an HZ"
+            );
         }
+    }
+
+    #[test]
+    fn some_trials_are_made_at_every_hz() {
+        let pieces = Catalogue::built_in().pieces_at_every_hz();
+        let made: Vec<_> = pieces.iter().map(|piece| piece.experiment.as_str()).collect();
+        assert_eq!(made, ["host-crash-sending", "host-crash-idle-keepalive"]);
+        let usual = Catalogue::built_in().pieces(Settings::Defaults);
+        assert!(
+            pieces.iter().all(|piece| usual.contains(piece)),
+            "the usual kernel makes them too"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the exhibits. A trial whose fault is not proved, or that was disturbed, is no exhibit; where a
 //! rule lacks one that it needs, the claim is not tested, and the finding says why.
 
+mod bounds;
 mod busy;
 mod crash;
 mod elsewhere;
@@ -25,6 +26,17 @@ pub struct Finding {
     pub standing: Standing,
     /// In a sentence or two, with figures.
     pub text: String,
+    /// Figures that are better seen side by side.
+    pub table: Option<Table>,
+}
+
+/// A small table of figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// What each column has.
+    pub head: Vec<String>,
+    /// The rows, a cell for each column.
+    pub rows: Vec<Vec<String>>,
 }
 
 /// How a claim stands.
@@ -64,7 +76,7 @@ const RULES: &[(&str, Rule)] = &[
     ("C1", busy::retries2_is_15),
     ("C2", busy::a_time_not_a_count),
     ("C3", busy::timeouts_double),
-    ("C4", busy::bounds_of_the_timeout),
+    ("C4", bounds::of_the_timeout),
     ("C5", busy::fifteen_fit),
     ("C6", busy::fewer_fit),
     ("C7", busy::told_at_the_threshold),
@@ -125,7 +137,7 @@ pub fn find(claim: &crate::claims::Claim, bench: &Bench<'_>) -> Finding {
 
 impl Finding {
     fn new(standing: Standing, text: impl Into<String>) -> Self {
-        Self { standing, text: text.into() }
+        Self { standing, text: text.into(), table: None }
     }
 
     /// Holds if `so`, and does not otherwise.
@@ -142,7 +154,7 @@ impl Finding {
             text.push(' ');
             text.push_str(condition);
         }
-        Self { standing, text }
+        Self::new(standing, text)
     }
 }
 

@@ -40,6 +40,25 @@ fn a_kernel_of_another_hz_has_a_command_of_its_own() {
 }
 
 #[test]
+fn the_article_says_for_each_kernel_that_is_missing_how_to_build_it() {
+    let home = tempdir().unwrap();
+    let article = ["article", "--clock", "virtual"];
+    let output = without_kernels(&article, home.path()).current_dir(&home).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", show(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    for said in [
+        "virtual clock: skipped: there is no virtual kernel with HZ 250",
+        "`just kernel`",
+        "virtual clock, HZ 100: skipped: there is no virtual kernel",
+        "`just kernel --hz 100`",
+        "`just kernel --hz 300`",
+        "`just kernel --hz 1000`",
+    ] {
+        assert!(text.contains(said), "{said}: {}", show(&output));
+    }
+}
+
+#[test]
 fn the_real_clock_has_the_hz_that_it_has() {
     let output = halfopen(&["run", "host-crash-sending", "--hz", "1000"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", show(&output));

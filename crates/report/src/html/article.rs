@@ -7,7 +7,7 @@ use crate::article::{Article, Brief, about};
 use crate::trial::{Clock, Run, Trial};
 use verdict::Word;
 use verdict::claims::Claim;
-use verdict::findings::{Finding, Standing};
+use verdict::findings::{Finding, Standing, Table};
 
 /// The claim below which every retransmission is listed.
 const CLAIM_OF_THE_SCHEDULE: &str = "C3";
@@ -42,9 +42,8 @@ fn provenance(body: &mut String, article: &Article) {
     for run in &article.runs {
         push(body, format_args!("<li>{}</li>\n", prose(&capital(&about(run)))));
     }
-    for (clock, why) in &article.missing {
-        let clock = capital(&clock.to_string());
-        push(body, format_args!("<li>{clock} clock: skipped: {}</li>\n", prose(why)));
+    for missing in &article.missing {
+        push(body, format_args!("<li>{}</li>\n", prose(&capital(&missing.to_string()))));
     }
     push(body, format_args!("<li><code>{}</code></li>\n</ul>\n", escaped(&article.command)));
 }
@@ -95,6 +94,9 @@ fn section(
             prose(&sentence(&finding.text)),
         ),
     );
+    if let Some(table) = &finding.table {
+        figures(body, table);
+    }
     let evidence: Vec<_> = article.evidence(claim).collect();
     if !evidence.is_empty() {
         body.push_str(
@@ -102,7 +104,8 @@ fn section(
              <th>measured</th><th class=\"spare\"></th></tr></thead>\n<tbody>\n",
         );
         for (run, trial) in &evidence {
-            row(body, run, trial, link(run, trial));
+            let clock = article.whose(run, trial).replace("HZ ", "HZ&nbsp;");
+            row(body, &clock, trial, link(run, trial));
         }
         body.push_str("</tbody>\n</table>\n");
     }
@@ -112,7 +115,26 @@ fn section(
     body.push_str("</section>\n");
 }
 
-fn row(body: &mut String, run: &Run, trial: &Trial, address: Option<String>) {
+/// A finding's table.
+fn figures(body: &mut String, table: &Table) {
+    let row = |cells: &[String], tag: &str| {
+        let cells = cells.iter().map(|text| format!("<{tag}>{}</{tag}>", prose(text)));
+        format!("<tr>{}</tr>", cells.collect::<String>())
+    };
+    push(
+        body,
+        format_args!(
+            "<div class=\"figures\"><table>\n<thead>{}</thead>\n<tbody>\n",
+            row(&table.head, "th")
+        ),
+    );
+    for cells in &table.rows {
+        push(body, format_args!("{}\n", row(cells, "td")));
+    }
+    body.push_str("</tbody>\n</table></div>\n");
+}
+
+fn row(body: &mut String, clock: &str, trial: &Trial, address: Option<String>) {
     let Brief { predicted, measured } = Brief::new(trial);
     let name = escaped(&trial.experiment.name).replace('-', "-<wbr>");
     let name = match address {
@@ -128,8 +150,7 @@ fn row(body: &mut String, run: &Run, trial: &Trial, address: Option<String>) {
     push(
         body,
         format_args!(
-            "<tr><td>{name}</td><td>{}</td><td>{}</td><td>{}{off}</td><td class=\"spare\">{}</td></tr>\n",
-            run.clock,
+            "<tr><td>{name}</td><td>{clock}</td><td>{}</td><td>{}{off}</td><td class=\"spare\">{}</td></tr>\n",
             prose(&predicted),
             prose(&measured),
             bar(trial),

@@ -168,12 +168,12 @@ pub fn doctor(checks: &[Check], colour: bool) -> String {
     text
 }
 
-pub(crate) fn table<const N: usize>(heads: [&str; N]) -> Table {
+pub(crate) fn table<'a>(heads: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none()));
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.force_no_tty();
-    table.set_header(heads.map(Cell::new));
+    table.set_header(heads.into_iter().map(Cell::new));
     table
 }
 

@@ -8,8 +8,8 @@ use spec::Outcome;
 
 /// The time that `tcp_retries2` = 15 is said to amount to, seconds.
 const SAID_S: f64 = 924.6;
-const RTO_MIN_S: f64 = 0.2;
-const RTO_MAX_S: f64 = 120.0;
+pub(super) const RTO_MIN_S: f64 = 0.2;
+pub(super) const RTO_MAX_S: f64 = 120.0;
 
 /// B1.
 pub(super) fn silence(bench: &Bench<'_>) -> Result<Finding, String> {
@@ -136,42 +136,6 @@ pub(super) fn timeouts_double(bench: &Bench<'_>) -> Result<Finding, String> {
     Ok(Finding::with_conditions(base, &conditions))
 }
 
-/// C4.
-pub(super) fn bounds_of_the_timeout(bench: &Bench<'_>) -> Result<Finding, String> {
-    let near = bench.best("host-crash-sending")?;
-    let far = bench.best("host-crash-sending-high-rtt")?;
-    let tick_s = 1.0 / f64::from(near.facts.hz);
-    let least = (RTO_MIN_S..=RTO_MIN_S + 2.0 * tick_s).contains(&near.rto_s());
-    let depends = far.rto_s() >= far.srtt_s() + RTO_MIN_S;
-    let mut text = vec![format!(
-        "The timeout was {} at an RTT of {}, {} at {}.",
-        time(near.rto_s()),
-        time(near.srtt_s()),
-        time(far.rto_s()),
-        time(far.srtt_s())
-    )];
-    let mut capped = true;
-    if let Ok(long) = bench.at_defaults("host-crash-sending") {
-        let most = gaps(&long).into_iter().fold(0.0, f64::max);
-        capped = (RTO_MAX_S..=RTO_MAX_S + slot_s(RTO_MAX_S, long.facts.hz)).contains(&most);
-        text.push(format!("The longest between two retransmissions was {}.", time(most)));
-    }
-    if !(least && depends && capped) {
-        return Ok(Finding::new(Standing::DoesNotHold, text.join(" ")));
-    }
-    let mut conditions = Vec::new();
-    if near.facts.hz != 1000 {
-        conditions.push(format!(
-            "The bounds do not come from HZ = 1000: HZ is {} here. HZ decides how far they are \
-             rounded up, to {} and to slots of {} at 120 s.",
-            near.facts.hz,
-            time(near.rto_s()),
-            time(slot_s(RTO_MAX_S, near.facts.hz))
-        ));
-    }
-    Ok(Finding::with_conditions(text.join(" "), &conditions))
-}
-
 /// C5.
 pub(super) fn fifteen_fit(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.at_defaults("host-crash-sending")?;
@@ -252,7 +216,7 @@ fn ends(exhibit: &Sound<'_>) -> (Option<f64>, Option<f64>, Option<f64>) {
 }
 
 /// The time between each two timeouts, the first counted from what was sent last before it.
-fn gaps(exhibit: &Sound<'_>) -> Vec<f64> {
+pub(super) fn gaps(exhibit: &Sound<'_>) -> Vec<f64> {
     let mut at: Vec<f64> = vec![0.0];
     at.extend(exhibit.resends());
     at.extend(exhibit.measured.detected_s);
@@ -261,7 +225,7 @@ fn gaps(exhibit: &Sound<'_>) -> Vec<f64> {
 }
 
 /// How much later than asked for a timer can fire.
-fn slot_s(timeout_s: f64, hz: u32) -> f64 {
+pub(super) fn slot_s(timeout_s: f64, hz: u32) -> f64 {
     let jiffies = (timeout_s * f64::from(hz)).ceil() as u64;
     Wheel::new(Hz::new(hz)).slot(jiffies) as f64 / f64::from(hz)
 }

@@ -73,6 +73,13 @@ impl<'a> Bench<'a> {
         self.all(label).map(|all| all[0])
     }
 
+    /// The sound exhibits of this label, in the order of their kernels' HZ.
+    pub(super) fn by_hz(&self, label: &str) -> Vec<Sound<'a>> {
+        let mut exhibits = self.all(label).unwrap_or_default();
+        exhibits.sort_by_key(|exhibit| exhibit.facts.hz);
+        exhibits
+    }
+
     /// The exhibit at the Linux defaults.
     pub(super) fn at_defaults(&self, label: &str) -> Result<Sound<'a>, String> {
         let exhibit = self.best(label)?;

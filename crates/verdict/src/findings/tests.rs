@@ -243,6 +243,65 @@ fn timeouts_double_from_what_the_first_was() {
     assert_eq!(found("C3", vec![trial(2.0)]).standing, Standing::DoesNotHold);
 }
 
+/// Timeouts, the longest of so many seconds, on a kernel of this HZ.
+fn longest_timeout(label: &'static str, hz: u32, rto_us: u32, longest_s: f64) -> Made {
+    let mut made = timed_out(label, 60.0 + longest_s).data_again(&[0.2, 20.0, 60.0]);
+    made.facts.hz = hz;
+    made.facts.tcp.as_mut().unwrap().rto_us = rto_us;
+    made
+}
+
+#[test]
+fn the_bounds_of_the_timeout_are_the_same_at_every_hz() {
+    let trials = |least_us: u32, most_s: f64| {
+        let mut far = longest_timeout("host-crash-sending-high-rtt", 250, 804_000, 120.8);
+        far.facts.tcp.as_mut().unwrap().srtt_us = 600_000;
+        let mut idle = timed_out("host-crash-idle-keepalive-every-hz", 8200.2);
+        idle.facts.hz = 100;
+        let every = "host-crash-sending-every-hz";
+        vec![
+            longest_timeout("host-crash-sending", 250, 204_000, 120.8),
+            far,
+            longest_timeout(every, 1000, least_us, most_s),
+            longest_timeout(every, 100, 210_000, 124.5),
+            idle,
+        ]
+    };
+    let finding = found("C4", trials(201_000, 123.9));
+    assert_eq!(finding.standing, Standing::HoldsWithACondition);
+    for said in [
+        "they are 200 ms and 120 s at HZ 100, 250 and 1000",
+        "to a tick (210 ms, 204 ms and 201 ms)",
+        "a slot of the timer wheel (5.120 s, 2.048 s and 4.096 s)",
+        "told after 184.5 s, 180.8 s and 183.9 s",
+    ] {
+        assert!(finding.text.contains(said), "{said}: {}", finding.text);
+    }
+    let table = finding.table.unwrap();
+    let at_100 = ["100", "210 ms", "124.5 s", "5.120 s", "184.5 s", "327.7 s", "8200.2 s"]
+        .map(str::to_owned);
+    assert_eq!(table.rows[0], at_100);
+    assert_eq!(table.rows[1].first().map(String::as_str), Some("1000"));
+    assert_eq!(table.rows[1].last().map(String::as_str), Some("–"), "it was not run there");
+    assert!(table.rows.iter().all(|row| row.len() == table.head.len()));
+
+    // One kernel that has other bounds is enough.
+    for off in [trials(300_000, 123.9), trials(201_000, 130.0), trials(201_000, 60.0)] {
+        let finding = found("C4", off);
+        assert_eq!(finding.standing, Standing::DoesNotHold);
+        assert!(finding.text.contains("At HZ 1000 the first was"), "{}", finding.text);
+    }
+}
+
+#[test]
+fn where_hz_is_1000_the_bounds_may_well_come_from_it() {
+    let mut far = longest_timeout("host-crash-sending-high-rtt", 1000, 804_000, 120.8);
+    far.facts.tcp.as_mut().unwrap().srtt_us = 600_000;
+    let near = longest_timeout("host-crash-sending", 1000, 201_000, 120.8);
+    let finding = found("C4", vec![near, far]);
+    assert_eq!((finding.standing, finding.table), (Standing::Holds, None));
+}
+
 #[test]
 fn fewer_is_not_far_fewer() {
     let many: Vec<f64> = (1..=15).map(f64::from).collect();
