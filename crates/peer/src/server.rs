@@ -106,8 +106,8 @@ fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Res
 fn start_holder(connection: &Socket) -> Result<u32, Error> {
     let operation = "starting a child that inherits the connection";
     let inherited = connection.try_clone().map_err(Error::call(operation))?;
-    let program = std::env::current_exe().map_err(Error::call(operation))?;
-    let child = Process::new(program)
+    // Not by its name: in the guest the directory that it lies in may be hidden.
+    let child = Process::new("/proc/self/exe")
         .args(["peer", "--hold"])
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(inherited)))
         .stdout(Stdio::null())
