@@ -184,6 +184,19 @@ fn virtual_time_repeats_itself_byte_for_byte() {
     assert_eq!(timelines[0], timelines[1]);
 }
 
+/// The guest has a directory of its own in the place of /tmp, where this program may lie.
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn the_program_may_lie_where_the_guest_sees_nothing() {
+    let elsewhere = tempfile::tempdir_in("/tmp").unwrap();
+    let program = elsewhere.path().join("halfopen");
+    fs::copy(env!("CARGO_BIN_EXE_halfopen"), &program).unwrap();
+    let out = tempdir().unwrap();
+    let run = ["run", "process-crash-inherited-socket", "--clock", "virtual", "--out"];
+    let output = Command::new(&program).args(run).arg(out.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+}
+
 #[test]
 #[ignore = "needs the virtual kernel: just kernel"]
 fn a_guest_that_dies_is_inconclusive_and_says_why() {
