@@ -22,8 +22,7 @@ pub(crate) struct Course {
     pub(crate) window_probes: Option<u32>,
     /// By how much all the timers before the last may have put it off, nanoseconds.
     pub(crate) slip_ns: u64,
-    /// By how much it may end earlier, and later, since what happened on the way cannot be followed,
-    /// nanoseconds.
+    /// By how much sooner, and later, an answer may end it, nanoseconds.
     pub(crate) open_ns: (u64, u64),
     /// By how much the reference itself may be later than computed, where a timer made it.
     pub(crate) reference_late_ns: u64,
@@ -94,7 +93,7 @@ struct End {
     slip_ns: u64,
     /// What a round trip may take off.
     sooner_ns: u64,
-    /// What cannot be followed, in both directions.
+    /// What the answer that ends it varies by.
     open_ns: u64,
 }
 

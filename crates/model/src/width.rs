@@ -26,6 +26,8 @@ pub enum Cause {
     EarlierSlots,
     /// Timers before the last that run a jiffy late where no slot takes that jiffy up.
     LateTimers,
+    /// The RTO, where nobody has looked at it: what it may be.
+    Rto,
     /// What a round trip varies by, or the timer that made the reference.
     RoundTrip,
     /// How long a killed process takes until its sockets are closed ([`allowance::EXIT`]).
@@ -51,6 +53,7 @@ impl Cause {
             Self::WheelSlot => "wheel-slot",
             Self::EarlierSlots => "earlier-slots",
             Self::LateTimers => "late-timers",
+            Self::Rto => "rto",
             Self::RoundTrip => "round-trip",
             Self::ProcessExit => "process-exit",
             Self::ProgramTimer => "program-timer",

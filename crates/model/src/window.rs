@@ -21,6 +21,7 @@ use crate::rto::{self, Estimator};
 use crate::tick::Phase;
 use crate::way::{self, Healed, Reply, Way};
 use crate::wheel::Context;
+use crate::width::{self, Cause};
 use spec::facts::{JiffyClock, TcpFacts};
 use spec::{Errno, Facts, FaultKind, Outcome, Parameters};
 use std::ops::RangeInclusive;
@@ -89,6 +90,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let mut prediction = conclude(parameters, facts, all, |prediction| why(&kernel, prediction));
     if !looked {
         join(&mut prediction.windows);
+        prediction.windows.iter_mut().for_each(open_by_rto);
         let ms = |jiffies: u64| kernel.hz.to_msecs(jiffies);
         prediction.why += &format!(
             "; nobody has looked at the RTO with which the window closed, {} to {} ms: what filled it \
@@ -98,6 +100,14 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         );
     }
     prediction
+}
+
+/// What of a window's width has no other cause is the RTO's.
+fn open_by_rto(window: &mut Window) {
+    window.width.retain(|share| share.cause != Cause::Undetermined);
+    let named = window.width.iter().map(|share| share.by).sum();
+    let whole = window.span.map_or(Duration::ZERO, |(from, to)| to.saturating_sub(from));
+    window.width.extend(width::shares([(Cause::Rto, whole.saturating_sub(named))]));
 }
 
 /// One window for each outcome and count: between them lie other values of the RTO.

@@ -116,9 +116,10 @@ pub(crate) fn width(prediction: &Prediction) -> Option<String> {
     Some(if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) })
 }
 
-const CAUSES: [(&[Cause], &str); 9] = [
+const CAUSES: [(&[Cause], &str); 10] = [
     (&[Cause::WheelSlot, Cause::EarlierSlots], "slots of the timer wheel"),
     (&[Cause::LateTimers], "earlier timers, if they run late,"),
+    (&[Cause::Rto], "the RTO, which is not known,"),
     (&[Cause::RoundTrip], "the round trip"),
     (&[Cause::ProcessExit], "the end of the killed process"),
     (&[Cause::ProgramTimer], "the program's own timer"),
