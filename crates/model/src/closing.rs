@@ -52,7 +52,7 @@ pub(crate) fn predict(
     };
     let prediction =
         conclude(parameters, facts, courses, |prediction| why(&kernel, parameters, prediction));
-    match sending::router_forgets_at_random(parameters, &prediction) {
+    match sending::router_forgets_at_random(&kernel, parameters, facts, &prediction) {
         Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
         _ => called_after_crash(parameters, prediction),
     }

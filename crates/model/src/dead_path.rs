@@ -1,13 +1,16 @@
 //! The server's host or the path to it is gone: only the client's own timers can tell, or whatever
 //! answers in the server's place.
 
+use crate::entry::Looked;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::idle;
 use crate::kernel::Kernel;
 use crate::predict::unknown;
 use crate::prediction::Prediction;
-use crate::scene::{Answer, Healed, HopKind, WayBack};
+use crate::scene::{Answer, Confirms, Healed, HopKind, WayBack};
 use crate::sending;
+use crate::tick::Phase;
+use crate::wheel::Context;
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
@@ -108,42 +111,88 @@ pub(crate) fn hops(
         let icmp = icmp_of(parameters.family, fault.reject);
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
     }
-    if parameters.topology == Topology::Router {
-        return Ok(match parameters.neighbour {
-            _ if !cut => vec![HopKind::Fixed(Hop::Silent)],
-            // The router no longer knows the server's link-layer address, and asks in vain.
-            Neighbour::Permanent => {
-                vec![HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable))]
-            }
-            // It has learned it when the client connected, and believes it still.
-            Neighbour::Learned => believed(kernel, parameters.fault.after)
-                .map(|believed| HopKind::Router {
-                    believed,
-                    limit: limit.clone(),
-                    icmp: unreachable,
-                })
-                .collect(),
-        });
-    }
-    match (fault.kind, parameters.neighbour) {
-        (_, Neighbour::Permanent) => Ok(vec![HopKind::Fixed(Hop::Silent)]),
+    let router = parameters.topology == Topology::Router;
+    match (parameters.neighbour, fault.kind) {
+        (Neighbour::Permanent, _) if !router => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
+        _ if router && !cut => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
+        // The router no longer knows the server's link-layer address, and asks in vain.
+        (Neighbour::Permanent, _) => {
+            let hop = Hop::Asks(hop::Neighbour::of_router(), limit, unreachable);
+            return Ok(vec![HopKind::Fixed(hop)]);
+        }
         // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
-        (FaultKind::Unplug, Neighbour::Learned) => {
-            Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }])
+        (Neighbour::Learned, FaultKind::Unplug) => {
+            return Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }]);
         }
-        (_, Neighbour::Learned) => {
-            if parameters
-                .sysctl
-                .keys()
-                .chain(facts.sysctl.keys())
-                .any(|name| name.starts_with("neigh."))
-            {
-                return Err("a neighbour table with settings of its own is not modelled".into());
-            }
-            Ok(believed(kernel, Duration::ZERO)
-                .map(|believed| HopKind::Neighbour { believed, icmp: unreachable })
-                .collect())
-        }
+        (Neighbour::Learned, _) => {}
+    }
+    // Whoever sends to the server has learned its address when the client connected, and believes it
+    // still.
+    let entry = Looked::at(kernel, facts);
+    if !router && let Some(reason) = own_settings(parameters, facts, entry) {
+        return Err(reason);
+    }
+    if let Some(entry) = entry {
+        let confirms = confirms(kernel, parameters, facts, entry);
+        let limit = if router { limit } else { Limit::none() };
+        let icmp = unreachable;
+        return Ok(vec![HopKind::Looked { entry, local: !router, confirms, limit, icmp }]);
+    }
+    if router {
+        let hop = |believed| HopKind::Router { believed, limit: limit.clone(), icmp: unreachable };
+        return Ok(believed(kernel, fault.after).map(hop).collect());
+    }
+    let hop = |believed| HopKind::Neighbour { believed, icmp: unreachable };
+    Ok(believed(kernel, Duration::ZERO).map(hop).collect())
+}
+
+/// Why settings of the client's neighbour table make the life of an entry unknown, if they do.
+fn own_settings(parameters: &Parameters, facts: &Facts, entry: Option<Looked>) -> Option<String> {
+    let names = || parameters.sysctl.keys().chain(facts.sysctl.keys());
+    let own = || names().filter(|name| name.starts_with("neigh."));
+    let not_modelled = "a neighbour table with settings of its own is not modelled";
+    own().next()?;
+    let Some(entry) = entry else { return Some(not_modelled.into()) };
+    let leaf = |name: &String| name.rsplit('.').next().is_some_and(|leaf| SEEN.contains(&leaf));
+    (!own().all(leaf) || !entry.is_plain()).then(|| not_modelled.into())
+}
+
+/// Settings of a neighbour table that are looked at before the fault (`NDTPA_*`), or that nothing
+/// here depends on.
+const SEEN: &[&str] = &[
+    "base_reachable_time",
+    "base_reachable_time_ms",
+    "delay_first_probe_time",
+    "gc_stale_time",
+    "locktime",
+    "mcast_solicit",
+    "retrans_time",
+    "retrans_time_ms",
+    "ucast_solicit",
+];
+
+/// When the entry was, or is going to be, confirmed: an acknowledgement of data confirms it with the
+/// next segment that the client sends (`sk_dst_confirm`, `sock_confirm_neigh`), which is a delayed
+/// acknowledgement or the first write. The mark stays on a segment that crosses a veth pair, so that
+/// a router in the same kernel takes its entry for confirmed, too.
+fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Looked) -> Confirms {
+    let seen = Confirms { seen: true, by_write: false, delayed: None };
+    let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return seen };
+    let Some(sampled_ns) = Phase::new(kernel.hz, clock).of(tcp.sampled_at_ns) else { return seen };
+    let sampled = sampled_ns / kernel.hz.tick_ns();
+    let ago = kernel.hz.whole_in_msecs(tcp.last_ack_recv_ms.into());
+    let received = sampled.saturating_sub(ago);
+    let confirmed = entry.confirmed(kernel);
+    let since = confirmed.iter().any(|at| *at >= received);
+    let before = confirmed.iter().any(|at| *at <= received);
+    let delayed = kernel.wheel.fires_at(received, idle::delayed_ack(kernel), Context::Call);
+    // Unread bytes are acknowledged, and nothing comes back that the client would acknowledge.
+    let reads = parameters.server.reads;
+    let passed_on = reads && sampled > delayed + kernel.hz.from_msecs(100);
+    Confirms {
+        seen: since && (reads || !before),
+        by_write: before && !(passed_on && since),
+        delayed: (reads && delayed >= sampled).then_some(delayed),
     }
 }
 

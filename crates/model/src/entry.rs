@@ -30,12 +30,10 @@ pub(crate) fn hops(
     probes_every: u64,
 ) -> Vec<Hop> {
     let local = parameters.topology != Topology::Router;
-    let known = facts.neighbour.filter(|known| known.sampled_at_ns > 0);
-    let clock = facts.jiffies.map(|clock| Phase::new(kernel.hz, clock));
-    let known = known.zip(clock).and_then(|(known, clock)| {
-        let sampled = clock.of(known.sampled_at_ns)? / kernel.hz.tick_ns();
+    let known = Looked::at(kernel, facts).map(|looked| {
         let after = kernel.hz.from_msecs(parameters.fault.after.as_millis() as u64);
-        Some(Looked { known, sampled, from: from.unwrap_or(sampled.saturating_sub(after)) })
+        let from = from.unwrap_or(looked.sampled.saturating_sub(after));
+        Looked { from, ..looked }
     });
     let (states, manners) = match known {
         Some(looked) => (looked.states(kernel, confirms), Some(looked.manners(kernel))),
@@ -47,45 +45,85 @@ pub(crate) fn hops(
 }
 
 /// An entry that somebody has looked at.
-struct Looked {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Looked {
     known: NeighbourFacts,
     /// When, and from when on jiffies are counted.
-    sampled: u64,
+    pub(crate) sampled: u64,
     from: u64,
 }
 
 impl Looked {
-    fn manners(&self, kernel: &Kernel) -> Manners {
+    /// The entry in the facts, in jiffies of the cut clock of [`Phase`].
+    pub(crate) fn at(kernel: &Kernel, facts: &Facts) -> Option<Self> {
+        let known = facts.neighbour.filter(|known| known.sampled_at_ns > 0)?;
+        let clock = Phase::new(kernel.hz, facts.jiffies?);
+        let sampled = clock.of(known.sampled_at_ns)? / kernel.hz.tick_ns();
+        Some(Self { known, sampled, from: 0 })
+    }
+
+    /// Whether its life can be followed from here, with whatever settings: a short one depends on
+    /// when it was last used (`neigh->used`), and an entry that is never asked for loses what is
+    /// sent to it.
+    pub(crate) fn is_plain(&self) -> bool {
+        let known = &self.known;
+        known.questions_to_all > 0
+            && known.reachable_ms > 2 * known.delay_ms
+            && known.drawn_ms.saturating_add_unsigned(3 * known.reachable_ms) < DRAWN_FOR_MS
+    }
+
+    /// When it was last confirmed, before the sample.
+    pub(crate) fn confirmed(&self, kernel: &Kernel) -> Vec<u64> {
+        self.ago(kernel, self.known.confirmed_ms)
+    }
+
+    /// `HZ/100` is the least that its timer is set for.
+    pub(crate) fn manners(&self, kernel: &Kernel) -> Manners {
+        let least = u64::from(kernel.hz.get() / 100);
         Manners {
             delay: kernel.hz.from_msecs(self.known.delay_ms),
-            again: kernel.hz.from_msecs(self.known.retrans_ms),
+            again: kernel.hz.from_msecs(self.known.retrans_ms).max(least),
             direct: self.known.direct_questions,
             all: self.known.questions_to_all,
         }
     }
 
-    /// Its times are told in steps of ten milliseconds: a few states may be meant.
-    fn states(&self, kernel: &Kernel, confirms: &[u64]) -> Vec<State> {
+    /// Its times are told in steps of ten milliseconds: a few states may be meant. `confirms` as
+    /// for [`hops`].
+    pub(crate) fn states(&self, kernel: &Kernel, confirms: &[u64]) -> Vec<State> {
         let manners = self.manners(kernel);
         let reachable = kernel.hz.from_msecs(self.known.reachable_ms);
         let updated = self.ago(kernel, self.known.updated_ms);
+        let confirmed = self.confirmed(kernel);
+        let confirmed = if confirms.is_empty() { &confirmed } else { confirms };
+        let both = confirmed.iter().flat_map(|at| updated.iter().map(move |since| (*since, *at)));
         let mut ends = BTreeSet::new();
         match self.known.state {
             NeighbourFacts::REACHABLE => {
-                let confirmed = self.ago(kernel, self.known.confirmed_ms);
-                let confirmed = if confirms.is_empty() { &confirmed } else { confirms };
-                for confirmed in confirmed {
-                    for updated in &updated {
-                        ends.extend(self.believed(kernel, reachable, (*updated, *confirmed)));
-                    }
+                for (updated, confirmed) in both {
+                    let fires = kernel.wheel.fires_at(updated, reachable, Context::Call);
+                    ends.extend(self.believed(kernel, fires, confirmed));
                 }
                 ends.into_iter().map(|at| State::Reachable { until: self.since(at) }).collect()
             }
             NeighbourFacts::STALE => vec![State::Reachable { until: 0 }],
             NeighbourFacts::DELAY => {
-                let fires = |at: &u64| kernel.wheel.fires_at(*at, manners.delay, Context::Handler);
-                ends.extend(updated.iter().map(fires));
-                ends.into_iter().map(|at| State::Delay { fires: self.since(at) }).collect()
+                let mut states = Vec::new();
+                for (updated, confirmed) in both {
+                    let fires = kernel.wheel.fires_at(updated, manners.delay, Context::Handler);
+                    if fires > confirmed + manners.delay {
+                        states.push(State::Delay { fires: self.since(fires) });
+                        continue;
+                    }
+                    // It has been confirmed meanwhile, and is believed again.
+                    let fires = self.fires_again(kernel, fires, confirmed + reachable);
+                    let ends = self.believed(kernel, fires, confirmed);
+                    let believed = |at| State::Reachable { until: self.since(at) };
+                    states.extend(ends.into_iter().map(believed));
+                }
+                states.sort_unstable();
+                states.dedup();
+                states
             }
             NeighbourFacts::PROBE => {
                 let mut states = Vec::new();
@@ -105,18 +143,19 @@ impl Looked {
         }
     }
 
-    /// When an entry turns stale that was first believed, and last confirmed, at these jiffies: its
-    /// timer fires, and sees how long ago the last confirmation was (`neigh_timer_handler`).
-    fn believed(
-        &self,
-        kernel: &Kernel,
-        reachable: u64,
-        (updated, confirmed): (u64, u64),
-    ) -> BTreeSet<u64> {
-        let until = confirmed + reachable;
-        let mut fires = kernel.wheel.fires_at(updated, reachable, Context::Call);
+    /// When its timer fires that its handler sets at jiffy `now`.
+    fn fires_again(&self, kernel: &Kernel, now: u64, at: u64) -> u64 {
+        let least = u64::from(kernel.hz.get() / 100);
+        kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
+    }
+
+    /// When an entry turns stale that was last confirmed at this jiffy: its timer `fires`, and sees
+    /// how long ago that was (`neigh_timer_handler`).
+    fn believed(&self, kernel: &Kernel, fires: u64, confirmed: u64) -> BTreeSet<u64> {
+        let until = confirmed + kernel.hz.from_msecs(self.known.reachable_ms);
+        let mut fires = fires;
         while fires <= until {
-            fires = kernel.wheel.fires_at(fires, until - fires, Context::Handler);
+            fires = self.fires_again(kernel, fires, until);
         }
         // A time that was drawn anew is looked at when the timer fires.
         let left = kernel.hz.duration(fires.saturating_sub(self.sampled));

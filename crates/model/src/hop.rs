@@ -267,7 +267,7 @@ pub(crate) struct Manners {
 }
 
 /// `nud_state`, with the jiffy of its timer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// Believed until a jiffy.
     Reachable { until: u64 },
@@ -356,6 +356,7 @@ impl Neighbour {
         let manners = self.manners(kernel);
         let again = kernel.wheel.fires_at(now, manners.again, Context::Handler);
         match self.state {
+            State::Delay { .. } if manners.direct == 0 => self.state = State::Failed,
             State::Delay { .. } => self.state = State::Probe { fires: again, asked: 1 },
             State::Probe { asked, .. } if asked < manners.direct => {
                 self.state = State::Probe { fires: again, asked: asked + 1 };

@@ -139,7 +139,7 @@ fn hops(
 }
 
 /// `tcp_delack_max` (net/ipv4/tcp_output.c) and `TCP_DELACK_MIN`, jiffies.
-fn delayed_ack(kernel: &Kernel) -> u64 {
+pub(crate) fn delayed_ack(kernel: &Kernel) -> u64 {
     let most = kernel.rto_min.max(2) - 1;
     u64::from(kernel.hz.get() / 25).min(most).max(1)
 }

@@ -25,9 +25,13 @@ pub(crate) fn courses(
         // Slots of coarser timers than those that fire make no difference: the phases are gone
         // through up to the coarsest that do.
         let mut period = kernel.wheel.slot(scene.rto);
+        if let Some(starts) = scene.starts(kernel) {
+            over_phases(kernel, scene, starts, steps, courses);
+            continue;
+        }
         loop {
             let mut found = courses.clone();
-            let longest = over_phases(kernel, scene, period, steps, &mut found);
+            let longest = over_phases(kernel, scene, (EPOCH, period), steps, &mut found);
             let needed = kernel.wheel.slot(longest);
             if needed <= period {
                 *courses = found;
@@ -39,11 +43,12 @@ pub(crate) fn courses(
     Ok(())
 }
 
-/// The courses of this scene over the phases of so many jiffies, and the longest timer that fired.
+/// The courses of this scene over the phases of so many jiffies from the `first` on, and the longest
+/// timer that fired.
 fn over_phases(
     kernel: &Kernel,
     scene: &Scene,
-    period: u64,
+    (first, period): (u64, u64),
     steps: u64,
     courses: &mut Courses,
 ) -> u64 {
@@ -67,7 +72,7 @@ fn over_phases(
                 true => JITTER_NS.min(tick_ns),
             };
             for part in 1..=tick_ns.div_ceil(part_ns) {
-                let begins_ns = (EPOCH + phase + stride - 1) * tick_ns;
+                let begins_ns = (first + phase + stride - 1) * tick_ns;
                 let start_ns = begins_ns + (part * part_ns).min(tick_ns) - 1;
                 let within = (block_ns + part_ns - 1, block_ns);
                 longest = longest.max(courses_from(kernel, scene, start_ns, 0, within, courses));
@@ -76,7 +81,7 @@ fn over_phases(
         }
         for part in 0..PHASES_WITHIN {
             let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
-            let start_ns = (EPOCH + phase + stride - 1) * tick_ns + part_ns;
+            let start_ns = (first + phase + stride - 1) * tick_ns + part_ns;
             let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
             for late_ns in scene.lates_ns(kernel) {
                 let fired = courses_from(kernel, scene, start_ns, *late_ns, within, courses);
@@ -126,11 +131,14 @@ fn courses_from(
     let mut longest = 0;
     let either = scene.has_timer() && !scene.purpose.is_syn();
     let orders: &[bool] = if either { &[false, true] } else { &[false] };
-    for hop_first in orders {
-        let (done, fired) = Sender::new(kernel, scene, start_ns, late_ns, *hop_first).run();
-        longest = longest.max(fired);
-        for course in done {
-            courses.add(&course, within_ns);
+    for hop in scene.hop.hops(kernel, start_ns / kernel.hz.tick_ns()) {
+        for hop_first in orders {
+            let sender = Sender::new(kernel, scene, hop.clone(), start_ns, late_ns, *hop_first);
+            let (done, fired) = sender.run();
+            longest = longest.max(fired);
+            for course in done {
+                courses.add(&course, within_ns);
+            }
         }
     }
     longest

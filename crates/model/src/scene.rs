@@ -1,6 +1,8 @@
 //! What a sender is up against, apart from the phase of the clock.
 
-use crate::hop::{self, Hop, Icmp, Limit};
+use crate::dead_path::SLOP_NS;
+use crate::entry::Looked;
+use crate::hop::{self, Hop, Icmp, Limit, Neighbour, State};
 use crate::kernel::Kernel;
 use crate::purpose::{Moment, Purpose};
 
@@ -53,6 +55,58 @@ pub(crate) enum HopKind {
     Neighbour { believed: u64, icmp: Icmp },
     /// The router's entry for the server, believed for so many jiffies after the first write.
     Router { believed: u64, limit: Limit, icmp: Icmp },
+    /// The entry of either as it was before the fault.
+    Looked { entry: Looked, local: bool, confirms: Confirms, limit: Limit, icmp: Icmp },
+}
+
+/// When a neighbour entry was last confirmed, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Confirms {
+    /// It may be left at what was seen.
+    pub(crate) seen: bool,
+    /// The first write may pass on an acknowledgement.
+    pub(crate) by_write: bool,
+    /// The jiffy of a delayed acknowledgement that may do so before it.
+    pub(crate) delayed: Option<u64>,
+}
+
+impl HopKind {
+    /// The hops that it may be if the first write comes at jiffy `start`.
+    pub(crate) fn hops(&self, kernel: &Kernel, start: u64) -> Vec<Hop> {
+        match self {
+            Self::Fixed(hop) => vec![hop.clone()],
+            Self::Neighbour { believed, icmp } => {
+                let until = if *believed == 0 { 0 } else { start + believed };
+                vec![Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)]
+            }
+            Self::Router { believed, limit, icmp } => {
+                let neighbour = Neighbour::of_router_until(start + believed);
+                vec![Hop::Asks(neighbour, limit.clone(), *icmp)]
+            }
+            Self::Looked { entry, local, confirms, limit, icmp } => {
+                let mut states = if confirms.seen { entry.states(kernel, &[]) } else { Vec::new() };
+                if confirms.by_write {
+                    let delayed = confirms.delayed.filter(|at| *at <= start);
+                    let at: Vec<_> = delayed.into_iter().chain([start]).collect();
+                    states.extend(entry.states(kernel, &at));
+                }
+                // A segment that is sent in the jiffy of the entry's timer may come first.
+                for state in states.clone() {
+                    if let State::Reachable { until: until @ 1.. } = state {
+                        states.push(State::Reachable { until: until + 1 });
+                    }
+                }
+                states.sort_unstable();
+                states.dedup();
+                let manners = Some(entry.manners(kernel));
+                let hop = |state| {
+                    let neighbour = Neighbour::in_state(*local, state, manners);
+                    Hop::Asks(neighbour, limit.clone(), *icmp)
+                };
+                states.into_iter().map(hop).collect()
+            }
+        }
+    }
 }
 
 /// A path that comes back.
@@ -131,7 +185,14 @@ impl Scene {
     }
 
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self.hop, HopKind::Neighbour { .. })
+        matches!(self.hop, HopKind::Neighbour { .. } | HopKind::Looked { local: true, .. })
+    }
+
+    /// The jiffies that the first write may come at, where its hop says when it was looked at: the
+    /// first, and how many.
+    pub(crate) fn starts(&self, kernel: &Kernel) -> Option<(u64, u64)> {
+        let HopKind::Looked { entry, .. } = &self.hop else { return None };
+        Some((entry.sampled, kernel.hz.from_usecs(SLOP_NS / 1_000) + 1))
     }
 
     /// The longest timer beside the write timer that decides something, jiffies: the hop's, or
@@ -162,6 +223,9 @@ impl Scene {
     /// Whether the hop has a timer of its own.
     pub(crate) fn has_timer(&self) -> bool {
         self.is_local()
-            || matches!(self.hop, HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. })
+            || matches!(
+                self.hop,
+                HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. } | HopKind::Looked { .. }
+            )
     }
 }

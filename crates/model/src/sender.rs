@@ -8,12 +8,12 @@
 //! phase of the clock.
 
 use crate::course::{Beat, Course, slip};
-use crate::hop::{Fate, Hop, Limit, Neighbour, Number};
+use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::purpose::{self, Farewell, Moment, Purpose};
 use crate::rto;
-use crate::scene::{Answer, BEATS_MOST, Healed, HopKind, Scene, WayBack};
+use crate::scene::{Answer, BEATS_MOST, Healed, Scene, WayBack};
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 
@@ -112,22 +112,12 @@ impl<'a> Sender<'a> {
     pub(crate) fn new(
         kernel: &'a Kernel,
         scene: &'a Scene,
+        hop: Hop,
         start_ns: u64,
         late_ns: u64,
         hop_first: bool,
     ) -> Self {
         let tick_ns = kernel.hz.tick_ns();
-        let hop = match &scene.hop {
-            HopKind::Fixed(hop) => hop.clone(),
-            HopKind::Neighbour { believed, icmp } => {
-                let until = if *believed == 0 { 0 } else { start_ns / tick_ns + believed };
-                Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)
-            }
-            HopKind::Router { believed, limit, icmp } => {
-                let until = start_ns / tick_ns + believed;
-                Hop::Asks(Neighbour::of_router_until(until), limit.clone(), *icmp)
-            }
-        };
         Self {
             kernel,
             scene,

@@ -4,6 +4,7 @@ use crate::allowance;
 use crate::closing;
 use crate::course::Courses;
 use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, nanos, round_trip_ns};
+use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::predict::{conclude, reference, unknown};
@@ -42,7 +43,7 @@ pub(crate) fn predict(
         format!("each timer goes by what is set when it fires, and that changes after {after}")
     });
     let prediction = until_program_gives_up(parameters, prediction);
-    match router_forgets_at_random(parameters, &prediction) {
+    match router_forgets_at_random(kernel, parameters, facts, &prediction) {
         Some(reason) => unknown(parameters, reason),
         None => prediction,
     }
@@ -76,9 +77,14 @@ pub(crate) fn courses(
 
 /// Why a router's own neighbour discovery makes the end uncertain, if it does.
 pub(crate) fn router_forgets_at_random(
+    kernel: &Kernel,
     parameters: &Parameters,
+    facts: &Facts,
     prediction: &Prediction,
 ) -> Option<String> {
+    if Looked::at(kernel, facts).is_some() {
+        return None;
+    }
     let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
     let cut =
         matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
@@ -199,7 +205,9 @@ fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use
     let by_timer = match hop {
         HopKind::Fixed(hop @ Hop::Asks(..)) => hop.icmp().is_some_and(|icmp| icmp.reverts),
         HopKind::Fixed(_) => false,
-        HopKind::Neighbour { icmp, .. } | HopKind::Router { icmp, .. } => icmp.reverts,
+        HopKind::Neighbour { icmp, .. }
+        | HopKind::Router { icmp, .. }
+        | HopKind::Looked { icmp, .. } => icmp.reverts,
     };
     let none = by_timer || kernel.virtual_time;
     let some = !kernel.virtual_time;
