@@ -127,7 +127,7 @@ fn weigh(
     if let Some(reason) = half_blind(timeline, prediction, measured) {
         return inconclusive(reason);
     }
-    if let Some(reason) = disturbed(facts, prediction, timeline, measured) {
+    if let Some(reason) = disturbed(parameters, facts, prediction, timeline, measured) {
         return inconclusive(reason);
     }
     Err((Word::Disagrees, difference(prediction, measured)))
@@ -183,22 +183,30 @@ fn in_time(window: &Window, measured: &Measured, grace_s: f64) -> bool {
 }
 
 fn counts_fit(window: &Window, measured: &Measured) -> bool {
-    counts_nearly_fit(window, measured, 0)
+    counts_fit_with(window, measured, Missing::default())
 }
 
-/// Whether no count is further from the predicted than that.
-fn counts_nearly_fit(window: &Window, measured: &Measured, by: u32) -> bool {
-    let agree = |predicted: Option<u32>, counted: Option<u32>| match (predicted, counted) {
-        (Some(predicted), Some(counted)) => predicted.abs_diff(counted) <= by,
-        _ => true,
+/// How many less than predicted there may be.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missing {
+    retransmits: u32,
+    /// Keepalive or window probes.
+    probes: u32,
+}
+
+fn counts_fit_with(window: &Window, measured: &Measured, missing: Missing) -> bool {
+    let agree = |predicted: Option<u32>, counted: Option<u32>, missing: u32| {
+        let (Some(predicted), Some(counted)) = (predicted, counted) else { return true };
+        (counted..=counted.saturating_add(missing)).contains(&predicted)
     };
-    agree(window.retransmits, measured.retransmits_on_wire)
-        && agree(window.keepalive_probes, measured.keepalive_probes_on_wire)
-        && agree(window.window_probes, measured.window_probes_on_wire)
+    agree(window.retransmits, measured.retransmits_on_wire, missing.retransmits)
+        && agree(window.keepalive_probes, measured.keepalive_probes_on_wire, missing.probes)
+        && agree(window.window_probes, measured.window_probes_on_wire, missing.probes)
 }
 
 /// Why the disagreement may be the machine's doing, or the deadline's, and not the kernel's.
 fn disturbed(
+    parameters: &Parameters,
     facts: &Facts,
     prediction: &Prediction,
     timeline: &Timeline,
@@ -206,15 +214,18 @@ fn disturbed(
 ) -> Option<String> {
     let expected: Vec<&Window> =
         prediction.windows.iter().filter(|window| window.outcome == measured.outcome).collect();
-    let within = |grace_s: f64, uncounted: u32| {
+    let within = |grace_s: f64, missing: Missing| {
         expected.iter().any(|window| {
-            in_time(window, measured, grace_s) && counts_nearly_fit(window, measured, uncounted)
+            in_time(window, measured, grace_s) && counts_fit_with(window, measured, missing)
         })
     };
     let (late_timers, late_s) = late_timers(timeline, facts.hz);
-    // Where a time decides how many fit, each late timer may leave room for one less.
-    let uncounted = u32::try_from(late_timers).unwrap_or(u32::MAX);
-    if late_timers > 0 && within(late_s, uncounted) {
+    // Where a time decides how many fit, each late timer may leave room for one less. Of probes a
+    // number decides, unless there is a user timeout.
+    let retransmits = u32::try_from(late_timers).unwrap_or(u32::MAX);
+    let by_time = parameters.client.user_timeout.is_some();
+    let missing = Missing { retransmits, probes: if by_time { retransmits } else { 0 } };
+    if late_timers > 0 && within(late_s, missing) {
         return Some(format!(
             "the kernel ran {late_timers} of its own timers late, which moved the end by up to \
              {:.0} ms ({})",
@@ -223,7 +234,7 @@ fn disturbed(
         ));
     }
     let delay_s = longest_delay_s(timeline);
-    if within(delay_s, 0) {
+    if within(delay_s, Missing::default()) {
         return Some(format!(
             "the machine was busy: a thread woke {:.1} ms late, which is more than what the \
              measurement is off by ({})",
