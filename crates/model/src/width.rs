@@ -1,5 +1,5 @@
 //! What makes a window as wide as it is. Nothing is tuned: each share has its source, and together
-//! they are the width.
+//! they are no less than the width.
 
 use crate::allowance;
 use crate::tick::Hz;
