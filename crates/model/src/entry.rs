@@ -116,7 +116,7 @@ impl Looked {
                         continue;
                     }
                     // It has been confirmed meanwhile, and is believed again.
-                    let fires = self.fires_again(kernel, fires, confirmed + reachable);
+                    let fires = fires_again(kernel, fires, confirmed + reachable);
                     let ends = self.believed(kernel, fires, confirmed);
                     let believed = |at| State::Reachable { until: self.since(at) };
                     states.extend(ends.into_iter().map(believed));
@@ -143,19 +143,13 @@ impl Looked {
         }
     }
 
-    /// When its timer fires that its handler sets at jiffy `now`.
-    fn fires_again(&self, kernel: &Kernel, now: u64, at: u64) -> u64 {
-        let least = u64::from(kernel.hz.get() / 100);
-        kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
-    }
-
     /// When an entry turns stale that was last confirmed at this jiffy: its timer `fires`, and sees
     /// how long ago that was (`neigh_timer_handler`).
     fn believed(&self, kernel: &Kernel, fires: u64, confirmed: u64) -> BTreeSet<u64> {
         let until = confirmed + kernel.hz.from_msecs(self.known.reachable_ms);
         let mut fires = fires;
         while fires <= until {
-            fires = self.fires_again(kernel, fires, until);
+            fires = fires_again(kernel, fires, until);
         }
         // A time that was drawn anew is looked at when the timer fires.
         let left = kernel.hz.duration(fires.saturating_sub(self.sampled));
@@ -179,6 +173,12 @@ impl Looked {
     fn since(&self, at: u64) -> u64 {
         at.saturating_sub(self.from)
     }
+}
+
+/// When an entry's timer fires that its handler sets at jiffy `now` for the jiffy `at`.
+fn fires_again(kernel: &Kernel, now: u64, at: u64) -> u64 {
+    let least = u64::from(kernel.hz.get() / 100);
+    kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
 }
 
 /// What an entry may be `after` the last exchange, where nobody has looked: believed, or doubted,

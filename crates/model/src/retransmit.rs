@@ -80,7 +80,8 @@ fn over_phases(
             continue;
         }
         for part in 0..PHASES_WITHIN {
-            let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
+            // The end of its part: an earlier write has a longer course.
+            let part_ns = (part + 1) * tick_ns / PHASES_WITHIN - 1;
             let start_ns = (first + phase + stride - 1) * tick_ns + part_ns;
             let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
             for late_ns in scene.lates_ns(kernel) {
