@@ -55,7 +55,11 @@ fn trials_end_as_measured() {
         };
         // A jiffy or two, what the smoothed round trip may be wrong by, and the answer.
         let (from, to) = window.span.unwrap();
-        assert!(to.saturating_sub(from) < Duration::from_millis(70), "{}: {from:?}–{to:?}", case.name);
+        assert!(
+            to.saturating_sub(from) < Duration::from_millis(70),
+            "{}: {from:?}–{to:?}",
+            case.name
+        );
     }
 }
 
