@@ -15,18 +15,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
-use peer::{Command, Milestone, Report, Role};
+use peer::{Command, Milestone, Report};
 use report::Clock;
 use spec::facts::{NeighbourFacts, TcpFacts};
-use spec::{Addresses, Facts, FaultKind, Neighbour, Parameters, Plan, Program, Traffic};
+use spec::{Facts, Neighbour, Parameters, Plan};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
-use timeline::event::{FaultStep, Phase, Side, SocketSample, Trace};
+use timeline::event::{Phase, Side, SocketSample, Trace};
 use timeline::{Event, Source, What};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// What all trials of a run share.
 pub(crate) struct Bench {

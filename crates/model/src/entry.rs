@@ -69,7 +69,14 @@ impl Looked {
         let known = &self.known;
         known.questions_to_all > 0
             && known.reachable_ms > 2 * known.delay_ms
-            && known.drawn_ms.saturating_add_unsigned(3 * known.reachable_ms) < DRAWN_FOR_MS
+            && self.drawn_ms().saturating_add_unsigned(3 * known.reachable_ms) < DRAWN_FOR_MS
+    }
+
+    /// Since when the time was drawn: less than zero comes as a number of days that no host is up
+    /// for, where HZ does not divide 1000 (`jiffies_to_msecs`).
+    fn drawn_ms(&self) -> i64 {
+        let drawn = self.known.drawn_ms;
+        if drawn > WRAPPED_MS { 0 } else { drawn }
     }
 
     /// When it was last confirmed, before the sample.
@@ -116,7 +123,7 @@ impl Looked {
                         continue;
                     }
                     // It has been confirmed meanwhile, and is believed again.
-                    let fires = self.fires_again(kernel, fires, confirmed + reachable);
+                    let fires = fires_again(kernel, fires, confirmed + reachable);
                     let ends = self.believed(kernel, fires, confirmed);
                     let believed = |at| State::Reachable { until: self.since(at) };
                     states.extend(ends.into_iter().map(believed));
@@ -143,24 +150,18 @@ impl Looked {
         }
     }
 
-    /// When its timer fires that its handler sets at jiffy `now`.
-    fn fires_again(&self, kernel: &Kernel, now: u64, at: u64) -> u64 {
-        let least = u64::from(kernel.hz.get() / 100);
-        kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
-    }
-
     /// When an entry turns stale that was last confirmed at this jiffy: its timer `fires`, and sees
     /// how long ago that was (`neigh_timer_handler`).
     fn believed(&self, kernel: &Kernel, fires: u64, confirmed: u64) -> BTreeSet<u64> {
         let until = confirmed + kernel.hz.from_msecs(self.known.reachable_ms);
         let mut fires = fires;
         while fires <= until {
-            fires = self.fires_again(kernel, fires, until);
+            fires = fires_again(kernel, fires, until);
         }
         // A time that was drawn anew is looked at when the timer fires.
         let left = kernel.hz.duration(fires.saturating_sub(self.sampled));
         let mut ends = BTreeSet::from([fires]);
-        if self.known.drawn_ms.saturating_add(left.as_millis() as i64) >= DRAWN_FOR_MS {
+        if self.drawn_ms().saturating_add(left.as_millis() as i64) >= DRAWN_FOR_MS {
             let second = kernel.hz.from_secs(1).max(1);
             let latest = confirmed + kernel.hz.from_secs(BELIEVED_SECS.1);
             ends.extend((fires..=latest.max(fires)).step_by(second as usize));
@@ -179,6 +180,12 @@ impl Looked {
     fn since(&self, at: u64) -> u64 {
         at.saturating_sub(self.from)
     }
+}
+
+/// When an entry's timer fires that its handler sets at jiffy `now` for the jiffy `at`.
+fn fires_again(kernel: &Kernel, now: u64, at: u64) -> u64 {
+    let least = u64::from(kernel.hz.get() / 100);
+    kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
 }
 
 /// What an entry may be `after` the last exchange, where nobody has looked: believed, or doubted,
@@ -207,5 +214,7 @@ const BELIEVED_SECS: (u64, u64) = (15, 45);
 const DOUBTED_SECS: u64 = 9;
 /// How long a drawn `reachable_time` stays.
 const DRAWN_FOR_MS: i64 = 300_000;
+/// A draw that long ago was not: another comes after 300 s.
+const WRAPPED_MS: i64 = 1 << 30;
 /// A tick of `USER_HZ`, which `nda_cacheinfo` counts in.
 const CLOCK_MS: u64 = 10;

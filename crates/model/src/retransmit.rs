@@ -80,9 +80,11 @@ fn over_phases(
             continue;
         }
         for part in 0..PHASES_WITHIN {
+            // The middle of its part: an earlier write has a longer course, a later one a shorter.
             let part_ns = (part * tick_ns + tick_ns / 2) / PHASES_WITHIN;
             let start_ns = (first + phase + stride - 1) * tick_ns + part_ns;
-            let within = (block_ns + tick_ns / PHASES_WITHIN, block_ns);
+            let half_ns = tick_ns / PHASES_WITHIN / 2;
+            let within = (block_ns + half_ns, block_ns + half_ns);
             for late_ns in scene.lates_ns(kernel) {
                 let fired = courses_from(kernel, scene, start_ns, *late_ns, within, courses);
                 longest = longest.max(fired);

@@ -116,7 +116,7 @@ pub(crate) fn scenes(
     let client = &parameters.client;
     let closes = matches!(client.traffic, Traffic::Close | Traffic::Shutdown);
     let unfinished = is_unfinished(kernel, parameters, facts);
-    if closes && unfinished {
+    if closes && unfinished && !parameters.path.rtt.is_zero() {
         return Err(UNFINISHED.into());
     }
     let fallback = TcpFacts::default();
@@ -223,7 +223,6 @@ fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> boo
         parameters.neighbour == Neighbour::Learned || parameters.topology == Topology::Router;
     matters
         && parameters.fault.kind == FaultKind::Flap
-        && !parameters.path.rtt.is_zero()
         && parameters.fault.after < parameters.path.rtt + held_back + SETTLES
 }
 

@@ -1,6 +1,17 @@
 //! Before the fault: the peers are started, connect and settle, and a window is closed.
 
-use super::*;
+use super::{PATIENCE, SETTLING_MOST, Trial};
+use crate::instruments::Seen;
+use crate::peers::Peer;
+use anyhow::{Context, Result, anyhow};
+use observe::SocketDiag;
+use peer::{Command, Milestone, Role};
+use spec::facts::TcpFacts;
+use spec::{Addresses, Parameters, Program, Traffic};
+use std::time::Duration;
+use timeline::What;
+use timeline::event::{Phase, Side, SocketSample};
+use tokio::time::{Instant, sleep, timeout};
 
 impl Trial {
     /// Starts both peers, connects them, and lets the RTO settle.

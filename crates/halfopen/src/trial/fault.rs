@@ -1,6 +1,18 @@
 //! The fault: what is broken, destroyed, booted again and restored, and when.
 
-use super::*;
+use super::{AFTERMATH, Act, Ended, PATIENCE, Trial, end_of};
+use crate::peers::Peer;
+use anyhow::{Context, Result};
+use lab::network::Network;
+use lab::sysctl;
+use nix::sys::signal::Signal;
+use peer::{Command, Milestone, Role};
+use spec::{FaultKind, Parameters};
+use std::time::Duration;
+use timeline::What;
+use timeline::event::FaultStep;
+use tokio::task::JoinError;
+use tokio::time::{Instant, timeout};
 
 impl Trial {
     pub(super) async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
