@@ -10,7 +10,7 @@ use crate::peers::Peer;
 use anyhow::{Context, Result, anyhow};
 use lab::network::Network;
 use lab::sysctl;
-use model::Prediction;
+use model::{Prediction, Window};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use observe::SocketDiag;
@@ -18,7 +18,7 @@ use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report};
 use report::Clock;
 use spec::facts::{NeighbourFacts, TcpFacts};
-use spec::{Facts, Neighbour, Parameters, Plan};
+use spec::{Facts, Neighbour, Outcome, Parameters, Plan};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
@@ -271,8 +271,14 @@ impl Trial {
 
     /// How long after the fault the trial ends.
     fn deadline(&self, parameters: &Parameters, prediction: &Prediction) -> Duration {
-        // A fault that ends is watched beyond its end.
-        let ends = parameters.fault_duration().map_or(Duration::ZERO, |after| after + AFTER_FAULT);
+        // A fault that ends is watched beyond its end, and as long as something is to be counted.
+        let counts =
+            |window: &Window| window.outcome == Outcome::None && window.retransmits.is_some();
+        let counted = prediction.schedule.last().filter(|_| prediction.windows.iter().any(counts));
+        let counted = counted.map_or(Duration::ZERO, |step| step.latest);
+        let ends = parameters
+            .fault_duration()
+            .map_or(Duration::ZERO, |after| after.max(counted) + AFTER_FAULT);
         let never = self.bench.never.max(ends);
         match parameters.deadline {
             Some(least) if parameters.deadline_extends => {

@@ -243,6 +243,21 @@ fn disturbed(
         ));
     }
     let watched_s = watched_s(timeline, measured);
+    let yet_to_come = |window: &&Window| {
+        let all = Missing { retransmits: u32::MAX, probes: u32::MAX };
+        window.outcome == Outcome::None && counts_fit_with(window, measured, all)
+    };
+    let last = prediction.schedule.last().filter(|step| step.latest.as_secs_f64() > watched_s);
+    if let Some(step) = last
+        && expected.iter().any(yet_to_come)
+    {
+        return Some(format!(
+            "the trial ended {watched_s:.3} s after the {}, before the last {} was due ({})",
+            in_words(measured.reference),
+            step.kind.name(),
+            difference(prediction, measured)
+        ));
+    }
     if measured.outcome == Outcome::None
         && prediction
             .windows
