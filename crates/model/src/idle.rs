@@ -75,7 +75,9 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         if known.is_empty() {
             for hop in hops(kernel, parameters, facts, None) {
                 let scene = keepalive::Scene { hop, ..scene.clone() };
-                keepalive::courses(kernel, &scene, &mut courses);
+                if let Err(reason) = keepalive::courses(kernel, &scene, &mut courses) {
+                    return unknown(parameters, reason);
+                }
             }
         }
         for known in &known {
@@ -96,7 +98,9 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             };
             for hop in hops(kernel, parameters, facts, Some(known)) {
                 let scene = keepalive::Scene { hop, ..scene.clone() };
-                keepalive::courses_at(kernel, &scene, *known, &mut courses);
+                if let Err(reason) = keepalive::courses_at(kernel, &scene, *known, &mut courses) {
+                    return unknown(parameters, reason);
+                }
             }
         }
     }
