@@ -179,6 +179,24 @@ fn an_end_before_the_fault_is_said_to_be_unknown() {
     }
 }
 
+/// What is asked for by itself if it was used just before (`neigh_timer_handler`), and questions that
+/// an application is to answer (`neigh_max_probes`): both would have to be known.
+#[test]
+fn a_neighbour_table_that_cannot_be_followed_is_said_to_be_unknown() {
+    let case = cases().into_iter().find(|case| case.name.contains("a host with a new address"));
+    let case = case.unwrap();
+    let mut sets = case.sets.clone();
+    assert_eq!(model::predict(&parameters(&sets), &case.facts).unknown, None);
+    sets.push(("sysctl.neigh.eth0.app_solicit".into(), "2".into()));
+    assert!(model::predict(&parameters(&sets), &case.facts).unknown.is_some());
+    sets.pop();
+    sets.push(("sysctl.neigh.eth0.base_reachable_time_ms".into(), "2000".into()));
+    let mut facts = case.facts;
+    let neighbour = facts.neighbour.as_mut().unwrap();
+    *neighbour = NeighbourFacts { reachable_ms: 2_500, ..*neighbour };
+    assert!(model::predict(&parameters(&sets), &facts).unknown.is_some());
+}
+
 #[test]
 fn a_long_user_timeout_behind_a_router_is_gone_through() {
     for interval in ["1s", "2s", "7s"] {
