@@ -159,7 +159,7 @@ fn own_settings(parameters: &Parameters, facts: &Facts, entry: Option<Looked>) -
 
 /// Settings of a neighbour table that are looked at before the fault (`NDTPA_*`), or that nothing
 /// here depends on.
-const SEEN: &[&str] = &[
+pub(crate) const SEEN: &[&str] = &[
     "base_reachable_time",
     "base_reachable_time_ms",
     "delay_first_probe_time",

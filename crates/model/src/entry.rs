@@ -7,6 +7,7 @@
 //! interface (`neigh_rand_reach_time`), but the kernel tells (`NDTPA_REACHABLE_TIME`): nothing is left
 //! to chance but a new draw, once in 300 s (`neigh_periodic_work`, net/core/neighbour.c).
 
+use crate::dead_path::SEEN;
 use crate::hop::{Hop, Icmp, Limit, Manners, Neighbour, State};
 use crate::kernel::Kernel;
 use crate::tick::Phase;
@@ -21,6 +22,9 @@ use std::time::Duration;
 /// otherwise whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an
 /// acknowledgement; `probes_every`, jiffies, is the time from one probe to the next: of lives that end
 /// between the same two, one will do.
+///
+/// # Errors
+/// Why its life cannot be followed.
 pub(crate) fn hops(
     kernel: &Kernel,
     parameters: &Parameters,
@@ -28,9 +32,13 @@ pub(crate) fn hops(
     from: Option<u64>,
     confirms: &[u64],
     probes_every: u64,
-) -> Vec<Hop> {
+) -> Result<Vec<Hop>, String> {
     let local = parameters.topology != Topology::Router;
-    let known = Looked::at(kernel, facts).map(|looked| {
+    let known = Looked::at(kernel, facts);
+    if let Some(reason) = unmodelled(parameters, facts, known) {
+        return Err(reason);
+    }
+    let known = known.map(|looked| {
         let after = kernel.hz.from_msecs(parameters.fault.after.as_millis() as u64);
         let from = from.unwrap_or(looked.sampled.saturating_sub(after));
         Looked { from, ..looked }
@@ -41,7 +49,31 @@ pub(crate) fn hops(
     };
     let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
     let hop = |state| Hop::Asks(Neighbour::in_state(local, state, manners), Limit::none(), icmp);
-    states.into_iter().map(hop).collect()
+    Ok(states.into_iter().map(hop).collect())
+}
+
+/// Why settings of the neighbour table make the life of an entry unknown, if they do: all that was
+/// looked at is followed, but for what depends on when the entry was last used, which nobody tells.
+fn unmodelled(parameters: &Parameters, facts: &Facts, known: Option<Looked>) -> Option<String> {
+    // Settings are the client's, and mean nothing to a router.
+    let routed = parameters.topology == Topology::Router;
+    let names = parameters.sysctl.keys().chain(facts.sysctl.keys()).filter(|_| !routed);
+    let mut own = names
+        .filter(|name| name.starts_with("neigh."))
+        .filter_map(|name| name.rsplit('.').next())
+        .filter(|leaf| known.is_none() || !SEEN.contains(leaf));
+    if let Some(leaf) = own.next() {
+        return Some(format!("a neighbour table with its own {leaf} is not modelled"));
+    }
+    let known = known?;
+    let short = known.is_short().then_some(
+        "a neighbour entry that is believed for so short a time is asked for by itself if it was \
+         used just before (neigh_timer_handler), and when it was used is not known",
+    );
+    let vain = known.is_never_asked_for().then_some(
+        "a neighbour entry that is never asked for by broadcast loses what is sent to it",
+    );
+    short.or(vain).map(ToOwned::to_owned)
 }
 
 /// An entry that somebody has looked at.
@@ -67,8 +99,8 @@ impl Looked {
     /// sent to it.
     pub(crate) fn is_plain(&self) -> bool {
         let known = &self.known;
-        known.questions_to_all > 0
-            && known.reachable_ms > 2 * known.delay_ms
+        !self.is_never_asked_for()
+            && !self.is_short()
             && self.drawn_ms().saturating_add_unsigned(3 * known.reachable_ms) < DRAWN_FOR_MS
     }
 
@@ -79,17 +111,33 @@ impl Looked {
         if drawn > WRAPPED_MS { 0 } else { drawn }
     }
 
+    /// Whether its timer may find that it was used within `delay_first_probe_time`, and goes on to
+    /// `NUD_DELAY` without another packet. The output of a believed entry does not touch `neigh->used`:
+    /// that is from before it was last confirmed.
+    fn is_short(&self) -> bool {
+        self.known.reachable_ms <= 2 * self.known.delay_ms
+    }
+
+    fn is_never_asked_for(&self) -> bool {
+        self.known.questions_to_all == 0
+    }
+
     /// When it was last confirmed, before the sample.
     pub(crate) fn confirmed(&self, kernel: &Kernel) -> Vec<u64> {
         self.ago(kernel, self.known.confirmed_ms)
+    }
+
+    /// `reachable_time`, jiffies. Like its other times, the kernel tells it as `jiffies_to_msecs`.
+    fn reachable(&self, kernel: &Kernel) -> u64 {
+        kernel.hz.whole_in_msecs(self.known.reachable_ms)
     }
 
     /// `HZ/100` is the least that its timer is set for.
     pub(crate) fn manners(&self, kernel: &Kernel) -> Manners {
         let least = u64::from(kernel.hz.get() / 100);
         Manners {
-            delay: kernel.hz.from_msecs(self.known.delay_ms),
-            again: kernel.hz.from_msecs(self.known.retrans_ms).max(least),
+            delay: kernel.hz.whole_in_msecs(self.known.delay_ms),
+            again: kernel.hz.whole_in_msecs(self.known.retrans_ms).max(least),
             direct: self.known.direct_questions,
             all: self.known.questions_to_all,
         }
@@ -99,11 +147,14 @@ impl Looked {
     /// for [`hops`].
     pub(crate) fn states(&self, kernel: &Kernel, confirms: &[u64]) -> Vec<State> {
         let manners = self.manners(kernel);
-        let reachable = kernel.hz.from_msecs(self.known.reachable_ms);
+        let reachable = self.reachable(kernel);
         let updated = self.ago(kernel, self.known.updated_ms);
-        let confirmed = self.confirmed(kernel);
-        let confirmed = if confirms.is_empty() { &confirmed } else { confirms };
-        let both = confirmed.iter().flat_map(|at| updated.iter().map(move |since| (*since, *at)));
+        let before = self.confirmed(kernel);
+        let to_come: Vec<_> = confirms.iter().copied().map(Some).collect();
+        let to_come = if to_come.is_empty() { &[None][..] } else { &to_come };
+        let confirmed =
+            before.iter().flat_map(|at| to_come.iter().map(|next| Confirmed(*at, *next)));
+        let both = confirmed.flat_map(|at| updated.iter().map(move |since| (*since, at)));
         let mut ends = BTreeSet::new();
         match self.known.state {
             NeighbourFacts::REACHABLE => {
@@ -118,12 +169,12 @@ impl Looked {
                 let mut states = Vec::new();
                 for (updated, confirmed) in both {
                     let fires = kernel.wheel.fires_at(updated, manners.delay, Context::Handler);
-                    if fires > confirmed + manners.delay {
+                    if fires > confirmed.by(fires) + manners.delay {
                         states.push(State::Delay { fires: self.since(fires) });
                         continue;
                     }
                     // It has been confirmed meanwhile, and is believed again.
-                    let fires = fires_again(kernel, fires, confirmed + reachable);
+                    let fires = fires_again(kernel, fires, confirmed.by(fires) + reachable);
                     let ends = self.believed(kernel, fires, confirmed);
                     let believed = |at| State::Reachable { until: self.since(at) };
                     states.extend(ends.into_iter().map(believed));
@@ -152,18 +203,18 @@ impl Looked {
 
     /// When an entry turns stale that was last confirmed at this jiffy: its timer `fires`, and sees
     /// how long ago that was (`neigh_timer_handler`).
-    fn believed(&self, kernel: &Kernel, fires: u64, confirmed: u64) -> BTreeSet<u64> {
-        let until = confirmed + kernel.hz.from_msecs(self.known.reachable_ms);
+    fn believed(&self, kernel: &Kernel, fires: u64, confirmed: Confirmed) -> BTreeSet<u64> {
+        let until = |fires| confirmed.by(fires) + self.reachable(kernel);
         let mut fires = fires;
-        while fires <= until {
-            fires = fires_again(kernel, fires, until);
+        while fires <= until(fires) {
+            fires = fires_again(kernel, fires, until(fires));
         }
         // A time that was drawn anew is looked at when the timer fires.
         let left = kernel.hz.duration(fires.saturating_sub(self.sampled));
         let mut ends = BTreeSet::from([fires]);
         if self.drawn_ms().saturating_add(left.as_millis() as i64) >= DRAWN_FOR_MS {
             let second = kernel.hz.from_secs(1).max(1);
-            let latest = confirmed + kernel.hz.from_secs(BELIEVED_SECS.1);
+            let latest = confirmed.by(fires) + kernel.hz.from_secs(BELIEVED_SECS.1);
             ends.extend((fires..=latest.max(fires)).step_by(second as usize));
         }
         ends
@@ -186,6 +237,17 @@ impl Looked {
 fn fires_again(kernel: &Kernel, now: u64, at: u64) -> u64 {
     let least = u64::from(kernel.hz.get() / 100);
     kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
+}
+
+/// When an entry was last confirmed, and when it is going to be, jiffies.
+#[derive(Debug, Clone, Copy)]
+struct Confirmed(u64, Option<u64>);
+
+impl Confirmed {
+    /// `neigh->confirmed` at this jiffy.
+    fn by(self, now: u64) -> u64 {
+        self.1.filter(|next| *next <= now).unwrap_or(self.0)
+    }
 }
 
 /// What an entry may be `after` the last exchange, where nobody has looked: believed, or doubted,
@@ -218,3 +280,68 @@ const DRAWN_FOR_MS: i64 = 300_000;
 const WRAPPED_MS: i64 = 1 << 30;
 /// A tick of `USER_HZ`, which `nda_cacheinfo` counts in.
 const CLOCK_MS: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::facts::JiffyClock;
+
+    fn looked(hz: u32, known: NeighbourFacts) -> (Kernel, Looked) {
+        let parameters = Parameters::default();
+        let mut facts = crate::nominal_facts(&parameters, hz);
+        facts.jiffies = Some(JiffyClock { jiffies: 4_295_000_000, at_ns: known.sampled_at_ns });
+        facts.neighbour = Some(known);
+        let kernel = Kernel::new(&parameters, &facts);
+        let looked = Looked::at(&kernel, &facts).unwrap();
+        (kernel, looked)
+    }
+
+    const BELIEVED: NeighbourFacts = NeighbourFacts {
+        state: NeighbourFacts::REACHABLE,
+        sampled_at_ns: 1_000_000_000_000,
+        confirmed_ms: 200,
+        updated_ms: 200,
+        reachable_ms: 20_000,
+        delay_ms: 5_000,
+        retrans_ms: 1_000,
+        direct_questions: 3,
+        questions_to_all: 3,
+        drawn_ms: 1_000,
+    };
+
+    /// `jiffies_to_msecs` rounds up where HZ does not divide 1000.
+    #[test]
+    fn times_are_the_jiffies_that_the_kernel_told_in_milliseconds() {
+        for jiffies in [4_501, 4_502, 5_999, 13_499] {
+            let told = |jiffies| crate::tick::Hz::new(300).to_msecs(jiffies);
+            let facts = NeighbourFacts {
+                reachable_ms: told(jiffies),
+                delay_ms: told(1_501),
+                retrans_ms: told(301),
+                ..BELIEVED
+            };
+            let (kernel, looked) = looked(300, facts);
+            let manners = looked.manners(&kernel);
+            assert_eq!(looked.reachable(&kernel), jiffies);
+            assert_eq!((manners.delay, manners.again), (1_501, 301));
+        }
+    }
+
+    /// A confirmation that is yet to come counts if the entry is still believed by then.
+    #[test]
+    fn a_confirmation_comes_too_late_for_an_entry_that_is_stale() {
+        let (kernel, looked) = looked(250, BELIEVED);
+        let ends = |confirms: &[u64]| {
+            let states = looked.states(&kernel, confirms).into_iter();
+            let ends = states.map(|state| match state {
+                State::Reachable { until } => until.saturating_sub(looked.sampled) / 250,
+                _ => panic!("{state:?}"),
+            });
+            ends.collect::<BTreeSet<_>>()
+        };
+        assert!(ends(&[]).iter().all(|secs| (19..=22).contains(secs)), "{:?}", ends(&[]));
+        let soon = ends(&[looked.sampled + 15 * 250]);
+        assert!(soon.iter().all(|secs| (35..=37).contains(secs)), "{soon:?}");
+        assert_eq!(ends(&[looked.sampled + 30 * 250]), ends(&[]));
+    }
+}

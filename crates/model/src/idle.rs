@@ -73,9 +73,15 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             enabled,
         };
         if known.is_empty() {
-            for hop in hops(kernel, parameters, facts, None) {
+            let hops = match hops(kernel, parameters, facts, None) {
+                Ok(hops) => hops,
+                Err(reason) => return unknown(parameters, reason),
+            };
+            for hop in hops {
                 let scene = keepalive::Scene { hop, ..scene.clone() };
-                keepalive::courses(kernel, &scene, &mut courses);
+                if let Err(reason) = keepalive::courses(kernel, &scene, &mut courses) {
+                    return unknown(parameters, reason);
+                }
             }
         }
         for known in &known {
@@ -94,9 +100,15 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
                 }),
                 ..scene.clone()
             };
-            for hop in hops(kernel, parameters, facts, Some(known)) {
+            let hops = match hops(kernel, parameters, facts, Some(known)) {
+                Ok(hops) => hops,
+                Err(reason) => return unknown(parameters, reason),
+            };
+            for hop in hops {
                 let scene = keepalive::Scene { hop, ..scene.clone() };
-                keepalive::courses_at(kernel, &scene, *known, &mut courses);
+                if let Err(reason) = keepalive::courses_at(kernel, &scene, *known, &mut courses) {
+                    return unknown(parameters, reason);
+                }
             }
         }
     }
@@ -123,19 +135,38 @@ fn hops(
     parameters: &Parameters,
     facts: &Facts,
     known: Option<&Known>,
-) -> Vec<Hop> {
+) -> Result<Vec<Hop>, String> {
     if let Some(hop) = way::without_entry(parameters) {
-        return vec![hop];
+        return Ok(vec![hop]);
     }
     let from = known.map(|known| known.received);
-    // The last exchange's acknowledgement confirms the entry, if it is still delayed.
-    let delayed = known
-        .filter(|known| parameters.server.reads && !known.answered)
-        .map(|known| kernel.wheel.fires_at(known.received, delayed_ack(kernel), Context::Call));
-    let delayed = delayed
-        .filter(|at| known.is_some_and(|known| *at * kernel.hz.tick_ns() >= known.sampled_ns));
+    // The acknowledgement of the last data confirms the entry with what the client sends next
+    // (`sk_dst_confirm`): its delayed acknowledgement of the answer or, without one, the first probe.
+    let reads = parameters.server.reads;
+    let confirms = known.filter(|known| !known.answered).map(|known| {
+        if reads {
+            kernel.wheel.fires_at(known.received, delayed_ack(kernel), Context::Call)
+        } else {
+            first_probe(kernel, known)
+        }
+    });
+    let confirms = confirms.filter(|at| {
+        known
+            .is_some_and(|known| known.probes == 0 && *at * kernel.hz.tick_ns() >= known.sampled_ns)
+    });
     let probes_every = kernel.keepalive_time.min(kernel.keepalive_interval);
-    entry::hops(kernel, parameters, facts, from, delayed.as_slice(), probes_every)
+    entry::hops(kernel, parameters, facts, from, confirms.as_slice(), probes_every)
+}
+
+/// When the timer that nothing has touched since the last exchange sends its first probe.
+fn first_probe(kernel: &Kernel, known: &Known) -> u64 {
+    let mut fires = known.fires(kernel);
+    while let Some(left) = (known.received + kernel.keepalive_time).checked_sub(fires)
+        && left > 0
+    {
+        fires = kernel.wheel.fires_at(fires, left, Context::Handler);
+    }
+    fires
 }
 
 /// `tcp_delack_max` (net/ipv4/tcp_output.c) and `TCP_DELACK_MIN`, jiffies.

@@ -57,7 +57,10 @@ const SLOT_MOST: u64 = 4096;
 const MARGIN_MOST: u64 = 32;
 
 /// The courses of this scene over every phase of the clock.
-pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
+///
+/// # Errors
+/// Why there are none: the connection ends before the fault.
+pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     let first = kernel.wheel.slot(kernel.keepalive_time);
     let period = first.max(kernel.wheel.slot(kernel.keepalive_interval));
@@ -82,21 +85,23 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) {
         let mut add = |armed_ns, longer_ns| {
             for before_ns in [least, most] {
                 for course in Timer::new(kernel, scene, armed_ns, before_ns).run() {
-                    courses.add(&course, (longer_ns + between_ns, between_ns));
+                    courses.add(&course?, (longer_ns + between_ns, between_ns));
                 }
             }
+            Ok::<_, String>(())
         };
         // All but the last phases of a slot: the later armed, the shorter.
         if margin < first {
             let length_ns = (first - margin) * tick_ns;
-            add(base * tick_ns + length_ns - 1, length_ns - 1);
+            add(base * tick_ns + length_ns - 1, length_ns - 1)?;
         }
         for phase in first - margin..first {
             for part in 1..=PARTS {
-                add((base + phase) * tick_ns + part * tick_ns / PARTS - 1, tick_ns / PARTS);
+                add((base + phase) * tick_ns + part * tick_ns / PARTS - 1, tick_ns / PARTS)?;
             }
         }
     }
+    Ok(())
 }
 
 /// A timer that runs: what is known of it. Jiffies of one clock.
@@ -123,7 +128,15 @@ impl Known {
 
 /// The courses of this scene from a timer that is known. The scene's times count from the last
 /// segment received, whether or not a probe has drawn it.
-pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, known: Known, courses: &mut Courses) {
+///
+/// # Errors
+/// As for [`courses`].
+pub(crate) fn courses_at(
+    kernel: &Kernel,
+    scene: &Scene,
+    known: Known,
+    courses: &mut Courses,
+) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
     let received_ns = (known.received + 1) * tick_ns - 1;
     let mut timer = Timer::new(kernel, scene, received_ns, 0);
@@ -150,8 +163,9 @@ pub(crate) fn courses_at(kernel: &Kernel, scene: &Scene, known: Known, courses: 
         probe = before.unwrap_or(latest);
     }
     for course in timer.run() {
-        courses.add(&course, (tick_ns - 1, 0));
+        courses.add(&course?, (tick_ns - 1, 0));
     }
+    Ok(())
 }
 
 /// Into how many parts a jiffy is divided where the phase within it matters.
@@ -232,12 +246,16 @@ impl<'a> Timer<'a> {
 
     /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
     /// first.
-    fn run(self) -> Vec<Course> {
+    fn run(self) -> Vec<Result<Course, String>> {
         let variants = self.way.clone().variants().into_iter();
         variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
     }
 
-    fn go_on(mut self) -> Course {
+    /// Goes on to the end.
+    ///
+    /// # Errors
+    /// If that comes before the fault.
+    fn go_on(mut self) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
             let fires = self.fires;
@@ -257,10 +275,10 @@ impl<'a> Timer<'a> {
             if let Some((at_ns, reply)) = self.reply
                 && (fires == NEVER || at_ns < fires * tick_ns)
             {
-                return self.ends_answered(reply, at_ns);
+                return Ok(self.ends_answered(reply, at_ns));
             }
             if fires == NEVER {
-                return self.end(Outcome::None, 0);
+                return Ok(self.end(Outcome::None, 0));
             }
             let due_ns = fires * self.tick_ns;
             while let Some(at_ns) = self.answers.front().copied().filter(|at_ns| *at_ns < due_ns) {
@@ -268,7 +286,7 @@ impl<'a> Timer<'a> {
                 self.hear_answer(at_ns);
             }
             if self.heard > HEARD_MOST {
-                return self.end(Outcome::None, due_ns);
+                return Ok(self.end(Outcome::None, due_ns));
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
@@ -284,8 +302,13 @@ impl<'a> Timer<'a> {
                 continue;
             }
             if self.gives_up(elapsed) {
+                if now_ns.saturating_sub(self.exchange_ns) < self.scene.reference_until_ns {
+                    return Err("the client's kernel gives the connection up before the fault, \
+                                by keepalive probes that a living server has not answered yet"
+                        .into());
+                }
                 self.beat(StepKind::GiveUp);
-                return self.end(Outcome::TIMED_OUT, now_ns);
+                return Ok(self.end(Outcome::TIMED_OUT, now_ns));
             }
             self.beat(StepKind::KeepaliveProbe);
             self.unanswered += 1;

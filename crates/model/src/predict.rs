@@ -4,7 +4,7 @@ use crate::allowance;
 use crate::course::Courses;
 use crate::crash;
 use crate::dead_path;
-use crate::kernel::{Kernel, server_sysctl};
+use crate::kernel::Kernel;
 use crate::prediction::{Prediction, Window};
 use crate::width::{self, Cause};
 use crate::{closing, connecting, idle, web_server, window};
@@ -41,25 +41,24 @@ fn with_first_write(
         (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
         _ if parameters.client.fills_window => window::predict(parameters, facts),
         (FaultKind::None | FaultKind::ProcessFreeze, Traffic::Idle)
-            if probes_outrun_answers(parameters, facts) =>
+            if parameters.client.keepalive.enabled =>
         {
-            idle::predict(&Kernel::new(parameters, facts), parameters, facts)
+            // The timer does not ask whether an answer is on its way.
+            let probed = idle::predict(&Kernel::new(parameters, facts), parameters, facts);
+            let lives = probed.windows.iter().all(|window| window.outcome == Outcome::None);
+            if lives && probed.unknown.is_none() { living(parameters) } else { probed }
         }
-        (FaultKind::None, _) => {
-            lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
-        }
-        (FaultKind::ProcessFreeze, _) => crash::predict_freeze(parameters),
+        (FaultKind::None | FaultKind::ProcessFreeze, _) => living(parameters),
         _ => dead_path::predict(parameters, facts, first_write_ns),
     }
 }
 
-/// Whether a living server leaves keepalive probes unanswered: they lie outside its window, and its
-/// kernel answers such segments once in so long (`tcp_oow_rate_limited`, net/ipv4/tcp_input.c).
-fn probes_outrun_answers(parameters: &Parameters, facts: &Facts) -> bool {
-    let kernel = Kernel::new(parameters, facts);
-    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
-    parameters.client.keepalive.enabled
-        && kernel.hz.from_msecs(limit_ms) > kernel.keepalive_interval.min(kernel.keepalive_time)
+/// The server's kernel lives on, whatever its process does, and answers in time.
+fn living(parameters: &Parameters) -> Prediction {
+    if parameters.fault.kind == FaultKind::ProcessFreeze {
+        return crash::predict_freeze(parameters);
+    }
+    lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
 }
 
 /// What times count from where the fault is not a process crash.

@@ -73,7 +73,11 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         let lasts = nanos(parameters.fault_duration().unwrap_or_default());
         scene.healed = Healed::of(parameters, facts, fault_ns.saturating_add(lasts));
         for start in &starts {
-            for hop in hops(&kernel, parameters, facts, start) {
+            let hops = match hops(&kernel, parameters, facts, start) {
+                Ok(hops) => hops,
+                Err(reason) => return unknown(parameters, reason),
+            };
+            for hop in hops {
                 let scene = Scene { hop, ..scene.clone() };
                 let timer = Timer::new(&kernel, &scene, start);
                 for course in timer.run() {
@@ -131,7 +135,12 @@ fn join(windows: &mut Vec<Window>) {
 }
 
 /// Where probes may end after the fault, in jiffies after the sample.
-fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts, start: &Start) -> Vec<Hop> {
+fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    start: &Start,
+) -> Result<Vec<Hop>, String> {
     way::without_entry(parameters).map_or_else(
         || {
             // The first probe passes on the last acknowledgement of data.
@@ -140,7 +149,7 @@ fn hops(kernel: &Kernel, parameters: &Parameters, facts: &Facts, start: &Start) 
             let often = kernel.hz.from_secs(OFTEN_SECS);
             entry::hops(kernel, parameters, facts, Some(sampled), first, often)
         },
-        |hop| vec![hop],
+        |hop| Ok(vec![hop]),
     )
 }
 

@@ -127,6 +127,76 @@ fn a_living_peer_that_may_not_answer_each_probe_is_given_up() {
     assert_eq!(living("3", "2500").windows[0].outcome, Outcome::None);
 }
 
+/// `tcp_keepalive_timer` looks at the count and at the user timeout whenever it fires, whether or not
+/// an answer is on its way. Linux 6.12 in virtual time, HZ=250: measured 3.027 s, 2.015 s.
+#[test]
+fn a_living_peer_whose_answers_come_too_late_is_given_up() {
+    for kind in ["none", "process-freeze"] {
+        for (sets, at_s) in [
+            (&[("client.keepalive.probes", "1"), ("path.rtt", "1100ms")][..], 3.027),
+            (&[("sysctl.tcp_keepalive_probes", "0")], 2.015),
+        ] {
+            let living = [
+                ("client.keepalive.enabled", "true"),
+                ("client.keepalive.idle", "2s"),
+                ("client.keepalive.interval", "1s"),
+                ("fault.kind", kind),
+                ("fault.after", "200ms"),
+            ];
+            let prediction = predict(&[&living[..], sets].concat());
+            let measured = Duration::from_secs_f64(at_s);
+            let fits = |window: &model::Window| {
+                window.outcome == Outcome::TIMED_OUT
+                    && window.span.is_some_and(|(from, to)| from <= measured && measured <= to)
+            };
+            assert!(prediction.windows.iter().any(fits), "{sets:?}: {:#?}", prediction.windows);
+        }
+    }
+}
+
+#[test]
+fn an_end_before_the_fault_is_said_to_be_unknown() {
+    let crashed = |after, sets: &[(&'static str, &'static str)]| {
+        let crash = [
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "5s"),
+            ("client.keepalive.interval", "1s"),
+            ("fault.kind", "power-off"),
+            ("fault.after", after),
+        ];
+        predict(&[&crash[..], sets].concat()).unknown
+    };
+    for sets in [
+        &[("client.keepalive.probes", "2"), ("server.sysctl.tcp_invalid_ratelimit", "9000")][..],
+        &[("client.keepalive.probes", "1"), ("path.rtt", "2s")],
+        &[("sysctl.tcp_keepalive_probes", "0")],
+    ] {
+        assert!(
+            crashed("20s", sets).is_some_and(|why| why.contains("before the fault")),
+            "{sets:?}"
+        );
+        assert_eq!(crashed("1s", sets), None, "{sets:?}");
+    }
+}
+
+/// What is asked for by itself if it was used just before (`neigh_timer_handler`), and questions that
+/// an application is to answer (`neigh_max_probes`): both would have to be known.
+#[test]
+fn a_neighbour_table_that_cannot_be_followed_is_said_to_be_unknown() {
+    let case = cases().into_iter().find(|case| case.name.contains("a host with a new address"));
+    let case = case.unwrap();
+    let mut sets = case.sets.clone();
+    assert_eq!(model::predict(&parameters(&sets), &case.facts).unknown, None);
+    sets.push(("sysctl.neigh.eth0.app_solicit".into(), "2".into()));
+    assert!(model::predict(&parameters(&sets), &case.facts).unknown.is_some());
+    sets.pop();
+    sets.push(("sysctl.neigh.eth0.base_reachable_time_ms".into(), "2000".into()));
+    let mut facts = case.facts;
+    let neighbour = facts.neighbour.as_mut().unwrap();
+    *neighbour = NeighbourFacts { reachable_ms: 2_500, ..*neighbour };
+    assert!(model::predict(&parameters(&sets), &facts).unknown.is_some());
+}
+
 #[test]
 fn a_long_user_timeout_behind_a_router_is_gone_through() {
     for interval in ["1s", "2s", "7s"] {
