@@ -139,7 +139,7 @@ impl Batch<'_> {
                         addresses
                     }
                 };
-                let phase = self.phases.map(|count| Phase { number: turn, count });
+                let phase = self.phases.map(|_| Phase { number: turn });
                 plans.push(Plan { number, experiment: experiment.clone(), addresses, phase });
             }
         }

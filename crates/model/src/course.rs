@@ -91,10 +91,6 @@ struct End {
     slots_ns: u64,
     /// What late ones among them may add.
     slip_ns: u64,
-    /// What a round trip may take off.
-    sooner_ns: u64,
-    /// What the answer that ends it varies by.
-    open_ns: u64,
 }
 
 impl End {
@@ -106,8 +102,6 @@ impl End {
             timeout_ns: self.timeout_ns.max(other.timeout_ns),
             slots_ns: self.slots_ns.max(other.slots_ns),
             slip_ns: self.slip_ns.max(other.slip_ns),
-            sooner_ns: self.sooner_ns.max(other.sooner_ns),
-            open_ns: self.open_ns.max(other.open_ns),
         }
     }
 
@@ -117,11 +111,13 @@ impl End {
         let wheel_ns = self.wheel.1 - self.wheel.0;
         let slot_ns = slot_ns(self.timeout_ns, hz).min(wheel_ns);
         let earlier_ns = (wheel_ns - slot_ns).min(self.slots_ns);
+        let (before_ns, after_ns) = (self.wheel.0 - self.span.0, self.span.1 - self.wheel.1);
+        let late_ns = self.slip_ns.min(after_ns);
         let causes = [
             (Cause::WheelSlot, time(slot_ns)),
             (Cause::EarlierSlots, time(earlier_ns)),
-            (Cause::LateTimers, time(self.slip_ns)),
-            (Cause::RoundTrip, time(self.sooner_ns + self.open_ns)),
+            (Cause::LateTimers, time(late_ns)),
+            (Cause::RoundTrip, time(before_ns + after_ns - late_ns)),
             (Cause::Undetermined, time(wheel_ns - slot_ns - earlier_ns)),
         ];
         Window::new(outcome, Some(allow(self.span, hz)))
@@ -168,8 +164,6 @@ impl Courses {
             timeout_ns: course.timeout_ns.unwrap_or(timeout_ns),
             slots_ns: course.slots_ns,
             slip_ns: course.slip_ns,
-            sooner_ns: course.reference_late_ns,
-            open_ns: course.open_ns.0.saturating_add(course.open_ns.1),
         });
         for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));

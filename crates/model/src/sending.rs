@@ -242,7 +242,9 @@ pub(crate) fn possible_rtos(kernel: &Kernel, parameters: &Parameters, facts: &Fa
 }
 
 fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
-    let rtt = Duration::from_nanos(round_trip_ns(parameters, facts));
+    // The router is next door: what delays the path lies behind it.
+    let whole = Duration::from_nanos(round_trip_ns(parameters, facts));
+    let rtt = whole.saturating_sub(parameters.path.rtt);
     let hz = Hz::new(facts.hz);
     let span = (Duration::ZERO, rtt + allowance::late(hz));
     let causes = [(Cause::RoundTrip, rtt)].into_iter().chain(width::allowed(hz));

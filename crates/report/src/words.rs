@@ -104,8 +104,10 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
 /// What makes the widest window as wide as it is: `slots of the timer wheel 260 ms and the clocks of
 /// two instruments 500 µs`.
 pub(crate) fn width(prediction: &Prediction) -> Option<String> {
-    let wide = prediction.windows.iter().filter(|window| !window.width.is_empty());
-    let window = wide.max_by_key(|window| window.span.map(|(from, to)| to.saturating_sub(from)))?;
+    let wide = || prediction.windows.iter().filter(|window| !window.width.is_empty());
+    let window =
+        wide().max_by_key(|window| window.span.map(|(from, to)| to.saturating_sub(from)))?;
+    let whose = if wide().count() > 1 { "the widest: " } else { "" };
     let mut parts: Vec<_> = CAUSES
         .iter()
         .map(|(causes, what)| (causes.iter().map(|cause| window.share(*cause)).sum(), what))
@@ -113,13 +115,17 @@ pub(crate) fn width(prediction: &Prediction) -> Option<String> {
         .map(|(by, what)| format!("{what} {}", span::measured(by.as_secs_f64())))
         .collect();
     let last = parts.pop()?;
-    Some(if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) })
+    Some(if parts.is_empty() {
+        format!("{whose}{last}")
+    } else {
+        format!("{whose}{} and {last}", parts.join(", "))
+    })
 }
 
 const CAUSES: [(&[Cause], &str); 10] = [
     (&[Cause::WheelSlot, Cause::EarlierSlots], "slots of the timer wheel"),
-    (&[Cause::LateTimers], "earlier timers, if they run late,"),
-    (&[Cause::Rto], "the RTO, which is not known,"),
+    (&[Cause::LateTimers], "earlier timers that run late"),
+    (&[Cause::Rto], "the unknown RTO"),
     (&[Cause::RoundTrip], "the round trip"),
     (&[Cause::ProcessExit], "the end of the killed process"),
     (&[Cause::ProgramTimer], "the program's own timer"),

@@ -24,8 +24,6 @@ pub struct Plan {
 pub struct Phase {
     /// From 0.
     pub number: u32,
-    /// How many there are.
-    pub count: u32,
 }
 
 impl Phase {
@@ -33,10 +31,16 @@ impl Phase {
     /// sixth level (`LVL_GRAN(5)`, kernel/time/timer.c).
     const SLOT_JIFFIES: u32 = 32_768;
 
+    /// The golden section of 2^32: its multiples lie well apart in each of the wheel's slots, which
+    /// are powers of eight. Equal parts of the longest slot would be one and the same phase of a
+    /// shorter.
+    const GOLDEN: u32 = 0x9e37_79b9;
+
     /// How long after the others' common start it begins, at this many timer interrupts a second.
     pub fn delay(self, hz: u32) -> Duration {
         let slot = Duration::from_secs(Self::SLOT_JIFFIES.into()) / hz.max(1);
-        slot / self.count.max(1) * self.number
+        let part = u128::from(self.number.wrapping_mul(Self::GOLDEN)) * slot.as_nanos();
+        Duration::from_nanos((part >> 32) as u64)
     }
 }
 
@@ -108,10 +112,17 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn phases_fill_the_slot_without_its_end() {
-        let delays: Vec<_> =
-            (0..4).map(|number| Phase { number, count: 4 }.delay(250).as_millis()).collect();
-        assert_eq!(delays, [0, 32_768, 65_536, 98_304]);
+    fn phases_fill_each_slot_of_the_wheel() {
+        for hz in [100, 250, 300, 1000] {
+            let tick_ns = 1_000_000_000 / u128::from(hz);
+            for slot_ns in [512, 4096, Phase::SLOT_JIFFIES].map(|n| u128::from(n) * tick_ns) {
+                let mut times: Vec<_> =
+                    (0..16).map(|number| Phase { number }.delay(hz).as_nanos() % slot_ns).collect();
+                times.sort_unstable();
+                let widest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+                assert!(widest < slot_ns / 4, "HZ {hz}: {widest} of {slot_ns}");
+            }
+        }
     }
 
     #[test]
