@@ -69,6 +69,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             hop: Hop::Silent,
             unseen: fault.kind == FaultKind::Unplug,
             delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
+            delayed_ack_error: delayed_ack_error(parameters),
             answers_every: kernel.hz.from_msecs(limit_ms),
             enabled,
         };
@@ -112,19 +113,13 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             }
         }
     }
-    let mut prediction = conclude(parameters, facts, courses, |prediction| {
+    let prediction = conclude(parameters, facts, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
     });
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
     let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
     if is_unfinished(kernel, parameters) && late {
         return unknown(parameters, UNFINISHED.into());
-    }
-    if let Some(error) = delayed_ack_error(parameters) {
-        let timed_out = prediction.windows.iter().filter(|w| w.outcome == Outcome::TIMED_OUT);
-        let other = timed_out.map(|w| Window { outcome: Outcome::Errno(error), ..w.clone() });
-        let other: Vec<_> = other.collect();
-        prediction.windows.extend(other);
     }
     prediction
 }
@@ -175,20 +170,20 @@ pub(crate) fn delayed_ack(kernel: &Kernel) -> u64 {
     u64::from(kernel.hz.get() / 25).min(most).max(1)
 }
 
-/// The error that the last exchange's acknowledgement draws if it is still being delayed when the
+/// The error that the last exchange's acknowledgement may draw if it is still being delayed when the
 /// fault comes (`TCP_DELACK_MIN`, 40 ms). Unlike a probe's it lies within the window, so that the
 /// connection remembers what came of it (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
 fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
     let fault = &parameters.fault;
-    if fault.after >= DELAYED_ACK || parameters.client.fills_window {
-        return None;
-    }
     let routed = parameters.topology == Topology::Router;
     match fault.kind {
         FaultKind::Reject if fault.reject != Reject::TcpReset => {
             Some(icmp_of(parameters.family, fault.reject).error)
         }
-        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap if routed => {
+        // A router that still believes its entry has nobody to ask for.
+        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap
+            if routed && parameters.neighbour == Neighbour::Permanent =>
+        {
             Some(Errno::EHOSTUNREACH)
         }
         FaultKind::Unplug if parameters.neighbour == Neighbour::Learned => {

@@ -42,6 +42,8 @@ pub(crate) struct Scene {
     pub(crate) reference_until_ns: u64,
     /// How long the last exchange's acknowledgement is delayed, jiffies; `None`: it is not.
     pub(crate) delayed_ack: Option<u64>,
+    /// The error that this acknowledgement may draw if it goes after the fault.
+    pub(crate) delayed_ack_error: Option<Errno>,
     /// `tcp_invalid_ratelimit` at the peer, jiffies.
     pub(crate) answers_every: u64,
     /// Whether keepalive is on.
@@ -188,6 +190,10 @@ struct Timer<'a> {
     answered_at: Option<u64>,
     /// When the delayed acknowledgement goes.
     delayed_ack: Option<u64>,
+    /// The error that it draws if it goes after the fault.
+    may_draw: Option<Errno>,
+    /// The error that it has drawn: `sk_err_soft`.
+    soft_error: Option<Errno>,
     heard: u32,
     way: Way,
     /// The reply that is on its way, and when it arrives.
@@ -224,6 +230,8 @@ impl<'a> Timer<'a> {
             delayed_ack: scene
                 .delayed_ack
                 .map(|delay| kernel.wheel.fires_at(exchange_ns / tick_ns, delay, Context::Call)),
+            may_draw: None,
+            soft_error: None,
             heard: 0,
             reply: None,
             way: Way::new(kernel, scene.hop.clone(), scene.healed, exchange_ns),
@@ -247,8 +255,11 @@ impl<'a> Timer<'a> {
     /// Goes on to the end. Where this timer and a neighbour's fire at the same jiffy, either may come
     /// first.
     fn run(self) -> Vec<Result<Course, String>> {
-        let variants = self.way.clone().variants().into_iter();
-        variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
+        // Whether an error comes of the delayed acknowledgement is not gone through.
+        let errors = [None].into_iter().chain(self.scene.delayed_ack_error.map(Some));
+        let ways = self.way.clone().variants().into_iter();
+        let both = ways.flat_map(|way| errors.clone().map(move |error| (way.clone(), error)));
+        both.map(|(way, may_draw)| Self { may_draw, way, ..self.clone() }.go_on()).collect()
     }
 
     /// Goes on to the end.
@@ -308,7 +319,8 @@ impl<'a> Timer<'a> {
                         .into());
                 }
                 self.beat(StepKind::GiveUp);
-                return Ok(self.end(Outcome::TIMED_OUT, now_ns));
+                let outcome = self.soft_error.map_or(Outcome::TIMED_OUT, Outcome::Errno);
+                return Ok(self.end(outcome, now_ns));
             }
             self.beat(StepKind::KeepaliveProbe);
             self.unanswered += 1;
@@ -344,6 +356,7 @@ impl<'a> Timer<'a> {
         let seen = self.way.seen;
         let reply = self.way.send(self.kernel, 0, at);
         self.way.seen = seen;
+        self.soft_error = self.may_draw;
         // To an acknowledgement of what it knows a living peer has nothing to say.
         reply.filter(|reply| reply.reset)
     }

@@ -197,6 +197,37 @@ fn a_neighbour_table_that_cannot_be_followed_is_said_to_be_unknown() {
     assert!(model::predict(&parameters(&sets), &facts).unknown.is_some());
 }
 
+/// An acknowledgement that is delayed for 40 ms: only what is left of it when the fault comes draws an
+/// error, and a router that believes its entry draws none.
+#[test]
+fn a_delayed_acknowledgement_draws_an_error_only_after_the_fault() {
+    let cut = [("fault.kind", "power-off")];
+    let rejects = [("fault.kind", "reject"), ("fault.reject", "host-unreachable")];
+    let has_error = |neighbour, fault: &[(&'static str, &'static str)], after| {
+        let idle = [
+            ("topology", "router"),
+            ("neighbour", neighbour),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "4s"),
+            ("client.keepalive.interval", "1s"),
+            ("client.keepalive.probes", "2"),
+            ("fault.after", after),
+        ];
+        let prediction = predict(&[&idle[..], fault].concat());
+        assert_eq!(prediction.unknown, None);
+        let unreachable = Outcome::Errno(spec::Errno::EHOSTUNREACH);
+        let outcomes: Vec<_> = prediction.windows.iter().map(|window| window.outcome).collect();
+        assert!(outcomes.contains(&Outcome::TIMED_OUT));
+        outcomes.contains(&unreachable)
+    };
+    for fault in [&cut[..], &rejects] {
+        assert!(has_error("permanent", fault, "0s"));
+        assert!(has_error("permanent", fault, "30ms"));
+        assert!(!has_error("permanent", fault, "58ms"));
+    }
+    assert!(!has_error("learned", &cut, "0s"));
+}
+
 #[test]
 fn a_long_user_timeout_behind_a_router_is_gone_through() {
     for interval in ["1s", "2s", "7s"] {
