@@ -38,7 +38,7 @@ pub(crate) enum Command {
     Predict(Predict),
     /// Judge recorded trials again, without privileges
     Judge {
-        /// Directories of trials, or of runs
+        /// Directories of trials, or directories that hold them
         #[arg(required = true, value_name = "DIR")]
         directories: Vec<PathBuf>,
         #[command(flatten)]

@@ -80,6 +80,12 @@ fn trial_directories(directory: &Path) -> Result<Vec<PathBuf>> {
         .collect();
     found.sort();
     ensure!(
+        !found.is_empty() || !directory.join("run.json").is_file(),
+        "{} is the report of a run; its trials lie beside it, in {}",
+        directory.display(),
+        directory.parent().unwrap_or(directory).display()
+    );
+    ensure!(
         !found.is_empty(),
         "{} holds no trial: a trial's directory has experiment.json, trial.json, facts.json, \
          prediction.json, timeline.jsonl and verdict.json",
