@@ -48,6 +48,10 @@ const FIRST_SYN: Duration = Duration::from_secs(1);
 
 /// What may happen to the SYN, apart from the clock's phase.
 fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {
+    let asks = parameters.neighbour == Neighbour::Learned;
+    if let Some(reason) = dead_path::own_settings(parameters, facts, None).filter(|_| asks) {
+        return Err(reason);
+    }
     let healed = healed(parameters);
     let later = Kernel::later(parameters, facts)?;
     // The call comes within 100 ms of the fault; the path heals, and sysctls change, that much

@@ -122,6 +122,9 @@ pub(crate) fn hops(
         }
         // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
         (Neighbour::Learned, FaultKind::Unplug) => {
+            if let Some(reason) = own_settings(parameters, facts, None) {
+                return Err(reason);
+            }
             return Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }]);
         }
         (Neighbour::Learned, _) => {}
@@ -147,7 +150,11 @@ pub(crate) fn hops(
 }
 
 /// Why settings of the client's neighbour table make the life of an entry unknown, if they do.
-fn own_settings(parameters: &Parameters, facts: &Facts, entry: Option<Looked>) -> Option<String> {
+pub(crate) fn own_settings(
+    parameters: &Parameters,
+    facts: &Facts,
+    entry: Option<Looked>,
+) -> Option<String> {
     let names = || parameters.sysctl.keys().chain(facts.sysctl.keys());
     let own = || names().filter(|name| name.starts_with("neigh."));
     let not_modelled = "a neighbour table with settings of its own is not modelled";
@@ -180,7 +187,11 @@ fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Look
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return seen };
     let Some(sampled_ns) = Phase::new(kernel.hz, clock).of(tcp.sampled_at_ns) else { return seen };
     let sampled = sampled_ns / kernel.hz.tick_ns();
-    let ago = kernel.hz.whole_in_msecs(tcp.last_ack_recv_ms.into());
+    // The answer to a keepalive probe acknowledges nothing, and confirms nothing (`tcp_ack`); the
+    // last acknowledgement that did came with the server's last bytes.
+    let probed = parameters.server.reads && parameters.client.keepalive.enabled;
+    let ago = if probed { tcp.last_data_recv_ms } else { tcp.last_ack_recv_ms };
+    let ago = kernel.hz.whole_in_msecs(ago.into());
     let received = sampled.saturating_sub(ago);
     let confirmed = entry.confirmed(kernel);
     let since = confirmed.iter().any(|at| *at >= received);
