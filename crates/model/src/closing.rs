@@ -12,6 +12,7 @@ use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
+use crate::rto;
 use crate::rto::Estimator;
 use crate::scene::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
 use crate::sending;
@@ -120,12 +121,10 @@ pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) 
 const TCPI_OPT_TIMESTAMPS: u8 = 1;
 
 /// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
-/// jiffies: `TCP_ATO_MIN`, 40 ms, and no longer than its own smallest RTO allows
-/// (`tcp_send_delayed_ack`, `tcp_delack_max`, net/ipv4/tcp_output.c).
+/// jiffies.
 pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
     let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
-    let most = kernel.hz.from_usecs(least_us).max(2) - 1;
-    u64::from(kernel.hz.get() / 25).min(most).max(1)
+    rto::delayed_ack(kernel.hz, kernel.hz.from_usecs(least_us))
 }
 
 fn at_once(parameters: &Parameters, facts: &Facts, after: Duration, why: &str) -> Prediction {

@@ -1,7 +1,7 @@
 //! The server's host or the path to it is gone: only the client's own timers can tell, or whatever
 //! answers in the server's place.
 
-use crate::entry::Looked;
+use crate::entry::{self, BELIEVED_SECS, Looked};
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::idle;
 use crate::kernel::Kernel;
@@ -70,6 +70,11 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<Healed> {
     })
 }
 
+/// Whether the fault takes the server's cable away, so that a router has to ask for it.
+pub(crate) fn is_cut(parameters: &Parameters) -> bool {
+    matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap)
+}
+
 /// Whether the host comes back with another link-layer address than the one that whoever sends to
 /// it still believes. A router has forgotten the old one, unless it learned it.
 pub(crate) fn moves(parameters: &Parameters) -> bool {
@@ -106,7 +111,7 @@ pub(crate) fn hops(
     // `icmp_ratelimit` of the router: a second, the default.
     let limit = Limit::of_router(kernel, parameters.family);
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
-    let cut = matches!(fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let cut = is_cut(parameters);
     if fault.kind == FaultKind::Reject {
         let icmp = icmp_of(parameters.family, fault.reject);
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
@@ -155,28 +160,11 @@ pub(crate) fn own_settings(
     facts: &Facts,
     entry: Option<Looked>,
 ) -> Option<String> {
-    let names = || parameters.sysctl.keys().chain(facts.sysctl.keys());
-    let own = || names().filter(|name| name.starts_with("neigh."));
-    let not_modelled = "a neighbour table with settings of its own is not modelled";
+    let own = || entry::own_settings(parameters, facts);
     own().next()?;
-    let Some(entry) = entry else { return Some(not_modelled.into()) };
-    let leaf = |name: &String| name.rsplit('.').next().is_some_and(|leaf| SEEN.contains(&leaf));
-    (!own().all(leaf) || !entry.is_plain()).then(|| not_modelled.into())
+    let followed = entry.is_some_and(|entry| own().all(entry::is_looked_at) && entry.is_plain());
+    (!followed).then(|| "a neighbour table with settings of its own is not modelled".into())
 }
-
-/// Settings of a neighbour table that are looked at before the fault (`NDTPA_*`), or that nothing
-/// here depends on.
-pub(crate) const SEEN: &[&str] = &[
-    "base_reachable_time",
-    "base_reachable_time_ms",
-    "delay_first_probe_time",
-    "gc_stale_time",
-    "locktime",
-    "mcast_solicit",
-    "retrans_time",
-    "retrans_time_ms",
-    "ucast_solicit",
-];
 
 /// When the entry was, or is going to be, confirmed: an acknowledgement of data confirms it with the
 /// next segment that the client sends (`sk_dst_confirm`, `sock_confirm_neigh`), which is a delayed
@@ -207,8 +195,8 @@ fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Look
     }
 }
 
-/// For how many jiffies after the first write a neighbour entry may be believed that was learned or
-/// confirmed `age` before.
+/// For how many jiffies after the first write, which confirms it with the last acknowledgement, a
+/// neighbour entry may be believed that was learned or confirmed `age` before.
 fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
     let seconds = |secs: u64| kernel.hz.from_secs(secs);
     let first = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
@@ -217,10 +205,6 @@ fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
     (first..last + step).step_by(step as usize)
 }
 
-/// How long a neighbour entry is believed after the first write, which confirms it with the last
-/// acknowledgement: between half and one and a half of `base_reachable_time`, 30 s, at random
-/// (`neigh_rand_reach_time`, net/core/neighbour.c).
-const BELIEVED_SECS: (u64, u64) = (15, 45);
 /// In steps that no two retransmissions fit into, once they are so far apart.
 const BELIEVED_STEP_SECS: u64 = 5;
 

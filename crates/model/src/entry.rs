@@ -7,7 +7,6 @@
 //! interface (`neigh_rand_reach_time`), but the kernel tells (`NDTPA_REACHABLE_TIME`): nothing is left
 //! to chance but a new draw, once in 300 s (`neigh_periodic_work`, net/core/neighbour.c).
 
-use crate::dead_path::SEEN;
 use crate::hop::{Hop, Icmp, Limit, Manners, Neighbour, State};
 use crate::kernel::Kernel;
 use crate::tick::Phase;
@@ -57,11 +56,8 @@ pub(crate) fn hops(
 fn unmodelled(parameters: &Parameters, facts: &Facts, known: Option<Looked>) -> Option<String> {
     // Settings are the client's, and mean nothing to a router.
     let routed = parameters.topology == Topology::Router;
-    let names = parameters.sysctl.keys().chain(facts.sysctl.keys()).filter(|_| !routed);
-    let mut own = names
-        .filter(|name| name.starts_with("neigh."))
-        .filter_map(|name| name.rsplit('.').next())
-        .filter(|leaf| known.is_none() || !SEEN.contains(leaf));
+    let mut own = own_settings(parameters, facts)
+        .filter(|leaf| !routed && (known.is_none() || !is_looked_at(leaf)));
     if let Some(leaf) = own.next() {
         return Some(format!("a neighbour table with its own {leaf} is not modelled"));
     }
@@ -75,6 +71,34 @@ fn unmodelled(parameters: &Parameters, facts: &Facts, known: Option<Looked>) -> 
     );
     short.or(vain).map(ToOwned::to_owned)
 }
+
+/// The settings of the client's neighbour table that are its own, by the last part of their names.
+pub(crate) fn own_settings<'a>(
+    parameters: &'a Parameters,
+    facts: &'a Facts,
+) -> impl Iterator<Item = &'a str> {
+    let names = parameters.sysctl.keys().chain(facts.sysctl.keys());
+    names.filter(|name| name.starts_with("neigh.")).filter_map(|name| name.rsplit('.').next())
+}
+
+/// Whether what such a setting comes to is known from the look at the entry.
+pub(crate) fn is_looked_at(leaf: &str) -> bool {
+    SEEN.contains(&leaf)
+}
+
+/// Settings of a neighbour table that are looked at before the fault (`NDTPA_*`), or that nothing
+/// here depends on.
+const SEEN: &[&str] = &[
+    "base_reachable_time",
+    "base_reachable_time_ms",
+    "delay_first_probe_time",
+    "gc_stale_time",
+    "locktime",
+    "mcast_solicit",
+    "retrans_time",
+    "retrans_time_ms",
+    "ucast_solicit",
+];
 
 /// An entry that somebody has looked at.
 #[derive(Debug, Clone, Copy)]
@@ -132,12 +156,10 @@ impl Looked {
         kernel.hz.whole_in_msecs(self.known.reachable_ms)
     }
 
-    /// `HZ/100` is the least that its timer is set for.
     pub(crate) fn manners(&self, kernel: &Kernel) -> Manners {
-        let least = u64::from(kernel.hz.get() / 100);
         Manners {
             delay: kernel.hz.whole_in_msecs(self.known.delay_ms),
-            again: kernel.hz.whole_in_msecs(self.known.retrans_ms).max(least),
+            again: kernel.hz.whole_in_msecs(self.known.retrans_ms).max(shortest(kernel)),
             direct: self.known.direct_questions,
             all: self.known.questions_to_all,
         }
@@ -235,8 +257,12 @@ impl Looked {
 
 /// When an entry's timer fires that its handler sets at jiffy `now` for the jiffy `at`.
 fn fires_again(kernel: &Kernel, now: u64, at: u64) -> u64 {
-    let least = u64::from(kernel.hz.get() / 100);
-    kernel.wheel.fires_at(now, at.saturating_sub(now).max(least), Context::Handler)
+    kernel.wheel.fires_at(now, at.saturating_sub(now).max(shortest(kernel)), Context::Handler)
+}
+
+/// The least that an entry's timer is set for: `HZ/100` (`neigh_timer_handler`).
+fn shortest(kernel: &Kernel) -> u64 {
+    u64::from(kernel.hz.get() / 100)
 }
 
 /// When an entry was last confirmed, and when it is going to be, jiffies.
@@ -270,8 +296,9 @@ fn anything(kernel: &Kernel, after: Duration, probes_every: u64) -> Vec<State> {
         .collect()
 }
 
-/// Half and one and a half of `base_reachable_time`, 30 s.
-const BELIEVED_SECS: (u64, u64) = (15, 45);
+/// How long an entry is believed: between half and one and a half of `base_reachable_time`, 30 s, at
+/// random (`neigh_rand_reach_time`, net/core/neighbour.c).
+pub(crate) const BELIEVED_SECS: (u64, u64) = (15, 45);
 /// `delay_first_probe_time` and three questions, at most.
 const DOUBTED_SECS: u64 = 9;
 /// How long a drawn `reachable_time` stays.

@@ -8,6 +8,7 @@ use crate::keepalive::{self, Known};
 use crate::kernel::{Kernel, server_sysctl};
 use crate::predict::{conclude, lives_on, unknown};
 use crate::prediction::{Prediction, Window};
+use crate::rto;
 use crate::tick::Phase;
 use crate::way::{self, Healed};
 use crate::wheel::Context;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     let fault = &parameters.fault;
-    let ends = nanos(fault.after.saturating_add(parameters.fault_duration().unwrap_or_default()));
-    let healed = Healed::of(parameters, facts, ends);
+    let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
+    let healed = Healed::of(parameters, facts, nanos(mended));
     let enabled = parameters.client.keepalive.enabled;
     let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
     let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
@@ -35,7 +36,6 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
     let after = fault.after.min(cycle.saturating_mul(CYCLES_MOST));
-    let skipped_ns = nanos(fault.after.saturating_sub(after));
     let armed_before_ns = if parameters.server.reads {
         (rtt_ns, rtt_ns + EXCHANGE_NS)
     } else {
@@ -47,67 +47,52 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         Err(reason) => return unknown(parameters, reason),
     };
     let known = known_timers(kernel, parameters, facts, armed_before_ns);
+    // Each timer that it may be, or none that is known, with where its probes may end.
+    let known: Vec<_> = known.into_iter().map(Some).collect();
+    let known = if known.is_empty() { vec![None] } else { known };
+    let mut starts = Vec::new();
+    for known in known {
+        match hops(kernel, parameters, facts, known.as_ref()) {
+            Ok(hops) => starts.push((known, hops)),
+            Err(reason) => return unknown(parameters, reason),
+        }
+    }
+    let lasts = nanos(parameters.fault_duration().unwrap_or_default());
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
+    let scene = |fault_ns: u64, hop: &Hop| keepalive::Scene {
+        armed_before_ns,
+        fault_after_ns: goes_away.then_some(fault_ns),
+        reference_until_ns: fault_ns,
+        healed: healed.map(|healed| healed.from(fault_ns.saturating_add(lasts))),
+        rtt_ns,
+        later: later
+            .clone()
+            .map(|kernel| (fault_ns.saturating_add(nanos(parameters.later.after)), kernel)),
+        exposed_ns: way::exposed_ns(parameters, rtt_ns),
+        hop: hop.clone(),
+        unseen: fault.kind == FaultKind::Unplug,
+        delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
+        delayed_ack_error: delayed_ack_error(parameters),
+        answers_every: kernel.hz.from_msecs(limit_ms),
+        enabled,
+    };
     let mut courses = Courses::default();
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
-        let fault_ns = nanos(after).saturating_add(slop_ns);
-        let scene = keepalive::Scene {
-            armed_before_ns,
-            fault_after_ns: goes_away.then_some(fault_ns),
-            reference_until_ns: fault_ns,
-            healed: healed.map(|healed| {
-                healed.from(healed.at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns))
-            }),
-            rtt_ns,
-            later: later.clone().map(|kernel| {
-                let at_ns = nanos(fault.after.saturating_add(parameters.later.after));
-                (at_ns.saturating_sub(skipped_ns).saturating_add(slop_ns), kernel)
-            }),
-            exposed_ns: way::exposed_ns(parameters, rtt_ns),
-            hop: Hop::Silent,
-            unseen: fault.kind == FaultKind::Unplug,
-            delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
-            delayed_ack_error: delayed_ack_error(parameters),
-            answers_every: kernel.hz.from_msecs(limit_ms),
-            enabled,
-        };
-        if known.is_empty() {
-            let hops = match hops(kernel, parameters, facts, None) {
-                Ok(hops) => hops,
-                Err(reason) => return unknown(parameters, reason),
-            };
-            for hop in hops {
-                let scene = keepalive::Scene { hop, ..scene.clone() };
-                if let Err(reason) = keepalive::courses(kernel, &scene, &mut courses) {
-                    return unknown(parameters, reason);
-                }
-            }
-        }
-        for known in &known {
+        for (known, hops) in &starts {
             // The fault comes right after the sample.
-            let since_ns =
-                known.sampled_ns.saturating_sub((known.received + 1) * kernel.hz.tick_ns());
-            let fault_ns = since_ns.saturating_add(slop_ns);
-            let moved =
-                |at_ns: u64| fault_ns.saturating_add(at_ns.saturating_sub(nanos(fault.after)));
-            let scene = keepalive::Scene {
-                fault_after_ns: goes_away.then_some(fault_ns),
-                reference_until_ns: fault_ns,
-                healed: healed.map(|healed| healed.from(moved(healed.at_ns))),
-                later: later.clone().map(|kernel| {
-                    (moved(nanos(fault.after.saturating_add(parameters.later.after))), kernel)
-                }),
-                ..scene.clone()
-            };
-            let hops = match hops(kernel, parameters, facts, Some(known)) {
-                Ok(hops) => hops,
-                Err(reason) => return unknown(parameters, reason),
-            };
+            let least_ns = known.map_or(nanos(after), |known| {
+                known.sampled_ns.saturating_sub((known.received + 1) * kernel.hz.tick_ns())
+            });
+            let fault_ns = least_ns.saturating_add(slop_ns);
             for hop in hops {
-                let scene = keepalive::Scene { hop, ..scene.clone() };
-                if let Err(reason) = keepalive::courses_at(kernel, &scene, *known, &mut courses) {
+                let scene = scene(fault_ns, hop);
+                let gone_through = match known {
+                    Some(known) => keepalive::courses_at(kernel, &scene, *known, &mut courses),
+                    None => keepalive::courses(kernel, &scene, &mut courses),
+                };
+                if let Err(reason) = gone_through {
                     return unknown(parameters, reason);
                 }
             }
@@ -116,7 +101,6 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let prediction = conclude(parameters, facts, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
     });
-    let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
     let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
     if is_unfinished(kernel, parameters) && late {
         return unknown(parameters, UNFINISHED.into());
@@ -164,10 +148,9 @@ fn first_probe(kernel: &Kernel, known: &Known) -> u64 {
     fires
 }
 
-/// `tcp_delack_max` (net/ipv4/tcp_output.c) and `TCP_DELACK_MIN`, jiffies.
+/// How long the client holds an acknowledgement back, jiffies.
 pub(crate) fn delayed_ack(kernel: &Kernel) -> u64 {
-    let most = kernel.rto_min.max(2) - 1;
-    u64::from(kernel.hz.get() / 25).min(most).max(1)
+    rto::delayed_ack(kernel.hz, kernel.rto_min)
 }
 
 /// The error that the last exchange's acknowledgement may draw if it is still being delayed when the

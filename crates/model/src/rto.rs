@@ -1,12 +1,20 @@
 //! The retransmission timeout: estimated from round trips, and turned into a patience.
 
 use crate::kernel::Kernel;
+use crate::tick::Hz;
 use spec::facts::TcpFacts;
 
 /// `__tcp_set_rto` and `tcp_bound_rto` (include/net/tcp.h): jiffies, from `srtt` and the variance
 /// term that already holds 4·RTTVAR and `rto_min`, both in microseconds.
 pub(crate) fn from_estimate(kernel: &Kernel, srtt_us: u64, variance_us: u64) -> u64 {
     kernel.hz.from_usecs(srtt_us + variance_us).clamp(1, kernel.rto_max)
+}
+
+/// How long an acknowledgement is held back that nothing follows, jiffies: `TCP_DELACK_MIN` or
+/// `TCP_ATO_MIN`, 40 ms, and no longer than the smallest RTO of whoever sends it allows
+/// (`tcp_send_delayed_ack`, `tcp_delack_max`, net/ipv4/tcp_output.c).
+pub(crate) fn delayed_ack(hz: Hz, rto_min: u64) -> u64 {
+    u64::from(hz.get() / 25).min(rto_min.max(2) - 1).max(1)
 }
 
 /// Jacobson's estimator as `tcp_rtt_estimator` (net/ipv4/tcp_input.c) has it, microseconds.

@@ -3,7 +3,7 @@
 use crate::allowance;
 use crate::closing;
 use crate::course::Courses;
-use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, nanos, round_trip_ns};
+use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, is_cut, nanos, round_trip_ns};
 use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
@@ -86,8 +86,7 @@ pub(crate) fn router_forgets_at_random(
         return None;
     }
     let latest = prediction.hull().map_or(Duration::ZERO, |(_, latest)| latest);
-    let cut =
-        matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let cut = is_cut(parameters);
     let router_learned =
         parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Learned;
     let believed = NEIGHBOUR_LIVES.saturating_sub(parameters.fault.after) + ASKS_BOTH_WAYS;

@@ -1,7 +1,7 @@
 //! The way of a probe once the fault has come, and what meets it at its end: what keepalive and
 //! window probes have in common.
 
-use crate::dead_path::{nanos, round_trip_ns, way_back};
+use crate::dead_path::{is_cut, moves, nanos, round_trip_ns, way_back};
 use crate::hop::{Fate, Hop, Icmp, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
 use crate::scene::WayBack;
@@ -27,9 +27,8 @@ impl Healed {
     /// What answers `at_ns`; `None` if nobody ever does.
     pub(crate) fn of(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Option<Self> {
         let fault = &parameters.fault;
-        let switched = parameters.topology != Topology::Router;
         let permanent = parameters.neighbour == Neighbours::Permanent;
-        let moved = fault.kind == FaultKind::Reboot && fault.new_mac && (switched || !permanent);
+        let moved = moves(parameters);
         let least = nanos(parameters.path.rtt);
         let healed = Self {
             at_ns,
@@ -90,16 +89,14 @@ pub(crate) struct Reply {
 /// How long a probe and its answer are within reach of the fault, nanoseconds: what delays the path
 /// lies behind the router, so that answers meet its faults as well.
 pub(crate) fn exposed_ns(parameters: &Parameters, rtt_ns: u64) -> u64 {
-    let kind = parameters.fault.kind;
-    let cut = matches!(kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
-    if parameters.topology == Topology::Router && !cut { rtt_ns } else { rtt_ns / 2 }
+    if parameters.topology == Topology::Router && !is_cut(parameters) { rtt_ns } else { rtt_ns / 2 }
 }
 
 /// Where probes end that a fault has cut off, but for a neighbour entry that is still believed: in
 /// silence, or with a router that asks in vain. `None`: an entry decides, which `entry` has.
 pub(crate) fn without_entry(parameters: &Parameters) -> Option<Hop> {
     let kind = parameters.fault.kind;
-    let cut = matches!(kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap);
+    let cut = is_cut(parameters);
     let routed = parameters.topology == Topology::Router;
     match (routed, parameters.neighbour) {
         (true, _) if !cut => Some(Hop::Silent),

@@ -1,19 +1,13 @@
 //! Connecting and closing: what predictions were held against, and what they must be like.
 
+mod common;
+
+use common::parameters;
 use model::StepKind;
 use proptest::prelude::*;
 use spec::facts::JiffyClock;
-use spec::{Outcome, Parameters, Reference, settings};
+use spec::{Outcome, Reference};
 use std::time::Duration;
-
-fn parameters(sets: &[(&str, &str)]) -> Parameters {
-    let mut parameters = Parameters::default();
-    for (key, value) in sets {
-        settings::apply(&mut parameters, key, value)
-            .unwrap_or_else(|problem| panic!("{key}={value}: {problem}"));
-    }
-    parameters
-}
 
 fn predict(sets: &[(&str, &str)], hz: u32) -> model::Prediction {
     let parameters = parameters(sets);

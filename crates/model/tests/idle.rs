@@ -1,9 +1,12 @@
 //! Idle clients and closed windows: what predictions were held against. `idle.json` has facts as
 //! they were measured before a fault on Linux 6.12, in virtual time, and what came of it.
 
+mod common;
+
+use common::parameters;
 use serde::Deserialize;
+use spec::Outcome;
 use spec::facts::{Facts, NeighbourFacts};
-use spec::{Outcome, Parameters, settings};
 use std::time::Duration;
 
 #[derive(Deserialize)]
@@ -19,16 +22,6 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("idle.json")).unwrap()
-}
-
-fn parameters<Text: AsRef<str>>(sets: &[(Text, Text)]) -> Parameters {
-    let mut parameters = Parameters::default();
-    for (key, value) in sets {
-        settings::apply(&mut parameters, key.as_ref(), value.as_ref())
-            .unwrap_or_else(|problem| panic!("{}: {problem}", key.as_ref()));
-    }
-    assert_eq!(parameters.validate(), Ok(()));
-    parameters
 }
 
 fn predict(sets: &[(&str, &str)]) -> model::Prediction {

@@ -1,19 +1,12 @@
 //! What predictions must be like, whatever is asked for; and what they were held against.
 
+mod common;
+
+use common::parameters;
 use proptest::prelude::*;
 use spec::facts::{Facts, JiffyClock, TcpFacts};
-use spec::{FaultKind, Outcome, Parameters, Reference, Topology, settings};
+use spec::{FaultKind, Outcome, Parameters, Reference, Topology};
 use std::time::Duration;
-
-/// Parameters by their written keys.
-fn parameters(sets: &[(&str, &str)]) -> Parameters {
-    let mut parameters = Parameters::default();
-    for (key, value) in sets {
-        settings::apply(&mut parameters, key, value)
-            .unwrap_or_else(|problem| panic!("{key}={value}: {problem}"));
-    }
-    parameters
-}
 
 fn predict(sets: &[(&str, &str)], hz: u32) -> model::Prediction {
     let parameters = parameters(sets);

@@ -2,9 +2,11 @@
 //! facts as they were measured before a fault, on Linux 6.18 and in virtual time on Linux 6.12, and
 //! what came of it.
 
+mod common;
+
+use common::parameters;
 use serde::Deserialize;
 use spec::facts::{Facts, NeighbourFacts};
-use spec::{Parameters, settings};
 use std::time::Duration;
 
 #[derive(Deserialize)]
@@ -18,16 +20,6 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("sending.json")).unwrap()
-}
-
-fn parameters(sets: &[(String, String)]) -> Parameters {
-    let mut parameters = Parameters::default();
-    for (key, value) in sets {
-        settings::apply(&mut parameters, key, value)
-            .unwrap_or_else(|problem| panic!("{key}: {problem}"));
-    }
-    assert_eq!(parameters.validate(), Ok(()));
-    parameters
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn trial(trial: &Trial) -> TrialDocument<'_> {
 }
 
 fn forecast(prediction: Option<&Prediction>) -> Forecast<'_> {
-    let hull = prediction.and_then(hull);
+    let hull = prediction.and_then(Prediction::hull);
     Forecast {
         earliest_s: hull.map(|(earliest, _)| seconds(earliest)),
         latest_s: hull.map(|(_, latest)| seconds(latest)),
@@ -161,14 +161,6 @@ fn forecast(prediction: Option<&Prediction>) -> Forecast<'_> {
         why: prediction.map(|p| p.why.as_str()),
         unknown: prediction.and_then(|p| p.unknown.as_deref()),
     }
-}
-
-/// From the earliest to the latest time at which something is predicted.
-fn hull(prediction: &Prediction) -> Option<(Duration, Duration)> {
-    let spans = || prediction.windows.iter().filter_map(|window| window.span);
-    let earliest = spans().map(|(earliest, _)| earliest).min()?;
-    let latest = spans().map(|(_, latest)| latest).max()?;
-    Some((earliest, latest))
 }
 
 fn window(window: &Window) -> WindowDocument {
