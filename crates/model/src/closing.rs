@@ -52,7 +52,7 @@ pub(crate) fn predict(
         Err(reason) => return unknown(parameters, reason),
     };
     let prediction =
-        conclude(parameters, facts, courses, |prediction| why(&kernel, parameters, prediction));
+        conclude(parameters, courses, |prediction| why(&kernel, parameters, prediction));
     match sending::router_forgets_at_random(&kernel, parameters, facts, &prediction) {
         Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
         _ => called_after_crash(parameters, prediction),

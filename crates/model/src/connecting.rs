@@ -31,7 +31,7 @@ pub(crate) fn predict(
         Err(reason) => return unknown(parameters, reason),
     };
     let prediction =
-        conclude(parameters, facts, courses, |prediction| why(&kernel, parameters, prediction));
+        conclude(parameters, courses, |prediction| why(&kernel, parameters, prediction));
     let mut prediction = called_after_crash(parameters, prediction);
     if parameters.path.rtt / 2 >= FIRST_SYN {
         for window in &mut prediction.windows {

@@ -3,6 +3,7 @@
 
 use crate::allowance;
 use crate::prediction::{Step, StepKind, Window};
+use crate::slip::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use crate::width::{self, Cause};
@@ -20,8 +21,8 @@ pub(crate) struct Course {
     pub(crate) retransmits: Option<u32>,
     pub(crate) keepalive_probes: Option<u32>,
     pub(crate) window_probes: Option<u32>,
-    /// By how much all the timers before the last may have put it off, nanoseconds.
-    pub(crate) slip_ns: u64,
+    /// By how much the timers before the last may have put it off.
+    pub(crate) slip: Slip,
     /// By how much sooner, and later, an answer may end it, nanoseconds.
     pub(crate) open_ns: (u64, u64),
     /// By how much the reference itself may be later than computed, where a timer made it.
@@ -47,20 +48,14 @@ pub(crate) struct Beat {
     pub(crate) held: bool,
 }
 
-/// By how many jiffies a timer that runs a jiffy late puts off the next, which its handler arms
-/// for `timeout` jiffies: none where a slot of the wheel takes the jiffy up.
-pub(crate) fn slip(wheel: Wheel, timeout: u64) -> u64 {
-    let slot = wheel.slot(timeout);
-    if (timeout + 1).is_multiple_of(slot) { slot } else { 0 }
-}
-
 /// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
 /// and each timer that runs late may make one less of them.
 const COUNTED_MOST: u32 = 64;
 
 /// All courses of a prediction, by what they end in.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Courses {
+    hz: Hz,
     groups: BTreeMap<Key, Group>,
 }
 
@@ -131,9 +126,15 @@ fn slot_ns(timeout_ns: u64, hz: Hz) -> u64 {
 }
 
 impl Courses {
+    /// None yet, of a kernel with this tick.
+    pub(crate) fn new(hz: Hz) -> Self {
+        Self { hz, groups: BTreeMap::new() }
+    }
+
     /// Adds a course that stands for others: they may end up to `longer_ns` later and up to
     /// `shorter_ns` earlier.
     pub(crate) fn add(&mut self, course: &Course, (longer_ns, shorter_ns): (u64, u64)) {
+        let hz = self.hz;
         let key = (
             course.outcome.to_string(),
             [
@@ -148,23 +149,22 @@ impl Courses {
             ends: Vec::new(),
             beats: course.beats.iter().map(|beat| (*beat, beat.at_ns)).collect(),
         });
-        let latest_ns = course
-            .end_ns
-            .saturating_add(longer_ns)
-            .saturating_add(course.slip_ns)
-            .saturating_add(course.open_ns.1);
         let timeout_ns = course.beats.last().map_or(0, |beat| beat.timeout_ns);
-        let wheel =
-            (course.end_ns.saturating_sub(shorter_ns), course.end_ns.saturating_add(longer_ns));
+        let early_ns = course.reference_late_ns.saturating_add(course.open_ns.0);
+        for (least, most) in course.slip.ranges() {
+            let slip_ns = (most - least) * hz.tick_ns();
+            let end_ns = course.end_ns.saturating_add(least * hz.tick_ns());
+            let wheel = (end_ns.saturating_sub(shorter_ns), end_ns.saturating_add(longer_ns));
+            let latest_ns = wheel.1.saturating_add(slip_ns).saturating_add(course.open_ns.1);
+            group.ends.push(End {
+                span: (wheel.0.saturating_sub(early_ns), latest_ns),
+                wheel,
+                timeout_ns: course.timeout_ns.unwrap_or(timeout_ns),
+                slots_ns: course.slots_ns,
+                slip_ns,
+            });
+        }
         let shorter_ns = shorter_ns.saturating_add(course.reference_late_ns);
-        let earliest_ns = course.end_ns.saturating_sub(shorter_ns).saturating_sub(course.open_ns.0);
-        group.ends.push(End {
-            span: (earliest_ns, latest_ns),
-            wheel,
-            timeout_ns: course.timeout_ns.unwrap_or(timeout_ns),
-            slots_ns: course.slots_ns,
-            slip_ns: course.slip_ns,
-        });
         for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));
             let at_ns = beat.at_ns.saturating_add(longer_ns).saturating_add(beat.slip_ns);
@@ -175,7 +175,8 @@ impl Courses {
 
     /// The windows in the order of time, each with the allowance for what follows a timer's jiffy,
     /// and the schedule of the first.
-    pub(crate) fn into_windows(self, hz: Hz) -> (Vec<Window>, Vec<Step>) {
+    pub(crate) fn into_windows(self) -> (Vec<Window>, Vec<Step>) {
+        let hz = self.hz;
         let first = self
             .groups
             .values()

@@ -76,7 +76,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         answers_every: kernel.hz.from_msecs(limit_ms),
         enabled,
     };
-    let mut courses = Courses::default();
+    let mut courses = Courses::new(kernel.hz);
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
@@ -98,7 +98,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             }
         }
     }
-    let prediction = conclude(parameters, facts, courses, |prediction| {
+    let prediction = conclude(parameters, courses, |prediction| {
         why_keepalive(kernel, prediction, &prediction.windows[0])
     });
     let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);

@@ -6,11 +6,12 @@
 //! interval at each firing, each time rounded to a slot of the wheel.
 
 use crate::allowance;
-use crate::course::{Beat, Course, Courses, slip};
+use crate::course::{Beat, Course, Courses};
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::retransmit::EPOCH;
+use crate::slip::Slip;
 use crate::way::{Healed, Reply, Way};
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
@@ -207,7 +208,13 @@ struct Timer<'a> {
     nominal_ns: u64,
     /// Whether the last segment was the answer to a probe.
     answered: bool,
-    slips: u64,
+    /// When the timer was armed; not used for the first.
+    armed: u64,
+    /// By how much those before it may have put it off, and the one before it was put off.
+    slip: Slip,
+    slipped: Slip,
+    /// How late the last segment was received, where the probe that drew it went late.
+    received_late: Slip,
     /// The slots of all timers that were armed, jiffies.
     slots: u64,
     beats: Vec<Beat>,
@@ -246,7 +253,10 @@ impl<'a> Timer<'a> {
             skipped: false,
             nominal_ns: exchange_ns + timeout * tick_ns,
             answered: false,
-            slips: 0,
+            armed: 0,
+            slip: Slip::none(),
+            slipped: Slip::none(),
+            received_late: Slip::none(),
             slots: kernel.wheel.slot(timeout),
             beats: Vec::new(),
         }
@@ -259,14 +269,19 @@ impl<'a> Timer<'a> {
         let errors = [None].into_iter().chain(self.scene.delayed_ack_error.map(Some));
         let ways = self.way.clone().variants().into_iter();
         let both = ways.flat_map(|way| errors.clone().map(move |error| (way.clone(), error)));
-        both.map(|(way, may_draw)| Self { may_draw, way, ..self.clone() }.go_on()).collect()
+        let mut courses = Vec::new();
+        for (way, may_draw) in both {
+            let course = Self { may_draw, way, ..self.clone() }.go_on(&mut courses);
+            courses.push(course);
+        }
+        courses
     }
 
-    /// Goes on to the end.
+    /// Goes on to the end. Courses that part from this one on the way are added to `parted`.
     ///
     /// # Errors
     /// If that comes before the fault.
-    fn go_on(mut self) -> Result<Course, String> {
+    fn go_on(mut self, parted: &mut Vec<Result<Course, String>>) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
             let fires = self.fires;
@@ -307,20 +322,19 @@ impl<'a> Timer<'a> {
                 self.kernel = kernel;
             }
             let elapsed = now.saturating_sub(self.received_ns / self.tick_ns);
-            if elapsed < self.kernel.keepalive_time {
+            if let Some(rest @ 1..) = self.kernel.keepalive_time.checked_sub(elapsed) {
                 self.nominal_ns = self.received_ns + self.kernel.keepalive_time * self.tick_ns;
-                self.arm(self.kernel.keepalive_time - elapsed);
+                self.arm_rest(rest);
                 continue;
             }
+            parted.extend(self.part_by_patience(elapsed).map(Ok));
             if self.gives_up(elapsed) {
                 if now_ns.saturating_sub(self.exchange_ns) < self.scene.reference_until_ns {
                     return Err("the client's kernel gives the connection up before the fault, \
                                 by keepalive probes that a living server has not answered yet"
                         .into());
                 }
-                self.beat(StepKind::GiveUp);
-                let outcome = self.soft_error.map_or(Outcome::TIMED_OUT, Outcome::Errno);
-                return Ok(self.end(outcome, now_ns));
+                return Ok(self.give_up());
             }
             self.beat(StepKind::KeepaliveProbe);
             self.unanswered += 1;
@@ -385,7 +399,11 @@ impl<'a> Timer<'a> {
             self.reference_ns = at_ns;
             self.answered = true;
             self.way.seen = 0;
-            self.slips = 0;
+            // What put off the probe that was answered put off the reference as well, but for the
+            // probe's own jiffy.
+            self.slipped = Slip::none();
+            self.received_late = self.kernel.late(&self.slipped);
+            self.slip = self.received_late.arms(self.kernel.wheel, self.armed, self.timeout);
             self.beats.clear();
         }
     }
@@ -429,7 +447,8 @@ impl<'a> Timer<'a> {
 
     fn ends_answered(self, reply: Reply, at_ns: u64) -> Course {
         let outcome = if reply.reset { Outcome::Errno(Errno::ECONNRESET) } else { Outcome::None };
-        Course { open_ns: reply.open_ns, ..self.end(outcome, at_ns) }
+        let slip = self.slipped.clone();
+        Course { open_ns: reply.open_ns, slip, ..self.end(outcome, at_ns) }
     }
 
     /// `TCP_USER_TIMEOUT` takes the place of the number of probes, in both directions.
@@ -442,11 +461,47 @@ impl<'a> Timer<'a> {
         }
     }
 
+    /// Where the timers before this one ran late, it may find the user timeout over that it does not
+    /// find over now: a course of its own. In this one they did not run as late as that.
+    fn part_by_patience(&mut self, elapsed: u64) -> Option<Course> {
+        let patience = self.kernel.hz.from_msecs(self.kernel.user_timeout_ms?);
+        let over = patience.checked_sub(elapsed).filter(|over| *over > 0 && self.unanswered > 0)?;
+        let needed = self.kernel.late(&self.slip).reaches(over)?;
+        let after_ns = (self.fires * self.tick_ns).saturating_sub(self.exchange_ns);
+        if after_ns < self.scene.reference_until_ns {
+            return None;
+        }
+        let mut other = self.clone();
+        other.fires += needed;
+        other.slip = self.slip.beyond(needed);
+        self.slip = self.slip.below(over);
+        Some(other.give_up())
+    }
+
+    fn give_up(mut self) -> Course {
+        self.beat(StepKind::GiveUp);
+        let outcome = self.soft_error.map_or(Outcome::TIMED_OUT, Outcome::Errno);
+        let end_ns = self.fires * self.tick_ns;
+        self.end(outcome, end_ns)
+    }
+
     fn arm(&mut self, timeout: u64) {
+        let late = self.kernel.late(&self.slip);
+        self.start(late.arms(self.kernel.wheel, self.fires, timeout), timeout);
+    }
+
+    /// Waits for what is left of the idle time. However late the handler runs, that ends at the same
+    /// jiffy; but it counts from the last segment received.
+    fn arm_rest(&mut self, rest: u64) {
+        self.start(self.received_late.arms(self.kernel.wheel, self.fires, rest), rest);
+    }
+
+    fn start(&mut self, slip: Slip, timeout: u64) {
+        self.slipped = std::mem::replace(&mut self.slip, slip);
         self.timeout = timeout;
+        self.armed = self.fires;
         self.slots += self.kernel.wheel.slot(timeout);
-        self.slips += slip(self.kernel.wheel, timeout);
-        self.fires = self.kernel.wheel.fires_at(self.fires, timeout, Context::Handler);
+        self.fires = self.kernel.wheel.fires_at(self.armed, timeout, Context::Handler);
     }
 
     fn beat(&mut self, kind: StepKind) {
@@ -456,7 +511,7 @@ impl<'a> Timer<'a> {
                 at_ns: self.fires * self.tick_ns,
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
-                slip_ns: self.slips * self.tick_ns,
+                slip_ns: self.slip.most() * self.tick_ns,
                 held: false,
             });
         }
@@ -483,7 +538,7 @@ impl<'a> Timer<'a> {
             retransmits: Some(0),
             keepalive_probes: (outcome != Outcome::None).then_some(self.way.seen),
             window_probes: None,
-            slip_ns: self.slips * self.tick_ns,
+            slip: self.slip,
             open_ns: (0, 0),
             reference_late_ns,
             timeout_ns: None,

@@ -1,6 +1,7 @@
 //! The settings in force: what sysctls, socket options and measured facts come to, in the kernel's
 //! own units.
 
+use crate::slip::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use spec::{Facts, Parameters, Traffic};
@@ -54,6 +55,12 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
+    /// By how much the handler of a timer may run late that those before it have put off so much.
+    /// Where time stands still while the kernel works, none runs late.
+    pub(crate) fn late(&self, slip: &Slip) -> Slip {
+        if self.virtual_time { Slip::none() } else { slip.and_own() }
+    }
+
     pub(crate) fn new(parameters: &Parameters, facts: &Facts) -> Self {
         let hz = Hz::new(facts.hz);
         let client = &parameters.client;

@@ -25,6 +25,7 @@ mod rto;
 mod scene;
 mod sender;
 mod sending;
+mod slip;
 pub mod table;
 pub mod tick;
 mod way;

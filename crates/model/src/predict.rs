@@ -119,12 +119,10 @@ pub(crate) fn unknown(parameters: &Parameters, reason: String) -> Prediction {
 /// The prediction that these courses make.
 pub(crate) fn conclude(
     parameters: &Parameters,
-    facts: &Facts,
     courses: Courses,
     why: impl FnOnce(&Prediction) -> String,
 ) -> Prediction {
-    let hz = crate::tick::Hz::new(facts.hz);
-    let (windows, schedule) = courses.into_windows(hz);
+    let (windows, schedule) = courses.into_windows();
     let mut prediction = Prediction {
         reference: reference(parameters),
         windows,

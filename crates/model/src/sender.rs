@@ -7,13 +7,14 @@
 //! (`tcp_schedule_loss_probe`, `tcp_send_loss_probe`, `tcp_event_new_data_sent`) have it, from one
 //! phase of the clock.
 
-use crate::course::{Beat, Course, slip};
+use crate::course::{Beat, Course};
 use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::purpose::{self, Farewell, Moment, Purpose};
 use crate::rto;
 use crate::scene::{Answer, BEATS_MOST, Healed, Scene, WayBack};
+use crate::slip::Slip;
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 
@@ -77,13 +78,19 @@ pub(crate) struct Sender<'a> {
     resent: u32,
     /// When the pending timer is due by the textbook, nanoseconds after the first write.
     nominal_ns: u64,
-    /// By how many jiffies late timers may have put off the pending one, and those before it.
-    slips: u64,
+    /// By how much late timers may have put off the pending one, and the one that fired last.
+    slip: Slip,
+    slipped: Slip,
+    /// The same for the hop's timer.
+    hop_slip: Slip,
+    /// How late the first segment out may have been sent.
+    sent_late: Slip,
+    /// How late the handler of that may have run.
+    late: Slip,
+    /// By how much the first retransmission on timeout was put off, from which patience counts.
+    first_slipped: Slip,
     /// The slots of all timers that were armed, the hop's and the server's too, jiffies.
     slots: u64,
-    /// How many of these are from before the first retransmission on timeout, from which patience
-    /// counts.
-    slips_before: u64,
     beats: Vec<Beat>,
     done: Vec<Course>,
     /// The longest timer that fired, jiffies.
@@ -149,9 +156,13 @@ impl<'a> Sender<'a> {
             soft_error: None,
             resent: 0,
             nominal_ns: 0,
-            slips: 0,
+            slip: Slip::none(),
+            slipped: Slip::none(),
+            hop_slip: Slip::none(),
+            sent_late: Slip::none(),
+            late: Slip::none(),
+            first_slipped: Slip::none(),
             slots: 0,
-            slips_before: 0,
             beats: Vec::new(),
             done: Vec::new(),
             longest: scene.other_timers(kernel),
@@ -222,14 +233,16 @@ impl<'a> Sender<'a> {
             self.kernel = kernel;
         }
         self.context = Context::Handler;
+        let slip = if self.is_hops_turn(timer) { &self.hop_slip } else { &self.slip };
+        self.slipped = slip.clone();
+        self.late = self.kernel.late(&self.slipped);
         self.part_by_rate_limit();
         self.timer(timer)
     }
 
     /// A timer fires at jiffy `timer`, which is now: the hop's, or the write timer.
     fn timer(&mut self, timer: u64) -> Progress {
-        self.hops_turn =
-            timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer));
+        self.hops_turn = self.is_hops_turn(timer);
         if self.hops_turn {
             return self.hop_fires(timer);
         }
@@ -238,6 +251,10 @@ impl<'a> Sender<'a> {
             self.skip_equal_timeouts();
         }
         Ok(())
+    }
+
+    fn is_hops_turn(&self, timer: u64) -> bool {
+        timer != self.fires || (self.is_hop_first() && self.hop.fires() == Some(timer))
     }
 
     /// `tcp_write_timer_handler`.
@@ -271,7 +288,10 @@ impl<'a> Sender<'a> {
         let fate = self.hop.send(self.kernel, number, self.jiffy(), self.context);
         // `skb_still_in_host_queue`.
         self.throttled |= fate == Fate::Busy;
-        self.hop_armed_last |= self.hop.fires() != armed;
+        if self.hop.fires() != armed {
+            self.hop_armed_last = true;
+            self.put_off_hop();
+        }
         if self.hop.is_asking() && fate != Fate::Busy {
             self.waiting_ns.push(self.now_ns);
         }
@@ -348,6 +368,9 @@ impl<'a> Sender<'a> {
             match self.send(number) {
                 Fate::Busy => None,
                 fate => {
+                    if number == 0 {
+                        self.sent_first();
+                    }
                     self.sent_ns[number] = self.now_ns;
                     self.count(fate);
                     Some((fate, number))
@@ -384,7 +407,7 @@ impl<'a> Sender<'a> {
         if self.first_retransmission_ns.is_none() {
             // The time stamp of the segment, which is an old one if it could not be sent.
             self.first_retransmission_ns = Some(self.sent_ns[0]);
-            self.slips_before = self.slips;
+            self.first_slipped = self.slipped.clone();
         }
         // `tcp_stream_is_thin`: fewer than four segments out, now that small ones were gathered.
         let thin = self.kernel.thin_linear_timeouts
@@ -400,14 +423,24 @@ impl<'a> Sender<'a> {
         let (timeout, sooner) = self.clamp_to_user_timeout();
         if sooner != timeout {
             let mut other = self.clone();
-            other.arm(Pending::Retransmission, sooner);
+            other.arm_clamped(sooner);
             if other.after_sending(0, fate).is_ok() {
                 while other.step().is_ok() {}
             }
             self.adopt(other);
         }
-        self.arm(Pending::Retransmission, timeout);
+        self.arm_clamped(timeout);
         self.after_sending(0, fate)
+    }
+
+    /// However late the handler runs, what is left of the user timeout ends at the same jiffy; but it
+    /// counts from the first retransmission.
+    fn arm_clamped(&mut self, timeout: u64) {
+        self.arm(Pending::Retransmission, timeout);
+        if timeout < self.rto {
+            let first_late = self.kernel.late(&self.first_slipped);
+            self.slip = first_late.arms(self.kernel.wheel, self.jiffy(), timeout);
+        }
     }
 
     /// `tcp_retransmit_skb`, of the first segment.
@@ -415,7 +448,7 @@ impl<'a> Sender<'a> {
         let fate = self.send(0);
         self.resent_since = fate != Fate::Busy;
         if self.resent_since {
-            self.sent_ns[0] = self.now_ns;
+            self.sent_first();
             self.count(fate);
         }
         fate
@@ -436,6 +469,7 @@ impl<'a> Sender<'a> {
             self.answered();
         }
         let failed = self.hop.fire(self.kernel, now);
+        self.put_off_hop();
         self.slots += self.kernel.wheel.slot(self.kernel.hz.get().into());
         self.hop_armed_last = true;
         if !failed.is_empty() {
@@ -487,7 +521,7 @@ impl<'a> Sender<'a> {
                 (self.now_ns + self.scene.icmp_ns).saturating_sub(self.sent_ns[0]) / 1_000;
             let since = self.kernel.hz.from_usecs(since_us);
             match self.rto.checked_sub(since) {
-                Some(rest @ 1..) => self.arm(Pending::Retransmission, rest),
+                Some(rest @ 1..) => self.arm_rest(rest),
                 _ => self.retransmission_timer()?,
             }
         }
@@ -541,16 +575,17 @@ impl<'a> Sender<'a> {
         };
         let over_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
         let needed = over_ns.saturating_sub(self.now_ns).div_ceil(self.tick_ns);
-        if needed == 0 || needed > self.slips.saturating_sub(self.slips_before) {
+        let before = self.first_slipped.most().min(self.slipped.most());
+        let Some(late) = self.late.beyond(before).reaches(needed).filter(|_| needed > 0) else {
             return;
-        }
+        };
         let mut other = self.clone();
-        other.now_ns += needed * self.tick_ns;
-        other.slips -= needed;
+        other.now_ns += late * self.tick_ns;
+        other.slipped = self.slipped.beyond(before + late);
         // It has its end.
         let _ = other.give_up();
         self.adopt(other);
-        self.slips = self.slips_before + needed - 1;
+        self.be_late_below(before + needed);
     }
 
     /// Where the timers before this one ran late, the hop's rate limit has more to give by now, and
@@ -558,20 +593,22 @@ impl<'a> Sender<'a> {
     /// did not run as late as that.
     fn part_by_rate_limit(&mut self) {
         let Some(needed) = self.hop.early_for_limit(self.jiffy()) else { return };
-        if needed > self.slips {
-            return;
-        }
+        let Some(late) = self.late.reaches(needed) else { return };
         let mut other = self.clone();
-        other.fires += needed;
-        other.now_ns += needed * self.tick_ns;
-        other.slips -= needed;
+        other.fires += late;
+        other.now_ns += late * self.tick_ns;
+        (other.slipped, other.late) = (self.slipped.beyond(late), self.late.beyond(late));
         let mut progress = other.timer(other.fires);
         while progress.is_ok() {
             progress = other.step();
         }
         self.adopt(other);
-        self.slips = needed - 1;
-        self.slips_before = self.slips_before.min(self.slips);
+        self.be_late_below(needed);
+    }
+
+    fn be_late_below(&mut self, jiffies: u64) {
+        self.late = self.late.below(jiffies);
+        self.slipped = self.slipped.below(jiffies);
     }
 
     fn patience_ms(&self) -> u64 {
@@ -627,7 +664,29 @@ impl<'a> Sender<'a> {
     /// `tcp_rearm_rto` while a tail loss probe is pending.
     fn rearm_rest(&mut self) {
         let rest_us = self.rto_rest_us().max(1).unsigned_abs();
-        self.arm(Pending::Retransmission, self.kernel.hz.from_usecs(rest_us));
+        self.arm_rest(self.kernel.hz.from_usecs(rest_us));
+    }
+
+    /// However late the handler runs, what is left of the first segment's RTO ends at the same jiffy;
+    /// but it counts from when that was sent.
+    fn arm_rest(&mut self, rest: u64) {
+        self.arm(Pending::Retransmission, rest);
+        self.slip = self.sent_late.arms(self.kernel.wheel, self.jiffy(), rest);
+    }
+
+    fn sent_first(&mut self) {
+        self.sent_ns[0] = self.now_ns;
+        self.sent_late = self.late.clone();
+    }
+
+    /// The hop's timer was armed, by the handler that runs or by the program's call.
+    fn put_off_hop(&mut self) {
+        self.hop_slip = match self.context {
+            Context::Call => Slip::none(),
+            Context::Handler => {
+                self.late.arms(self.kernel.wheel, self.jiffy(), self.kernel.hz.get().into())
+            }
+        };
     }
 
     /// `inet_csk_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot
@@ -646,9 +705,7 @@ impl<'a> Sender<'a> {
         let armed_ns = match self.context {
             Context::Call => self.since_start_ns(),
             Context::Handler => {
-                if !self.kernel.virtual_time {
-                    self.slips += slip(self.kernel.wheel, timeout);
-                }
+                self.slip = self.late.arms(self.kernel.wheel, now, timeout);
                 self.nominal_ns
             }
         };
@@ -710,7 +767,7 @@ impl<'a> Sender<'a> {
                 at_ns: self.since_start_ns(),
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
-                slip_ns: self.slips * self.tick_ns,
+                slip_ns: self.slipped.most() * self.tick_ns,
                 held: false,
             });
         }
@@ -803,7 +860,8 @@ impl<'a> Sender<'a> {
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
         let first_ns = self.now_ns.saturating_sub(sooner_ns).max(self.start_ns);
         let jiffies = first_ns / self.tick_ns..=(self.now_ns + late_ns) / self.tick_ns;
-        self.slots += jiffies.end() - jiffies.start();
+        let slipped = std::mem::replace(&mut self.slipped, Slip::none());
+        self.slots += jiffies.end() - jiffies.start() + slipped.most();
         let (least, most) = if self.resent > 0 && !farewell.timestamps {
             (self.rto, self.rto)
         } else {
@@ -813,7 +871,8 @@ impl<'a> Sender<'a> {
         };
         let mut ends = Vec::new();
         for rto in least..=most {
-            for acknowledged in jiffies.clone() {
+            let late = |(least, most)| jiffies.start() + least..=jiffies.end() + most;
+            for acknowledged in slipped.ranges().flat_map(late) {
                 let (fires, waited) =
                     purpose::fin_wait2(|jiffy| self.kernel_at(jiffy), acknowledged, rto);
                 if !ends.iter().any(|(other, _)| *other == fires) {
@@ -840,7 +899,6 @@ impl<'a> Sender<'a> {
         let counts = outcome != Outcome::None || self.scene.write_interval_ns.is_none();
         // How many pass the tap before the client's neighbour entry dies is up to that entry.
         let counts = counts && (!self.hop.is_local() || self.scene.unseen);
-        let slip_ns = self.slips * self.tick_ns;
         self.done.push(Course {
             beats: std::mem::take(&mut self.beats),
             outcome,
@@ -848,7 +906,7 @@ impl<'a> Sender<'a> {
             retransmits: counts.then_some(self.resent),
             keepalive_probes: None,
             window_probes: None,
-            slip_ns,
+            slip: self.slipped.clone(),
             open_ns: (0, 0),
             reference_late_ns: self.sooner_ns,
             slots_ns: self.slots * self.tick_ns,

@@ -34,7 +34,7 @@ pub(crate) fn predict(
         Ok(courses) => courses,
         Err(reason) => return unknown(parameters, reason),
     };
-    let prediction = conclude(parameters, facts, courses, |prediction| {
+    let prediction = conclude(parameters, courses, |prediction| {
         let why = why_sending(kernel, prediction);
         if parameters.later.sysctl.is_empty() {
             return why;
@@ -56,7 +56,7 @@ pub(crate) fn courses(
     scenes: &[scene::Scene],
     first_write_ns: Option<u64>,
 ) -> Result<Courses, String> {
-    let mut courses = Courses::default();
+    let mut courses = Courses::new(kernel.hz);
     let starts: Vec<u64> = facts
         .jiffies
         .zip(first_write_ns)

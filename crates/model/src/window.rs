@@ -9,7 +9,7 @@
 //! outside its window once in `tcp_invalid_ratelimit` (`tcp_oow_rate_limited`).
 
 use crate::allowance;
-use crate::course::{Beat, Course, Courses, slip};
+use crate::course::{Beat, Course, Courses};
 use crate::dead_path::{SAMPLE_NS, SLOP_NS, nanos};
 use crate::entry;
 use crate::hop::Hop;
@@ -18,6 +18,7 @@ use crate::predict::{conclude, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::retransmit::EPOCH;
 use crate::rto::{self, Estimator};
+use crate::slip::Slip;
 use crate::tick::Phase;
 use crate::way::{self, Healed, Reply, Way};
 use crate::wheel::Context;
@@ -62,7 +63,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         hop: Hop::Silent,
         answers_every: kernel.hz.from_msecs(limit_ms),
     };
-    let mut all = Courses::default();
+    let mut all = Courses::new(kernel.hz);
     // The fault comes some time after the sample, and its end some time after it is due.
     for slop_ns in [0, SLOP_NS] {
         let fault_ns = ahead_ns.saturating_add(slop_ns);
@@ -91,7 +92,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
             }
         }
     }
-    let mut prediction = conclude(parameters, facts, all, |prediction| why(&kernel, prediction));
+    let mut prediction = conclude(parameters, all, |prediction| why(&kernel, prediction));
     if !looked {
         join(&mut prediction.windows);
         prediction.windows.iter_mut().for_each(open_by_rto);
@@ -350,6 +351,8 @@ struct Timer<'a> {
     backoff: u32,
     unanswered: u32,
     first_probe: Option<u64>,
+    /// How late that may have been, where it was not seen.
+    first_late: Slip,
     answered: Option<u64>,
     /// From the last answer to the next probe, jiffies.
     step: u64,
@@ -361,7 +364,12 @@ struct Timer<'a> {
     way: Way,
     /// The reset that is on its way, and when it arrives.
     reset: Option<(u64, Reply)>,
-    slips: u64,
+    /// By how much the timers before it may have put off the pending one, and the one before it was
+    /// put off.
+    slip: Slip,
+    slipped: Slip,
+    /// How late the last probe may have been sent.
+    late: Slip,
     /// The slots of all timers that were armed, jiffies.
     slots: u64,
     beats: Vec<Beat>,
@@ -384,6 +392,7 @@ impl<'a> Timer<'a> {
             backoff: start.backoff,
             unanswered: start.unanswered,
             first_probe: start.first_probe,
+            first_late: Slip::none(),
             answered: start.answered,
             step: 0,
             answer_ns: None,
@@ -391,7 +400,9 @@ impl<'a> Timer<'a> {
             nominal_ns: 0,
             reset: None,
             way: Way::new(kernel, scene.hop.clone(), scene.healed, start.sampled_ns),
-            slips: 0,
+            slip: Slip::none(),
+            slipped: Slip::none(),
+            late: Slip::none(),
             slots: 0,
             beats: Vec::new(),
         };
@@ -464,8 +475,9 @@ impl<'a> Timer<'a> {
             if let Some((at_ns, reply)) =
                 self.reset.filter(|(at_ns, _)| *at_ns < self.fires * tick_ns)
             {
+                let slip = self.slipped.clone();
                 let course = self.end(RESET, at_ns);
-                return Ok(Course { open_ns: reply.open_ns, ..course });
+                return Ok(Course { open_ns: reply.open_ns, slip, ..course });
             }
             if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
             {
@@ -492,13 +504,17 @@ impl<'a> Timer<'a> {
                 self.beat(StepKind::GiveUp);
                 return Ok(self.end(Outcome::TIMED_OUT, now_ns));
             }
-            self.first_probe.get_or_insert(now);
+            if self.first_probe.is_none() {
+                self.first_probe = Some(now);
+                self.first_late = self.kernel.late(&self.slip);
+            }
             self.probes += 1;
             self.unanswered += 1;
             self.backoff = (self.backoff + 1).min(self.kernel.retries2.max(self.backoff));
             self.beat(StepKind::WindowProbe);
             self.nominal_ns += self.whole_timeout() * self.tick_ns;
-            self.slips += slip(self.kernel.wheel, self.wanted(now));
+            self.slipped = self.slip.clone();
+            self.late = self.kernel.late(&self.slipped);
             self.arm(now, Context::Handler);
             if self.is_sent_before_fault(now_ns) {
                 self.way.seen += 1;
@@ -555,13 +571,18 @@ impl<'a> Timer<'a> {
     /// The acknowledgement of a probe arrives: `tcp_ack_probe`.
     fn hear_answer(&mut self, here_ns: u64) {
         self.unanswered = 0;
+        let is_reference = here_ns < self.sampled_ns + self.scene.reference_until_ns;
+        if is_reference {
+            // What put off the probe put off the reference as well, but for the probe's own jiffy.
+            self.slipped = Slip::none();
+            self.late = self.kernel.late(&self.slipped);
+        }
         self.arm(here_ns / self.tick_ns, Context::Call);
-        if here_ns < self.sampled_ns + self.scene.reference_until_ns {
+        if is_reference {
             self.reference_ns = here_ns;
             self.nominal_ns = here_ns + self.timeout * self.tick_ns;
             self.answered_reference = true;
             self.way.seen = 0;
-            self.slips = 0;
             self.beats.clear();
         }
     }
@@ -615,9 +636,16 @@ impl<'a> Timer<'a> {
         whole.min(left.max(LEAST))
     }
 
-    /// `tcp_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot.
+    /// `tcp_reset_xmit_timer`, by the probe's handler or its answer. A timer that is pending for the
+    /// same jiffy stays in its slot.
     fn arm(&mut self, now: u64, context: Context) {
         self.timeout = self.wanted(now);
+        self.slip = if self.timeout < self.whole_timeout() {
+            // However late the handler runs, that ends at the same jiffy.
+            self.first_late.arms(self.kernel.wheel, now, self.timeout)
+        } else {
+            self.late.arms(self.kernel.wheel, now, self.timeout)
+        };
         self.slots += self.kernel.wheel.slot(self.timeout);
         if self.fires <= now || self.expires != now + self.timeout {
             self.fires = self.kernel.wheel.fires_at(now, self.timeout, context);
@@ -650,7 +678,7 @@ impl<'a> Timer<'a> {
                 at_ns: self.fires * self.tick_ns,
                 nominal_ns: self.nominal_ns,
                 timeout_ns: self.timeout * self.tick_ns,
-                slip_ns: self.slips * self.tick_ns,
+                slip_ns: self.slip.most() * self.tick_ns,
                 held: false,
             });
         }
@@ -674,7 +702,7 @@ impl<'a> Timer<'a> {
             retransmits: Some(0),
             keepalive_probes: None,
             window_probes: (outcome != Outcome::None).then_some(self.way.seen),
-            slip_ns: self.slips * self.tick_ns,
+            slip: self.slip,
             open_ns: (0, 0),
             reference_late_ns: if self.answered_reference { late_ns } else { 0 },
             timeout_ns: None,

@@ -277,20 +277,29 @@ fn larger_round_trips_leave_room_for_fewer_retransmissions() {
 }
 
 #[test]
-fn a_known_phase_leaves_one_narrow_window() {
+fn a_known_phase_leaves_narrow_windows() {
     let parameters = parameters(
         &[&SENDING[..], &[("client.rto_max", "1s"), ("sysctl.tcp_retries2", "8")]].concat(),
     );
     let mut facts = model::nominal_facts(&parameters, 250);
     assert_eq!(model::predict(&parameters, &facts).windows.len(), 2, "bimodal by phase alone");
     facts.jiffies = Some(JiffyClock { jiffies: 4_295_642_804, at_ns: 3_002_280_000_000 });
+    let mut alone = 0;
     for write_ms in 0..40 {
         let write_ns = 3_002_400_500_000 + write_ms * 1_000_000;
         let prediction = model::predict_after(&parameters, &facts, write_ns);
-        let [window] = &prediction.windows[..] else { panic!("{prediction:#?}") };
-        let (earliest, latest) = window.span.unwrap();
-        assert!(latest.saturating_sub(earliest) < Duration::from_millis(25), "{window:?}");
+        for window in &prediction.windows {
+            let (earliest, latest) = window.span.unwrap();
+            assert!(latest.saturating_sub(earliest) < Duration::from_millis(8), "{window:?}");
+        }
+        match prediction.windows.len() {
+            1 => alone += 1,
+            // A slot is 32 ms: in the last jiffy before the next, a timer that runs late matters.
+            2 => {}
+            _ => panic!("{prediction:#?}"),
+        }
     }
+    assert!(alone > 20, "{alone} of 40");
 }
 
 /// A trial of Linux 6.12 at HZ=300. Its first retransmission was stamped 49,706 (.662) ms and the last

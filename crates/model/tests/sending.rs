@@ -5,6 +5,7 @@
 mod common;
 
 use common::parameters;
+use model::Window;
 use serde::Deserialize;
 use spec::facts::{Facts, NeighbourFacts};
 use std::time::Duration;
@@ -27,7 +28,16 @@ fn whoever_has_looked_at_the_neighbour_entry_predicts_one_end() {
     for case in cases() {
         let parameters = parameters(&case.sets);
         let prediction = model::predict(&parameters, &case.facts);
-        let [only] = &prediction.windows[..] else { panic!("{}: {prediction:#?}", case.name) };
+        // Where a timer that runs a jiffy late misses its slot, there are later ends; none did here.
+        let [only, later @ ..] = &prediction.windows[..] else {
+            panic!("{}: {prediction:#?}", case.name)
+        };
+        let same = |other: &Window| {
+            other.outcome == only.outcome
+                && other.retransmits == only.retransmits
+                && !case.facts.virtual_time
+        };
+        assert!(later.iter().all(same), "{}: {prediction:#?}", case.name);
         let (from, to) = only.span.unwrap();
         let measured = Duration::from_secs_f64(case.at_s);
         assert_eq!(only.outcome.to_string(), case.outcome, "{}", case.name);

@@ -2,6 +2,7 @@
 
 use crate::measure::{DetectedBy, Measured, measure};
 use crate::proof::{Proof, prove};
+use crate::timers::fired;
 use model::tick::Hz;
 use model::wheel::Wheel;
 use model::{Prediction, Window};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spec::{Facts, Outcome, Parameters, Reference};
 use std::fmt;
 use std::time::Duration;
-use timeline::event::{FaultStep, Side, Timer, Trace};
+use timeline::event::FaultStep;
 use timeline::{Source, Timeline, What};
 
 /// One trial's verdict, with everything it rests on.
@@ -219,7 +220,7 @@ fn disturbed(
             in_time(window, measured, grace_s) && counts_fit_with(window, measured, missing)
         })
     };
-    let (late_timers, late_s) = late_timers(timeline, facts.hz);
+    let (late_timers, late_s) = late_timers(timeline, measured.reference, facts.hz);
     // Where a time decides how many fit, each late timer may leave room for one less. Of probes a
     // number decides, unless there is a user timeout.
     let retransmits = u32::try_from(late_timers).unwrap_or(u32::MAX);
@@ -292,44 +293,16 @@ fn watched_s(timeline: &Timeline, measured: &Measured) -> f64 {
     ended.unwrap_or(0).saturating_sub(reference_at) as f64 / 1e9
 }
 
-/// How many of the client's timers expired after the jiffy that the wheel had put them to, and by
-/// how much the end can have moved: each delay, and the slot that the next timer may have missed
-/// because of it.
-fn late_timers(timeline: &Timeline, hz: u32) -> (usize, f64) {
+/// How many of the client's timers ran after the jiffy that the wheel had put them to, and by how
+/// much the end can have moved: each delay, and what the wheel made of it for the next timer.
+fn late_timers(timeline: &Timeline, reference: Reference, hz: u32) -> (usize, f64) {
     let fault_at = timeline.fault_at().unwrap_or(0);
-    let wheel = Wheel::new(Hz::new(hz));
-    let mut armed: Vec<(Timer, u64)> = Vec::new();
-    let (mut count, mut jiffies) = (0, 0);
-    let mut missed = false;
-    for event in timeline.events().iter().filter(|event| event.at_ns >= fault_at) {
-        match event.what {
-            What::Trace(Trace::TimerStart {
-                side: Side::Client,
-                timer,
-                now,
-                expires,
-                bucket: Some(bucket),
-            }) => {
-                armed.retain(|(other, _)| *other != timer);
-                armed.push((timer, bucket));
-                if std::mem::take(&mut missed) {
-                    jiffies += wheel.slot(expires.saturating_sub(now));
-                }
-            }
-            What::Trace(Trace::TimerExpire { side: Side::Client, timer, now }) => {
-                let due = armed.iter().find(|(other, _)| *other == timer).map(|(_, due)| *due);
-                if let Some(late) =
-                    due.and_then(|due| now.checked_sub(due)).filter(|late| *late > 0)
-                {
-                    count += 1;
-                    jiffies += late;
-                    missed = true;
-                }
-            }
-            _ => {}
-        }
-    }
-    (count, Hz::new(hz).duration(jiffies).as_secs_f64())
+    let since_ns = crate::measure::reference_at(timeline, reference).min(fault_at);
+    let hz = Hz::new(hz);
+    let fired = fired(timeline, Wheel::new(hz), since_ns);
+    let late: Vec<_> = fired.iter().filter(|firing| firing.late > 0).collect();
+    let jiffies = late.iter().map(|firing| firing.late + firing.put_off).sum();
+    (late.len(), hz.duration(jiffies).as_secs_f64())
 }
 
 /// The longest scheduling delay recorded after the fault, seconds.

@@ -4,7 +4,7 @@ use crate::measure::{Measured, reference_at};
 use model::prediction::{Step, StepKind};
 use model::tick::Hz;
 use model::wheel::{Context, Wheel};
-use model::{Prediction, allowance, predict_after};
+use model::{Prediction, Window, allowance, predict_after};
 use spec::facts::JiffyClock;
 use spec::{Facts, Parameters, Reference, Traffic};
 use std::time::Duration;
@@ -96,30 +96,35 @@ fn compare_schedule(
     let client = &parameters.client;
     let single = !matches!(client.traffic, Traffic::Stream | Traffic::Heartbeat)
         && client.second_write.is_none();
-    let one_end = matches!(&prediction.windows[..], [only] if only.span.is_some());
-    if !one_end || steps.is_empty() || !single {
+    // More than one window where no timer ran late are more than one course.
+    let counts = |window: &Window| {
+        (window.outcome, window.retransmits, window.keepalive_probes, window.window_probes)
+    };
+    let one_course = prediction.windows.windows(2).all(|two| counts(&two[0]) == counts(&two[1]))
+        && prediction.windows.first().is_some_and(|window| window.span.is_some());
+    if !one_course || steps.is_empty() || !single {
         comparison.unknown += steps.len() as u32;
         return;
     }
-    let fired: Vec<(u64, Timer, u64, u64)> = fired(timeline, reference_ns);
+    let fired = fired(timeline, Wheel::new(ticks.hz), reference_ns);
     let icmp: Vec<u64> = icmp_errors(timeline).collect();
     for (index, step) in steps.iter().enumerate() {
         let (wanted, last) = ticks.of_step(step, reference_ns);
         let timer = timer_of(step, steps);
         let near = fired
             .iter()
-            .filter(|(_, which, ..)| *which == timer)
-            .min_by_key(|(_, _, now, _)| low(*now).abs_diff(wanted));
-        let Some((at_ns, _, now, late)) = near else {
+            .filter(|firing| firing.timer == timer)
+            .min_by_key(|firing| low(firing.now).abs_diff(wanted));
+        let Some(firing) = near else {
             comparison.unknown += (steps.len() - index) as u32;
             return;
         };
-        let earlier = fired.iter().filter(|(before, ..)| before <= at_ns);
-        if *late > 0 || earlier.clone().any(|(.., late)| *late > 0) {
+        let mut until = fired.iter().filter(|other| other.at_ns <= firing.at_ns);
+        if until.any(|other| other.late > 0) {
             comparison.unknown += (steps.len() - index) as u32;
             return;
         }
-        let difference = low(*now).cast_signed() - wanted.cast_signed();
+        let difference = low(firing.now).cast_signed() - wanted.cast_signed();
         let open = last.cast_signed() - wanted.cast_signed();
         // An ICMP error can have a segment sent again at once: no timer makes that step.
         let by_icmp =
@@ -180,36 +185,51 @@ fn armed_at(timeline: &Timeline, written_ns: u64) -> Option<u64> {
     })
 }
 
-/// The client's timers that fired: when, which, at which jiffy, and how many jiffies after their
-/// slot's.
-fn fired(timeline: &Timeline, since_ns: u64) -> Vec<(u64, Timer, u64, u64)> {
+/// One of the client's timers that fired.
+pub(crate) struct Firing {
+    at_ns: u64,
+    timer: Timer,
+    /// The jiffy, as `timer_expire` has it, and that of its slot.
+    now: u64,
+    due: u64,
+    /// How many jiffies after that its handler ran.
+    pub(crate) late: u64,
+    /// How many jiffies later than otherwise the timer fires that its handler armed.
+    pub(crate) put_off: u64,
+}
+
+/// The client's timers that fired from `since_ns` on.
+pub(crate) fn fired(timeline: &Timeline, wheel: Wheel, since_ns: u64) -> Vec<Firing> {
     let mut armed: Vec<(Timer, u64)> = Vec::new();
-    let mut fired: Vec<(u64, Timer, u64, u64)> = Vec::new();
+    let mut fired: Vec<Firing> = Vec::new();
     for event in timeline.events() {
         match event.what {
             What::Trace(Trace::TimerStart {
                 side: Side::Client,
                 timer,
                 now,
+                expires,
                 bucket: Some(bucket),
-                ..
             }) => {
                 armed.retain(|(other, _)| *other != timer);
                 armed.push((timer, bucket));
                 // What a handler arms shows the jiffy that it really ran in.
-                if let Some((at_ns, _, ran, late)) =
-                    fired.last_mut().filter(|(_, which, ..)| *which == timer)
-                    && event.at_ns.saturating_sub(*at_ns) < HANDLER_NS
+                if let Some(last) = fired.last_mut().filter(|last| last.timer == timer)
+                    && event.at_ns.saturating_sub(last.at_ns) < HANDLER_NS
                 {
-                    *late = now.saturating_sub(*ran).max(*late);
+                    last.late = now.saturating_sub(last.due);
+                    let delay = expires.saturating_sub(now);
+                    let on_time = wheel.fires_at(last.due, delay, Context::Handler);
+                    last.put_off = bucket.saturating_sub(on_time);
                 }
             }
             What::Trace(Trace::TimerExpire { side: Side::Client, timer, now })
                 if event.at_ns >= since_ns =>
             {
-                let due = armed.iter().find(|(other, _)| *other == timer).map(|(_, due)| *due);
-                let late = due.map_or(0, |due| now.saturating_sub(due));
-                fired.push((event.at_ns, timer, now, late));
+                let slot = armed.iter().find(|(other, _)| *other == timer);
+                let due = slot.map_or(now, |(_, due)| *due);
+                let late = now.saturating_sub(due);
+                fired.push(Firing { at_ns: event.at_ns, timer, now, due, late, put_off: 0 });
             }
             _ => {}
         }

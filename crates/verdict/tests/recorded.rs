@@ -61,6 +61,7 @@ const ALL: &[&str] = &[
     "host-crash-sending-user-timeout",
     "host-alive-keepalive",
     "host-reboot-sending",
+    "zero-window-alive",
 ];
 
 #[test]
@@ -127,6 +128,46 @@ fn another_count_decides_nothing_where_the_kernel_ran_a_timer_late() {
         recorded.prediction.windows[0].keepalive_probes = Some(probes);
         assert_eq!(recorded.judge().word, Word::Disagrees);
     }
+}
+
+/// Its first probe's timer, armed before the fault, ran a jiffy late, and the next fell into the next
+/// slot: the end is where a late timer has it, and not where one that runs on its jiffy has it.
+#[test]
+fn a_late_timer_is_seen_that_was_armed_before_the_fault() {
+    let mut recorded = Recorded::read("zero-window-alive");
+    recorded.prediction.windows.truncate(1);
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("ran 1 of its own timers late"), "{}", verdict.reason);
+    // By no more than that slot.
+    let (earliest, latest) = recorded.prediction.windows[0].span.unwrap();
+    let earlier = |time: Duration| time.saturating_sub(Duration::from_millis(20));
+    recorded.prediction.windows[0].span = Some((earlier(earliest), earlier(latest)));
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+}
+
+/// `timer_expire` can be on the jiffy, and the handler it leads to not: what that arms tells.
+#[test]
+fn a_late_handler_is_seen_in_what_it_arms() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.events.retain(|event| !matches!(event.what, What::Late { .. }));
+    let detected = recorded.verdict.measured.as_ref().unwrap().detected_s.unwrap();
+    let before = |by_s: f64| Duration::from_secs_f64(detected - by_s);
+    recorded.prediction.windows[0].span = Some((before(0.033), before(0.003)));
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+    let fault_at = recorded.fault_at();
+    let expired = recorded.events.iter().position(|event| {
+        event.at_ns > fault_at
+            && matches!(event.what, What::Trace(Trace::TimerExpire { side: Side::Client, .. }))
+    });
+    let armed =
+        recorded.events[expired.unwrap()..].iter_mut().find_map(|event| match &mut event.what {
+            What::Trace(Trace::TimerStart { side: Side::Client, now, .. }) => Some(now),
+            _ => None,
+        });
+    *armed.unwrap() += 1;
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
 }
 
 /// A client that sends nothing once the path is back proves nothing about it; one that sends, and
