@@ -91,6 +91,8 @@ fn compare_schedule(
         }
         None => (prediction, reference_at(timeline, measured.reference)),
     };
+    // A segment may have been stamped in one jiffy and received in the next.
+    let astride = first_write.is_none() && ticks.left_of(reference_ns) < STAMPED_NS;
     let steps = &prediction.schedule;
     // When within its jiffy a second write comes cannot be known.
     let client = &parameters.client;
@@ -102,7 +104,7 @@ fn compare_schedule(
     };
     let one_course = prediction.windows.windows(2).all(|two| counts(&two[0]) == counts(&two[1]))
         && prediction.windows.first().is_some_and(|window| window.span.is_some());
-    if !one_course || steps.is_empty() || !single {
+    if !one_course || steps.is_empty() || !single || astride {
         comparison.unknown += steps.len() as u32;
         return;
     }
@@ -257,6 +259,12 @@ impl Ticks {
         low((i128::from(self.clock.jiffies) + ticks) as u64)
     }
 
+    /// What is left of its jiffy at this time, nanoseconds.
+    fn left_of(&self, at_ns: u64) -> i128 {
+        let tick_ns = i128::from(self.hz.tick_ns());
+        tick_ns - (i128::from(at_ns) - i128::from(self.clock.at_ns)).rem_euclid(tick_ns)
+    }
+
     /// The jiffy that a step was predicted for, if no timer before it ran late, and the last that
     /// it can be in.
     fn of_step(&self, step: &Step, reference_ns: u64) -> (u64, u64) {
@@ -286,5 +294,7 @@ impl Ticks {
 const HANDLER_NS: u64 = 1_000_000;
 /// A slot of the timers that are short enough for many ICMP errors, jiffies.
 const SLOT: u64 = 8;
+/// From a segment's stamp until it is received, on a CPU that is not kept from that.
+const STAMPED_NS: i128 = 100_000;
 /// Times that are this near to a jiffy's beginning are it: conversions round.
 const ROUNDING_NS: i128 = 2_000;

@@ -170,6 +170,41 @@ fn a_late_handler_is_seen_in_what_it_arms() {
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
 }
 
+#[test]
+fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    let compare = |recorded: &Recorded| {
+        verdict::timers::compare(
+            &recorded.experiment.parameters,
+            &recorded.facts,
+            &recorded.prediction,
+            recorded.verdict.measured.as_ref().unwrap(),
+            &Timeline::new(recorded.events.clone()),
+        )
+    };
+    let steps = recorded.prediction.schedule.len() as u32;
+    let comparison = compare(&recorded);
+    assert_eq!((comparison.fired, comparison.unknown), (steps, 0), "{comparison:?}");
+    assert!(comparison.armed > 0 && comparison.differences.is_empty(), "{comparison:?}");
+    // A segment that is stamped so near to the next jiffy may have been received in that.
+    let as_it_was = recorded.facts.jiffies.unwrap();
+    let fault_at = recorded.fault_at();
+    let timeline = Timeline::new(recorded.events.clone());
+    let heard = timeline
+        .segments(Source::ClientWire)
+        .filter(|(at, segment)| *at < fault_at && !segment.sent)
+        .map(|(at, _)| at)
+        .last();
+    let begins = as_it_was.at_ns - (as_it_was.at_ns - heard.unwrap()).next_multiple_of(4_000_000);
+    recorded.facts.jiffies.as_mut().unwrap().at_ns += heard.unwrap() - begins + 50_000;
+    let comparison = compare(&recorded);
+    assert_eq!((comparison.fired, comparison.unknown), (0, steps), "{comparison:?}");
+    // A jiffy off.
+    recorded.facts.jiffies = Some(as_it_was);
+    recorded.facts.jiffies.as_mut().unwrap().jiffies += 1;
+    assert!(!compare(&recorded).differences.is_empty());
+}
+
 /// A client that sends nothing once the path is back proves nothing about it; one that sends, and
 /// hears nothing, does.
 #[test]
