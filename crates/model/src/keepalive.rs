@@ -307,6 +307,11 @@ impl<'a> Timer<'a> {
                 return Ok(self.end(Outcome::None, 0));
             }
             let due_ns = fires * self.tick_ns;
+            if let Some((at_ns, reply)) = self.reply
+                && at_ns < due_ns + self.kernel.late_ns()
+            {
+                parted.push(Ok(self.clone().ends_answered(reply, at_ns)));
+            }
             while let Some(at_ns) = self.answers.front().copied().filter(|at_ns| *at_ns < due_ns) {
                 self.answers.pop_front();
                 self.hear_answer(at_ns);

@@ -1,6 +1,7 @@
 //! The settings in force: what sysctls, socket options and measured facts come to, in the kernel's
 //! own units.
 
+use crate::allowance;
 use crate::slip::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
@@ -59,6 +60,12 @@ impl Kernel {
     /// Where time stands still while the kernel works, none runs late.
     pub(crate) fn late(&self, slip: &Slip) -> Slip {
         if self.virtual_time { Slip::none() } else { slip.and_own() }
+    }
+
+    /// How long after its jiffy a timer may run, nanoseconds: what comes in that time may come before
+    /// it, from a timer on another CPU too.
+    pub(crate) fn late_ns(&self) -> u64 {
+        if self.virtual_time { 0 } else { allowance::late(self.hz).as_nanos() as u64 }
     }
 
     pub(crate) fn new(parameters: &Parameters, facts: &Facts) -> Self {

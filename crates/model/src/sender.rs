@@ -218,7 +218,7 @@ impl<'a> Sender<'a> {
         }
         let sooner_ns = 3 * self.scene.healed.map_or(0, |healed| healed.sooner_ns);
         if let Some((at_ns, echoed_ns)) = self.answer
-            && at_ns.saturating_sub(sooner_ns) < timer_ns
+            && at_ns.saturating_sub(sooner_ns) < timer_ns + self.kernel.late_ns()
         {
             // The answer may come before this timer, too.
             let mut other = self.clone();

@@ -456,14 +456,19 @@ impl<'a> Timer<'a> {
     /// first.
     fn run(self) -> Vec<Result<Course, String>> {
         let variants = self.way.clone().variants().into_iter();
-        variants.map(|way| Self { way, ..self.clone() }.go_on()).collect()
+        let mut courses = Vec::new();
+        for way in variants {
+            let course = Self { way, ..self.clone() }.go_on(&mut courses);
+            courses.push(course);
+        }
+        courses
     }
 
-    /// Goes on to the end.
+    /// Goes on to the end. Courses that part from this one on the way are added to `parted`.
     ///
     /// # Errors
     /// If that comes before the fault.
-    fn go_on(mut self) -> Result<Course, String> {
+    fn go_on(mut self, parted: &mut Vec<Result<Course, String>>) -> Result<Course, String> {
         let tick_ns = self.tick_ns;
         loop {
             let fires = self.reset.map_or(self.fires, |(at_ns, _)| self.fires.min(at_ns / tick_ns));
@@ -475,9 +480,7 @@ impl<'a> Timer<'a> {
             if let Some((at_ns, reply)) =
                 self.reset.filter(|(at_ns, _)| *at_ns < self.fires * tick_ns)
             {
-                let slip = self.slipped.clone();
-                let course = self.end(RESET, at_ns);
-                return Ok(Course { open_ns: reply.open_ns, slip, ..course });
+                return Ok(self.ends_answered(reply, at_ns));
             }
             if let Some(here_ns) = self.answer_ns.take_if(|here_ns| *here_ns < self.fires * tick_ns)
             {
@@ -490,6 +493,11 @@ impl<'a> Timer<'a> {
             }
             let now = self.fires;
             let now_ns = now * self.tick_ns;
+            if let Some((at_ns, reply)) = self.reset
+                && at_ns < now_ns + self.kernel.late_ns()
+            {
+                parted.push(Ok(self.clone().ends_answered(reply, at_ns)));
+            }
             if let Some((at_ns, kernel)) = &self.scene.later
                 && now_ns.saturating_sub(self.sampled_ns) >= *at_ns
             {
@@ -530,6 +538,11 @@ impl<'a> Timer<'a> {
             }
             self.draw(reply, now_ns);
         }
+    }
+
+    fn ends_answered(self, reply: Reply, at_ns: u64) -> Course {
+        let slip = self.slipped.clone();
+        Course { open_ns: reply.open_ns, slip, ..self.end(RESET, at_ns) }
     }
 
     /// `tcp_probe_timer`: after so many probes without an answer, or so long after the first one.

@@ -1,5 +1,5 @@
 //! Idle clients and closed windows: what predictions were held against. `idle.json` has facts as
-//! they were measured before a fault on Linux 6.12, in virtual time, and what came of it.
+//! they were measured before a fault on Linux 6.12, in virtual time, and on 6.18, and what came of it.
 
 mod common;
 

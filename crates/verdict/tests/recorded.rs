@@ -194,7 +194,7 @@ fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
         .segments(Source::ClientWire)
         .filter(|(at, segment)| *at < fault_at && !segment.sent)
         .map(|(at, _)| at)
-        .last();
+        .next_back();
     let begins = as_it_was.at_ns - (as_it_was.at_ns - heard.unwrap()).next_multiple_of(4_000_000);
     recorded.facts.jiffies.as_mut().unwrap().at_ns += heard.unwrap() - begins + 50_000;
     let comparison = compare(&recorded);
