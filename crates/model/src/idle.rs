@@ -26,10 +26,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
     let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
     if !enabled && !is_reset {
-        return lives_on(
-            parameters,
-            "an idle connection without keepalive sends nothing, so nothing can be missed".into(),
-        );
+        return lives_on(parameters, NOTHING_SENT.into());
     }
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
     let rtt_ns = round_trip_ns(parameters, facts);
@@ -98,8 +95,9 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             }
         }
     }
-    let prediction = conclude(parameters, courses, |prediction| {
-        why_keepalive(kernel, prediction, &prediction.windows[0])
+    let prediction = conclude(parameters, courses, |prediction| match &prediction.windows[0] {
+        window if window.outcome == Outcome::None && !enabled => NOTHING_SENT.into(),
+        window => why_keepalive(kernel, prediction, window),
     });
     let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
     if is_unfinished(kernel, parameters) && late {
@@ -107,6 +105,9 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     }
     prediction
 }
+
+const NOTHING_SENT: &str =
+    "an idle connection without keepalive sends nothing, so nothing can be missed";
 
 /// Where probes may end after the fault, in jiffies after the last segment received.
 fn hops(
@@ -203,7 +204,8 @@ fn known_timers(
     exchanged_ns: (u64, u64),
 ) -> Vec<Known> {
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return Vec::new() };
-    if tcp.timer != TcpFacts::TIMER_KEEPALIVE {
+    let enabled = parameters.client.keepalive.enabled;
+    if enabled && tcp.timer != TcpFacts::TIMER_KEEPALIVE {
         return Vec::new();
     }
     let phase = Phase::new(kernel.hz, clock);
@@ -219,6 +221,19 @@ fn known_timers(
         let Some((sampled_ns, (sampled, received))) = sampled_ns.zip(sampled.zip(received)) else {
             continue;
         };
+        if !enabled {
+            // What is known is when the last exchange ended.
+            known.push(Known {
+                armed: received,
+                delay: kernel.keepalive_time,
+                context: Context::Call,
+                received,
+                answered: false,
+                probes: 0,
+                sampled_ns,
+            });
+            continue;
+        }
         let expires = sampled + whole(tcp.timer_expires_ms);
         // A timer that is due waits for the end of its slot, and no longer says since when.
         let longest = kernel.keepalive_time.max(kernel.keepalive_interval);

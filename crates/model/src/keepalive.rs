@@ -56,6 +56,8 @@ pub(crate) struct Scene {
 const CELLS_MOST: u64 = 1 << 10;
 /// All phases of no longer slot than this are looked at one by one.
 const SLOT_MOST: u64 = 4096;
+/// Without keepalive: the longest slot of a neighbour entry's timers, jiffies.
+const OTHERS_SLOT: u64 = 512;
 /// No more phases at the end of a slot than this are looked at.
 const MARGIN_MOST: u64 = 32;
 
@@ -65,8 +67,9 @@ const MARGIN_MOST: u64 = 32;
 /// Why there are none: the connection ends before the fault.
 pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) -> Result<(), String> {
     let tick_ns = kernel.hz.tick_ns();
-    let first = kernel.wheel.slot(kernel.keepalive_time);
-    let period = first.max(kernel.wheel.slot(kernel.keepalive_interval));
+    let slot = |timeout| if scene.enabled { kernel.wheel.slot(timeout) } else { OTHERS_SLOT };
+    let first = slot(kernel.keepalive_time);
+    let period = first.max(slot(kernel.keepalive_interval));
     // Within a slot of the first timer, all courses have the same jiffies from there on; only the
     // phases at its end may find the idle time not yet over.
     let (least, most) = scene.armed_before_ns;
@@ -75,6 +78,7 @@ pub(crate) fn courses(kernel: &Kernel, scene: &Scene, courses: &mut Courses) -> 
     let first_fires = kernel.keepalive_time..=kernel.keepalive_time + 2 * first + margin;
     let fault = scene.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
     let margin = match fault.filter(|fault| first_fires.contains(fault)) {
+        _ if !scene.enabled => first,
         Some(_) if first <= SLOT_MOST => first,
         _ => margin,
     };
@@ -144,7 +148,9 @@ pub(crate) fn courses_at(
     let received_ns = (known.received + 1) * tick_ns - 1;
     let mut timer = Timer::new(kernel, scene, received_ns, 0);
     timer.timeout = known.delay;
-    timer.fires = known.fires(kernel);
+    if scene.enabled {
+        timer.fires = known.fires(kernel);
+    }
     (timer.unanswered, timer.way.seen) = (known.probes, known.probes);
     if known.answered {
         timer.delayed_ack = None;

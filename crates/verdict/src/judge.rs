@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spec::{Facts, Outcome, Parameters, Reference};
 use std::fmt;
 use std::time::Duration;
-use timeline::event::FaultStep;
+use timeline::event::{FaultStep, Frame, FrameKind};
 use timeline::{Source, Timeline, What};
 
 /// One trial's verdict, with everything it rests on.
@@ -243,6 +243,14 @@ fn disturbed(
             difference(prediction, measured)
         ));
     }
+    if let Some(late_s) = question_missed(parameters, timeline, Hz::new(facts.hz)) {
+        return Some(format!(
+            "the fault was over {:.1} ms later than it should: a question for the server's \
+             link-layer address was lost meanwhile ({})",
+            late_s * 1000.0,
+            difference(prediction, measured)
+        ));
+    }
     let watched_s = watched_s(timeline, measured);
     let yet_to_come = |window: &&Window| {
         let all = Missing { retransmits: u32::MAX, probes: u32::MAX };
@@ -303,6 +311,29 @@ fn late_timers(timeline: &Timeline, reference: Reference, hz: u32) -> (usize, f6
     let late: Vec<_> = fired.iter().filter(|firing| firing.late > 0).collect();
     let jiffies = late.iter().map(|firing| firing.late + firing.put_off).sum();
     (late.len(), hz.duration(jiffies).as_secs_f64())
+}
+
+/// By how much a fault ended later than it was due, seconds, if a router asked for the server
+/// meanwhile: nobody sees what it asks then, but the same question comes again a second later, and a
+/// slot of the wheel (`retrans_time`; `neigh_timer_handler`, net/core/neighbour.c).
+fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Option<f64> {
+    let second = u64::from(hz.get());
+    let again_ns =
+        [second, second + Wheel::new(hz).slot(second) + 1].map(|jiffies| jiffies * hz.tick_ns());
+    let due = timeline.fault_at()? + parameters.fault_duration()?.as_nanos() as u64;
+    let restored = timeline.events().iter().find_map(|event| match event.what {
+        What::Fault(FaultStep::Restored) => Some(event.at_ns),
+        _ => None,
+    })?;
+    let asked = timeline.events().iter().find(|event| {
+        let question = |frame: &Frame| matches!(frame.kind, FrameKind::NeighbourRequest(_));
+        event.at_ns >= restored
+            && event.source == Source::ServerWire
+            && matches!(&event.what, What::Frame(frame) if !frame.sent && question(frame))
+    })?;
+    let [latest, earliest] = again_ns.map(|ns| asked.at_ns.saturating_sub(ns));
+    let missed = due < restored && earliest < restored && due <= latest;
+    missed.then(|| (restored - due) as f64 / 1e9)
 }
 
 /// The longest scheduling delay recorded after the fault, seconds.

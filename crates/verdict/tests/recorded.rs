@@ -205,6 +205,23 @@ fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
     assert!(!compare(&recorded).differences.is_empty());
 }
 
+/// The host was back 48 ms late. The router had asked for it meanwhile, and asked again a second
+/// later, when the prediction has the connection reset by the answer to the first question.
+#[test]
+fn a_question_that_a_late_restoration_missed_excuses_a_later_answer() {
+    let mut recorded = Recorded::read("host-reboot-idle-late");
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("over 48.3 ms later than it should"), "{}", verdict.reason);
+    let due = recorded.fault_at() + 1_000_000_000;
+    for event in &mut recorded.events {
+        if event.what == What::Fault(FaultStep::Restored) {
+            event.at_ns = due + 20_000_000;
+        }
+    }
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+}
+
 /// A client that sends nothing once the path is back proves nothing about it; one that sends, and
 /// hears nothing, does.
 #[test]
