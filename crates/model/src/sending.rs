@@ -285,13 +285,11 @@ fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -
         return prediction;
     }
     let deadline = parameters.client.heartbeat.deadline;
+    let ends = |window: &Window| window.span.is_some_and(|(_, latest)| latest < deadline);
+    let certain = prediction.windows.iter().all(ends);
     prediction
         .windows
         .retain(|window| window.span.is_some_and(|(earliest, _)| earliest <= deadline));
-    let certain = prediction
-        .windows
-        .iter()
-        .any(|window| window.span.is_some_and(|(_, latest)| latest < deadline));
     if !certain {
         if prediction.windows.is_empty() {
             prediction.schedule.retain(|step| step.earliest <= deadline);

@@ -276,6 +276,31 @@ fn larger_round_trips_leave_room_for_fewer_retransmissions() {
     }
 }
 
+/// The path may be back just before the last retransmission within the heartbeat's deadline, or just
+/// after it.
+#[test]
+fn a_program_may_give_up_before_the_later_of_two_ends() {
+    let ends = |deadline| {
+        let parameters = parameters(&[
+            ("client.traffic", "heartbeat"),
+            ("client.heartbeat.deadline", deadline),
+            ("fault.kind", "reboot"),
+            ("fault.duration", "900ms"),
+        ]);
+        let mut facts = model::nominal_facts(&parameters, 250);
+        facts.jiffies = Some(JiffyClock { jiffies: 4_295_642_804, at_ns: 3_002_280_000_000 });
+        let prediction = model::predict_after(&parameters, &facts, 3_002_400_500_000);
+        let windows = prediction.windows.iter();
+        windows
+            .map(|window| (window.outcome.to_string(), window.span.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let reset = ("ECONNRESET".to_owned(), true);
+    assert_eq!(ends("1h"), [reset.clone(), reset.clone()]);
+    assert_eq!(ends("1200ms"), [reset, ("none".to_owned(), false)]);
+    assert_eq!(ends("300ms"), [("none".to_owned(), false)]);
+}
+
 #[test]
 fn a_known_phase_leaves_narrow_windows() {
     let parameters = parameters(
