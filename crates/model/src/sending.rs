@@ -3,7 +3,9 @@
 use crate::allowance;
 use crate::closing;
 use crate::course::Courses;
-use crate::dead_path::{NEIGHBOUR_LIVES, SLOP_NS, healed, hops, is_cut, nanos, round_trip_ns};
+use crate::dead_path::{
+    NEIGHBOUR_LIVES, SLOP_NS, healed, hops, is_cut, nanos, round_trip_ns, way_back,
+};
 use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
@@ -115,7 +117,8 @@ pub(crate) fn scenes(
     let client = &parameters.client;
     let closes = matches!(client.traffic, Traffic::Close | Traffic::Shutdown);
     let unfinished = is_unfinished(kernel, parameters, facts);
-    if closes && unfinished && !parameters.path.rtt.is_zero() {
+    let asks_back = way_back(parameters) != WayBack::Known;
+    if closes && unfinished && (asks_back || !parameters.path.rtt.is_zero()) {
         return Err(UNFINISHED.into());
     }
     let fallback = TcpFacts::default();
