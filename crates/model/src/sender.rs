@@ -89,6 +89,8 @@ pub(crate) struct Sender<'a> {
     late: Slip,
     /// By how much the first retransmission on timeout was put off, from which patience counts.
     first_slipped: Slip,
+    /// Whether a write has come before a timer that was due, and ran late.
+    overtaken: bool,
     /// The slots of all timers that were armed, the hop's and the server's too, jiffies.
     slots: u64,
     beats: Vec<Beat>,
@@ -161,6 +163,7 @@ impl<'a> Sender<'a> {
             hop_slip: Slip::none(),
             sent_late: Slip::none(),
             late: Slip::none(),
+            overtaken: false,
             first_slipped: Slip::none(),
             slots: 0,
             beats: Vec::new(),
@@ -196,15 +199,21 @@ impl<'a> Sender<'a> {
         let timer = self.hop.fires().map_or(self.fires, |hop| hop.min(self.fires));
         let timer_ns = timer * self.tick_ns;
         if let Some(at_ns) = self.next_write_ns.filter(|at_ns| *at_ns < timer_ns) {
-            self.now_ns = at_ns;
-            self.context = Context::Call;
-            self.next_write_ns = self
-                .scene
-                .write_interval_ns
-                .filter(|_| self.writes_left > 0)
-                .map(|interval| at_ns.saturating_add(interval));
-            self.writes_left = self.writes_left.saturating_sub(1);
-            return self.write();
+            return self.write_next(at_ns);
+        }
+        if let Some(at_ns) = self.next_write_ns
+            && at_ns < timer_ns + self.kernel.late_ns()
+            && self.probes_anew()
+            && !self.overtaken
+        {
+            // Where the timer runs late, the program writes before it. Not more than once: each time
+            // takes another timer that runs as late as that.
+            let mut other = Self { overtaken: true, ..self.clone() };
+            let mut progress = other.write_next(at_ns);
+            while progress.is_ok() {
+                progress = other.step();
+            }
+            self.adopt(other);
         }
         // What comes at a timer's jiffy comes after it: the softirq of timers is the first.
         if let Some(at_ns) = self.resolved_ns.filter(|at_ns| *at_ns < timer_ns) {
@@ -238,6 +247,28 @@ impl<'a> Sender<'a> {
         self.late = self.kernel.late(&self.slipped);
         self.part_by_rate_limit();
         self.timer(timer)
+    }
+
+    /// The program's next write.
+    fn write_next(&mut self, at_ns: u64) -> Progress {
+        self.now_ns = at_ns;
+        self.context = Context::Call;
+        self.next_write_ns = self
+            .scene
+            .write_interval_ns
+            .filter(|_| self.writes_left > 0)
+            .map(|interval| at_ns.saturating_add(interval));
+        self.writes_left = self.writes_left.saturating_sub(1);
+        self.write()
+    }
+
+    /// Whether a write would have the tail loss probe wait anew.
+    fn probes_anew(&self) -> bool {
+        let sends = self.timeouts == 0 && self.sent_ns.len() < self.scene.cwnd.max(1);
+        sends
+            && self.kernel.tail_loss_probe
+            && !self.scene.purpose.is_syn()
+            && self.hop.held().is_empty()
     }
 
     /// A timer fires at jiffy `timer`, which is now: the hop's, or the write timer.

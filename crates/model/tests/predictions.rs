@@ -276,6 +276,38 @@ fn larger_round_trips_leave_room_for_fewer_retransmissions() {
     }
 }
 
+/// Where time stands still while the kernel works, no timer runs late, and a known phase has one end.
+/// A timer that runs late adds ends to that: the next misses its slot, or a write comes first.
+#[test]
+fn late_timers_add_ends_and_take_none_away() {
+    let parameters = parameters(&[
+        ("client.traffic", "stream"),
+        ("fault.kind", "power-off"),
+        ("path.rtt", "40ms"),
+        ("sysctl.tcp_retries2", "4"),
+        ("sysctl.tcp_congestion_control", "reno"),
+    ]);
+    let mut facts = model::nominal_facts(&parameters, 250);
+    facts.jiffies = Some(JiffyClock { jiffies: 4_295_642_804, at_ns: 3_002_280_000_000 });
+    let mut late = 0;
+    for write_ms in 0..40 {
+        let mut spans = |virtual_time| {
+            facts.virtual_time = virtual_time;
+            let write_ns = 3_002_400_500_000 + write_ms * 1_000_000;
+            let prediction = model::predict_after(&parameters, &facts, write_ns);
+            prediction.windows.iter().map(|window| window.span.unwrap()).collect::<Vec<_>>()
+        };
+        let on_time = spans(true);
+        let all = spans(false);
+        for (earliest, latest) in &on_time {
+            let holds = |span: &(Duration, Duration)| span.0 <= *earliest && *latest <= span.1;
+            assert!(all.iter().any(holds), "{write_ms}: {on_time:?} {all:?}");
+        }
+        late += usize::from(all.len() > on_time.len());
+    }
+    assert!(late > 0);
+}
+
 /// The path may be back just before the last retransmission within the heartbeat's deadline, or just
 /// after it.
 #[test]
