@@ -56,7 +56,11 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     }
     let lasts = nanos(parameters.fault_duration().unwrap_or_default());
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
-    let scene = |fault_ns: u64, hop: &Hop| keepalive::Scene {
+    // The smoothed round trip still holds what the first segments took.
+    let least_ns = nanos(parameters.path.rtt);
+    let is_one = rtt_ns - least_ns < kernel.hz.tick_ns() / 2;
+    let round_trips = if is_one { vec![rtt_ns] } else { vec![least_ns, rtt_ns] };
+    let scene = |fault_ns: u64, hop: &Hop, rtt_ns: u64| keepalive::Scene {
         armed_before_ns,
         fault_after_ns: goes_away.then_some(fault_ns),
         reference_until_ns: fault_ns,
@@ -83,8 +87,10 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
                 known.sampled_ns.saturating_sub((known.received + 1) * kernel.hz.tick_ns())
             });
             let fault_ns = least_ns.saturating_add(slop_ns);
-            for hop in hops {
-                let scene = scene(fault_ns, hop);
+            for (hop, rtt_ns) in
+                hops.iter().flat_map(|hop| round_trips.iter().map(move |ns| (hop, *ns)))
+            {
+                let scene = scene(fault_ns, hop, rtt_ns);
                 let gone_through = match known {
                     Some(known) => keepalive::courses_at(kernel, &scene, *known, &mut courses),
                     None => keepalive::courses(kernel, &scene, &mut courses),
