@@ -227,21 +227,32 @@ impl Group {
     }
 }
 
-/// Joins those that overlap or follow each other within the allowance.
+/// Joins those that overlap or follow each other within the allowance. Where more than a handful are
+/// left, those as well that lie within one slot of the timer that ends them.
 fn join(mut ends: Vec<End>, hz: Hz) -> Vec<End> {
     let gap_ns = allowance::late(hz).as_nanos() as u64;
     ends.sort_unstable_by_key(|end| end.span);
+    let follows = |last: &End, end: &End| end.span.0 <= last.span.1.saturating_add(gap_ns);
+    let joined = join_if(ends, follows);
+    if joined.len() <= WINDOWS_MOST {
+        return joined;
+    }
+    join_if(joined, |last, end| end.span.1 - last.span.0 < slot_ns(last.timeout_ns, hz))
+}
+
+fn join_if(ends: Vec<End>, are_one: impl Fn(&End, &End) -> bool) -> Vec<End> {
     let mut joined: Vec<End> = Vec::new();
     for end in ends {
         match joined.last_mut() {
-            Some(last) if end.span.0 <= last.span.1.saturating_add(gap_ns) => {
-                *last = last.with(end);
-            }
+            Some(last) if are_one(last, &end) => *last = last.with(end),
             _ => joined.push(end),
         }
     }
     joined
 }
+
+/// So many windows of one outcome are told apart.
+const WINDOWS_MOST: usize = 4;
 
 fn allow((earliest_ns, latest_ns): Span, hz: Hz) -> (Duration, Duration) {
     (
