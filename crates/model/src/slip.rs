@@ -7,7 +7,8 @@
 
 use crate::wheel::{Context, Wheel};
 
-/// The jiffies by which timers may be put off: ranges, both ends included, in order and apart.
+/// The jiffies by which timers may be put off: ranges, both ends included, in order and apart; none
+/// where there is but 0, which is nearly everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slip(Vec<(u64, u64)>);
 
@@ -17,12 +18,12 @@ const RANGES_MOST: usize = 16;
 impl Slip {
     /// Not at all.
     pub(crate) fn none() -> Self {
-        Self(vec![(0, 0)])
+        Self(Vec::new())
     }
 
     /// What a jiffy of the timer itself makes of it: the jiffies by which its handler may run late.
     pub(crate) fn and_own(&self) -> Self {
-        Self::of(self.0.iter().map(|(least, most)| (*least, most + 1)))
+        Self::of(self.ranges().map(|(least, most)| (least, most + 1)))
     }
 
     /// By how much a timer is put off that is armed at jiffy `at` for `timeout` jiffies, where what it
@@ -31,27 +32,26 @@ impl Slip {
         let fires = |late| wheel.fires_at(at + late, timeout, Context::Handler);
         let on_time = fires(0);
         let after = |late| fires(late) - on_time;
+        // Mostly a slot takes all of it up.
+        if after(self.most()) == 0 {
+            return Self::none();
+        }
         if self.0.len() > RANGES_MOST {
             return Self(vec![(after(self.least()), after(self.most()))]);
         }
         // The wheel's own clock is a jiffy ahead then.
         let slot = wheel.slot(timeout.saturating_sub(1));
-        let mut slots = Vec::with_capacity(self.0.len());
-        for (least, most) in self.ranges() {
+        Self::of(self.ranges().flat_map(|(least, most)| {
             let (first, last) = (after(least), after(most));
-            let between = (last - first) / slot;
-            if slot == 1 || between > RANGES_MOST as u64 {
-                slots.push((first, last));
-            } else {
-                slots.extend((0..=between).map(|n| first + n * slot).map(|late| (late, late)));
-            }
-        }
-        Self::of(slots.into_iter())
+            let slots = (last - first) / slot;
+            let whole = slot == 1 || slots > RANGES_MOST as u64;
+            let (slots, length) = if whole { (0, last - first) } else { (slots, 0) };
+            (0..=slots).map(move |n| (first + n * slot, first + n * slot + length))
+        }))
     }
 
+    /// Those of ranges in order that overlap or follow each other are one.
     fn of(ranges: impl Iterator<Item = (u64, u64)>) -> Self {
-        let mut ranges: Vec<_> = ranges.collect();
-        ranges.sort_unstable();
         let mut joined: Vec<(u64, u64)> = Vec::new();
         for (least, most) in ranges {
             match joined.last_mut() {
@@ -59,28 +59,25 @@ impl Slip {
                 _ => joined.push((least, most)),
             }
         }
-        Self(joined)
+        if joined[..] == [(0, 0)] { Self::none() } else { Self(joined) }
     }
 
     /// The least that is `needed` or more.
     pub(crate) fn reaches(&self, needed: u64) -> Option<u64> {
-        let (least, _) = self.0.iter().find(|(_, most)| *most >= needed)?;
-        Some(needed.max(*least))
+        let (least, _) = self.ranges().find(|(_, most)| *most >= needed)?;
+        Some(needed.max(least))
     }
 
     /// What lies below `end`; none if nothing does.
     pub(crate) fn below(&self, end: u64) -> Self {
-        let below = self.0.iter().filter(|(least, _)| *least < end);
-        let below: Vec<_> = below.map(|(least, most)| (*least, (*most).min(end - 1))).collect();
-        if below.is_empty() { Self::none() } else { Self(below) }
+        let below = self.ranges().filter(|(least, _)| *least < end);
+        Self::of(below.map(|(least, most)| (least, most.min(end - 1))))
     }
 
-    /// What lies above, if so much has come true.
+    /// What lies beyond, if so much has come true; none if nothing does.
     pub(crate) fn beyond(&self, known: u64) -> Self {
-        let beyond = self.0.iter().filter(|(_, most)| *most >= known);
-        let beyond: Vec<_> =
-            beyond.map(|(least, most)| (least.saturating_sub(known), most - known)).collect();
-        if beyond.is_empty() { Self::none() } else { Self(beyond) }
+        let beyond = self.ranges().filter(|(_, most)| *most >= known);
+        Self::of(beyond.map(|(least, most)| (least.saturating_sub(known), most - known)))
     }
 
     pub(crate) fn least(&self) -> u64 {
@@ -92,7 +89,8 @@ impl Slip {
     }
 
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0.iter().copied()
+        let on_time = self.0.is_empty().then_some((0, 0));
+        on_time.into_iter().chain(self.0.iter().copied())
     }
 }
 
