@@ -3,7 +3,8 @@
 //!
 //! [`predict()`] finds which timer decides (`keepalive`, `retransmit`), lets it run from every
 //! phase of the clock that cannot be known, each one exactly as the kernel would ([`wheel`]), and
-//! gathers the courses into windows. A phase that is known leaves one course: [`predict_after`].
+//! gathers the courses into windows. A phase that is known leaves one course ([`predict_after`]), and
+//! those that part from it where a timer runs late (`slip`).
 
 pub mod allowance;
 mod closing;
