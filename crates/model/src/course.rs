@@ -67,8 +67,9 @@ type Key = (String, [Option<u32>; 3], usize);
 struct Group {
     outcome: Outcome,
     ends: Vec<End>,
-    /// Each timer, with the latest time it fires in any course.
-    beats: Vec<(Beat, u64)>,
+    /// Each timer, with the latest times it fires in any course: where those before it run on their
+    /// jiffies, and where they run late.
+    beats: Vec<(Beat, u64, u64)>,
 }
 
 /// Earliest and latest, nanoseconds.
@@ -78,8 +79,10 @@ type Span = (u64, u64);
 #[derive(Debug, Clone, Copy)]
 struct End {
     span: Span,
-    /// As the wheel alone has it.
+    /// As the wheel alone has it, where no timer runs late.
     wheel: Span,
+    /// By how much late timers put that off, at least and at most.
+    shift: Span,
     /// The timeout of the timer that made the end.
     timeout_ns: u64,
     /// The slots of all timers on the way.
@@ -94,6 +97,7 @@ impl End {
         Self {
             span: hull(self.span, other.span),
             wheel: hull(self.wheel, other.wheel),
+            shift: hull(self.shift, other.shift),
             timeout_ns: self.timeout_ns.max(other.timeout_ns),
             slots_ns: self.slots_ns.max(other.slots_ns),
             slip_ns: self.slip_ns.max(other.slip_ns),
@@ -106,8 +110,9 @@ impl End {
         let wheel_ns = self.wheel.1 - self.wheel.0;
         let slot_ns = slot_ns(self.timeout_ns, hz).min(wheel_ns);
         let earlier_ns = (wheel_ns - slot_ns).min(self.slots_ns);
-        let (before_ns, after_ns) = (self.wheel.0 - self.span.0, self.span.1 - self.wheel.1);
-        let late_ns = self.slip_ns.min(after_ns);
+        let before_ns = (self.wheel.0 + self.shift.0).saturating_sub(self.span.0);
+        let after_ns = self.span.1.saturating_sub(self.wheel.1 + self.shift.0);
+        let late_ns = (self.slip_ns + self.shift.1 - self.shift.0).min(after_ns);
         let causes = [
             (Cause::WheelSlot, time(slot_ns)),
             (Cause::EarlierSlots, time(earlier_ns)),
@@ -147,28 +152,32 @@ impl Courses {
         let group = self.groups.entry(key).or_insert_with(|| Group {
             outcome: course.outcome,
             ends: Vec::new(),
-            beats: course.beats.iter().map(|beat| (*beat, beat.at_ns)).collect(),
+            beats: course.beats.iter().map(|beat| (*beat, beat.at_ns, beat.at_ns)).collect(),
         });
         let timeout_ns = course.beats.last().map_or(0, |beat| beat.timeout_ns);
         let early_ns = course.reference_late_ns.saturating_add(course.open_ns.0);
         for (least, most) in course.slip.ranges() {
             let slip_ns = (most - least) * hz.tick_ns();
-            let end_ns = course.end_ns.saturating_add(least * hz.tick_ns());
+            let shift_ns = least * hz.tick_ns();
+            let end_ns = course.end_ns;
             let wheel = (end_ns.saturating_sub(shorter_ns), end_ns.saturating_add(longer_ns));
-            let latest_ns = wheel.1.saturating_add(slip_ns).saturating_add(course.open_ns.1);
+            let earliest_ns = wheel.0.saturating_add(shift_ns).saturating_sub(early_ns);
+            let latest_ns = wheel.1.saturating_add(shift_ns + slip_ns);
             group.ends.push(End {
-                span: (wheel.0.saturating_sub(early_ns), latest_ns),
+                span: (earliest_ns, latest_ns.saturating_add(course.open_ns.1)),
                 wheel,
+                shift: (shift_ns, shift_ns),
                 timeout_ns: course.timeout_ns.unwrap_or(timeout_ns),
                 slots_ns: course.slots_ns,
                 slip_ns,
             });
         }
         let shorter_ns = shorter_ns.saturating_add(course.reference_late_ns);
-        for ((first, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
+        for ((first, on_time, latest), beat) in group.beats.iter_mut().zip(&course.beats) {
             first.at_ns = first.at_ns.min(beat.at_ns.saturating_sub(shorter_ns));
-            let at_ns = beat.at_ns.saturating_add(longer_ns).saturating_add(beat.slip_ns);
-            *latest = (*latest).max(at_ns);
+            let at_ns = beat.at_ns.saturating_add(longer_ns);
+            *on_time = (*on_time).max(at_ns);
+            *latest = (*latest).max(at_ns.saturating_add(beat.slip_ns));
             first.held &= beat.held;
         }
     }
@@ -210,7 +219,7 @@ impl Group {
 
     fn schedule(&self, hz: Hz) -> Vec<Step> {
         let mut numbers = BTreeMap::new();
-        let step = |(beat, latest_ns): &(Beat, u64)| {
+        let step = |(beat, on_time_ns, latest_ns): &(Beat, u64, u64)| {
             let n = numbers.entry(beat.kind.name()).and_modify(|n| *n += 1).or_insert(1);
             let (earliest, latest) = allow((beat.at_ns, *latest_ns), hz);
             Step {
@@ -220,6 +229,7 @@ impl Group {
                 latest,
                 nominal: Duration::from_nanos(beat.nominal_ns),
                 timeout: Duration::from_nanos(beat.timeout_ns),
+                late: Duration::from_nanos(latest_ns - on_time_ns),
                 held: beat.held,
             }
         };

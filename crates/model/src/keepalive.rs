@@ -147,7 +147,7 @@ pub(crate) fn courses_at(
     let tick_ns = kernel.hz.tick_ns();
     let received_ns = (known.received + 1) * tick_ns - 1;
     let mut timer = Timer::new(kernel, scene, received_ns, 0);
-    timer.timeout = known.delay;
+    (timer.timeout, timer.armed) = (known.delay, known.armed);
     if scene.enabled {
         timer.fires = known.fires(kernel);
     }
@@ -214,7 +214,7 @@ struct Timer<'a> {
     nominal_ns: u64,
     /// Whether the last segment was the answer to a probe.
     answered: bool,
-    /// When the timer was armed; not used for the first.
+    /// When the timer was armed.
     armed: u64,
     /// By how much those before it may have put it off, and the one before it was put off.
     slip: Slip,
@@ -259,11 +259,11 @@ impl<'a> Timer<'a> {
             skipped: false,
             nominal_ns: exchange_ns + timeout * tick_ns,
             answered: false,
-            armed: 0,
+            armed: armed_ns / tick_ns,
             slip: Slip::none(),
             slipped: Slip::none(),
             received_late: Slip::none(),
-            slots: kernel.wheel.slot(timeout),
+            slots: if scene.enabled { kernel.wheel.slot(timeout) } else { 0 },
             beats: Vec::new(),
         }
     }

@@ -78,6 +78,9 @@ pub struct Step {
     pub nominal: Duration,
     /// The timeout (RTO, probe interval) that was waited for.
     pub timeout: Duration,
+    /// What of the time between is for timers before it that run late.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub late: Duration,
     /// Whether what is sent then stays in its host, for want of a link-layer address or a carrier:
     /// the timer fires, and the wire shows nothing of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -26,6 +26,10 @@ const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
 const THIN_LINEAR_RETRIES: u32 = 6;
 
+/// So often the rate limit is looked at from both sides: each time takes another timer that runs late
+/// just then, and doubles the courses.
+const FORKS_MOST: u32 = 6;
+
 /// Which event the write timer waits for: `icsk_pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pending {
@@ -85,10 +89,15 @@ pub(crate) struct Sender<'a> {
     hop_slip: Slip,
     /// How late the first segment out may have been sent.
     sent_late: Slip,
-    /// How late the handler of that may have run.
+    /// How late the handler of the timer that fired last may have run.
     late: Slip,
-    /// By how much the first retransmission on timeout was put off, from which patience counts.
-    first_slipped: Slip,
+    /// How late the first retransmission on timeout may have been stamped, from which patience counts;
+    /// and by how many jiffies the pending timer comes later where that was a jiffy late, and all
+    /// others on their jiffies.
+    first_late: Slip,
+    first_carries: u64,
+    /// How often a course has parted from this one by the rate limit.
+    forks: u32,
     /// Whether a write has come before a timer that was due, and ran late.
     overtaken: bool,
     /// The slots of all timers that were armed, the hop's and the server's too, jiffies.
@@ -163,8 +172,10 @@ impl<'a> Sender<'a> {
             hop_slip: Slip::none(),
             sent_late: Slip::none(),
             late: Slip::none(),
+            forks: 0,
             overtaken: false,
-            first_slipped: Slip::none(),
+            first_late: Slip::none(),
+            first_carries: 0,
             slots: 0,
             beats: Vec::new(),
             done: Vec::new(),
@@ -423,7 +434,16 @@ impl<'a> Sender<'a> {
     fn retransmission_timer(&mut self) -> Progress {
         match self.timed_out() {
             Verdict::No => self.part_by_patience(),
-            Verdict::Yes => return self.give_up(),
+            Verdict::Yes => match self.first_later() {
+                Some(first_ns) => {
+                    let mut one = self.clone();
+                    // It has its end.
+                    let _ = one.give_up();
+                    self.adopt(one);
+                    self.first_retransmission_ns = Some(first_ns);
+                }
+                None => return self.give_up(),
+            },
             Verdict::Either => {
                 let mut other = self.clone();
                 // It ends there, and goes on here.
@@ -438,7 +458,8 @@ impl<'a> Sender<'a> {
         if self.first_retransmission_ns.is_none() {
             // The time stamp of the segment, which is an old one if it could not be sent.
             self.first_retransmission_ns = Some(self.sent_ns[0]);
-            self.first_slipped = self.slipped.clone();
+            self.first_late = self.sent_late.clone();
+            self.first_carries = u64::from(self.first_late.most() > 0);
         }
         // `tcp_stream_is_thin`: fewer than four segments out, now that small ones were gathered.
         let thin = self.kernel.thin_linear_timeouts
@@ -468,10 +489,26 @@ impl<'a> Sender<'a> {
     /// counts from the first retransmission.
     fn arm_clamped(&mut self, timeout: u64) {
         self.arm(Pending::Retransmission, timeout);
-        if timeout < self.rto {
-            let first_late = self.kernel.late(&self.first_slipped);
-            self.slip = first_late.arms(self.kernel.wheel, self.jiffy(), timeout);
-        }
+        let clamps = timeout < self.rto;
+        let Some(patience_ms) = self.kernel.user_timeout_ms else { return };
+        let (now, wheel) = (self.jiffy(), self.kernel.wheel);
+        let slot = wheel.slot(timeout.saturating_sub(1));
+        let rest = if clamps { timeout } else { self.rest_of(patience_ms) };
+        let fires = |late: u64, rest: u64| {
+            wheel.fires_at(now + late, self.rto.min(rest.max(1)), Context::Handler)
+        };
+        // The handler alone, the first retransmission alone, or both.
+        let handler = self.late.through(slot, |late| fires(late, rest.saturating_sub(late)));
+        let first = self.first_late.through(slot, |late| fires(0, rest + late));
+        let both = self.first_late.through(slot, |late| fires(late, rest));
+        self.slip = handler.or(&first).or(&both);
+    }
+
+    /// What is left of the user timeout, jiffies.
+    fn rest_of(&self, patience_ms: u64) -> u64 {
+        let first_ns = self.first_retransmission_ns.unwrap_or(self.now_ns);
+        let elapsed_ms = self.now_ns.saturating_sub(first_ns) / 1_000_000;
+        self.kernel.hz.from_msecs(patience_ms.saturating_sub(elapsed_ms))
     }
 
     /// `tcp_retransmit_skb`, of the first segment.
@@ -598,6 +635,15 @@ impl<'a> Sender<'a> {
         }
     }
 
+    /// When the first retransmission was stamped if that was a jiffy late, if a slot has taken up what
+    /// that put off, and this timeout then is not past the patience yet.
+    fn first_later(&self) -> Option<u64> {
+        let absorbed = self.first_carries == 0 && self.first_late.reaches(1).is_some();
+        let first_ns = self.first_retransmission_ns.filter(|_| absorbed)? + self.tick_ns;
+        let other = Self { first_retransmission_ns: Some(first_ns), ..self.clone() };
+        (other.timed_out() == Verdict::No).then_some(first_ns)
+    }
+
     /// Where the timers since the first retransmission ran late, this timeout may be past the
     /// patience: a course of its own ends there. In this one they did not run as late as that.
     fn part_by_patience(&mut self) {
@@ -606,13 +652,13 @@ impl<'a> Sender<'a> {
         };
         let over_ns = first_ns.saturating_add(self.patience_ms().saturating_mul(1_000_000));
         let needed = over_ns.saturating_sub(self.now_ns).div_ceil(self.tick_ns);
-        let before = self.first_slipped.most().min(self.slipped.most());
+        let before = self.first_late.most().saturating_sub(1).min(self.slipped.most());
         let Some(late) = self.late.beyond(before).reaches(needed).filter(|_| needed > 0) else {
             return;
         };
         let mut other = self.clone();
         other.now_ns += late * self.tick_ns;
-        other.slipped = self.slipped.beyond(before + late);
+        other.slipped = self.slipped.beyond(late);
         // It has its end.
         let _ = other.give_up();
         self.adopt(other);
@@ -624,7 +670,10 @@ impl<'a> Sender<'a> {
     /// did not run as late as that.
     fn part_by_rate_limit(&mut self) {
         let Some(needed) = self.hop.early_for_limit(self.jiffy()) else { return };
-        let Some(late) = self.late.reaches(needed) else { return };
+        let Some(late) = self.late.reaches(needed).filter(|_| self.forks < FORKS_MOST) else {
+            return;
+        };
+        self.forks += 1;
         let mut other = self.clone();
         other.fires += late;
         other.now_ns += late * self.tick_ns;
@@ -737,6 +786,8 @@ impl<'a> Sender<'a> {
             Context::Call => self.since_start_ns(),
             Context::Handler => {
                 self.slip = self.late.arms(self.kernel.wheel, now, timeout);
+                let fires = |at| self.kernel.wheel.fires_at(at, timeout, Context::Handler);
+                self.first_carries = fires(now + self.first_carries) - fires(now);
                 self.nominal_ns
             }
         };

@@ -29,9 +29,16 @@ impl Slip {
     /// By how much a timer is put off that is armed at jiffy `at` for `timeout` jiffies, where what it
     /// counts from is so late: the handler that arms it, or what was sent or received before.
     pub(crate) fn arms(&self, wheel: Wheel, at: u64, timeout: u64) -> Self {
-        let fires = |late| wheel.fires_at(at + late, timeout, Context::Handler);
+        // The wheel's own clock is a jiffy ahead in a handler.
+        let slot = wheel.slot(timeout.saturating_sub(1));
+        self.through(slot, |late| wheel.fires_at(at + late, timeout, Context::Handler))
+    }
+
+    /// What slots of so many jiffies make of it. `fires` says when the timer fires for each jiffy of
+    /// lateness.
+    pub(crate) fn through(&self, slot: u64, fires: impl Fn(u64) -> u64) -> Self {
         let on_time = fires(0);
-        let after = |late| fires(late) - on_time;
+        let after = |late| fires(late).saturating_sub(on_time);
         // Mostly a slot takes all of it up.
         if after(self.most()) == 0 {
             return Self::none();
@@ -39,15 +46,21 @@ impl Slip {
         if self.0.len() > RANGES_MOST {
             return Self(vec![(after(self.least()), after(self.most()))]);
         }
-        // The wheel's own clock is a jiffy ahead then.
-        let slot = wheel.slot(timeout.saturating_sub(1));
         Self::of(self.ranges().flat_map(|(least, most)| {
             let (first, last) = (after(least), after(most));
+            let last = last.max(first);
             let slots = (last - first) / slot;
             let whole = slot == 1 || slots > RANGES_MOST as u64;
             let (slots, length) = if whole { (0, last - first) } else { (slots, 0) };
             (0..=slots).map(move |n| (first + n * slot, first + n * slot + length))
         }))
+    }
+
+    /// What is in either.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        let mut ranges: Vec<_> = self.ranges().chain(other.ranges()).collect();
+        ranges.sort_unstable();
+        Self::of(ranges.into_iter())
     }
 
     /// Those of ranges in order that overlap or follow each other are one.

@@ -24,7 +24,8 @@ pub enum Cause {
     WheelSlot,
     /// The slots of the timers before it, and the jiffy in which an answer comes, by the same phase.
     EarlierSlots,
-    /// Timers before the last that run a jiffy late where no slot takes that jiffy up.
+    /// Timers before the last that run a jiffy late: that jiffy where no slot takes it up, and the
+    /// slots that it makes the next ones miss.
     LateTimers,
     /// The RTO, where nobody has looked at it: what it may be.
     Rto,

@@ -503,6 +503,9 @@ impl<'a> Timer<'a> {
             {
                 self.kernel = kernel;
             }
+            if !self.gives_up(now) {
+                parted.extend(self.part_by_patience().map(Ok));
+            }
             if self.gives_up(now) {
                 if now_ns < self.sampled_ns + self.scene.reference_until_ns {
                     return Err("the client's kernel gives the connection up before the fault, \
@@ -553,6 +556,23 @@ impl<'a> Timer<'a> {
             .zip(patience)
             .is_some_and(|(first, patience)| now.saturating_sub(first) >= patience);
         over || self.unanswered >= self.kernel.retries2
+    }
+
+    /// Where this timer runs late, it may find the user timeout over that it does not find over now: a
+    /// course of its own.
+    fn part_by_patience(&self) -> Option<Course> {
+        let patience = self.kernel.hz.from_msecs(self.kernel.user_timeout_ms?);
+        let left = patience.checked_sub(self.fires.saturating_sub(self.first_probe?))?;
+        let late = self.kernel.late(&self.slip).reaches(left)?;
+        if self.fires * self.tick_ns < self.sampled_ns + self.scene.reference_until_ns {
+            return None;
+        }
+        let mut other = self.clone();
+        other.fires += late;
+        other.slip = self.slip.beyond(late);
+        other.beat(StepKind::GiveUp);
+        let end_ns = other.fires * self.tick_ns;
+        Some(other.end(Outcome::TIMED_OUT, end_ns))
     }
 
     fn is_sent_before_fault(&self, now_ns: u64) -> bool {
@@ -653,17 +673,29 @@ impl<'a> Timer<'a> {
     /// same jiffy stays in its slot.
     fn arm(&mut self, now: u64, context: Context) {
         self.timeout = self.wanted(now);
-        self.slip = if self.timeout < self.whole_timeout() {
-            // However late the handler runs, that ends at the same jiffy.
-            self.first_late.arms(self.kernel.wheel, now, self.timeout)
-        } else {
-            self.late.arms(self.kernel.wheel, now, self.timeout)
+        self.slip = match self.first_probe.zip(self.kernel.user_timeout_ms) {
+            None => self.late.arms(self.kernel.wheel, now, self.timeout),
+            Some(_) => self.slip_clamped(now, context),
         };
         self.slots += self.kernel.wheel.slot(self.timeout);
         if self.fires <= now || self.expires != now + self.timeout {
             self.fires = self.kernel.wheel.fires_at(now, self.timeout, context);
         }
         self.expires = now + self.timeout;
+    }
+
+    /// By how much a timer is put off that a user timeout may cut: by the handler that arms it alone, by
+    /// the first probe alone, from which that timeout counts, or by both.
+    fn slip_clamped(&self, now: u64, context: Context) -> Slip {
+        let fires = |late, timeout| self.kernel.wheel.fires_at(now + late, timeout, context);
+        let slot = self.kernel.wheel.slot(self.timeout.saturating_sub(1));
+        let earlier =
+            |late| Self { first_probe: self.first_probe.map(|at| at + late), ..self.clone() };
+        let handler = self.late.through(slot, |late| fires(late, self.wanted(now + late)));
+        let first = self.first_late.through(slot, |late| fires(0, earlier(late).wanted(now)));
+        let both =
+            self.first_late.through(slot, |late| fires(late, earlier(late).wanted(now + late)));
+        handler.or(&first).or(&both)
     }
 
     /// Whether nothing will ever end it: there is no user timeout, and enough probes are answered.

@@ -439,7 +439,7 @@ fn step(
 ) -> Step {
     let [timeout, nominal, earliest, latest] =
         [timeout, nominal, earliest, latest].map(Duration::from_secs_f64);
-    Step { n, kind, earliest, latest, nominal, timeout, held: false }
+    Step { n, kind, earliest, latest, nominal, timeout, late: Duration::ZERO, held: false }
 }
 
 /// Events as two taps, a poller and two programs would record them.

@@ -88,7 +88,17 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     if parameters.fault_duration().is_some() {
         unknown.push("the very moment at which the fault ends");
     }
-    let what = if others.iter().any(|other| other.outcome != first.outcome) {
+    let counts = |window: &Window| {
+        (window.outcome, window.retransmits, window.keepalive_probes, window.window_probes)
+    };
+    let by_lateness = others.iter().all(|other| counts(other) == counts(first))
+        && first.outcome != Outcome::Errno(Errno::ECONNRESET);
+    if by_lateness {
+        unknown.insert(0, "whether a timer runs a jiffy late and misses its slot");
+    }
+    let what = if by_lateness {
+        "which it is depends on"
+    } else if others.iter().any(|other| other.outcome != first.outcome) {
         "which outcome it is depends on"
     } else if first.outcome == Outcome::Errno(Errno::ECONNRESET) {
         "each window has another segment that may be the first to come through; which it is depends on"

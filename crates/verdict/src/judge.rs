@@ -7,7 +7,7 @@ use model::tick::Hz;
 use model::wheel::Wheel;
 use model::{Prediction, Window};
 use serde::{Deserialize, Serialize};
-use spec::{Facts, Outcome, Parameters, Reference};
+use spec::{Facts, Outcome, Parameters, Reference, Topology};
 use std::fmt;
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind};
@@ -220,10 +220,11 @@ fn disturbed(
             in_time(window, measured, grace_s) && counts_fit_with(window, measured, missing)
         })
     };
-    let (late_timers, late_s) = late_timers(timeline, measured.reference, facts.hz);
-    // Where a time decides how many fit, each late timer may leave room for one less. Of probes a
-    // number decides, unless there is a user timeout.
-    let retransmits = u32::try_from(late_timers).unwrap_or(u32::MAX);
+    let (late_timers, put_off, late_s) = late_timers(timeline, measured.reference, facts.hz);
+    // Where a time decides how many fit, each timer that puts off the next may leave room for one
+    // less, and one that runs late may find that time over. Of probes a number decides, unless there
+    // is a user timeout.
+    let retransmits = u32::try_from(put_off + 1).unwrap_or(u32::MAX);
     let by_time = parameters.client.user_timeout.is_some();
     let missing = Missing { retransmits, probes: if by_time { retransmits } else { 0 } };
     if late_timers > 0 && within(late_s, missing) {
@@ -243,7 +244,9 @@ fn disturbed(
             difference(prediction, measured)
         ));
     }
-    if let Some(late_s) = question_missed(parameters, timeline, Hz::new(facts.hz)) {
+    if let Some((late_s, again_s)) = question_missed(parameters, timeline, Hz::new(facts.hz))
+        && within(late_s + again_s, Missing::default())
+    {
         return Some(format!(
             "the fault was over {:.1} ms later than it should: a question for the server's \
              link-layer address was lost meanwhile ({})",
@@ -301,22 +304,29 @@ fn watched_s(timeline: &Timeline, measured: &Measured) -> f64 {
     ended.unwrap_or(0).saturating_sub(reference_at) as f64 / 1e9
 }
 
-/// How many of the client's timers ran after the jiffy that the wheel had put them to, and by how
-/// much the end can have moved: each delay, and what the wheel made of it for the next timer.
-fn late_timers(timeline: &Timeline, reference: Reference, hz: u32) -> (usize, f64) {
+/// How many of the client's timers ran after the jiffy that the wheel had put them to, how many of
+/// these put off the next, and by how much the end can have moved, seconds: what the wheel made of
+/// each delay for the next timer, and the last one's own.
+fn late_timers(timeline: &Timeline, reference: Reference, hz: u32) -> (usize, usize, f64) {
     let fault_at = timeline.fault_at().unwrap_or(0);
     let since_ns = crate::measure::reference_at(timeline, reference).min(fault_at);
     let hz = Hz::new(hz);
     let fired = fired(timeline, Wheel::new(hz), since_ns);
-    let late: Vec<_> = fired.iter().filter(|firing| firing.late > 0).collect();
-    let jiffies = late.iter().map(|firing| firing.late + firing.put_off).sum();
-    (late.len(), hz.duration(jiffies).as_secs_f64())
+    let late = fired.iter().filter(|firing| firing.late > 0);
+    let put_off = fired.iter().filter(|firing| firing.put_off > 0);
+    let jiffies = put_off.clone().map(|firing| firing.put_off).sum::<u64>()
+        + fired.last().map_or(0, |firing| firing.late);
+    (late.count(), put_off.count(), hz.duration(jiffies).as_secs_f64())
 }
 
-/// By how much a fault ended later than it was due, seconds, if a router asked for the server
-/// meanwhile: nobody sees what it asks then, but the same question comes again a second later, and a
-/// slot of the wheel (`retrans_time`; `neigh_timer_handler`, net/core/neighbour.c).
-fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Option<f64> {
+/// By how much a fault ended later than it was due, if a router asked for the server meanwhile, and by
+/// how much later it asks again, seconds. Nobody sees what it asks then, but the same question comes
+/// a second later, and a slot of the wheel (`retrans_time`; `neigh_timer_handler`,
+/// net/core/neighbour.c).
+fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Option<(f64, f64)> {
+    if parameters.topology != Topology::Router {
+        return None;
+    }
     let second = u64::from(hz.get());
     let again_ns =
         [second, second + Wheel::new(hz).slot(second) + 1].map(|jiffies| jiffies * hz.tick_ns());
@@ -333,7 +343,7 @@ fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Opti
     })?;
     let [latest, earliest] = again_ns.map(|ns| asked.at_ns.saturating_sub(ns));
     let missed = due < restored && earliest < restored && due <= latest;
-    missed.then(|| (restored - due) as f64 / 1e9)
+    missed.then(|| ((restored - due) as f64 / 1e9, again_ns[1] as f64 / 1e9))
 }
 
 /// The longest scheduling delay recorded after the fault, seconds.

@@ -98,7 +98,7 @@ fn compare_schedule(
     let client = &parameters.client;
     let single = !matches!(client.traffic, Traffic::Stream | Traffic::Heartbeat)
         && client.second_write.is_none();
-    // More than one window where no timer ran late are more than one course.
+    // Windows of the same counts differ by late timers alone: one course.
     let counts = |window: &Window| {
         (window.outcome, window.retransmits, window.keepalive_probes, window.window_probes)
     };
@@ -194,13 +194,15 @@ pub(crate) struct Firing {
     /// The jiffy, as `timer_expire` has it, and that of its slot.
     now: u64,
     due: u64,
+    /// Whether its handler armed it again.
+    arms: bool,
     /// How many jiffies after that its handler ran.
     pub(crate) late: u64,
     /// How many jiffies later than otherwise the timer fires that its handler armed.
     pub(crate) put_off: u64,
 }
 
-/// The client's timers that fired from `since_ns` on.
+/// The client's timers, but for that of delayed acknowledgements, that fired from `since_ns` on.
 pub(crate) fn fired(timeline: &Timeline, wheel: Wheel, since_ns: u64) -> Vec<Firing> {
     let mut armed: Vec<(Timer, u64)> = Vec::new();
     let mut fired: Vec<Firing> = Vec::new();
@@ -216,22 +218,34 @@ pub(crate) fn fired(timeline: &Timeline, wheel: Wheel, since_ns: u64) -> Vec<Fir
                 armed.retain(|(other, _)| *other != timer);
                 armed.push((timer, bucket));
                 // What a handler arms shows the jiffy that it really ran in.
-                if let Some(last) = fired.last_mut().filter(|last| last.timer == timer)
+                if let Some(last) =
+                    fired.last_mut().filter(|last| last.timer == timer && !last.arms)
                     && event.at_ns.saturating_sub(last.at_ns) < HANDLER_NS
                 {
+                    last.arms = true;
                     last.late = now.saturating_sub(last.due);
                     let delay = expires.saturating_sub(now);
                     let on_time = wheel.fires_at(last.due, delay, Context::Handler);
                     last.put_off = bucket.saturating_sub(on_time);
                 }
             }
-            What::Trace(Trace::TimerExpire { side: Side::Client, timer, now })
-                if event.at_ns >= since_ns =>
-            {
+            What::Trace(Trace::TimerExpire {
+                side: Side::Client,
+                timer: timer @ (Timer::Write | Timer::Keepalive),
+                now,
+            }) if event.at_ns >= since_ns => {
                 let slot = armed.iter().find(|(other, _)| *other == timer);
                 let due = slot.map_or(now, |(_, due)| *due);
                 let late = now.saturating_sub(due);
-                fired.push(Firing { at_ns: event.at_ns, timer, now, due, late, put_off: 0 });
+                fired.push(Firing {
+                    at_ns: event.at_ns,
+                    timer,
+                    now,
+                    due,
+                    arms: false,
+                    late,
+                    put_off: 0,
+                });
             }
             _ => {}
         }
@@ -270,7 +284,8 @@ impl Ticks {
     fn of_step(&self, step: &Step, reference_ns: u64) -> (u64, u64) {
         let after = |time: Duration| i128::from(reference_ns) + time.as_nanos() as i128;
         let earliest = after(step.earliest + allowance::EARLY);
-        let latest = after(step.latest) - allowance::late(self.hz).as_nanos() as i128;
+        let latest = after(step.latest.saturating_sub(step.late))
+            - allowance::late(self.hz).as_nanos() as i128;
         let last = self.from(latest - i128::from(self.hz.tick_ns()) + ROUNDING_NS + 1);
         (self.from(earliest), last)
     }

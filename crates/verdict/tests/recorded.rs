@@ -160,12 +160,28 @@ fn a_late_handler_is_seen_in_what_it_arms() {
         event.at_ns > fault_at
             && matches!(event.what, What::Trace(Trace::TimerExpire { side: Side::Client, .. }))
     });
-    let armed =
-        recorded.events[expired.unwrap()..].iter_mut().find_map(|event| match &mut event.what {
-            What::Trace(Trace::TimerStart { side: Side::Client, now, .. }) => Some(now),
+    let mut armed =
+        recorded.events[expired.unwrap()..].iter_mut().filter_map(|event| match &mut event.what {
+            What::Trace(Trace::TimerStart {
+                side: Side::Client,
+                now,
+                expires,
+                bucket: Some(bucket),
+                ..
+            }) => Some((now, expires, bucket)),
             _ => None,
         });
-    *armed.unwrap() += 1;
+    let (now, timeout_at, bucket) = armed.next().unwrap();
+    (*now, *timeout_at) = (*now + 1, *timeout_at + 1);
+    let slot_after_next = *bucket + 8;
+    // The slot has taken up what it was late by.
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+    let armed =
+        recorded.events[expired.unwrap()..].iter_mut().find_map(|event| match &mut event.what {
+            What::Trace(Trace::TimerStart { side: Side::Client, bucket, .. }) => Some(bucket),
+            _ => None,
+        });
+    *armed.unwrap() = Some(slot_after_next);
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
 }
@@ -213,6 +229,16 @@ fn a_question_that_a_late_restoration_missed_excuses_a_later_answer() {
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
     assert!(verdict.reason.contains("over 48.3 ms later than it should"), "{}", verdict.reason);
+    // Neither another error nor one that came sooner.
+    let predicted = recorded.prediction.clone();
+    recorded.prediction.windows[0].outcome = Outcome::TIMED_OUT;
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+    recorded.prediction = predicted.clone();
+    let (earliest, latest) = recorded.prediction.windows[0].span.unwrap();
+    let later = Duration::from_secs(5);
+    recorded.prediction.windows[0].span = Some((earliest + later, latest + later));
+    assert_eq!(recorded.judge().word, Word::Disagrees);
+    recorded.prediction = predicted;
     let due = recorded.fault_at() + 1_000_000_000;
     for event in &mut recorded.events {
         if event.what == What::Fault(FaultStep::Restored) {

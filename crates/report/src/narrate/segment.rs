@@ -108,7 +108,16 @@ mod tests {
 
     fn step(kind: StepKind, n: u32) -> Step {
         let zero = Duration::ZERO;
-        Step { n, kind, earliest: zero, latest: zero, nominal: zero, timeout: zero, held: false }
+        Step {
+            n,
+            kind,
+            earliest: zero,
+            latest: zero,
+            nominal: zero,
+            timeout: zero,
+            late: zero,
+            held: false,
+        }
     }
 
     #[test]
