@@ -489,11 +489,13 @@ impl<'a> Sender<'a> {
     /// counts from the first retransmission.
     fn arm_clamped(&mut self, timeout: u64) {
         self.arm(Pending::Retransmission, timeout);
-        let clamps = timeout < self.rto;
         let Some(patience_ms) = self.kernel.user_timeout_ms else { return };
         let (now, wheel) = (self.jiffy(), self.kernel.wheel);
         let slot = wheel.slot(timeout.saturating_sub(1));
-        let rest = if clamps { timeout } else { self.rest_of(patience_ms) };
+        let rest = if timeout < self.rto { timeout } else { self.rest_of(patience_ms) };
+        if rest >= self.rto + self.late.most() {
+            return;
+        }
         let fires = |late: u64, rest: u64| {
             wheel.fires_at(now + late, self.rto.min(rest.max(1)), Context::Handler)
         };

@@ -659,23 +659,25 @@ impl<'a> Timer<'a> {
 
     /// The same, cut by what is left of the user timeout (`tcp_clamp_probe0_to_user_timeout`).
     fn wanted(&self, now: u64) -> u64 {
-        /// `TCP_TIMEOUT_MIN`.
-        const LEAST: u64 = 2;
-        let whole = self.whole_timeout();
-        let Some((first, ms)) = self.first_probe.zip(self.kernel.user_timeout_ms) else {
-            return whole;
-        };
+        self.whole_timeout().min(self.left(now).unwrap_or(u64::MAX))
+    }
+
+    /// What is left of the user timeout once it counts.
+    fn left(&self, now: u64) -> Option<u64> {
+        let (first, ms) = self.first_probe.zip(self.kernel.user_timeout_ms)?;
         let left = self.kernel.hz.from_msecs(ms).saturating_sub(now.saturating_sub(first));
-        whole.min(left.max(LEAST))
+        Some(left.max(LEAST))
     }
 
     /// `tcp_reset_xmit_timer`, by the probe's handler or its answer. A timer that is pending for the
     /// same jiffy stays in its slot.
     fn arm(&mut self, now: u64, context: Context) {
         self.timeout = self.wanted(now);
-        self.slip = match self.first_probe.zip(self.kernel.user_timeout_ms) {
-            None => self.late.arms(self.kernel.wheel, now, self.timeout),
-            Some(_) => self.slip_clamped(now, context),
+        self.slip = match self.left(now) {
+            Some(left) if left < self.timeout + self.late.most() => {
+                self.slip_clamped(now, left, context)
+            }
+            _ => self.late.arms(self.kernel.wheel, now, self.timeout),
         };
         self.slots += self.kernel.wheel.slot(self.timeout);
         if self.fires <= now || self.expires != now + self.timeout {
@@ -686,15 +688,15 @@ impl<'a> Timer<'a> {
 
     /// By how much a timer is put off that a user timeout may cut: by the handler that arms it alone, by
     /// the first probe alone, from which that timeout counts, or by both.
-    fn slip_clamped(&self, now: u64, context: Context) -> Slip {
-        let fires = |late, timeout| self.kernel.wheel.fires_at(now + late, timeout, context);
+    fn slip_clamped(&self, now: u64, left: u64, context: Context) -> Slip {
+        let whole = self.whole_timeout();
+        let fires = |late, left: u64| {
+            self.kernel.wheel.fires_at(now + late, whole.min(left.max(LEAST)), context)
+        };
         let slot = self.kernel.wheel.slot(self.timeout.saturating_sub(1));
-        let earlier =
-            |late| Self { first_probe: self.first_probe.map(|at| at + late), ..self.clone() };
-        let handler = self.late.through(slot, |late| fires(late, self.wanted(now + late)));
-        let first = self.first_late.through(slot, |late| fires(0, earlier(late).wanted(now)));
-        let both =
-            self.first_late.through(slot, |late| fires(late, earlier(late).wanted(now + late)));
+        let handler = self.late.through(slot, |late| fires(late, left.saturating_sub(late)));
+        let first = self.first_late.through(slot, |late| fires(0, left + late));
+        let both = self.first_late.through(slot, |late| fires(late, left));
         handler.or(&first).or(&both)
     }
 
@@ -756,6 +758,8 @@ impl<'a> Timer<'a> {
     }
 }
 
+/// `TCP_TIMEOUT_MIN`, jiffies.
+const LEAST: u64 = 2;
 const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
 /// How many phases of the wheel are looked at: all, up to HZ 1000.
 const PHASES_MOST: u64 = 1 << 12;
