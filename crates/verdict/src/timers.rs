@@ -82,7 +82,8 @@ fn compare_schedule(
     let by_call =
         matches!(measured.reference, Reference::FirstWrite | Reference::Connect | Reference::Close);
     let called = by_call.then(|| reference_at(timeline, measured.reference));
-    let first_write = called.map(|called| ticks.within(called, armed_at(timeline, called)));
+    let jiffies = called.map(|called| armed_at(timeline, called)).unwrap_or_default();
+    let first_write = called.map(|called| ticks.within(called, jiffies.first().copied()));
     let after;
     let (prediction, reference_ns) = match first_write {
         Some(first_write_ns) => {
@@ -92,7 +93,9 @@ fn compare_schedule(
         None => (prediction, reference_at(timeline, measured.reference)),
     };
     // A segment may have been stamped in one jiffy and received in the next.
-    let astride = first_write.is_none() && ticks.left_of(reference_ns) < STAMPED_NS;
+    let received_astride = first_write.is_none() && ticks.left_of(reference_ns) < STAMPED_NS;
+    // And a call may arm one timer in one jiffy, and another in the next.
+    let astride = received_astride || jiffies.windows(2).any(|two| two[0] != two[1]);
     let steps = &prediction.schedule;
     // When within its jiffy a second write comes cannot be known.
     let client = &parameters.client;
@@ -175,16 +178,18 @@ fn timer_of(step: &Step, steps: &[Step]) -> Timer {
     }
 }
 
-/// The jiffy at which the first write timer after a write was armed.
-fn armed_at(timeline: &Timeline, written_ns: u64) -> Option<u64> {
-    timeline.events().iter().filter(|event| event.at_ns >= written_ns).find_map(|event| match event
-        .what
-    {
+/// The jiffies at which a call armed the write timer, once or more.
+fn armed_at(timeline: &Timeline, called_ns: u64) -> Vec<u64> {
+    let within = called_ns..called_ns.saturating_add(HANDLER_NS);
+    let events = timeline.events().iter().filter(|event| event.at_ns >= called_ns);
+    let armed = events.filter_map(|event| match event.what {
         What::Trace(Trace::TimerStart { side: Side::Client, timer: Timer::Write, now, .. }) => {
-            Some(now)
+            Some((event.at_ns, now))
         }
         _ => None,
-    })
+    });
+    let by_call = armed.enumerate().filter(|(n, (at_ns, _))| *n == 0 || within.contains(at_ns));
+    by_call.map(|(_, (_, now))| now).collect()
 }
 
 /// One of the client's timers that fired.
