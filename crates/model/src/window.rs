@@ -358,8 +358,9 @@ struct Timer<'a> {
     step: u64,
     /// When an answer that is on its way arrives.
     answer_ns: Option<u64>,
-    /// All probes that were gone through.
+    /// All probes until now, and those of them that were gone through one by one.
     probes: u32,
+    walked: u32,
     nominal_ns: u64,
     way: Way,
     /// The reset that is on its way, and when it arrives.
@@ -397,6 +398,7 @@ impl<'a> Timer<'a> {
             step: 0,
             answer_ns: None,
             probes: 0,
+            walked: 0,
             nominal_ns: 0,
             reset: None,
             way: Way::new(kernel, scene.hop.clone(), scene.healed, start.sampled_ns),
@@ -520,6 +522,14 @@ impl<'a> Timer<'a> {
                 self.first_late = self.kernel.late(&self.slip);
             }
             self.probes += 1;
+            self.walked += 1;
+            if self.walked > WALKED_MOST {
+                return Err(
+                    "the user timeout takes more probes of the closed window than are gone \
+                            through one by one"
+                        .into(),
+                );
+            }
             self.unanswered += 1;
             self.backoff = (self.backoff + 1).min(self.kernel.retries2.max(self.backoff));
             self.beat(StepKind::WindowProbe);
@@ -758,6 +768,8 @@ impl<'a> Timer<'a> {
     }
 }
 
+/// No more probes than this are gone through one by one; `tcp_retries2` is 255 at most.
+const WALKED_MOST: u32 = 400;
 /// `TCP_TIMEOUT_MIN`, jiffies.
 const LEAST: u64 = 2;
 const RESET: Outcome = Outcome::Errno(Errno::ECONNRESET);
