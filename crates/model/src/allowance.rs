@@ -12,8 +12,8 @@
 //! A timer that runs a jiffy late arms the next one a jiffy late. Where that falls into slots of
 //! eight jiffies or more, the slot takes the jiffy up, or, where it was the last jiffy before the
 //! next slot, makes eight or more of it: the courses carry that along themselves
-//! (`slip`). On a machine with a load of 9 on two CPUs, 1,236 of 1,403 TCP timers ran on
-//! their jiffy, 167 one jiffy late, none later.
+//! (`slip`). On a machine with a load of 9 on two CPUs, 1,236 of 1,403 TCP timers ran on their
+//! jiffy, 167 one jiffy late, none later.
 //!
 //! In the other direction there is next to nothing: the reference (a captured segment) is stamped
 //! within microseconds before the timer is armed, and a timer never fires early. What is left is

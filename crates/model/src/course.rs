@@ -156,11 +156,11 @@ impl Courses {
         });
         let timeout_ns = course.beats.last().map_or(0, |beat| beat.timeout_ns);
         let early_ns = course.reference_late_ns.saturating_add(course.open_ns.0);
+        let wheel =
+            (course.end_ns.saturating_sub(shorter_ns), course.end_ns.saturating_add(longer_ns));
         for (least, most) in course.slip.ranges() {
             let slip_ns = (most - least) * hz.tick_ns();
             let shift_ns = least * hz.tick_ns();
-            let end_ns = course.end_ns;
-            let wheel = (end_ns.saturating_sub(shorter_ns), end_ns.saturating_add(longer_ns));
             let earliest_ns = wheel.0.saturating_add(shift_ns).saturating_sub(early_ns);
             let latest_ns = wheel.1.saturating_add(shift_ns + slip_ns);
             group.ends.push(End {

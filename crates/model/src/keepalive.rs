@@ -338,7 +338,6 @@ impl<'a> Timer<'a> {
                 self.arm_rest(rest);
                 continue;
             }
-            parted.extend(self.part_by_patience(elapsed).map(Ok));
             if self.gives_up(elapsed) {
                 if now_ns.saturating_sub(self.exchange_ns) < self.scene.reference_until_ns {
                     return Err("the client's kernel gives the connection up before the fault, \
@@ -347,6 +346,7 @@ impl<'a> Timer<'a> {
                 }
                 return Ok(self.give_up());
             }
+            parted.extend(self.part_by_patience(elapsed).map(Ok));
             self.beat(StepKind::KeepaliveProbe);
             self.unanswered += 1;
             self.sent += 1;

@@ -56,18 +56,6 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// By how much the handler of a timer may run late that those before it have put off so much.
-    /// Where time stands still while the kernel works, none runs late.
-    pub(crate) fn late(&self, slip: &Slip) -> Slip {
-        if self.virtual_time { Slip::none() } else { slip.and_own() }
-    }
-
-    /// How long after its jiffy a timer may run, nanoseconds: what comes in that time may come before
-    /// it, from a timer on another CPU too.
-    pub(crate) fn late_ns(&self) -> u64 {
-        if self.virtual_time { 0 } else { allowance::late(self.hz).as_nanos() as u64 }
-    }
-
     pub(crate) fn new(parameters: &Parameters, facts: &Facts) -> Self {
         let hz = Hz::new(facts.hz);
         let client = &parameters.client;
@@ -153,6 +141,18 @@ impl Kernel {
             facts.sysctl.insert(name.clone(), value.clone());
         }
         Ok((!later.is_empty()).then(|| Self::new(parameters, &facts)))
+    }
+
+    /// By how much the handler of a timer may run late that those before it have put off so much.
+    /// Where time stands still while the kernel works, none runs late.
+    pub(crate) fn late(&self, slip: &Slip) -> Slip {
+        if self.virtual_time { Slip::none() } else { slip.and_own() }
+    }
+
+    /// How long after its jiffy a timer may run, nanoseconds: what comes in that time may come before
+    /// it, from a timer on another CPU too.
+    pub(crate) fn late_ns(&self) -> u64 {
+        if self.virtual_time { 0 } else { allowance::late(self.hz).as_nanos() as u64 }
     }
 }
 

@@ -57,6 +57,14 @@ impl Window {
         Self { width: width::shares(causes), ..self }
     }
 
+    /// Whether another tells of the same outcome and the same counts, at another time.
+    pub fn differs_in_time_only(&self, other: &Self) -> bool {
+        let tells = |window: &Self| {
+            (window.outcome, window.retransmits, window.keepalive_probes, window.window_probes)
+        };
+        tells(self) == tells(other)
+    }
+
     /// The whole of the window as far as one cause goes.
     pub fn share(&self, cause: Cause) -> Duration {
         self.width.iter().filter(|share| share.cause == cause).map(|share| share.by).sum()

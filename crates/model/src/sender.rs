@@ -193,16 +193,29 @@ impl<'a> Sender<'a> {
     /// Goes on to the end. More than one course where the clocks' jitter decides.
     /// With the longest timer that fired, jiffies.
     pub(crate) fn run(mut self) -> (Vec<Course>, u64) {
-        if self.write().is_ok() {
-            while self.step().is_ok() {}
-        }
+        let written = self.write();
+        self.go_on(written);
         (self.done, self.longest)
+    }
+
+    /// Goes on to the end, if this is not it.
+    fn go_on(&mut self, mut progress: Progress) {
+        while progress.is_ok() {
+            progress = self.step();
+        }
     }
 
     /// Takes over what another has come to that parted from this one.
     fn adopt(&mut self, other: Self) {
         self.done = other.done;
         self.longest = self.longest.max(other.longest);
+    }
+
+    /// Another gives up, and this one goes on.
+    fn part_with(&mut self, mut other: Self) {
+        // It has its end.
+        let _ = other.give_up();
+        self.adopt(other);
     }
 
     /// The next event: a write, the hop's timer, or the write timer.
@@ -220,10 +233,8 @@ impl<'a> Sender<'a> {
             // Where the timer runs late, the program writes before it. Not more than once: each time
             // takes another timer that runs as late as that.
             let mut other = Self { overtaken: true, ..self.clone() };
-            let mut progress = other.write_next(at_ns);
-            while progress.is_ok() {
-                progress = other.step();
-            }
+            let written = other.write_next(at_ns);
+            other.go_on(written);
             self.adopt(other);
         }
         // What comes at a timer's jiffy comes after it: the softirq of timers is the first.
@@ -410,10 +421,7 @@ impl<'a> Sender<'a> {
             match self.send(number) {
                 Fate::Busy => None,
                 fate => {
-                    if number == 0 {
-                        self.sent_first();
-                    }
-                    self.sent_ns[number] = self.now_ns;
+                    self.stamp(number);
                     self.count(fate);
                     Some((fate, number))
                 }
@@ -434,22 +442,12 @@ impl<'a> Sender<'a> {
     fn retransmission_timer(&mut self) -> Progress {
         match self.timed_out() {
             Verdict::No => self.part_by_patience(),
-            Verdict::Yes => match self.first_later() {
-                Some(first_ns) => {
-                    let mut one = self.clone();
-                    // It has its end.
-                    let _ = one.give_up();
-                    self.adopt(one);
-                    self.first_retransmission_ns = Some(first_ns);
-                }
-                None => return self.give_up(),
-            },
-            Verdict::Either => {
-                let mut other = self.clone();
-                // It ends there, and goes on here.
-                let _ = other.give_up();
-                self.adopt(other);
+            Verdict::Yes => {
+                let Some(first_ns) = self.first_later() else { return self.give_up() };
+                self.part_with(self.clone());
+                self.first_retransmission_ns = Some(first_ns);
             }
+            Verdict::Either => self.part_with(self.clone()),
         }
         self.beat(self.scene.purpose.step());
         self.timeouts += 1;
@@ -476,9 +474,8 @@ impl<'a> Sender<'a> {
         if sooner != timeout {
             let mut other = self.clone();
             other.arm_clamped(sooner);
-            if other.after_sending(0, fate).is_ok() {
-                while other.step().is_ok() {}
-            }
+            let sent = other.after_sending(0, fate);
+            other.go_on(sent);
             self.adopt(other);
         }
         self.arm_clamped(timeout);
@@ -499,11 +496,7 @@ impl<'a> Sender<'a> {
         let fires = |late: u64, rest: u64| {
             wheel.fires_at(now + late, self.rto.min(rest.max(1)), Context::Handler)
         };
-        // The handler alone, the first retransmission alone, or both.
-        let handler = self.late.through(slot, |late| fires(late, rest.saturating_sub(late)));
-        let first = self.first_late.through(slot, |late| fires(0, rest + late));
-        let both = self.first_late.through(slot, |late| fires(late, rest));
-        self.slip = handler.or(&first).or(&both);
+        self.slip = Slip::of_cut((&self.late, &self.first_late), rest, slot, fires);
     }
 
     /// What is left of the user timeout, jiffies.
@@ -518,7 +511,7 @@ impl<'a> Sender<'a> {
         let fate = self.send(0);
         self.resent_since = fate != Fate::Busy;
         if self.resent_since {
-            self.sent_first();
+            self.stamp(0);
             self.count(fate);
         }
         fate
@@ -570,7 +563,7 @@ impl<'a> Sender<'a> {
             // one, is up to the memory that segments take (`tcp_should_autocork`), which differs
             // between kernels.
             let mut other = self.clone();
-            while other.step().is_ok() {}
+            other.go_on(Ok(()));
             self.adopt(other);
         }
         let fate = self.send_again();
@@ -612,9 +605,14 @@ impl<'a> Sender<'a> {
 
     /// `retransmits_timed_out`, at a retransmission timeout.
     fn timed_out(&self) -> Verdict {
-        let (Some(first_ns), true) = (self.first_retransmission_ns, self.counted() > 0) else {
+        self.first_retransmission_ns.map_or(Verdict::No, |first_ns| self.timed_out_since(first_ns))
+    }
+
+    /// The same, if the first retransmission was stamped then.
+    fn timed_out_since(&self, first_ns: u64) -> Verdict {
+        if self.counted() == 0 {
             return Verdict::No;
-        };
+        }
         if self.timeouts >= self.scene.purpose.timeouts_most(self.kernel) {
             return Verdict::Yes;
         }
@@ -642,8 +640,7 @@ impl<'a> Sender<'a> {
     fn first_later(&self) -> Option<u64> {
         let absorbed = self.first_carries == 0 && self.first_late.reaches(1).is_some();
         let first_ns = self.first_retransmission_ns.filter(|_| absorbed)? + self.tick_ns;
-        let other = Self { first_retransmission_ns: Some(first_ns), ..self.clone() };
-        (other.timed_out() == Verdict::No).then_some(first_ns)
+        (self.timed_out_since(first_ns) == Verdict::No).then_some(first_ns)
     }
 
     /// Where the timers since the first retransmission ran late, this timeout may be past the
@@ -661,9 +658,7 @@ impl<'a> Sender<'a> {
         let mut other = self.clone();
         other.now_ns += late * self.tick_ns;
         other.slipped = self.slipped.beyond(late);
-        // It has its end.
-        let _ = other.give_up();
-        self.adopt(other);
+        self.part_with(other);
         self.be_late_below(before + needed);
     }
 
@@ -680,10 +675,8 @@ impl<'a> Sender<'a> {
         other.fires += late;
         other.now_ns += late * self.tick_ns;
         (other.slipped, other.late) = (self.slipped.beyond(late), self.late.beyond(late));
-        let mut progress = other.timer(other.fires);
-        while progress.is_ok() {
-            progress = other.step();
-        }
+        let fired = other.timer(other.fires);
+        other.go_on(fired);
         self.adopt(other);
         self.be_late_below(needed);
     }
@@ -756,9 +749,12 @@ impl<'a> Sender<'a> {
         self.slip = self.sent_late.arms(self.kernel.wheel, self.jiffy(), rest);
     }
 
-    fn sent_first(&mut self) {
-        self.sent_ns[0] = self.now_ns;
-        self.sent_late = self.late.clone();
+    /// A segment was sent again.
+    fn stamp(&mut self, number: Number) {
+        self.sent_ns[number] = self.now_ns;
+        if number == 0 {
+            self.sent_late = self.late.clone();
+        }
     }
 
     /// The hop's timer was armed, by the handler that runs or by the program's call.

@@ -44,11 +44,7 @@ pub(crate) fn predict(
         let after = spec::duration::show(parameters.later.after);
         format!("each timer goes by what is set when it fires, and that changes after {after}")
     });
-    let prediction = if is_unfinished(kernel, parameters, facts) {
-        until_server_sends_again(parameters, prediction)
-    } else {
-        prediction
-    };
+    let prediction = until_server_sends_again(kernel, parameters, facts, prediction);
     let prediction = until_program_gives_up(parameters, prediction);
     match router_forgets_at_random(kernel, parameters, facts, &prediction) {
         Some(reason) => unknown(parameters, reason),
@@ -289,21 +285,27 @@ fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
 
 /// Once the link is back, the server's kernel sends its last answer again. The acknowledgement in it
 /// takes back the error that ICMP had left (`tcp_ack`, net/ipv4/tcp_input.c).
-fn until_server_sends_again(parameters: &Parameters, mut prediction: Prediction) -> Prediction {
+fn until_server_sends_again(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    mut prediction: Prediction,
+) -> Prediction {
+    if !is_unfinished(kernel, parameters, facts) {
+        return prediction;
+    }
+    let slop = Duration::from_nanos(SLOP_NS);
     let back = parameters.fault_duration().unwrap_or(Duration::MAX);
     let after = |window: &&Window| {
         window.outcome != Outcome::None
             && window.outcome != Outcome::TIMED_OUT
-            && window.span.is_some_and(|(_, latest)| latest > back.saturating_sub(SLOP))
+            && window.span.is_some_and(|(_, latest)| latest > back.saturating_sub(slop))
     };
     let forgotten: Vec<_> = prediction.windows.iter().filter(after).cloned().collect();
     let timed_out = |window| Window { outcome: Outcome::TIMED_OUT, ..window };
     prediction.windows.extend(forgotten.into_iter().map(timed_out));
     prediction
 }
-
-/// From a moment that an experiment sets to the moment the laboratory acts.
-const SLOP: Duration = Duration::from_nanos(SLOP_NS);
 
 /// A heartbeat's program closes the connection by itself when its deadline passes.
 fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -> Prediction {

@@ -36,7 +36,7 @@ impl Slip {
 
     /// What slots of so many jiffies make of it. `fires` says when the timer fires for each jiffy of
     /// lateness.
-    pub(crate) fn through(&self, slot: u64, fires: impl Fn(u64) -> u64) -> Self {
+    fn through(&self, slot: u64, fires: impl Fn(u64) -> u64) -> Self {
         let on_time = fires(0);
         let after = |late| fires(late).saturating_sub(on_time);
         // Mostly a slot takes all of it up.
@@ -56,8 +56,23 @@ impl Slip {
         }))
     }
 
+    /// By how much a timer is put off that is cut by what is `left` of a user timeout: where its handler
+    /// alone runs late, where that alone is late from which the user timeout counts, or both. `fires`
+    /// says when it fires by how late it is armed and how much is left then.
+    pub(crate) fn of_cut(
+        (handler, first): (&Self, &Self),
+        left: u64,
+        slot: u64,
+        fires: impl Fn(u64, u64) -> u64,
+    ) -> Self {
+        let handler = handler.through(slot, |late| fires(late, left.saturating_sub(late)));
+        let alone = first.through(slot, |late| fires(0, left + late));
+        let both = first.through(slot, |late| fires(late, left));
+        handler.or(&alone).or(&both)
+    }
+
     /// What is in either.
-    pub(crate) fn or(&self, other: &Self) -> Self {
+    fn or(&self, other: &Self) -> Self {
         let mut ranges: Vec<_> = self.ranges().chain(other.ranges()).collect();
         ranges.sort_unstable();
         Self::of(ranges.into_iter())
@@ -93,7 +108,7 @@ impl Slip {
         Self::of(beyond.map(|(least, most)| (least.saturating_sub(known), most - known)))
     }
 
-    pub(crate) fn least(&self) -> u64 {
+    fn least(&self) -> u64 {
         self.0.first().map_or(0, |(least, _)| *least)
     }
 

@@ -505,9 +505,6 @@ impl<'a> Timer<'a> {
             {
                 self.kernel = kernel;
             }
-            if !self.gives_up(now) {
-                parted.extend(self.part_by_patience().map(Ok));
-            }
             if self.gives_up(now) {
                 if now_ns < self.sampled_ns + self.scene.reference_until_ns {
                     return Err("the client's kernel gives the connection up before the fault, \
@@ -517,6 +514,7 @@ impl<'a> Timer<'a> {
                 self.beat(StepKind::GiveUp);
                 return Ok(self.end(Outcome::TIMED_OUT, now_ns));
             }
+            parted.extend(self.part_by_patience().map(Ok));
             if self.first_probe.is_none() {
                 self.first_probe = Some(now);
                 self.first_late = self.kernel.late(&self.slip);
@@ -696,18 +694,14 @@ impl<'a> Timer<'a> {
         self.expires = now + self.timeout;
     }
 
-    /// By how much a timer is put off that a user timeout may cut: by the handler that arms it alone, by
-    /// the first probe alone, from which that timeout counts, or by both.
+    /// By how much a timer is put off that a user timeout may cut.
     fn slip_clamped(&self, now: u64, left: u64, context: Context) -> Slip {
         let whole = self.whole_timeout();
         let fires = |late, left: u64| {
             self.kernel.wheel.fires_at(now + late, whole.min(left.max(LEAST)), context)
         };
         let slot = self.kernel.wheel.slot(self.timeout.saturating_sub(1));
-        let handler = self.late.through(slot, |late| fires(late, left.saturating_sub(late)));
-        let first = self.first_late.through(slot, |late| fires(0, left + late));
-        let both = self.first_late.through(slot, |late| fires(late, left));
-        handler.or(&first).or(&both)
+        Slip::of_cut((&self.late, &self.first_late), left, slot, fires)
     }
 
     /// Whether nothing will ever end it: there is no user timeout, and enough probes are answered.

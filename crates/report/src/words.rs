@@ -88,10 +88,7 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     if parameters.fault_duration().is_some() {
         unknown.push("the very moment at which the fault ends");
     }
-    let counts = |window: &Window| {
-        (window.outcome, window.retransmits, window.keepalive_probes, window.window_probes)
-    };
-    let by_lateness = others.iter().all(|other| counts(other) == counts(first))
+    let by_lateness = others.iter().all(|other| other.differs_in_time_only(first))
         && first.outcome != Outcome::Errno(Errno::ECONNRESET);
     if by_lateness {
         unknown.insert(0, "whether a timer runs a jiffy late and misses its slot");

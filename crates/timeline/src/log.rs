@@ -23,7 +23,12 @@ impl Timeline {
 
     /// When the fault began; `None` if none was injected.
     pub fn fault_at(&self) -> Option<u64> {
-        self.first(|event| event.what == What::Fault(FaultStep::Begin))
+        self.fault_step(&FaultStep::Begin)
+    }
+
+    /// When a step of the fault was first done; `None` if it was not.
+    pub fn fault_step(&self, step: &FaultStep) -> Option<u64> {
+        self.first(|event| matches!(&event.what, What::Fault(done) if done == step))
     }
 
     /// When a phase was entered.

@@ -118,7 +118,7 @@ fn weigh(
     // A program that gave up by its own timer had seen what it wanted to see.
     if measured.outcome == Outcome::None
         && measured.noticed_s.is_none()
-        && timeline.events().iter().any(|event| event.what == What::Fault(FaultStep::Outlasted))
+        && timeline.fault_step(&FaultStep::Outlasted).is_some()
     {
         return inconclusive("the trial ended before the fault did".into());
     }
@@ -331,10 +331,7 @@ fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Opti
     let again_ns =
         [second, second + Wheel::new(hz).slot(second) + 1].map(|jiffies| jiffies * hz.tick_ns());
     let due = timeline.fault_at()? + parameters.fault_duration()?.as_nanos() as u64;
-    let restored = timeline.events().iter().find_map(|event| match event.what {
-        What::Fault(FaultStep::Restored) => Some(event.at_ns),
-        _ => None,
-    })?;
+    let restored = timeline.fault_step(&FaultStep::Restored)?;
     let asked = timeline.events().iter().find(|event| {
         let question = |frame: &Frame| matches!(frame.kind, FrameKind::NeighbourRequest(_));
         event.at_ns >= restored

@@ -339,10 +339,7 @@ impl<'a> Scene<'a> {
         let due = parameters.fault.after + parameters.fault_duration()?;
         let segments = self.timeline.segments(Source::ClientWire);
         let (last, _) = segments.take_while(|(at, _)| *at < self.began).last()?;
-        let ran = self.timeline.events().iter().find_map(|event| match event.what {
-            What::Fault(FaultStep::Restored) => Some(event.at_ns),
-            _ => None,
-        })?;
+        let ran = self.timeline.fault_step(&FaultStep::Restored)?;
         let late = (ran - last).saturating_sub(due.as_nanos() as u64);
         Some(Evidence {
             finding: format!("the server process ran again, {} later than it should", span(late)),
@@ -352,10 +349,7 @@ impl<'a> Scene<'a> {
 
     /// After a path came back to a client that had sent something, something came back to it.
     fn path_is_back(&self) -> Option<Evidence> {
-        let restored = self.timeline.events().iter().find_map(|event| match event.what {
-            What::Fault(FaultStep::Restored) => Some(event.at_ns),
-            _ => None,
-        })?;
+        let restored = self.timeline.fault_step(&FaultStep::Restored)?;
         let sent = self.during(Source::ClientWire, true).count();
         let ended = self.timeline.events().iter().any(|event| {
             matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
@@ -455,13 +449,7 @@ impl<'a> Scene<'a> {
     /// A fault that ends did end when it was due, unless the trial ended before. Undoing it takes
     /// a moment, and on a busy machine more: that matters if the client sent something meanwhile.
     fn restored(&self, parameters: &Parameters) -> (bool, String) {
-        let step = |wanted: FaultStep| {
-            self.timeline.events().iter().find_map(|event| match &event.what {
-                What::Fault(step) if *step == wanted => Some(event.at_ns),
-                _ => None,
-            })
-        };
-        if let Some(at) = step(FaultStep::Restored) {
+        if let Some(at) = self.timeline.fault_step(&FaultStep::Restored) {
             let due = self.began
                 + parameters.fault_duration().map_or(0, |duration| duration.as_nanos() as u64);
             let missed = self
@@ -478,7 +466,7 @@ impl<'a> Scene<'a> {
                 );
             }
             (missed == 0, finding)
-        } else if step(FaultStep::Outlasted).is_some() {
+        } else if self.timeline.fault_step(&FaultStep::Outlasted).is_some() {
             (true, "the trial ended before the fault was due to".into())
         } else {
             (false, "the fault was not undone before the trial ended".into())

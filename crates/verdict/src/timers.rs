@@ -4,7 +4,7 @@ use crate::measure::{Measured, reference_at};
 use model::prediction::{Step, StepKind};
 use model::tick::Hz;
 use model::wheel::{Context, Wheel};
-use model::{Prediction, Window, allowance, predict_after};
+use model::{Prediction, allowance, predict_after};
 use spec::facts::JiffyClock;
 use spec::{Facts, Parameters, Reference, Traffic};
 use std::time::Duration;
@@ -102,11 +102,10 @@ fn compare_schedule(
     let single = !matches!(client.traffic, Traffic::Stream | Traffic::Heartbeat)
         && client.second_write.is_none();
     // Windows of the same counts differ by late timers alone: one course.
-    let counts = |window: &Window| {
-        (window.outcome, window.retransmits, window.keepalive_probes, window.window_probes)
-    };
-    let one_course = prediction.windows.windows(2).all(|two| counts(&two[0]) == counts(&two[1]))
-        && prediction.windows.first().is_some_and(|window| window.span.is_some());
+    let one_course = prediction.windows.first().is_some_and(|first| {
+        first.span.is_some()
+            && prediction.windows.iter().all(|window| window.differs_in_time_only(first))
+    });
     if !one_course || steps.is_empty() || !single || astride {
         comparison.unknown += steps.len() as u32;
         return;

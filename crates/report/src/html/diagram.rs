@@ -12,8 +12,8 @@ use crate::trial::Trial;
 use crate::words;
 use model::StepKind;
 use spec::{FaultKind, Outcome, Topology};
+use timeline::What;
 use timeline::event::{FaultStep, Phase, Side};
-use timeline::{Source, What};
 
 const WIDTH: f64 = 440.0;
 const TIMES: f64 = 70.0;
@@ -173,7 +173,7 @@ fn cut_wire(svg: &mut String, trial: &Trial, axis: &Axis) {
             | FaultKind::Flap
     );
     let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else { return };
-    let to_ns = fault_step(trial, &FaultStep::Restored);
+    let to_ns = trial.timeline.fault_step(&FaultStep::Restored);
     let from = axis.y(from_ns);
     let to = to_ns.map_or(axis.bottom() + 12.0, |to_ns| axis.y(to_ns));
     push(
@@ -297,17 +297,9 @@ fn host_gone(trial: &Trial) -> Option<u64> {
     matches!(kind, FaultKind::PowerOff | FaultKind::Reboot)
         .then(|| {
             let link = events().find(|event| gone(&event.what)).map(|event| event.at_ns);
-            link.or_else(|| fault_step(trial, &FaultStep::Complete))
+            link.or_else(|| trial.timeline.fault_step(&FaultStep::Complete))
         })
         .flatten()
-}
-
-fn fault_step(trial: &Trial, step: &FaultStep) -> Option<u64> {
-    let events = trial.timeline.events().iter();
-    events
-        .filter(|event| event.source == Source::Lab)
-        .find(|event| matches!(&event.what, What::Fault(found) if found == step))
-        .map(|event| event.at_ns)
 }
 
 /// A long wait: how long it was, and a break in the lines that go on.
