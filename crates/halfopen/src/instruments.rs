@@ -102,7 +102,7 @@ fn tell_failure(result: Result<(), observe::Error>, source: Source, sink: &Sink)
     if let Err(error) = result {
         let what =
             What::InstrumentMissing { instrument: format!("{source}"), why: error.to_string() };
-        let _ = sink.send(Seen::Event(Event { at_ns: monotonic_ns(), source, what }));
+        let _ = sink.send(Seen::Event(Event::new(monotonic_ns(), source, what)));
     }
 }
 
@@ -329,7 +329,7 @@ impl Sampler {
             None => What::SocketGone,
         };
         self.sent_ns = at_ns;
-        let _ = self.sink.send(Seen::Event(Event { at_ns, source: self.source, what }));
+        let _ = self.sink.send(Seen::Event(Event::new(at_ns, self.source, what)));
     }
 }
 
@@ -396,7 +396,7 @@ impl Shared {
     pub(crate) fn join(&self, trial: usize, addresses: &Addresses, sink: Sink) {
         for (instrument, why) in &self.missing {
             let what = What::InstrumentMissing { instrument: instrument.clone(), why: why.clone() };
-            let event = Event { at_ns: monotonic_ns(), source: Source::Instrument, what };
+            let event = Event::new(monotonic_ns(), Source::Instrument, what);
             let _ = sink.send(Seen::Event(event));
         }
         lock(&self.sinks).insert(trial, sink);
@@ -455,7 +455,7 @@ fn watch_lateness(sinks: &Mutex<HashMap<usize, Sink>>) {
         let at_ns = monotonic_ns();
         let by_ns = (at_ns - before).saturating_sub(SLEEP.as_nanos() as u64);
         if by_ns >= WORTH_TELLING_NS {
-            let event = Event { at_ns, source: Source::Instrument, what: What::Late { by_ns } };
+            let event = Event::new(at_ns, Source::Instrument, What::Late { by_ns });
             for sink in lock(sinks).values() {
                 let _ = sink.send(Seen::Event(event.clone()));
             }

@@ -17,12 +17,12 @@ use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report};
 use report::Clock;
-use spec::facts::{NeighbourFacts, TcpFacts};
+use spec::facts::NeighbourFacts;
 use spec::{Facts, Neighbour, Outcome, Parameters, Plan};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
-use timeline::event::{Phase, Side, SocketSample, Trace};
+use timeline::event::{Phase, Side, Trace};
 use timeline::{Event, Source, What};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -262,7 +262,7 @@ impl Trial {
             hz: hz(),
             sysctl: sysctl::read_tcp(network.client())?,
             server_sysctl,
-            tcp: sample.and_then(|sample| tcp_facts(&sample, sampled_at_ns, self.window_probed)),
+            tcp: sample.and_then(|sample| sample.facts(sampled_at_ns, self.window_probed)),
             jiffies: jiffy_clock(),
             virtual_time: self.bench.clock == Clock::Virtual,
             neighbour,
@@ -460,7 +460,7 @@ impl Trial {
     }
 
     fn mark_as(&mut self, source: Source, what: What) {
-        self.take(Seen::Event(Event { at_ns: monotonic_ns(), source, what }));
+        self.take(Seen::Event(Event::new(monotonic_ns(), source, what)));
     }
 
     fn report(&self, message: Message) {
@@ -550,29 +550,4 @@ async fn next_report(peer: Option<&mut Peer>) -> Result<Option<Report>> {
         Some(peer) => peer.report().await,
         None => std::future::pending().await,
     }
-}
-
-fn tcp_facts(
-    sample: &SocketSample,
-    sampled_at_ns: u64,
-    window_probed_at_ns: Option<u64>,
-) -> Option<TcpFacts> {
-    let info = sample.info.as_ref()?;
-    Some(TcpFacts {
-        rto_us: info.rto_us,
-        srtt_us: info.rtt_us,
-        rttvar_us: info.rttvar_us,
-        snd_mss: info.snd_mss,
-        snd_cwnd: info.snd_cwnd,
-        options: info.options,
-        sampled_at_ns,
-        last_data_recv_ms: info.last_data_recv_ms,
-        last_ack_recv_ms: info.last_ack_recv_ms,
-        timer: sample.timer,
-        timer_expires_ms: sample.timer_expires_ms,
-        backoff: info.backoff,
-        probes: info.probes,
-        snd_wnd: info.snd_wnd,
-        window_probed_at_ns,
-    })
 }

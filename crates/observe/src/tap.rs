@@ -80,11 +80,11 @@ impl Tap {
             any = true;
             let bytes = &buffer[..SNAP_LEN.min(frame.wire_len as usize)];
             captured.push(Captured {
-                event: Event {
-                    at_ns: self.wall.monotonic_ns(frame.wall_ns),
-                    source: self.source,
-                    what: decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses),
-                },
+                event: Event::new(
+                    self.wall.monotonic_ns(frame.wall_ns),
+                    self.source,
+                    decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses),
+                ),
                 wall_ns: frame.wall_ns,
                 frame: bytes.to_vec(),
                 wire_len: frame.wire_len,
@@ -113,7 +113,7 @@ impl Tap {
         if count > 0 {
             let at_ns = clock::monotonic_ns();
             captured.push(Captured {
-                event: Event { at_ns, source: self.source, what: What::Lost { count } },
+                event: Event::new(at_ns, self.source, What::Lost { count }),
                 wall_ns: at_ns.wrapping_add_signed(self.wall.offset_ns),
                 frame: Vec::new(),
                 wire_len: 0,

@@ -149,7 +149,7 @@ impl Tracer {
             let at_ns = clock::monotonic_ns();
             for key in self.attribution.keys() {
                 let what = What::Lost { count: lost };
-                sink(key, Event { at_ns, source: Source::Tracepoint, what });
+                sink(key, Event::new(at_ns, Source::Tracepoint, what));
             }
         }
     }

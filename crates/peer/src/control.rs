@@ -126,7 +126,7 @@ impl Control {
             Err(error) => Err(Errno(error.raw_os_error().unwrap_or(0))),
         };
         let call = Call { name: name.into(), detail: detail.into(), result, began_ns };
-        let event = Event { at_ns: now_ns(), source: self.source, what: What::Call(call) };
+        let event = Event::new(now_ns(), self.source, What::Call(call));
         self.report(&Report::Event(event))
     }
 

@@ -177,10 +177,8 @@ pub(crate) fn heartbeat() -> Trial {
 pub(crate) fn routed() -> Trial {
     let mut trial = crash();
     trial.experiment.parameters.topology = spec::Topology::Router;
-    let frame = |at_us: u64, source, sent, kind| Event {
-        at_ns: START_NS + at_us * 1000,
-        source,
-        what: What::Frame(Frame { sent, kind }),
+    let frame = |at_us: u64, source, sent, kind| {
+        Event::new(START_NS + at_us * 1000, source, What::Frame(Frame { sent, kind }))
     };
     let [router, server] = ["198.18.0.1", "198.18.0.6"].map(|ip| ip.parse().unwrap());
     let (request, reply) = (FrameKind::NeighbourRequest, FrameKind::NeighbourReply);
@@ -557,7 +555,7 @@ impl Tape {
     }
 
     fn push(&mut self, at_us: u64, source: Source, what: What) {
-        self.events.push(Event { at_ns: START_NS + at_us * 1000, source, what });
+        self.events.push(Event::new(START_NS + at_us * 1000, source, what));
     }
 }
 

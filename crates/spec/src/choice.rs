@@ -146,6 +146,43 @@ choice! {
     }
 }
 
+choice! {
+    /// RFC 9293 3.3.2 states, under the kernel's names (include/net/tcp_states.h) without `TCP_`.
+    TcpState {
+        /// Open both ways.
+        Established = "ESTABLISHED",
+        /// A SYN is out.
+        SynSent = "SYN_SENT",
+        /// A SYN was answered.
+        SynRecv = "SYN_RECV",
+        /// A FIN is out.
+        FinWait1 = "FIN_WAIT1",
+        /// The FIN is acknowledged.
+        FinWait2 = "FIN_WAIT2",
+        /// Both FINs are acknowledged; old segments may still come.
+        TimeWait = "TIME_WAIT",
+        /// Closed.
+        Close = "CLOSE",
+        /// The peer has sent its FIN.
+        CloseWait = "CLOSE_WAIT",
+        /// Both have, the peer first; ours is not acknowledged.
+        LastAck = "LAST_ACK",
+        /// Waits for connections.
+        Listen = "LISTEN",
+        /// Both have, at the same time; ours is not acknowledged.
+        Closing = "CLOSING",
+        /// A connection request is being answered.
+        NewSynRecv = "NEW_SYN_RECV",
+    }
+}
+
+impl TcpState {
+    /// By the kernel's number, from 1 in the order of [`Self::ALL`]; `None` if it has no such state.
+    pub fn from_number(number: u8) -> Option<Self> {
+        usize::from(number).checked_sub(1).and_then(|index| Self::ALL.get(index).copied())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,7 @@
 //! What is measured before the fault, and what a prediction may start from.
 
+use crate::choice::TcpState;
+use crate::socket::SocketOptions;
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +70,27 @@ pub struct TcpFacts {
     /// window; `None`: there was none.
     #[serde(default)]
     pub window_probed_at_ns: Option<u64>,
+    /// `idiag_state`; `None` in files of before it was kept.
+    #[serde(default)]
+    pub state: Option<TcpState>,
+    /// `tcpi_retransmits`: `icsk_retransmits`, timeouts in a row without an answer.
+    #[serde(default)]
+    pub retransmits: u8,
+    /// `tcpi_unacked`: segments sent and not acknowledged.
+    #[serde(default)]
+    pub unacked: u32,
+    /// `tcpi_notsent_bytes`: written and not sent.
+    #[serde(default)]
+    pub notsent_bytes: u32,
+    /// `tcpi_last_data_sent`, milliseconds before the sample.
+    #[serde(default)]
+    pub last_data_sent_ms: u32,
+    /// `idiag_retrans`: retransmissions or probes of the running timer.
+    #[serde(default)]
+    pub timer_count: u8,
+    /// Its options, where they could be read.
+    #[serde(default)]
+    pub options_set: Option<SocketOptions>,
 }
 
 impl TcpFacts {

@@ -6,16 +6,22 @@
 
 pub mod choice;
 pub mod duration;
+pub mod effect;
 pub mod experiment;
 pub mod facts;
 pub mod file;
 pub mod outcome;
+pub mod script;
 pub mod settings;
+pub mod socket;
 pub mod sysctl;
 pub mod trial;
 
-pub use choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
+pub use choice::{Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic};
+pub use effect::Effect;
 pub use experiment::{Experiment, Parameters};
 pub use facts::Facts;
 pub use outcome::{Errno, Outcome, Reference};
+pub use script::Script;
+pub use socket::SocketOptions;
 pub use trial::{Addresses, Phase, Plan};

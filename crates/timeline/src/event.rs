@@ -3,6 +3,7 @@
 use crate::segment::Segment;
 use serde::{Deserialize, Serialize};
 use spec::Errno;
+use spec::facts::TcpFacts;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -13,9 +14,20 @@ pub struct Event {
     pub at_ns: u64,
     /// Who says so.
     pub source: Source,
+    /// The connection that it is about; `None` for what is about none, and for what was recorded
+    /// before trials had more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<FlowId>,
     /// What happened.
     pub what: What,
 }
+
+/// One TCP connection of a trial: its number in the order of SYNs, from 0.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct FlowId(pub u32);
 
 /// Who saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -344,8 +356,52 @@ pub enum Timer {
 }
 
 impl Event {
+    /// An event about no connection, or about whichever it will turn out to be.
+    pub fn new(at_ns: u64, source: Source, what: What) -> Self {
+        Self { at_ns, source, flow: None, what }
+    }
+
     /// An event of the laboratory itself.
     pub fn lab(at_ns: u64, what: What) -> Self {
-        Self { at_ns, source: Source::Lab, what }
+        Self::new(at_ns, Source::Lab, what)
+    }
+
+    /// The same, about this connection.
+    #[must_use]
+    pub fn of(self, flow: FlowId) -> Self {
+        Self { flow: Some(flow), ..self }
+    }
+}
+
+impl SocketSample {
+    /// What a prediction may start from: the sample, taken at `sampled_at_ns` of `CLOCK_MONOTONIC`,
+    /// and when the first zero-window probe was seen, if one was. `None` where the kernel gave no
+    /// `struct tcp_info`.
+    pub fn facts(&self, sampled_at_ns: u64, window_probed_at_ns: Option<u64>) -> Option<TcpFacts> {
+        let info = self.info.as_ref()?;
+        Some(TcpFacts {
+            rto_us: info.rto_us,
+            srtt_us: info.rtt_us,
+            rttvar_us: info.rttvar_us,
+            snd_mss: info.snd_mss,
+            snd_cwnd: info.snd_cwnd,
+            options: info.options,
+            sampled_at_ns,
+            last_data_recv_ms: info.last_data_recv_ms,
+            last_ack_recv_ms: info.last_ack_recv_ms,
+            timer: self.timer,
+            timer_expires_ms: self.timer_expires_ms,
+            backoff: info.backoff,
+            probes: info.probes,
+            snd_wnd: info.snd_wnd,
+            window_probed_at_ns,
+            state: self.state.parse().ok(),
+            retransmits: info.retransmits,
+            unacked: info.unacked,
+            notsent_bytes: info.notsent_bytes,
+            last_data_sent_ms: info.last_data_sent_ms,
+            timer_count: self.timer_count,
+            options_set: None,
+        })
     }
 }

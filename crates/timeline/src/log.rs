@@ -99,27 +99,24 @@ mod tests {
             len: 100,
         };
         let timeline = Timeline::new(vec![
-            Event { at_ns: 30, source: Source::ClientWire, what: What::Segment(segment) },
+            Event::new(30, Source::ClientWire, What::Segment(segment)),
             Event::lab(10, What::Fault(FaultStep::Begin)),
             Event::lab(11, What::Fault(FaultStep::Done("switch port down".into()))),
-            Event {
-                at_ns: 40,
-                source: Source::ClientProgram,
-                what: What::Call(Call {
+            Event::new(
+                40,
+                Source::ClientProgram,
+                What::Call(Call {
                     name: "read".into(),
                     detail: String::new(),
                     result: Err(Errno::ETIMEDOUT),
                     began_ns: 39,
                 }),
-            },
-            Event {
-                at_ns: 38,
-                source: Source::Tracepoint,
-                what: What::Trace(Trace::ErrorReport {
-                    side: Side::Client,
-                    error: Errno::ETIMEDOUT,
-                }),
-            },
+            ),
+            Event::new(
+                38,
+                Source::Tracepoint,
+                What::Trace(Trace::ErrorReport { side: Side::Client, error: Errno::ETIMEDOUT }),
+            ),
         ]);
         assert_eq!(timeline.fault_at(), Some(10));
         assert_eq!(timeline.segments(Source::ClientWire).count(), 1);

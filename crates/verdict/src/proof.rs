@@ -568,16 +568,18 @@ mod tests {
         parameters.fault.kind = FaultKind::Flap;
         parameters.fault.duration = Some(Duration::from_secs(1));
         let ms = |ms: u64| ms * 1_000_000;
-        let lab = |at, step| Event { at_ns: ms(at), source: Source::Lab, what: What::Fault(step) };
-        let call = |at, name: &str| Event {
-            at_ns: ms(at),
-            source: Source::ClientProgram,
-            what: What::Call(Call {
-                name: name.into(),
-                detail: String::new(),
-                result: Ok(0),
-                began_ns: ms(at),
-            }),
+        let lab = |at, step| Event::new(ms(at), Source::Lab, What::Fault(step));
+        let call = |at, name: &str| {
+            Event::new(
+                ms(at),
+                Source::ClientProgram,
+                What::Call(Call {
+                    name: name.into(),
+                    detail: String::new(),
+                    result: Ok(0),
+                    began_ns: ms(at),
+                }),
+            )
         };
         let sent = Segment {
             sent: true,
@@ -589,8 +591,7 @@ mod tests {
             window: 502,
             len: 100,
         };
-        let segment =
-            |at| Event { at_ns: ms(at), source: Source::ClientWire, what: What::Segment(sent) };
+        let segment = |at| Event::new(ms(at), Source::ClientWire, What::Segment(sent));
         let mut events = vec![
             lab(1_000, FaultStep::Begin),
             lab(1_001, FaultStep::Done("the switch's port to the server is down".into())),

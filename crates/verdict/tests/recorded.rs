@@ -268,7 +268,7 @@ fn a_path_that_nobody_tried_need_not_be_proved() {
         (back, What::Fault(FaultStep::Restored)),
         (back + 2_000_000_000, What::Phase(Phase::Aftermath)),
     ] {
-        recorded.events.push(Event { at_ns, source: Source::Lab, what });
+        recorded.events.push(Event::new(at_ns, Source::Lab, what));
     }
     let about_path = |verdict: Verdict| {
         let evidence = verdict.proof.evidence.into_iter();
@@ -278,7 +278,7 @@ fn a_path_that_nobody_tried_need_not_be_proved() {
     };
     assert_eq!(about_path(recorded.judge()), []);
     let what = What::Segment(probe);
-    recorded.events.push(Event { at_ns: back + 1_000_000, source: Source::ClientWire, what });
+    recorded.events.push(Event::new(back + 1_000_000, Source::ClientWire, what));
     recorded.events.sort_by_key(|event| event.at_ns);
     let found = about_path(recorded.judge());
     assert!(matches!(&found[..], [only] if !only.holds), "{found:?}");
@@ -293,7 +293,7 @@ fn a_late_end_disagrees_unless_the_machine_was_late() {
 
     let at_ns = recorded.fault_at() + 1_000_000_000;
     let what = What::Late { by_ns: 450_000_000 };
-    recorded.events.push(Event { at_ns, source: Source::Instrument, what });
+    recorded.events.push(Event::new(at_ns, Source::Instrument, what));
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
     assert!(verdict.reason.contains("450"), "{}", verdict.reason);
@@ -312,7 +312,7 @@ fn a_goodbye_from_a_powered_off_host_spoils_the_proof() {
     farewell.flags = Flags { fin: true, ack: true, ..Flags::default() };
     let at_ns = recorded.fault_at() + 5_000_000;
     let what = What::Segment(farewell);
-    recorded.events.push(Event { at_ns, source: Source::ClientWire, what });
+    recorded.events.push(Event::new(at_ns, Source::ClientWire, what));
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
     assert!(verdict.reason.contains("not proved"), "{}", verdict.reason);
@@ -368,7 +368,7 @@ fn a_program_that_gave_up_before_the_fault_ended_has_decided() {
     let mut recorded = Recorded::read("host-alive-keepalive");
     let at_ns = recorded.fault_at() + 1_000_000_000;
     let what = What::Fault(FaultStep::Outlasted);
-    recorded.events.push(Event { at_ns: at_ns + 1_000_000, source: Source::Lab, what });
+    recorded.events.push(Event::new(at_ns + 1_000_000, Source::Lab, what));
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
     assert!(verdict.reason.contains("ended before the fault did"), "{}", verdict.reason);
@@ -379,7 +379,7 @@ fn a_program_that_gave_up_before_the_fault_ended_has_decided() {
         began_ns: at_ns,
         result: Ok(0),
     };
-    recorded.events.push(Event { at_ns, source: Source::ClientProgram, what: What::Call(call) });
+    recorded.events.push(Event::new(at_ns, Source::ClientProgram, What::Call(call)));
     // By then only the probes of the first second had been sent.
     recorded.prediction.windows[0].keepalive_probes = None;
     let verdict = recorded.judge();
@@ -392,7 +392,7 @@ fn lost_trace_events_excuse_a_time_that_others_told_and_no_count() {
     let lost = |recorded: &mut Recorded| {
         let what = What::Lost { count: 3 };
         let at_ns = recorded.fault_at() + 1_000_000_000;
-        recorded.events.push(Event { at_ns, source: Source::Tracepoint, what });
+        recorded.events.push(Event::new(at_ns, Source::Tracepoint, what));
     };
     let mut recorded = Recorded::read("host-crash-idle-keepalive");
     lost(&mut recorded);

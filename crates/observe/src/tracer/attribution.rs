@@ -200,7 +200,7 @@ impl Attribution {
     ) {
         if self.breaks_chain(owner, timer, did) {
             let what = What::Lost { count: 1 };
-            sink(owner.key, Event { at_ns, source: Source::Tracepoint, what });
+            sink(owner.key, Event::new(at_ns, Source::Tracepoint, what));
         }
         emit(sink, at_ns, owner, timer_trace(owner.side, timer, did));
     }
@@ -245,7 +245,7 @@ impl Attribution {
 }
 
 fn emit(sink: &mut impl FnMut(usize, Event), at_ns: u64, owner: Owner, trace: Trace) {
-    sink(owner.key, Event { at_ns, source: Source::Tracepoint, what: What::Trace(trace) });
+    sink(owner.key, Event::new(at_ns, Source::Tracepoint, What::Trace(trace)));
 }
 
 fn socket_trace(side: Side, did: SocketDid) -> Trace {

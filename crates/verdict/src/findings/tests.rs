@@ -84,7 +84,7 @@ impl Made {
         };
         let moment = (START_NS as f64 + at_s * SECOND) as u64;
         let what = What::Segment(segment);
-        self.events.push(Event { at_ns: moment, source: Source::ClientWire, what });
+        self.events.push(Event::new(moment, Source::ClientWire, what));
         self
     }
 

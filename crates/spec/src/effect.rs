@@ -1,0 +1,121 @@
+//! What each fault does to the lost host and to the path, layer by layer. Whoever looks at a fault
+//! asks here; each function matches exhaustively, so that a new fault is a compile error and never a
+//! guess.
+
+use crate::choice::FaultKind;
+
+/// What a fault does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effect {
+    /// The processes on the host that breaks.
+    pub processes: Processes,
+    /// The kernel of that host, with its sockets.
+    pub host: HostFate,
+    /// That host's cable.
+    pub cable: Cable,
+    /// The middle of the path.
+    pub path: PathFate,
+    /// Whether the fault ends by itself.
+    pub ends: Ends,
+}
+
+/// What becomes of the programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processes {
+    /// They run on.
+    Run,
+    /// SIGSTOP: their kernel answers for them.
+    Stopped,
+    /// SIGKILL: their kernel closes their sockets.
+    Killed,
+    /// They go with their host: nobody closes anything.
+    Gone,
+}
+
+/// What becomes of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFate {
+    /// Its kernel and its sockets stay.
+    Stays,
+    /// It is destroyed.
+    Destroyed,
+    /// It is destroyed, and a fresh one with the same address comes: it knows no connection.
+    Replaced,
+}
+
+/// What becomes of the cable between the host and the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cable {
+    /// It carries.
+    Up,
+    /// It is dead at the host's end; the survivor keeps its carrier.
+    FarEndDown,
+    /// The survivor loses its own carrier.
+    CarrierLost,
+}
+
+/// What becomes of packets in the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathFate {
+    /// They pass.
+    Open,
+    /// They are dropped; nobody is told.
+    Silent,
+    /// The router answers them by itself (`fault.reject`).
+    Rejected,
+}
+
+/// Whether a fault ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// It does not.
+    Never,
+    /// After `fault.duration`, if that is given.
+    IfDuration,
+    /// Always: after `fault.duration`, or a time of its own where none is given.
+    Always,
+}
+
+impl FaultKind {
+    /// What this fault does.
+    pub const fn effect(self) -> Effect {
+        let none = Effect {
+            processes: Processes::Run,
+            host: HostFate::Stays,
+            cable: Cable::Up,
+            path: PathFate::Open,
+            ends: Ends::Never,
+        };
+        match self {
+            Self::None => none,
+            Self::ProcessCrash => Effect { processes: Processes::Killed, ..none },
+            Self::ProcessFreeze => {
+                Effect { processes: Processes::Stopped, ends: Ends::IfDuration, ..none }
+            }
+            Self::PowerOff => Effect {
+                processes: Processes::Gone,
+                host: HostFate::Destroyed,
+                cable: Cable::FarEndDown,
+                ..none
+            },
+            Self::Reboot => Effect {
+                processes: Processes::Gone,
+                host: HostFate::Replaced,
+                cable: Cable::FarEndDown,
+                ends: Ends::Always,
+                ..none
+            },
+            Self::Blackhole => Effect { path: PathFate::Silent, ..none },
+            Self::Reject => Effect { path: PathFate::Rejected, ..none },
+            Self::Unplug => Effect { cable: Cable::CarrierLost, ..none },
+            Self::Flap => Effect { cable: Cable::FarEndDown, ends: Ends::Always, ..none },
+        }
+    }
+}
+
+impl Effect {
+    /// Whether the lost host's kernel goes on answering: only programs are touched, or nothing.
+    pub const fn peer_kernel_answers(self) -> bool {
+        matches!((self.host, self.cable, self.path), (HostFate::Stays, Cable::Up, PathFate::Open))
+    }
+}
