@@ -3,10 +3,12 @@
 
 mod connection;
 mod fault;
+mod flows;
 
 use crate::channel::{Ending, Message};
 use crate::instruments::{Pace, Running, Seen, Shared, Sink, start_sampler, start_tap};
 use crate::peers::Peer;
+use crate::trial::flows::Flows;
 use anyhow::{Context, Result, anyhow};
 use lab::network::Network;
 use lab::sysctl;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
 use timeline::event::{Phase, Side, Trace};
-use timeline::{Event, Source, What};
+use timeline::{Ends, Event, Source, What};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -57,6 +59,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
     let number = plan.number;
     let (sink, seen) = mpsc::unbounded_channel();
     bench.shared.join(number, &plan.addresses, sink.clone());
+    let flows = Flows::new(&plan);
     let mut trial = Trial {
         bench: bench.clone(),
         plan,
@@ -72,6 +75,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         holders: Vec::new(),
         client_side: Vec::new(),
         server_side: Vec::new(),
+        flows,
         classifier: Classifier::new(Side::Client),
         window_probed: None,
         stirred: Default::default(),
@@ -114,6 +118,8 @@ struct Trial {
     holders: Vec<u32>,
     client_side: Vec<Running>,
     server_side: Vec<Running>,
+    /// The connections that have appeared.
+    flows: Flows,
     /// What the client's segments are, and when it last began to probe a closed window.
     classifier: Classifier,
     window_probed: Option<u64>,
@@ -200,7 +206,6 @@ impl Trial {
             &client,
             Network::CLIENT_INTERFACE,
             (Source::ClientWire, Source::ClientSocket),
-            (addresses.client, addresses.server),
         )?;
         self.look_at_server()?;
         Ok(None)
@@ -209,12 +214,10 @@ impl Trial {
     fn look_at_server(&mut self) -> Result<()> {
         let network = self.network.as_ref().context("the network is gone")?;
         let server = network.server().context("the server is gone")?.clone();
-        let addresses = &self.plan.addresses;
         self.server_side = self.look_at(
             &server,
             Network::SERVER_INTERFACE,
             (Source::ServerWire, Source::ServerSocket),
-            (addresses.server, addresses.client),
         )?;
         Ok(())
     }
@@ -225,7 +228,6 @@ impl Trial {
         namespace: &netns::Namespace,
         interface: &str,
         (wire, socket): (Source, Source),
-        (local, remote): (std::net::SocketAddr, std::net::SocketAddr),
     ) -> Result<Vec<Running>> {
         let stirred = &self.stirred[usize::from(wire == Source::ServerWire)];
         let pace = Pace::new(self.bench.clock, self.bench.shared.traced(), self.bench.jobs);
@@ -233,7 +235,7 @@ impl Trial {
         let sink = || self.sink.clone();
         Ok(vec![
             start_tap(namespace, interface, wire, addresses, sink(), stirred.clone())?,
-            start_sampler(namespace, socket, local, remote, pace, sink(), stirred.clone())?,
+            start_sampler(namespace, socket, self.flows.followed(), pace, sink(), stirred.clone())?,
         ])
     }
 
@@ -335,14 +337,14 @@ impl Trial {
                     }
                 }
                 report = next_report(client) => match report? {
-                    Some(Report::Event(event)) => self.take(Seen::Event(event)),
+                    Some(Report::Event(event)) => self.take(Seen::Event(event, None)),
                     Some(Report::Reached(Milestone::Ended)) => self.ended.program = true,
                     Some(Report::Reached(Milestone::Finished)) => self.ended.reports = true,
                     Some(Report::Reached(_)) => {}
                     None => self.client_gone()?,
                 },
                 report = next_report(server) => match report? {
-                    Some(Report::Event(event)) => self.take(Seen::Event(event)),
+                    Some(Report::Event(event)) => self.take(Seen::Event(event, None)),
                     Some(Report::Reached(_)) => {}
                     None => self.server = None,
                 },
@@ -356,22 +358,33 @@ impl Trial {
         if self.finishing { Ok(()) } else { Err(anyhow!("the client process ended early")) }
     }
 
-    /// One thing that was seen: it goes on to the front, and may say that the connection ended.
+    /// One thing that was seen: it names its connection, goes on to the front, and may say that
+    /// the connection ended.
     fn take(&mut self, seen: Seen) {
         let number = self.plan.number;
         match seen {
-            Seen::Event(event) => {
+            Seen::Event(mut event, ends) => {
+                self.name(&mut event, ends);
                 let lets_go = self.plan.experiment.parameters.client_lets_go();
-                self.ended.kernel |= says_ended(&event, lets_go);
+                let is_own = event.flow == Some(self.flows.own());
+                self.ended.kernel |= is_own && says_ended(&event, lets_go);
                 if let What::Trace(Trace::SetState { .. }) = event.what {
                     self.stirred.iter().for_each(|stirred| stirred.notify_one());
                 }
                 self.report(Message::Event(number, event));
             }
-            Seen::Capture(capture) => {
+            Seen::Capture(mut capture, ends) => {
+                self.name(&mut capture.event, ends);
                 self.look_for_window_probe(&capture.event);
                 self.report(Message::Captured(number, capture));
             }
+        }
+    }
+
+    /// Has an event name its connection, and reports one that is new.
+    fn name(&mut self, event: &mut Event, ends: Option<Ends>) {
+        if let Some(opened) = self.flows.name(event, ends) {
+            self.report(Message::Event(self.plan.number, opened));
         }
     }
 
@@ -379,7 +392,9 @@ impl Trial {
     fn look_for_window_probe(&mut self, event: &Event) {
         if event.source == Source::ClientWire
             && let What::Segment(segment) = &event.what
-            && let Class::WindowProbe { since_closed: 1, .. } = self.classifier.feed(segment)
+            && let Class::WindowProbe { since_closed: 1, .. } =
+                self.classifier.feed(event.flow, segment)
+            && event.flow == Some(self.flows.own())
         {
             self.window_probed = Some(event.at_ns);
         }
@@ -460,7 +475,7 @@ impl Trial {
     }
 
     fn mark_as(&mut self, source: Source, what: What) {
-        self.take(Seen::Event(Event::new(monotonic_ns(), source, what)));
+        self.take(Seen::Event(Event::new(monotonic_ns(), source, what), None));
     }
 
     fn report(&self, message: Message) {

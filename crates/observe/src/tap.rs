@@ -7,7 +7,7 @@ use crate::{Error, clock};
 use nix::errno::Errno;
 use spec::Addresses;
 use std::os::fd::{AsFd, BorrowedFd};
-use timeline::{Event, Source, What};
+use timeline::{Ends, Event, Source, What};
 
 /// Bytes of a frame that are kept. Headers with every option, and the packet quoted by an ICMP
 /// error, fit; the length on the wire is kept beside it.
@@ -31,6 +31,8 @@ pub struct Tap {
 pub struct Captured {
     /// What it is: a segment, another frame, or [`What::Lost`].
     pub event: Event,
+    /// The ends of the connection that it is about.
+    pub ends: Option<Ends>,
     /// The kernel's stamp, as it gave it: nanoseconds of wall time.
     pub wall_ns: u64,
     /// The first [`SNAP_LEN`] bytes from the Ethernet header on; empty for [`What::Lost`].
@@ -40,8 +42,8 @@ pub struct Captured {
 }
 
 impl Tap {
-    /// Taps `interface` of the namespace. Events carry `source`, and segments of the connection
-    /// between the two ends of `addresses` are told from all other frames.
+    /// Taps `interface` of the namespace. Events carry `source`. Segments between the two hosts of
+    /// `addresses`, whatever their ports, are told from all other frames.
     ///
     /// The tap survives its interface going down and up again.
     ///
@@ -79,12 +81,10 @@ impl Tap {
             };
             any = true;
             let bytes = &buffer[..SNAP_LEN.min(frame.wire_len as usize)];
+            let (what, ends) = decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses);
             captured.push(Captured {
-                event: Event::new(
-                    self.wall.monotonic_ns(frame.wall_ns),
-                    self.source,
-                    decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses),
-                ),
+                event: Event::new(self.wall.monotonic_ns(frame.wall_ns), self.source, what),
+                ends,
                 wall_ns: frame.wall_ns,
                 frame: bytes.to_vec(),
                 wire_len: frame.wire_len,
@@ -114,6 +114,7 @@ impl Tap {
             let at_ns = clock::monotonic_ns();
             captured.push(Captured {
                 event: Event::new(at_ns, self.source, What::Lost { count }),
+                ends: None,
                 wall_ns: at_ns.wrapping_add_signed(self.wall.offset_ns),
                 frame: Vec::new(),
                 wire_len: 0,

@@ -22,13 +22,13 @@ use spec::Addresses;
 use spec::facts::JiffyClock;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
-use timeline::{Event, Source, What};
+use timeline::{Ends, Event, Source, What};
 use tracepoints::{Kind, Reader, Saw, Sighting, TimerDid};
 
 /// Watches every trial of a process at once.
 ///
-/// Trace records carry no namespace: trials are told apart by their addresses and ports, which
-/// must be unique on the machine.
+/// Trace records carry no namespace: trials are told apart by their hosts' addresses, which must be
+/// unique on the machine. Ports do not matter: connections are found as they appear.
 ///
 /// The timers of a socket are attributed to it; `timer_start` fires when the kernel puts a timer
 /// into a slot of its wheel. Moving one within the same slot fires nothing, though it changes
@@ -135,12 +135,13 @@ impl Tracer {
         &self.missing
     }
 
-    /// Hands over every event that is waiting, with its trial's key, and never blocks. Within one
+    /// Hands over every event that is waiting, with its trial's key and the ends of the connection
+    /// that it is about, and never blocks. Within one
     /// call they are in the order of time; one can be older than the last of the call before, where
     /// another processor was slower to show it, or where a timer's socket became known only now.
     /// If records were lost for want of room, every trial is told; if what is seen of a socket's
     /// timers cannot be all, its trial is told.
-    pub fn drain(&mut self, sink: &mut impl FnMut(usize, Event)) {
+    pub fn drain(&mut self, sink: &mut impl FnMut(usize, Option<Ends>, Event)) {
         let lost = self.collect();
         for (at_ns, sighting) in self.batch.drain(..) {
             self.attribution.take(at_ns, sighting, sink);
@@ -149,7 +150,7 @@ impl Tracer {
             let at_ns = clock::monotonic_ns();
             for key in self.attribution.keys() {
                 let what = What::Lost { count: lost };
-                sink(key, Event::new(at_ns, Source::Tracepoint, what));
+                sink(key, None, Event::new(at_ns, Source::Tracepoint, what));
             }
         }
     }

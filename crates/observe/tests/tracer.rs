@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use observe::{Captured, Tap, Tracer, clock};
 use socket2::{SockRef, TcpKeepalive};
-use spec::{Addresses, Errno, Family};
+use spec::{Errno, Family};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::{INTERFACE, Pair};
 use timeline::event::{Side, Timer, Trace};
-use timeline::{Event, Source, What};
+use timeline::{Event, FlowTable, Source, What};
 
 /// Tracepoints belong to root: an ordinary user, also one that is root in a user namespace, sees
 /// these tests ignored, with the reason.
 fn main() {
     let arguments = Arguments::from_args();
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
         ("a_lost_server_as_the_kernel_sees_it", a_lost_server_as_the_kernel_sees_it),
         ("the_same_on_ipv6", the_same_on_ipv6),
         ("the_same_through_a_tracefs_instance", the_same_through_a_tracefs_instance),
@@ -31,6 +31,10 @@ fn main() {
             keepalive_timers_are_told_from_others_and_sockets_found_late,
         ),
         ("resets_of_both_sides", resets_of_both_sides),
+        (
+            "connections_of_one_process_are_flows_on_the_wire_and_in_tracepoints",
+            connections_of_one_process_are_flows_on_the_wire_and_in_tracepoints,
+        ),
         (
             "the_descriptor_wakes_an_edge_triggered_poll_for_every_error",
             the_descriptor_wakes_an_edge_triggered_poll_for_every_error,
@@ -77,7 +81,7 @@ fn open(open: fn(Option<&Path>) -> Result<Tracer, observe::Error>) -> Tracer {
 
 fn drain(tracer: &mut Tracer) -> Vec<(usize, Event)> {
     let mut events = Vec::new();
-    tracer.drain(&mut |key, event| events.push((key, event)));
+    tracer.drain(&mut |key, _, event| events.push((key, event)));
     events
 }
 
@@ -89,7 +93,7 @@ fn error_of(
 ) -> Errno {
     stream.set_nonblocking(true).unwrap();
     let error = loop {
-        tracer.drain(&mut |key, event| events.push((key, event)));
+        tracer.drain(&mut |key, _, event| events.push((key, event)));
         match stream.read(&mut [0; 1]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_millis(5));
@@ -97,7 +101,7 @@ fn error_of(
             result => break result.unwrap_err(),
         }
     };
-    tracer.drain(&mut |key, event| events.push((key, event)));
+    tracer.drain(&mut |key, _, event| events.push((key, event)));
     Errno(error.raw_os_error().unwrap())
 }
 
@@ -371,6 +375,54 @@ fn resets_of_both_sides() {
     assert!(has(&client, &error), "{client:#?}");
 }
 
+fn connections_of_one_process_are_flows_on_the_wire_and_in_tracepoints() {
+    let pair = Pair::new(8119, Family::Ipv4);
+    let mut tracer = tracer();
+    tracer.watch(5, &pair.addresses);
+    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let connections = pair.connect_anywhere(3);
+    let ports: Vec<_> =
+        connections.iter().map(|(client, _)| client.local_addr().unwrap().port()).collect();
+    let mut records = Vec::new();
+    tracer.drain(&mut |_, ends, event| records.push((ends, event)));
+    let mut captured = Vec::new();
+    tap.drain(&mut captured).unwrap();
+
+    let mut flows = FlowTable::default();
+    let mut opened = Vec::new();
+    let mut name = |mut event: Event, ends| {
+        opened.extend(flows.name(&mut event, ends));
+        event
+    };
+    let events: Vec<_> =
+        records.into_iter().map(|(ends, event)| name(event, ends.expect("a socket's"))).collect();
+    for captured in captured {
+        if let Some(ends) = captured.ends {
+            let flow = name(captured.event, ends).flow.unwrap();
+            assert_eq!(ports[flow.0 as usize], ends.client.port(), "as the tracepoints number it");
+        }
+    }
+    let found: Vec<_> = opened
+        .iter()
+        .map(|event| match &event.what {
+            What::Flow(flow) => flow.ends.client.port(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(found, ports, "each appears once, in the order of SYNs");
+    for id in 0..3 {
+        let states: Vec<_> = events
+            .iter()
+            .filter(|event| event.flow.unwrap().0 == id)
+            .filter_map(|event| match &event.what {
+                What::Trace(Trace::SetState { side: Side::Client, new, .. }) => Some(new.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(states, ["SYN_SENT", "ESTABLISHED"], "{id}: {events:#?}");
+    }
+}
+
 fn the_descriptor_wakes_an_edge_triggered_poll_for_every_error() {
     use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
     let mut tracer = tracer();
@@ -425,17 +477,14 @@ fn costs() {
         untraced_ns.push(exchange_ns(&connect()));
         let mut tracer = tracer();
         let ends = connect();
-        for (key, (client, _)) in ends.iter().enumerate() {
-            let client = client.local_addr().unwrap();
-            tracer.watch(key, &Addresses { client, ..pair.addresses.clone() });
-        }
+        tracer.watch(KEY, &pair.addresses);
         let stop = AtomicBool::new(false);
         traced_ns.push(std::thread::scope(|scope| {
             scope.spawn(|| {
                 let cpu_began = thread_cpu_ns();
                 while !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(10));
-                    tracer.drain(&mut |_, event| {
+                    tracer.drain(&mut |_, _, event| {
                         events += 1;
                         match event.what {
                             What::Trace(Trace::TimerStart { now, .. }) => {

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 use support::{INTERFACE, Pair};
 use timeline::event::{FrameKind, SocketSample};
-use timeline::{Segment, Source, What};
+use timeline::{Ends, Event, FlowTable, Segment, Side, Source, What};
 
 fn segments(captured: &[Captured]) -> Vec<(u64, Segment)> {
     captured
@@ -114,6 +114,54 @@ fn a_lost_server_is_seen_on_the_wire_and_in_the_socket() {
 #[test]
 fn the_same_on_ipv6() {
     a_lost_server(8102, Family::Ipv6);
+}
+
+/// The ends of connections, by their client's sockets.
+fn ends_of(connections: &[(std::net::TcpStream, std::net::TcpStream)]) -> Vec<Ends> {
+    let ends = |client: &std::net::TcpStream| Ends {
+        client: client.local_addr().unwrap(),
+        server: client.peer_addr().unwrap(),
+    };
+    connections.iter().map(|(client, _)| ends(client)).collect()
+}
+
+#[test]
+fn connections_on_ports_that_nobody_knew_are_flows_in_the_order_of_their_syn() {
+    let pair = Pair::new(8106, Family::Ipv4);
+    let mut taps = [(&pair.server, Source::ServerWire), (&pair.client, Source::ClientWire)]
+        .map(|(host, source)| Tap::open(host, INTERFACE, source, &pair.addresses).unwrap());
+    let connections = pair.connect_anywhere(3);
+    let ends = ends_of(&connections);
+    let mut flows = FlowTable::default();
+    let mut opened: Vec<Event> = Vec::new();
+    // The server's tap is asked first: what the client's shows later is the same.
+    for tap in &mut taps {
+        let mut captured = Vec::new();
+        tap.drain(&mut captured).unwrap();
+        let mut segments = [0; 3];
+        for Captured { mut event, ends, .. } in captured {
+            if let Some(ends) = ends {
+                opened.extend(flows.name(&mut event, ends));
+                segments[event.flow.unwrap().0 as usize] += 1;
+            }
+        }
+        assert!(segments.iter().all(|count| *count >= 3), "a handshake each: {segments:?}");
+    }
+    let found: Vec<_> = opened
+        .iter()
+        .map(|event| match &event.what {
+            What::Flow(flow) => (event.flow.unwrap().0, flow.ends, flow.opened_by),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected: Vec<_> = (0..).zip(ends).map(|(id, ends)| (id, ends, Side::Client)).collect();
+    assert_eq!(found, expected);
+
+    let mut diag = SocketDiag::open(&pair.client).unwrap();
+    for (_, ends) in flows.latest() {
+        let sample = diag.sample(ends.client, ends.server).unwrap().unwrap();
+        assert_eq!(sample.state, "ESTABLISHED");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use segment::Resends;
 use spec::{Errno, FaultKind, Parameters, Program};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
-use timeline::{Class, Classifier, Event, Segment, Side, Source, What};
+use timeline::{Class, Classifier, Event, FlowId, Segment, Side, Source, What};
 
 /// Waking later than this is worth a line; after that, only later still.
 const LATE_NS: u64 = 10_000_000;
@@ -111,7 +111,7 @@ impl Narrator {
         let here = if side == Side::Client { Place::Client } else { Place::Server };
         let trial = |text: &str, tone| Some(Note { place: Place::Trial, text: text.into(), tone });
         match &event.what {
-            What::Segment(segment) => Some(self.segment(side, segment)),
+            What::Segment(segment) => Some(self.segment(side, event.flow, segment)),
             What::Frame(frame) => frame::note(frame, heading(side, frame.sent)),
             What::Call(call) => Some(called(here, call)),
             What::Socket(sample) => self.socket(side, here, sample),
@@ -138,7 +138,7 @@ impl Narrator {
                 let late = span::measured(Duration::from_nanos(*by_ns).as_secs_f64());
                 trial(&format!("the machine was busy: {late} late"), Tone::Warning)
             }
-            What::Phase(_) | What::Late { .. } => None,
+            What::Phase(_) | What::Late { .. } | What::Flow(_) => None,
             What::Sysctl { name, value } => {
                 trial(&format!("net.ipv4.{name} = {value} from now on"), Tone::Step)
             }
@@ -148,10 +148,10 @@ impl Narrator {
         }
     }
 
-    fn segment(&mut self, tap: Side, segment: &Segment) -> Note {
+    fn segment(&mut self, tap: Side, flow: Option<FlowId>, segment: &Segment) -> Note {
         let classifier = &mut self.taps[index(tap)];
         let sender = classifier.sender(segment);
-        let class = classifier.feed(segment);
+        let class = classifier.feed(flow, segment);
         let (text, tone) = segment::describe(class, segment, sender, self.probes, &self.resends);
         // A web server does not report its calls: its FIN says that it has closed.
         let (text, tone) = match class {

@@ -4,9 +4,10 @@
 //! follows from what passed before it. Ranges of sequence numbers are compared, never packets
 //! counted: with segmentation offload one captured segment may stand for several.
 
-use crate::event::{Side, Source};
+use crate::event::{FlowId, Side, Source, What};
 use crate::log::Timeline;
 use crate::segment::Segment;
+use std::collections::HashMap;
 
 /// What a segment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,8 +64,6 @@ pub enum Class {
     },
     /// The connection is refused or gone.
     Reset,
-    /// A segment between other ports than the connection's.
-    OtherConnection,
 }
 
 impl Class {
@@ -94,22 +93,26 @@ impl Class {
     }
 }
 
-/// Classifies the segments of one connection at one tap, in their order.
+/// Classifies the segments that one tap saw, each within its connection, in their order.
 #[derive(Debug, Clone)]
 pub struct Classifier {
     tap: Side,
-    ports: Option<Ports>,
-    client: Sender,
-    server: Sender,
+    connections: HashMap<Connection, Connected>,
 }
 
-/// The ports of the connection.
+/// Which connection. What was recorded before trials had several is told by its ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ports {
-    /// The client's.
-    pub client: u16,
-    /// The server's.
-    pub server: u16,
+struct Connection {
+    flow: Option<FlowId>,
+    client_port: u16,
+    server_port: u16,
+}
+
+/// Both directions of a connection.
+#[derive(Debug, Clone, Default)]
+struct Connected {
+    client: Sender,
+    server: Sender,
 }
 
 /// Every segment a tap saw, with its time and what it is. For [`Source`]s that are not taps:
@@ -120,43 +123,39 @@ pub fn classified(
 ) -> impl Iterator<Item = (u64, &Segment, Class)> {
     let side = if tap == Source::ServerWire { Side::Server } else { Side::Client };
     let mut classifier = Classifier::new(side);
-    timeline.segments(tap).map(move |(at_ns, segment)| (at_ns, segment, classifier.feed(segment)))
+    timeline.events().iter().filter(move |event| event.source == tap).filter_map(move |event| {
+        match &event.what {
+            What::Segment(segment) => {
+                Some((event.at_ns, segment, classifier.feed(event.flow, segment)))
+            }
+            _ => None,
+        }
+    })
 }
 
 impl Classifier {
-    /// For the tap on this side's interface. The connection is that of the first segment fed.
+    /// For the tap on this side's interface.
     pub fn new(tap: Side) -> Self {
-        Self { tap, ports: None, client: Sender::default(), server: Sender::default() }
-    }
-
-    /// The same for a connection that is known already.
-    #[must_use]
-    pub fn with_ports(mut self, ports: Ports) -> Self {
-        self.ports = Some(ports);
-        self
+        Self { tap, connections: HashMap::new() }
     }
 
     /// Who sent a segment that this tap saw.
     pub fn sender(&self, segment: &Segment) -> Side {
-        match (self.tap, segment.sent) {
-            (Side::Client, true) | (Side::Server, false) => Side::Client,
-            _ => Side::Server,
-        }
+        if segment.sent { self.tap } else { self.tap.other() }
     }
 
-    /// What the next segment is.
-    pub fn feed(&mut self, segment: &Segment) -> Class {
+    /// What the next segment is, of this connection.
+    pub fn feed(&mut self, flow: Option<FlowId>, segment: &Segment) -> Class {
         let side = self.sender(segment);
-        let ports = match side {
-            Side::Client => Ports { client: segment.source_port, server: segment.destination_port },
-            Side::Server => Ports { client: segment.destination_port, server: segment.source_port },
+        let (client_port, server_port) = match side {
+            Side::Client => (segment.source_port, segment.destination_port),
+            Side::Server => (segment.destination_port, segment.source_port),
         };
-        if *self.ports.get_or_insert(ports) != ports {
-            return Class::OtherConnection;
-        }
+        let connection = Connection { flow, client_port, server_port };
+        let Connected { client, server } = self.connections.entry(connection).or_default();
         let (sender, peer) = match side {
-            Side::Client => (&mut self.client, &mut self.server),
-            Side::Server => (&mut self.server, &mut self.client),
+            Side::Client => (client, server),
+            Side::Server => (server, client),
         };
         let answers = peer.probed;
         let class = sender.classify(segment, answers);

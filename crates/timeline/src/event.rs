@@ -1,5 +1,6 @@
 //! One event: when, who says so, and what.
 
+use crate::flow::Flow;
 use crate::segment::Segment;
 use serde::{Deserialize, Serialize};
 use spec::Errno;
@@ -77,6 +78,8 @@ pub enum What {
     Phase(Phase),
     /// The laboratory did one step of a fault, or undid it.
     Fault(FaultStep),
+    /// A connection has appeared: the first that is seen of it.
+    Flow(Flow),
     /// A program made a system call.
     Call(Call),
     /// A TCP segment passed a tap.
@@ -341,6 +344,33 @@ pub enum Side {
     Client,
     /// The server's.
     Server,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+impl Trace {
+    /// Whose socket it is about.
+    pub const fn side(&self) -> Side {
+        match *self {
+            Self::SetState { side, .. }
+            | Self::ErrorReport { side, .. }
+            | Self::Retransmit { side, .. }
+            | Self::SendReset { side }
+            | Self::ReceiveReset { side }
+            | Self::TimerStart { side, .. }
+            | Self::TimerCancel { side, .. }
+            | Self::TimerExpire { side, .. } => side,
+        }
+    }
 }
 
 /// The timers of a TCP socket, by their kernel functions.

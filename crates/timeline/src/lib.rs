@@ -5,10 +5,12 @@
 
 pub mod classify;
 pub mod event;
+pub mod flow;
 pub mod log;
 pub mod segment;
 
-pub use classify::{Class, Classifier, Ports, classified};
-pub use event::{Event, Side, Source, What};
+pub use classify::{Class, Classifier, classified};
+pub use event::{Event, FlowId, Side, Source, What};
+pub use flow::{Ends, Flow, FlowTable};
 pub use log::Timeline;
 pub use segment::{Flags, Segment};

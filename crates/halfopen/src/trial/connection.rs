@@ -31,7 +31,7 @@ impl Trial {
         // pipe, with their times.
         let sink = self.sink.clone();
         let tell = |event| {
-            let _ = sink.send(Seen::Event(event));
+            let _ = sink.send(Seen::Event(event, None));
         };
         timeout(PATIENCE, accepting.reach(|m| *m == Milestone::Listening, tell))
             .await
@@ -104,7 +104,7 @@ impl Trial {
             peer.tell(Command::FillWindow).await?;
             let sink = self.sink.clone();
             let tell = |event| {
-                let _ = sink.send(Seen::Event(event));
+                let _ = sink.send(Seen::Event(event, None));
             };
             timeout(PATIENCE, peer.reach(|m| *m == Milestone::Filled, tell))
                 .await

@@ -1,12 +1,12 @@
-//! Whose an event is: which trial's, and which of its two sockets'.
+//! Whose an event is: which trial's, which connection's, and which of its two sockets'.
 
 use super::tracepoints::{Saw, Sighting, SocketDid, TimerDid};
 use crate::diag::state_name;
 use spec::{Addresses, Errno};
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use timeline::event::{Side, Timer, Trace};
-use timeline::{Event, Source, What};
+use timeline::{Ends, Event, Source, What};
 
 /// `TCP_CLOSE`, include/net/tcp_states.h.
 const STATE_CLOSE: u32 = 7;
@@ -33,15 +33,23 @@ pub(super) struct TimerPlaces {
 struct Owner {
     key: usize,
     side: Side,
+    ends: Ends,
 }
 
-/// A timer's event, of a socket that is not known yet.
+/// An event of a socket that is not known yet.
 #[derive(Debug)]
 struct Stray {
     at_ns: u64,
     socket: u64,
-    timer: Timer,
-    did: TimerDid,
+    did: StrayDid,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum StrayDid {
+    /// One of its timers'.
+    Timer(Timer, TimerDid),
+    /// Its own, before it had a port.
+    Socket(SocketDid),
 }
 
 /// As many strays as are kept: those of every other TCP socket of the machine are among them.
@@ -49,12 +57,17 @@ const STRAYS: usize = 4096;
 
 /// Tells the events of watched sockets from all others.
 ///
-/// Records about sockets carry both ends. Records about timers carry the timer's address alone,
-/// from which the socket's follows; a socket's address is known from the first record that carries
-/// it together with the ends, and forgotten when the kernel gives it to another socket.
+/// Records about sockets carry both ends, of which the hosts' addresses tell the trial. Records
+/// about timers carry the timer's address alone, from which the socket's follows; a socket's address
+/// is known from the first record that carries it together with the ends, and forgotten when the
+/// kernel gives it to another socket.
+///
+/// A socket that is not bound enters SYN_SENT before the kernel chooses its port (`tcp_v4_connect`,
+/// net/ipv4/tcp_ipv4.c): that record waits for the next of the same socket.
 #[derive(Debug, Default)]
 pub(super) struct Attribution {
-    ends: HashMap<(SocketAddr, SocketAddr), Owner>,
+    /// By the local and the remote address.
+    hosts: HashMap<(IpAddr, IpAddr), (usize, Side)>,
     sockets: HashMap<u64, Owner>,
     places: Option<TimerPlaces>,
     strays: VecDeque<Stray>,
@@ -86,23 +99,31 @@ impl Attribution {
     }
 
     pub(super) fn watch(&mut self, key: usize, addresses: &Addresses) {
-        let end =
-            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let (client, server) = (end(addresses.client), end(addresses.server));
-        self.ends.insert((client, server), Owner { key, side: Side::Client });
-        self.ends.insert((server, client), Owner { key, side: Side::Server });
+        let [client, server] =
+            [addresses.client, addresses.server].map(|end| end.ip().to_canonical());
+        self.hosts.insert((client, server), (key, Side::Client));
+        self.hosts.insert((server, client), (key, Side::Server));
     }
 
     pub(super) fn unwatch(&mut self, key: usize) {
-        self.ends.retain(|_, owner| owner.key != key);
+        self.hosts.retain(|_, (of, _)| *of != key);
         self.sockets.retain(|_, owner| owner.key != key);
         self.chains.retain(|(owner, _), _| owner.key != key);
     }
 
     /// Every key that is watched, once.
     pub(super) fn keys(&self) -> impl Iterator<Item = usize> {
-        let clients = self.ends.values().filter(|owner| owner.side == Side::Client);
-        clients.map(|owner| owner.key)
+        self.hosts.values().filter(|(_, side)| *side == Side::Client).map(|(key, _)| *key)
+    }
+
+    /// Whose a socket with these ends is.
+    fn owner(&self, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
+        let (key, side) = *self.hosts.get(&(local.ip(), remote.ip()))?;
+        let ends = match side {
+            Side::Client => Ends { client: local, server: remote },
+            Side::Server => Ends { client: remote, server: local },
+        };
+        Some(Owner { key, side, ends })
     }
 
     /// Hands over what a record means for a watched socket, if anything.
@@ -110,14 +131,19 @@ impl Attribution {
         &mut self,
         at_ns: u64,
         sighting: Sighting,
-        sink: &mut impl FnMut(usize, Event),
+        sink: &mut impl FnMut(usize, Option<Ends>, Event),
     ) {
         match sighting.saw {
             Saw::Socket { socket, local, remote, did } => {
-                let owner = self.ends.get(&(local, remote)).copied();
-                self.identify(socket, owner, did, sink);
-                if let Some(owner) = owner {
-                    emit(sink, at_ns, owner, socket_trace(owner.side, did));
+                let owner = self.owner(local, remote);
+                let whole = owner.filter(|_| local.port() != 0 && remote.port() != 0);
+                self.identify(socket, whole, did, sink);
+                match (owner, whole) {
+                    (_, Some(owner)) => emit(sink, at_ns, owner, socket_trace(owner.side, did)),
+                    (Some(_), None) if socket != 0 => {
+                        self.keep(Stray { at_ns, socket, did: StrayDid::Socket(did) });
+                    }
+                    _ => {}
                 }
             }
             Saw::Timer { timer, did } => self.take_timer(at_ns, timer, did, sink),
@@ -130,7 +156,7 @@ impl Attribution {
         socket: u64,
         owner: Option<Owner>,
         did: SocketDid,
-        sink: &mut impl FnMut(usize, Event),
+        sink: &mut impl FnMut(usize, Option<Ends>, Event),
     ) {
         if socket == 0 {
             return;
@@ -150,7 +176,11 @@ impl Attribution {
             return;
         }
         for stray in self.strays.iter().filter(|stray| stray.socket == socket) {
-            emit(sink, stray.at_ns, owner, timer_trace(owner.side, stray.timer, stray.did));
+            let trace = match stray.did {
+                StrayDid::Timer(timer, did) => timer_trace(owner.side, timer, did),
+                StrayDid::Socket(did) => socket_trace(owner.side, did),
+            };
+            emit(sink, stray.at_ns, owner, trace);
         }
         self.strays.retain(|stray| stray.socket != socket);
     }
@@ -160,7 +190,7 @@ impl Attribution {
         at_ns: u64,
         timer: u64,
         did: TimerDid,
-        sink: &mut impl FnMut(usize, Event),
+        sink: &mut impl FnMut(usize, Option<Ends>, Event),
     ) {
         let Some(TimerPlaces { write, keepalive }) = self.places else { return };
         let function = match did {
@@ -177,7 +207,7 @@ impl Attribution {
             let Some((socket, timer)) = possible.next() else { return };
             match self.sockets.get(&socket) {
                 Some(owner) => self.emit_timer(at_ns, *owner, timer, did, sink),
-                None => self.keep(Stray { at_ns, socket, timer, did }),
+                None => self.keep(Stray { at_ns, socket, did: StrayDid::Timer(timer, did) }),
             }
             return;
         }
@@ -196,11 +226,11 @@ impl Attribution {
         owner: Owner,
         timer: Timer,
         did: TimerDid,
-        sink: &mut impl FnMut(usize, Event),
+        sink: &mut impl FnMut(usize, Option<Ends>, Event),
     ) {
         if self.breaks_chain(owner, timer, did) {
             let what = What::Lost { count: 1 };
-            sink(owner.key, Event::new(at_ns, Source::Tracepoint, what));
+            sink(owner.key, Some(owner.ends), Event::new(at_ns, Source::Tracepoint, what));
         }
         emit(sink, at_ns, owner, timer_trace(owner.side, timer, did));
     }
@@ -244,8 +274,9 @@ impl Attribution {
     }
 }
 
-fn emit(sink: &mut impl FnMut(usize, Event), at_ns: u64, owner: Owner, trace: Trace) {
-    sink(owner.key, Event::new(at_ns, Source::Tracepoint, What::Trace(trace)));
+fn emit(sink: &mut impl FnMut(usize, Option<Ends>, Event), at_ns: u64, owner: Owner, trace: Trace) {
+    let event = Event::new(at_ns, Source::Tracepoint, What::Trace(trace));
+    sink(owner.key, Some(owner.ends), event);
 }
 
 fn socket_trace(side: Side, did: SocketDid) -> Trace {

@@ -77,6 +77,18 @@ impl Pair {
         socket.into()
     }
 
+    /// Connections of this one process, on ports that nobody knows beforehand, one after the other.
+    pub(crate) fn connect_anywhere(&self, count: usize) -> Vec<(TcpStream, TcpStream)> {
+        let server = (self.addresses.server.ip(), 0);
+        let listener = self.server.run(|| TcpListener::bind(server).unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || {
+            let client = self.client.run(|| TcpStream::connect(address).unwrap()).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        std::iter::repeat_with(connect).take(count).collect()
+    }
+
     /// The server's host stops answering: its address goes, so that it drops what arrives for it.
     pub(crate) fn silence_server(&self) {
         let Addresses { server, prefix_len, .. } = self.addresses;

@@ -76,7 +76,6 @@ pub(super) fn describe(
             (times(&format!("FIN{data}{again}"), n), Tone::Step)
         }
         Class::Reset => ("reset".into(), Tone::End),
-        Class::OtherConnection => (format!("another connection's {}", segment.flags), Tone::Quiet),
     }
 }
 

@@ -40,7 +40,7 @@ fn check(table: &[(Row, Class)]) {
                     let mut segment = moved(*row, client_isn, server_isn);
                     segment.sent ^= tap == Side::Server;
                     assert_eq!(
-                        classifier.feed(&segment),
+                        classifier.feed(None, &segment),
                         *expected,
                         "line {line} at the {tap:?}'s tap, from {client_isn} and {server_isn}"
                     );
@@ -221,13 +221,19 @@ fn a_tap_that_came_late_knows_the_next_byte_from_acknowledgements() {
 }
 
 #[test]
-fn other_connections_do_not_disturb() {
-    let mut classifier =
-        Classifier::new(Side::Client).with_ports(Ports { client: 40_000, server: 7 });
-    let mut other = segment((true, DATA, 900, 1, 100, 502));
-    other.source_port = 40_001;
-    for (row, expected) in OPEN {
-        assert_eq!(classifier.feed(&other), Class::OtherConnection);
-        assert_eq!(classifier.feed(&segment(row)), expected);
+fn each_connection_is_classified_by_itself() {
+    let mut classifier = Classifier::new(Side::Client);
+    let mut other_port = OPEN.map(|(row, _)| segment(row));
+    for segment in &mut other_port {
+        let port =
+            if segment.sent { &mut segment.source_port } else { &mut segment.destination_port };
+        *port = 40_001;
+    }
+    // The same ports again, as another connection.
+    let (first, second) = (Some(FlowId(0)), Some(FlowId(1)));
+    for ((row, expected), other) in OPEN.iter().zip(other_port) {
+        assert_eq!(classifier.feed(first, &other), *expected);
+        assert_eq!(classifier.feed(first, &segment(*row)), *expected);
+        assert_eq!(classifier.feed(second, &segment(*row)), *expected);
     }
 }

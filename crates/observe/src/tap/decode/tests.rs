@@ -1,4 +1,4 @@
-use super::*;
+use super::{decode as decode_with_ends, *};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use spec::{Family, Topology};
@@ -14,6 +14,10 @@ fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> =
         hex.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
     digits.chunks(2).map(|pair| (pair[0] << 4) | pair[1]).collect()
+}
+
+fn decode(frame: &[u8], wire_len: u32, sent: bool, addresses: &Addresses) -> What {
+    decode_with_ends(frame, wire_len, sent, addresses).0
 }
 
 fn frame(kind: FrameKind) -> What {
@@ -76,13 +80,18 @@ fn a_segment_too_long_for_its_length_field_reaches_to_the_end_of_the_frame() {
 }
 
 #[test]
-fn segments_of_other_connections_are_other_frames() {
-    let mut elsewhere = addresses(Family::Ipv4);
-    elsewhere.client.set_port(CLIENT_PORT + 1);
+fn connections_between_the_hosts_are_told_by_their_ports() {
     let hex = "020000000002 020000000001 0800 4500 0028 0001 4000 4006 0000 c6120011 c6120012
-        9c40 0007 000003e8 000007d0 5010 01f5 0000 0000";
-    let decoded = decode(&bytes(hex), 54, true, &elsewhere);
-    assert_eq!(decoded, frame(FrameKind::Other { ethertype: 0x0800 }));
+        9c41 0008 000003e8 000007d0 5010 01f5 0000 0000";
+    let here = addresses(Family::Ipv4);
+    let (decoded, ends) = decode_with_ends(&bytes(hex), 54, true, &here);
+    assert!(matches!(decoded, What::Segment(_)), "{decoded:?}");
+    let ends = ends.unwrap();
+    assert_eq!((ends.client.port(), ends.server.port()), (CLIENT_PORT + 1, 8));
+
+    let elsewhere = Addresses::new(2, Family::Ipv4, Topology::Switch, CLIENT_PORT, SERVER_PORT);
+    let decoded = decode_with_ends(&bytes(hex), 54, true, &elsewhere);
+    assert_eq!(decoded, (frame(FrameKind::Other { ethertype: 0x0800 }), None));
 }
 
 #[test]
@@ -122,18 +131,21 @@ fn neighbour_discovery() {
 #[test]
 fn icmp_errors_are_checked_against_the_connection() {
     // Host unreachable from 198.18.0.22, quoting an IP header and the first eight bytes of TCP.
-    let unreachable = |port: &str| {
+    let unreachable = |to: &str| {
         bytes(&format!(
             "020000000001 020000000002 0800 4500 0038 0001 0000 4001 0000 c6120016 c6120011
              03 01 0000 00000000
-             4500 00dc 0001 4000 4006 0000 c6120011 c6120012 9c40 {port} 000003e8"
+             4500 00dc 0001 4000 4006 0000 c6120011 {to} 9c40 0007 000003e8"
         ))
     };
-    for (port, about_connection) in [("0007", true), ("0008", false)] {
+    for (to, about_connection) in [("c6120012", true), ("c6120013", false)] {
         let from = "198.18.0.22".parse().unwrap();
         let kind = FrameKind::Icmp { kind: 3, code: 1, from, about_connection };
-        let decoded = decode(&unreachable(port), 70, true, &addresses(Family::Ipv4));
+        let here = addresses(Family::Ipv4);
+        let (decoded, ends) = decode_with_ends(&unreachable(to), 70, true, &here);
         assert_eq!(decoded, frame(kind));
+        let quoted = Ends { client: here.client, server: here.server };
+        assert_eq!(ends, about_connection.then_some(quoted));
     }
 }
 

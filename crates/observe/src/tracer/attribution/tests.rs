@@ -10,6 +10,10 @@ fn addresses() -> Addresses {
     Addresses::new(3, Family::Ipv4, Topology::Switch, 40_000, 7)
 }
 
+fn ends_of_trial() -> Ends {
+    Ends { client: addresses().client, server: addresses().server }
+}
+
 fn attribution() -> Attribution {
     let mut attribution = Attribution::new(250);
     attribution.set_places(TimerPlaces { write: WRITE, keepalive: KEEPALIVE });
@@ -19,8 +23,8 @@ fn attribution() -> Attribution {
 
 fn take(attribution: &mut Attribution, at_ns: u64, saw: Saw) -> Vec<(u64, Trace)> {
     let mut traces = Vec::new();
-    attribution.take(at_ns, Sighting { pid: 1, saw }, &mut |key, event| {
-        assert_eq!(key, KEY);
+    attribution.take(at_ns, Sighting { pid: 1, saw }, &mut |key, ends, event| {
+        assert_eq!((key, ends), (KEY, Some(ends_of_trial())));
         let What::Trace(trace) = event.what else { panic!("{event:?}") };
         traces.push((event.at_ns, trace));
     });
@@ -30,7 +34,7 @@ fn take(attribution: &mut Attribution, at_ns: u64, saw: Saw) -> Vec<(u64, Trace)
 /// Whether records were found to be lost, of those before this one.
 fn finds_loss(attribution: &mut Attribution, saw: Saw) -> bool {
     let mut is_lost = false;
-    attribution.take(1, Sighting { pid: 1, saw }, &mut |_, event| {
+    attribution.take(1, Sighting { pid: 1, saw }, &mut |_, _, event| {
         is_lost |= matches!(event.what, What::Lost { .. });
     });
     is_lost
@@ -161,4 +165,42 @@ fn a_broken_chain_of_records_is_a_loss() {
     assert!(!next(start(WRITE, SOCKET)));
     assert!(next(expire(3)), "expired, and never taken out of its slot");
     assert!(!next(start(KEEPALIVE, SOCKET)), "another timer");
+}
+
+#[test]
+fn sockets_on_ports_that_nobody_knew_are_told_apart() {
+    let mut attribution = attribution();
+    let (from, to) = (addresses().client, addresses().server);
+    let local = |port| SocketAddr::new(from.ip(), port);
+    let mut seen = Vec::new();
+    let mut take = |at_ns, saw| {
+        attribution.take(at_ns, Sighting { pid: 1, saw }, &mut |_, ends, event| {
+            let What::Trace(trace) = event.what else { panic!("{event:?}") };
+            seen.push((event.at_ns, ends.unwrap().client.port(), trace));
+        });
+    };
+    let other = SOCKET + 0x980;
+    let saw = |socket, port, did| Saw::Socket { socket, local: local(port), remote: to, did };
+    // The kernel chooses ports after the sockets have entered SYN_SENT.
+    take(1, saw(SOCKET, 0, CONNECTING));
+    take(2, saw(other, 0, CONNECTING));
+    take(3, start(WRITE, other));
+    take(4, saw(other, 50_002, SocketDid::SetState { old: 2, new: 1 }));
+    take(5, saw(SOCKET, 50_001, SocketDid::SetState { old: 2, new: 1 }));
+    take(6, start(WRITE, SOCKET));
+    let moved = |old: &str, new: &str| Trace::SetState {
+        side: Side::Client,
+        old: old.into(),
+        new: new.into(),
+    };
+    let (begins, opens) = (moved("CLOSE", "SYN_SENT"), moved("SYN_SENT", "ESTABLISHED"));
+    let expected = [
+        (2, 50_002, begins.clone()),
+        (3, 50_002, started(Timer::Write)),
+        (4, 50_002, opens.clone()),
+        (1, 50_001, begins),
+        (5, 50_001, opens),
+        (6, 50_001, started(Timer::Write)),
+    ];
+    assert_eq!(seen, expected);
 }

@@ -1,0 +1,284 @@
+//! Samples the sockets of a host by socket diagnostics.
+
+use super::{Running, Seen, Sink, run};
+use anyhow::Result;
+use model::tick::Hz;
+use model::wheel::Wheel;
+use netns::Namespace;
+use observe::SocketDiag;
+use observe::clock::{hz, jiffy_clock, monotonic_ns};
+use report::Clock;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use timeline::event::SocketSample;
+use timeline::{Ends, Event, FlowId, Side, Source, What};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// How often socket diagnostics look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// At most this long between two looks; `None`: only when something stirs.
+    every: Option<Duration>,
+    /// Whether to look every millisecond while a timer is due: that is when connections end.
+    closely: bool,
+}
+
+impl Pace {
+    /// The pace for a trial: often where socket diagnostics are the only witness; never by the
+    /// clock where time is virtual, and every look would be a moment to stop at.
+    pub(crate) fn new(clock: Clock, traced: bool, jobs: usize) -> Self {
+        let every = match clock {
+            Clock::Virtual => None,
+            Clock::Real if traced => Some(Duration::from_millis(250)),
+            Clock::Real if jobs <= 10 => Some(Duration::from_millis(5)),
+            Clock::Real => Some(Duration::from_millis(20)),
+        };
+        Self { every, closely: !traced && clock == Clock::Real }
+    }
+
+    /// When to look again at a socket whose timer, if one runs, is due in so many milliseconds.
+    fn next(self, timer_ms: Option<u64>) -> Option<Duration> {
+        let due = timer_ms
+            .filter(|_| self.closely)
+            .map(|ms| Duration::from_millis(if ms <= 10 { 1 } else { ms - 5 }));
+        match (self.every, due) {
+            (Some(every), Some(due)) => Some(every.min(due)),
+            (every, due) => every.or(due),
+        }
+    }
+}
+
+/// When a mini-socket ends (`inet_twsk_schedule`, net/ipv4/inet_timewait_sock.c). No tracepoint
+/// tells, and time may jump to where a look is due: so looks come where its timer's slot ends.
+#[derive(Debug, Clone, Copy)]
+struct MiniSocket {
+    /// When its slot of the timer wheel is due.
+    due_ns: u64,
+    /// How long the slot is, nanoseconds.
+    slot_ns: u64,
+}
+
+impl MiniSocket {
+    /// `idiag_timer`: time-wait.
+    const TIMER: u8 = 3;
+    /// For so long after it was due, it is looked for closely.
+    const CLOSELY_NS: u64 = 20_000_000;
+
+    /// One whose timer expires so many milliseconds from now.
+    fn new(expires_ms: u64, now_ns: u64) -> Self {
+        let hz = Hz::new(hz());
+        let tick_ns = hz.tick_ns();
+        let delay = hz.whole_in_msecs(expires_ms);
+        let slot = Wheel::new(hz).slot(delay);
+        let end_ns = now_ns + delay * tick_ns;
+        let due_ns = jiffy_clock().map_or(end_ns, |clock| {
+            let jiffy = clock.jiffies + now_ns.saturating_sub(clock.at_ns) / tick_ns + delay;
+            let due = (jiffy / slot + 1) * slot;
+            clock.at_ns + due.saturating_sub(clock.jiffies) * tick_ns
+        });
+        Self { due_ns, slot_ns: slot * tick_ns }
+    }
+
+    /// When to look again.
+    fn next(self, now_ns: u64) -> Duration {
+        const LOOK_NS: u64 = 1_000_000;
+        Duration::from_nanos(match self.due_ns.checked_sub(now_ns) {
+            // A sleeper wakes up to a millisecond late.
+            Some(left_ns) if left_ns > 2 * LOOK_NS => left_ns - 2 * LOOK_NS,
+            _ if now_ns < self.due_ns + Self::CLOSELY_NS => LOOK_NS,
+            _ => (self.slot_ns / 32).max(LOOK_NS),
+        })
+    }
+}
+
+/// The connections that are to be sampled: the latest of each pair of ends.
+pub(crate) type Followed = watch::Receiver<Vec<(FlowId, Ends)>>;
+
+/// Starts sampling the sockets of one host. Samples are sent when something in them changed, each
+/// with the one before it, which says when it still was as it had been.
+pub(crate) fn start_sampler(
+    namespace: &Namespace,
+    source: Source,
+    followed: Followed,
+    pace: Pace,
+    sink: Sink,
+    stirred: Arc<Notify>,
+) -> Result<Running> {
+    let diag = SocketDiag::open(namespace)?;
+    let sampler =
+        Sampler { diag, followed, pace, output: Output { source, sink }, sockets: Vec::new() };
+    Ok(run(move |stop| sampler.run(stirred, stop)))
+}
+
+struct Sampler {
+    diag: SocketDiag,
+    followed: Followed,
+    pace: Pace,
+    output: Output,
+    sockets: Vec<Sampled>,
+}
+
+impl Sampler {
+    async fn run(mut self, stirred: Arc<Notify>, mut stop: oneshot::Receiver<()>) {
+        self.follow();
+        loop {
+            let due = self.look();
+            let pause = async {
+                match due {
+                    Some(due) => tokio::time::sleep(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = pause => {}
+                () = stirred.notified() => {}
+                Ok(()) = self.followed.changed() => self.follow(),
+                _ = &mut stop => {
+                    self.look();
+                    self.sockets.iter_mut().for_each(|socket| socket.send_last(&self.output));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Learns of new connections, and forgets those whose ports are used again.
+    fn follow(&mut self) {
+        let side =
+            if self.output.source == Source::ServerSocket { Side::Server } else { Side::Client };
+        let followed = self.followed.borrow_and_update().clone();
+        for socket in &mut self.sockets {
+            if !followed.iter().any(|(flow, _)| *flow == socket.flow) {
+                socket.send_last(&self.output);
+            }
+        }
+        self.sockets.retain(|socket| followed.iter().any(|(flow, _)| *flow == socket.flow));
+        for (flow, ends) in followed {
+            if !self.sockets.iter().any(|socket| socket.flow == flow) {
+                self.sockets.push(Sampled::new(flow, ends.seen_from(side)));
+            }
+        }
+    }
+
+    /// Looks once at every socket, and says when to look again.
+    fn look(&mut self) -> Option<Duration> {
+        let Self { diag, pace, output, sockets, .. } = self;
+        let living = sockets.iter_mut().filter(|socket| !socket.is_gone);
+        living.filter_map(|socket| socket.look(diag, *pace, output)).min()
+    }
+}
+
+/// Where samples go, and as whose.
+struct Output {
+    source: Source,
+    sink: Sink,
+}
+
+/// One socket.
+struct Sampled {
+    flow: FlowId,
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// The last look: when it began, and what it showed.
+    last: Option<(u64, Option<SocketSample>)>,
+    sent_ns: u64,
+    mini: Option<MiniSocket>,
+    /// It was there, and the kernel has closed it.
+    is_gone: bool,
+}
+
+impl Sampled {
+    fn new(flow: FlowId, (local, remote): (SocketAddr, SocketAddr)) -> Self {
+        Self { flow, local, remote, last: None, sent_ns: 0, mini: None, is_gone: false }
+    }
+
+    /// Looks once, and says when to look again.
+    fn look(&mut self, diag: &mut SocketDiag, pace: Pace, output: &Output) -> Option<Duration> {
+        let began_ns = monotonic_ns();
+        let sample = match diag.sample(self.local, self.remote) {
+            Ok(sample) => sample,
+            Err(error) => {
+                tracing::warn!("socket diagnostics failed: {error}");
+                return pace.every;
+            }
+        };
+        let ended_ns = monotonic_ns();
+        let changed = match &self.last {
+            None => sample.is_some(),
+            Some((_, before)) => differs(before.as_ref(), sample.as_ref()),
+        };
+        if changed {
+            self.send_last(output);
+            // What is new was so at the latest when the look ended.
+            self.send(ended_ns, sample.as_ref(), output);
+        } else if sample.is_some()
+            && ended_ns - self.sent_ns > 1_000_000_000
+            && pace.every.is_some()
+        {
+            self.send(ended_ns, sample.as_ref(), output);
+        }
+        self.is_gone = changed && sample.is_none();
+        let timer = sample.as_ref().filter(|sample| sample.timer != 0);
+        let timer_ms = timer.map(|sample| u64::from(sample.timer_expires_ms));
+        let is_mini = timer.is_some_and(|sample| sample.timer == MiniSocket::TIMER);
+        self.mini = timer_ms
+            .filter(|_| is_mini)
+            // One whose timer was set anew gets another slot.
+            .map(|ms| match self.mini {
+                Some(mini) if ms == 0 || ended_ns < mini.due_ns => mini,
+                _ => MiniSocket::new(ms, ended_ns),
+            });
+        if changed || self.last.is_some() || sample.is_some() {
+            self.last = Some((began_ns, sample));
+        }
+        match self.mini {
+            Some(mini) => {
+                let next = mini.next(ended_ns);
+                Some(pace.every.map_or(next, |every| every.min(next)))
+            }
+            None => pace.next(timer_ms),
+        }
+    }
+
+    /// Sends the look before this one, unless it was sent already.
+    fn send_last(&mut self, output: &Output) {
+        if let Some((at_ns, sample)) = self.last.take()
+            && at_ns > self.sent_ns
+        {
+            self.send(at_ns, sample.as_ref(), output);
+        }
+    }
+
+    fn send(&mut self, at_ns: u64, sample: Option<&SocketSample>, output: &Output) {
+        let what = match sample {
+            Some(sample) => What::Socket(Box::new(sample.clone())),
+            None => What::SocketGone,
+        };
+        self.sent_ns = at_ns;
+        let event = Event::new(at_ns, output.source, what).of(self.flow);
+        let _ = output.sink.send(Seen::Event(event, None));
+    }
+}
+
+/// Whether two looks differ in something that matters: not in counters that only age.
+fn differs(before: Option<&SocketSample>, after: Option<&SocketSample>) -> bool {
+    match (before, after) {
+        (None, None) => false,
+        (Some(before), Some(after)) => {
+            let key = |s: &SocketSample| {
+                let info = s.info.as_ref();
+                (
+                    s.state.clone(),
+                    s.timer,
+                    s.timer_count,
+                    s.receive_queue,
+                    s.send_queue,
+                    info.map(|info| (info.total_retrans, info.backoff, info.probes)),
+                )
+            };
+            key(before) != key(after)
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,98 @@
+//! Captures what passes a host's interface.
+
+use super::{Polled, Running, Seen, Sink, polled, run};
+use crate::channel::Capture;
+use anyhow::{Context, Result};
+use netns::Namespace;
+use observe::Tap;
+use observe::clock::monotonic_ns;
+use spec::Addresses;
+use std::sync::Arc;
+use timeline::{Event, Source, What};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, oneshot};
+
+/// Starts capturing on a host's interface. `stirred` is notified of every batch of packets.
+pub(crate) fn start_tap(
+    namespace: &Namespace,
+    interface: &str,
+    source: Source,
+    addresses: &Addresses,
+    sink: Sink,
+    stirred: Arc<Notify>,
+) -> Result<Running> {
+    let tap = Tap::open(namespace, interface, source, addresses)?;
+    let tap = polled(tap).context("waiting for a tap")?;
+    Ok(run(move |stop| tap_packets(tap, source, sink, stirred, stop)))
+}
+
+async fn tap_packets(
+    mut tap: AsyncFd<Polled<Tap>>,
+    source: Source,
+    sink: Sink,
+    stirred: Arc<Notify>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut batch = Vec::new();
+    loop {
+        let stopped = tokio::select! {
+            ready = tap.readable_mut() => match ready {
+                Ok(mut ready) => {
+                    ready.clear_ready();
+                    false
+                }
+                Err(_) => true,
+            },
+            _ = &mut stop => true,
+        };
+        if stopped {
+            let finished = tap.into_inner().0.finish(&mut batch);
+            send_captured(&mut batch, &sink);
+            return tell_failure(finished, source, &sink);
+        }
+        if let Err(error) = tap.get_mut().0.drain(&mut batch) {
+            send_captured(&mut batch, &sink);
+            return tell_failure(Err(error), source, &sink);
+        }
+        if !batch.is_empty() {
+            stirred.notify_one();
+        }
+        send_captured(&mut batch, &sink);
+    }
+}
+
+/// An instrument that failed on the way is an event: its silence would look like evidence.
+fn tell_failure(result: Result<(), observe::Error>, source: Source, sink: &Sink) {
+    if let Err(error) = result {
+        let what =
+            What::InstrumentMissing { instrument: format!("{source}"), why: error.to_string() };
+        let _ = sink.send(Seen::Event(Event::new(monotonic_ns(), source, what), None));
+    }
+}
+
+fn send_captured(batch: &mut Vec<observe::Captured>, sink: &Sink) {
+    for captured in batch.drain(..) {
+        let seen = if let What::Lost { .. } = captured.event.what {
+            Seen::Event(captured.event, None)
+        } else {
+            let capture = Capture {
+                event: captured.event,
+                wall_ns: captured.wall_ns,
+                wire_len: captured.wire_len,
+                frame: hex(&captured.frame),
+            };
+            Seen::Capture(capture, captured.ends)
+        };
+        // Nobody listens when the trial has ended.
+        let _ = sink.send(seen);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    text
+}
