@@ -20,7 +20,7 @@ use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report};
 use report::Clock;
 use spec::facts::NeighbourFacts;
-use spec::{Facts, Neighbour, Outcome, Parameters, Plan};
+use spec::{Facts, FaultAct, Neighbour, Outcome, Parameters, Plan};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::classify::{Class, Classifier};
@@ -109,7 +109,7 @@ struct Trial {
     finishing: bool,
     network: Option<Network>,
     /// The server's host on its way out, and the network that it is taken from.
-    destroying: Option<JoinHandle<(Network, Result<String, lab::network::Error>)>>,
+    destroying: Option<JoinHandle<(Network, Result<FaultAct, lab::network::Error>)>>,
     /// The client's host, while the network is there.
     client_host: Option<netns::Namespace>,
     client: Option<Peer>,

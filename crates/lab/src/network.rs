@@ -24,7 +24,7 @@ use crate::switch::Switch;
 use crate::wiring::{Built, Fault, Wiring};
 use netns::Namespace;
 use spec::facts::NeighbourFacts;
-use spec::{Addresses, Parameters, Reject};
+use spec::{Addresses, FaultAct, Parameters, Reject};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -38,14 +38,8 @@ pub struct Network {
     /// What the server is, or will be when it boots again.
     server_host: Host,
     fault: Option<Fault>,
-    /// A server that waits for its cable.
-    has_booted: Option<Booted>,
-}
-
-/// A server that has booted.
-#[derive(Debug, Clone, Copy)]
-struct Booted {
-    new_mac: bool,
+    /// Whether a server has booted that waits for its cable.
+    has_booted: bool,
 }
 
 /// An interface of the network, for the record.
@@ -87,7 +81,7 @@ impl Network {
                 wiring: Arc::new(wiring),
                 server_host: layout.server,
                 fault: None,
-                has_booted: None,
+                has_booted: false,
             })
         })
         .await
@@ -113,7 +107,7 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Topology`] on `direct`, [`Error::Sequence`] if something is broken already.
-    pub async fn cut(&mut self) -> Result<String, Error> {
+    pub async fn cut(&mut self) -> Result<FaultAct, Error> {
         self.break_by(Fault::Cut).await
     }
 
@@ -122,7 +116,7 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Topology`] on `direct`, [`Error::Sequence`] if something is broken already.
-    pub async fn blackhole(&mut self) -> Result<String, Error> {
+    pub async fn blackhole(&mut self) -> Result<FaultAct, Error> {
         self.break_by(Fault::Blackhole).await
     }
 
@@ -130,7 +124,7 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Topology`] except on `direct`, [`Error::Sequence`] if something is broken already.
-    pub async fn unplug(&mut self) -> Result<String, Error> {
+    pub async fn unplug(&mut self) -> Result<FaultAct, Error> {
         let done = self.break_by(Fault::Unplug).await?;
         let client = self.client.clone();
         // The kernel empties and stops the client's queue a moment later (`linkwatch_do_dev`,
@@ -152,7 +146,7 @@ impl Network {
     /// # Errors
     /// [`Error::Topology`] except on `router`, [`Error::Unsupported`] where the kernel has no
     /// nf_tables, [`Error::Sequence`] if something is broken already.
-    pub async fn reject(&mut self, kind: Reject) -> Result<String, Error> {
+    pub async fn reject(&mut self, kind: Reject) -> Result<FaultAct, Error> {
         self.break_by(Fault::Reject(kind)).await
     }
 
@@ -162,7 +156,7 @@ impl Network {
     /// # Errors
     /// [`Error::Sequence`] if nothing is broken, [`Error::NoServer`] if the server is destroyed,
     /// [`Error::Topology`] on `direct`.
-    pub async fn restore(&mut self) -> Result<String, Error> {
+    pub async fn restore(&mut self) -> Result<FaultAct, Error> {
         let operation = "restoring the network";
         let fault = self.fault.ok_or(Error::Sequence { operation, why: "nothing is broken" })?;
         let wiring = Arc::clone(&self.wiring);
@@ -178,7 +172,7 @@ impl Network {
     /// # Errors
     /// [`Error::Pinned`] if something keeps the namespace alive, [`Error::NoServer`],
     /// [`Error::Topology`] on `direct`, where the client's interface would go with it.
-    pub async fn destroy_server(&mut self) -> Result<String, Error> {
+    pub async fn destroy_server(&mut self) -> Result<FaultAct, Error> {
         let operation = "destroying the server";
         if self.wiring.switch().is_none() {
             return Err(Error::Topology { operation, topology: self.wiring.topology() });
@@ -186,7 +180,7 @@ impl Network {
         let wiring = Arc::clone(&self.wiring);
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
         blocking(move || wiring.destroy_server(server)).await?;
-        Ok("the server's host is destroyed".to_owned())
+        Ok(FaultAct::HostDestroyed)
     }
 
     /// Boots a fresh server host in the place of the destroyed one: the same address, sysctls and
@@ -205,7 +199,7 @@ impl Network {
         let (wiring, host) = (Arc::clone(&self.wiring), self.server_host.clone());
         let server = blocking(move || wiring.boot_server(&host)).await?;
         self.server = Some(server);
-        self.has_booted = Some(Booted { new_mac });
+        self.has_booted = true;
         Ok(())
     }
 
@@ -213,16 +207,15 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Sequence`] if no server has booted.
-    pub async fn connect_server(&mut self) -> Result<String, Error> {
-        let (Some(server), Some(booted)) = (self.server.clone(), self.has_booted) else {
+    pub async fn connect_server(&mut self) -> Result<FaultAct, Error> {
+        let (Some(server), true) = (self.server.clone(), self.has_booted) else {
             let operation = "connecting the server";
             return Err(Error::Sequence { operation, why: "no server has booted" });
         };
         let (wiring, host) = (Arc::clone(&self.wiring), self.server_host.clone());
         blocking(move || wiring.connect_server(&host, &server)).await?;
-        (self.has_booted, self.fault) = (None, None);
-        let mac = if booted.new_mac { "a new MAC address" } else { "the same MAC address" };
-        Ok(format!("a fresh server host, with {mac}, is on the network"))
+        (self.has_booted, self.fault) = (false, None);
+        Ok(FaultAct::HostReplaced)
     }
 
     /// Every interface of the network as it is now.
@@ -292,7 +285,7 @@ impl Network {
         .await
     }
 
-    async fn break_by(&mut self, fault: Fault) -> Result<String, Error> {
+    async fn break_by(&mut self, fault: Fault) -> Result<FaultAct, Error> {
         if self.fault.is_some() {
             let operation = fault.operation();
             return Err(Error::Sequence { operation, why: "something is broken already" });

@@ -11,7 +11,7 @@ use crate::rtnl::Rtnl;
 use crate::sockets;
 use crate::switch::Switch;
 use netns::Namespace;
-use spec::{Reject, Topology};
+use spec::{FaultAct, Reject, Topology};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What joins the hosts.
@@ -92,52 +92,50 @@ impl Wiring {
         Ok(Built { client, server, wiring })
     }
 
-    /// Breaks it. Says what was done, as a sentence.
+    /// Breaks it, and says what was done.
     pub(crate) fn break_by(
         &self,
         fault: Fault,
         server: Option<&Namespace>,
-    ) -> Result<String, Error> {
+    ) -> Result<FaultAct, Error> {
         let operation = fault.operation();
         match (fault, self) {
             (Fault::Cut, Self::Switch(switch)) => {
                 switch.set_server_port(false)?;
-                Ok("the switch's port to the server is down".to_owned())
+                Ok(FaultAct::PortDown)
             }
             (Fault::Cut, Self::Router(router, switch)) => {
                 switch.set_server_port(false)?;
                 Ok(if router.forget_server()? {
-                    "the server's cable behind the router is dead, and the router has forgotten \
-                     the server's link-layer address"
+                    FaultAct::CableDeadAndForgotten
                 } else {
-                    "the server's cable behind the router is dead"
-                }
-                .to_owned())
+                    FaultAct::CableDead
+                })
             }
             (Fault::Blackhole, Self::Switch(switch)) => {
                 switch.blackhole(true)?;
-                Ok("the switch drops every frame between its ports".to_owned())
+                Ok(FaultAct::SwitchDrops)
             }
             (Fault::Blackhole, Self::Router(router, _)) => {
                 router.blackhole(true)?;
-                Ok("the router drops every packet for either host".to_owned())
+                Ok(FaultAct::RouterDrops)
             }
             (Fault::Unplug, Self::Direct) => {
                 let server = server.ok_or(Error::NoServer { operation })?;
                 let mut rtnl = Rtnl::open(server)?;
                 link::set_up(&mut rtnl, SERVER, false)?;
-                Ok("the server's end of the cable is down".to_owned())
+                Ok(FaultAct::Unplugged)
             }
             (Fault::Reject(kind), Self::Router(router, _)) => {
                 router.reject(Some(kind))?;
-                Ok(format!("the router answers every packet it is to forward with {kind}"))
+                Ok(FaultAct::RouterRejects)
             }
             _ => Err(Error::Topology { operation, topology: self.topology() }),
         }
     }
 
-    /// Mends it, and waits until frames pass. Says what was done, as a sentence.
-    pub(crate) fn restore(&self, fault: Fault) -> Result<String, Error> {
+    /// Mends it, waits until frames pass, and says what was done.
+    pub(crate) fn restore(&self, fault: Fault) -> Result<FaultAct, Error> {
         let operation = "restoring the network";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
@@ -147,23 +145,23 @@ impl Wiring {
         let done = match (fault, self) {
             (Fault::Cut, _) => {
                 switch.set_server_port(true)?;
-                "the server's cable is alive again"
+                FaultAct::CableAlive
             }
             (Fault::Blackhole, Self::Router(router, _)) => {
                 router.blackhole(false)?;
-                "the router forwards again"
+                FaultAct::RouterForwards
             }
             (Fault::Reject(_), Self::Router(router, _)) => {
                 router.reject(None)?;
-                "the router forwards again"
+                FaultAct::RouterForwards
             }
             _ => {
                 switch.blackhole(false)?;
-                "the switch forwards again"
+                FaultAct::SwitchForwards
             }
         };
         switch.wait_until_forwarding()?;
-        Ok(done.to_owned())
+        Ok(done)
     }
 
     /// Boots a server in the place of one that is gone, behind a dead cable.

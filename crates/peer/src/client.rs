@@ -7,7 +7,7 @@ use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
-use spec::{Parameters, Program, Traffic};
+use spec::{CallName, Parameters, Program, Traffic};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -101,7 +101,7 @@ impl<'a> Client<'a> {
         let began = now_ns();
         let result = self.socket.connect(&self.server).map(|()| 0_i64);
         let server = self.server.as_socket().map_or_else(String::new, |server| server.to_string());
-        control.call("connect", server, began, &result)?;
+        control.call(CallName::Connect, server, began, &result)?;
         Ok(result)
     }
 
@@ -200,7 +200,7 @@ impl<'a> Client<'a> {
             if answer_due.is_some_and(|due| due <= now) {
                 let deadline = spec::duration::show(client.heartbeat.deadline);
                 let detail = format!("no answer within {deadline}: the client gives the server up");
-                control.call("heartbeat", detail, now, &Ok(0_i64))?;
+                control.call(CallName::Heartbeat, detail, now, &Ok(0_i64))?;
                 (answer_due, next_write) = (None, None);
                 self.tell(control)?;
             }
@@ -262,14 +262,14 @@ impl<'a> Client<'a> {
         if would_block(&result) {
             return Ok(());
         }
-        control.call("recv", "MSG_ERRQUEUE", began, &result)
+        control.call(CallName::Recv, "MSG_ERRQUEUE", began, &result)
     }
 
     fn shutdown(&self, control: &Control) -> Result<(), Error> {
         let began = now_ns();
         let result = self.socket.shutdown(Shutdown::Write).map(|()| 0_i64);
         // Where the connection has ended already, a read tells how.
-        control.call("shutdown", "SHUT_WR", began, &result)
+        control.call(CallName::Shutdown, "SHUT_WR", began, &result)
     }
 
     /// The traffic `close`: nothing is told to a program that has let go.
@@ -279,7 +279,7 @@ impl<'a> Client<'a> {
         }
         let began = now_ns();
         drop(self.socket);
-        control.call("close", "", began, &Ok(0_i64))?;
+        control.call(CallName::Close, "", began, &Ok(0_i64))?;
         while control.command()? != Command::Finish {}
         control.reached(Milestone::Finished)
     }
@@ -331,7 +331,7 @@ impl<'a> Client<'a> {
             if would_block(&result) {
                 return Ok(State::Open);
             }
-            control.call("read", poll_names(events), began, &result)?;
+            control.call(CallName::Read, poll_names(events), began, &result)?;
             match result {
                 Ok(0) => return Ok(State::Eof),
                 Ok(count) => self.dialogue.take(&buffer[..count as usize]),
@@ -346,7 +346,7 @@ impl<'a> Client<'a> {
         let block = self.dialogue.next();
         let began = now_ns();
         let result = (&self.socket).write(&block).map(|count| count as i64);
-        control.call("write", "", began, &result)?;
+        control.call(CallName::Write, "", began, &result)?;
         self.dialogue.back(block.len() - result.as_ref().map_or(0, |taken| *taken as usize));
         Ok(result.is_ok() || would_block(&result))
     }
@@ -357,10 +357,15 @@ impl<'a> Client<'a> {
             .checked()
             .map(|bytes| bytes as i64)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EIO));
-        control.call("check", "answers, byte for byte what was sent", now_ns(), &checked)?;
+        control.call(
+            CallName::Check,
+            "answers, byte for byte what was sent",
+            now_ns(),
+            &checked,
+        )?;
         let began = now_ns();
         drop(self.socket);
-        control.call("close", "", began, &Ok(0_i64))?;
+        control.call(CallName::Close, "", began, &Ok(0_i64))?;
         control.reached(Milestone::Finished)
     }
 }

@@ -3,7 +3,7 @@
 use crate::Error;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use spec::{Addresses, Errno, Parameters};
+use spec::{Addresses, CallName, Errno, Parameters};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use timeline::event::Call;
@@ -116,7 +116,7 @@ impl Control {
     /// Reports a call of this peer that has just returned.
     pub(crate) fn call<T: Copy + Into<i64>>(
         &self,
-        name: &str,
+        name: CallName,
         detail: impl Into<String>,
         began_ns: u64,
         result: &io::Result<T>,
@@ -125,7 +125,7 @@ impl Control {
             Ok(value) => Ok((*value).into()),
             Err(error) => Err(Errno(error.raw_os_error().unwrap_or(0))),
         };
-        let call = Call { name: name.into(), detail: detail.into(), result, began_ns };
+        let call = Call { name, detail: detail.into(), result, began_ns };
         let event = Event::new(now_ns(), self.source, What::Call(call));
         self.report(&Report::Event(event))
     }

@@ -6,6 +6,7 @@ use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use socket2::Socket;
+use spec::CallName;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command as Process, Stdio};
@@ -35,7 +36,7 @@ fn accept(listener: &Socket, control: &mut Control) -> Result<Option<Socket>, Er
             let result = listener.accept();
             let (connection, peer) = result.map_err(Error::call("accepting the connection"))?;
             let peer = peer.as_socket().map_or_else(String::new, |peer| peer.to_string());
-            control.call("accept", peer, began, &Ok(0_i64))?;
+            control.call(CallName::Accept, peer, began, &Ok(0_i64))?;
             return Ok(Some(connection));
         }
         if commanded && control.command()? == Command::Finish {
@@ -82,13 +83,18 @@ fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Res
     let mut stream: &Socket = connection;
     let outcome = match stream.read(&mut buffer) {
         Ok(0) => {
-            control.call("read", "", began, &Ok(0_i64))?;
+            control.call(CallName::Read, "", began, &Ok(0_i64))?;
             return Ok(false);
         }
         Ok(count) => {
             if let Err(offset) = received.check(&buffer[..count]) {
                 let lost: io::Result<i64> = Err(io::Error::from_raw_os_error(libc::EIO));
-                control.call("read", format!("byte {offset} is not the one sent"), began, &lost)?;
+                control.call(
+                    CallName::Read,
+                    format!("byte {offset} is not the one sent"),
+                    began,
+                    &lost,
+                )?;
                 return Ok(false);
             }
             stream.write_all(&buffer[..count])
@@ -96,7 +102,7 @@ fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Res
         Err(error) => Err(error),
     };
     if let Err(error) = outcome {
-        control.call("read", "", began, &Err::<i64, _>(error))?;
+        control.call(CallName::Read, "", began, &Err::<i64, _>(error))?;
         return Ok(false);
     }
     Ok(true)

@@ -4,8 +4,8 @@
 use crate::Error;
 use crate::control::{Control, now_ns};
 use socket2::{Domain, Protocol, Socket, Type};
-use spec::Parameters;
 use spec::experiment::Keepalive;
+use spec::{CallName, Parameters};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::SocketAddr;
@@ -105,7 +105,7 @@ fn option(
 ) -> Result<(), Error> {
     let (detail, began) = (detail.into(), now_ns());
     let result = set().map(|()| 0_i64);
-    control.call("setsockopt", detail.clone(), began, &result)?;
+    control.call(CallName::SetSockOpt, detail.clone(), began, &result)?;
     result.map(|_| ()).map_err(Error::call(format!("setting {detail}")))
 }
 

@@ -8,7 +8,7 @@ use crate::span;
 use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::{Errno, FaultKind, Parameters, Program};
+use spec::{CallName, Errno, FaultKind, Parameters, Program};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
 use timeline::{Class, Classifier, Event, FlowId, Segment, Side, Source, What};
@@ -194,7 +194,7 @@ impl Narrator {
                 ("no fault: from here the client waits".into(), Tone::Fault)
             }
             FaultStep::Begin => (format!("fault: {}", self.parameters.fault.kind), Tone::Fault),
-            FaultStep::Done(what) => (words::by_name(&self.parameters, what), Tone::Step),
+            FaultStep::Done(act) => (words::act(&self.parameters, *act), Tone::Step),
             FaultStep::Complete => return None,
             FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),
             FaultStep::Restored => ("the fault is over".into(), Tone::Fault),
@@ -235,18 +235,20 @@ pub fn timer_name(timer: u8) -> Option<&'static str> {
 fn called(place: Place, call: &Call) -> Note {
     let Call { name, detail, result, .. } = call;
     let ends = place == Place::Client;
-    let (text, tone) = match (name.as_str(), result) {
-        ("heartbeat", _) => (detail.clone(), Tone::End),
-        ("read", Ok(0)) if ends => ("read gives 0: end of file".into(), Tone::End),
-        ("read", Ok(0)) => ("read gives 0".into(), Tone::Step),
-        ("read" | "write", Ok(count)) => (format!("{name} {count} bytes"), Tone::Ordinary),
-        ("connect", Ok(_)) => ("connected".into(), Tone::Step),
-        ("connect", Err(Errno::EINPROGRESS)) => ("connect begins".into(), Tone::Step),
-        ("accept", Ok(_)) => ("accepted".into(), Tone::Step),
-        ("setsockopt", Ok(_)) => (detail.clone(), Tone::Quiet),
-        ("check", Ok(0)) => ("check: nothing was to be answered".into(), Tone::Quiet),
-        ("check", Ok(_)) => (format!("check: {detail}"), Tone::Quiet),
-        (_, Ok(_)) => (name.clone(), Tone::Step),
+    let (text, tone) = match (*name, result) {
+        (CallName::Heartbeat, _) => (detail.clone(), Tone::End),
+        (CallName::Read, Ok(0)) if ends => ("read gives 0: end of file".into(), Tone::End),
+        (CallName::Read, Ok(0)) => ("read gives 0".into(), Tone::Step),
+        (CallName::Read | CallName::Write, Ok(count)) => {
+            (format!("{name} {count} bytes"), Tone::Ordinary)
+        }
+        (CallName::Connect, Ok(_)) => ("connected".into(), Tone::Step),
+        (CallName::Connect, Err(Errno::EINPROGRESS)) => ("connect begins".into(), Tone::Step),
+        (CallName::Accept, Ok(_)) => ("accepted".into(), Tone::Step),
+        (CallName::SetSockOpt, Ok(_)) => (detail.clone(), Tone::Quiet),
+        (CallName::Check, Ok(0)) => ("check: nothing was to be answered".into(), Tone::Quiet),
+        (CallName::Check, Ok(_)) => (format!("check: {detail}"), Tone::Quiet),
+        (_, Ok(_)) => (name.to_string(), Tone::Step),
         (_, Err(errno)) if ends => (format!("{name} fails: {errno}"), Tone::End),
         (_, Err(errno)) => (format!("{name} fails: {errno}"), Tone::Step),
     };

@@ -4,7 +4,10 @@ use crate::article::{Article, Missing};
 use crate::trial::{Clock, Run, Trial};
 use model::width::{Cause, Share};
 use model::{Prediction, Step, StepKind, Window};
-use spec::{Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use spec::{
+    CallName, Errno, Experiment, Facts, FaultAct, FaultKind, Outcome, Parameters, Reference,
+    Traffic,
+};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, SocketSample, TcpInfo, Trace};
 use timeline::{Event, Flags, Segment, Side, Source, Timeline, What};
@@ -32,7 +35,7 @@ pub(crate) fn run() -> Run {
 /// An idle client, keepalive 5 s, 1 s, 3 probes; the server's host loses power.
 pub(crate) fn keepalive() -> Trial {
     let mut tape = Tape::connected(true);
-    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    tape.fault(450_000, &[FaultAct::PortDown, FaultAct::HostDestroyed]);
     for (n, at_us) in [(1, 5_248_913), (2, 6_272_904), (3, 7_296_911)] {
         tape.client_sends(at_us, ACK, tape.client_next - 1, 0);
         tape.socket(at_us + 9_000, Source::ClientSocket, "ESTABLISHED", 2, n);
@@ -68,9 +71,9 @@ pub(crate) fn keepalive() -> Trial {
 /// One write after the server's host lost power, with `tcp_retries2` = 5.
 pub(crate) fn sending() -> Trial {
     let mut tape = Tape::connected(false);
-    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    tape.fault(450_000, &[FaultAct::PortDown, FaultAct::HostDestroyed]);
     let written_us = 512_000;
-    tape.call(written_us, Source::ClientProgram, "write", "", Ok(100));
+    tape.call(written_us, Source::ClientProgram, CallName::Write, "", Ok(100));
     let seq = tape.client_next;
     tape.client_sends(written_us + 8, DATA, seq, 100);
     let resends = [0.206, 0.414, 0.826, 1.658, 3.322, 6.65];
@@ -112,7 +115,7 @@ pub(crate) fn sending() -> Trial {
 /// The server process is killed.
 pub(crate) fn crash() -> Trial {
     let mut tape = Tape::connected(false);
-    tape.fault(450_000, "server process killed", "");
+    tape.fault(450_000, &[FaultAct::Killed]);
     tape.cut = false;
     tape.server_sends(450_310, FIN, tape.server_next, 0);
     tape.server_next += 1;
@@ -120,10 +123,10 @@ pub(crate) fn crash() -> Trial {
         450_330,
         Trace::SetState { side: Side::Client, old: "ESTABLISHED".into(), new: "CLOSE_WAIT".into() },
     );
-    tape.call(450_401, Source::ClientProgram, "read", "POLLIN POLLRDHUP", Ok(0));
+    tape.call(450_401, Source::ClientProgram, CallName::Read, "POLLIN POLLRDHUP", Ok(0));
     tape.client_sends(451_020, ACK, tape.client_next, 0);
     tape.phase(452_000, Phase::Aftermath);
-    tape.call(460_000, Source::ClientProgram, "close", "", Ok(0));
+    tape.call(460_000, Source::ClientProgram, CallName::Close, "", Ok(0));
     tape.client_sends(460_020, FIN, tape.client_next, 0);
     tape.client_next += 1;
     tape.server_sends(460_041, ACK, tape.server_next, 0);
@@ -147,12 +150,12 @@ pub(crate) fn crash() -> Trial {
 /// nothing by then.
 pub(crate) fn heartbeat() -> Trial {
     let mut tape = Tape::connected(false);
-    tape.fault(450_000, "switch port to the server down", "server and its namespace destroyed");
+    tape.fault(450_000, &[FaultAct::PortDown, FaultAct::HostDestroyed]);
     let asked_us = 512_000;
-    tape.call(asked_us, Source::ClientProgram, "write", "", Ok(100));
+    tape.call(asked_us, Source::ClientProgram, CallName::Write, "", Ok(100));
     tape.client_sends(asked_us + 8, DATA, tape.client_next, 100);
     let gives_up = "no answer within 1s: gives up";
-    tape.call(asked_us + 1_001_000, Source::ClientProgram, "heartbeat", gives_up, Ok(0));
+    tape.call(asked_us + 1_001_000, Source::ClientProgram, CallName::Heartbeat, gives_up, Ok(0));
     tape.phase(asked_us + 1_202_000, Phase::Aftermath);
     let nothing = Window::new(Outcome::None, None);
     let prediction = Prediction {
@@ -209,11 +212,11 @@ pub(crate) fn late() -> Trial {
 pub(crate) fn stream() -> Trial {
     let mut trial = sending();
     let mut tape = Tape::connected(false);
-    tape.fault(450_000, "switch port to the server down", "");
+    tape.fault(450_000, &[FaultAct::PortDown]);
     for write in 0..40 {
         let at_us = 500_000 + 50_000 * write;
         tape.client_sends(at_us, DATA, tape.client_next, 100);
-        tape.call(at_us + 9, Source::ClientProgram, "write", "", Ok(100));
+        tape.call(at_us + 9, Source::ClientProgram, CallName::Write, "", Ok(100));
         tape.client_next = tape.client_next.wrapping_add(100);
     }
     trial.timeline = Timeline::new(tape.events);
@@ -460,11 +463,17 @@ impl Tape {
         tape.server_sends(6_050, SYN | ACK, tape.server_next, 0);
         tape.server_next += 1;
         tape.client_sends(6_070, ACK, tape.client_next, 0);
-        tape.call(6_080, Source::ClientProgram, "connect", "198.18.0.2:7", Ok(0));
+        tape.call(6_080, Source::ClientProgram, CallName::Connect, "198.18.0.2:7", Ok(0));
         tape.phase(6_100, Phase::Settling);
         for exchange in 0..6 {
             if exchange == 5 && keepalive {
-                tape.call(200_000, Source::ClientProgram, "setsockopt", "SO_KEEPALIVE=1", Ok(0));
+                tape.call(
+                    200_000,
+                    Source::ClientProgram,
+                    CallName::SetSockOpt,
+                    "SO_KEEPALIVE=1",
+                    Ok(0),
+                );
             }
             tape.exchange(10_000 + 40_000 * exchange);
         }
@@ -501,12 +510,10 @@ impl Tape {
         self.push(at_us - TRANSIT_US, Source::ServerWire, What::Segment(segment));
     }
 
-    fn fault(&mut self, at_us: u64, first: &str, second: &str) {
+    fn fault(&mut self, at_us: u64, acts: &[FaultAct]) {
         self.push(at_us, Source::Lab, What::Fault(FaultStep::Begin));
-        for (after, what) in [(180, first), (2_400, second)] {
-            if !what.is_empty() {
-                self.push(at_us + after, Source::Lab, What::Fault(FaultStep::Done(what.into())));
-            }
+        for (after, act) in [180, 2_400].into_iter().zip(acts) {
+            self.push(at_us + after, Source::Lab, What::Fault(FaultStep::Done(*act)));
         }
         self.push(at_us + 2_410, Source::Lab, What::Fault(FaultStep::Complete));
         self.phase(at_us + 2_420, Phase::Watching);
@@ -530,19 +537,25 @@ impl Tape {
             at_us + 4,
             Trace::SetState { side: Side::Client, old: "ESTABLISHED".into(), new: "CLOSE".into() },
         );
-        self.call(at_us + 45, Source::ClientProgram, "read", "POLLIN POLLERR POLLHUP", Err(error));
+        self.call(
+            at_us + 45,
+            Source::ClientProgram,
+            CallName::Read,
+            "POLLIN POLLERR POLLHUP",
+            Err(error),
+        );
     }
 
     fn call(
         &mut self,
         at_us: u64,
         source: Source,
-        name: &str,
+        name: CallName,
         detail: &str,
         result: Result<i64, Errno>,
     ) {
         let began_ns = START_NS + (at_us - 3) * 1000;
-        let call = Call { name: name.into(), detail: detail.into(), result, began_ns };
+        let call = Call { name, detail: detail.into(), result, began_ns };
         self.push(at_us, source, What::Call(call));
     }
 

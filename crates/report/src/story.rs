@@ -6,7 +6,7 @@ use crate::passage::{Pairing, Passage};
 use crate::span;
 use crate::trial::Trial;
 use model::Prediction;
-use spec::{Parameters, Reference};
+use spec::{CallName, Parameters, Reference};
 use std::time::Duration;
 use timeline::event::{FaultStep, Phase};
 use timeline::{Event, Segment, Source, What};
@@ -104,10 +104,10 @@ impl Story {
         if let (Source::ClientProgram, What::Call(call), false) =
             (event.source, &event.what, self.first_call_seen)
         {
-            let reference = match call.name.as_str() {
-                "write" => Some(Reference::FirstWrite),
-                "connect" => Some(Reference::Connect),
-                "close" | "shutdown" => Some(Reference::Close),
+            let reference = match call.name {
+                CallName::Write => Some(Reference::FirstWrite),
+                CallName::Connect => Some(Reference::Connect),
+                CallName::Close | CallName::Shutdown => Some(Reference::Close),
                 _ => None,
             };
             self.calls.extend(reference.map(|reference| (reference, call.began_ns)));
@@ -165,7 +165,7 @@ impl Story {
             (_, What::Fault(FaultStep::Begin)) => self.fault(event.at_ns),
             (Source::ClientWire, What::Segment(segment)) => self.segment(event.at_ns, segment),
             (Source::ClientProgram | Source::ServerProgram, What::Call(call)) => {
-                self.connected |= call.name == "connect" && call.result.is_ok();
+                self.connected |= call.name == CallName::Connect && call.result.is_ok();
             }
             (Source::ClientSocket, What::Socket(sample)) => {
                 self.rto_us = sample.info.as_ref().map_or(self.rto_us, |info| info.rto_us);
@@ -293,7 +293,7 @@ mod tests {
         let after_us = |event: &Event| event.at_ns.saturating_sub(samples::START_NS) / 1_000;
         let moved = events.into_iter().map(|mut event| {
             if let (What::Call(call), 512_000..512_100) = (&event.what, after_us(&event)) {
-                assert_eq!(call.name, "write");
+                assert_eq!(call.name, CallName::Write);
                 event.at_ns += 20_000;
             }
             event

@@ -4,7 +4,8 @@ use crate::span::{self, Digits};
 use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::{
-    Errno, FaultKind, Neighbour, Outcome, Parameters, Program, Reference, Topology, Traffic,
+    Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Program, Reference, Topology,
+    Traffic,
 };
 use std::time::Duration;
 use verdict::DetectedBy;
@@ -40,6 +41,39 @@ pub(crate) fn by_name(parameters: &Parameters, sentence: &str) -> String {
             watched.replace("server", "client")
         }
     }
+}
+
+/// What the laboratory did, with the names of [`hosts`].
+pub(crate) fn act(parameters: &Parameters, act: FaultAct) -> String {
+    let text = match act {
+        FaultAct::Nothing => "nothing: the peer lives",
+        FaultAct::Killed => "the server process killed (SIGKILL)",
+        FaultAct::Stopped => "the server process stopped (SIGSTOP)",
+        FaultAct::PortDown => "the switch's port to the server is down",
+        FaultAct::CableDead => "the server's cable behind the router is dead",
+        FaultAct::CableDeadAndForgotten => {
+            "the server's cable behind the router is dead, and the router has forgotten the \
+             server's link-layer address"
+        }
+        FaultAct::CableAlive => "the server's cable is alive again",
+        FaultAct::SwitchDrops => "the switch drops every frame between its ports",
+        FaultAct::SwitchForwards => "the switch forwards again",
+        FaultAct::RouterDrops => "the router drops every packet for either host",
+        FaultAct::RouterRejects => {
+            let with = parameters.fault.reject;
+            return format!("the router answers every packet it is to forward with {with}");
+        }
+        FaultAct::RouterForwards => "the router forwards again",
+        FaultAct::Unplugged => "the server's end of the cable is down",
+        FaultAct::HostDestroyed => "the server's host is destroyed",
+        FaultAct::HostReplaced if parameters.fault.new_mac => {
+            "a fresh server host, with a new MAC address, is on the network"
+        }
+        FaultAct::HostReplaced => {
+            "a fresh server host, with the same MAC address, is on the network"
+        }
+    };
+    by_name(parameters, text)
 }
 
 /// A window: `ETIMEDOUT 5.000–5.160 s`.

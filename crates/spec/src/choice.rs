@@ -176,6 +176,32 @@ choice! {
     }
 }
 
+choice! {
+    /// What a program reports that it called, or did.
+    CallName {
+        /// `connect`.
+        Connect = "connect",
+        /// `accept`.
+        Accept = "accept",
+        /// `setsockopt`.
+        SetSockOpt = "setsockopt",
+        /// `read`.
+        Read = "read",
+        /// `recv`, of the error queue.
+        Recv = "recv",
+        /// `write`.
+        Write = "write",
+        /// `shutdown`.
+        Shutdown = "shutdown",
+        /// `close`.
+        Close = "close",
+        /// Its own timer for an answer has ended: it gives the other one up.
+        Heartbeat = "heartbeat",
+        /// Its check of what came back, byte for byte.
+        Check = "check",
+    }
+}
+
 impl TcpState {
     /// By the kernel's number, from 1 in the order of [`Self::ALL`]; `None` if it has no such state.
     pub fn from_number(number: u8) -> Option<Self> {

@@ -4,6 +4,7 @@
 //! (experiment files, `--set KEY=VALUE`) into a validated [`Experiment`], and names the facts that
 //! are measured before the fault ([`Facts`]) and the outcomes a client can meet ([`Outcome`]).
 
+pub mod act;
 pub mod choice;
 pub mod duration;
 pub mod effect;
@@ -17,7 +18,10 @@ pub mod socket;
 pub mod sysctl;
 pub mod trial;
 
-pub use choice::{Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic};
+pub use act::FaultAct;
+pub use choice::{
+    CallName, Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic,
+};
 pub use effect::Effect;
 pub use experiment::{Experiment, Parameters};
 pub use facts::Facts;

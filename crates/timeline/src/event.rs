@@ -3,8 +3,8 @@
 use crate::flow::Flow;
 use crate::segment::Segment;
 use serde::{Deserialize, Serialize};
-use spec::Errno;
 use spec::facts::TcpFacts;
+use spec::{CallName, Errno, FaultAct};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -158,8 +158,8 @@ pub enum Phase {
 pub enum FaultStep {
     /// About to inject it.
     Begin,
-    /// One action, done: `switch port to the server down`, `server killed`.
-    Done(String),
+    /// One act, done.
+    Done(FaultAct),
     /// The fault is complete.
     Complete,
     /// The fault begins to be undone, for those that end.
@@ -173,8 +173,8 @@ pub enum FaultStep {
 /// A system call of a peer, and what it returned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// Its name: `connect`, `write`, `read`, `poll`, `close`, `setsockopt`.
-    pub name: String,
+    /// Which call.
+    pub name: CallName,
     /// What is worth saying about its arguments: `SO_KEEPALIVE=1`.
     pub detail: String,
     /// The value, or the error.

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::event::{Call, Trace};
     use crate::{Flags, event::Side};
-    use spec::Errno;
+    use spec::{CallName, Errno, FaultAct};
 
     #[test]
     fn a_log_is_sorted_and_read_back() {
@@ -101,12 +101,12 @@ mod tests {
         let timeline = Timeline::new(vec![
             Event::new(30, Source::ClientWire, What::Segment(segment)),
             Event::lab(10, What::Fault(FaultStep::Begin)),
-            Event::lab(11, What::Fault(FaultStep::Done("switch port down".into()))),
+            Event::lab(11, What::Fault(FaultStep::Done(FaultAct::PortDown))),
             Event::new(
                 40,
                 Source::ClientProgram,
                 What::Call(Call {
-                    name: "read".into(),
+                    name: CallName::Read,
                     detail: String::new(),
                     result: Err(Errno::ETIMEDOUT),
                     began_ns: 39,
@@ -123,5 +123,25 @@ mod tests {
         let text = timeline.to_jsonl().unwrap();
         assert_eq!(Timeline::from_jsonl(&text).unwrap(), timeline, "{text}");
         assert!(Timeline::from_jsonl("{}\n").unwrap_err().starts_with("line 1"));
+    }
+    #[test]
+    fn recordings_with_sentences_for_acts_are_read() {
+        let read = |what: &str| {
+            let line =
+                format!(r#"{{"at_ns":1,"source":"lab","what":{{"fault":{{"done":"{what}"}}}}}}"#);
+            let timeline = Timeline::from_jsonl(&line).unwrap();
+            timeline.events()[0].what.clone()
+        };
+        for (sentence, act) in [
+            ("the server's host is destroyed", FaultAct::HostDestroyed),
+            ("host-destroyed", FaultAct::HostDestroyed),
+            (
+                "the server's cable behind the router is dead, and the router has forgotten the \
+                 server's link-layer address",
+                FaultAct::CableDeadAndForgotten,
+            ),
+        ] {
+            assert_eq!(read(sentence), What::Fault(FaultStep::Done(act)));
+        }
     }
 }

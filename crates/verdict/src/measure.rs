@@ -1,7 +1,9 @@
 //! What was measured.
 
 use serde::{Deserialize, Serialize};
-use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
+use spec::{
+    CallName, Errno, Facts, FaultAct, FaultKind, Outcome, Parameters, Program, Reference, Traffic,
+};
 use timeline::classify::{Class, classified};
 use timeline::event::{Call, FaultStep, Phase, Side, Trace};
 use timeline::{Event, Source, Timeline, What};
@@ -65,7 +67,9 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         // Here the close is what the trial is about.
         timeline.phase_at(Phase::Aftermath)
     } else {
-        calls(timeline).find(|(_, call)| call.name == "close").map(|(_, call)| call.began_ns)
+        calls(timeline)
+            .find(|(_, call)| call.name == CallName::Close)
+            .map(|(_, call)| call.began_ns)
     };
     let closed_at = closed_at.or(timeline.phase_at(Phase::Interrupted)).unwrap_or(u64::MAX);
     let noticed = if parameters.client.program == Program::Nginx {
@@ -175,8 +179,10 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
     let at = match reference {
         Reference::Fault => None,
         Reference::FirstWrite => first_write_at(timeline, fault_at),
-        Reference::Connect => first_called_at(timeline, fault_at, &["connect"]),
-        Reference::Close => first_called_at(timeline, fault_at, &["close", "shutdown"]),
+        Reference::Connect => first_called_at(timeline, fault_at, &[CallName::Connect]),
+        Reference::Close => {
+            first_called_at(timeline, fault_at, &[CallName::Close, CallName::Shutdown])
+        }
         Reference::LastActivity => last_activity(timeline).map(|(_, at)| at),
         Reference::LastRequest => timeline
             .segments(Source::ClientWire)
@@ -213,12 +219,12 @@ fn last_activity(timeline: &Timeline) -> Option<(usize, u64)> {
 
 /// When the client wrote for the first time after the fault, nanoseconds.
 fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
-    first_called_at(timeline, fault_at, &["write"])
+    first_called_at(timeline, fault_at, &[CallName::Write])
 }
 
-fn first_called_at(timeline: &Timeline, fault_at: u64, names: &[&str]) -> Option<u64> {
+fn first_called_at(timeline: &Timeline, fault_at: u64, names: &[CallName]) -> Option<u64> {
     calls(timeline)
-        .find(|(_, call)| names.contains(&&*call.name) && call.began_ns >= fault_at)
+        .find(|(_, call)| names.contains(&call.name) && call.began_ns >= fault_at)
         .map(|(_, call)| call.began_ns)
 }
 
@@ -233,18 +239,18 @@ struct Notice {
 fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice> {
     calls(timeline).filter(|(at, _)| (fault_at..closed_at).contains(at)).find_map(
         |(at_ns, call)| {
-            let outcome = match (call.name.as_str(), call.result) {
-                ("read", Ok(0)) => Some(Outcome::Eof),
-                ("read" | "write", Err(errno)) if errno != Errno::EAGAIN => {
+            let outcome = match (call.name, call.result) {
+                (CallName::Read, Ok(0)) => Some(Outcome::Eof),
+                (CallName::Read | CallName::Write, Err(errno)) if errno != Errno::EAGAIN => {
                     Some(Outcome::Errno(errno))
                 }
-                ("connect", Err(errno))
+                (CallName::Connect, Err(errno))
                     if errno != Errno::EINPROGRESS && errno != Errno::EALREADY =>
                 {
                     Some(Outcome::Errno(errno))
                 }
                 // The program lets go by itself: with one, or with a timer of its own.
-                ("heartbeat" | "close", _) => None,
+                (CallName::Heartbeat | CallName::Close, _) => None,
                 _ => return None,
             };
             Some(Notice { at_ns, outcome })
@@ -354,9 +360,10 @@ fn last_state(timeline: &Timeline, source: Source, closed_at: u64) -> String {
 
 /// Whether the server's host was destroyed.
 pub(crate) fn server_is_gone(timeline: &Timeline) -> bool {
-    timeline.events().iter().any(|event| {
-        matches!(&event.what, What::Fault(FaultStep::Done(done)) if done.contains("destroyed"))
-    })
+    timeline
+        .events()
+        .iter()
+        .any(|event| event.what == What::Fault(FaultStep::Done(FaultAct::HostDestroyed)))
 }
 
 fn calls(timeline: &Timeline) -> impl Iterator<Item = (u64, &Call)> {

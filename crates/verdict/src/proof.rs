@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{FaultKind, Parameters, Program, Reject, Traffic};
+use spec::{CallName, FaultKind, Parameters, Program, Reject, Traffic};
 use std::time::Duration;
 use timeline::classify::classified;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
@@ -160,7 +160,7 @@ impl<'a> Scene<'a> {
             .find(|event| {
                 !parameters.client_lets_go()
                     && event.source == Source::ClientProgram
-                    && matches!(&event.what, What::Call(call) if call.name == "close")
+                    && matches!(&event.what, What::Call(call) if call.name == CallName::Close)
             })
             .map(|event| match &event.what {
                 What::Call(call) => call.began_ns,
@@ -354,10 +354,10 @@ impl<'a> Scene<'a> {
         let ended = self.timeline.events().iter().any(|event| {
             matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
                 || event.source == Source::ClientProgram
-                    && matches!(&event.what, What::Call(call) if call.name == "read" && call.result.is_err())
+                    && matches!(&event.what, What::Call(call) if call.name == CallName::Read && call.result.is_err())
                 // A program that has given up waits for nothing more.
                 || event.source == Source::ClientProgram
-                    && matches!(&event.what, What::Call(call) if call.name == "heartbeat")
+                    && matches!(&event.what, What::Call(call) if call.name == CallName::Heartbeat)
                 // A program that has closed is told nothing.
                 || event.at_ns < self.end
                     && event.source == Source::ClientSocket
@@ -477,7 +477,7 @@ impl<'a> Scene<'a> {
     fn data_intact(&self) -> Option<Evidence> {
         self.timeline.events().iter().find_map(|event| match &event.what {
             // Where nothing was sent, nothing could come back.
-            What::Call(call) if call.name == "check" && call.result != Ok(0) => {
+            What::Call(call) if call.name == CallName::Check && call.result != Ok(0) => {
                 Some(match call.result {
                     Ok(bytes) => Evidence {
                         finding: format!("{bytes} bytes came back, byte for byte what was sent"),
@@ -557,6 +557,7 @@ fn span(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spec::FaultAct;
     use timeline::event::Call;
     use timeline::{Event, Flags};
 
@@ -569,16 +570,11 @@ mod tests {
         parameters.fault.duration = Some(Duration::from_secs(1));
         let ms = |ms: u64| ms * 1_000_000;
         let lab = |at, step| Event::new(ms(at), Source::Lab, What::Fault(step));
-        let call = |at, name: &str| {
+        let call = |at, name| {
             Event::new(
                 ms(at),
                 Source::ClientProgram,
-                What::Call(Call {
-                    name: name.into(),
-                    detail: String::new(),
-                    result: Ok(0),
-                    began_ns: ms(at),
-                }),
+                What::Call(Call { name, detail: String::new(), result: Ok(0), began_ns: ms(at) }),
             )
         };
         let sent = Segment {
@@ -594,15 +590,15 @@ mod tests {
         let segment = |at| Event::new(ms(at), Source::ClientWire, What::Segment(sent));
         let mut events = vec![
             lab(1_000, FaultStep::Begin),
-            lab(1_001, FaultStep::Done("the switch's port to the server is down".into())),
+            lab(1_001, FaultStep::Done(FaultAct::PortDown)),
             lab(1_002, FaultStep::Complete),
             segment(1_100),
             lab(2_000, FaultStep::Restoring),
             lab(2_001, FaultStep::Restored),
             segment(2_010),
-            call(3_000, "close"),
+            call(3_000, CallName::Close),
         ];
-        events.extend(gives_up_ms.map(|at| call(at, "heartbeat")));
+        events.extend(gives_up_ms.map(|at| call(at, CallName::Heartbeat)));
         prove(&parameters, &Timeline::new(events))
     }
 

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the room is pure; its test reads recordings")]
 
 use model::Prediction;
-use spec::{Experiment, Facts, FaultKind, Outcome};
+use spec::{CallName, Experiment, Facts, FaultKind, Outcome};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -374,7 +374,7 @@ fn a_program_that_gave_up_before_the_fault_ended_has_decided() {
     assert!(verdict.reason.contains("ended before the fault did"), "{}", verdict.reason);
 
     let call = Call {
-        name: "heartbeat".into(),
+        name: CallName::Heartbeat,
         detail: "no answer within 1s".into(),
         began_ns: at_ns,
         result: Ok(0),
@@ -427,7 +427,7 @@ fn whether_keepalive_was_tried_is_said() {
     let soon = recorded.fault_at() + 500_000_000;
     let closes = |event: &Event| {
         event.source == Source::ClientProgram
-            && matches!(&event.what, What::Call(call) if call.name == "close")
+            && matches!(&event.what, What::Call(call) if call.name == CallName::Close)
     };
     let closed_at = recorded.events.iter().find(|event| closes(event)).unwrap().at_ns;
     recorded.events.retain(|event| event.at_ns < soon || event.at_ns >= closed_at - 1_000_000);

@@ -7,7 +7,7 @@ use lab::network::Network;
 use lab::sysctl;
 use nix::sys::signal::Signal;
 use peer::{Command, Milestone, Role};
-use spec::{FaultKind, Parameters};
+use spec::{FaultAct, FaultKind, Parameters};
 use std::time::Duration;
 use timeline::What;
 use timeline::event::FaultStep;
@@ -18,15 +18,15 @@ impl Trial {
     pub(super) async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
         self.mark(What::Fault(FaultStep::Begin));
         let begun = match parameters.fault.kind {
-            FaultKind::None => "nothing: the peer lives".to_owned(),
+            FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
                 let mut server = self.server.take().context("the server process has ended")?;
                 server.kill().await?;
-                "the server process killed (SIGKILL)".to_owned()
+                FaultAct::Killed
             }
             FaultKind::ProcessFreeze => {
                 self.signal_server(Signal::SIGSTOP)?;
-                "the server process stopped (SIGSTOP)".to_owned()
+                FaultAct::Stopped
             }
             FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap => {
                 self.network()?.cut().await?
@@ -78,7 +78,7 @@ impl Trial {
 
     pub(super) async fn destroyed(
         &mut self,
-        result: Result<(Network, Result<String, lab::network::Error>), JoinError>,
+        result: Result<(Network, Result<FaultAct, lab::network::Error>), JoinError>,
     ) -> Result<()> {
         let (network, done) = result.context("destroying the server's host")?;
         self.network = Some(network);

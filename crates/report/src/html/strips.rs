@@ -1,5 +1,6 @@
 //! The states of the two sockets, and the timers that ran, as spans of time.
 
+use spec::CallName;
 use timeline::event::{Side, Trace};
 use timeline::{Event, Source, Timeline, What};
 
@@ -15,7 +16,7 @@ pub(super) struct Span<T> {
 pub(super) fn states(timeline: &Timeline, side: Side) -> Vec<Span<String>> {
     let sample = if side == Side::Client { Source::ClientSocket } else { Source::ServerSocket };
     let program = if side == Side::Client { Source::ClientProgram } else { Source::ServerProgram };
-    let opening = if side == Side::Client { "connect" } else { "accept" };
+    let opening = if side == Side::Client { CallName::Connect } else { CallName::Accept };
     let state = |event: &Event| match &event.what {
         What::Socket(socket) if event.source == sample => Some(socket.state.clone()),
         What::SocketGone if event.source == sample => Some("CLOSE".into()),
