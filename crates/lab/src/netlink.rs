@@ -1,6 +1,5 @@
 //! Netlink beside rtnetlink ([`crate::rtnl`]), which speaks of nothing but links, addresses, routes
-//! and the like: for nf_tables ([`crate::reject`]) and for the destruction of sockets
-//! ([`crate::sockets`]).
+//! and the like: for nf_tables ([`crate::reject`]).
 //!
 //! netlink-packet-core lays out the messages and their attributes. The kernel carries a request out
 //! inside `send`, so there is nothing to wait for asynchronously, and a socket lives no longer than
@@ -11,8 +10,8 @@ use crate::rtnl::words;
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 use netns::Namespace;
 use rtnetlink::packet_core::{
-    DefaultNla, Emitable, ErrorBuffer, ErrorMessage, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP,
-    NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, Parseable,
+    DefaultNla, Emitable, ErrorBuffer, ErrorMessage, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST,
+    NLMSG_ALIGNTO, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, Parseable,
 };
 use std::fmt;
 use std::io;
@@ -72,7 +71,7 @@ impl Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     kind: u16,
-    pub(crate) body: Vec<u8>,
+    body: Vec<u8>,
 }
 
 /// A socket of one netlink family in one namespace.
@@ -99,24 +98,16 @@ impl Socket {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Has a request carried out. `doing` names it for the error.
-    pub(crate) fn ask(&mut self, doing: fmt::Arguments<'_>, message: Message) -> Result<(), Error> {
-        self.ask_all(doing, vec![message])
-    }
-
     /// Has requests carried out that the kernel takes as one (nf_tables' batches): only those
     /// with `NLM_F_ACK` are waited for.
     pub(crate) fn ask_all(
         &mut self,
         doing: fmt::Arguments<'_>,
-        mut messages: Vec<Message>,
+        messages: &[Message],
     ) -> Result<(), Error> {
-        if let [message] = messages.as_mut_slice() {
-            message.flags |= NLM_F_ACK;
-        }
         let mut bytes = Vec::new();
         let mut waiting = Vec::new();
-        for message in &messages {
+        for message in messages {
             self.sequence += 1;
             if message.flags & NLM_F_ACK != 0 {
                 waiting.push(self.sequence);
@@ -134,37 +125,6 @@ impl Socket {
             }
         }
         Ok(())
-    }
-
-    /// Has a question answered: every message of the answer, of a dump too.
-    pub(crate) fn read(
-        &mut self,
-        doing: fmt::Arguments<'_>,
-        message: &Message,
-    ) -> Result<Vec<Answer>, Error> {
-        self.sequence += 1;
-        let dump = message.flags & NLM_F_DUMP == NLM_F_DUMP;
-        let failed = |refusal: Refusal| refusal.into_error(doing.to_string());
-        self.send(&message.sealed(self.sequence)).map_err(failed)?;
-        let mut answers = Vec::new();
-        loop {
-            for (sequence, answer) in self.receive().map_err(failed)? {
-                if sequence != self.sequence {
-                    continue;
-                }
-                match answer.kind {
-                    NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => {
-                        acknowledged(&answer.body).map_err(failed)?;
-                        return Ok(answers);
-                    }
-                    _ => answers.push(answer),
-                }
-            }
-            if !dump && !answers.is_empty() {
-                return Ok(answers);
-            }
-        }
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {

@@ -46,7 +46,7 @@ pub(crate) fn begin(netfilter: &mut Socket, kind: Reject) -> Result<(), Error> {
             })
         });
     netfilter
-        .ask_all(format_args!("rejecting with {kind} by nf_tables"), batch([table, chain, rule]))
+        .ask_all(format_args!("rejecting with {kind} by nf_tables"), &batch([table, chain, rule]))
         .map_err(|error| match error {
             // The module of the family or of the expression is not there.
             Error::Kernel { source, doing, .. } if source.raw_os_error() == Some(libc::ENOENT) => {
@@ -66,7 +66,7 @@ pub(crate) fn begin(netfilter: &mut Socket, kind: Reject) -> Result<(), Error> {
 pub(crate) fn end(netfilter: &mut Socket) -> Result<(), Error> {
     let table = Message::new(kind(NFT_MSG_DELTABLE), NLM_F_ACK, &header(NFPROTO_INET, 0))
         .with_text(NFTA_TABLE_NAME, TABLE);
-    netfilter.ask_all(format_args!("removing the nf_tables table {TABLE}"), batch([table]))
+    netfilter.ask_all(format_args!("removing the nf_tables table {TABLE}"), &batch([table]))
 }
 
 const TABLE: &str = "halfopen";

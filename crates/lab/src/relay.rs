@@ -7,16 +7,16 @@
 use crate::link::Index;
 use crate::network::Error;
 use netns::Namespace;
+use netns::packet::PacketSocket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::prctl;
-use nix::sys::socket::{self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{self, ControlMessageOwned, MsgFlags};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -44,7 +44,7 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 struct Shared {
     /// By [`Port`].
-    sockets: [OwnedFd; 2],
+    sockets: [PacketSocket; 2],
     /// Whether frames are dropped on arrival.
     blackhole: AtomicBool,
     /// When frames on their way to the server were last dropped, nanoseconds of `CLOCK_MONOTONIC`:
@@ -82,8 +82,9 @@ impl Relay {
 
     /// Attaches a port, which must exist and be up: at first, and when it is a new one.
     pub(crate) fn attach(&self, port: Port, index: Index) -> Result<(), Error> {
-        bind(&self.shared.sockets[port as usize], index)
-            .map_err(|source| Error::kernel(format!("attaching port {index} to the relay"), source))
+        self.shared.sockets[port as usize].bind(index).map_err(|errno| {
+            Error::kernel(format!("attaching port {index} to the relay"), errno.into())
+        })
     }
 
     /// Drops every frame from now on, or none; what is being held still arrives.
@@ -98,7 +99,8 @@ impl Relay {
 
     /// Frames that should have passed and did not: the kernel had no room for them.
     pub(crate) fn lost(&self) -> u64 {
-        let overruns = self.shared.sockets.iter().map(overruns).sum();
+        let overruns =
+            self.shared.sockets.iter().map(|socket| socket.take_drops().unwrap_or(0)).sum();
         self.shared.lost.fetch_add(overruns, Ordering::AcqRel) + overruns
     }
 }
@@ -215,76 +217,12 @@ fn arrival(message: &socket::RecvMsg<'_, '_, ()>) -> Duration {
 }
 
 fn now() -> Duration {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+    Duration::from_nanos(netns::monotonic_ns())
 }
 
-fn open() -> Result<OwnedFd, Errno> {
-    // No protocol yet: it receives nothing until it is bound.
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket::socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
-    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
-    ignore_outgoing(&socket)?;
+fn open() -> Result<PacketSocket, Errno> {
+    let socket = PacketSocket::open()?;
+    socket.enlarge_buffer(4 << 20)?;
+    socket.ignore_outgoing()?;
     Ok(socket)
-}
-
-/// `PACKET_IGNORE_OUTGOING`, include/uapi/linux/if_packet.h (Linux 4.20).
-const PACKET_IGNORE_OUTGOING: i32 = 23;
-const PACKET_STATISTICS: i32 = 6;
-
-#[expect(unsafe_code, reason = "nix knows no options of packet sockets")]
-fn ignore_outgoing(socket: &OwnedFd) -> Result<(), Errno> {
-    let on: i32 = 1;
-    // SAFETY: the option takes an int, and is given one with its size.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            PACKET_IGNORE_OUTGOING,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop)
-}
-
-/// Frames for which the socket had no room since this was last asked.
-#[expect(unsafe_code, reason = "nix knows no options of packet sockets")]
-fn overruns(socket: &OwnedFd) -> u64 {
-    // struct tpacket_stats: packets, drops.
-    let mut statistics = [0u32; 2];
-    let mut len = size_of_val(&statistics) as libc::socklen_t;
-    // SAFETY: the option fills in a `struct tpacket_stats`, two u32, and is given room for one.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            PACKET_STATISTICS,
-            (&raw mut statistics).cast(),
-            &raw mut len,
-        )
-    };
-    if result == 0 { statistics[1].into() } else { 0 }
-}
-
-#[expect(unsafe_code, reason = "nix cannot make a link-layer address")]
-fn bind(socket: &OwnedFd, index: Index) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: index.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: the address is a `sockaddr_ll`, and is given with its size.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop).map_err(io::Error::from)
 }

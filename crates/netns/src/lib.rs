@@ -1,7 +1,14 @@
 //! A nameless network namespace, held by a file descriptor and by nothing else: when the last
 //! descriptor, socket and process of it are gone, so is the namespace, with every interface in it.
+//!
+//! Besides, what more than one room asks of the kernel: packet sockets, socket diagnostics, the
+//! monotonic clock.
+
+pub mod packet;
+pub mod sock_diag;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -97,6 +104,15 @@ impl AsRawFd for Namespace {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+///
+/// # Panics
+/// Never on Linux, which has this clock.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
 }
 
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {

@@ -5,10 +5,7 @@ use spec::facts::JiffyClock;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// `CLOCK_MONOTONIC`, nanoseconds.
-pub fn monotonic_ns() -> u64 {
-    read(ClockId::CLOCK_MONOTONIC)
-}
+pub use netns::monotonic_ns;
 
 /// Timer interrupts a second. The resolution of the coarse clock is one tick, so that no privilege
 /// is needed (`posix_get_coarse_res`, kernel/time/posix-timers.c).

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod diag;
 pub mod error;
+pub mod options;
 pub mod tap;
 pub mod tracer;
 

@@ -20,7 +20,7 @@ pub const SNAP_LEN: usize = 256;
 /// before its firewall. With segmentation offload one frame can stand for several.
 #[derive(Debug)]
 pub struct Tap {
-    socket: socket::PacketSocket,
+    socket: socket::Receiver,
     source: Source,
     addresses: Addresses,
     wall: WallClock,
@@ -57,7 +57,7 @@ impl Tap {
         addresses: &Addresses,
     ) -> Result<Self, Error> {
         let socket = namespace
-            .run(|| socket::PacketSocket::open(interface))
+            .run(|| socket::Receiver::open(interface))
             .map_err(|source| Error::Namespace { instrument: "a tap", source })??;
         Ok(Self { socket, source, addresses: addresses.clone(), wall: WallClock::new() })
     }

@@ -4,6 +4,7 @@
 mod support;
 
 use observe::{Captured, SocketDiag, Tap, clock};
+use socket2::{SockRef, TcpKeepalive};
 use spec::Family;
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
@@ -162,6 +163,68 @@ fn connections_on_ports_that_nobody_knew_are_flows_in_the_order_of_their_syn() {
         let sample = diag.sample(ends.client, ends.server).unwrap().unwrap();
         assert_eq!(sample.state, "ESTABLISHED");
     }
+}
+
+#[test]
+fn the_options_of_a_socket_are_read_through_its_owner_and_its_close_is_not_held_up() {
+    let pair = Pair::new(8107, Family::Ipv4);
+    let connections = pair.connect_anywhere(2);
+    let ends = ends_of(&connections);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let socket = SockRef::from(&connections[1].0);
+    socket.set_tcp_keepalive(&keepalive).unwrap();
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(12_345))).unwrap();
+    socket.set_tcp_nodelay(true).unwrap();
+
+    let mut diag = SocketDiag::open(&pair.client).unwrap();
+    let own = std::process::id();
+    let mut read = |ends: &Ends, processes: Vec<u32>| {
+        let inode = diag.inode(ends.client, ends.server).unwrap().unwrap();
+        observe::options::read(inode, processes).unwrap()
+    };
+    assert_eq!(read(&ends[1], vec![1]), None, "another process does not have it");
+    let found = read(&ends[1], observe::options::family(own)).unwrap();
+    assert_eq!(found.owner.pid, own);
+    assert!(found.owner.process.starts_with("wire_and_socket"), "{:?}", found.owner);
+    assert!(found.still_owned);
+    let options = &found.options;
+    assert_eq!(options.keepalive, Some(true));
+    assert_eq!(
+        (options.keepidle_s, options.keepintvl_s, options.keepcnt),
+        (Some(15), Some(5), Some(3))
+    );
+    assert_eq!((options.user_timeout_ms, options.nodelay), (Some(12_345), Some(true)));
+    assert_eq!((options.syncnt, options.linger2_s), (Some(6), Some(60)), "the sysctls'");
+    let plain = read(&ends[0], vec![own]).unwrap().options;
+    assert_eq!((plain.keepalive, plain.keepidle_s), (Some(false), Some(7200)));
+    assert_eq!((plain.user_timeout_ms, plain.nodelay), (Some(0), Some(false)));
+
+    // Nothing holds the socket any more: its owner's close is the end of the stream.
+    let (client, mut server) = connections.into_iter().nth(1).unwrap();
+    drop(client);
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn listeners_and_connections_are_found_by_their_addresses() {
+    let pair = Pair::new(8108, Family::Ipv6);
+    let (client, server) = (pair.addresses.client.ip(), pair.addresses.server.ip());
+    let mut diag = SocketDiag::open(&pair.server).unwrap();
+    assert!(!diag.listens(server, None).unwrap());
+    let listener = pair.listen();
+    let port = pair.addresses.server.port();
+    assert!(diag.listens(server, Some(port)).unwrap() && diag.listens(server, None).unwrap());
+    assert!(!diag.listens(server, Some(port + 1)).unwrap());
+    assert_eq!(diag.connections(server, client).unwrap(), []);
+    let _stream = pair.connect();
+    let _accepted = listener.accept().unwrap();
+    let ends = (pair.addresses.server, pair.addresses.client);
+    assert_eq!(diag.connections(server, client).unwrap(), [ends]);
+    assert_eq!(diag.connections(client, server).unwrap(), []);
 }
 
 #[test]

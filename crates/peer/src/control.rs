@@ -1,13 +1,14 @@
 //! What the laboratory tells a peer, and what a peer reports.
 
 use crate::Error;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use spec::{Addresses, CallName, Errno, Parameters};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use timeline::event::Call;
 use timeline::{Event, Source, What};
+
+pub(crate) use netns::monotonic_ns as now_ns;
 
 /// Which of the two a peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,10 +171,4 @@ impl Control {
 pub(crate) fn stdin() -> BorrowedFd<'static> {
     static STDIN: std::sync::LazyLock<io::Stdin> = std::sync::LazyLock::new(io::stdin);
     STDIN.as_fd()
-}
-
-/// `CLOCK_MONOTONIC`, nanoseconds.
-pub(crate) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

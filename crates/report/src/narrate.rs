@@ -138,7 +138,7 @@ impl Narrator {
                 let late = span::measured(Duration::from_nanos(*by_ns).as_secs_f64());
                 trial(&format!("the machine was busy: {late} late"), Tone::Warning)
             }
-            What::Phase(_) | What::Late { .. } | What::Flow(_) => None,
+            What::Phase(_) | What::Late { .. } | What::Flow(_) | What::Options { .. } => None,
             What::Sysctl { name, value } => {
                 trial(&format!("net.ipv4.{name} = {value} from now on"), Tone::Step)
             }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The options that decide when a socket finds out. A field is `None` where it could not be read.
+/// The options that decide when a socket finds out, as `getsockopt` shows them: where the socket has
+/// no value of its own, the sysctl's. A field is `None` where it could not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketOptions {
     /// `SO_KEEPALIVE`.
@@ -20,10 +21,10 @@ pub struct SocketOptions {
     /// `TCP_RTO_MAX_MS` (Linux 6.15), milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto_max_ms: Option<u32>,
-    /// `TCP_SYNCNT`; 0: the sysctl's.
+    /// `TCP_SYNCNT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syncnt: Option<u32>,
-    /// `TCP_LINGER2`, seconds; 0: the sysctl's, less than 0: none.
+    /// `TCP_LINGER2`, seconds; less than 0: no time in FIN_WAIT2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linger2_s: Option<i32>,
     /// `TCP_THIN_LINEAR_TIMEOUTS`.

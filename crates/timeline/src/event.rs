@@ -4,7 +4,7 @@ use crate::flow::Flow;
 use crate::segment::Segment;
 use serde::{Deserialize, Serialize};
 use spec::facts::TcpFacts;
-use spec::{CallName, Errno, FaultAct};
+use spec::{CallName, Errno, FaultAct, SocketOptions};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -88,6 +88,15 @@ pub enum What {
     Frame(Frame),
     /// A socket as socket diagnostics show it.
     Socket(Box<SocketSample>),
+    /// The options of a socket, and whose it is.
+    Options {
+        /// On which host.
+        side: Side,
+        /// Whose it is.
+        owner: Owner,
+        /// The options, where they could be read.
+        options: Box<SocketOptions>,
+    },
     /// Socket diagnostics no longer know the socket: the kernel closed it.
     SocketGone,
     /// A tracepoint fired for one of the trial's sockets.
@@ -181,6 +190,15 @@ pub struct Call {
     pub result: Result<i64, Errno>,
     /// When the call began; the event's time is when it returned.
     pub began_ns: u64,
+}
+
+/// The process that has a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its number, in the PID namespace of the laboratory.
+    pub pid: u32,
+    /// Its name (`/proc/PID/comm`).
+    pub process: String,
 }
 
 /// A frame that is not a TCP segment of the connection.

@@ -1,0 +1,122 @@
+//! The options of another process's socket.
+//!
+//! Its descriptor is duplicated (`pidfd_getfd(2)`, Linux 5.6), asked, and closed at once. While the
+//! duplicate is open, its owner's `close` or end does not end the connection: so nothing here may
+//! last across a fault, and whether the owner still has the socket is looked at once more afterwards.
+//! `SO_ERROR` is never read: that would take the error away from the owner.
+
+#![expect(unsafe_code, reason = "no safe binding reads all of these options")]
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use spec::SocketOptions;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use timeline::event::Owner;
+
+/// `TCP_RTO_MAX_MS` (include/uapi/linux/tcp.h, Linux 6.15); not in libc 0.2.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+/// `TCP_THIN_LINEAR_TIMEOUTS`.
+const TCP_THIN_LINEAR_TIMEOUTS: libc::c_int = 16;
+
+/// A socket's options, and the process that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The process; where several have the socket, the first of those that were looked at.
+    pub owner: Owner,
+    /// Its options; each is `None` where this kernel does not have it.
+    pub options: SocketOptions,
+    /// Whether the owner still had the socket when it was no longer looked at. If not, it closed the
+    /// socket meanwhile, and what its kernel then sent was sent a moment later.
+    pub still_owned: bool,
+}
+
+/// Looks for the process, among these, that has the socket with this inode
+/// ([`crate::SocketDiag::inode`]), and reads the socket's options. `None`: none of them has it.
+///
+/// # Errors
+/// [`io::Error`] of `pidfd_open` or `pidfd_getfd`: EPERM without the right to trace the process
+/// (`ptrace(2)`), ENOSYS before Linux 5.6.
+pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<Option<Found>> {
+    let wanted = PathBuf::from(format!("socket:[{inode}]"));
+    for pid in processes {
+        let Some(number) = descriptor(pid, &wanted) else { continue };
+        let process = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let owner = Owner { pid, process: process.trim_end().to_owned() };
+        let Some(socket) = duplicate(pid, number)? else { continue };
+        let options = options(&socket);
+        drop(socket);
+        let still_owned = descriptor(pid, &wanted).is_some();
+        return Ok(Some(Found { owner, options, still_owned }));
+    }
+    Ok(None)
+}
+
+/// A process and all that descend from it, as far as they have not ended.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
+/// The number of the process's descriptor of this file.
+fn descriptor(pid: u32, wanted: &std::path::Path) -> Option<RawFd> {
+    fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().find_map(|entry| {
+        let is_it = fs::read_link(entry.path()).is_ok_and(|target| target == wanted);
+        is_it.then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+    })
+}
+
+/// A duplicate of a process's descriptor; `None` if it is no longer there.
+fn duplicate(pid: u32, number: RawFd) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return Ok(None) };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        opened => opened?,
+    };
+    match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+        Err(rustix::io::Errno::BADF | rustix::io::Errno::SRCH) => Ok(None),
+        duplicated => Ok(Some(duplicated?)),
+    }
+}
+
+fn options(socket: &OwnedFd) -> SocketOptions {
+    use std::os::fd::AsFd;
+    let socket = socket.as_fd();
+    let tcp = |name| number(socket, libc::IPPROTO_TCP, name);
+    let unsigned = |name| tcp(name).and_then(|value| u32::try_from(value).ok());
+    let switch = |value: Option<libc::c_int>| value.map(|value| value != 0);
+    SocketOptions {
+        keepalive: switch(number(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE)),
+        keepidle_s: unsigned(libc::TCP_KEEPIDLE),
+        keepintvl_s: unsigned(libc::TCP_KEEPINTVL),
+        keepcnt: unsigned(libc::TCP_KEEPCNT),
+        user_timeout_ms: unsigned(libc::TCP_USER_TIMEOUT),
+        nodelay: switch(tcp(libc::TCP_NODELAY)),
+        rto_max_ms: unsigned(TCP_RTO_MAX_MS),
+        syncnt: unsigned(libc::TCP_SYNCNT),
+        linger2_s: tcp(libc::TCP_LINGER2),
+        thin_linear_timeouts: switch(tcp(TCP_THIN_LINEAR_TIMEOUTS)),
+    }
+}
+
+/// An option that is an int; `None` where this kernel does not have it.
+fn number(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the descriptor is open; the kernel writes at most `len` bytes to `value`, which is
+    // that long, lives across the call, and any bytes are valid in.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
+    };
+    (result == 0).then_some(value)
+}
