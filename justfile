@@ -174,6 +174,10 @@ host-reboot-new-mac *arguments: build
 host-reboot-sending *arguments: build
     @scripts/halfopen run host-reboot-sending "$@"
 
+# Keepalive has begun to probe a host that is gone, and then the program writes: which timer ends it?
+keepalive-then-write *arguments: build
+    @scripts/halfopen run keepalive-then-write "$@"
+
 # The path goes away and comes back before the threshold: is anything lost?
 path-flap-sending *arguments: build
     @scripts/halfopen run path-flap-sending "$@"
@@ -218,9 +222,17 @@ process-freeze-idle-keepalive *arguments: build
 process-freeze-sending *arguments: build
     @scripts/halfopen run process-freeze-sending "$@"
 
+# The client asks, is not answered within 2 s and closes: when does its kernel let go?
+request-unanswered *arguments: build
+    @scripts/halfopen run request-unanswered "$@"
+
 # The server's host loses power and the client shuts down its side: is it ever told?
 shutdown-host-crash *arguments: build
     @scripts/halfopen run shutdown-host-crash "$@"
+
+# The client writes again and again to a host that is gone: does each write buy time?
+two-writes *arguments: build
+    @scripts/halfopen run two-writes "$@"
 
 # The one cable between two hosts is pulled: is that the same as a server without power?
 unplug-sending *arguments: build
@@ -237,6 +249,22 @@ web-server-idle *arguments: build
 # The client of a web server makes another request in time: when is the connection closed then?
 web-server-new-request *arguments: build
     @scripts/halfopen run web-server-new-request "$@"
+
+# The client writes just before its keepalive timer is due: does keepalive still probe?
+write-before-keepalive *arguments: build
+    @scripts/halfopen run write-before-keepalive "$@"
+
+# The client writes while the window of a lost host is closed: does that change when it finds out?
+write-into-closed-window *arguments: build
+    @scripts/halfopen run write-into-closed-window "$@"
+
+# The client writes and closes while its data are unacknowledged: how long does the kernel go on?
+write-then-close *arguments: build
+    @scripts/halfopen run write-then-close "$@"
+
+# The client writes, shuts down its direction and waits: is it told when the host is gone?
+write-then-shutdown *arguments: build
+    @scripts/halfopen run write-then-shutdown "$@"
 
 # The server lives and does not read: does its closed window ever end the connection?
 zero-window-alive *arguments: build

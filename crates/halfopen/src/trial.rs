@@ -281,7 +281,9 @@ impl Trial {
         let ends = parameters
             .fault_duration()
             .map_or(Duration::ZERO, |after| after.max(counted) + AFTER_FAULT);
-        let never = self.bench.never.max(ends);
+        // And a script is watched beyond its last step.
+        let script = parameters.script().map_or(Duration::ZERO, |script| script.takes());
+        let never = self.bench.never.max(ends).max(script + AFTER_FAULT);
         match parameters.deadline {
             Some(least) if parameters.deadline_extends => {
                 default_deadline(prediction, ends.max(least)).max(least)

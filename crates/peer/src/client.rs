@@ -1,12 +1,14 @@
 //! The client: settles the connection, then does its traffic, and reports how it ended.
 
+use crate::calls::{Calls, nanos};
 use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
-use crate::dialogue::Dialogue;
+use crate::dialogue::{Dialogue, Unsent};
 use crate::exchange::SIZE;
 use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
+use spec::script::Step;
 use spec::{CallName, Parameters, Program, Traffic};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
@@ -18,8 +20,6 @@ use std::time::Duration;
 const SETTLED_AFTER: u32 = 5;
 /// And no longer than this many.
 const EXCHANGES_MOST: u32 = 40;
-/// From one write of `stream` to the next.
-const STREAM_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
     let mut client = if config.parameters.client.traffic == Traffic::Connect {
@@ -46,12 +46,7 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
                 client.fill_window()?;
                 control.reached(Milestone::Filled)?;
             }
-            Command::Begin => {
-                return match client.parameters.client.traffic {
-                    Traffic::Close => client.close(control),
-                    _ => client.traffic(control),
-                };
-            }
+            Command::Begin => return client.traffic(control),
             Command::Finish => return client.finish(control),
             Command::StopReading => {
                 return Err(Error::Control("only a server can stop reading".into()));
@@ -72,6 +67,13 @@ struct Client<'a> {
 enum State {
     Open,
     Eof,
+    Failed,
+}
+
+/// How far a call of a script has come.
+enum Sent {
+    All,
+    Blocked(Unsent),
     Failed,
 }
 
@@ -123,11 +125,14 @@ impl<'a> Client<'a> {
         control.reached(Milestone::Settled { exchanges: exchanges + 1, moving })
     }
 
-    /// Writes until neither the server's window nor the send buffer takes any more.
+    /// Writes until neither the server's window nor the send buffer takes any more; before a
+    /// script, whose writes need room there, some segments.
     fn fill_window(&mut self) -> Result<(), Error> {
+        let script = self.parameters.client.traffic == Traffic::Script;
+        let writes_most = if script { 1 } else { usize::MAX };
         self.socket
             .set_nonblocking(true)
-            .and_then(|()| self.dialogue.fill(&self.socket))
+            .and_then(|()| self.dialogue.fill(&self.socket, writes_most))
             .map_err(Error::call("filling the server's window"))
     }
 
@@ -156,79 +161,112 @@ impl<'a> Client<'a> {
 
     /// The traffic after the fault, until the laboratory says that it has seen enough.
     fn traffic(mut self, control: &mut Control) -> Result<(), Error> {
-        let parameters = self.parameters;
-        let client = &parameters.client;
-        let interval = match client.traffic {
-            Traffic::Stream => Some(STREAM_INTERVAL),
-            Traffic::Heartbeat => Some(client.heartbeat.interval),
-            _ => None,
-        };
+        let client = &self.parameters.client;
+        let heartbeat = (client.traffic == Traffic::Heartbeat).then_some(client.heartbeat.deadline);
         self.socket.set_nonblocking(true).map_err(Error::call("making the socket non-blocking"))?;
         let mut connecting =
             client.traffic == Traffic::Connect && self.goes_on_connecting(control)?;
-        if client.traffic == Traffic::Shutdown {
-            self.shutdown(control)?;
-        }
-        let writes =
-            matches!(client.traffic, Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat);
-        let mut next_write = writes.then(now_ns);
-        let mut second_write = client.second_write;
-        let mut answer_due: Option<u64> = None;
+        let mut calls = Calls::new(self.parameters, now_ns());
+        let mut unsent: Option<Unsent> = None;
+        let mut answer_due: Option<(u64, Duration)> = None;
         let mut watching = !self.told;
         loop {
             let now = now_ns();
-            if next_write.is_some_and(|due| due <= now) {
-                let accepted = self.write(control)?;
-                next_write = match interval.or(second_write.take()) {
-                    Some(interval) if accepted => {
-                        let due = next_write.unwrap_or(now) + nanos(interval);
-                        // After a long pause (the machine slept, the program was stopped) there
-                        // is no burst of overdue writes.
-                        Some(due.max(now))
+            match calls.due(now) {
+                Some(Step::Write(_)) if client.traffic != Traffic::Script => {
+                    let accepted = self.write(control)?;
+                    if accepted {
+                        calls.go_on(now);
+                        if let Some(deadline) = heartbeat {
+                            answer_due.get_or_insert((now + nanos(deadline), deadline));
+                        }
+                    } else {
+                        // The error is delivered once: a read would now look like a clean EOF.
+                        watching = false;
+                        calls.stop();
+                        self.tell(control)?;
                     }
-                    _ => None,
-                };
-                if !accepted {
-                    // The error is delivered once: a read would now look like a clean EOF.
-                    watching = false;
-                    self.tell(control)?;
                 }
-                if client.traffic == Traffic::Heartbeat && accepted {
-                    answer_due.get_or_insert(now + nanos(client.heartbeat.deadline));
+                Some(Step::Write(count)) => unsent = Some(self.dialogue.unanswered(count)),
+                Some(Step::Request(count, deadline)) => {
+                    unsent = Some(self.dialogue.request(count));
+                    answer_due = Some((now + nanos(deadline), deadline));
+                }
+                Some(Step::Shutdown) => {
+                    self.shutdown(control)?;
+                    calls.go_on(now);
+                }
+                Some(Step::Close) => return self.close("", control),
+                Some(Step::Wait(_)) | None => {}
+            }
+            if let Some(bytes) = unsent.take() {
+                match self.send(bytes, control)? {
+                    Sent::All => {
+                        if answer_due.is_none() {
+                            calls.go_on(now_ns());
+                        }
+                    }
+                    Sent::Blocked(rest) => unsent = Some(rest),
+                    Sent::Failed => {
+                        (watching, answer_due) = (false, None);
+                        calls.stop();
+                        self.tell(control)?;
+                    }
                 }
             }
-            if answer_due.is_some_and(|due| due <= now) {
-                let deadline = spec::duration::show(client.heartbeat.deadline);
-                let detail = format!("no answer within {deadline}: the client gives the server up");
+            if let Some((_, deadline)) = answer_due.filter(|(due, _)| *due <= now) {
+                let detail = format!("no answer within {}", spec::duration::show(deadline));
+                if heartbeat.is_none() {
+                    return self.close(&detail, control);
+                }
+                let detail = format!("{detail}: the client gives the server up");
                 control.call(CallName::Heartbeat, detail, now, &Ok(0_i64))?;
-                (answer_due, next_write) = (None, None);
+                answer_due = None;
+                calls.stop();
                 self.tell(control)?;
             }
-            let wake = [next_write, answer_due].into_iter().flatten().min();
-            let (socket_events, commanded) = self.wait(watching, connecting, wake)?;
+            let wake = [calls.wake(), answer_due.map(|(due, _)| due)].into_iter().flatten().min();
+            let events = match (watching, connecting) {
+                (true, true) => PollFlags::OUT,
+                (true, false) => PollFlags::IN | PollFlags::RDHUP,
+                (false, _) => PollFlags::empty(),
+            };
+            let blocked = unsent.as_ref().map_or(PollFlags::empty(), |_| PollFlags::OUT);
+            let (socket_events, commanded) = self.wait(events | blocked, wake)?;
             if commanded && control.command()? == Command::Finish {
                 return self.finish(control);
             }
-            if connecting && !socket_events.is_empty() {
+            // A write that waited takes the error.
+            let readable = socket_events.difference(blocked);
+            let fails = readable.intersects(PollFlags::ERR) && unsent.is_some();
+            if !watching || readable.is_empty() || fails {
+                continue;
+            }
+            if connecting {
                 connecting = self.goes_on_connecting(control)?;
                 if connecting {
                     self.read_error_queue(control)?;
                 }
                 watching = !self.told;
-            } else if !socket_events.is_empty() {
-                match self.read(socket_events, control)? {
-                    State::Open => {}
-                    State::Eof => {
-                        watching = false;
-                        self.tell(control)?;
-                    }
-                    State::Failed => {
-                        (watching, next_write) = (false, None);
-                        self.tell(control)?;
-                    }
+                continue;
+            }
+            match self.read(readable, control)? {
+                State::Open => {}
+                State::Eof => {
+                    watching = false;
+                    self.tell(control)?;
                 }
-                if self.dialogue.all_answered() {
-                    answer_due = None;
+                State::Failed => {
+                    watching = false;
+                    calls.stop();
+                    self.tell(control)?;
+                }
+            }
+            if unsent.is_none() && self.dialogue.all_answered() {
+                let asked = answer_due.take().is_some();
+                // A heartbeat's next request does not wait for the answer.
+                if asked && heartbeat.is_none() {
+                    calls.answered(now_ns());
                 }
             }
         }
@@ -272,14 +310,14 @@ impl<'a> Client<'a> {
         control.call(CallName::Shutdown, "SHUT_WR", began, &result)
     }
 
-    /// The traffic `close`: nothing is told to a program that has let go.
-    fn close(self, control: &mut Control) -> Result<(), Error> {
+    /// Lets go: nothing is told to a program that has closed its socket.
+    fn close(self, why: &str, control: &mut Control) -> Result<(), Error> {
         if let Some(linger) = self.parameters.client.linger {
             socket::set_linger(&self.socket, linger, control)?;
         }
         let began = now_ns();
         drop(self.socket);
-        control.call(CallName::Close, "", began, &Ok(0_i64))?;
+        control.call(CallName::Close, why, began, &Ok(0_i64))?;
         while control.command()? != Command::Finish {}
         control.reached(Milestone::Finished)
     }
@@ -292,13 +330,9 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Waits for the socket (while it is worth watching), for a command, or until `wake_ns`.
-    fn wait(
-        &self,
-        watching: bool,
-        connecting: bool,
-        wake_ns: Option<u64>,
-    ) -> Result<(PollFlags, bool), Error> {
+    /// Waits for these events of the socket (none: it is not watched), for a command, or until
+    /// `wake_ns`.
+    fn wait(&self, events: PollFlags, wake_ns: Option<u64>) -> Result<(PollFlags, bool), Error> {
         let timeout = wake_ns.map(|due| {
             let left = due.saturating_sub(now_ns());
             Timespec {
@@ -308,17 +342,14 @@ impl<'a> Client<'a> {
         });
         let mut fds = [
             PollFd::from_borrowed_fd(stdin(), PollFlags::IN),
-            PollFd::from_borrowed_fd(
-                self.socket.as_fd(),
-                if connecting { PollFlags::OUT } else { PollFlags::IN | PollFlags::RDHUP },
-            ),
+            PollFd::from_borrowed_fd(self.socket.as_fd(), events),
         ];
-        let count = if watching { 2 } else { 1 };
+        let count = if events.is_empty() { 1 } else { 2 };
         match poll(&mut fds[..count], timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::call("waiting for the connection")(errno.into())),
         }
-        let socket = if watching { fds[1].revents() } else { PollFlags::empty() };
+        let socket = if events.is_empty() { PollFlags::empty() } else { fds[1].revents() };
         Ok((socket, !fds[0].revents().is_empty()))
     }
 
@@ -351,6 +382,23 @@ impl<'a> Client<'a> {
         Ok(result.is_ok() || would_block(&result))
     }
 
+    /// Writes until all is taken or the send buffer is full.
+    fn send(&self, mut unsent: Unsent, control: &Control) -> Result<Sent, Error> {
+        loop {
+            let began = now_ns();
+            let result = (&self.socket).write(unsent.chunk()).map(|count| count as i64);
+            control.call(CallName::Write, "", began, &result)?;
+            match result {
+                Ok(count) => unsent.took(count as usize),
+                Err(_) if would_block(&result) => return Ok(Sent::Blocked(unsent)),
+                Err(_) => return Ok(Sent::Failed),
+            }
+            if unsent.chunk().is_empty() {
+                return Ok(Sent::All);
+            }
+        }
+    }
+
     fn finish(self, control: &Control) -> Result<(), Error> {
         let checked = self
             .dialogue
@@ -368,10 +416,6 @@ impl<'a> Client<'a> {
         control.call(CallName::Close, "", began, &Ok(0_i64))?;
         control.reached(Milestone::Finished)
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
 
 fn would_block(result: &io::Result<i64>) -> bool {

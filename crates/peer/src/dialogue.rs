@@ -17,6 +17,24 @@ enum Protocol {
     Http(Requests),
 }
 
+/// Bytes of one call that the socket has not taken.
+pub(crate) struct Unsent {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Unsent {
+    /// What to hand to the next `write`.
+    pub(crate) fn chunk(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// So many bytes of it were taken.
+    pub(crate) fn took(&mut self, count: usize) {
+        self.taken += count;
+    }
+}
+
 impl Dialogue {
     pub(crate) fn new(parameters: &Parameters, server: SocketAddr) -> Self {
         let protocol = if parameters.has_nginx() {
@@ -33,6 +51,24 @@ impl Dialogue {
             Protocol::Blocks { sent, .. } => sent.next().to_vec(),
             Protocol::Http(requests) => requests.next(),
         }
+    }
+
+    /// So many bytes that the server takes and does not answer.
+    pub(crate) fn unanswered(&mut self, count: u32) -> Unsent {
+        let bytes = self.request(count).bytes.into_iter().map(Pattern::unanswered).collect();
+        if let Protocol::Blocks { answered, .. } = &mut self.protocol {
+            answered.skip(count);
+        }
+        Unsent { bytes, taken: 0 }
+    }
+
+    /// So many bytes that the server sends back.
+    pub(crate) fn request(&mut self, count: u32) -> Unsent {
+        let bytes = match &mut self.protocol {
+            Protocol::Blocks { sent, .. } => sent.bytes_of(count),
+            Protocol::Http(requests) => requests.next(),
+        };
+        Unsent { bytes, taken: 0 }
     }
 
     /// So many bytes of it were not sent.
@@ -68,10 +104,10 @@ impl Dialogue {
         })
     }
 
-    /// Writes until the socket, which must not block, takes no more.
-    pub(crate) fn fill(&mut self, socket: impl Write) -> io::Result<()> {
+    /// Writes until the socket, which must not block, takes no more, or so often.
+    pub(crate) fn fill(&mut self, socket: impl Write, writes_most: usize) -> io::Result<()> {
         match &mut self.protocol {
-            Protocol::Blocks { sent, .. } => sent.fill(socket),
+            Protocol::Blocks { sent, .. } => sent.fill(socket, writes_most),
             Protocol::Http(_) => Ok(()),
         }
     }

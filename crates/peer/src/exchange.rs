@@ -1,5 +1,6 @@
 //! The application's protocol: requests of 100 bytes, each answered by the same 100 bytes, so that
-//! both sides can tell whether a byte was lost or came twice.
+//! both sides can tell whether a byte was lost or came twice. Bytes that are not to be answered are
+//! the complement of those that are.
 
 use std::io::{self, Write};
 
@@ -26,12 +27,47 @@ impl Pattern {
         block
     }
 
-    /// Writes blocks until the socket takes no more, which must not block.
+    /// The next so many bytes.
+    pub(crate) fn bytes_of(&mut self, count: u32) -> Vec<u8> {
+        let from = self.at;
+        self.skip(count);
+        (from..self.at).map(Self::byte).collect()
+    }
+
+    /// Passes over so many bytes.
+    pub(crate) fn skip(&mut self, count: u32) {
+        self.at += u64::from(count);
+    }
+
+    /// How a byte is sent that is not to be answered.
+    pub(crate) const fn unanswered(byte: u8) -> u8 {
+        !byte
+    }
+
+    /// Goes on by what was received, and says what of it is to be answered.
+    ///
+    /// # Errors
+    /// As for [`Self::check`].
+    pub(crate) fn answer(&mut self, received: &[u8]) -> Result<Vec<u8>, u64> {
+        let mut answer = Vec::with_capacity(received.len());
+        for byte in received {
+            let own = Self::byte(self.at);
+            if *byte == own {
+                answer.push(own);
+            } else if *byte != Self::unanswered(own) {
+                return Err(self.at);
+            }
+            self.at += 1;
+        }
+        Ok(answer)
+    }
+
+    /// Writes blocks until the socket takes no more, which must not block, or so often.
     ///
     /// # Errors
     /// What `write` fails with, but for a full send buffer.
-    pub(crate) fn fill(&mut self, mut socket: impl Write) -> io::Result<()> {
-        loop {
+    pub(crate) fn fill(&mut self, mut socket: impl Write, writes_most: usize) -> io::Result<()> {
+        for _ in 0..writes_most {
             let chunk: Vec<u8> = (0..FILL_BLOCKS).flat_map(|_| self.next()).collect();
             let taken = match socket.write(&chunk) {
                 Ok(taken) => taken,
@@ -40,9 +76,10 @@ impl Pattern {
             };
             self.back(chunk.len() - taken);
             if taken == 0 {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Goes on by what was received.
@@ -80,6 +117,20 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_to_be_answered_is_told_byte_by_byte() {
+        let mut sent = Pattern::default();
+        let mut bytes = sent.bytes_of(150);
+        let unanswered: Vec<_> = sent.bytes_of(77).into_iter().map(Pattern::unanswered).collect();
+        bytes.extend(unanswered);
+        bytes.extend(sent.bytes_of(30));
+        let mut received = Pattern::default();
+        let answer = received.answer(&bytes).unwrap();
+        assert_eq!(answer.len(), 180);
+        assert_eq!(answer[150..], bytes[227..]);
+        assert_eq!(Pattern::default().answer(&bytes[1..]), Err(0));
+    }
 
     #[test]
     fn a_lost_or_repeated_block_is_noticed_at_its_first_byte() {

@@ -6,6 +6,7 @@
 //! [`Report`]s to standard output. It ends when standard input does. One that is to be nginx
 //! becomes that: it then takes signals for commands, and its log is on standard output.
 
+mod calls;
 mod client;
 mod control;
 mod dialogue;

@@ -64,7 +64,7 @@ fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
                     let written = written.get_or_insert_with(|| received.clone());
                     connection
                         .set_nonblocking(true)
-                        .and_then(|()| written.fill(connection))
+                        .and_then(|()| written.fill(connection, usize::MAX))
                         .map_err(Error::call("filling the client's window"))?;
                     control.reached(Milestone::Filled)?;
                 }
@@ -76,7 +76,7 @@ fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
     }
 }
 
-/// Reads what has come and sends it back. Says whether more can come.
+/// Reads what has come and sends back what is to be answered. Says whether more can come.
 fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Result<bool, Error> {
     let mut buffer = [0; 16 * SIZE];
     let began = now_ns();
@@ -86,19 +86,16 @@ fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Res
             control.call(CallName::Read, "", began, &Ok(0_i64))?;
             return Ok(false);
         }
-        Ok(count) => {
-            if let Err(offset) = received.check(&buffer[..count]) {
+        Ok(count) => match received.answer(&buffer[..count]) {
+            Ok(answer) if answer.is_empty() => Ok(()),
+            Ok(answer) => stream.write_all(&answer),
+            Err(offset) => {
                 let lost: io::Result<i64> = Err(io::Error::from_raw_os_error(libc::EIO));
-                control.call(
-                    CallName::Read,
-                    format!("byte {offset} is not the one sent"),
-                    began,
-                    &lost,
-                )?;
+                let detail = format!("byte {offset} is not the one sent");
+                control.call(CallName::Read, detail, began, &lost)?;
                 return Ok(false);
             }
-            stream.write_all(&buffer[..count])
-        }
+        },
         Err(error) => Err(error),
     };
     if let Err(error) = outcome {

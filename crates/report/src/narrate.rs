@@ -242,6 +242,10 @@ fn called(place: Place, call: &Call) -> Note {
         (CallName::Read | CallName::Write, Ok(count)) => {
             (format!("{name} {count} bytes"), Tone::Ordinary)
         }
+        (CallName::Write, Err(Errno::EAGAIN)) => {
+            ("write waits: the send buffer is full".into(), Tone::Step)
+        }
+        (CallName::Close, Ok(_)) if !detail.is_empty() => (format!("close: {detail}"), Tone::Step),
         (CallName::Connect, Ok(_)) => ("connected".into(), Tone::Step),
         (CallName::Connect, Err(Errno::EINPROGRESS)) => ("connect begins".into(), Tone::Step),
         (CallName::Accept, Ok(_)) => ("accepted".into(), Tone::Step),

@@ -18,7 +18,7 @@ pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> 
         Reference::LastActivity => "after the last segment received",
         Reference::LastRequest => "after the last request",
         Reference::Connect => "after the call of connect",
-        Reference::Close if parameters.client.traffic == Traffic::Shutdown => "after the shutdown",
+        Reference::Close if !parameters.client_lets_go() => "after the shutdown",
         Reference::Close => "after the program's close",
     }
 }
@@ -304,6 +304,10 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
             }
         },
         Traffic::Shutdown => "the client shuts down its direction of the connection".into(),
+        Traffic::Script => match &client.script {
+            Some(script) => format!("the client runs `{script}`"),
+            None => "the client has no script".into(),
+        },
     };
     let later = if later.sysctl.is_empty() {
         String::new()

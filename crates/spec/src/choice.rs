@@ -92,6 +92,8 @@ choice! {
         Close = "close",
         /// `shutdown(SHUT_WR)`: a FIN, and the program still listens.
         Shutdown = "shutdown",
+        /// The calls of `client.script`.
+        Script = "script",
     }
 }
 

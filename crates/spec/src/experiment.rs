@@ -2,6 +2,7 @@
 
 use crate::choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
 use crate::duration;
+use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -62,6 +63,9 @@ pub struct Client {
     pub program: Program,
     /// What it does after the fault.
     pub traffic: Traffic,
+    /// For the traffic `script`: its calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Script>,
     /// Its keepalive.
     pub keepalive: Keepalive,
     /// `TCP_USER_TIMEOUT` (RFC 5482); `None`: not set.
@@ -196,6 +200,7 @@ impl Default for Parameters {
             client: Client {
                 program: Program::Halfopen,
                 traffic: Traffic::Idle,
+                script: None,
                 keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
                 user_timeout: None,
                 rto_max: None,
@@ -275,10 +280,41 @@ impl Parameters {
         self.client.program == Program::Nginx || self.server.program == Program::Nginx
     }
 
-    /// Whether the client's program closes its socket by itself, and its kernel then goes on alone
-    /// until it has forgotten the connection.
+    /// Whether the client's program closes its socket by itself, or a script may have it do so, and
+    /// its kernel then goes on alone until it has forgotten the connection.
     pub fn client_lets_go(&self) -> bool {
-        self.client.traffic == Traffic::Close || self.client.program == Program::Nginx
+        match self.client.traffic {
+            _ if self.client.program == Program::Nginx => true,
+            Traffic::Close => true,
+            Traffic::Script => self.client.script.as_ref().is_some_and(Script::may_close),
+            Traffic::Idle
+            | Traffic::OneWrite
+            | Traffic::Stream
+            | Traffic::Heartbeat
+            | Traffic::Connect
+            | Traffic::Shutdown => false,
+        }
+    }
+
+    /// The calls of halfopen's own client after the fault. `None`: no sequence of calls says it
+    /// (`connect` comes before there is a connection, `heartbeat` does not wait for one answer
+    /// before it asks again), or the client is another program.
+    pub fn script(&self) -> Option<Script> {
+        let write = Step::Write(BLOCK);
+        let (steps, repeats) = match self.client.traffic {
+            _ if self.client.program == Program::Nginx => return None,
+            Traffic::Connect | Traffic::Heartbeat => return None,
+            Traffic::Script => return self.client.script.clone(),
+            Traffic::Idle => (vec![], false),
+            Traffic::OneWrite => match self.client.second_write {
+                None => (vec![write], false),
+                Some(later) => (vec![write, Step::Wait(later), write], false),
+            },
+            Traffic::Stream => (vec![write, Step::Wait(STREAM_INTERVAL)], true),
+            Traffic::Close => (vec![Step::Close], false),
+            Traffic::Shutdown => (vec![Step::Shutdown], false),
+        };
+        Some(Script { steps, repeats })
     }
 
     /// How long a fault lasts that ends by itself, if it does.
@@ -326,19 +362,26 @@ impl Parameters {
         }
         self.validate_traffic()?;
         self.validate_nginx()?;
-        if client.traffic == Traffic::Heartbeat && !self.server.reads {
+        let asks = match client.traffic {
+            Traffic::Heartbeat => Some("heartbeats"),
+            Traffic::Script if client.script.as_ref().is_some_and(Script::requests) => {
+                Some("requests")
+            }
+            _ => None,
+        };
+        if let Some(asks) = asks.filter(|_| !self.server.reads) {
             return Err((
                 "server.reads",
-                "a server that does not read cannot answer heartbeats".into(),
+                format!("a server that does not read cannot answer {asks}"),
             ));
         }
-        if fault.kind == FaultKind::ProcessCrash
-            && client.traffic == Traffic::Heartbeat
+        if let Some(asks) = asks
+            && fault.kind == FaultKind::ProcessCrash
             && self.server.inherited
         {
             return Err((
                 "server.inherited",
-                "the child that inherits the socket does not answer heartbeats".into(),
+                format!("the child that inherits the socket does not answer {asks}"),
             ));
         }
         Ok(())
@@ -369,6 +412,17 @@ impl Parameters {
     /// Combinations of what client and server do.
     fn validate_traffic(&self) -> Result<(), (&'static str, String)> {
         let Self { client, server, .. } = self;
+        match (client.traffic, &client.script) {
+            (Traffic::Script, None) => {
+                let why = "the traffic `script` needs it: which calls does the client make?";
+                return Err(("client.script", why.into()));
+            }
+            (traffic, Some(_)) if traffic != Traffic::Script => {
+                let why = format!("it needs the traffic `script`, not `{traffic}`");
+                return Err(("client.script", why));
+            }
+            _ => {}
+        }
         let connects = client.traffic == Traffic::Connect;
         let needs_connection = [
             ("server.reads", !server.reads),
@@ -381,15 +435,16 @@ impl Parameters {
                        before the fault";
             return Err((key, why.into()));
         }
-        let idle = client.traffic == Traffic::Idle;
-        for (key, set) in [
-            ("client.fills_window", client.fills_window),
-            ("server.fills_window", server.fills_window),
+        let own: &[Traffic] = &[Traffic::Idle, Traffic::Script];
+        for (key, set, accepted) in [
+            ("client.fills_window", client.fills_window, own),
+            ("server.fills_window", server.fills_window, &own[..1]),
         ] {
-            if set && !idle {
+            if set && !accepted.contains(&client.traffic) {
+                let needs = any_of(accepted);
                 return Err((
                     key,
-                    format!("it needs the traffic `idle`, not `{}`", client.traffic),
+                    format!("it needs the traffic {needs}, not `{}`", client.traffic),
                 ));
             }
         }
@@ -503,6 +558,11 @@ impl Parameters {
     }
 }
 
+/// What halfopen's own client writes at a time, bytes.
+const BLOCK: u32 = 100;
+/// From one write of `stream` to the next.
+const STREAM_INTERVAL: Duration = Duration::from_millis(50);
+
 /// From the last exchange to the fault the laboratory takes this much time of its own at most.
 const NGINX_SETTLED: Duration = Duration::from_millis(200);
 
@@ -549,6 +609,44 @@ mod tests {
             assert!(result.err().is_none_or(names_it), "{least} at HZ {hz}");
         }
         assert_eq!(with(&[("path.rto_min", "1ms")]).validate_at(100), Ok(()));
+    }
+
+    #[test]
+    fn a_script_goes_with_its_traffic_and_with_what_its_server_can_do() {
+        let traffic = ("client.traffic", "script");
+        let script = |text| ("client.script", text);
+        let closed = [("client.fills_window", "true"), ("server.reads", "false")];
+        for settings in [
+            &[traffic, script("wait 45s; write 100")][..],
+            &[traffic, script("request 100 2s; close"), ("client.linger", "2s")],
+            &[traffic, script("write 100"), closed[0], closed[1]],
+        ] {
+            assert_eq!(with(settings).validate(), Ok(()), "{settings:?}");
+        }
+        for (settings, key, complaint) in [
+            (&[traffic][..], "client.script", "the traffic `script` needs it"),
+            (&[script("write 100")], "client.script", "needs the traffic `script`, not `idle`"),
+            (
+                &[traffic, script("request 1 2s"), ("server.reads", "false")],
+                "server.reads",
+                "cannot answer requests",
+            ),
+            (
+                &[traffic, script("write 1"), ("server.fills_window", "true")],
+                "server.fills_window",
+                "`idle`, not `script`",
+            ),
+            (
+                &[traffic, script("write 1"), ("server.program", "nginx")],
+                "server.program",
+                "not `script`",
+            ),
+        ] {
+            let (blamed, why) = with(settings).validate().unwrap_err();
+            assert!(blamed == key && why.contains(complaint), "{settings:?}: {blamed}: {why}");
+        }
+        assert!(!with(&[traffic, script("write 1; shutdown")]).client_lets_go());
+        assert!(with(&[traffic, script("request 1 1s")]).client_lets_go());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::choice::Traffic;
 use crate::experiment::{Experiment, Parameters};
+use crate::script::{Script, Step};
 use crate::settings;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::ops::Range;
@@ -121,7 +122,8 @@ pub fn load(
                 let mut leaves = Vec::new();
                 flatten(name, key.span(), value, &mut leaves);
                 for (key, key_span, value) in leaves {
-                    let Some(text) = written(value.get_ref()) else {
+                    let Some(text) = written(value.get_ref()).or_else(|| listed(&key, value))
+                    else {
                         return Err(blame(
                             format!(
                                 "`{key}` is set to something that is not a text, a whole number, true or false"
@@ -193,7 +195,10 @@ fn applies(key: &str, parameters: &Parameters) -> bool {
         "fault.reject" => kind == Reject,
         "fault.new_mac" => kind == Reboot,
         "client.second_write" => traffic == Traffic::OneWrite,
-        "client.linger" => traffic == Traffic::Close,
+        "client.linger" => {
+            let closes = |script: &Script| script.steps.contains(&Step::Close);
+            traffic == Traffic::Close || parameters.script().as_ref().is_some_and(closes)
+        }
         "client.heartbeat.interval" | "client.heartbeat.deadline" => traffic == Traffic::Heartbeat,
         // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
         // keepalive (`tcp_keepalive_timer`) are for what is established.
@@ -236,6 +241,17 @@ fn flatten<'a, 'i>(
         }
         _ => leaves.push((key.into(), span, value)),
     }
+}
+
+/// A script as a list of steps: one text of them all.
+fn listed(key: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+    let DeValue::Array(steps) = value.get_ref() else { return None };
+    let steps = steps.iter().map(|step| match step.get_ref() {
+        DeValue::String(step) => Some(step.as_ref()),
+        _ => None,
+    });
+    let steps: Vec<_> = steps.collect::<Option<_>>()?;
+    (key == "client.script").then(|| steps.join("; "))
 }
 
 fn written(value: &DeValue<'_>) -> Option<String> {
@@ -348,6 +364,29 @@ tcp_retries2 = 5
             write!(all, "── {name}\n{error}\n\n").expect("writing to a String cannot fail");
         }
         insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn a_script_is_a_text_or_a_list() {
+        let file = |script: &str| {
+            let text =
+                format!("question = \"x\"\n[client]\ntraffic = \"script\"\nscript = {script}\n");
+            load_text(&text)
+        };
+        let one = file("\"write 100; wait 5s; close\"").unwrap();
+        let list = file("[\"write 100\", \"wait 5s\", \"close\"]").unwrap();
+        assert_eq!(one.parameters, list.parameters);
+        for (script, complaint) in [
+            ("[\"write 100\", \"wrte 5\"]", "step 2, \"wrte 5\": is it \"write 5\"?"),
+            ("[\"write 100\", 5]", "something that is not a text"),
+            ("[]", "at least one step"),
+        ] {
+            let error = file(script).unwrap_err();
+            assert!(error.to_string().contains(complaint), "{script}: {error}");
+            assert_eq!(error.place.map(|place| place.span.len()), Some(script.len()));
+        }
+        let error = load_text("question = \"x\"\ntopology = [\"router\"]\n").unwrap_err();
+        assert!(error.to_string().contains("is not a text"), "{error}");
     }
 
     #[test]

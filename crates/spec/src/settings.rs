@@ -3,6 +3,7 @@
 use crate::choice::{FaultKind, Program};
 use crate::duration;
 use crate::experiment::Parameters;
+use crate::script::Script;
 use crate::sysctl;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -61,9 +62,15 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "client.traffic",
-        accepts: "`idle`, `one-write`, `stream`, `heartbeat`, `connect`, `close` or `shutdown`",
+        accepts: "`idle`, `one-write`, `stream`, `heartbeat`, `connect`, `close`, `shutdown` or `script`",
         set: |p, text| choose(&mut p.client.traffic, text),
         get: |p| Some(p.client.traffic.to_string()),
+    },
+    Setting {
+        key: "client.script",
+        accepts: Script::ACCEPTS,
+        set: |p, text| text.parse().map(|script| p.client.script = Some(script)),
+        get: |p| p.client.script.as_ref().map(Script::to_string),
     },
     Setting {
         key: "client.keepalive.enabled",

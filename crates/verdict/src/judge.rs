@@ -122,8 +122,19 @@ fn weigh(
     {
         return inconclusive("the trial ended before the fault did".into());
     }
-    if prediction.windows.iter().any(|window| fits(window, measured)) {
+    // Times that count from something else cannot be compared.
+    let same = prediction.reference == measured.reference || measured.detected_s.is_none();
+    if same && prediction.windows.iter().any(|window| fits(window, measured)) {
         return Ok(());
+    }
+    if !same {
+        let why = format!(
+            "times were to count from the {}, and the end came after the {} ({})",
+            in_words(prediction.reference),
+            in_words(measured.reference),
+            difference(prediction, measured)
+        );
+        return Err((Word::Disagrees, why));
     }
     if let Some(reason) = half_blind(timeline, prediction, measured) {
         return inconclusive(reason);

@@ -24,7 +24,7 @@ pub struct Measured {
     /// Which source told `detected_s`.
     pub detected_by: Option<DetectedBy>,
     /// Data segments sent again after the fault, as captured at the client; SYNs or FINs where the
-    /// traffic is `connect`, `close` or `shutdown`.
+    /// traffic is `connect`, `close` or `shutdown`; data segments and FINs of a script.
     pub retransmits_on_wire: Option<u32>,
     /// Keepalive probes after `reference`, as captured at the client; `None`: keepalive is off.
     pub keepalive_probes_on_wire: Option<u32>,
@@ -59,10 +59,14 @@ pub enum DetectedBy {
 /// Reads the measurement off a timeline; `None` if the fault was never injected.
 pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> Option<Measured> {
     let fault_at = timeline.fault_at()?;
-    let reference = reference(parameters, timeline, fault_at);
-    let reference_at = reference_at(timeline, reference);
     let traffic = parameters.client.traffic;
-    let lets_go = parameters.client_lets_go();
+    let lets_go = match traffic {
+        // It may close, and has done so before the end if it has before it was told to.
+        Traffic::Script => has_closed(timeline, fault_at),
+        _ => parameters.client_lets_go(),
+    };
+    let reference = reference(parameters, timeline, fault_at, lets_go);
+    let reference_at = reference_at(timeline, reference);
     let closed_at = if lets_go {
         // Here the close is what the trial is about.
         timeline.phase_at(Phase::Aftermath)
@@ -107,13 +111,14 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         (None, None) => noticed_at.map(|at| (at, 0, DetectedBy::Peer)),
     };
     let end = detection.map_or(closed_at, |(at, ..)| at);
-    let count = |from: u64, wanted: fn(Class) -> bool| {
+    let count_since = |reference: Reference, from: u64, wanted: fn(Class) -> bool| {
         since_reference(timeline, reference)
             .filter(|(at, segment, class)| {
                 segment.sent && (from..=end).contains(at) && wanted(*class)
             })
             .count() as u32
     };
+    let count = |from: u64, wanted: fn(Class) -> bool| count_since(reference, from, wanted);
     let from_server = |flag: fn(&timeline::Segment) -> bool| {
         timeline.segments(Source::ClientWire).any(|(at, segment)| {
             (fault_at..closed_at).contains(&at) && !segment.sent && flag(segment)
@@ -127,15 +132,22 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         noticed_s: noticed_at.map(seconds),
         reference,
         detected_by: detection.map(|(.., by)| by),
-        retransmits_on_wire: Some(count(
-            reference_at.max(fault_at),
-            match traffic {
-                Traffic::Connect => Class::is_syn_again,
-                _ if lets_go => Class::is_fin_again,
-                Traffic::Shutdown => Class::is_fin_again,
-                _ => Class::is_data_again,
-            },
-        )),
+        retransmits_on_wire: Some(if traffic == Traffic::Script {
+            // It may have written before the call that times count from.
+            count_since(Reference::Fault, fault_at, |class| {
+                class.is_data_again() || class.is_fin_again()
+            })
+        } else {
+            count(
+                reference_at.max(fault_at),
+                match traffic {
+                    Traffic::Connect => Class::is_syn_again,
+                    _ if lets_go => Class::is_fin_again,
+                    Traffic::Shutdown => Class::is_fin_again,
+                    _ => Class::is_data_again,
+                },
+            )
+        }),
         keepalive_probes_on_wire: parameters
             .client
             .keepalive
@@ -157,8 +169,20 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     })
 }
 
+/// Whether the client's program closed its socket by itself.
+fn has_closed(timeline: &Timeline, fault_at: u64) -> bool {
+    let told = timeline.phase_at(Phase::Aftermath).or(timeline.phase_at(Phase::Interrupted));
+    first_called_at(timeline, fault_at, &[CallName::Close])
+        .is_some_and(|at| told.is_none_or(|told| at < told))
+}
+
 /// What times count from.
-fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Reference {
+fn reference(
+    parameters: &Parameters,
+    timeline: &Timeline,
+    fault_at: u64,
+    lets_go: bool,
+) -> Reference {
     if parameters.fault.kind == FaultKind::ProcessCrash {
         Reference::Fault
     } else if parameters.client.program == Program::Nginx {
@@ -167,7 +191,14 @@ fn reference(parameters: &Parameters, timeline: &Timeline, fault_at: u64) -> Ref
         match parameters.client.traffic {
             Traffic::Connect => Reference::Connect,
             Traffic::Close | Traffic::Shutdown => Reference::Close,
+            Traffic::Script if lets_go => Reference::Close,
             _ if first_write_at(timeline, fault_at).is_some() => Reference::FirstWrite,
+            // A FIN is all that it has sent.
+            Traffic::Script
+                if first_called_at(timeline, fault_at, &[CallName::Shutdown]).is_some() =>
+            {
+                Reference::Close
+            }
             _ => Reference::LastActivity,
         }
     }
@@ -180,9 +211,11 @@ pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
         Reference::Fault => None,
         Reference::FirstWrite => first_write_at(timeline, fault_at),
         Reference::Connect => first_called_at(timeline, fault_at, &[CallName::Connect]),
-        Reference::Close => {
-            first_called_at(timeline, fault_at, &[CallName::Close, CallName::Shutdown])
+        // Not the laboratory's order to close, after a shutdown.
+        Reference::Close if has_closed(timeline, fault_at) => {
+            first_called_at(timeline, fault_at, &[CallName::Close])
         }
+        Reference::Close => first_called_at(timeline, fault_at, &[CallName::Shutdown]),
         Reference::LastActivity => last_activity(timeline).map(|(_, at)| at),
         Reference::LastRequest => timeline
             .segments(Source::ClientWire)

@@ -108,7 +108,11 @@ pub fn predict(
     }
     // Connecting, and what is closed, have thresholds of their own, which the sentence above names.
     let traffic = experiment.parameters.client.traffic;
-    let own = matches!(traffic, Traffic::Idle | Traffic::Connect | Traffic::Close);
+    let own = match traffic {
+        Traffic::Idle | Traffic::Connect | Traffic::Close => true,
+        Traffic::Script => experiment.parameters.script().is_none_or(|script| !script.writes()),
+        Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat | Traffic::Shutdown => false,
+    };
     if !own && gives_up(prediction) {
         let of = if table.by_user_timeout { "the user timeout" } else { "tcp_retries2" };
         let threshold = seconds(table.threshold);
