@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Init,
     #[command(hide = true, name = crate::supervisor::WORKER)]
     Worker,
+    #[command(hide = true, name = crate::supervisor::LAUNCHER)]
+    Launcher,
     #[command(hide = true, name = crate::guest::GUEST)]
     Guest,
 }

@@ -2,21 +2,24 @@
 //!
 //! On the host the worker of the sandbox boots the guest and passes on what it reports; in the
 //! guest the same executable runs the trials. Orders and reports go through files on a tmpfs that
-//! only the sandbox sees, and that ends with it.
+//! nobody else sees, and that ends with the guest.
 
 mod wall;
 
 use crate::channel::{Ending, Message, Orders};
-use anyhow::{Context, Result, bail};
-use lab::guest::{End, Guest, built_kernel, init};
-use nix::mount::{MsFlags, mount};
-use nix::unistd::{Uid, User};
+use crate::supervisor;
+use anyhow::{Context, Result, anyhow, bail};
+use lab::guest::{End, Exchange, Guest, Report, built_kernel, init};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu};
+use nix::unistd::{Pid, Uid, User};
+use sandbox::Identity;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use wall::WallTime;
 
@@ -114,83 +117,116 @@ fn cache_homes() -> Vec<PathBuf> {
     .collect()
 }
 
-/// On the host, in the sandbox: boots the guest, and passes on everything that it reports.
+/// On the host, in the sandbox: boots the guests, one for each processor, and passes on everything
+/// that they report.
 pub(crate) fn run(
     orders: &Orders,
     kernel: &Path,
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<i32> {
-    let executable = std::fs::read_link("/proc/self/exe").context("finding this executable")?;
-    let exchange = exchange_directory(&[kernel, &executable])?;
-    let text = serde_json::to_vec(orders).context("writing the guest's orders")?;
-    std::fs::write(exchange.join(ORDERS), text).context("writing the guest's orders")?;
-    let mut messages = File::create_new(exchange.join(MESSAGES))
-        .and_then(|_| File::open(exchange.join(MESSAGES)))
-        .context("making the file for the guest's reports")?;
-
+    let launcher = match supervisor::start_launcher() {
+        Ok(launcher) => launcher,
+        Err(error) => return supervisor::cannot(&error.to_string()),
+    };
+    let executable = supervisor::executable()?;
     let stopped = Arc::new(AtomicBool::new(false));
     let flag = stopped.clone();
     std::thread::Builder::new().name("stop".into()).spawn(move || {
         stop();
         flag.store(true, Ordering::Relaxed);
     })?;
-    let guest = Guest::new(kernel, executable, &exchange)
-        .arg(GUEST)
-        .env("HALFOPEN_LOG", std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()))
-        .watchdog(WATCHDOG)
-        .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * orders.jobs as u32)
-        .epoch(EPOCH)
-        .seed(SEED);
-    let end = Arc::new(OnceLock::new());
-    let ended = end.clone();
-    std::thread::Builder::new().name("guest".into()).spawn(move || {
-        let _ = ended.set(guest.run());
-    })?;
-
-    let mut relay = Relay {
-        missing: orders.plans.iter().map(|plan| plan.number).collect(),
-        pending: Vec::new(),
-        finished: false,
-        wall_time: WallTime::is_wanted().then(WallTime::start),
-    };
-    loop {
-        let over = end.get().is_some() || stopped.load(Ordering::Relaxed);
-        relay.pass_on(&mut messages)?;
-        if over {
-            break;
+    // The guest's root knows every user by the number that it has outside.
+    let caller = Identity { mapped: false, ..supervisor::caller()? };
+    let caller = serde_json::to_string(&caller)?;
+    let processors = processors();
+    let shares = share(orders, processors.len());
+    std::thread::scope(|scope| {
+        let mut guests = Vec::new();
+        for (orders, processor) in shares.iter().zip(processors) {
+            let exchange = Exchange::create()?;
+            let text = serde_json::to_vec(orders).context("writing the guest's orders")?;
+            exchange.write(ORDERS, &text)?;
+            exchange.write(MESSAGES, b"")?;
+            let messages = exchange.open(MESSAGES)?;
+            let guest = Guest::new(kernel, &executable)
+                .arg(GUEST)
+                .env("HALFOPEN_LOG", std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()))
+                .env(supervisor::CALLER, &caller)
+                .watchdog(WATCHDOG)
+                .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * orders.jobs as u32)
+                .processor(processor)
+                .epoch(EPOCH)
+                .seed(SEED);
+            let launcher = &launcher;
+            let running = std::thread::Builder::new()
+                .name("guest".into())
+                .spawn_scoped(scope, move || guest.run(launcher, &exchange))?;
+            guests.push((Relay::new(orders, messages), Some(running)));
         }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    match end.get() {
-        None => relay.conclude(&Ending::Interrupted),
-        Some(Err(error @ lab::guest::Error::Namespaces { .. })) => {
-            relay.conclude(&Ending::Skipped(error.to_string()))
-        }
-        Some(Err(error)) => bail!("starting the virtual kernel: {error}"),
-        Some(Ok(report)) => {
-            if let Some(wall_time) = &relay.wall_time {
-                wall_time.tell(report.peak_rss_kib);
+        let mut failed = Ok(());
+        while guests.iter().any(|(_, running)| running.is_some()) {
+            for (relay, running) in &mut guests {
+                let ended = running.as_ref().is_some_and(ScopedJoinHandle::is_finished);
+                relay.pass_on()?;
+                let Some(running) = running.take_if(|_| ended) else { continue };
+                let ended = running.join().map_err(|_| anyhow!("a defect in halfopen"))?;
+                failed = failed.and(relay.conclude(ended));
             }
-            let why = match &report.end {
-                End::PoweredOff(0) if relay.finished && relay.wall_time.is_none() => return Ok(0),
-                End::PoweredOff(0) if relay.finished => return relay.conclude(&Ending::Complete),
-                End::PoweredOff(code) => format!("the guest's worker ended early with code {code}"),
-                End::NoCode => "the guest ended without a word".into(),
-                End::Panicked { reason } => format!("the guest's kernel panicked: {reason}"),
-                End::Died(how) => format!("the guest's kernel died: {how}"),
-                End::Hung { watchdog } => {
-                    format!("the guest did nothing for {} s of wall time", watchdog.as_secs())
+            if stopped.load(Ordering::Relaxed) {
+                for (relay, running) in &mut guests {
+                    if running.is_some() {
+                        relay.end(&Ending::Interrupted)?;
+                    }
                 }
-                End::Killed => "the guest was killed".into(),
-            };
-            eprintln!("{why}; its console:\n{}", report.console_text());
-            relay.conclude(&Ending::Disturbed(why))
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-    }
+        failed?;
+        say(&[Message::Finished])?;
+        // Guests that still run end with this process.
+        std::process::exit(0)
+    })
 }
 
-/// Passes on the guest's messages, line by line.
+/// The processors that this process may run on, from the one that it is on onwards: several
+/// halfopen at once do not all begin with the same.
+fn processors() -> Vec<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    let mut processors: Vec<usize> =
+        (0..CpuSet::count()).filter(|number| allowed.is_set(*number).unwrap_or(false)).collect();
+    let here = sched_getcpu().unwrap_or(0);
+    if let Some(at) = processors.iter().position(|number| *number == here) {
+        processors.rotate_left(at);
+    }
+    if processors.is_empty() { vec![here] } else { processors }
+}
+
+/// Deals the trials out, as evenly as can be.
+fn share(orders: &Orders, most: usize) -> Vec<Orders> {
+    let count = most.min(orders.plans.len()).max(1);
+    (0..count)
+        .map(|share| Orders {
+            plans: orders.plans.iter().skip(share).step_by(count).cloned().collect(),
+            jobs: orders.jobs.div_ceil(count),
+            ..*orders
+        })
+        .collect()
+}
+
+/// Reports.
+fn say(messages: &[Message]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    for message in messages {
+        serde_json::to_writer(&mut stdout, message).context("reporting")?;
+        stdout.write_all(b"\n").context("reporting")?;
+    }
+    stdout.flush().context("reporting")
+}
+
+/// Passes on a guest's messages, line by line.
 struct Relay {
+    messages: File,
     /// The trials that have not ended.
     missing: BTreeSet<usize>,
     pending: Vec<u8>,
@@ -199,8 +235,18 @@ struct Relay {
 }
 
 impl Relay {
-    fn pass_on(&mut self, messages: &mut File) -> Result<()> {
-        messages.read_to_end(&mut self.pending).context("reading the guest's reports")?;
+    fn new(orders: &Orders, messages: File) -> Self {
+        Self {
+            messages,
+            missing: orders.plans.iter().map(|plan| plan.number).collect(),
+            pending: Vec::new(),
+            finished: false,
+            wall_time: WallTime::is_wanted().then(WallTime::start),
+        }
+    }
+
+    fn pass_on(&mut self) -> Result<()> {
+        self.messages.read_to_end(&mut self.pending).context("reading the guest's reports")?;
         let Some(last) = self.pending.iter().rposition(|byte| *byte == b'\n') else {
             return Ok(());
         };
@@ -213,32 +259,53 @@ impl Relay {
             {
                 self.missing.remove(&number);
             }
-            self.finished |= line == b"\"Finished\"";
+            self.finished |= line == FINISHED;
             if let Some(wall_time) = &mut self.wall_time {
                 wall_time.take(line);
             }
         }
-        let now = match &self.wall_time {
-            // Said when the guest has ended, which nobody waits for otherwise.
-            Some(_) if self.finished => whole.strip_suffix(b"\"Finished\"\n").unwrap_or(&whole),
+        // Said once, when every guest has ended.
+        let now = match whole.strip_suffix(b"\n") {
+            Some(lines) if self.finished => lines.strip_suffix(FINISHED).unwrap_or(&whole),
             _ => &whole,
         };
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(now).and_then(|()| stdout.flush()).context("reporting")
     }
 
-    /// Ends every trial that the guest did not, and the run.
-    fn conclude(self, ending: &Ending) -> Result<i32> {
-        let mut stdout = std::io::stdout().lock();
-        let ends = self.missing.iter().map(|number| Message::Ended(*number, ending.clone()));
-        for message in ends.chain([Message::Finished]) {
-            serde_json::to_writer(&mut stdout, &message).context("reporting")?;
-            stdout.write_all(b"\n").context("reporting")?;
+    /// Takes the end of the guest: what it has left undone is said.
+    fn conclude(&mut self, ended: Result<Report, lab::guest::Error>) -> Result<()> {
+        self.pass_on()?;
+        let report = ended.context("starting the virtual kernel")?;
+        if let Some(wall_time) = &self.wall_time {
+            wall_time.tell(report.peak_rss_kib);
         }
-        stdout.flush().context("reporting")?;
-        Ok(0)
+        let why = match &report.end {
+            End::PoweredOff(0) if self.finished => return Ok(()),
+            End::PoweredOff(code) => format!("the guest's worker ended early with code {code}"),
+            End::NoCode => "the guest ended without a word".into(),
+            End::Panicked { reason } => format!("the guest's kernel panicked: {reason}"),
+            End::Died(how) => format!("the guest's kernel died: {how}"),
+            End::Hung { watchdog } => {
+                format!("the guest did nothing for {} s of wall time", watchdog.as_secs())
+            }
+            End::Killed => "the guest was killed".into(),
+        };
+        eprintln!("{why}; its console:\n{}", report.console_text());
+        self.end(&Ending::Disturbed(why))
+    }
+
+    /// Ends every trial that the guest did not.
+    fn end(&mut self, ending: &Ending) -> Result<()> {
+        let missing = std::mem::take(&mut self.missing);
+        let ends: Vec<_> =
+            missing.into_iter().map(|number| Message::Ended(number, ending.clone())).collect();
+        say(&ends)
     }
 }
+
+/// [`Message::Finished`], as a line.
+const FINISHED: &[u8] = b"\"Finished\"";
 
 /// In the guest: runs the trials.
 pub(crate) fn work() -> Result<i32> {
@@ -251,19 +318,4 @@ pub(crate) fn work() -> Result<i32> {
             std::thread::park();
         }
     })
-}
-
-/// A directory that only this sandbox sees: a tmpfs over one that is empty on most machines and
-/// holds nothing that is needed here.
-fn exchange_directory(needed: &[&Path]) -> Result<PathBuf> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    for directory in ["/mnt", "/media", "/srv", "/opt"].map(PathBuf::from) {
-        let hides = needed.iter().any(|path| path.starts_with(&directory));
-        if directory.is_dir() && !hides {
-            mount(Some("exchange"), &directory, Some("tmpfs"), flags, Some("mode=700"))
-                .with_context(|| format!("mounting a private tmpfs on {}", directory.display()))?;
-            return Ok(directory);
-        }
-    }
-    bail!("none of /mnt, /media, /srv and /opt can be covered by a private tmpfs")
 }

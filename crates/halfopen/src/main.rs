@@ -14,6 +14,7 @@ mod mistakes;
 mod output;
 mod peers;
 mod predict;
+mod program;
 mod run;
 mod screen;
 mod store;
@@ -28,9 +29,6 @@ use output::Exit;
 
 fn main() -> std::process::ExitCode {
     guest::take_over_if_guest();
-    if let Some(code) = peers::run_if_peer() {
-        return code;
-    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("HALFOPEN_LOG")
@@ -53,10 +51,11 @@ fn main() -> std::process::ExitCode {
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor => doctor::run(),
         Command::Peer { hold: true } => peer::hold(),
-        Command::Peer { hold: false } => peers::run(),
+        Command::Peer { hold: false } => Exit(peers::run()),
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),
         Command::Guest => output::inner(guest::work()),
+        Command::Launcher => output::inner(supervisor::launcher()),
         Command::Worker => output::inner(worker::run()),
     };
     code.into()

@@ -1,70 +1,67 @@
 //! The peer processes: started inside their hosts, told what to do, heard.
 
-use crate::output::{self, Exit};
+use crate::output;
+use crate::program::Program;
 use anyhow::{Context, Result, anyhow, bail};
 use netns::Namespace;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use peer::{Command, Config, Milestone, Report, Role};
-use spec::{Plan, Program};
-use std::process::Stdio;
+use sandbox::{Launch, Launcher, Stdio};
+use spec::Plan;
+use std::os::fd::AsFd;
 use timeline::Event;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-/// The hidden subcommand of a peer.
-const PEER: &str = "peer";
-
-/// In a peer, does all that it is there for. There are two for each trial, hundreds in a guest, and
-/// they need neither a command line nor a log.
-pub(crate) fn run_if_peer() -> Option<std::process::ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    let is_peer = arguments.next()? == PEER && arguments.next().is_none();
-    is_peer.then(|| std::process::ExitCode::from(run().0))
+/// Runs a peer to its end, on the standard streams. Returns its exit code.
+pub(crate) fn run() -> u8 {
+    output::inner(peer::run().map(|()| 0).map_err(Into::into)).0
 }
 
-/// Runs a peer to its end.
-pub(crate) fn run() -> Exit {
-    output::inner(peer::run().map(|()| 0).map_err(Into::into))
-}
-
-/// A client or a server, in its host's namespace. It is killed when dropped.
+/// A client or a server, on its host. It is killed when dropped.
 pub(crate) struct Peer {
     name: &'static str,
-    program: Program,
+    kind: spec::Program,
     /// The last line of nginx's log.
     said: String,
-    child: Child,
-    commands: ChildStdin,
-    reports: Lines<BufReader<ChildStdout>>,
+    program: Program,
+    commands: OwnedWriteHalf,
+    reports: Lines<BufReader<OwnedReadHalf>>,
 }
 
 impl Peer {
     /// Starts a peer inside `namespace`.
-    pub(crate) async fn start(role: Role, namespace: &Namespace, plan: &Plan) -> Result<Self> {
+    pub(crate) async fn start(
+        launcher: &Launcher,
+        role: Role,
+        namespace: &Namespace,
+        plan: &Plan,
+    ) -> Result<Self> {
         let parameters = &plan.experiment.parameters;
-        let (name, program) = match role {
+        let (name, kind) = match role {
             Role::Client => ("client", parameters.client.program),
             Role::Server => ("server", parameters.server.program),
         };
-        let runtime = tokio::runtime::Handle::current();
-        let mut child = namespace
-            .run(|| {
-                let _guard = runtime.enter();
-                tokio::process::Command::new("/proc/self/exe")
-                    .arg0("halfopen")
-                    .arg(PEER)
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .kill_on_drop(true)
-                    .spawn()
-            })
-            .with_context(|| format!("entering the namespace of the {name}"))?
-            .with_context(|| format!("starting the {name} process"))?;
-        let commands = child.stdin.take().expect("standard input is piped");
-        let stdout = child.stdout.take().expect("standard output is piped");
-        let reports = BufReader::new(stdout).lines();
-        let mut peer = Self { name, program, said: String::new(), child, commands, reports };
+        let starting = || format!("starting the {name} process");
+        let (ours, theirs) = UnixStream::pair().with_context(starting)?;
+        let theirs = theirs.into_std().with_context(starting)?;
+        // A peer waits for its commands.
+        theirs.set_nonblocking(false).with_context(starting)?;
+        let error = std::io::stderr();
+        let stdio = Stdio { input: theirs.as_fd(), output: theirs.as_fd(), error: error.as_fd() };
+        let control = launcher
+            .launch(&Launch::default(), stdio, Some(namespace.as_fd()), None)
+            .with_context(starting)?;
+        let (reports, commands) = ours.into_split();
+        let mut peer = Self {
+            name,
+            kind,
+            said: String::new(),
+            program: Program::new(name, control)?,
+            commands,
+            reports: BufReader::new(reports).lines(),
+        };
         let config = Config {
             role,
             addresses: plan.addresses.clone(),
@@ -76,20 +73,21 @@ impl Peer {
 
     /// Tells it something. nginx takes signals, and needs nobody to begin.
     pub(crate) async fn tell(&mut self, command: Command) -> Result<()> {
-        match (self.program, command) {
-            (Program::Halfopen, _) => self.send(&command).await,
-            (Program::Nginx, Command::Begin) => Ok(()),
-            (Program::Nginx, Command::Finish) => self.signal(Signal::SIGTERM),
-            (Program::Nginx, _) => bail!("the {} is nginx, which cannot {command:?}", self.name),
+        match (self.kind, command) {
+            (spec::Program::Halfopen, _) => self.send(&command).await,
+            (spec::Program::Nginx, Command::Begin) => Ok(()),
+            (spec::Program::Nginx, Command::Finish) => {
+                self.program.signal_main(Signal::SIGTERM).await
+            }
+            (spec::Program::Nginx, _) => {
+                bail!("the {} is nginx, which cannot {command:?}", self.name)
+            }
         }
     }
 
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let pid =
-            self.child.id().with_context(|| format!("the {} process has ended", self.name))?;
-        kill(Pid::from_raw(pid.cast_signed()), signal)
-            .with_context(|| format!("sending {signal} to the {} process", self.name))
+    /// Sends a signal to every process of it.
+    pub(crate) async fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.program.signal(signal).await
     }
 
     /// The next report; `None` when the process has ended.
@@ -102,7 +100,7 @@ impl Peer {
             };
             match serde_json::from_str(&line) {
                 Ok(report) => return Ok(Some(report)),
-                Err(_) if self.program == Program::Nginx => {
+                Err(_) if self.kind == spec::Program::Nginx => {
                     tracing::debug!("{}: {line}", self.name);
                     if peer::nginx_listens(&line) {
                         return Ok(Some(Report::Reached(Milestone::Listening)));
@@ -130,7 +128,7 @@ impl Peer {
                 Some(Report::Reached(milestone)) if wanted(&milestone) => return Ok(milestone),
                 Some(Report::Reached(_)) => {}
                 None => {
-                    let status = self.child.wait().await.context("waiting for a peer")?;
+                    let status = self.program.end().await?;
                     let said = if self.said.is_empty() { "" } else { ": " };
                     let last = &self.said;
                     return Err(anyhow!("the {} ended early ({status}){said}{last}", self.name));
@@ -139,9 +137,15 @@ impl Peer {
         }
     }
 
-    /// SIGKILL, and waits until the kernel has taken the process down.
+    /// SIGKILL to all of it, and waits until the kernel has taken it down.
     pub(crate) async fn kill(&mut self) -> Result<()> {
-        self.child.kill().await.with_context(|| format!("killing the {}", self.name))
+        self.program.kill().await
+    }
+
+    /// SIGKILL to the process that was started alone. What it has started goes on until this is
+    /// dropped.
+    pub(crate) async fn kill_main(&mut self) -> Result<()> {
+        self.program.signal_main(Signal::SIGKILL).await
     }
 
     async fn send(&mut self, message: &impl serde::Serialize) -> Result<()> {

@@ -5,7 +5,7 @@
 //! └─ sandbox          makes namespaces for users, mounts, networks and processes
 //!    └─ init          process 1 of the PID namespace: reaps, and dies when halfopen does
 //!       └─ worker     builds networks, breaks them, watches
-//!          └─ peers   clients and servers
+//!          └─ launcher   starts the programs, which have no privileges (the crate `sandbox`)
 //! ```
 //!
 //! When `halfopen` ends, however it ends, the pipe to `init` closes; `init` exits, and the kernel
@@ -21,11 +21,13 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
+use sandbox::{Identity, Launcher};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,6 +36,12 @@ use std::time::Duration;
 pub(crate) const SANDBOX: &str = "__sandbox";
 pub(crate) const INIT: &str = "__init";
 pub(crate) const WORKER: &str = "__worker";
+pub(crate) const LAUNCHER: &str = "__launcher";
+
+/// In the environment from the sandbox on: whose rights programs have, as JSON.
+pub(crate) const CALLER: &str = "HALFOPEN_CALLER";
+/// Likewise: where the executable lies. What runs from a mount of its own cannot tell.
+const EXECUTABLE: &str = "HALFOPEN_EXECUTABLE";
 
 /// Starts the worker in its sandbox. Its standard input is the lifeline: what it is to do comes
 /// first, and when it closes everything ends.
@@ -50,15 +58,65 @@ pub(crate) fn start() -> Result<Child> {
 /// The process that enters fresh namespaces and starts `init` in them.
 pub(crate) fn sandbox() -> Result<i32> {
     set_pdeathsig(Signal::SIGKILL).context("asking to be ended with the parent process")?;
-    if let Err(why) = enter_namespaces() {
+    let (caller, uid, gid) = (Identity::of_caller(), geteuid(), getegid());
+    let caller = match enter_namespaces() {
+        Ok(false) => caller,
+        // In a user namespace there is nobody else.
+        Ok(true) => {
+            Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups: Vec::new(), mapped: true }
+        }
         // Not a defect: the front skips the trials.
-        let mut line = serde_json::to_vec(&Message::Cannot(format!("{why:#}")))?;
-        line.push(b'\n');
-        std::io::stdout().write_all(&line).context("reporting")?;
-        return Ok(i32::from(Exit::SKIPPED.0));
-    }
-    let status = this_program(INIT).status().context("starting the sandbox's init process")?;
+        Err(why) => return cannot(&format!("{why:#}")),
+    };
+    // What runs from here on runs from a read-only mount: no program can write the executable by way
+    // of its /proc/self/exe. A file that is there no more needs no protection.
+    let executable = fs::read_link("/proc/self/exe").context("finding this executable")?;
+    let copy = executable
+        .exists()
+        .then(|| sandbox::read_only_copy(&executable))
+        .transpose()
+        .context("mounting the executable read-only")?;
+    let path = copy.as_ref().map_or("/proc/self/exe".into(), |copy| {
+        format!("/proc/self/fd/{}", copy.as_raw_fd())
+    });
+    let status = Command::new(path)
+        .arg0("halfopen")
+        .arg(INIT)
+        .env(CALLER, serde_json::to_string(&caller)?)
+        .env(EXECUTABLE, executable)
+        .status()
+        .context("starting the sandbox's init process")?;
     Ok(exit_code(status))
+}
+
+/// Says that this machine cannot do what every trial needs.
+pub(crate) fn cannot(why: &str) -> Result<i32> {
+    let mut line = serde_json::to_vec(&Message::Cannot(why.to_owned()))?;
+    line.push(b'\n');
+    std::io::stdout().write_all(&line).context("reporting")?;
+    Ok(i32::from(Exit::SKIPPED.0))
+}
+
+/// Inside the sandbox: whose rights programs have.
+pub(crate) fn caller() -> Result<Identity> {
+    let text = std::env::var(CALLER).with_context(|| format!("reading {CALLER}"))?;
+    serde_json::from_str(&text).with_context(|| format!("understanding {CALLER}"))
+}
+
+/// Inside the sandbox: where the executable lies.
+pub(crate) fn executable() -> Result<PathBuf> {
+    std::env::var_os(EXECUTABLE).map(PathBuf::from).with_context(|| format!("reading {EXECUTABLE}"))
+}
+
+/// Starts the launcher of programs.
+pub(crate) fn start_launcher() -> Result<Launcher, sandbox::Error> {
+    Launcher::start(this_program(LAUNCHER))
+}
+
+/// The launcher's life.
+pub(crate) fn launcher() -> Result<i32> {
+    sandbox::serve(&caller()?, crate::peers::run)?;
+    Ok(0)
 }
 
 /// Process 1 of the sandbox.
@@ -96,14 +154,15 @@ pub(crate) fn init() -> Result<i32> {
 }
 
 /// Enters namespaces of our own: with root's privileges directly, otherwise by way of a user
-/// namespace, in which this user is root.
-fn enter_namespaces() -> Result<()> {
+/// namespace, in which this user is root. Says whether it took one.
+fn enter_namespaces() -> Result<bool> {
     let rest = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC;
     let (uid, gid) = (geteuid(), getegid());
-    if !(uid.is_root() && unshare(rest).is_ok()) {
+    let mapped = !(uid.is_root() && unshare(rest).is_ok());
+    if mapped {
         unshare(CloneFlags::CLONE_NEWUSER).with_context(|| NO_NAMESPACES.to_owned())?;
         let maps = [
             ("setgroups", "deny".to_owned()),
@@ -118,7 +177,8 @@ fn enter_namespaces() -> Result<()> {
     }
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-        .with_context(|| format!("making the mounts of the sandbox private; {NO_NAMESPACES}"))
+        .with_context(|| format!("making the mounts of the sandbox private; {NO_NAMESPACES}"))?;
+    Ok(mapped)
 }
 
 /// Set when the worker is killed on purpose.

@@ -13,12 +13,12 @@ use anyhow::{Context, Result, anyhow};
 use lab::network::Network;
 use lab::sysctl;
 use model::{Prediction, Window};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use peer::{Command, Milestone, Report};
 use report::Clock;
+use sandbox::Launcher;
 use spec::facts::NeighbourFacts;
 use spec::{Facts, FaultAct, Neighbour, Outcome, Parameters, Plan};
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     pub(crate) jobs: usize,
     /// For a prediction of 'never', how long to wait.
     pub(crate) never: Duration,
+    /// Starts the programs.
+    pub(crate) launcher: Launcher,
     /// Building and connecting is work for the processor: only so many at once.
     pub(crate) builders: Semaphore,
     pub(crate) stop: watch::Receiver<bool>,
@@ -72,7 +74,7 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         client_host: None,
         client: None,
         server: None,
-        holders: Vec::new(),
+        crashed: None,
         client_side: Vec::new(),
         server_side: Vec::new(),
         flows,
@@ -114,8 +116,8 @@ struct Trial {
     client_host: Option<netns::Namespace>,
     client: Option<Peer>,
     server: Option<Peer>,
-    /// Processes that hold the server's socket beside the server.
-    holders: Vec<u32>,
+    /// What is left of a server whose main process was killed: its child holds the connection.
+    crashed: Option<Peer>,
     client_side: Vec<Running>,
     server_side: Vec<Running>,
     /// The connections that have appeared.
@@ -413,11 +415,11 @@ impl Trial {
     /// wrong on the way; the first thing that did is returned.
     async fn take_down(&mut self) -> Result<()> {
         let mut first = Ok(());
-        for peer in [self.client.take(), self.server.take()].into_iter().flatten() {
-            let mut peer = peer;
-            first = first.and(peer.kill().await);
+        for peer in [self.client.take(), self.server.take(), self.crashed.take()] {
+            if let Some(mut peer) = peer {
+                first = first.and(peer.kill().await);
+            }
         }
-        self.kill_holders();
         let instruments = std::mem::take(&mut self.client_side)
             .into_iter()
             .chain(std::mem::take(&mut self.server_side));
@@ -434,16 +436,8 @@ impl Trial {
         }
     }
 
-    fn kill_holders(&mut self) {
-        for pid in self.holders.drain(..) {
-            // It may have ended already; this PID namespace has no other process by that number
-            // unless more than 4 million were started meanwhile.
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-        }
-    }
-
-    fn signal_server(&mut self, signal: Signal) -> Result<()> {
-        self.server()?.signal(signal)
+    async fn signal_server(&mut self, signal: Signal) -> Result<()> {
+        self.server()?.signal(signal).await
     }
 
     async fn look_at_links(&mut self) -> Result<()> {

@@ -2,11 +2,13 @@
 
 use crate::channel::{Ending, Message, Orders, Task};
 use crate::instruments::Shared;
+use crate::supervisor;
 use crate::trial::{self, Bench};
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use observe::clock::{hz, kernel_release};
 use report::Clock;
+use sandbox::Launcher;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,11 @@ pub(crate) fn work(
     output: impl Write + Send + 'static,
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<i32> {
+    // Before the limits of this process are raised, which programs would inherit.
+    let launcher = match supervisor::start_launcher() {
+        Ok(launcher) => launcher,
+        Err(error) => return supervisor::cannot(&error.to_string()),
+    };
     let at_once = orders.plans.len().min(orders.jobs);
     raise_descriptor_limit(DESCRIPTORS_OF_OUR_OWN + DESCRIPTORS_A_TRIAL * at_once as u64)
         .with_context(|| format!("{at_once} trials at once: run fewer with --jobs"))?;
@@ -78,7 +85,7 @@ pub(crate) fn work(
         })
         .context("starting the thread that listens")?;
     let written = runtime.block_on(async {
-        run_all(orders, reports, stopped).await;
+        run_all(orders, launcher, reports, stopped).await;
         writer.await
     });
     // Threads that wait for the operator or watch the machine end with the process.
@@ -89,6 +96,7 @@ pub(crate) fn work(
 
 async fn run_all(
     orders: Orders,
+    launcher: Launcher,
     reports: mpsc::UnboundedSender<Message>,
     stop: watch::Receiver<bool>,
 ) {
@@ -99,6 +107,7 @@ async fn run_all(
         clock: orders.clock,
         jobs: orders.jobs.min(orders.plans.len()),
         never: orders.never,
+        launcher,
         builders: Semaphore::new(2),
         stop,
     });

@@ -1,62 +1,46 @@
-//! The virtual kernel: User Mode Linux with time travel, run as a sandboxed
-//! child of this process.
+//! The virtual kernel: User Mode Linux with time travel, run as a program without privileges.
 //!
-//! [`Guest`] says what to run; [`Guest::run`] boots the kernel, waits until it
-//! has powered off, and tells how it [`End`]ed. Inside, the init executable
-//! finds its side of the bargain in [`init`].
+//! [`Guest`] says what to run; [`Guest::run`] boots the kernel, waits until it has powered off, and
+//! tells how it [`End`]ed. Inside, the init executable finds its side of the bargain in [`init`].
 //!
 //! # What holds
 //!
-//! - **The guest writes nothing of the host but the output directory**, also
-//!   when the user is root. The kernel runs in a mount namespace of its own in
-//!   which every mount is read-only, `nosuid` and `nodev` (`mount_setattr`,
-//!   recursive); the output directory is the one writable bind mount, and a
-//!   private tmpfs holds the guest's memory and UML's bookkeeping. `/proc` is a
-//!   fresh one that shows the guest's own processes only, so that no
-//!   `/proc/PID/root` leads out of the namespace. Capabilities are dropped down
-//!   to those about file ownership, `no_new_privs` is set, and there is no
-//!   network.
-//! - **Nothing survives this process.** The kernel runs under a *keeper*, PID 1
-//!   of a PID namespace. The keeper dies with the thread that called
-//!   [`Guest::run`] (`PR_SET_PDEATHSIG`) and when a pipe held by this process
-//!   closes, whichever is first; its death ends everything in the namespace.
-//! - **No privilege is needed** where the kernel allows user namespaces: one is
-//!   added when the other namespaces are refused without it.
+//! - **The guest writes nothing of the host** but its [`Exchange`], a tmpfs that nobody else sees:
+//!   every mount of the kernel's process is read-only ([`Launch::read_only`]). Of the host's files it
+//!   reads those that the caller may read, since it has the caller's identity and no capability.
+//! - **Nothing survives this process**: see the crate `sandbox`.
 //! - A guest that hangs is killed by a wall-clock watchdog.
 //!
-//! The calling thread blocks until the guest has ended; call it from a thread
-//! that may (`spawn_blocking`).
+//! The calling thread blocks until the guest has ended.
 
-mod after_fork;
 mod console;
+mod exchange;
 pub mod init;
-mod keeper;
-mod record;
-mod sandbox;
-#[cfg(test)]
-mod tests;
+mod watch;
 
-use std::ffi::{CString, OsString};
+pub use exchange::Exchange;
+
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sandbox::{Ending, Launch, Sandbox};
+use sandbox::{Command, Launch, Launcher};
+use watch::Ending;
 
-/// A kernel, a program to run as its init, and the one host directory that
-/// the program can write.
+/// A kernel, and a program to run as its init.
 #[derive(Debug, Clone)]
 pub struct Guest {
     kernel: PathBuf,
     init: PathBuf,
-    output: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     memory_mib: u32,
     watchdog: Duration,
     epoch: Option<Duration>,
     seed: Option<u64>,
+    processor: Option<usize>,
 }
 
 impl Guest {
@@ -67,23 +51,18 @@ impl Guest {
     /// Wall time after which a guest is taken for hung unless asked otherwise.
     pub const DEFAULT_WATCHDOG: Duration = Duration::from_secs(120);
 
-    /// A guest that boots `kernel`, a User Mode Linux binary, runs `init` as
-    /// its PID 1, and can write `output`, an existing directory.
-    pub fn new(
-        kernel: impl Into<PathBuf>,
-        init: impl Into<PathBuf>,
-        output: impl Into<PathBuf>,
-    ) -> Self {
+    /// A guest that boots `kernel`, a User Mode Linux binary, and runs `init` as its PID 1.
+    pub fn new(kernel: impl Into<PathBuf>, init: impl Into<PathBuf>) -> Self {
         Self {
             kernel: kernel.into(),
             init: init.into(),
-            output: output.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
             memory_mib: Self::DEFAULT_MEMORY_MIB,
             watchdog: Self::DEFAULT_WATCHDOG,
             epoch: None,
             seed: None,
+            processor: None,
         }
     }
 
@@ -147,18 +126,29 @@ impl Guest {
         self
     }
 
-    /// Boots the guest and waits for its end.
+    /// Keeps the guest on one processor. Its kernel and its programs are processes of the host that
+    /// take turns at every system call (ptrace): waking the next one on another processor takes longer
+    /// than the call itself.
+    #[must_use]
+    pub fn processor(mut self, number: usize) -> Self {
+        self.processor = Some(number);
+        self
+    }
+
+    /// Boots the guest and waits for its end. Host and guest talk through `exchange`.
     ///
     /// An error means that no kernel ran. Whatever happens after it has started
     /// is an [`End`], with what the console said.
-    pub fn run(&self) -> Result<Report, Error> {
+    pub fn run(&self, launcher: &Launcher, exchange: &Exchange) -> Result<Report, Error> {
         let started = Instant::now();
-        let sandbox = self.sandbox()?;
-        let finished = sandbox::run(&sandbox, started + self.watchdog)?;
+        let launch = self.launch(exchange)?;
+        let finished = watch::run(launcher, &launch, exchange, started + self.watchdog)?;
         let end = match finished.ending {
             Ending::Watchdog => End::Hung { watchdog: self.watchdog },
-            Ending::Kernel { status, code } => End::of_kernel(status, code, &finished.console),
-            Ending::KeeperKilled => End::Killed,
+            Ending::Kernel { code, signal } => {
+                End::of_kernel(code, signal, exchange.status(), &finished.console)
+            }
+            Ending::Killed => End::Killed,
         };
         Ok(Report {
             end,
@@ -166,30 +156,24 @@ impl Guest {
             console_dropped_bytes: finished.console_dropped_bytes,
             wall: started.elapsed(),
             peak_rss_kib: finished.peak_rss_kib,
-            proc_hidden: finished.proc_hidden,
         })
     }
 
-    fn sandbox(&self) -> Result<Sandbox, Error> {
+    fn launch(&self, exchange: &Exchange) -> Result<Launch, Error> {
         let kernel = existing(&self.kernel, What::Kernel)?;
         let init = existing(&self.init, What::Init)?;
-        let output = existing(&self.output, What::Output)?;
-        if output == Path::new("/") {
-            return Err(Error::OutputIsRoot);
-        }
-        let scratch = scratch_directory(&[&kernel, &init, &output])?;
-        let c = |bytes: &[u8]| {
-            CString::new(bytes).map_err(|_| {
-                Error::Unusable(String::from_utf8_lossy(bytes).into_owned(), "contains a NUL byte")
-            })
-        };
-        let in_scratch = |name: &str| c(scratch.join(name).as_os_str().as_bytes());
+        exchange.write("arguments", &init::encode(self.arguments.iter().cloned()))?;
+        let variables = self.environment.iter().map(|(name, value)| {
+            let mut line = name.clone();
+            line.push("=");
+            line.push(value);
+            line
+        });
+        exchange.write("environment", &init::encode(variables))?;
 
-        let mut command_line: Vec<Vec<u8>> = vec![
-            kernel.as_os_str().as_bytes().to_vec(),
-            format!("mem={}M", self.memory_mib).into_bytes(),
-        ];
-        command_line.extend(
+        let mut arguments: Vec<OsString> =
+            vec![kernel.clone().into(), format!("mem={}M", self.memory_mib).into()];
+        arguments.extend(
             [
                 "time-travel=inf-cpu",
                 "root=none",
@@ -208,55 +192,47 @@ impl Guest {
                 "nf_conntrack.hashsize=1024",
                 "umid=guest",
             ]
-            .map(|word| word.as_bytes().to_vec()),
+            .map(OsString::from),
         );
         // Whoever lists sockets walks through all of this table. It is to be small, and yet so large
         // that as many connections as fit into the memory may be orphans (half of it at most).
         let buckets = self.memory_mib.saturating_mul(2).next_power_of_two();
-        command_line.push(format!("thash_entries={buckets}").into_bytes());
+        arguments.push(format!("thash_entries={buckets}").into());
         if let Some(epoch) = self.epoch {
-            command_line.push(format!("time-travel-start={}", epoch.as_nanos()).into_bytes());
+            arguments.push(format!("time-travel-start={}", epoch.as_nanos()).into());
         }
-        command_line.push([b"uml_dir=", scratch.join("uml").as_os_str().as_bytes()].concat());
-        command_line.push(quoted("init", &init)?);
-        command_line.push(quoted(init::EXCHANGE_VARIABLE, &scratch.join("exchange"))?);
+        arguments.push(format!("uml_dir={SCRATCH}/uml").into());
+        arguments.push(quoted("init", &init)?);
+        arguments.push(quoted(init::EXCHANGE_VARIABLE, Path::new(SCRATCH))?);
 
         let mut environment = vec![
             // A static UML binary dies at start where glibc registers rseq.
-            c(b"GLIBC_TUNABLES=glibc.pthread.rseq=0")?,
-            c(b"PATH=/usr/bin:/bin")?,
-            c(&[b"HOME=", scratch.as_os_str().as_bytes()].concat())?,
-            c(&[b"TMPDIR=", scratch.as_os_str().as_bytes()].concat())?,
+            ("GLIBC_TUNABLES".into(), "glibc.pthread.rseq=0".into()),
+            ("PATH".into(), "/usr/bin:/bin".into()),
+            ("HOME".into(), SCRATCH.into()),
+            ("TMPDIR".into(), SCRATCH.into()),
         ];
         if let Some(seed) = self.seed {
-            environment.push(c(format!("HALFOPEN_SEED={seed}").as_bytes())?);
+            environment.push(("HALFOPEN_SEED".into(), seed.to_string().into()));
         }
-
-        Ok(Sandbox {
-            kernel: c(kernel.as_os_str().as_bytes())?,
-            output: c(output.as_os_str().as_bytes())?,
-            scratch: c(scratch.as_os_str().as_bytes())?,
-            scratch_uml: in_scratch("uml")?,
-            exchange: in_scratch("exchange")?,
-            exchange_files: vec![
-                (in_scratch("exchange/arguments")?, init::encode(self.arguments.iter().cloned())),
-                (
-                    in_scratch("exchange/environment")?,
-                    init::encode(self.environment.iter().map(|(name, value)| {
-                        let mut line = name.clone();
-                        line.push("=");
-                        line.push(value);
-                        line
-                    })),
-                ),
-                (in_scratch("exchange/output")?, init::encode([output.clone().into_os_string()])),
-            ],
-            status: in_scratch("exchange/status")?,
-            arguments: command_line.iter().map(|word| c(word)).collect::<Result<_, _>>()?,
-            environment,
+        Ok(Launch {
+            command: Some(Command {
+                program: kernel.into(),
+                arguments,
+                environment,
+                directory: "/".into(),
+            }),
+            read_only: true,
+            processor: self.processor,
+            // Some of the kernel's hash tables are ordered by addresses.
+            fixed_addresses: true,
         })
     }
 }
+
+/// The program's own tmpfs: what the guest's memory is mapped from, UML's bookkeeping, and the
+/// exchange.
+const SCRATCH: &str = "/dev/shm";
 
 /// Where `scripts/build-uml.sh` leaves the kernel it built last for a timer
 /// frequency. `cache_home` is the user's cache directory: `$XDG_CACHE_HOME`, or
@@ -281,9 +257,6 @@ pub struct Report {
     /// Peak resident memory of the kernel's process, in KiB, the part of the
     /// guest's memory that was touched included. 0 where it was killed.
     pub peak_rss_kib: u64,
-    /// The host's `/proc` could not be replaced by a private one (some
-    /// containers forbid it) and was covered by an empty directory instead.
-    pub proc_hidden: bool,
 }
 
 impl Report {
@@ -319,23 +292,26 @@ pub enum End {
 }
 
 impl End {
-    fn of_kernel(status: i32, code: Option<u8>, console: &[u8]) -> Self {
-        let exited = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
-        let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+    fn of_kernel(
+        exited: Option<i32>,
+        signal: Option<i32>,
+        left: Option<u8>,
+        console: &[u8],
+    ) -> Self {
         let panic = String::from_utf8_lossy(console)
             .lines()
             .find(|line| line.contains("Kernel panic"))
             .map(|line| line.trim().to_owned());
-        match (exited, signal, code, panic) {
+        match (exited, signal, left, panic) {
             (Some(0), _, Some(code), _) => Self::PoweredOff(code),
             (_, _, _, Some(reason)) => Self::Panicked { reason },
             (Some(0), _, None, None) => Self::NoCode,
             (Some(status), ..) => Self::Died(format!("the kernel's process exited with {status}")),
             (_, Some(libc::SIGKILL), ..) => Self::Killed,
-            (_, Some(signal), ..) => {
-                Self::Died(format!("the kernel's process died of signal {signal}"))
-            }
-            _ => Self::Died(format!("the kernel's process ended with wait status {status:#x}")),
+            (_, signal, ..) => Self::Died(format!(
+                "the kernel's process died of signal {}",
+                signal.unwrap_or_default()
+            )),
         }
     }
 }
@@ -344,40 +320,20 @@ impl End {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel, the init executable or the output directory is not there.
+    /// The kernel or the init executable is not there.
     #[error("{what} {}: {source}", path.display())]
     Missing {
-        /// Which of the three.
+        /// Which of the two.
         what: What,
         /// Where it was expected.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// The guest would have been able to write the whole host.
-    #[error("the output directory of a guest cannot be /")]
-    OutputIsRoot,
     /// A path that cannot be handed to the kernel.
     #[error("{0:?} cannot be given to the virtual kernel: it {1}")]
     Unusable(String, &'static str),
-    /// No directory to put the private tmpfs on.
-    #[error(
-        "no directory for the guest's memory: none of {} exists, or each holds the kernel, the \
-         program or the output directory",
-        SCRATCH_CANDIDATES.join(", ")
-    )]
-    NoScratch,
-    /// Neither root nor a user namespace is to be had.
-    #[error(
-        "creating namespaces for the virtual kernel: {source} (this user may not create user \
-         namespaces: see user.max_user_namespaces, kernel.unprivileged_userns_clone and \
-         kernel.apparmor_restrict_unprivileged_userns, or run as root)"
-    )]
-    Namespaces {
-        /// What `clone` said.
-        source: io::Error,
-    },
-    /// A step of the sandbox failed.
+    /// A step of the launch failed.
     #[error("{operation} for the virtual kernel: {source}")]
     Sandbox {
         /// What was being done, and to what.
@@ -387,15 +343,26 @@ pub enum Error {
     },
 }
 
-/// The three paths a guest is made of.
+impl Error {
+    fn of<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let operation = operation.into();
+        move |source| Self::Sandbox { operation, source: source.into() }
+    }
+}
+
+impl From<sandbox::Error> for Error {
+    fn from(sandbox::Error { operation, source }: sandbox::Error) -> Self {
+        Self::Sandbox { operation, source }
+    }
+}
+
+/// The two files that a guest is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// The User Mode Linux binary.
     Kernel,
     /// The program.
     Init,
-    /// The directory that the guest can write.
-    Output,
 }
 
 impl std::fmt::Display for What {
@@ -403,62 +370,63 @@ impl std::fmt::Display for What {
         f.write_str(match self {
             Self::Kernel => "virtual kernel",
             Self::Init => "init executable",
-            Self::Output => "output directory",
         })
     }
 }
-
-/// Where the private tmpfs may go: directories that exist nearly everywhere and
-/// that no program inside the guest misses.
-const SCRATCH_CANDIDATES: [&str; 5] = ["/dev/shm", "/mnt", "/media", "/run", "/tmp"];
 
 fn existing(path: &Path, what: What) -> Result<PathBuf, Error> {
     let missing = |source| Error::Missing { what, path: path.to_owned(), source };
     let canonical = path.canonicalize().map_err(missing)?;
-    let is_directory = canonical.metadata().map_err(missing)?.is_dir();
-    match (what, is_directory) {
-        (What::Output, false) => Err(missing(io::ErrorKind::NotADirectory.into())),
-        (What::Kernel | What::Init, true) => Err(missing(io::ErrorKind::IsADirectory.into())),
-        _ => Ok(canonical),
+    if canonical.metadata().map_err(missing)?.is_dir() {
+        return Err(missing(io::ErrorKind::IsADirectory.into()));
     }
-}
-
-/// The first candidate that exists and hides none of `needed` when something
-/// is mounted on it.
-fn scratch_directory(needed: &[&Path]) -> Result<PathBuf, Error> {
-    SCRATCH_CANDIDATES
-        .iter()
-        .filter_map(|candidate| Path::new(candidate).canonicalize().ok())
-        .find(|candidate| {
-            candidate.is_dir() && !needed.iter().any(|path| path.starts_with(candidate))
-        })
-        .ok_or(Error::NoScratch)
+    if canonical.starts_with("/dev") {
+        let path = canonical.display().to_string();
+        return Err(Error::Unusable(path, "lies in /dev, of which the kernel has its own"));
+    }
+    Ok(canonical)
 }
 
 /// `name=path` as one word of a kernel command line, quoted where the kernel's
 /// parser needs it (lib/cmdline.c, `next_arg`).
-fn quoted(name: &str, path: &Path) -> Result<Vec<u8>, Error> {
+fn quoted(name: &str, path: &Path) -> Result<OsString, Error> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.contains(&b'"') {
-        return Err(Error::Unusable(
-            OsString::from_vec(bytes.to_vec()).to_string_lossy().into_owned(),
-            "contains a double quote",
-        ));
+        let path = path.display().to_string();
+        return Err(Error::Unusable(path, "contains a double quote"));
     }
     let word = [name.as_bytes(), b"=", bytes].concat();
-    if bytes.iter().any(u8::is_ascii_whitespace) {
-        return Ok([b"\"".as_slice(), &word, b"\""].concat());
-    }
-    Ok(word)
+    let quote: &[u8] = if bytes.iter().any(u8::is_ascii_whitespace) { b"\"" } else { b"" };
+    Ok(OsStr::from_bytes(&[quote, &word, quote].concat()).to_owned())
 }
 
-impl From<sandbox::Failure> for Error {
-    fn from(failure: sandbox::Failure) -> Self {
-        match failure {
-            sandbox::Failure::Namespaces(source) => Self::Namespaces { source },
-            sandbox::Failure::Step(Launch { operation, source }) => {
-                Self::Sandbox { operation: operation.into_owned(), source }
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_a_space_is_quoted_as_a_whole_word() {
+        assert_eq!(quoted("init", Path::new("/a/b")).unwrap(), "init=/a/b");
+        assert_eq!(quoted("init", Path::new("/a b")).unwrap(), "\"init=/a b\"");
+        assert!(quoted("init", Path::new("/a\"b")).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_would_not_see_is_refused() {
+        let error = existing(Path::new("/dev/null"), What::Kernel).unwrap_err().to_string();
+        assert!(error.contains("/dev/null") && error.contains("its own"), "{error}");
+    }
+
+    #[test]
+    fn an_exit_code_counts_only_after_an_orderly_end() {
+        let of = End::of_kernel;
+        assert_eq!(of(Some(0), None, Some(3), b""), End::PoweredOff(3));
+        assert_eq!(of(Some(0), None, None, b""), End::NoCode);
+        assert_eq!(
+            of(None, Some(libc::SIGABRT), Some(0), b"x\nKernel panic - not syncing: y\n"),
+            End::Panicked { reason: "Kernel panic - not syncing: y".into() }
+        );
+        assert_eq!(of(None, Some(libc::SIGKILL), None, b""), End::Killed);
+        assert!(matches!(of(Some(1), None, None, b""), End::Died(_)));
     }
 }

@@ -110,12 +110,17 @@ pub(crate) fn quiet_namespace(
         .map_err(|source| Error::Namespace { doing: "making a host", source })?;
     let rtnl = namespace
         .run(|| {
-            quiet(family).iter().chain(settings).try_for_each(Setting::write)?;
+            let own = quiet(family).iter().chain(&[OPEN_PORTS]).chain(settings);
+            own.into_iter().try_for_each(Setting::write)?;
             Rtnl::open_here()
         })
         .map_err(|source| Error::Namespace { doing: "configuring a host", source })??;
     Ok((namespace, rtnl))
 }
+
+/// Programs have no privileges, and may serve the ports that they want to.
+const OPEN_PORTS: Setting =
+    Setting { path: "ipv4/ip_unprivileged_port_start", value: "0", part_of: None };
 
 /// A file below /proc/sys/net, and what to write there.
 pub(crate) struct Setting {

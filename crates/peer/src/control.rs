@@ -75,7 +75,7 @@ pub enum Milestone {
     /// The send buffer takes nothing more.
     Filled,
     /// A process that holds the server's socket was started.
-    Child(u32),
+    Child,
     /// The client's program knows that the connection has ended.
     Ended,
     /// The connection is closed and the peer ends.

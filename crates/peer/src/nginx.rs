@@ -1,12 +1,10 @@
 //! A real nginx in the place of a peer.
 //!
 //! The peer's process turns into nginx (`exec`), so that its number, its signals and its end are
-//! nginx's own. Before that it gives itself a mount namespace with a tmpfs for what nginx writes,
-//! which goes with the process. nginx says when it listens, by its log on standard output.
+//! nginx's own. What nginx writes goes into the program's own /dev/shm, which ends with it. nginx
+//! says when it listens, by its log on standard output.
 
 use crate::Error;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 use spec::Parameters;
 use std::fs;
 use std::io;
@@ -14,6 +12,9 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// A directory that only this program has, and that ends with it.
+const PRIVATE: &str = "/dev/shm";
 
 /// The executable, where `PATH` or a system directory has one. An ordinary user's `PATH` may lack
 /// the latter.
@@ -38,40 +39,21 @@ pub(crate) fn become_nginx(address: SocketAddr, parameters: &Parameters) -> Resu
         .output()
         .map_err(Error::call(format!("asking {} how it was built", program.display())))?;
     let options = String::from_utf8_lossy(&options.stderr).into_owned();
-    let prefix = private_directory(&program)?;
+    let prefix = Path::new(PRIVATE);
     let configuration = prefix.join("nginx.conf");
-    fs::write(&configuration, configure(address, parameters, &prefix, &options))
+    fs::write(&configuration, configure(address, parameters, prefix, &options))
         .map_err(Error::call("writing nginx's configuration"))?;
     rustix::stdio::dup2_stderr(std::io::stdout())
         .map_err(|errno| Error::call("joining nginx's log to the reports")(errno.into()))?;
     let error = Command::new(&program)
         .arg0("nginx")
         .arg("-p")
-        .arg(&prefix)
+        .arg(prefix)
         .arg("-c")
         .arg(&configuration)
         .current_dir("/")
         .exec();
     Err(Error::call(format!("starting {}", program.display()))(error))
-}
-
-/// A directory that only this process sees, and that ends with it.
-#[expect(unsafe_code, reason = "unsharing is unsafe where descriptors are; mounts are not")]
-fn private_directory(program: &Path) -> Result<PathBuf, Error> {
-    let call = |operation: &str| {
-        let operation = operation.to_owned();
-        move |errno: rustix::io::Errno| Error::call(operation)(errno.into())
-    };
-    // SAFETY: a mount namespace of its own takes nothing from anybody who uses this process's
-    // descriptors.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(call("unsharing the mounts"))?;
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
-        .map_err(call("making the mounts private"))?;
-    let directory = if program.starts_with("/tmp") { "/mnt" } else { "/tmp" };
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("nginx", directory, "tmpfs", flags, Some(c"mode=700"))
-        .map_err(call("mounting a private tmpfs for nginx"))?;
-    Ok(directory.into())
 }
 
 /// Nothing but what the experiment needs: one process that does not change its user, since there

@@ -20,8 +20,8 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
         socket::set_linger(&connection, linger, control)?;
     }
     if config.parameters.server.inherited {
-        let child = start_holder(&connection)?;
-        control.reached(Milestone::Child(child))?;
+        start_holder(&connection)?;
+        control.reached(Milestone::Child)?;
     }
     serve(&connection, control)
 }
@@ -106,17 +106,17 @@ fn answer(connection: &Socket, received: &mut Pattern, control: &Control) -> Res
 }
 
 /// Starts a child that holds the connection open, whatever becomes of this process.
-fn start_holder(connection: &Socket) -> Result<u32, Error> {
+fn start_holder(connection: &Socket) -> Result<(), Error> {
     let operation = "starting a child that inherits the connection";
     let inherited = connection.try_clone().map_err(Error::call(operation))?;
     // Not by its name: in the guest the directory that it lies in may be hidden.
-    let child = Process::new("/proc/self/exe")
+    Process::new("/proc/self/exe")
         .args(["peer", "--hold"])
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(inherited)))
         .stdout(Stdio::null())
         .spawn()
         .map_err(Error::call(operation))?;
-    Ok(child.id())
+    Ok(())
 }
 
 fn wait(socket: Option<&Socket>) -> Result<(bool, bool), Error> {

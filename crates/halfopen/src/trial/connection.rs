@@ -26,7 +26,7 @@ impl Trial {
         } else {
             ((Role::Server, server), (Role::Client, network.client()))
         };
-        let mut accepting = Peer::start(first.0, first.1, &self.plan).await?;
+        let mut accepting = Peer::start(&self.bench.launcher, first.0, first.1, &self.plan).await?;
         // Its reports are read where its milestones matter; its events until then wait in the
         // pipe, with their times.
         let sink = self.sink.clone();
@@ -36,7 +36,7 @@ impl Trial {
         timeout(PATIENCE, accepting.reach(|m| *m == Milestone::Listening, tell))
             .await
             .context("the server does not listen")??;
-        let mut connecting = Peer::start(second.0, second.1, &self.plan).await?;
+        let mut connecting = Peer::start(&self.bench.launcher, second.0, second.1, &self.plan).await?;
         if parameters.client.traffic == Traffic::Connect {
             timeout(PATIENCE, connecting.reach(|m| *m == Milestone::Ready, tell))
                 .await
@@ -55,12 +55,9 @@ impl Trial {
         let (mut client, mut server) =
             if is_left_behind { (accepting, connecting) } else { (connecting, accepting) };
         if parameters.server.inherited {
-            let child = timeout(PATIENCE, server.reach(|m| matches!(m, Milestone::Child(_)), tell))
+            timeout(PATIENCE, server.reach(|m| *m == Milestone::Child, tell))
                 .await
                 .context("the server's child does not start")??;
-            if let Milestone::Child(pid) = child {
-                self.holders.push(pid);
-            }
         }
         if !parameters.server.reads {
             server.tell(Command::StopReading).await?;

@@ -21,11 +21,16 @@ impl Trial {
             FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
                 let mut server = self.server.take().context("the server process has ended")?;
-                server.kill().await?;
+                if parameters.server.inherited {
+                    server.kill_main().await?;
+                    self.crashed = Some(server);
+                } else {
+                    server.kill().await?;
+                }
                 FaultAct::Killed
             }
             FaultKind::ProcessFreeze => {
-                self.signal_server(Signal::SIGSTOP)?;
+                self.signal_server(Signal::SIGSTOP).await?;
                 FaultAct::Stopped
             }
             FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap => {
@@ -50,10 +55,11 @@ impl Trial {
     /// its time for that, and the client does not wait: it goes on while [`Self::follow_until`]
     /// follows it.
     pub(super) async fn destroy_server(&mut self) -> Result<()> {
-        if let Some(mut server) = self.server.take() {
-            server.kill().await?;
+        for server in [self.server.take(), self.crashed.take()] {
+            if let Some(mut server) = server {
+                server.kill().await?;
+            }
         }
-        self.kill_holders();
         for instrument in std::mem::take(&mut self.server_side) {
             instrument.stop().await;
         }
@@ -101,7 +107,7 @@ impl Trial {
         self.look_at_server()?;
         let network = self.network.as_ref().context("the network is gone")?;
         let server = network.server().context("the server is gone")?;
-        let mut server = Peer::start(Role::Server, server, &self.plan).await?;
+        let mut server = Peer::start(&self.bench.launcher, Role::Server, server, &self.plan).await?;
         timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, |_| {}))
             .await
             .context("the rebooted server does not listen")??;
@@ -154,7 +160,7 @@ impl Trial {
     pub(super) async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
         self.mark(What::Fault(FaultStep::Restoring));
         match parameters.fault.kind {
-            FaultKind::ProcessFreeze => self.signal_server(Signal::SIGCONT)?,
+            FaultKind::ProcessFreeze => self.signal_server(Signal::SIGCONT).await?,
             FaultKind::Flap => {
                 let done = self.network()?.restore().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));

@@ -28,7 +28,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use nix::mount::{MsFlags, mount};
@@ -43,7 +43,10 @@ pub(super) const EXCHANGE_VARIABLE: &str = "HALFOPEN_GUEST";
 
 /// Where [`enter`] mounts that directory. `/dev` is the guest's own, so that
 /// names can be made in it.
-const EXCHANGE: &str = "/dev/halfopen";
+pub const EXCHANGE: &str = "/dev/halfopen";
+
+/// The file in which the program leaves its exit code.
+pub(super) const STATUS: &str = "status";
 
 /// How many descriptors a process may have in the guest.
 const DESCRIPTORS_MAX: u64 = 65_536;
@@ -55,8 +58,6 @@ pub struct Entry {
     pub arguments: Vec<OsString>,
     /// The variables given to [`super::Guest::env`].
     pub environment: Vec<(OsString, OsString)>,
-    /// The output directory: the same path as on the host.
-    pub output: PathBuf,
 }
 
 /// A step of the guest's start that failed.
@@ -74,11 +75,10 @@ pub fn is_guest() -> bool {
 }
 
 /// Makes the guest habitable: mounts `/proc`, `/sys`, tracefs, `/dev/shm`,
-/// `/tmp` and the output directory, brings the loopback interface up, and raises
+/// `/tmp` and the exchange, brings the loopback interface up, and raises
 /// the limit on descriptors. Reads what the launcher asked for.
 ///
-/// `/tmp` is empty in here, whatever the host has in its own, but for the
-/// output directory when that lies below it.
+/// `/tmp` is empty in here, whatever the host has in its own.
 pub fn enter() -> Result<Entry, EnterError> {
     let none = None::<&str>;
     // Where the host's user is not root, its programs belong to nobody as seen
@@ -113,10 +113,6 @@ pub fn enter() -> Result<Entry, EnterError> {
             .map(|bytes| decode(&bytes))
             .map_err(failed(|| format!("reading {}", path.display())))
     };
-    let output = PathBuf::from(read("output")?.pop().unwrap_or_default());
-    // Below /tmp or /dev the guest has file systems of its own.
-    directory(&output)?;
-    attach_host(&output, &output)?;
     loopback_up().map_err(failed(|| "bringing the loopback interface up".into()))?;
     // The kernel's own default of 1,024 descriptors is too few for many pairs.
     setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX, DESCRIPTORS_MAX)
@@ -125,7 +121,6 @@ pub fn enter() -> Result<Entry, EnterError> {
     Ok(Entry {
         arguments: read("arguments")?,
         environment: read("environment")?.into_iter().map(|line| split_variable(&line)).collect(),
-        output,
     })
 }
 
@@ -143,7 +138,7 @@ impl Entry {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(&self.output)
+            .current_dir(EXCHANGE)
             .spawn();
         match child {
             Ok(child) => wait_and_reap(Pid::from_raw(child.id().cast_signed())),
@@ -157,7 +152,7 @@ impl Entry {
 
 /// Leaves the code for the launcher, flushes, and switches the guest off.
 pub fn power_off(code: u8) -> ! {
-    let status = Path::new(EXCHANGE).join("status");
+    let status = Path::new(EXCHANGE).join(STATUS);
     if let Err(error) = fs::write(&status, code.to_string()) {
         eprintln!("writing {}: {error}", status.display());
     }

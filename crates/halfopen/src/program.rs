@@ -1,0 +1,104 @@
+//! A program on a host of a trial: started by the launcher without privileges, signalled and ended
+//! by its keeper.
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use sandbox::{Control, Order, Word};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// A running program, with every process that it starts. All of them end when it is dropped.
+pub(crate) struct Program {
+    name: &'static str,
+    control: BufReader<UnixStream>,
+    line: Vec<u8>,
+    ended: Option<ExitStatus>,
+}
+
+impl Program {
+    /// Takes charge of a program that is being started.
+    pub(crate) fn new(name: &'static str, control: Control) -> Result<Self> {
+        let stream = control.into_stream();
+        stream
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(stream))
+            .map(|stream| Self {
+                name,
+                control: BufReader::new(stream),
+                line: Vec::new(),
+                ended: None,
+            })
+            .with_context(|| format!("taking charge of the {name}"))
+    }
+
+    /// Sends a signal to every process of the program.
+    pub(crate) async fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.order(Order::SignalAll(signal as i32)).await
+    }
+
+    /// Sends a signal to the process that was started, and not to its children. After SIGKILL it
+    /// has ended.
+    pub(crate) async fn signal_main(&mut self, signal: Signal) -> Result<()> {
+        self.order(Order::SignalMain(signal as i32)).await
+    }
+
+    /// SIGKILL to every process of the program, and waits until the kernel has taken them down.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        // It may have ended already, with its keeper.
+        let _ = self.give(Order::SignalAll(Signal::SIGKILL as i32)).await;
+        while self.word().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Waits for the process that was started to end. The error is that it could not be started.
+    pub(crate) async fn end(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.ended {
+                return Ok(status);
+            }
+            if self.word().await?.is_none() {
+                bail!("the {} was killed with its keeper", self.name);
+            }
+        }
+    }
+
+    async fn order(&mut self, order: Order) -> Result<()> {
+        self.give(order).await.with_context(|| format!("the {} has ended", self.name))?;
+        loop {
+            match self.word().await? {
+                Some(Word::Done) => return Ok(()),
+                Some(_) => {}
+                None => bail!("the {} has ended", self.name),
+            }
+        }
+    }
+
+    async fn give(&mut self, order: Order) -> Result<()> {
+        let mut line = serde_json::to_vec(&order).context("writing an order")?;
+        line.push(b'\n');
+        Ok(self.control.get_mut().write_all(&line).await?)
+    }
+
+    /// The keeper's next word; `None` when everything has ended.
+    async fn word(&mut self) -> Result<Option<Word>> {
+        // What was read before this was cancelled is kept.
+        match self.control.read_until(b'\n', &mut self.line).await {
+            Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
+                return Err(error).with_context(|| format!("listening to the {}'s keeper", self.name));
+            }
+            _ if !self.line.ends_with(b"\n") => return Ok(None),
+            _ => {}
+        }
+        let word: Word = serde_json::from_slice(&self.line)
+            .with_context(|| format!("understanding the {}'s keeper", self.name))?;
+        self.line.clear();
+        let word = word.checked().with_context(|| format!("starting the {}", self.name))?;
+        if let Word::Ended { code, signal, .. } = word {
+            let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
+            self.ended = Some(ExitStatus::from_raw(raw));
+        }
+        Ok(Some(word))
+    }
+}

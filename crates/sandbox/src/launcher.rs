@@ -1,0 +1,167 @@
+//! The launcher: a process of one thread that forks a keeper for every program, and the worker's
+//! handle of it.
+
+use crate::control::write_line;
+use crate::keeper::{self, Request};
+use crate::{Control, Error, Identity, Launch, identity, mounts};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio as Standard};
+
+/// The most descriptors of one request: control, three standard streams, namespace, /dev/shm.
+const DESCRIPTORS_MAX: usize = 6;
+
+/// What is among the optional descriptors of a request.
+const WITH_NETWORK: u8 = 1;
+const WITH_SHM: u8 = 2;
+
+/// The standard streams of a program.
+#[derive(Debug, Clone, Copy)]
+pub struct Stdio<'a> {
+    /// Standard input.
+    pub input: BorrowedFd<'a>,
+    /// Standard output.
+    pub output: BorrowedFd<'a>,
+    /// Standard error.
+    pub error: BorrowedFd<'a>,
+}
+
+/// A running launcher. It ends when it is dropped; programs that it started go on.
+#[derive(Debug)]
+pub struct Launcher {
+    socket: OwnedFd,
+    process: Child,
+}
+
+impl Launcher {
+    /// Starts a launcher: `command` is to call [`serve`], and to do it before it has a second
+    /// thread. It must be in a PID and a mount namespace of the laboratory's own.
+    ///
+    /// # Errors
+    /// What stood in the way; also the launcher's own errors.
+    pub fn start(mut command: Command) -> Result<Self, Error> {
+        let operation = "starting the launcher of programs";
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(Error::of(operation))?;
+        let process = command
+            .stdin(Standard::from(theirs))
+            .stdout(Standard::null())
+            .spawn()
+            .map_err(Error::of(operation))?;
+        drop(command);
+        let launcher = Self { socket, process };
+        let mut said = [0; 1024];
+        let count = rustix::io::read(&launcher.socket, &mut said).map_err(Error::of(operation))?;
+        match std::str::from_utf8(&said[..count]) {
+            Ok(READY) => Ok(launcher),
+            Ok("") | Err(_) => Err(Error::of(operation)(io::ErrorKind::UnexpectedEof)),
+            Ok(why) => Err(Error::of(operation)(io::Error::other(why.to_owned()))),
+        }
+    }
+
+    /// Starts a program in the network namespace `network` (the laboratory's own without one), with
+    /// the mount `shm`, attached nowhere yet, at its /dev/shm (an empty tmpfs without).
+    ///
+    /// # Errors
+    /// If the launcher has ended. What goes wrong later is a [`crate::Word::Failed`].
+    pub fn launch(
+        &self,
+        launch: &Launch,
+        stdio: Stdio,
+        network: Option<BorrowedFd>,
+        shm: Option<BorrowedFd>,
+    ) -> io::Result<Control> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut descriptors = vec![theirs.as_fd(), stdio.input, stdio.output, stdio.error];
+        descriptors.extend(network);
+        descriptors.extend(shm);
+        let with = [
+            u8::from(network.is_some()) * WITH_NETWORK | u8::from(shm.is_some()) * WITH_SHM,
+        ];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        debug_assert!(fits, "there is room for {DESCRIPTORS_MAX} descriptors");
+        // The keeper reads what to do from its control.
+        write_line(&ours, launch)?;
+        sendmsg(&self.socket, &[IoSlice::new(&with)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(Control::new(ours))
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const READY: &str = "ready";
+
+/// The launcher's life, on standard input: until the worker closes the other end. `own` is what
+/// [`Launch::command`] `None` runs; its result is the exit code.
+///
+/// # Errors
+/// What made it impossible to launch anything; the worker has been told.
+pub fn serve(identity: &Identity, own: fn() -> u8) -> Result<(), Error> {
+    let stdin = io::stdin();
+    let prepared = prepare(identity);
+    let said = prepared.as_ref().map_or_else(ToString::to_string, |()| READY.to_owned());
+    rustix::io::write(&stdin, said.as_bytes()).map_err(Error::of("answering the worker"))?;
+    prepared?;
+    while let Some(request) = receive(stdin.as_fd()).map_err(Error::of("listening to the worker"))? {
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))) {}
+        // Without memory for a process the control closes, and the program has ended.
+        if let Err(error) = keeper::start(request, identity, own) {
+            eprintln!("{error}");
+        }
+    }
+    Ok(())
+}
+
+fn prepare(identity: &Identity) -> Result<(), Error> {
+    keeper::close_the_rest_on_exec();
+    unshare(CloneFlags::CLONE_NEWNS).map_err(Error::of("unsharing the mounts"))?;
+    mounts::prepare()?;
+    if !identity.mapped {
+        identity::empty_bounding_set();
+    }
+    Ok(())
+}
+
+fn receive(socket: BorrowedFd) -> io::Result<Option<Request>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut with = [0];
+    let received = loop {
+        let into = &mut [IoSliceMut::new(&mut with)];
+        match recvmsg(socket, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            received => break received?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+        _ => Vec::new(),
+    });
+    let mut next = || descriptors.next().ok_or(io::ErrorKind::InvalidData);
+    Ok(Some(Request {
+        control: UnixStream::from(next()?),
+        stdio: [next()?, next()?, next()?],
+        network: if with[0] & WITH_NETWORK != 0 { Some(next()?) } else { None },
+        shm: if with[0] & WITH_SHM != 0 { Some(next()?) } else { None },
+    }))
+}
