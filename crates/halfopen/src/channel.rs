@@ -1,9 +1,9 @@
 //! What the laboratory's process, which has the privileges, tells the one that talks to people and
 //! writes files: one JSON document a line.
 
+use crate::sole::Sole;
 use serde::{Deserialize, Serialize};
 use spec::{Facts, Plan};
-
 use std::path::PathBuf;
 use timeline::Event;
 use verdict::{Verdict, Word};
@@ -15,6 +15,10 @@ pub(crate) enum Task {
     Run(Orders),
     /// Run trials in virtual time, inside this kernel.
     RunVirtual(Orders, PathBuf),
+    /// Run one command as a program of a host.
+    Program(Sole),
+    /// The same in virtual time, inside this kernel.
+    ProgramVirtual(Sole, PathBuf),
     /// Try what this machine can do.
     Examine,
 }
@@ -58,6 +62,10 @@ pub(crate) enum Message {
     Finished,
     /// This machine lets nobody do what every trial needs, for this reason.
     Cannot(String),
+    /// What a command of [`Task::Program`] wrote.
+    Output(Vec<u8>),
+    /// How it ended: its exit code, or 128 and the number of the signal that ended it.
+    Exited(u8),
     /// One thing that was tried for [`Task::Examine`].
     Check(Check),
 }

@@ -3,6 +3,7 @@
 use crate::guest;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spec::file::{Override, parse_override};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The server is gone; when does the client find out, and what is it told?
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Init,
     #[command(hide = true, name = crate::supervisor::WORKER)]
     Worker,
+    #[command(hide = true, name = crate::sole::PROGRAM)]
+    Program(Program),
     #[command(hide = true, name = crate::supervisor::LAUNCHER)]
     Launcher,
     #[command(hide = true, name = crate::guest::GUEST)]
@@ -165,6 +168,16 @@ pub(crate) struct Predict {
     pub(crate) hz: Option<u32>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Program {
+    /// Whose time
+    #[arg(long, value_enum, default_value = "real")]
+    pub(crate) clock: ClockName,
+    /// What to run as the program of a host
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// A whole number from 1 to `most`.

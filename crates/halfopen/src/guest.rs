@@ -6,19 +6,21 @@
 
 mod wall;
 
-use crate::channel::{Ending, Message, Orders};
+use crate::channel::{Ending, Message, Orders, Task};
+use crate::sole::Sole;
 use crate::supervisor;
 use anyhow::{Context, Result, anyhow, bail};
 use lab::guest::{End, Exchange, Guest, Report, built_kernel, init};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu};
 use nix::unistd::{Pid, Uid, User};
 use sandbox::Identity;
+use spec::Plan;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use wall::WallTime;
@@ -117,13 +119,27 @@ fn cache_homes() -> Vec<PathBuf> {
     .collect()
 }
 
-/// On the host, in the sandbox: boots the guests, one for each processor, and passes on everything
-/// that they report.
+/// On the host, in the sandbox: runs the trials in guests, one for each processor.
 pub(crate) fn run(
     orders: &Orders,
     kernel: &Path,
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<i32> {
+    let shares = share(orders, processors().len());
+    boot(shares.into_iter().map(Task::Run).collect(), kernel, stop)
+}
+
+/// On the host, in the sandbox: runs one command in a guest.
+pub(crate) fn run_sole(
+    sole: Sole,
+    kernel: &Path,
+    stop: impl FnOnce() + Send + 'static,
+) -> Result<i32> {
+    boot(vec![Task::Program(sole)], kernel, stop)
+}
+
+/// Boots a guest for each task, and passes on everything that they report.
+fn boot(tasks: Vec<Task>, kernel: &Path, stop: impl FnOnce() + Send + 'static) -> Result<i32> {
     let launcher = match supervisor::start_launcher() {
         Ok(launcher) => launcher,
         Err(error) => return supervisor::cannot(&error.to_string()),
@@ -138,22 +154,27 @@ pub(crate) fn run(
     // The guest's root knows every user by the number that it has outside.
     let caller = Identity { mapped: false, ..supervisor::caller()? };
     let caller = serde_json::to_string(&caller)?;
-    let processors = processors();
-    let shares = share(orders, processors.len());
     std::thread::scope(|scope| {
         let mut guests = Vec::new();
-        for (orders, processor) in shares.iter().zip(processors) {
+        for (task, processor) in tasks.iter().zip(processors()) {
             let exchange = Exchange::create()?;
-            let text = serde_json::to_vec(orders).context("writing the guest's orders")?;
+            let text = serde_json::to_vec(task).context("writing the guest's orders")?;
+            let (plans, jobs) = match task {
+                Task::Run(orders) => (&*orders.plans, orders.jobs),
+                _ => (&[][..], 1),
+            };
             exchange.write(ORDERS, &text)?;
             exchange.write(MESSAGES, b"")?;
             let messages = exchange.open(MESSAGES)?;
             let guest = Guest::new(kernel, &executable)
                 .arg(GUEST)
-                .env("HALFOPEN_LOG", std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()))
+                .env(
+                    "HALFOPEN_LOG",
+                    std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()),
+                )
                 .env(supervisor::CALLER, &caller)
                 .watchdog(WATCHDOG)
-                .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * orders.jobs as u32)
+                .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * jobs as u32)
                 .processor(processor)
                 .epoch(EPOCH)
                 .seed(SEED);
@@ -161,7 +182,7 @@ pub(crate) fn run(
             let running = std::thread::Builder::new()
                 .name("guest".into())
                 .spawn_scoped(scope, move || guest.run(launcher, &exchange))?;
-            guests.push((Relay::new(orders, messages), Some(running)));
+            guests.push((Relay::new(plans, messages), Some(running)));
         }
         let mut failed = Ok(());
         while guests.iter().any(|(_, running)| running.is_some()) {
@@ -235,10 +256,10 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(orders: &Orders, messages: File) -> Self {
+    fn new(plans: &[Plan], messages: File) -> Self {
         Self {
             messages,
-            missing: orders.plans.iter().map(|plan| plan.number).collect(),
+            missing: plans.iter().map(|plan| plan.number).collect(),
             pending: Vec::new(),
             finished: false,
             wall_time: WallTime::is_wanted().then(WallTime::start),
@@ -307,15 +328,22 @@ impl Relay {
 /// [`Message::Finished`], as a line.
 const FINISHED: &[u8] = b"\"Finished\"";
 
-/// In the guest: runs the trials.
+/// In the guest: does the task.
 pub(crate) fn work() -> Result<i32> {
     let text = std::fs::read(ORDERS).context("reading the orders")?;
-    let orders: Orders = serde_json::from_slice(&text).context("understanding the orders")?;
     let messages = File::options().append(true).open(MESSAGES).context("opening the reports")?;
-    // Nobody stops a guest in good order: it ends with its host.
-    crate::worker::work(orders, messages, || {
-        loop {
-            std::thread::park();
+    match serde_json::from_slice(&text).context("understanding the orders")? {
+        // Nobody stops a guest in good order: it ends with its host.
+        Task::Run(orders) => crate::worker::work(orders, messages, || {
+            loop {
+                std::thread::park();
+            }
+        }),
+        Task::Program(sole) => {
+            let code = crate::sole::work(&sole, &messages)?;
+            (&messages).write_all(&[FINISHED, b"\n"].concat()).context("reporting")?;
+            Ok(code)
         }
-    })
+        _ => bail!("a guest runs trials or a program"),
+    }
 }

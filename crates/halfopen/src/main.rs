@@ -17,6 +17,7 @@ mod predict;
 mod program;
 mod run;
 mod screen;
+mod sole;
 mod store;
 mod supervisor;
 mod trial;
@@ -55,6 +56,7 @@ fn main() -> std::process::ExitCode {
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),
         Command::Guest => output::inner(guest::work()),
+        Command::Program(arguments) => sole::run(&arguments),
         Command::Launcher => output::inner(supervisor::launcher()),
         Command::Worker => output::inner(worker::run()),
     };

@@ -3,11 +3,37 @@
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use sandbox::{Control, Order, Word};
+use nix::unistd::{Uid, User};
+use sandbox::{Command, Control, Identity, Order, Word};
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+
+/// A command as the caller would run it: the working directory and the environment are this
+/// process's, under sudo with what tells the caller from root.
+pub(crate) fn command(arguments: &[OsString]) -> Result<Command> {
+    let (program, _) = arguments.split_first().context("a command has at least one word")?;
+    let mut environment: Vec<_> = std::env::vars_os().collect();
+    let caller = Identity::under_sudo().map(|caller| User::from_uid(Uid::from_raw(caller.uid)));
+    if let Some(Ok(Some(user))) = caller {
+        let own: [(&str, OsString); 4] = [
+            ("HOME", user.dir.into()),
+            ("USER", user.name.clone().into()),
+            ("LOGNAME", user.name.into()),
+            ("SHELL", user.shell.into()),
+        ];
+        environment.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
+        environment.extend(own.map(|(name, value)| (name.into(), value)));
+    }
+    Ok(Command {
+        program: program.clone(),
+        arguments: arguments.to_vec(),
+        environment,
+        directory: std::env::current_dir().context("finding the working directory")?,
+    })
+}
 
 /// A running program, with every process that it starts. All of them end when it is dropped.
 pub(crate) struct Program {
@@ -86,7 +112,8 @@ impl Program {
         // What was read before this was cancelled is kept.
         match self.control.read_until(b'\n', &mut self.line).await {
             Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
-                return Err(error).with_context(|| format!("listening to the {}'s keeper", self.name));
+                return Err(error)
+                    .with_context(|| format!("listening to the {}'s keeper", self.name));
             }
             _ if !self.line.ends_with(b"\n") => return Ok(None),
             _ => {}

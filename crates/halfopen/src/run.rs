@@ -312,7 +312,7 @@ impl<'a> Front<'a> {
                 left.into_iter().try_for_each(|number| self.end(number, &ending))?;
                 self.finished = true;
             }
-            Message::Check(_) => {}
+            Message::Check(_) | Message::Output(_) | Message::Exited(_) => {}
         }
         Ok(())
     }

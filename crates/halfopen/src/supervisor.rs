@@ -76,9 +76,9 @@ pub(crate) fn sandbox() -> Result<i32> {
         .then(|| sandbox::read_only_copy(&executable))
         .transpose()
         .context("mounting the executable read-only")?;
-    let path = copy.as_ref().map_or("/proc/self/exe".into(), |copy| {
-        format!("/proc/self/fd/{}", copy.as_raw_fd())
-    });
+    let path = copy
+        .as_ref()
+        .map_or("/proc/self/exe".into(), |copy| format!("/proc/self/fd/{}", copy.as_raw_fd()));
     let status = Command::new(path)
         .arg0("halfopen")
         .arg(INIT)

@@ -28,6 +28,8 @@ pub(crate) fn run() -> Result<i32> {
     match serde_json::from_str(&orders).context("understanding the orders")? {
         Task::Run(orders) => work(orders, std::io::stdout(), wait_for_stop),
         Task::RunVirtual(orders, kernel) => crate::guest::run(&orders, &kernel, wait_for_stop),
+        Task::Program(sole) => crate::sole::work(&sole, std::io::stdout()),
+        Task::ProgramVirtual(sole, kernel) => crate::guest::run_sole(sole, &kernel, wait_for_stop),
         Task::Examine => {
             for check in crate::doctor::examine()? {
                 let mut line = serde_json::to_vec(&Message::Check(check)).context("reporting")?;

@@ -223,6 +223,7 @@ impl Guest {
                 directory: "/".into(),
             }),
             read_only: true,
+            layer: false,
             processor: self.processor,
             // Some of the kernel's hash tables are ordered by addresses.
             fixed_addresses: true,

@@ -77,6 +77,9 @@ impl Keeper {
             setns(network, CloneFlags::CLONE_NEWNET)
                 .map_err(Error::of("entering the host's network namespace"))?;
         }
+        if launch.layer {
+            mounts::cover()?;
+        }
         mounts::make_own(shm.as_ref().map(AsFd::as_fd), launch.read_only)?;
         drop(shm);
         adjust(&launch)?;

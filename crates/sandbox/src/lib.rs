@@ -16,7 +16,7 @@
 //! - /proc/sys, what else in /proc user 0 could write to, and /sys are read-only; /dev is one of its
 //!   own without any disk; no other file system honours device nodes or set-user-ID bits.
 //! - Other files it sees as the caller does, unless they are all made read-only
-//!   ([`Launch::read_only`]).
+//!   ([`Launch::read_only`]) or lie under a layer ([`Launch::layer`]).
 //! - When the keeper ends, the kernel kills every process of the namespace. The keeper ends when the
 //!   other end of its [`Control`] closes.
 //!
@@ -46,6 +46,9 @@ pub struct Launch {
     pub command: Option<Command>,
     /// Every file system is read-only but /dev/shm.
     pub read_only: bool,
+    /// What is written goes to a layer over the root's file system, which ends with the program. Only
+    /// where this process is root of a machine of its own (the virtual kernel).
+    pub layer: bool,
     /// The one processor to run on.
     pub processor: Option<usize>,
     /// The same addresses in every run (`ADDR_NO_RANDOMIZE`).

@@ -36,7 +36,8 @@ impl Trial {
         timeout(PATIENCE, accepting.reach(|m| *m == Milestone::Listening, tell))
             .await
             .context("the server does not listen")??;
-        let mut connecting = Peer::start(&self.bench.launcher, second.0, second.1, &self.plan).await?;
+        let mut connecting =
+            Peer::start(&self.bench.launcher, second.0, second.1, &self.plan).await?;
         if parameters.client.traffic == Traffic::Connect {
             timeout(PATIENCE, connecting.reach(|m| *m == Milestone::Ready, tell))
                 .await

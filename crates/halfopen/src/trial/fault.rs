@@ -107,7 +107,8 @@ impl Trial {
         self.look_at_server()?;
         let network = self.network.as_ref().context("the network is gone")?;
         let server = network.server().context("the server is gone")?;
-        let mut server = Peer::start(&self.bench.launcher, Role::Server, server, &self.plan).await?;
+        let mut server =
+            Peer::start(&self.bench.launcher, Role::Server, server, &self.plan).await?;
         timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, |_| {}))
             .await
             .context("the rebooted server does not listen")??;

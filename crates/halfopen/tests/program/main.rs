@@ -4,5 +4,6 @@ mod command_line;
 mod common;
 mod nothing_left;
 mod parallel;
+mod privileges;
 mod trials;
 mod virtual_time;
