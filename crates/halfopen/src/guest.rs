@@ -126,7 +126,8 @@ pub(crate) fn run(
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<i32> {
     let shares = share(orders, processors().len());
-    boot(shares.into_iter().map(Task::Run).collect(), kernel, stop)
+    let tasks: Vec<_> = shares.into_iter().map(Task::Run).collect();
+    boot(&tasks, kernel, stop)
 }
 
 /// On the host, in the sandbox: runs one command in a guest.
@@ -135,11 +136,11 @@ pub(crate) fn run_sole(
     kernel: &Path,
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<i32> {
-    boot(vec![Task::Program(sole)], kernel, stop)
+    boot(&[Task::Program(sole)], kernel, stop)
 }
 
 /// Boots a guest for each task, and passes on everything that they report.
-fn boot(tasks: Vec<Task>, kernel: &Path, stop: impl FnOnce() + Send + 'static) -> Result<i32> {
+fn boot(tasks: &[Task], kernel: &Path, stop: impl FnOnce() + Send + 'static) -> Result<i32> {
     let launcher = match supervisor::start_launcher() {
         Ok(launcher) => launcher,
         Err(error) => return supervisor::cannot(&error.to_string()),

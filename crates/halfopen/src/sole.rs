@@ -87,8 +87,8 @@ pub(crate) fn work(sole: &Sole, mut output: impl Write) -> Result<i32> {
         // Somebody is on the other host, too: halfopen's own peer, who is told nothing.
         let (quiet, _told) = std::io::pipe()?;
         let stdio = Stdio { input: quiet.as_fd(), output: null, error: null };
-        let server = network.server().map(AsFd::as_fd);
-        let _server = launcher.launch(&Launch::default(), stdio, server, None)?;
+        let other = network.server().map(AsFd::as_fd);
+        let server = launcher.launch(&Launch::default(), stdio, other, None)?;
 
         let (sender, mut receiver) = pipe::pipe()?;
         let sender: OwnedFd = sender.into_blocking_fd()?;
@@ -118,7 +118,7 @@ pub(crate) fn work(sole: &Sole, mut output: impl Write) -> Result<i32> {
             Some(status) => status,
             None => program.end().await?,
         };
-        drop((program, _server));
+        drop((program, server));
         network.remove().await?;
         let code = status.code().unwrap_or(128 + status.signal().unwrap_or(0));
         say(&Message::Exited(u8::try_from(code).unwrap_or(u8::MAX)))

@@ -415,10 +415,9 @@ impl Trial {
     /// wrong on the way; the first thing that did is returned.
     async fn take_down(&mut self) -> Result<()> {
         let mut first = Ok(());
-        for peer in [self.client.take(), self.server.take(), self.crashed.take()] {
-            if let Some(mut peer) = peer {
-                first = first.and(peer.kill().await);
-            }
+        let peers = [self.client.take(), self.server.take(), self.crashed.take()];
+        for mut peer in peers.into_iter().flatten() {
+            first = first.and(peer.kill().await);
         }
         let instruments = std::mem::take(&mut self.client_side)
             .into_iter()

@@ -30,15 +30,16 @@ pub(crate) struct Request {
 
 /// Forks a keeper into namespaces of its own.
 pub(crate) fn start(request: Request, identity: &Identity, own: fn() -> u8) -> Result<(), Error> {
-    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
+    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD);
     let null = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: as fork(2), since neither a stack nor CLONE_VM is given: the child runs on a copy of
     // this memory. This process has one thread (see `Launcher::start`), so that no lock is held.
-    match unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_long, null, null, null, 0) } {
+    match unsafe { libc::syscall(libc::SYS_clone, flags, null, null, null, 0) } {
         -1 => Err(Error::of("starting a keeper")(io::Error::last_os_error())),
         0 => {
             let mut keeper = Keeper { control: BufReader::new(request.control), main: None };
-            if let Err(error) = keeper.keep(request.stdio, request.network, request.shm, identity, own)
+            if let Err(error) =
+                keeper.keep(request.stdio, request.network, request.shm, identity, own)
             {
                 keeper.say(&failure(&error));
             }
@@ -110,8 +111,9 @@ impl Keeper {
 
     /// Reaps and obeys until no process of the program is left, or the worker lets go.
     fn outlive(&mut self, children: &SigSet) -> Result<(), Error> {
-        let signals = SignalFd::with_flags(children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(Error::of("watching the program"))?;
+        let signals =
+            SignalFd::with_flags(children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+                .map_err(Error::of("watching the program"))?;
         while self.reap(WaitPidFlag::WNOHANG) {
             let mut fds = [
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),

@@ -84,9 +84,8 @@ impl Launcher {
         let mut descriptors = vec![theirs.as_fd(), stdio.input, stdio.output, stdio.error];
         descriptors.extend(network);
         descriptors.extend(shm);
-        let with = [
-            u8::from(network.is_some()) * WITH_NETWORK | u8::from(shm.is_some()) * WITH_SHM,
-        ];
+        let with =
+            [u8::from(network.is_some()) * WITH_NETWORK + u8::from(shm.is_some()) * WITH_SHM];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
@@ -118,9 +117,13 @@ pub fn serve(identity: &Identity, own: fn() -> u8) -> Result<(), Error> {
     let said = prepared.as_ref().map_or_else(ToString::to_string, |()| READY.to_owned());
     rustix::io::write(&stdin, said.as_bytes()).map_err(Error::of("answering the worker"))?;
     prepared?;
-    while let Some(request) = receive(stdin.as_fd()).map_err(Error::of("listening to the worker"))? {
-        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)),
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))) {}
+    while let Some(request) =
+        receive(stdin.as_fd()).map_err(Error::of("listening to the worker"))?
+    {
+        while matches!(
+            waitpid(None, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+        ) {}
         // Without memory for a process the control closes, and the program has ended.
         if let Err(error) = keeper::start(request, identity, own) {
             eprintln!("{error}");

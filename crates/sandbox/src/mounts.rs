@@ -67,14 +67,12 @@ pub(crate) fn prepare() -> Result<(), Error> {
     for directory in ["/dev/pts", "/dev/shm"] {
         fs::create_dir(directory).map_err(Error::of("filling /dev"))?;
     }
-    mount("kept", KEPT, "tmpfs", QUIET, Some(c"mode=755")).map_err(Error::of("mounting /dev/shm"))?;
+    mount("kept", KEPT, "tmpfs", QUIET, Some(c"mode=755"))
+        .map_err(Error::of("mounting /dev/shm"))?;
     for (name, kept) in read_only_parts() {
         let operation = || format!("making {name} read-only");
-        let made = if Path::new(&name).is_dir() {
-            fs::create_dir(&kept)
-        } else {
-            fs::write(&kept, "")
-        };
+        let made =
+            if Path::new(&name).is_dir() { fs::create_dir(&kept) } else { fs::write(&kept, "") };
         made.map_err(Error::of(operation()))?;
         mount_bind(&name, &kept).map_err(Error::of(operation()))?;
         let read_only = MountFlags::BIND | MountFlags::RDONLY | QUIET | MountFlags::NODEV;
@@ -118,7 +116,8 @@ pub(crate) fn cover() -> Result<(), Error> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE;
-        let kept = [("dev", open_tree(CWD, "/dev", flags)?), ("sys", open_tree(CWD, "/sys", flags)?)];
+        let kept =
+            [("dev", open_tree(CWD, "/dev", flags)?), ("sys", open_tree(CWD, "/sys", flags)?)];
         let tmpfs = new_mount("tmpfs", &[("mode", "755")])?;
         for name in ["upper", "work"] {
             mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755))?;

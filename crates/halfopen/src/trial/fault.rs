@@ -55,10 +55,8 @@ impl Trial {
     /// its time for that, and the client does not wait: it goes on while [`Self::follow_until`]
     /// follows it.
     pub(super) async fn destroy_server(&mut self) -> Result<()> {
-        for server in [self.server.take(), self.crashed.take()] {
-            if let Some(mut server) = server {
-                server.kill().await?;
-            }
+        for mut server in [self.server.take(), self.crashed.take()].into_iter().flatten() {
+            server.kill().await?;
         }
         for instrument in std::mem::take(&mut self.server_side) {
             instrument.stop().await;

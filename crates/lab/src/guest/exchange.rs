@@ -28,8 +28,7 @@ impl Exchange {
             fsconfig_set_string(&tmpfs, "mode", "1777")?;
             fsconfig_create(&tmpfs)?;
             // Executable: the guest's memory is mapped from a file in it.
-            let attributes =
-                MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
             fsmount(&tmpfs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         };
         let root = mount().map_err(Error::of("mounting a private tmpfs"))?;

@@ -65,7 +65,8 @@ pub(super) fn run(
         let timeout = PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX));
         let mut fds: Vec<_> = kept.then(|| control.as_fd()).into_iter().collect();
         fds.extend(listening.as_ref().map(AsFd::as_fd));
-        let mut fds: Vec<_> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<_> =
+            fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         if matches!(poll(&mut fds, timeout), Err(Errno::EINTR) | Ok(0)) {
             continue;
         }
