@@ -145,7 +145,7 @@ impl Peer {
     /// SIGKILL to the process that was started alone. What it has started goes on until this is
     /// dropped.
     pub(crate) async fn kill_main(&mut self) -> Result<()> {
-        self.program.signal_main(Signal::SIGKILL).await
+        self.program.kill_main().await
     }
 
     async fn send(&mut self, message: &impl serde::Serialize) -> Result<()> {

@@ -2,8 +2,8 @@
 //! by its keeper.
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
-use nix::unistd::{Uid, User};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
 use sandbox::{Command, Control, Identity, Order, Word};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -40,6 +40,8 @@ pub(crate) struct Program {
     name: &'static str,
     control: BufReader<UnixStream>,
     line: Vec<u8>,
+    /// The process that was started.
+    main: Option<Pid>,
     ended: Option<ExitStatus>,
 }
 
@@ -54,6 +56,7 @@ impl Program {
                 name,
                 control: BufReader::new(stream),
                 line: Vec::new(),
+                main: None,
                 ended: None,
             })
             .with_context(|| format!("taking charge of the {name}"))
@@ -61,6 +64,7 @@ impl Program {
 
     /// Sends a signal to every process of the program.
     pub(crate) async fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.signal_at_once(signal).await?;
         self.order(Order::SignalAll(signal as i32)).await
     }
 
@@ -73,9 +77,33 @@ impl Program {
     /// SIGKILL to every process of the program, and waits until the kernel has taken them down.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         // It may have ended already, with its keeper.
+        let _ = self.signal_at_once(Signal::SIGKILL).await;
         let _ = self.give(Order::SignalAll(Signal::SIGKILL as i32)).await;
         while self.word().await?.is_some() {}
         Ok(())
+    }
+
+    /// SIGKILL to the process that was started, and waits until it has ended.
+    pub(crate) async fn kill_main(&mut self) -> Result<()> {
+        self.signal_at_once(Signal::SIGKILL).await?;
+        self.end().await.map(drop)
+    }
+
+    /// Signals the process that was started without its keeper, whose turn on a processor may come
+    /// late: when a fault happens is a measurement.
+    async fn signal_at_once(&mut self, signal: Signal) -> Result<()> {
+        while self.main.is_none() && self.ended.is_none() {
+            if self.word().await?.is_none() {
+                break;
+            }
+        }
+        match self.main.filter(|_| self.ended.is_none()) {
+            // No other process has this number, unless it has ended just now and some 4 million were
+            // started since.
+            Some(main) => kill(main, signal)
+                .with_context(|| format!("sending {signal} to the {} process", self.name)),
+            None => bail!("the {} process has ended", self.name),
+        }
     }
 
     /// Waits for the process that was started to end. The error is that it could not be started.
@@ -122,6 +150,9 @@ impl Program {
             .with_context(|| format!("understanding the {}'s keeper", self.name))?;
         self.line.clear();
         let word = word.checked().with_context(|| format!("starting the {}", self.name))?;
+        if let Word::Started(number) = word {
+            self.main = Some(Pid::from_raw(number.cast_signed()));
+        }
         if let Word::Ended { code, signal, .. } = word {
             let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
             self.ended = Some(ExitStatus::from_raw(raw));
