@@ -7,7 +7,7 @@ use crate::store::{self, Store};
 use crate::{article, catalogue, guest, run, supervisor};
 use anyhow::{Context, Result, anyhow};
 use report::Clock;
-use report::validation::{Setting, Validation, document, markdown, terminal};
+use report::validation::{Setting, Validation, document, is_gross, markdown, terminal};
 use spec::Experiment;
 use spec::file::parse_override;
 use std::collections::BTreeMap;
@@ -70,7 +70,8 @@ fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
             output::print(text.as_bytes())
         }
     };
-    Ok(conducted.exit.and(written))
+    let timers = if is_gross(&validation) { Exit::DISAGREES } else { Exit::AGREES };
+    Ok(conducted.exit.and(timers).and(written))
 }
 
 /// What is to be tried.
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn there_are_enough_settings_and_no_two_are_the_same() {
         let (settings, experiments) = settings().unwrap();
-        assert!(settings.len() >= 60, "{}", settings.len());
+        assert!(settings.len() >= 120, "{}", settings.len());
         let distinct: BTreeSet<_> =
             experiments.iter().map(|e| serde_json::to_string(&e.parameters).unwrap()).collect();
         assert_eq!(distinct.len(), experiments.len());

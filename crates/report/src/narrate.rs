@@ -168,7 +168,7 @@ impl Narrator {
         let Parameters { client, server, fault, .. } = &self.parameters;
         match (client.program, server.program) {
             (Program::Nginx, _) => Some(Side::Client),
-            (_, Program::Nginx) => (fault.kind != FaultKind::ProcessCrash).then_some(Side::Server),
+            (_, Program::Nginx) => (!fault.kind.effect().kills()).then_some(Side::Server),
             _ => None,
         }
     }

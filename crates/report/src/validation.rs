@@ -13,7 +13,7 @@ use spec::Outcome;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use verdict::Word;
-use verdict::timers::{Comparison, compare};
+use verdict::timers::{Comparison, Uncompared, compare};
 
 /// Settings, and the run that tried them.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,10 @@ struct Row {
     timers_armed: u32,
     timers_fired: u32,
     timers_unknown: u32,
+    /// Why those were not compared.
+    timers_uncompared: BTreeMap<Uncompared, u32>,
     timer_differences: Vec<String>,
+    timer_differences_gross: u32,
 }
 
 impl Validation {
@@ -70,6 +73,11 @@ impl Validation {
     fn rows(&self, setting: &Setting) -> Vec<Row> {
         self.trials(setting).map(row).collect()
     }
+}
+
+/// Whether a timer fired far from where the model has it, or did not.
+pub fn is_gross(validation: &Validation) -> bool {
+    totals(&table(validation)).timer_differences_gross > 0
 }
 
 fn row(trial: &Trial) -> Row {
@@ -104,8 +112,10 @@ fn row(trial: &Trial) -> Row {
         window_probes: measured.and_then(|m| m.window_probes_on_wire),
         timers_armed: compared.armed,
         timers_fired: compared.fired,
-        timers_unknown: compared.unknown,
+        timers_unknown: compared.unknown(),
+        timers_uncompared: compared.uncompared,
         timer_differences: compared.differences,
+        timer_differences_gross: compared.gross,
     }
 }
 
@@ -121,7 +131,9 @@ struct Totals {
     timers_armed: u32,
     timers_fired: u32,
     timers_unknown: u32,
+    timers_uncompared: BTreeMap<Uncompared, u32>,
     timer_differences: usize,
+    timer_differences_gross: u32,
 }
 
 fn totals(table: &[(&Setting, Vec<Row>)]) -> Totals {
@@ -137,7 +149,11 @@ fn totals(table: &[(&Setting, Vec<Row>)]) -> Totals {
         totals.timers_armed += row.timers_armed;
         totals.timers_fired += row.timers_fired;
         totals.timers_unknown += row.timers_unknown;
+        for (why, count) in &row.timers_uncompared {
+            *totals.timers_uncompared.entry(*why).or_default() += count;
+        }
         totals.timer_differences += row.timer_differences.len();
+        totals.timer_differences_gross += row.timer_differences_gross;
     }
     totals
 }
@@ -160,14 +176,22 @@ fn conclusion(validation: &Validation) -> Vec<String> {
         ),
         format!(
             "{} timers that the kernel armed, held against the model's wheel, and {} that fired, \
-             held against the predicted jiffy: {} differ. {} were not compared: a timer before \
-             them ran late, their jiffy could not be known, or the record was lost.",
+             held against the predicted jiffy: {} differ, {} of them grossly.",
             totals.timers_armed,
             totals.timers_fired,
             totals.timer_differences,
-            totals.timers_unknown
+            totals.timer_differences_gross
         ),
     ];
+    if totals.timers_unknown > 0 {
+        let reasons: Vec<_> = totals
+            .timers_uncompared
+            .iter()
+            .map(|(why, count)| format!("{count} {}", why.why()))
+            .collect();
+        let unknown = totals.timers_unknown;
+        lines.push(format!("{unknown} were not compared: {}.", reasons.join(", ")));
+    }
     let open = Cause::Undetermined.name();
     let followed = |row: &Row| !row.width_s.contains_key(open);
     let spans = || {

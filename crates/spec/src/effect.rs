@@ -114,6 +114,30 @@ impl FaultKind {
 }
 
 impl Effect {
+    /// Whether the lost host is destroyed, with every socket in it.
+    pub const fn destroys_host(self) -> bool {
+        match self.host {
+            HostFate::Stays => false,
+            HostFate::Destroyed | HostFate::Replaced => true,
+        }
+    }
+
+    /// Whether packets are lost on the way and nobody answers for them.
+    pub const fn is_silent(self) -> bool {
+        match (self.cable, self.path) {
+            (Cable::FarEndDown | Cable::CarrierLost, _) | (_, PathFate::Silent) => true,
+            (Cable::Up, PathFate::Open | PathFate::Rejected) => false,
+        }
+    }
+
+    /// Whether the programs of the lost host are killed, and their kernel says goodbye for them.
+    pub const fn kills(self) -> bool {
+        match self.processes {
+            Processes::Killed => true,
+            Processes::Run | Processes::Stopped | Processes::Gone => false,
+        }
+    }
+
     /// Whether the lost host's kernel goes on answering: only programs are touched, or nothing.
     pub const fn peer_kernel_answers(self) -> bool {
         matches!((self.host, self.cable, self.path), (HostFate::Stays, Cable::Up, PathFate::Open))

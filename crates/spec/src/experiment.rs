@@ -2,6 +2,7 @@
 
 use crate::choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
 use crate::duration;
+use crate::effect::Ends;
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
@@ -319,10 +320,10 @@ impl Parameters {
 
     /// How long a fault lasts that ends by itself, if it does.
     pub fn fault_duration(&self) -> Option<Duration> {
-        match self.fault.kind {
-            FaultKind::Reboot => Some(self.fault.duration.unwrap_or(Duration::from_millis(500))),
-            FaultKind::Flap | FaultKind::ProcessFreeze => self.fault.duration,
-            _ => None,
+        match self.fault.kind.effect().ends {
+            Ends::Never => None,
+            Ends::IfDuration => self.fault.duration,
+            Ends::Always => Some(self.fault.duration.unwrap_or(Duration::from_millis(500))),
         }
     }
 
@@ -376,7 +377,7 @@ impl Parameters {
             ));
         }
         if let Some(asks) = asks
-            && fault.kind == FaultKind::ProcessCrash
+            && fault.kind.effect().kills()
             && self.server.inherited
         {
             return Err((
@@ -453,11 +454,7 @@ impl Parameters {
                        `server.reads = false`";
             return Err(("client.fills_window", why.into()));
         }
-        let ends_process = matches!(
-            self.fault.kind,
-            FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze
-        );
-        if server.fills_window && !ends_process {
+        if server.fills_window && !self.fault.kind.effect().peer_kernel_answers() {
             let why = "what the path does to data that the client reads late is another question: \
                        it needs the fault `none`, `process-crash` or `process-freeze`";
             return Err(("server.fills_window", why.into()));

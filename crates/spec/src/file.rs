@@ -1,6 +1,7 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
 use crate::choice::Traffic;
+use crate::effect::{Ends, HostFate, PathFate};
 use crate::experiment::{Experiment, Parameters};
 use crate::script::{Script, Step};
 use crate::settings;
@@ -187,13 +188,12 @@ pub fn load(
 /// Whether a setting means anything for this fault and traffic. One left over in a file whose fault was
 /// overridden is harmless; one that was asked for is a mistake.
 fn applies(key: &str, parameters: &Parameters) -> bool {
-    use crate::FaultKind::{Flap, ProcessFreeze, Reboot, Reject};
-    let kind = parameters.fault.kind;
+    let fault = parameters.fault.kind.effect();
     let traffic = parameters.client.traffic;
     match key {
-        "fault.duration" => matches!(kind, Flap | ProcessFreeze | Reboot),
-        "fault.reject" => kind == Reject,
-        "fault.new_mac" => kind == Reboot,
+        "fault.duration" => fault.ends != Ends::Never,
+        "fault.reject" => fault.path == PathFate::Rejected,
+        "fault.new_mac" => fault.host == HostFate::Replaced,
         "client.second_write" => traffic == Traffic::OneWrite,
         "client.linger" => {
             let closes = |script: &Script| script.steps.contains(&Step::Close);

@@ -1,7 +1,8 @@
 //! The settings by their written keys: one table serves files, `--set`, and what is shown.
 
-use crate::choice::{FaultKind, Program};
+use crate::choice::Program;
 use crate::duration;
+use crate::effect::{HostFate, PathFate};
 use crate::experiment::Parameters;
 use crate::script::Script;
 use crate::sysctl;
@@ -257,13 +258,18 @@ pub const SETTINGS: &[Setting] = &[
         key: "fault.reject",
         accepts: "`tcp-reset`, `host-unreachable`, `net-unreachable`, `port-unreachable` or `admin-prohibited`",
         set: |p, text| choose(&mut p.fault.reject, text),
-        get: |p| (p.fault.kind == FaultKind::Reject).then(|| p.fault.reject.to_string()),
+        get: |p| {
+            (p.fault.kind.effect().path == PathFate::Rejected).then(|| p.fault.reject.to_string())
+        },
     },
     Setting {
         key: "fault.new_mac",
         accepts: YES_OR_NO,
         set: |p, text| flag(&mut p.fault.new_mac, text),
-        get: |p| (p.fault.kind == FaultKind::Reboot).then(|| p.fault.new_mac.to_string()),
+        get: |p| {
+            let replaced = p.fault.kind.effect().host == HostFate::Replaced;
+            replaced.then(|| p.fault.new_mac.to_string())
+        },
     },
     Setting {
         key: "later.after",

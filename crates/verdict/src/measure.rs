@@ -1,9 +1,7 @@
 //! What was measured.
 
 use serde::{Deserialize, Serialize};
-use spec::{
-    CallName, Errno, Facts, FaultAct, FaultKind, Outcome, Parameters, Program, Reference, Traffic,
-};
+use spec::{CallName, Errno, Facts, FaultAct, Outcome, Parameters, Program, Reference, Traffic};
 use timeline::classify::{Class, classified};
 use timeline::event::{Call, FaultStep, Phase, Side, Trace};
 use timeline::{Event, Source, Timeline, What};
@@ -183,7 +181,7 @@ fn reference(
     fault_at: u64,
     lets_go: bool,
 ) -> Reference {
-    if parameters.fault.kind == FaultKind::ProcessCrash {
+    if parameters.fault.kind.effect().kills() {
         Reference::Fault
     } else if parameters.client.program == Program::Nginx {
         Reference::LastRequest

@@ -101,7 +101,8 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
         }
     }
-    if matches!(parameters.fault.kind, FaultKind::None | FaultKind::ProcessFreeze) {
+    let effect = parameters.fault.kind.effect();
+    if effect.peer_kernel_answers() && !effect.kills() {
         proof.evidence.extend(scene.kept_alive(parameters));
     }
     proof.evidence.extend(scene.data_intact());

@@ -5,8 +5,11 @@ use model::prediction::{Step, StepKind};
 use model::tick::Hz;
 use model::wheel::{Context, Wheel};
 use model::{Prediction, allowance, predict_after};
+use serde::Serialize;
 use spec::facts::JiffyClock;
-use spec::{Facts, Parameters, Reference, Traffic};
+use spec::script::Step as Call;
+use spec::{Facts, Outcome, Parameters, Reference, Traffic};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::event::{Frame, FrameKind, Side, Timer, Trace};
 use timeline::{Source, Timeline, What};
@@ -18,11 +21,71 @@ pub struct Comparison {
     pub armed: u32,
     /// Steps of the schedule whose jiffy was compared with that of the kernel's timer.
     pub fired: u32,
-    /// Steps that were not compared: a timer before them ran late, their jiffy could not be known,
-    /// or the tracepoints lost the record.
-    pub unknown: u32,
+    /// Steps that were not compared, by why.
+    pub uncompared: BTreeMap<Uncompared, u32>,
     /// Each difference, a sentence.
     pub differences: Vec<String>,
+    /// How many of them are gross: over a quarter of the timeout, or no timer fired at all.
+    pub gross: u32,
+}
+
+/// Why a step of the schedule was not compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uncompared {
+    /// Which jiffy it was is not known, or nothing showed the kernel's timers.
+    NoClock,
+    /// The prediction leaves open which of several courses it takes.
+    SeveralCourses,
+    /// The program calls again, and when within its jiffy is not known.
+    LaterCalls,
+    /// What times count from may lie in either of two jiffies.
+    Astride,
+    /// A timer before it ran late.
+    LateTimer,
+    /// An ICMP error had the segment sent at once.
+    Icmp,
+    /// It may come in any of several jiffies, and came in another than the first.
+    Open,
+    /// No record of it, lost or never made, but what it did was seen: something was sent, a timer
+    /// armed, an end reported.
+    EffectOnly,
+    /// The end of a connection that its program had closed, which came then: after FIN_WAIT2 it is
+    /// no timer of the socket's (`tcp_time_wait`, net/ipv4/tcp_minisocks.c).
+    MiniSocket,
+    /// The trial had ended.
+    AfterEnd,
+}
+
+impl Uncompared {
+    /// Why, after a number of steps.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::NoClock => "without a view of the kernel's timers",
+            Self::SeveralCourses => "in predictions with more than one course",
+            Self::LaterCalls => "of programs that call again",
+            Self::Astride => "that count from a call or segment astride two jiffies",
+            Self::LateTimer => "after a timer that ran late",
+            Self::Icmp => "sent by an ICMP error and not by a timer",
+            Self::Open => "that may come in several jiffies",
+            Self::EffectOnly => "that only their effects showed",
+            Self::MiniSocket => "of a mini-socket, whose timer is not seen",
+            Self::AfterEnd => "after the end of the trial",
+        }
+    }
+}
+
+impl Comparison {
+    /// How many steps were not compared.
+    pub fn unknown(&self) -> u32 {
+        self.uncompared.values().sum()
+    }
+
+    fn pass_over(&mut self, steps: usize, why: Uncompared) {
+        if steps > 0 {
+            *self.uncompared.entry(why).or_default() += steps as u32;
+        }
+    }
 }
 
 /// Compares every timer of the client's socket after the fault, as far as tracepoints showed it.
@@ -76,7 +139,9 @@ fn compare_schedule(
     timeline: &Timeline,
     comparison: &mut Comparison,
 ) {
-    let Some(clock) = facts.jiffies else { return };
+    let Some(clock) = facts.jiffies else {
+        return comparison.pass_over(prediction.schedule.len(), Uncompared::NoClock);
+    };
     let ticks = Ticks { hz: Hz::new(facts.hz), clock };
     // What a call arms is known once the call has been seen.
     let by_call =
@@ -97,21 +162,29 @@ fn compare_schedule(
     // And a call may arm one timer in one jiffy, and another in the next.
     let astride = received_astride || jiffies.windows(2).any(|two| two[0] != two[1]);
     let steps = &prediction.schedule;
-    // When within its jiffy a second write comes cannot be known.
-    let client = &parameters.client;
-    let single = !matches!(client.traffic, Traffic::Stream | Traffic::Heartbeat)
-        && client.second_write.is_none();
     // Windows of the same counts differ by late timers alone: one course.
     let one_course = prediction.windows.first().is_some_and(|first| {
         first.span.is_some()
             && prediction.windows.iter().all(|window| window.differs_in_time_only(first))
     });
-    if !one_course || steps.is_empty() || !single || astride {
-        comparison.unknown += steps.len() as u32;
-        return;
+    let seen = Seen::new(timeline, &ticks);
+    let none = [
+        (seen.timers.is_empty(), Uncompared::NoClock),
+        (!one_course, Uncompared::SeveralCourses),
+        (calls_again(parameters), Uncompared::LaterCalls),
+        (astride, Uncompared::Astride),
+    ];
+    if let Some((_, why)) = none.iter().find(|(holds, _)| *holds) {
+        return comparison.pass_over(steps.len(), *why);
     }
     let fired = fired(timeline, Wheel::new(ticks.hz), reference_ns);
-    let icmp: Vec<u64> = icmp_errors(timeline).collect();
+    let ended = measured.detected_s.map(|after_s| {
+        ticks.from(i128::from(reference_at(timeline, measured.reference)) + (after_s * 1e9) as i128)
+    });
+    let forgotten = |wanted: u64, last: u64| {
+        measured.outcome == Outcome::Released
+            && ended.is_some_and(|ended| (wanted - 1..=last.max(wanted) + 1).contains(&ended))
+    };
     for (index, step) in steps.iter().enumerate() {
         let (wanted, last) = ticks.of_step(step, reference_ns);
         let timer = timer_of(step, steps);
@@ -119,33 +192,96 @@ fn compare_schedule(
             .iter()
             .filter(|firing| firing.timer == timer)
             .min_by_key(|firing| low(firing.now).abs_diff(wanted));
-        let Some(firing) = near else {
-            comparison.unknown += (steps.len() - index) as u32;
-            return;
-        };
-        let mut until = fired.iter().filter(|other| other.at_ns <= firing.at_ns);
-        if until.any(|other| other.late > 0) {
-            comparison.unknown += (steps.len() - index) as u32;
-            return;
+        let until = near.map_or(u64::MAX, |firing| firing.at_ns);
+        let by_then =
+            |firing: &&Firing| firing.at_ns <= until && low(firing.now) <= last.max(wanted) + SLOT;
+        if fired.iter().filter(by_then).any(|firing| firing.late > 0) {
+            return comparison.pass_over(steps.len() - index, Uncompared::LateTimer);
         }
-        let difference = low(firing.now).cast_signed() - wanted.cast_signed();
+        if ended.is_some_and(|ended| wanted > ended + SLOT) {
+            return comparison.pass_over(steps.len() - index, Uncompared::AfterEnd);
+        }
         let open = last.cast_signed() - wanted.cast_signed();
+        let difference = near.map(|firing| low(firing.now).cast_signed() - wanted.cast_signed());
+        let gross = difference.is_none_or(|difference| {
+            difference.unsigned_abs() > ticks.in_jiffies(step.timeout) / 4 + 1
+        });
         // An ICMP error can have a segment sent again at once: no timer makes that step.
-        let by_icmp =
-            icmp.iter().any(|at_ns| ticks.from(i128::from(*at_ns)).abs_diff(wanted) <= SLOT);
-        let missing = difference.unsigned_abs() > ticks.in_jiffies(step.timeout) / 4 + 1;
-        if missing || (by_icmp && difference != 0) || (1..=open).contains(&difference) {
-            comparison.unknown += 1;
-            continue;
+        if difference != Some(0) && seen.icmp.iter().any(|at| at.abs_diff(wanted) <= SLOT) {
+            comparison.pass_over(1, Uncompared::Icmp);
+        } else if gross && seen.stirred(wanted, last) {
+            comparison.pass_over(1, Uncompared::EffectOnly);
+        } else if gross && step.kind == StepKind::GiveUp && forgotten(wanted, last) {
+            comparison.pass_over(1, Uncompared::MiniSocket);
+        } else if difference.is_some_and(|difference| (1..=open).contains(&difference)) {
+            comparison.pass_over(1, Uncompared::Open);
+        } else {
+            comparison.fired += 1;
+            comparison.gross += u32::from(gross);
+            let what = match difference {
+                Some(0) => continue,
+                Some(difference) if !gross => {
+                    format!("fired {difference:+} jiffies from where the model has it")
+                }
+                _ => "did not fire anywhere near where the model has it".into(),
+            };
+            comparison.differences.push(format!("{} {} {what}", step.kind.name(), step.n));
         }
-        comparison.fired += 1;
-        if difference != 0 {
-            comparison.differences.push(format!(
-                "{} {} fired {difference:+} jiffies from where the model has it",
-                step.kind.name(),
-                step.n
-            ));
+    }
+}
+
+/// Whether the program makes a second call: when within its jiffy that comes cannot be known.
+fn calls_again(parameters: &Parameters) -> bool {
+    match parameters.client.traffic {
+        Traffic::Heartbeat => true,
+        Traffic::Connect => false,
+        _ => parameters.script().is_some_and(|script| {
+            let waits = script.steps.iter().filter(|step| matches!(step, Call::Wait(_))).count();
+            script.repeats || script.steps.len() - waits > 1
+        }),
+    }
+}
+
+/// What was seen of the client's connection, by its jiffy, low bits.
+struct Seen {
+    /// Timers that were armed.
+    timers: Vec<u64>,
+    /// What left the client, and errors that its kernel reported.
+    others: Vec<u64>,
+    /// ICMP errors about it.
+    icmp: Vec<u64>,
+}
+
+impl Seen {
+    fn new(timeline: &Timeline, ticks: &Ticks) -> Self {
+        let jiffy = |at_ns: u64| ticks.from(i128::from(at_ns));
+        let mut seen = Self {
+            timers: Vec::new(),
+            others: Vec::new(),
+            icmp: icmp_errors(timeline).map(jiffy).collect(),
+        };
+        for event in timeline.events() {
+            match &event.what {
+                What::Trace(Trace::TimerStart { side: Side::Client, now, .. }) => {
+                    seen.timers.push(low(*now));
+                }
+                What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => {
+                    seen.others.push(jiffy(event.at_ns));
+                }
+                What::Segment(segment) if segment.sent && event.source == Source::ClientWire => {
+                    seen.others.push(jiffy(event.at_ns));
+                }
+                _ => {}
+            }
         }
+        seen
+    }
+
+    /// Whether a handler has shown itself by what it did: it armed a timer, sent something, or gave
+    /// up.
+    fn stirred(&self, wanted: u64, last: u64) -> bool {
+        let near = wanted.saturating_sub(1)..=last.max(wanted) + 1;
+        self.timers.iter().chain(&self.others).any(|jiffy| near.contains(jiffy))
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, Side, Timer, Trace};
 use timeline::{Event, Flags, Source, Timeline, What};
+use verdict::timers::Uncompared;
 use verdict::{Verdict, Word, judge};
 
 struct Recorded {
@@ -200,7 +201,7 @@ fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
     };
     let steps = recorded.prediction.schedule.len() as u32;
     let comparison = compare(&recorded);
-    assert_eq!((comparison.fired, comparison.unknown), (steps, 0), "{comparison:?}");
+    assert_eq!((comparison.fired, comparison.unknown()), (steps, 0), "{comparison:?}");
     assert!(comparison.armed > 0 && comparison.differences.is_empty(), "{comparison:?}");
     // A segment that is stamped so near to the next jiffy may have been received in that.
     let as_it_was = recorded.facts.jiffies.unwrap();
@@ -214,11 +215,26 @@ fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
     let begins = as_it_was.at_ns - (as_it_was.at_ns - heard.unwrap()).next_multiple_of(4_000_000);
     recorded.facts.jiffies.as_mut().unwrap().at_ns += heard.unwrap() - begins + 50_000;
     let comparison = compare(&recorded);
-    assert_eq!((comparison.fired, comparison.unknown), (0, steps), "{comparison:?}");
+    assert_eq!((comparison.fired, comparison.unknown()), (0, steps), "{comparison:?}");
     // A jiffy off.
     recorded.facts.jiffies = Some(as_it_was);
     recorded.facts.jiffies.as_mut().unwrap().jiffies += 1;
-    assert!(!compare(&recorded).differences.is_empty());
+    let comparison = compare(&recorded);
+    assert!(!comparison.differences.is_empty() && comparison.gross == 0, "{comparison:?}");
+    // Half a timeout off, where nothing was sent and no timer armed, is no lost record.
+    recorded.facts.jiffies = Some(as_it_was);
+    for step in &mut recorded.prediction.schedule {
+        step.earliest += step.timeout / 2;
+        step.latest += step.timeout / 2;
+    }
+    let comparison = compare(&recorded);
+    assert!(comparison.gross > 0, "{comparison:?}");
+    // Where the tracepoints have nothing of the timer, what it did is seen all the same.
+    recorded.prediction = Recorded::read("host-crash-idle-keepalive").prediction;
+    recorded.events.retain(|event| !matches!(event.what, What::Trace(Trace::TimerExpire { .. })));
+    let comparison = compare(&recorded);
+    let effect_only = [(Uncompared::EffectOnly, steps)].into();
+    assert_eq!((comparison.fired, comparison.uncompared), (0, effect_only));
 }
 
 /// The host was back 48 ms late. The router had asked for it meanwhile, and asked again a second

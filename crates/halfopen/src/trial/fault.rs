@@ -7,6 +7,7 @@ use lab::network::Network;
 use lab::sysctl;
 use nix::sys::signal::Signal;
 use peer::{Command, Milestone, Role};
+use spec::effect::HostFate;
 use spec::{FaultAct, FaultKind, Parameters};
 use std::time::Duration;
 use timeline::What;
@@ -43,7 +44,7 @@ impl Trial {
         self.mark(What::Fault(FaultStep::Done(begun)));
         // The client goes on at once: what is destroyed behind a dead cable it cannot see.
         self.client()?.tell(Command::Begin).await?;
-        if matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot) {
+        if parameters.fault.kind.effect().destroys_host() {
             self.look_at_links().await?;
             return self.destroy_server().await;
         }
@@ -91,7 +92,7 @@ impl Trial {
         self.mark(What::Fault(FaultStep::Complete));
         self.look_at_links().await?;
         let fault = &self.plan.experiment.parameters.fault;
-        if fault.kind == FaultKind::Reboot {
+        if fault.kind.effect().host == HostFate::Replaced {
             let new_mac = fault.new_mac;
             self.boot_server(new_mac).await?;
         }
@@ -169,7 +170,12 @@ impl Trial {
                 let done = self.network()?.connect_server().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }
-            _ => {}
+            FaultKind::None
+            | FaultKind::ProcessCrash
+            | FaultKind::PowerOff
+            | FaultKind::Blackhole
+            | FaultKind::Reject
+            | FaultKind::Unplug => {}
         }
         self.mark(What::Fault(FaultStep::Restored));
         Ok(())

@@ -11,7 +11,7 @@ use crate::story::{self, Item};
 use crate::trial::Trial;
 use crate::words;
 use model::StepKind;
-use spec::{FaultKind, Outcome, Topology};
+use spec::{Outcome, Topology};
 use timeline::What;
 use timeline::event::{FaultStep, Phase, Side};
 
@@ -164,14 +164,7 @@ fn heads(svg: &mut String, [watched, other]: [&str; 2], routed: bool) {
 
 /// The time in which nothing passes, where the fault is of that kind.
 fn cut_wire(svg: &mut String, trial: &Trial, axis: &Axis) {
-    let cuts = matches!(
-        trial.experiment.parameters.fault.kind,
-        FaultKind::PowerOff
-            | FaultKind::Reboot
-            | FaultKind::Blackhole
-            | FaultKind::Unplug
-            | FaultKind::Flap
-    );
+    let cuts = trial.experiment.parameters.fault.kind.effect().is_silent();
     let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else { return };
     let to_ns = trial.timeline.fault_step(&FaultStep::Restored);
     let from = axis.y(from_ns);
@@ -294,7 +287,8 @@ fn host_gone(trial: &Trial) -> Option<u64> {
     let kind = trial.experiment.parameters.fault.kind;
     let gone = |what: &What| matches!(what, What::Link { interface, exists: false, .. } if interface == "server");
     let events = || trial.timeline.events().iter();
-    matches!(kind, FaultKind::PowerOff | FaultKind::Reboot)
+    kind.effect()
+        .destroys_host()
         .then(|| {
             let link = events().find(|event| gone(&event.what)).map(|event| event.at_ns);
             link.or_else(|| trial.timeline.fault_step(&FaultStep::Complete))
