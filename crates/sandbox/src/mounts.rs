@@ -7,9 +7,8 @@
 use crate::Error;
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind,
-    mount_remount, move_mount, open_tree, unmount,
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind, mount_remount,
+    move_mount, open_tree, unmount,
 };
 use std::ffi::CStr;
 use std::fs;
@@ -109,48 +108,33 @@ pub(crate) fn make_own(shm: Option<BorrowedFd>, read_only: bool) -> Result<(), E
 /// and ends with this mount namespace. Other file systems than /dev and /sys are left behind, so
 /// that what they cover is seen.
 pub(crate) fn cover() -> Result<(), Error> {
-    /// Where the new root is attached before it is the root: a directory that is empty.
-    const NEW: &str = "/dev/pts";
-    let failed = || Error::of("covering the files with a layer");
+    /// Where the layer and the new root are until that is the root: a directory that is empty.
+    const LAYER: &str = "/dev/pts";
+    const ROOT: &str = "/dev/pts/root";
     let cover = || -> rustix::io::Result<()> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE;
         let kept =
             [("dev", open_tree(CWD, "/dev", flags)?), ("sys", open_tree(CWD, "/sys", flags)?)];
-        let tmpfs = new_mount("tmpfs", &[("mode", "755")])?;
-        for name in ["upper", "work"] {
-            mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755))?;
+        let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("layer", LAYER, "tmpfs", quiet, Some(c"mode=755"))?;
+        for name in ["upper", "work", "root"] {
+            mkdirat(CWD, format!("{LAYER}/{name}"), Mode::from_raw_mode(0o755))?;
         }
-        let place = |name: &str| format!("/proc/self/fd/{}/{name}", tmpfs.as_raw_fd());
-        let (upper, work) = (place("upper"), place("work"));
-        let options = [("lowerdir", "/"), ("upperdir", &*upper), ("workdir", &*work)];
-        let root = new_mount("overlay", &options)?;
-        let attach = |mount: OwnedFd, path: String| {
-            move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        };
-        attach(root, NEW.into())?;
+        let options = c"lowerdir=/,upperdir=/dev/pts/upper,workdir=/dev/pts/work";
+        mount("layer", ROOT, "overlay", quiet, Some(options))?;
         for (name, mount) in kept {
-            attach(mount, format!("{NEW}/{name}"))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(mount, "", CWD, format!("{ROOT}/{name}"), flags)?;
         }
-        rustix::process::chdir(NEW)?;
+        rustix::process::chdir(ROOT)?;
         // The new root lies upon the old one for a moment (pivot_root(2), "pivot_root(".", ".")").
         rustix::process::pivot_root(".", ".")?;
         unmount(".", UnmountFlags::DETACH)?;
         rustix::process::chdir("/")
     };
-    cover().map_err(failed())
-}
-
-/// A mount of a new file system, attached nowhere.
-fn new_mount(kind: &str, options: &[(&str, &str)]) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in options {
-        fsconfig_set_string(&context, *key, *value)?;
-    }
-    fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    cover().map_err(Error::of("covering the files with a layer"))
 }
 
 /// A copy of the mount at `path`, attached nowhere and read-only: what is executed from it cannot
