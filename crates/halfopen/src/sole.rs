@@ -30,6 +30,19 @@ pub(crate) struct Sole {
     clock: Clock,
 }
 
+impl Sole {
+    /// Checks what the worker is given. The command itself runs without privileges.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Parameters { family, topology, .. } = Parameters::default();
+        anyhow::ensure!(
+            self.addresses.are_leased(family, topology),
+            "{:?} are no lease",
+            self.addresses
+        );
+        Ok(())
+    }
+}
+
 /// Runs the command and passes its output on. The exit code is the command's own, or 128 and the
 /// number of the signal that ended it.
 pub(crate) fn run(arguments: &cli::Program) -> Exit {

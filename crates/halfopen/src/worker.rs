@@ -4,7 +4,7 @@ use crate::channel::{Ending, Message, Orders, Task};
 use crate::instruments::Shared;
 use crate::supervisor;
 use crate::trial::{self, Bench};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use observe::clock::{hz, kernel_release};
 use report::Clock;
@@ -25,7 +25,9 @@ pub(crate) fn run() -> Result<i32> {
         // The parent has ended, and has said why.
         return Ok(1);
     }
-    match serde_json::from_str(&orders).context("understanding the orders")? {
+    let task = serde_json::from_str(&orders).context("understanding the orders")?;
+    check(&task).context("checking the orders")?;
+    match task {
         Task::Run(orders) => work(orders, std::io::stdout(), wait_for_stop),
         Task::RunVirtual(orders, kernel) => crate::guest::run(&orders, &kernel, wait_for_stop),
         Task::Program(sole) => crate::sole::work(&sole, std::io::stdout()),
@@ -39,6 +41,26 @@ pub(crate) fn run() -> Result<i32> {
             Ok(0)
         }
     }
+}
+
+/// Takes nothing on trust: this side has privileges, and the one that gives the orders may have none.
+/// Names and values of sysctls are checked where they are set. Paths are of what runs without
+/// privileges.
+fn check(task: &Task) -> Result<()> {
+    let plans = match task {
+        Task::Run(orders) | Task::RunVirtual(orders, _) => &orders.plans,
+        Task::Program(sole) | Task::ProgramVirtual(sole, _) => return sole.check(),
+        Task::Examine => return Ok(()),
+    };
+    for plan in plans {
+        let (parameters, addresses) = (&plan.experiment.parameters, &plan.addresses);
+        if let Err((key, why)) = parameters.validate() {
+            bail!("trial {}: `{key}`: {why}", plan.number);
+        }
+        let leased = addresses.are_leased(parameters.family, parameters.topology);
+        anyhow::ensure!(leased, "trial {}: {addresses:?} are no lease", plan.number);
+    }
+    Ok(())
 }
 
 /// Runs the trials of `orders`, writing reports to `output`. `stop` blocks until the operator

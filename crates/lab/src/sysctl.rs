@@ -98,7 +98,7 @@ fn read_at_once<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'a str> {
 ///
 /// # Errors
 /// [`Error::Namespace`].
-pub fn exists(namespace: &Namespace, name: &str) -> Result<bool, Error> {
+pub fn exists(namespace: &Namespace, name: &'static str) -> Result<bool, Error> {
     Ok(namespace.run(|| path(name).exists())?)
 }
 
@@ -132,6 +132,11 @@ pub(crate) fn write_if_present(below_net: &str, value: &str) -> io::Result<bool>
 
 fn set(name: &str, value: &str) -> Result<(), Error> {
     let (name, value) = (name.to_owned(), value.to_owned());
+    // This side has the privileges: it takes no name on trust, which could lead out of net.ipv4.
+    if let Err(why) = spec::sysctl::check(&name, &value) {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, why);
+        return Err(Error::Refused { name, value, source });
+    }
     let mut file = match open(&path(&name)) {
         Ok(file) => file,
         Err(source) if source.kind() == io::ErrorKind::NotFound => {

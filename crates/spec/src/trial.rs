@@ -104,6 +104,20 @@ impl Addresses {
             },
         }
     }
+
+    /// Whether these are the addresses of some lease, and none of a real network.
+    pub fn are_leased(&self, family: Family, topology: Topology) -> bool {
+        let lease = match self.client.ip() {
+            IpAddr::V4(address) => {
+                u32::from(address).wrapping_sub(Ipv4Addr::new(198, 18, 0, 0).into()) / 16
+            }
+            IpAddr::V6(address) => u32::from(address.segments()[3]) / 2,
+        };
+        let (client, server) = (self.client.port(), self.server.port());
+        u16::try_from(lease).is_ok_and(|lease| {
+            lease < Self::LEASES && *self == Self::new(lease, family, topology, client, server)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +153,16 @@ mod tests {
                 ] {
                     assert!(seen.insert(address), "{address} twice");
                 }
+            }
+        }
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let leased = Addresses::new(8191, family, Topology::Router, 1, 2);
+            assert!(leased.are_leased(family, Topology::Router));
+            assert!(!leased.are_leased(family, Topology::Switch));
+            for other in ["127.0.0.1:1", "198.17.255.255:1", "198.20.0.1:1", "[::1]:1"] {
+                let client = other.parse().unwrap();
+                let elsewhere = Addresses { client, ..leased.clone() };
+                assert!(!elsewhere.are_leased(family, Topology::Router), "{other}");
             }
         }
         let last = Addresses::new(8191, Family::Ipv4, Topology::Switch, 1, 2);

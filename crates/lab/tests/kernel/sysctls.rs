@@ -40,8 +40,15 @@ fn what_cannot_be_set_says_why() {
     assert!(sysctl::exists(&namespace, "tcp_retries2").unwrap());
     assert!(!sysctl::exists(&namespace, "tcp_no_such_thing").unwrap());
 
-    let error = sysctl::apply(&namespace, &one("tcp_no_such_thing", "1")).unwrap_err();
+    let error = sysctl::apply(&namespace, &one("conf.nosuch.rp_filter", "1")).unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
+    // Names that lead elsewhere, by whoever gives the orders.
+    let elsewhere =
+        ["/proc/sys/vm/swappiness", "/../../vm/swappiness", "conf./../../vm.swappiness"];
+    for name in elsewhere.into_iter().chain(["tcp_no_such_thing", "tcp_mem", ""]) {
+        let error = sysctl::apply(&namespace, &one(name, "1")).unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{name}: {error}");
+    }
     let error = sysctl::apply(&namespace, &one("tcp_retries2", "many")).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     let error = sysctl::apply(&namespace, &one("tcp_congestion_control", "no-such")).unwrap_err();
