@@ -1,10 +1,11 @@
 //! `halfopen article`: every claim held against the kernel, on both clocks side by side.
 
-use crate::cli::{self, ArticleClock, Format};
-use crate::output::{self, Exit};
-use crate::run::{Batch, Prepared};
-use crate::store::{self, Store};
-use crate::{catalogue, guest, supervisor};
+use crate::batch::{Batch, Trials};
+use crate::cli::{self, ArticleClock};
+use crate::output::{self, Exit, Format};
+use crate::session::Session;
+use crate::store::Store;
+use crate::{catalogue, kernels};
 use anyhow::{Context, Result, anyhow};
 use report::article::{Missing, document, markdown, terminal};
 use report::html::article_page;
@@ -13,6 +14,7 @@ use spec::Experiment;
 use spec::file::parse_override;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use verdict::claims::{Catalogue, Claim, Piece, Settings};
 use verdict::findings::{Bench, Exhibit, find};
 
@@ -27,10 +29,13 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
         ArticleClock::Virtual => Leg::virtual_ones(),
         ArticleClock::Both => [vec![Leg::REAL], Leg::virtual_ones()].concat(),
     };
-    let (mut ready, mut missing, mut exit) = (Vec::new(), Vec::new(), Exit::AGREES);
+    let (mut ready, mut run, mut missing, mut exit) = (vec![], vec![], vec![], Exit::AGREES);
     for leg in legs {
         match leg.prepare(&catalogue)? {
-            Ok(prepared) => ready.push((leg, prepared)),
+            Ok(trials) => {
+                ready.push(trials);
+                run.push(leg);
+            }
             Err(why) => {
                 // A kernel of another HZ is one more witness; a clock is half of the evidence.
                 if leg.other_hz.is_none() {
@@ -41,21 +46,19 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
         }
     }
 
-    // While there are privileges, and before any thread: see `run`.
-    let laboratories: Vec<_> = ready.iter().map(|_| supervisor::start()).collect::<Result<_>>()?;
-    store::become_the_caller(&arguments.out)?;
-    let store = Store::open(&arguments.out)?.fresh_inside("article")?;
+    let Session { laboratories, store } = Session::open(ready, &arguments.out)?;
+    let store = store.fresh_inside("article")?;
     let mut runs = Vec::new();
-    // One after the other: trials on the real clock suffer from a busy machine.
-    for ((leg, prepared), laboratory) in ready.iter().zip(laboratories) {
+    for (leg, laboratory) in run.into_iter().zip(laboratories) {
         let inside = store.fresh_inside(&leg.name())?;
-        let conducted = prepared.conduct(laboratory, &inside, arguments.output.format)?;
-        exit = exit.and(conducted.exit);
-        if conducted.interrupted {
+        let mut conducted = laboratory.conduct(Arc::new(inside), arguments.output.format)?;
+        conducted.tell_missing();
+        exit = exit.and(conducted.exit());
+        if !conducted.is_whole() {
             // Half the evidence makes no findings.
             return Ok(exit);
         }
-        runs.push(conducted.run);
+        runs.push(conducted.into_run()?);
     }
     let article = article(&catalogue, runs, missing);
     if let Some(directory) = &arguments.reference {
@@ -66,11 +69,11 @@ fn carry_out(arguments: &cli::Article) -> Result<Exit> {
         ("article.md", markdown(&article, page).into_bytes()),
         ("article.html", article_page(&article, page)),
         ("article.json", document(&article)),
-        ("junit.xml", junit::reports(&article.runs).context("writing the JUnit report")?),
+        ("junit.xml", junit::reports(&article.runs)),
     ])?;
     let written = match arguments.output.format {
         Format::Json => output::print(&document(&article)),
-        Format::Human => {
+        Format::Human | Format::Jsonl => {
             let text = terminal(&article, output::colour(&std::io::stdout()));
             let place = store.directory().join("article.html");
             output::print(format!("\n{text}report: {}\n", place.display()).as_bytes())
@@ -92,7 +95,10 @@ fn keep(catalogue: &Catalogue, whole: &Article, directory: &Path) -> Result<()> 
     let store = Store::open(directory)?;
     let mut clocks = BTreeMap::<_, Vec<Run>>::new();
     for run in &whole.runs {
-        clocks.entry(format!("{}-{}", run.kernel, run.clock)).or_default().push(run.clone());
+        clocks
+            .entry(format!("{}-{}", run.machine.kernel, run.machine.clock))
+            .or_default()
+            .push(run.clone());
     }
     let mut articles: Vec<_> = clocks
         .into_iter()
@@ -125,9 +131,9 @@ impl Leg {
     /// The virtual kernels in the order of their HZ; the one that the environment names stands for
     /// all.
     fn virtual_ones() -> Vec<Self> {
-        let other = |hz: u32| (hz != guest::HZ_DEFAULT).then_some(hz);
-        let named = guest::ready_kernel().is_some();
-        let all = guest::HZ.map(|hz| Self { clock: Clock::Virtual, other_hz: other(hz) });
+        let other = |hz: u32| (hz != kernels::HZ_DEFAULT).then_some(hz);
+        let named = kernels::ready().is_some();
+        let all = kernels::HZ.map(|hz| Self { clock: Clock::Virtual, other_hz: other(hz) });
         all.into_iter().filter(|leg| !named || leg.other_hz.is_none()).collect()
     }
 
@@ -140,20 +146,20 @@ impl Leg {
     }
 
     /// The trials; the inner error says why they cannot be had.
-    fn prepare(self, catalogue: &Catalogue) -> Result<Result<Prepared, String>> {
+    fn prepare(self, catalogue: &Catalogue) -> Result<Result<Trials, String>> {
         let settings = settings_on(self.clock);
         let pieces = match self.other_hz {
             Some(_) => catalogue.pieces_at_every_hz(),
             None => catalogue.pieces(settings),
         };
-        let experiments: Vec<_> =
+        let experiments =
             pieces.iter().map(|piece| experiment(piece, settings)).collect::<Result<_>>()?;
         let batch = Batch {
-            experiments: &experiments,
+            experiments,
             repeat: 1,
             phases: None,
             clock: self.clock,
-            hz: self.other_hz.unwrap_or(guest::HZ_DEFAULT),
+            hz: self.other_hz.unwrap_or(kernels::HZ_DEFAULT),
             jobs: None,
             defaults: settings == Settings::Defaults,
         };
@@ -182,7 +188,7 @@ fn experiment(piece: &Piece, settings: Settings) -> Result<Experiment> {
 }
 
 fn bench(runs: &[Run]) -> Bench<'_> {
-    let exhibit = |run: &Run, trial| exhibit(settings_on(run.clock), trial);
+    let exhibit = |run: &Run, trial| exhibit(settings_on(run.machine.clock), trial);
     Bench::new(
         runs.iter()
             .flat_map(|run| run.trials.iter().map(move |trial| exhibit(run, trial)))

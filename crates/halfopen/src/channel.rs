@@ -1,20 +1,21 @@
-//! What the laboratory's process, which has the privileges, tells the one that talks to people and
-//! writes files: one JSON document a line.
+//! What the process that talks to people and writes files orders of the laboratory's process, which
+//! has the privileges, and what that one reports: one JSON document a line.
 
 use crate::sole::Sole;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use spec::{Facts, Plan};
+use spec::{Addresses, Experiment, Facts, Phase};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use timeline::Event;
-use verdict::{Verdict, Word};
 
-/// What the worker is to do: the first line it reads. A second line, any, asks it to stop.
+/// What the worker is to do: the first line that it reads. After it come [`Order`]s.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Run trials.
-    Run(Orders),
+    Run(Setup),
     /// Run trials in virtual time, inside this kernel.
-    RunVirtual(Orders, PathBuf),
+    RunVirtual(Setup, PathBuf),
     /// Run one command as a program of a host.
     Program(Sole),
     /// The same in virtual time, inside this kernel.
@@ -23,17 +24,61 @@ pub(crate) enum Task {
     Examine,
 }
 
-/// The trials to run.
+/// What all trials of a run have in common.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Orders {
-    /// The trials, in order.
-    pub(crate) plans: Vec<Plan>,
+pub(crate) struct Setup {
+    /// What they do; [`Start::experiment`] is a place in it.
+    pub(crate) experiments: Vec<Experiment>,
     /// How many at once.
     pub(crate) jobs: usize,
     /// Whether time is virtual: nothing may poll at an interval.
     pub(crate) clock: report::Clock,
     /// For a prediction of 'never', how long to wait.
     pub(crate) never: std::time::Duration,
+}
+
+/// A line after the first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Start this trial.
+    Start(Start),
+    /// No more trials will come.
+    NoMore,
+    /// End the trials that run, and start none.
+    Stop,
+}
+
+/// A trial to start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// Its place among all trials of the run, from 0: what messages about it bear.
+    pub(crate) position: usize,
+    /// The place of its experiment.
+    pub(crate) experiment: usize,
+    /// Where its hosts live.
+    pub(crate) addresses: Addresses,
+    /// Where in the timer wheel's longest slot it starts.
+    pub(crate) phase: Option<Phase>,
+}
+
+/// Writes one line.
+pub(crate) fn write_line(output: &mut impl Write, document: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(document).context("writing a line of JSON")?;
+    line.push(b'\n');
+    output.write_all(&line).and_then(|()| output.flush()).context("writing to another process")
+}
+
+/// Orders something of the laboratory. It may have died already, and has said why.
+pub(crate) fn order(commands: &mut impl Write, document: &impl Serialize) -> Result<()> {
+    match write_line(commands, document) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// What the worker reports.
@@ -58,10 +103,12 @@ pub(crate) enum Message {
     Prediction(usize, Box<model::Prediction>),
     /// A trial has ended.
     Ended(usize, Ending),
-    /// Every trial has ended.
+    /// Every trial that started has ended.
     Finished,
     /// This machine lets nobody do what every trial needs, for this reason.
     Cannot(String),
+    /// The worker has died: how.
+    Died(String),
     /// What a command of [`Task::Program`] wrote.
     Output(Vec<u8>),
     /// How it ended: its exit code, or 128 and the number of the signal that ended it.
@@ -80,64 +127,28 @@ pub(crate) struct Capture {
     pub(crate) frame: String,
 }
 
-/// How a trial ended.
+/// How a trial ended. The aliases are the names in files of before files had schemas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Ending {
     /// It came to its end; the evidence decides.
+    #[serde(alias = "Complete")]
     Complete,
     /// This machine or kernel cannot.
+    #[serde(alias = "Skipped")]
     Skipped(String),
     /// Something that is not the question went wrong.
+    #[serde(alias = "Failed")]
     Failed(String),
     /// It was cut short by something that could have changed the verdict.
+    #[serde(alias = "Disturbed")]
     Disturbed(String),
     /// The operator stopped it.
+    #[serde(alias = "Interrupted")]
     Interrupted,
     /// The kernel refuses a setting that looked right.
+    #[serde(alias = "Refused")]
     Refused(String),
-}
-
-impl Ending {
-    /// The verdict on a trial that ended like this.
-    pub(crate) fn verdict(
-        &self,
-        parameters: &spec::Parameters,
-        facts: Option<&Facts>,
-        prediction: Option<&model::Prediction>,
-        timeline: &timeline::Timeline,
-    ) -> Verdict {
-        let without = Verdict::without_measurement;
-        match (self, facts, prediction) {
-            (Self::Skipped(why), ..) => without(Word::Skipped, why.clone()),
-            (Self::Failed(why) | Self::Refused(why), ..) => {
-                without(Word::Inconclusive, format!("the trial failed: {why}"))
-            }
-            (Self::Disturbed(why), ..) => without(Word::Inconclusive, why.clone()),
-            (Self::Complete | Self::Interrupted, Some(facts), Some(prediction)) => {
-                let mut verdict = verdict::judge(parameters, facts, prediction, timeline);
-                let ended = verdict.measured.as_ref().is_some_and(|m| m.detected_s.is_some());
-                // What had ended before the interruption stands; what had not may have yet.
-                if *self == Self::Interrupted && !(ended && verdict.word == Word::Agrees) {
-                    verdict.word = Word::Inconclusive;
-                    verdict.reason = INTERRUPTED.into();
-                }
-                verdict
-            }
-            (Self::Interrupted, ..) => without(Word::Inconclusive, INTERRUPTED.into()),
-            (Self::Complete, ..) => {
-                without(Word::Inconclusive, "the trial left no facts or prediction".into())
-            }
-        }
-    }
-}
-
-const INTERRUPTED: &str = "interrupted by the operator";
-
-/// How a trial came about and ended, for those who judge it again.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Circumstances {
-    pub(crate) clock: report::Clock,
-    pub(crate) ending: Ending,
 }
 
 /// What came of trying one thing.

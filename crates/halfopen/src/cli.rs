@@ -1,6 +1,8 @@
 //! The command line: a contract, see README.md.
 
-use crate::guest;
+use crate::kernels;
+use crate::output::Format;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spec::file::{Override, parse_override};
 use std::ffi::OsString;
@@ -43,7 +45,7 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "DIR")]
         directories: Vec<PathBuf>,
         #[command(flatten)]
-        output: Output,
+        output: Streamed,
     },
     /// Say what this machine can do, and what to do about what it cannot
     Doctor,
@@ -96,7 +98,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: Streamed,
 }
 
 #[derive(Debug, Args)]
@@ -189,7 +191,7 @@ fn whole(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Syn
 }
 
 fn parse_hz(text: &str) -> Result<u32, String> {
-    let known = || text.parse().ok().filter(|hz| guest::HZ.contains(hz));
+    let known = || text.parse().ok().filter(|hz| kernels::HZ.contains(hz));
     known().ok_or_else(|| "a virtual kernel is built with 100, 250, 300 or 1000".into())
 }
 
@@ -206,14 +208,20 @@ pub(crate) struct Settings {
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// For people, or one JSON document for programs
+    #[arg(long, default_value = "human", value_parser = human_or_json())]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Streamed {
+    /// For people; one JSON document for programs; or an object a line for each trial as it ends
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Human,
-    Json,
+fn human_or_json() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["human", "json"])
+        .map(|name| if name == "json" { Format::Json } else { Format::Human })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

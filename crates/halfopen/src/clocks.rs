@@ -1,14 +1,15 @@
 //! `halfopen clocks`: the same experiments with the same settings on both clocks, side by side.
 
-use crate::cli::{self, Format};
-use crate::output::{self, Exit};
-use crate::run::Batch;
-use crate::store::{self, Store};
-use crate::{catalogue, guest, supervisor};
+use crate::batch::Batch;
+use crate::conducted::Conducted;
+use crate::output::{self, Exit, Format};
+use crate::session::Session;
+use crate::{catalogue, cli, kernels};
 use anyhow::Result;
 use report::Clock;
 use report::clocks::{Clocks, document, markdown, terminal};
 use spec::Experiment;
+use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::Clocks) -> Exit {
     let colour = output::colour(&std::io::stderr());
@@ -21,7 +22,7 @@ pub(crate) fn run(arguments: &cli::Clocks) -> Exit {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    if let Err(error) = guest::check_hz(arguments.hz) {
+    if let Err(error) = kernels::check_hz(arguments.hz, Clock::Virtual) {
         return output::fail(Exit::USAGE, &error);
     }
     carry_out(arguments, &experiments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
@@ -33,34 +34,33 @@ fn carry_out(arguments: &cli::Clocks, experiments: &[Experiment]) -> Result<Exit
     // The one that may be missing is looked for first.
     for clock in [Clock::Virtual, Clock::Real] {
         let batch = Batch {
-            experiments,
+            experiments: experiments.to_vec(),
             repeat: 1,
             phases: None,
             clock,
-            hz: arguments.hz.unwrap_or(guest::HZ_DEFAULT),
+            hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
             jobs: None,
             defaults: false,
         };
         match batch.prepare()? {
-            Ok(prepared) => ready.push(prepared),
-            Err((orders, why)) => return Ok(crate::run::skip_all(format, &orders, &why)),
+            Ok(trials) => ready.push(trials),
+            Err((trials, why)) => return Ok(Conducted::skipped(trials, format, &why)?.conclude()),
         }
     }
 
-    // While there are privileges, and before any thread: see `run`.
-    let laboratories: Vec<_> = ready.iter().map(|_| supervisor::start()).collect::<Result<_>>()?;
-    store::become_the_caller(&arguments.out)?;
-    let store = Store::open(&arguments.out)?.fresh_inside("clocks")?;
+    let Session { laboratories, store } = Session::open(ready, &arguments.out)?;
+    let store = store.fresh_inside("clocks")?;
     let (mut runs, mut exit) = (Vec::new(), Exit::AGREES);
-    // One after the other: trials on the real clock suffer from a busy machine.
-    for (prepared, laboratory) in ready.iter().zip(laboratories) {
-        let inside = store.fresh_inside(&prepared.clock().to_string())?;
-        let conducted = prepared.conduct(laboratory, &inside, format)?;
-        exit = exit.and(conducted.exit);
-        if conducted.interrupted {
+    for laboratory in laboratories {
+        let inside = store.fresh_inside(&laboratory.trials.setup.clock.to_string())?;
+        let mut conducted = laboratory.conduct(Arc::new(inside), format)?;
+        conducted.tell_missing();
+        exit = exit.and(conducted.exit());
+        if !conducted.is_whole() {
+            // Half the trials cannot be compared.
             return Ok(exit);
         }
-        runs.push(conducted.run);
+        runs.push(conducted.into_run()?);
     }
     let [simulated, real] = <[_; 2]>::try_from(runs).expect("one for each clock");
     let clocks = Clocks { real, simulated };
@@ -70,7 +70,7 @@ fn carry_out(arguments: &cli::Clocks, experiments: &[Experiment]) -> Result<Exit
     ])?;
     let written = match format {
         Format::Json => output::print(&document(&clocks)),
-        Format::Human => output::print(
+        Format::Human | Format::Jsonl => output::print(
             format!("\n{}results: {}\n", terminal(&clocks), store.directory().display()).as_bytes(),
         ),
     };

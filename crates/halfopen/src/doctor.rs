@@ -1,21 +1,14 @@
 //! `halfopen doctor`: what this machine can do, and what to do about what it cannot. Privileges
 //! and limits are read; everything else is tried, in the sandbox that trials run in.
 
-use crate::channel::{Check, Message, Task};
-use crate::guest;
-use crate::instruments::TRACEFS;
+use crate::channel::{Check, Message, Task, order};
 use crate::output::{self, Exit};
-use crate::supervisor;
+use crate::{descriptors, kernels, supervisor};
 use anyhow::{Context, Result, bail};
-use lab::network::Network;
 use nix::sys::resource::{Resource, getrlimit};
 use observe::clock::{hz, kernel_release};
-use observe::{SocketDiag, Tap, Tracer};
 use report::human::{self, CheckState};
-use spec::{Addresses, Family, Parameters, Topology};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use timeline::Source;
 
 pub(crate) fn run() -> Exit {
     let mut checks = read_machine();
@@ -96,7 +89,7 @@ fn user_namespaces(most: Option<&str>, debian: Option<&str>, apparmor: Option<&s
 fn descriptors() -> Check {
     let (result, remedy) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => {
-            let trials = crate::worker::trials_within(hard);
+            let trials = descriptors::trials_within(hard);
             let detail = format!("up to {hard}: {trials} trials side by side");
             if trials > 0 {
                 (Ok(detail), "")
@@ -113,13 +106,13 @@ fn descriptors() -> Check {
 fn ask_worker() -> Result<Vec<Check>> {
     let mut laboratory = supervisor::start()?;
     let commands = laboratory.stdin.as_mut().context("the lifeline is piped")?;
-    crate::run::give(commands, &Task::Examine)?;
+    order(commands, &Task::Examine)?;
     let stdout = laboratory.stdout.take().context("standard output is piped")?;
     let mut checks = vec![];
     for line in BufReader::new(stdout).lines() {
         match serde_json::from_str(&line?)? {
             Message::Check(check) => checks.push(check),
-            Message::Cannot(why) => bail!(why),
+            Message::Cannot(why) | Message::Died(why) => bail!(why),
             _ => {}
         }
     }
@@ -131,101 +124,18 @@ fn ask_worker() -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// Tries, inside the sandbox, what a trial needs.
-pub(crate) fn examine() -> Result<Vec<Check>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(async {
-        let mut checks = Vec::new();
-        for (topology, family) in [
-            (Topology::Direct, Family::Ipv4),
-            (Topology::Switch, Family::Ipv4),
-            (Topology::Router, Family::Ipv4),
-            (Topology::Switch, Family::Ipv6),
-        ] {
-            checks.extend(try_network(topology, family).await);
-        }
-        checks.push(try_tracepoints());
-        checks
-    }))
-}
-
-async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
-    let addresses = Addresses::new(0, family, topology, 40_000, 7);
-    let parameters = Parameters { topology, family, ..Parameters::default() };
-    let built = Network::build(&addresses, &parameters).await;
-    let needs = match topology {
-        Topology::Direct => "veth (modprobe veth)",
-        Topology::Switch => "veth and bridge (modprobe veth bridge)",
-        Topology::Router => "veth, bridge and IP forwarding (modprobe veth bridge)",
-    };
-    let mut checks = vec![Check {
-        name: format!("{topology}, {family}"),
-        needed: topology == Topology::Switch && family == Family::Ipv4,
-        result: match &built {
-            Ok(_) => Ok("built".into()),
-            Err(error) => Err(error.to_string()),
-        },
-        remedy: format!("the kernel must have {needs}"),
-    }];
-    let Ok(network) = built else { return checks };
-    if topology == Topology::Switch && family == Family::Ipv4 {
-        let client = network.client();
-        let tap = Tap::open(client, Network::CLIENT_INTERFACE, Source::ClientWire, &addresses);
-        checks.push(Check {
-            name: "packet sockets".into(),
-            needed: true,
-            result: tap.map(|_| "work".into()).map_err(|error| error.to_string()),
-            remedy: "the kernel must have CONFIG_PACKET (modprobe af_packet)".into(),
-        });
-        let sample = SocketDiag::open(client)
-            .and_then(|mut diag| diag.sample(addresses.client, addresses.server));
-        checks.push(Check {
-            name: "socket diagnostics".into(),
-            needed: true,
-            result: sample.map(|_| "work".into()).map_err(|error| error.to_string()),
-            remedy: "the kernel must have CONFIG_INET_DIAG (modprobe tcp_diag)".into(),
-        });
-    }
-    if let Err(error) = network.remove().await {
-        checks.push(Check {
-            name: format!("{topology}, {family}: taking down"),
-            needed: true,
-            result: Err(error.to_string()),
-            remedy: String::new(),
-        });
-    }
-    checks
-}
-
-fn try_tracepoints() -> Check {
-    let tracer = Tracer::open(Some(Path::new(TRACEFS)));
-    let result = match &tracer {
-        Ok(tracer) if tracer.missing().is_empty() => {
-            Ok("tell when the kernel reports an error".into())
-        }
-        Ok(tracer) => {
-            let missing: Vec<_> =
-                tracer.missing().iter().map(|m| format!("{}: {}", m.instrument, m.why)).collect();
-            Err(format!("not all: {}", missing.join("; ")))
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    let remedy = "run with sudo; without them, socket diagnostics tell it within some milliseconds";
-    Check { name: "tracepoints".into(), needed: false, result, remedy: remedy.into() }
-}
-
 /// Which kernels `--clock virtual` can have.
 fn virtual_kernel() -> Check {
     let name = "virtual kernel".to_owned();
     let found = |path: std::path::PathBuf| path.display().to_string();
-    if guest::ready_kernel().is_some() {
-        let result = guest::find_kernel(guest::HZ_DEFAULT).map(found);
+    if kernels::ready().is_some() {
+        let result = kernels::find(kernels::HZ_DEFAULT).map(found);
         return Check { name, needed: false, result, remedy: "unset HALFOPEN_UML".into() };
     }
     let list = |of: &[u32]| of.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let (built, missing): (Vec<u32>, Vec<u32>) =
-        guest::HZ.iter().partition(|hz| guest::find_kernel(**hz).is_ok());
-    let result = match guest::find_kernel(guest::HZ_DEFAULT) {
+        kernels::HZ.iter().partition(|hz| kernels::find(**hz).is_ok());
+    let result = match kernels::find(kernels::HZ_DEFAULT) {
         Err(_) if built.is_empty() => Err("not built: no `--clock virtual`".to_owned()),
         Err(_) => Err(format!("HZ {}; `--clock virtual` needs --hz", list(&built))),
         Ok(_) if missing.is_empty() => Ok(format!("HZ {}", list(&built))),
@@ -233,10 +143,10 @@ fn virtual_kernel() -> Check {
             "HZ {}; not built: HZ {} (`{}`)",
             list(&built),
             list(&missing),
-            guest::how_to_build(missing[0])
+            kernels::how_to_build(missing[0])
         )),
     };
-    Check { name, needed: false, result, remedy: guest::how_to_build(guest::HZ_DEFAULT) }
+    Check { name, needed: false, result, remedy: kernels::how_to_build(kernels::HZ_DEFAULT) }
 }
 
 fn web_server() -> Check {

@@ -6,34 +6,31 @@
 
 mod wall;
 
-use crate::channel::{Ending, Message, Orders, Task};
+use crate::channel::{Ending, Message, Order, Setup, Task, write_line};
 use crate::sole::Sole;
 use crate::supervisor;
+use crate::worker::Starts;
 use anyhow::{Context, Result, anyhow, bail};
-use lab::guest::{End, Exchange, Guest, Report, built_kernel, init};
+use lab::guest::{End, Exchange, Guest, Report, init};
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu};
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::Pid;
 use sandbox::Identity;
-use spec::Plan;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdout};
+use std::path::Path;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
+use tokio::sync::watch;
 use wall::WallTime;
 
 /// The hidden subcommand that runs the trials inside the guest.
 pub(crate) const GUEST: &str = "__guest";
 
-const ORDERS: &str = "orders.json";
+const TASK: &str = "task.json";
+const ORDERS: &str = "orders.jsonl";
 const MESSAGES: &str = "messages.jsonl";
-/// Timer interrupts a second of the kernels that `just kernel` builds.
-pub(crate) const HZ: [u32; 4] = [100, 250, 300, 1000];
-/// What most distributions have, and what is taken unless something else is asked for.
-pub(crate) const HZ_DEFAULT: u32 = 250;
 /// Wall time after which a guest is taken for hung. Thirty days take some seconds.
 const WATCHDOG: Duration = Duration::from_secs(300);
 /// Memory for the two peers of a trial and their network; the host pays for what is touched.
@@ -57,115 +54,87 @@ pub(crate) fn take_over_if_guest() {
     init::power_off(code)
 }
 
-/// The virtual kernel with this HZ, if it was built, or the one of unknown HZ that the environment
-/// names, which comes before any other.
-///
-/// # Errors
-/// What to do to have one.
-pub(crate) fn find_kernel(hz: u32) -> Result<PathBuf, String> {
-    if let Some(path) = ready_kernel() {
-        let problem = format!("HALFOPEN_UML is {}, which is not a file", path.display());
-        return if path.is_file() { Ok(path) } else { Err(problem) };
+/// The trials dealt out to guests, one for each processor.
+pub(crate) struct Shares {
+    processors: usize,
+    dealt: usize,
+    guests: Vec<Share>,
+}
+
+struct Share {
+    exchange: Exchange,
+    orders: BufWriter<File>,
+}
+
+impl Share {
+    fn new() -> Result<Self> {
+        let exchange = Exchange::create()?;
+        exchange.write(ORDERS, b"")?;
+        exchange.write(MESSAGES, b"")?;
+        let orders = BufWriter::new(exchange.open(ORDERS)?);
+        Ok(Self { exchange, orders })
     }
-    let candidates: Vec<PathBuf> =
-        cache_homes().iter().map(|cache| built_kernel(cache, hz)).collect();
-    candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        let looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-        format!(
-            "there is no virtual kernel with HZ {hz} ({}): build it with `{}`, or name one in \
-             HALFOPEN_UML",
-            looked.join(", "),
-            how_to_build(hz)
-        )
-    })
 }
 
-/// Whether the HZ that was asked for can be chosen.
-///
-/// # Errors
-/// For a person: the environment has named a kernel already.
-pub(crate) fn check_hz(asked: Option<u32>) -> Result<()> {
-    if asked.is_some() && ready_kernel().is_some() {
-        bail!(
-            "--hz chooses between the kernels that `just kernel` builds, and HALFOPEN_UML names one \
-             already: leave one of the two out"
-        );
+impl Shares {
+    pub(crate) fn new() -> Self {
+        Self { processors: processors().len(), dealt: 0, guests: Vec::new() }
     }
-    Ok(())
+
+    /// Gives an order to the next guest.
+    pub(crate) fn deal(&mut self, order: &Order) -> Result<()> {
+        let next = self.dealt % self.processors;
+        self.dealt += 1;
+        if next == self.guests.len() {
+            self.guests.push(Share::new()?);
+        }
+        write_line(&mut self.guests[next].orders, order)
+    }
 }
 
-/// The kernel that the environment names.
-pub(crate) fn ready_kernel() -> Option<PathBuf> {
-    std::env::var_os("HALFOPEN_UML").map(PathBuf::from)
-}
-
-/// The command that builds a kernel.
-pub(crate) fn how_to_build(hz: u32) -> String {
-    if hz == HZ_DEFAULT { "just kernel".into() } else { format!("just kernel --hz {hz}") }
-}
-
-/// Where users keep what can be built again: this user's, and under sudo the caller's.
-fn cache_homes() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let caller = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
-    let caller = caller.and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
-    [
-        variable("XDG_CACHE_HOME").map(PathBuf::from),
-        variable("HOME").map(|home| Path::new(&home).join(".cache")),
-        caller.map(|user| user.dir.join(".cache")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// On the host, in the sandbox: runs the trials in guests, one for each processor.
+/// On the host, in the sandbox: runs the trials in their guests.
 pub(crate) fn run(
-    orders: &Orders,
+    setup: &Setup,
+    shares: Shares,
     kernel: &Path,
-    stop: impl FnOnce() + Send + 'static,
+    stopped: &watch::Receiver<bool>,
 ) -> Result<i32> {
-    let shares = share(orders, processors().len());
-    let tasks: Vec<_> = shares.into_iter().map(Task::Run).collect();
-    boot(&tasks, kernel, stop)
+    let jobs = setup.jobs.div_ceil(shares.guests.len().max(1));
+    let tasks = shares.guests.into_iter().map(|share| {
+        let task = Task::Run(Setup { jobs, ..setup.clone() });
+        (task, share.exchange)
+    });
+    boot(tasks.collect(), kernel, stopped)
 }
 
 /// On the host, in the sandbox: runs one command in a guest.
-pub(crate) fn run_sole(
-    sole: Sole,
-    kernel: &Path,
-    stop: impl FnOnce() + Send + 'static,
-) -> Result<i32> {
-    boot(&[Task::Program(sole)], kernel, stop)
+pub(crate) fn run_sole(sole: Sole, kernel: &Path, stopped: &watch::Receiver<bool>) -> Result<i32> {
+    boot(vec![(Task::Program(sole), Share::new()?.exchange)], kernel, stopped)
 }
 
 /// Boots a guest for each task, and passes on everything that they report.
-fn boot(tasks: &[Task], kernel: &Path, stop: impl FnOnce() + Send + 'static) -> Result<i32> {
+fn boot(
+    tasks: Vec<(Task, Exchange)>,
+    kernel: &Path,
+    stopped: &watch::Receiver<bool>,
+) -> Result<i32> {
     let launcher = match supervisor::start_launcher() {
         Ok(launcher) => launcher,
         Err(error) => return supervisor::cannot(&error.to_string()),
     };
     let executable = supervisor::executable()?;
-    let stopped = Arc::new(AtomicBool::new(false));
-    let flag = stopped.clone();
-    std::thread::Builder::new().name("stop".into()).spawn(move || {
-        stop();
-        flag.store(true, Ordering::Relaxed);
-    })?;
     // The guest's root knows every user by the number that it has outside.
     let caller = Identity { mapped: false, ..supervisor::caller()? };
     let caller = serde_json::to_string(&caller)?;
     std::thread::scope(|scope| {
         let mut guests = Vec::new();
-        for (task, processor) in tasks.iter().zip(processors()) {
-            let exchange = Exchange::create()?;
-            let text = serde_json::to_vec(task).context("writing the guest's orders")?;
-            let (plans, jobs) = match task {
-                Task::Run(orders) => (&*orders.plans, orders.jobs),
-                _ => (&[][..], 1),
+        for ((task, exchange), processor) in tasks.into_iter().zip(processors()) {
+            let jobs = match &task {
+                Task::Run(setup) => setup.jobs,
+                _ => 1,
             };
-            exchange.write(ORDERS, &text)?;
-            exchange.write(MESSAGES, b"")?;
+            exchange
+                .write(TASK, &serde_json::to_vec(&task).context("writing the guest's task")?)?;
             let messages = exchange.open(MESSAGES)?;
             let guest = Guest::new(kernel, &executable)
                 .arg(GUEST)
@@ -183,7 +152,7 @@ fn boot(tasks: &[Task], kernel: &Path, stop: impl FnOnce() + Send + 'static) -> 
             let running = std::thread::Builder::new()
                 .name("guest".into())
                 .spawn_scoped(scope, move || guest.run(launcher, &exchange))?;
-            guests.push((Relay::new(plans, messages), Some(running)));
+            guests.push((Relay::new(messages), Some(running)));
         }
         let mut failed = Ok(());
         while guests.iter().any(|(_, running)| running.is_some()) {
@@ -194,7 +163,7 @@ fn boot(tasks: &[Task], kernel: &Path, stop: impl FnOnce() + Send + 'static) -> 
                 let ended = running.join().map_err(|_| anyhow!("a defect in halfopen"))?;
                 failed = failed.and(relay.conclude(ended));
             }
-            if stopped.load(Ordering::Relaxed) {
+            if *stopped.borrow() {
                 for (relay, running) in &mut guests {
                     if running.is_some() {
                         relay.end(&Ending::Interrupted)?;
@@ -205,7 +174,7 @@ fn boot(tasks: &[Task], kernel: &Path, stop: impl FnOnce() + Send + 'static) -> 
             std::thread::sleep(Duration::from_millis(1));
         }
         failed?;
-        say(&[Message::Finished])?;
+        say([Message::Finished])?;
         // Guests that still run end with this process.
         std::process::exit(0)
     })
@@ -224,75 +193,95 @@ fn processors() -> Vec<usize> {
     if processors.is_empty() { vec![here] } else { processors }
 }
 
-/// Deals the trials out, as evenly as can be.
-fn share(orders: &Orders, most: usize) -> Vec<Orders> {
-    let count = most.min(orders.plans.len()).max(1);
-    (0..count)
-        .map(|share| Orders {
-            plans: orders.plans.iter().skip(share).step_by(count).cloned().collect(),
-            jobs: orders.jobs.div_ceil(count),
-            ..*orders
-        })
-        .collect()
-}
-
 /// Reports.
-fn say(messages: &[Message]) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    for message in messages {
-        serde_json::to_writer(&mut stdout, message).context("reporting")?;
-        stdout.write_all(b"\n").context("reporting")?;
-    }
-    stdout.flush().context("reporting")
+fn say(messages: impl IntoIterator<Item = Message>) -> Result<()> {
+    let mut stdout = stdout().lock();
+    messages.into_iter().try_for_each(|message| write_line(&mut stdout, &message))
 }
 
 /// Passes on a guest's messages, line by line.
 struct Relay {
     messages: File,
-    /// The trials that have not ended.
-    missing: BTreeSet<usize>,
+    /// How much of it was read, bytes.
+    read: u64,
+    /// The trials that have started and not ended.
+    running: BTreeSet<usize>,
     pending: Vec<u8>,
     finished: bool,
     wall_time: Option<WallTime>,
 }
 
+/// How much is read at once, bytes.
+const READ_MOST: u64 = 1 << 20;
+
 impl Relay {
-    fn new(plans: &[Plan], messages: File) -> Self {
+    fn new(messages: File) -> Self {
         Self {
             messages,
-            missing: plans.iter().map(|plan| plan.number).collect(),
+            read: 0,
+            running: BTreeSet::new(),
             pending: Vec::new(),
             finished: false,
             wall_time: WallTime::is_wanted().then(WallTime::start),
         }
     }
 
+    /// Everything that there is so far.
     fn pass_on(&mut self) -> Result<()> {
-        self.messages.read_to_end(&mut self.pending).context("reading the guest's reports")?;
+        while self.pass_on_some()? > 0 {}
+        Ok(())
+    }
+
+    fn pass_on_some(&mut self) -> Result<usize> {
+        let some = (&self.messages).take(READ_MOST).read_to_end(&mut self.pending);
+        let some = some.context("reading the guest's reports")?;
+        self.forget_what_was_read(some as u64);
         let Some(last) = self.pending.iter().rposition(|byte| *byte == b'\n') else {
-            return Ok(());
+            return Ok(some);
         };
         let rest = self.pending.split_off(last + 1);
         let whole = std::mem::replace(&mut self.pending, rest);
         for line in whole.split(|byte| *byte == b'\n') {
-            // Only the ends of trials matter here; everything else goes by unread.
-            if line.starts_with(b"{\"Ended\"")
-                && let Ok(Message::Ended(number, _)) = serde_json::from_slice(line)
-            {
-                self.missing.remove(&number);
-            }
-            self.finished |= line == FINISHED;
-            if let Some(wall_time) = &mut self.wall_time {
-                wall_time.take(line);
-            }
+            self.look_at(line);
         }
         // Said once, when every guest has ended.
         let now = match whole.strip_suffix(b"\n") {
             Some(lines) if self.finished => lines.strip_suffix(FINISHED).unwrap_or(&whole),
             _ => &whole,
         };
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(now).and_then(|()| stdout.flush()).context("reporting")
+        let mut stdout = stdout().lock();
+        stdout.write_all(now).and_then(|()| stdout.flush()).context("reporting")?;
+        Ok(some)
+    }
+
+    /// Only beginnings and ends of trials matter here; everything else goes by unread.
+    fn look_at(&mut self, line: &[u8]) {
+        if line.starts_with(b"{\"Started\"") || line.starts_with(b"{\"Ended\"") {
+            match serde_json::from_slice(line) {
+                Ok(Message::Started(position)) => self.running.insert(position),
+                Ok(Message::Ended(position, _)) => self.running.remove(&position),
+                _ => false,
+            };
+        }
+        self.finished |= line == FINISHED;
+        if let Some(wall_time) = &mut self.wall_time {
+            wall_time.take(line);
+        }
+    }
+
+    /// Gives the memory of the file's older part back: a tmpfs has no other place for it. The
+    /// guest, which writes at its end, may write its last page again.
+    fn forget_what_was_read(&mut self, some: u64) {
+        const KEPT: u64 = 1 << 20;
+        let before = self.read;
+        self.read += some;
+        if before / READ_MOST < self.read / READ_MOST
+            && let Some(old @ 1..) = self.read.checked_sub(KEPT)
+        {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            // Without it more memory is needed, and nothing else changes.
+            let _ = fallocate(&self.messages, hole, 0, old as i64);
+        }
     }
 
     /// Takes the end of the guest: what it has left undone is said.
@@ -317,12 +306,10 @@ impl Relay {
         self.end(&Ending::Disturbed(why))
     }
 
-    /// Ends every trial that the guest did not.
+    /// Ends every trial that the guest started and did not end.
     fn end(&mut self, ending: &Ending) -> Result<()> {
-        let missing = std::mem::take(&mut self.missing);
-        let ends: Vec<_> =
-            missing.into_iter().map(|number| Message::Ended(number, ending.clone())).collect();
-        say(&ends)
+        let running = std::mem::take(&mut self.running);
+        say(running.into_iter().map(|position| Message::Ended(position, ending.clone())))
     }
 }
 
@@ -331,15 +318,15 @@ const FINISHED: &[u8] = b"\"Finished\"";
 
 /// In the guest: does the task.
 pub(crate) fn work() -> Result<i32> {
-    let text = std::fs::read(ORDERS).context("reading the orders")?;
+    let task = std::fs::read(TASK).context("reading the task")?;
     let messages = File::options().append(true).open(MESSAGES).context("opening the reports")?;
-    match serde_json::from_slice(&text).context("understanding the orders")? {
-        // Nobody stops a guest in good order: it ends with its host.
-        Task::Run(orders) => crate::worker::work(orders, messages, || {
-            loop {
-                std::thread::park();
-            }
-        }),
+    match serde_json::from_slice(&task).context("understanding the task")? {
+        Task::Run(setup) => {
+            let orders = BufReader::new(File::open(ORDERS).context("opening the orders")?);
+            // Nobody stops a guest in good order: it ends with its host.
+            let (_stop, stopped) = watch::channel(false);
+            crate::worker::work(setup, Starts::Written(orders.lines()), messages, stopped)
+        }
         Task::Program(sole) => {
             let code = crate::sole::work(&sole, &messages)?;
             (&messages).write_all(&[FINISHED, b"\n"].concat()).context("reporting")?;

@@ -1,69 +1,67 @@
 //! `halfopen judge`: recorded trials, judged again from their files alone.
 
-use crate::channel::{Circumstances, Ending};
-use crate::cli::Format;
-use crate::output::{self, Exit};
-use anyhow::{Context, Result, anyhow, ensure};
-use report::{Clock, Run, Trial, human};
-use serde::de::DeserializeOwned;
-use spec::{Experiment, Facts};
+use crate::files::{self, Recorded};
+use crate::output::{self, Exit, Format};
+use crate::{judging, ledger::Ledger};
+use anyhow::{Context, Result, ensure};
+use report::{Digest, Machine, Tally, Trial, human};
 use std::path::{Path, PathBuf};
-use timeline::Timeline;
-use verdict::Verdict;
+use std::time::Instant;
+use verdict::Word;
 
 pub(crate) fn run(directories: &[PathBuf], format: Format) -> Exit {
-    let started = std::time::Instant::now();
-    let mut trials = Vec::new();
-    let mut changed = Vec::new();
-    let (mut exit, mut clock) = (Exit::AGREES, Clock::Real);
+    carry_out(directories, format).unwrap_or_else(|error| output::fail(Exit::USAGE, &error))
+}
+
+fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
+    let started = Instant::now();
+    let colour = output::colour(&std::io::stdout());
+    let mut found = Vec::new();
     for directory in directories {
-        let found = match trial_directories(directory) {
-            Ok(found) => found,
-            Err(error) => return output::fail(Exit::USAGE, &error),
-        };
-        for directory in found {
-            match judge(trials.len(), &directory) {
-                Ok(Judged { trial, recorded, circumstances }) => {
-                    clock = circumstances.clock;
-                    exit = exit.and(match circumstances.ending {
-                        Ending::Failed(_) => Exit::INTERNAL,
-                        _ => Exit::of(trial.verdict.word),
-                    });
-                    if recorded.word != trial.verdict.word {
-                        changed.push(format!(
-                            "{}: recorded as {}, judged {} now",
-                            directory.display(),
-                            recorded.word,
-                            trial.verdict.word
-                        ));
-                    }
-                    trials.push(trial);
-                }
-                Err(error) => return output::fail(Exit::USAGE, &error),
-            }
-        }
+        found.extend(trial_directories(directory)?);
     }
-    let facts = trials.iter().find_map(|trial| trial.facts.as_ref());
-    let run = Run {
-        kernel: facts.map_or_else(String::new, |facts| facts.kernel.clone()),
-        hz: facts.map_or(0, |facts| facts.hz),
-        clock,
-        wall_s: started.elapsed().as_secs_f64(),
-        trials,
-    };
-    let written = match format {
-        Format::Json => output::print(&report::json::run(&run)),
-        Format::Human => {
-            let colour = output::colour(&std::io::stdout());
-            let mut text: String =
-                run.trials.iter().map(|trial| human::verdict(trial, colour)).collect();
-            for line in &changed {
-                text += &format!("changed: {line}\n");
+    let mut ledger = Ledger::open(&std::env::temp_dir())?;
+    let (mut exit, mut first, mut changed) = (Exit::AGREES, None, Vec::new());
+    for (position, directory) in found.iter().enumerate() {
+        let judged = judge(directory)?;
+        exit = exit.and(judged.exit);
+        changed.extend(judged.changed);
+        let digest = Digest::new(position, &judged.trial);
+        match format {
+            Format::Human => {
+                let name = (found.len() > 1).then(|| directory.display());
+                let name = name.map_or_else(String::new, |name| format!("{name}\n"));
+                let verdict = human::verdict(&judged.trial, colour);
+                exit = exit.and(output::print(format!("{name}{verdict}").as_bytes()));
             }
+            Format::Jsonl => {
+                let line = digest.line(&judged.machine) + "\n";
+                exit = exit.and(output::print(line.as_bytes()));
+            }
+            Format::Json => {}
+        }
+        ledger.add(&judged.trial.experiment, digest)?;
+        first.get_or_insert(judged.machine);
+    }
+    let tally = Tally {
+        machine: first.context("there is no trial")?,
+        wall_s: started.elapsed().as_secs_f64(),
+        groups: ledger.groups.clone(),
+        not_started: 0,
+        lost: None,
+    };
+    Ok(exit.and(match format {
+        Format::Json => {
+            output::print_by(|output| report::json::run(output, &tally, ledger.digests()))
+        }
+        Format::Jsonl => Exit::AGREES,
+        Format::Human => {
+            let summary = (found.len() > 1).then(|| human::summary(&tally, colour));
+            let lines = changed.iter().map(|line| format!("changed: {line}\n"));
+            let text: String = summary.into_iter().chain(lines).collect();
             output::print(text.as_bytes())
         }
-    };
-    exit.and(written)
+    }))
 }
 
 /// The directory itself if it holds a trial, or those in it that do.
@@ -78,7 +76,7 @@ fn trial_directories(directory: &Path) -> Result<Vec<PathBuf>> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| holds_trial(path))
         .collect();
-    found.sort();
+    found.sort_by_cached_key(|path| natural(path));
     ensure!(
         !found.is_empty() || !directory.join("run.json").is_file(),
         "{} is the report of a run; its trials lie beside it, in {}",
@@ -94,46 +92,38 @@ fn trial_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The trial, judged now, with the verdict as it was recorded.
+/// What sorts `name` before `name-2`, and that before `name-10`.
+fn natural(path: &Path) -> (String, usize) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match name.rsplit_once('-').map(|(stem, number)| (stem.to_owned(), number.parse())) {
+        Some((stem, Ok(number))) => (stem, number),
+        _ => (name, 1),
+    }
+}
+
+/// A trial, judged now.
 struct Judged {
     trial: Trial,
-    recorded: Verdict,
-    circumstances: Circumstances,
+    machine: Machine,
+    exit: Exit,
+    /// In which way its verdict was another when it was recorded.
+    changed: Option<String>,
 }
 
-fn judge(number: usize, directory: &Path) -> Result<Judged> {
-    let experiment: Experiment = read(directory, "experiment.json")?;
-    let recorded: Verdict = read(directory, "verdict.json")?;
-    let path = directory.join("timeline.jsonl");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let timeline =
-        Timeline::from_jsonl(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    let circumstances: Circumstances = read(directory, "trial.json")?;
-    // A trial that came to its end has both; others may have ended before.
-    let (facts, prediction): (Option<Facts>, Option<model::Prediction>) =
-        if circumstances.ending == Ending::Complete {
-            (Some(read(directory, "facts.json")?), Some(read(directory, "prediction.json")?))
-        } else {
-            (read_if_there(directory, "facts.json")?, read_if_there(directory, "prediction.json")?)
-        };
-    let verdict = circumstances.ending.verdict(
-        &experiment.parameters,
-        facts.as_ref(),
-        prediction.as_ref(),
-        &timeline,
+fn judge(directory: &Path) -> Result<Judged> {
+    let Recorded { mut trial, circumstances } = files::read(directory)?;
+    let recorded: Word = trial.verdict.word;
+    trial.verdict = judging::verdict(
+        &circumstances.ending,
+        &trial.experiment.parameters,
+        trial.facts.as_ref(),
+        trial.prediction.as_ref(),
+        &trial.timeline,
     );
-    let artifacts = Some(directory.display().to_string());
-    let trial = Trial { number, experiment, facts, prediction, verdict, timeline, artifacts };
-    Ok(Judged { trial, recorded, circumstances })
-}
-
-fn read_if_there<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>> {
-    if directory.join(name).is_file() { read(directory, name).map(Some) } else { Ok(None) }
-}
-
-fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
-    let path = directory.join(name);
-    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("understanding {}", path.display()))
+    let machine = circumstances.machine(trial.facts.as_ref());
+    let exit = judging::exit(&circumstances.ending, &trial);
+    let now = trial.verdict.word;
+    let changed = (recorded != now)
+        .then(|| format!("{}: recorded as {recorded}, judged {now} now", directory.display()));
+    Ok(Judged { trial, machine, exit, changed })
 }

@@ -1,15 +1,26 @@
 //! `halfopen`: the server is gone; when does the client find out, and what is it told?
 
 mod article;
+mod batch;
 mod catalogue;
 mod channel;
 mod cli;
 mod clocks;
+mod conduct;
+mod conducted;
+mod descriptors;
 mod doctor;
+mod ended;
+mod examine;
+mod files;
 mod guest;
 mod instruments;
 mod judge;
+mod judging;
+mod kernels;
+mod laboratory;
 mod lease;
+mod ledger;
 mod mistakes;
 mod output;
 mod peers;
@@ -17,6 +28,7 @@ mod predict;
 mod program;
 mod run;
 mod screen;
+mod session;
 mod sole;
 mod store;
 mod supervisor;
@@ -58,7 +70,7 @@ fn main() -> std::process::ExitCode {
         Command::Guest => output::inner(guest::work()),
         Command::Program(arguments) => sole::run(&arguments),
         Command::Launcher => output::inner(supervisor::launcher()),
-        Command::Worker => output::inner(worker::run()),
+        Command::Worker => output::inner(laboratory::run()),
     };
     code.into()
 }

@@ -1,6 +1,7 @@
 //! What goes to the terminal, and the exit codes.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use clap::ValueEnum;
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 
 /// An exit code of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +46,29 @@ pub(crate) fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !unwanted
 }
 
+/// What standard output gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Text for people.
+    Human,
+    /// One JSON document.
+    Json,
+    /// A JSON object a line, each as soon as it is there.
+    Jsonl,
+}
+
 /// Writes to standard output. A reader that has gone away has seen enough.
 pub(crate) fn print(bytes: &[u8]) -> Exit {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    print_by(|output| output.write_all(bytes))
+}
+
+/// The same piece by piece.
+pub(crate) fn print_by(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Exit {
+    let mut stdout = BufWriter::new(std::io::stdout().lock());
+    let written = write(&mut stdout).and_then(|()| stdout.flush());
+    // What could not be written is not tried again.
+    let _ = stdout.into_parts();
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             fail(Exit::INTERNAL, &anyhow::Error::from(error).context("writing to standard output"))
         }
@@ -62,8 +82,9 @@ pub(crate) fn fail(exit: Exit, error: &anyhow::Error) -> Exit {
     // An error in an experiment file comes with its own heading and the lines of the file.
     let heading =
         if text.starts_with("error") || text.starts_with('\x1b') { "" } else { "error: " };
-    // Standard error may be closed; there is nobody left to tell then.
-    let _ = writeln!(std::io::stderr(), "{heading}{text}");
+    // In one piece: other processes write there too. Standard error may be closed; there is nobody
+    // left to tell then.
+    let _ = std::io::stderr().write_all(format!("{heading}{text}\n").as_bytes());
     exit
 }
 

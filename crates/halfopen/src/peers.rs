@@ -16,7 +16,12 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Runs a peer to its end, on the standard streams. Returns its exit code.
 pub(crate) fn run() -> u8 {
-    output::inner(peer::run().map(|()| 0).map_err(Into::into)).0
+    let result = match peer::run() {
+        // Whoever ended the laboratory has nothing to be told by its programs.
+        Ok(()) | Err(peer::Error::Orphaned) => Ok(0),
+        Err(error) => Err(error.into()),
+    };
+    output::inner(result).0
 }
 
 /// A client or a server, on its host. It is killed when dropped.

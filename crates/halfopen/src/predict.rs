@@ -1,8 +1,8 @@
 //! `halfopen predict`: what should happen, without a kernel or privileges.
 
 use crate::catalogue;
-use crate::cli::{self, Format};
-use crate::output::{self, Exit};
+use crate::cli;
+use crate::output::{self, Exit, Format};
 use anyhow::anyhow;
 
 pub(crate) fn run(arguments: &cli::Predict) -> Exit {
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &cli::Predict) -> Exit {
     let prediction = model::predict(&experiment.parameters, &facts);
     match arguments.output.format {
         Format::Json => output::print(&report::json::predict(&experiment, hz, &prediction)),
-        Format::Human => {
+        Format::Human | Format::Jsonl => {
             let colour = output::colour(&std::io::stdout());
             let table = model::table(&experiment.parameters, &facts);
             let text = report::human::predict(&experiment, hz, &prediction, &table, colour);

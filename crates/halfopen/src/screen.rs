@@ -1,13 +1,12 @@
 //! What a person sees while trials run: the announcement, the live timeline of a single trial, a
 //! bar with the time left, and the verdicts.
 
-use crate::cli::Format;
-use crate::output::{self, Exit};
+use crate::batch::Trials;
+use crate::output::{self, Exit, Format};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use report::{Clock, Live, Run, Trial, human};
-use spec::Plan;
+use report::{Clock, Live, Tally, Trial, human};
+use spec::Experiment;
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use timeline::event::{FaultStep, Phase};
@@ -42,27 +41,28 @@ struct Waiting {
 }
 
 impl Screen {
-    pub(crate) fn new(format: Format, clock: Clock, plans: &[Plan]) -> Self {
-        let silent = format == Format::Json;
+    pub(crate) fn new(format: Format, trials: &Trials) -> Self {
+        let silent = format != Format::Human;
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let colour = output::colour(&std::io::stdout());
-        let names: BTreeSet<_> = plans.iter().map(|plan| &plan.experiment.name).collect();
-        let live = match plans {
-            [plan] => Some(Live::new(&plan.experiment.parameters, colour)),
+        let setup = &trials.setup;
+        let total = trials.total();
+        let live = match &setup.experiments[..] {
+            [experiment] if total == 1 => Some(Live::new(&experiment.parameters, colour)),
             _ => None,
         };
         Self {
             colour,
             silent,
             live,
-            real_time: clock == Clock::Real,
+            real_time: setup.clock == Clock::Real,
             // Virtual time has no moment to wait for.
-            animated: !silent && terminal && clock == Clock::Real,
+            animated: !silent && terminal && setup.clock == Clock::Real,
             bar: None,
             waiting: None,
             latest_s: None,
-            total: plans.len(),
-            repeated: names.len() < plans.len(),
+            total,
+            repeated: (0..total).any(|position| trials.place(position).number > 1),
             ended: 0,
             written: Cell::new(Exit::AGREES),
         }
@@ -73,13 +73,13 @@ impl Screen {
         self.above_the_bar(|| eprintln!("{text}"));
     }
 
-    pub(crate) fn started(&mut self, plan: &Plan) {
+    pub(crate) fn started(&mut self, experiment: &Experiment) {
         if self.live.is_some() {
-            self.show(&human::announce(&plan.experiment, self.colour));
+            self.show(&human::announce(experiment, self.colour));
         }
     }
 
-    pub(crate) fn predicted(&mut self, plan: &Plan, prediction: &model::Prediction) {
+    pub(crate) fn predicted(&mut self, experiment: &Experiment, prediction: &model::Prediction) {
         if let Some(live) = self.live.as_mut().filter(|_| !self.real_time) {
             // All that comes before it is here.
             let lines = live.lines(u64::MAX);
@@ -87,7 +87,7 @@ impl Screen {
         }
         if let Some(live) = &mut self.live {
             live.predict(prediction);
-            let text = human::predicted(&plan.experiment.parameters, prediction, self.colour);
+            let text = human::predicted(&experiment.parameters, prediction, self.colour);
             self.latest_s = prediction
                 .windows
                 .iter()
@@ -98,7 +98,7 @@ impl Screen {
         }
     }
 
-    pub(crate) fn event(&mut self, _number: usize, event: &Event) {
+    pub(crate) fn event(&mut self, event: &Event) {
         if let Some(live) = &mut self.live {
             live.feed(event);
             match (&event.what, self.latest_s) {
@@ -151,7 +151,8 @@ impl Screen {
         }
     }
 
-    fn clear(&mut self) {
+    /// Takes the bar away.
+    pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -169,7 +170,7 @@ impl Screen {
             let line = verdict.lines().next().unwrap_or_default();
             let name = &trial.experiment.name;
             let number =
-                if self.repeated { format!(" #{}", trial.shown_number()) } else { String::new() };
+                if self.repeated { format!(" #{}", trial.identity.number) } else { String::new() };
             let name = format!("{name}{number}");
             self.show(&format!("{name:<38} {line}\n"));
         }
@@ -180,10 +181,17 @@ impl Screen {
         self.show(&format!("reports: {}\n", directory.join("report.html").display()));
     }
 
-    pub(crate) fn conclude(&mut self, run: &Run) -> Exit {
+    /// Why no trial can be run.
+    pub(crate) fn skipped(&mut self, why: &str) {
+        self.ended = self.total;
+        self.show(&format!("skipped  {why}\n"));
+    }
+
+    /// What all trials came to, if there were several.
+    pub(crate) fn conclude(&mut self, tally: &Tally, total: usize) -> Exit {
         self.clear();
-        if run.trials.len() > 1 {
-            self.show(&human::summary(run, self.colour));
+        if total > 1 {
+            self.show(&human::summary(tally, self.colour));
         }
         self.written.get()
     }

@@ -1,11 +1,11 @@
 //! One command as the program of a host, on a network in which nothing breaks: what a program of a
 //! trial may and may not do, tried out. `halfopen __program -- COMMAND`, on either clock.
 
-use crate::channel::{Message, Task};
+use crate::channel::{Message, Task, order};
 use crate::cli::{self, ClockName};
 use crate::output::{self, Exit};
 use crate::program::{self, Program};
-use crate::{guest, lease, run, supervisor};
+use crate::{kernels, lease, supervisor};
 use anyhow::{Context, Result, bail};
 use lab::network::Network;
 use report::Clock;
@@ -57,13 +57,13 @@ fn carry_out(arguments: &cli::Program) -> Result<Exit> {
     let sole = Sole { command, addresses: lease.addresses.clone(), clock };
     let task = match arguments.clock {
         ClockName::Real => Task::Program(sole),
-        ClockName::Virtual => match guest::find_kernel(guest::HZ_DEFAULT) {
+        ClockName::Virtual => match kernels::find(kernels::HZ_DEFAULT) {
             Ok(kernel) => Task::ProgramVirtual(sole, kernel),
             Err(why) => return Ok(output::fail(Exit::SKIPPED, &anyhow::Error::msg(why))),
         },
     };
     let mut laboratory = supervisor::start()?;
-    run::give(laboratory.stdin.as_mut().context("the lifeline is piped")?, &task)?;
+    order(laboratory.stdin.as_mut().context("the lifeline is piped")?, &task)?;
     let stdout = laboratory.stdout.take().context("standard output is piped")?;
     let mut exit = None;
     for line in BufReader::new(stdout).lines() {

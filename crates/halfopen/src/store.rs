@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,7 @@ impl Store {
 
     /// A fresh directory of this name inside, as a place for results of its own.
     pub(crate) fn fresh_inside(&self, name: &str) -> Result<Self> {
-        let directory = self.fresh(name, 1)?;
+        let (directory, _) = self.fresh(name, 1)?;
         Ok(Self { made: vec![directory.clone()], directory })
     }
 
@@ -78,24 +78,13 @@ impl Store {
         Ok(())
     }
 
-    /// Writes files that belong together into a fresh directory of this name, with a number where
-    /// the name is taken. All of them, or none.
-    pub(crate) fn write_directory(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {
-        let directory = self.fresh(name, 1)?;
-        fill(&directory, files)?;
-        Ok(directory)
-    }
-
-    /// A fresh directory of this name inside, with this number or the next that is free; the first
-    /// bears none.
-    pub(crate) fn fresh(&self, name: &str, number: usize) -> Result<PathBuf> {
+    /// A fresh directory of this name inside, with this number or the next that is free; and the
+    /// number.
+    pub(crate) fn fresh(&self, of: &str, number: usize) -> Result<(PathBuf, usize)> {
         for number in number.max(1).. {
-            let path = match number {
-                1 => self.directory.join(name),
-                _ => self.directory.join(format!("{name}-{number}")),
-            };
+            let path = self.directory.join(name(of, number));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(path),
+                Ok(()) => return Ok((path, number)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     return Err(error).with_context(|| format!("making {}", path.display()));
@@ -104,6 +93,33 @@ impl Store {
         }
         unreachable!("there are more numbers than directories")
     }
+
+    /// How many directories of this name are there, numbered without a gap.
+    pub(crate) fn taken(&self, of: &str) -> usize {
+        let mut count = 0;
+        while self.directory.join(name(of, count + 1)).exists() {
+            count += 1;
+        }
+        count
+    }
+}
+
+/// A directory's name: the first of a name bears no number.
+pub(crate) fn name(of: &str, number: usize) -> String {
+    if number == 1 { of.to_owned() } else { format!("{of}-{number}") }
+}
+
+/// Writes a file into a directory piece by piece.
+pub(crate) fn write_by(
+    directory: &Path,
+    file: &str,
+    write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let path = directory.join(file);
+    fs::File::create(&path)
+        .map(io::BufWriter::new)
+        .and_then(|mut output| write(&mut output).and_then(|()| output.flush()))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Writes files that belong together into a fresh directory. All of them, or none.

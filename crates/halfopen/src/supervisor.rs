@@ -11,9 +11,9 @@
 //! When `halfopen` ends, however it ends, the pipe to `init` closes; `init` exits, and the kernel
 //! kills every process of the namespace, which ends every network namespace that only they held.
 
-use crate::channel::Message;
+use crate::channel::{Message, write_line};
 use crate::output::Exit;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use netns::Namespace;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -91,9 +91,7 @@ pub(crate) fn sandbox() -> Result<i32> {
 
 /// Says that this machine cannot do what every trial needs.
 pub(crate) fn cannot(why: &str) -> Result<i32> {
-    let mut line = serde_json::to_vec(&Message::Cannot(why.to_owned()))?;
-    line.push(b'\n');
-    std::io::stdout().write_all(&line).context("reporting")?;
+    write_line(&mut std::io::stdout(), &Message::Cannot(why.to_owned()))?;
     Ok(i32::from(Exit::SKIPPED.0))
 }
 
@@ -146,11 +144,18 @@ pub(crate) fn init() -> Result<i32> {
                 return Ok(1);
             }
             WaitStatus::Signaled(pid, signal, _) if pid == worker => {
-                bail!("the worker was ended by {signal}");
+                return tell_death(signal).map(|()| i32::from(Exit::INTERNAL.0));
             }
             _orphan => {}
         }
     }
+}
+
+/// Tells the parent how the worker died. What that wrote last may be half a line.
+fn tell_death(signal: Signal) -> Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(b"\n").context("reporting")?;
+    write_line(&mut stdout, &Message::Died(format!("the worker was killed by {signal}")))
 }
 
 /// Enters namespaces of our own: with root's privileges directly, otherwise by way of a user

@@ -9,7 +9,7 @@ use crate::channel::{Ending, Message};
 use crate::instruments::{Pace, Running, Seen, Shared, Sink, start_sampler, start_tap};
 use crate::peers::Peer;
 use crate::trial::flows::Flows;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use lab::network::Network;
 use lab::sysctl;
 use model::{Prediction, Window};
@@ -90,7 +90,11 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
             Ok(Ending::Interrupted)
         }
     };
-    let ending = outcome.unwrap_or_else(|error| Ending::Failed(format!("{error:#}")));
+    let ending = outcome.unwrap_or_else(|error| match error.downcast_ref::<Gone>() {
+        // Somebody else has ended it: no defect, and no evidence.
+        Some(gone) => Ending::Disturbed(gone.to_string()),
+        None => Ending::Failed(format!("{error:#}")),
+    });
     let removed = trial.take_down().await;
     bench.shared.leave(number);
     trial.mark(What::Phase(Phase::Done));
@@ -359,7 +363,7 @@ impl Trial {
     fn client_gone(&mut self) -> Result<()> {
         self.client = None;
         self.ended.reports = true;
-        if self.finishing { Ok(()) } else { Err(anyhow!("the client process ended early")) }
+        if self.finishing { Ok(()) } else { Err(Gone("client").into()) }
     }
 
     /// One thing that was seen: it names its connection, goes on to the front, and may say that
@@ -453,11 +457,11 @@ impl Trial {
     }
 
     fn client(&mut self) -> Result<&mut Peer> {
-        self.client.as_mut().context("the client process has ended")
+        Ok(self.client.as_mut().ok_or(Gone("client"))?)
     }
 
     fn server(&mut self) -> Result<&mut Peer> {
-        self.server.as_mut().context("the server process has ended")
+        Ok(self.server.as_mut().ok_or(Gone("server"))?)
     }
 
     fn network(&mut self) -> Result<&mut Network> {
@@ -478,6 +482,18 @@ impl Trial {
         let _ = self.bench.reports.send(message);
     }
 }
+
+/// A program that ended though nobody of this trial ended it.
+#[derive(Debug)]
+struct Gone(&'static str);
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "the {} process was ended from outside", self.0)
+    }
+}
+
+impl std::error::Error for Gone {}
 
 impl Ended {
     fn any(&self) -> bool {

@@ -1,22 +1,23 @@
 //! `halfopen validate`: the model held against this kernel on many settings.
 
-use crate::cli::{self, Format};
-use crate::output::{self, Exit};
-use crate::run::Batch;
-use crate::store::{self, Store};
-use crate::{article, catalogue, guest, run, supervisor};
+use crate::batch::Batch;
+use crate::output::{self, Exit, Format};
+use crate::session::Session;
+use crate::store::Store;
+use crate::{article, catalogue, cli, kernels};
 use anyhow::{Context, Result, anyhow};
 use report::Clock;
 use report::validation::{Setting, Validation, document, is_gross, markdown, terminal};
 use spec::Experiment;
 use spec::file::parse_override;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The settings, by part of the model and experiment.
 const SETTINGS: &str = include_str!("../validation.toml");
 
 pub(crate) fn run(arguments: &cli::Validate) -> Exit {
-    if let Err(error) = run::check_hz(arguments.hz, arguments.clock) {
+    if let Err(error) = kernels::check_hz(arguments.hz, arguments.clock.into()) {
         return output::fail(Exit::USAGE, &error);
     }
     carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
@@ -25,22 +26,28 @@ pub(crate) fn run(arguments: &cli::Validate) -> Exit {
 fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
     let (mut settings, experiments) = settings()?;
     let batch = Batch {
-        experiments: &experiments,
+        experiments,
         repeat: arguments.repeat,
         phases: None,
         clock: Clock::from(arguments.clock),
-        hz: arguments.hz.unwrap_or(guest::HZ_DEFAULT),
+        hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
         jobs: Some(arguments.jobs),
         defaults: false,
     };
-    let prepared = match batch.prepare()? {
-        Ok(prepared) => prepared,
+    let trials = match batch.prepare()? {
+        Ok(trials) => trials,
         Err((_, why)) => return Ok(output::fail(Exit::SKIPPED, &anyhow!(why))),
     };
-    let laboratory = supervisor::start()?;
-    store::become_the_caller(&arguments.out)?;
-    let store = Store::open(&arguments.out)?.fresh_inside("validation")?;
-    let conducted = prepared.conduct(laboratory, &store, arguments.output.format)?;
+    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
+    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    let store = Arc::new(store.fresh_inside("validation")?);
+    let mut conducted = laboratory.conduct(store.clone(), arguments.output.format)?;
+    conducted.tell_missing();
+    let exit = conducted.exit();
+    if !conducted.is_whole() {
+        // A table of a part would look like one of all.
+        return Ok(exit);
+    }
     let repeat = arguments.repeat as usize;
     for (index, setting) in settings.iter_mut().enumerate() {
         setting.trials = (index * repeat..(index + 1) * repeat).collect();
@@ -48,15 +55,15 @@ fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
     let validation = Validation {
         command: article::command_line(),
         date: article::now(),
-        run: conducted.run,
+        run: conducted.into_run()?,
         settings,
     };
     let texts = [("md", markdown(&validation).into_bytes()), ("json", document(&validation))];
     let files = |stem: &str| texts.clone().map(|(kind, text)| (format!("{stem}.{kind}"), text));
     store.write_files(&files("validation"))?;
     if let Some(directory) = &arguments.reference {
-        let name = format!("{}-{}", validation.run.kernel, validation.run.clock);
-        let stem = match arguments.hz.filter(|hz| *hz != guest::HZ_DEFAULT) {
+        let name = format!("{}-{}", validation.run.machine.kernel, validation.run.machine.clock);
+        let stem = match arguments.hz.filter(|hz| *hz != kernels::HZ_DEFAULT) {
             Some(hz) => format!("validation-hz{hz}"),
             None => "validation".into(),
         };
@@ -64,14 +71,14 @@ fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
     }
     let written = match arguments.output.format {
         Format::Json => output::print(&document(&validation)),
-        Format::Human => {
+        Format::Human | Format::Jsonl => {
             let place = store.directory().join("validation.md");
             let text = format!("\n{}table: {}\n", terminal(&validation), place.display());
             output::print(text.as_bytes())
         }
     };
     let timers = if is_gross(&validation) { Exit::DISAGREES } else { Exit::AGREES };
-    Ok(conducted.exit.and(timers).and(written))
+    Ok(exit.and(timers).and(written))
 }
 
 /// What is to be tried.

@@ -1,84 +1,60 @@
-//! The worker: runs trials side by side inside the sandbox and reports on standard output.
+//! The worker: runs trials side by side and reports them. It runs in the sandbox on this machine's
+//! clock, and in the guest in virtual time.
 
-use crate::channel::{Ending, Message, Orders, Task};
+use crate::channel::{Ending, Message, Order, Setup, Start};
+use crate::descriptors;
 use crate::instruments::Shared;
 use crate::supervisor;
 use crate::trial::{self, Bench};
-use anyhow::{Context, Result, bail};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use anyhow::{Context, Result};
 use observe::clock::{hz, kernel_release};
 use report::Clock;
 use sandbox::Launcher;
-use std::io::{BufRead, Write};
+use spec::{Parameters, Plan};
+use std::fs::File;
+use std::io::{BufReader, Lines, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-/// Reads its orders from standard input, runs the trials, and reports. A second line on standard
-/// input stops the trials in good order.
-pub(crate) fn run() -> Result<i32> {
-    let mut orders = String::new();
-    let mut stdin = std::io::stdin().lock();
-    stdin.read_line(&mut orders).context("reading the orders")?;
-    drop(stdin);
-    if orders.is_empty() {
-        // The parent has ended, and has said why.
-        return Ok(1);
-    }
-    let task = serde_json::from_str(&orders).context("understanding the orders")?;
-    check(&task).context("checking the orders")?;
-    match task {
-        Task::Run(orders) => work(orders, std::io::stdout(), wait_for_stop),
-        Task::RunVirtual(orders, kernel) => crate::guest::run(&orders, &kernel, wait_for_stop),
-        Task::Program(sole) => crate::sole::work(&sole, std::io::stdout()),
-        Task::ProgramVirtual(sole, kernel) => crate::guest::run_sole(sole, &kernel, wait_for_stop),
-        Task::Examine => {
-            for check in crate::doctor::examine()? {
-                let mut line = serde_json::to_vec(&Message::Check(check)).context("reporting")?;
-                line.push(b'\n');
-                std::io::stdout().write_all(&line).context("reporting")?;
+/// Where the trials to start come from, one after the other.
+pub(crate) enum Starts {
+    /// Told when there is room for one.
+    Told(mpsc::Receiver<Start>),
+    /// All written beforehand, an [`Order`] a line.
+    Written(Lines<BufReader<File>>),
+}
+
+impl Starts {
+    async fn next(&mut self) -> Result<Option<Start>> {
+        match self {
+            Self::Told(starts) => Ok(starts.recv().await),
+            Self::Written(lines) => {
+                let Some(line) = lines.next() else { return Ok(None) };
+                let line = line.context("reading the orders")?;
+                match serde_json::from_str(&line).context("understanding the orders")? {
+                    Order::Start(start) => Ok(Some(start)),
+                    Order::NoMore | Order::Stop => Ok(None),
+                }
             }
-            Ok(0)
         }
     }
 }
 
-/// Takes nothing on trust: this side has privileges, and the one that gives the orders may have none.
-/// Names and values of sysctls are checked where they are set. Paths are of what runs without
-/// privileges.
-fn check(task: &Task) -> Result<()> {
-    let plans = match task {
-        Task::Run(orders) | Task::RunVirtual(orders, _) => &orders.plans,
-        Task::Program(sole) | Task::ProgramVirtual(sole, _) => return sole.check(),
-        Task::Examine => return Ok(()),
-    };
-    for plan in plans {
-        let (parameters, addresses) = (&plan.experiment.parameters, &plan.addresses);
-        if let Err((key, why)) = parameters.validate() {
-            bail!("trial {}: `{key}`: {why}", plan.number);
-        }
-        let leased = addresses.are_leased(parameters.family, parameters.topology);
-        anyhow::ensure!(leased, "trial {}: {addresses:?} are no lease", plan.number);
-    }
-    Ok(())
-}
-
-/// Runs the trials of `orders`, writing reports to `output`. `stop` blocks until the operator
-/// wants no more.
+/// Runs trials until there are no more, or `stop` says so, and writes what happens to `output`.
 pub(crate) fn work(
-    orders: Orders,
+    setup: Setup,
+    starts: Starts,
     output: impl Write + Send + 'static,
-    stop: impl FnOnce() + Send + 'static,
+    stop: watch::Receiver<bool>,
 ) -> Result<i32> {
     // Before the limits of this process are raised, which programs would inherit.
     let launcher = match supervisor::start_launcher() {
         Ok(launcher) => launcher,
         Err(error) => return supervisor::cannot(&error.to_string()),
     };
-    let at_once = orders.plans.len().min(orders.jobs);
-    raise_descriptor_limit(DESCRIPTORS_OF_OUR_OWN + DESCRIPTORS_A_TRIAL * at_once as u64)
-        .with_context(|| format!("{at_once} trials at once: run fewer with --jobs"))?;
-    let mut builder = match orders.clock {
+    descriptors::raise_for_trials(setup.jobs)?;
+    let mut builder = match setup.clock {
         Clock::Real => tokio::runtime::Builder::new_multi_thread(),
         // A guest has one processor, where system calls cost more than anything: more threads would
         // only wake one another.
@@ -90,9 +66,11 @@ pub(crate) fn work(
         .thread_keep_alive(Duration::from_secs(365 * 86_400))
         .build()
         .context("starting the runtime")?;
+    // Its length is bounded: no more than `jobs` trials run, and whoever starts them waits until
+    // earlier ones are written.
     let (reports, queue) = mpsc::unbounded_channel();
     let write = write_reports(queue, output);
-    let writer = match orders.clock {
+    let writer = match setup.clock {
         // Whoever listens may be slow, and nothing else is to wait for that.
         Clock::Real => {
             let handle = runtime.handle().clone();
@@ -100,63 +78,67 @@ pub(crate) fn work(
         }
         Clock::Virtual => runtime.spawn(write),
     };
-    let (order, stopped) = watch::channel(false);
-    std::thread::Builder::new()
-        .name("stop".into())
-        .spawn(move || {
-            stop();
-            let _ = order.send(true);
-        })
-        .context("starting the thread that listens")?;
-    let written = runtime.block_on(async {
-        run_all(orders, launcher, reports, stopped).await;
-        writer.await
+    let (ran, written) = runtime.block_on(async {
+        let ran = run_all(setup, starts, launcher, reports, stop).await;
+        (ran, writer.await)
     });
-    // Threads that wait for the operator or watch the machine end with the process.
+    // Threads that wait for orders or watch the machine end with the process.
     runtime.shutdown_background();
     written.context("reporting")?.context("reporting")?;
+    ran?;
     Ok(0)
 }
 
 async fn run_all(
-    orders: Orders,
+    setup: Setup,
+    mut starts: Starts,
     launcher: Launcher,
     reports: mpsc::UnboundedSender<Message>,
-    stop: watch::Receiver<bool>,
-) {
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
     let _ = reports.send(Message::Machine { kernel: kernel_release(), hz: hz() });
     let bench = Arc::new(Bench {
         reports: reports.clone(),
-        shared: Shared::start(orders.clock),
-        clock: orders.clock,
-        jobs: orders.jobs.min(orders.plans.len()),
-        never: orders.never,
+        shared: Shared::start(setup.clock),
+        clock: setup.clock,
+        jobs: setup.jobs,
+        never: setup.never,
         launcher,
         builders: Semaphore::new(2),
-        stop,
+        stop: stop.clone(),
     });
-    let slots = Arc::new(Semaphore::new(orders.jobs));
+    let slots = Arc::new(Semaphore::new(setup.jobs));
     let mut trials = tokio::task::JoinSet::new();
-    for plan in orders.plans {
-        let (bench, slots, reports) = (bench.clone(), slots.clone(), reports.clone());
+    loop {
+        let slot = slots.clone().acquire_owned().await.context("waiting for a place")?;
+        let start = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => None,
+            start = starts.next() => start?,
+        };
+        let Some(Start { position, experiment, addresses, phase }) = start else { break };
+        let experiment =
+            setup.experiments.get(experiment).context("there is no such experiment")?.clone();
+        let Parameters { family, topology, .. } = experiment.parameters;
+        let leased = addresses.are_leased(family, topology);
+        anyhow::ensure!(leased, "trial {position}: {addresses:?} are no lease");
+        let plan = Plan { number: position, experiment, addresses, phase };
+        let (bench, reports) = (bench.clone(), reports.clone());
         trials.spawn(async move {
-            let number = plan.number;
-            let Ok(_slot) = slots.acquire().await else { return };
-            let ending = if *bench.stop.borrow() {
-                Ending::Interrupted
-            } else {
-                let _ = reports.send(Message::Started(number));
-                // On a task of its own, so that a panic ends one trial and not the run.
-                match tokio::spawn(trial::run(bench, plan)).await {
-                    Ok(ending) => ending,
-                    Err(error) => Ending::Failed(format!("a defect in halfopen: {error}")),
-                }
+            let _ = reports.send(Message::Started(position));
+            // On a task of its own, so that a panic ends one trial and not the run.
+            let ending = match tokio::spawn(trial::run(bench, plan)).await {
+                Ok(ending) => ending,
+                Err(error) => Ending::Failed(format!("a defect in halfopen: {error}")),
             };
-            let _ = reports.send(Message::Ended(number, ending));
+            let _ = reports.send(Message::Ended(position, ending));
+            drop(slot);
         });
+        while trials.try_join_next().is_some() {}
     }
     while trials.join_next().await.is_some() {}
     let _ = reports.send(Message::Finished);
+    Ok(())
 }
 
 /// Writes every message as a line; as many at once as there are.
@@ -170,7 +152,7 @@ async fn write_reports(
         while let Some(message) = next {
             serde_json::to_writer(&mut lines, &message)?;
             lines.push(b'\n');
-            next = queue.try_recv().ok();
+            next = if lines.len() < WRITE_MOST { queue.try_recv().ok() } else { None };
         }
         output.write_all(&lines)?;
         output.flush()?;
@@ -179,34 +161,5 @@ async fn write_reports(
     Ok(())
 }
 
-fn wait_for_stop() {
-    let mut line = String::new();
-    // The end of standard input is the end of the parent: `init` ends everything then.
-    while !matches!(std::io::stdin().lock().read_line(&mut line), Ok(count) if count > 0) {
-        std::thread::park();
-    }
-}
-
-/// File descriptors a trial holds at its busiest, and what the worker needs for itself.
-const DESCRIPTORS_A_TRIAL: u64 = 40;
-const DESCRIPTORS_OF_OUR_OWN: u64 = 100;
-
-/// How many trials at once a limit on file descriptors allows.
-pub(crate) fn trials_within(limit: u64) -> u64 {
-    limit.saturating_sub(DESCRIPTORS_OF_OUR_OWN) / DESCRIPTORS_A_TRIAL
-}
-
-/// Raises the soft limit on file descriptors to what is needed.
-pub(crate) fn raise_descriptor_limit(wanted: u64) -> Result<()> {
-    let (soft, hard) =
-        getrlimit(Resource::RLIMIT_NOFILE).context("reading the descriptor limit")?;
-    if soft >= wanted {
-        return Ok(());
-    }
-    anyhow::ensure!(
-        hard >= wanted,
-        "{wanted} file descriptors are needed, and this user may have {hard}: raise the limit \
-         (ulimit -n {wanted})"
-    );
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("raising the descriptor limit")
-}
+/// About as many bytes are written at once.
+const WRITE_MOST: usize = 256 * 1024;

@@ -140,10 +140,10 @@ impl Control {
         let mut line = serde_json::to_vec(report).expect("a report is always JSON");
         line.push(b'\n');
         let mut stdout = io::stdout().lock();
-        stdout
-            .write_all(&line)
-            .and_then(|()| stdout.flush())
-            .map_err(|error| Error::Control(format!("writing a report: {error}")))
+        stdout.write_all(&line).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Error::Orphaned,
+            _ => Error::Control(format!("writing a report: {error}")),
+        })
     }
 
     fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {

@@ -79,6 +79,9 @@ pub enum Error {
     /// A line on standard input was not what it should be, or reports cannot be written.
     #[error("talking to the laboratory: {0}")]
     Control(String),
+    /// The laboratory has ended, and takes no more reports.
+    #[error("the laboratory has ended")]
+    Orphaned,
     /// A system call failed before the fault.
     #[error("{operation}: {error}")]
     Call {

@@ -7,7 +7,7 @@ use crate::human;
 use crate::json;
 use crate::markdown::cell;
 use crate::span;
-use crate::summary::{Group, groups};
+use crate::summary::{Counts, Group};
 use crate::trial::{Clock, Run, Trial};
 use serde::Serialize;
 use std::fmt::{self, Write};
@@ -68,12 +68,12 @@ impl Article {
     /// several HZ have made it.
     pub(crate) fn whose(&self, run: &Run, trial: &Trial) -> String {
         let made = |other: &&Run| {
-            other.clock == run.clock
+            other.machine.clock == run.machine.clock
                 && other.trials.iter().any(|made| made.experiment.name == trial.experiment.name)
         };
         match self.runs.iter().filter(made).count() {
-            0 | 1 => run.clock.to_string(),
-            _ => format!("{}, HZ {}", run.clock, run.hz),
+            0 | 1 => run.machine.clock.to_string(),
+            _ => format!("{}, HZ {}", run.machine.clock, run.machine.hz),
         }
     }
 
@@ -103,7 +103,7 @@ pub(crate) struct Brief {
 
 impl Brief {
     pub(crate) fn new(trial: &Trial) -> Self {
-        let group = groups(std::slice::from_ref(trial)).remove(0);
+        let group = Group::of(trial);
         let (outcomes, at) = (group.outcomes(), group.measured());
         let measured = match (outcomes.as_str(), at.as_str()) {
             ("none", _) => match group.gave_up() {
@@ -121,11 +121,11 @@ impl Brief {
 pub(crate) fn about(run: &Run) -> String {
     format!(
         "{} clock: Linux {}, HZ {}, {} trials ({}), {} of wall time",
-        run.clock,
-        run.kernel,
-        run.hz,
+        run.machine.clock,
+        run.machine.kernel,
+        run.machine.hz,
         run.trials.len(),
-        Group::counted(run.trials.iter().map(|trial| trial.verdict.word)),
+        run.trials.iter().map(Trial::status).collect::<Counts>(),
         span::measured(run.wall_s)
     )
 }
@@ -280,9 +280,9 @@ struct Skipped<'a> {
 fn entry<'a>(article: &'a Article, claim: &'a Claim, finding: &'a Finding) -> Entry<'a> {
     let reference = |(run, trial): (&Run, &'a Trial)| Reference {
         label: &trial.experiment.name,
-        clock: run.clock,
-        hz: run.hz,
-        trial: trial.number,
+        clock: run.machine.clock,
+        hz: run.machine.hz,
+        trial: run.trials.iter().position(|other| std::ptr::eq(other, trial)).unwrap_or_default(),
     };
     Entry {
         id: &claim.id,
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_repository_gets_two_tables() {
         let link = |run: &Run, trial: &Trial| {
-            Some(format!("{}/{}/report.html", run.clock, trial.experiment.name))
+            Some(format!("{}/{}/report.html", run.machine.clock, trial.experiment.name))
         };
         insta::assert_snapshot!(markdown(&samples::article(), link));
     }
@@ -316,7 +316,8 @@ mod tests {
     #[test]
     fn where_kernels_of_several_hz_made_a_trial_each_row_says_which() {
         let mut article = samples::article();
-        let again = Run { hz: 1000, trials: vec![samples::sending()], ..article.runs[0].clone() };
+        let mut again = Run { trials: vec![samples::sending()], ..article.runs[0].clone() };
+        again.machine.hz = 1000;
         article.runs.push(again);
         let text = markdown(&article, |_, _| None);
         assert!(text.contains("| C7 | host-crash-sending | real, HZ 250 |"), "{text}");

@@ -263,16 +263,13 @@ struct Compared<'a> {
 mod tests {
     use super::*;
     use crate::samples;
-    use crate::trial::Clock;
+    use crate::trial::{Clock, Machine};
 
     fn clocks() -> Clocks {
         let real = Run { trials: vec![samples::keepalive(), samples::sending()], ..samples::run() };
-        let mut simulated = Run {
-            kernel: "6.12.117-halfopen".into(),
-            hz: 1000,
-            clock: Clock::Virtual,
-            ..real.clone()
-        };
+        let machine =
+            Machine { kernel: "6.12.117-halfopen".into(), hz: 1000, clock: Clock::Virtual };
+        let mut simulated = Run { machine, ..real.clone() };
         let measured = simulated.trials[0].verdict.measured.as_mut().unwrap();
         measured.detected_s = measured.detected_s.map(|s| s - 0.013);
         simulated.trials.iter_mut().for_each(|trial| {

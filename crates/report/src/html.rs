@@ -13,7 +13,7 @@ mod strips;
 mod text;
 
 use crate::human;
-use crate::trial::{Run, Trial};
+use crate::trial::{Machine, Trial};
 use crate::words;
 use spec::settings;
 use text::{escaped, prose, push};
@@ -31,7 +31,7 @@ pub struct File {
 }
 
 /// The report of one trial. `files` are those that lie beside it.
-pub fn trial_page(run: &Run, trial: &Trial, files: &[File]) -> Vec<u8> {
+pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
     let experiment = &trial.experiment;
     let mut body = String::new();
     let claims = if experiment.claims.is_empty() {
@@ -44,7 +44,7 @@ pub fn trial_page(run: &Run, trial: &Trial, files: &[File]) -> Vec<u8> {
         format_args!(
             "<p class=\"kicker\"><b>{}</b>{claims} · trial {}</p>\n<h1>{}</h1>\n",
             escaped(&experiment.name),
-            trial.shown_number(),
+            trial.identity.number,
             prose(&experiment.question),
         ),
     );
@@ -59,10 +59,10 @@ pub fn trial_page(run: &Run, trial: &Trial, files: &[File]) -> Vec<u8> {
     body.push_str("</section>\n<section>\n");
     schedule::section(&mut body, trial);
     proof(&mut body, trial);
-    conditions(&mut body, run, trial);
+    conditions(&mut body, machine, trial);
     list_files(&mut body, files);
     body.push_str("</section>\n</div>\n");
-    page(&format!("{} – halfopen", experiment.name), run, &body)
+    page(&format!("{} – halfopen", experiment.name), machine, &body)
 }
 
 const LEGEND: &str = "<ul class=\"legend\">\
@@ -82,7 +82,7 @@ fn verdict(body: &mut String, trial: &Trial) {
         body,
         format_args!(
             "<p class=\"verdict {word}\"><b>{}.</b> {}.</p>\n",
-            capital(&word.to_string()),
+            capital(&trial.status().to_string()),
             prose(&capital(human::compared(trial).trim_end_matches('.'))),
         ),
     );
@@ -124,7 +124,7 @@ fn proof(body: &mut String, trial: &Trial) {
     body.push_str("</ul>\n");
 }
 
-fn conditions(body: &mut String, run: &Run, trial: &Trial) {
+fn conditions(body: &mut String, machine: &Machine, trial: &Trial) {
     let parameters = &trial.experiment.parameters;
     let mut rows = vec![
         ("network and socket", words::setting(parameters)),
@@ -133,9 +133,9 @@ fn conditions(body: &mut String, run: &Run, trial: &Trial) {
     if let Some(width) = trial.prediction.as_ref().and_then(words::width) {
         rows.push(("what makes the window so wide", width));
     }
-    let kernel = trial.facts.as_ref().map_or(&run.kernel, |facts| &facts.kernel);
-    let hz = trial.facts.as_ref().map_or(run.hz, |facts| facts.hz);
-    rows.push(("kernel", format!("Linux {kernel}, HZ {hz}, {} clock", run.clock)));
+    let kernel = trial.facts.as_ref().map_or(&machine.kernel, |facts| &facts.kernel);
+    let hz = trial.facts.as_ref().map_or(machine.hz, |facts| facts.hz);
+    rows.push(("kernel", format!("Linux {kernel}, HZ {hz}, {} clock", machine.clock)));
     if let Some(tcp) = trial.facts.as_ref().and_then(|facts| facts.tcp.as_ref()) {
         let millis = |us: u32| format!("{} ms", f64::from(us) / 1000.0);
         rows.push((
@@ -188,9 +188,9 @@ fn list_files(body: &mut String, files: &[File]) {
     body.push_str("</ul>\n</div>\n");
 }
 
-/// The frame of a page about one run.
-fn page(title: &str, run: &Run, body: &str) -> Vec<u8> {
-    let Run { kernel, hz, clock, .. } = run;
+/// The frame of a page about what was measured on one machine.
+fn page(title: &str, machine: &Machine, body: &str) -> Vec<u8> {
+    let Machine { kernel, hz, clock } = machine;
     let footer = format!("halfopen · measured on Linux {kernel}, HZ {hz}, {clock} clock");
     framed(title, &footer, body)
 }

@@ -20,7 +20,7 @@ use verdict::{Measured, Word};
 
 pub use live::Live;
 pub(crate) use tables::table;
-pub use tables::{Check, CheckState, doctor, list, predict, summary};
+pub use tables::{Check, CheckState, doctor, list, missing, predict, summary};
 
 /// Before a trial: its question, and what is about to happen.
 pub fn announce(experiment: &Experiment, colour: bool) -> String {
@@ -72,9 +72,18 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
 /// fault, and where the evidence lies.
 pub fn verdict(trial: &Trial, colour: bool) -> String {
     let paint = Paint(colour);
-    let verdict = &trial.verdict;
-    let word = paint.word(verdict.word, &format!("{:<12}", verdict.word.to_string()));
-    let mut text = format!("{word}  {}\n", compared(trial));
+    let (verdict, status) = (&trial.verdict, trial.status());
+    let word = paint.status(status, &format!("{:<12}", status.to_string()));
+    let mut text = match &trial.failure {
+        // Something was measured all the same.
+        Some(failure) if verdict.measured.is_some() => {
+            let mut text = format!("{word}  {failure}\n");
+            line(&mut text, paint, "verdict", &format!("{}: {}", verdict.word, compared(trial)));
+            text
+        }
+        Some(failure) => format!("{word}  {failure}\n"),
+        None => format!("{word}  {}\n", compared(trial)),
+    };
     if verdict.word != Word::Agrees && !verdict.reason.is_empty() && verdict.measured.is_some() {
         let reason = words::by_name(&trial.experiment.parameters, &verdict.reason);
         line(&mut text, paint, "reason", &reason);
@@ -140,7 +149,8 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
 /// Measured, predicted, and the difference.
 pub(crate) fn compared(trial: &Trial) -> String {
     let Some(measured) = &trial.verdict.measured else { return trial.verdict.reason.clone() };
-    let digits = words::digits(&trial.prediction, measured.detected_s.as_slice());
+    let windows = trial.prediction.iter().flat_map(|prediction| &prediction.windows);
+    let digits = words::digits(windows, measured.detected_s.as_slice());
     let mut text = told(trial, measured, digits);
     if let Some(prediction) = &trial.prediction {
         let windows: Vec<_> = words::windows(prediction, measured.outcome, digits);
@@ -276,6 +286,15 @@ mod tests {
     fn a_program_that_did_not_wait_to_be_told() {
         let trial = samples::heartbeat();
         insta::assert_snapshot!(verdict(&trial, false));
+    }
+
+    #[test]
+    fn what_could_not_be_written_failed_and_was_judged() {
+        let mut trial = samples::keepalive();
+        trial.failure = Some("writing timeline.jsonl: no space left".into());
+        let text = verdict(&trial, false);
+        assert!(text.starts_with("failed        writing timeline.jsonl"), "{text}");
+        assert!(text.contains("verdict  agrees: ETIMEDOUT 8.111 s"), "{text}");
     }
 
     #[test]

@@ -3,30 +3,78 @@
 //! A document's keys are a contract: they are always there, whatever the trial came to; what is
 //! unknown is null. Times are seconds, rounded to microseconds.
 
-use crate::trial::{Clock, Run, Trial};
+use crate::digest::Digest;
+use crate::summary::{Group, Groups};
+use crate::trial::{Clock, Machine, Run, Status, Tally, Trial};
 use model::{Prediction, Step, StepKind, Window};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use spec::{Outcome, Reference, settings};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::time::Duration;
 use verdict::{DetectedBy, Evidence, Measured, Word};
 
-/// The document of a run: `halfopen run --format json`.
-pub fn run(run: &Run) -> Vec<u8> {
-    pretty(&document(run))
+/// The document of a run, `halfopen run --format json`, a trial a line.
+///
+/// # Errors
+/// Those of `output` and of `trials`, which are read one by one.
+pub fn run(
+    output: &mut dyn Write,
+    tally: &Tally,
+    trials: impl IntoIterator<Item = io::Result<Digest>>,
+) -> io::Result<()> {
+    write!(output, "{},\n\"trials\": [", head(&tally.machine).trim_end_matches('}'))?;
+    for (index, digest) in trials.into_iter().enumerate() {
+        let before = if index == 0 { "\n" } else { ",\n" };
+        write!(output, "{before}{}", digest?.document)?;
+    }
+    write!(output, "\n],\n\"groups\": [")?;
+    for (index, group) in groups(&tally.groups).iter().enumerate() {
+        let before = if index == 0 { "\n" } else { ",\n" };
+        write!(output, "{before}{}", serde_json::to_string(group)?)?;
+    }
+    writeln!(
+        output,
+        "\n],\n\"wall_s\": {},\n\"not_started\": {},\n\"lost\": {}}}",
+        micros(tally.wall_s),
+        tally.not_started,
+        serde_json::to_string(&tally.lost)?
+    )
 }
 
-/// The same, as part of another document.
+/// What says on what trials ran: an object with what every document of trials begins with.
+pub(crate) fn head(machine: &Machine) -> String {
+    #[derive(Serialize)]
+    struct Head<'a> {
+        schema: &'static str,
+        kernel: &'a str,
+        hz: u32,
+        clock: Clock,
+    }
+    let Machine { kernel, hz, clock } = machine;
+    let head = Head { schema: SCHEMA, kernel, hz: *hz, clock: *clock };
+    serde_json::to_string(&head).expect("our own types are JSON values")
+}
+
+/// A run in memory as part of another document.
 pub(crate) fn document(run: &Run) -> RunDocument<'_> {
     RunDocument {
-        schema: "halfopen/run/1",
-        kernel: &run.kernel,
-        hz: run.hz,
-        clock: run.clock,
+        schema: SCHEMA,
+        kernel: &run.machine.kernel,
+        hz: run.machine.hz,
+        clock: run.machine.clock,
         wall_s: micros(run.wall_s),
-        trials: run.trials.iter().map(trial).collect(),
+        trials: run.trials.iter().map(trial_document).collect(),
     }
 }
+
+/// A trial's object.
+pub(crate) fn trial(trial: &Trial) -> Box<RawValue> {
+    to_raw_value(&trial_document(trial)).expect("our own types are JSON values")
+}
+
+const SCHEMA: &str = "halfopen/run/1";
 
 /// The document of a prediction: `halfopen predict --format json`.
 pub fn predict(experiment: &spec::Experiment, hz: u32, prediction: &Prediction) -> Vec<u8> {
@@ -72,8 +120,34 @@ struct TrialDocument<'a> {
     verdict: Word,
     reason: &'a str,
     artifacts: Option<&'a str>,
+    /// From 1, among the trials of this name; the same as of its directory.
     number: usize,
+    /// From 1, among the trials of this experiment with these settings.
+    turn: usize,
+    /// With `--phases`, from 1.
+    phase: Option<u32>,
+    key: &'a str,
+    /// What went wrong in halfopen itself.
+    failure: Option<&'a str>,
     proof: &'a [Evidence],
+}
+
+/// Trials that differ in nothing but their turn.
+#[derive(Serialize)]
+pub(crate) struct GroupDocument<'a> {
+    experiment: &'a str,
+    /// What sets it apart from other groups of the same experiment.
+    settings: BTreeMap<String, String>,
+    trials: usize,
+    agree: usize,
+    disagree: usize,
+    inconclusive: usize,
+    skipped: usize,
+    failed: usize,
+    outcomes: &'a BTreeMap<String, usize>,
+    least_s: Option<f64>,
+    median_s: Option<f64>,
+    most_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -137,7 +211,30 @@ struct StepDocument {
     held: bool,
 }
 
-fn trial(trial: &Trial) -> TrialDocument<'_> {
+fn groups(groups: &Groups) -> Vec<GroupDocument<'_>> {
+    groups.all().iter().map(|group| group_document(groups, group)).collect()
+}
+
+fn group_document<'a>(groups: &Groups, group: &'a Group) -> GroupDocument<'a> {
+    let [least_s, median_s, most_s] =
+        group.times_s().map_or([None; 3], |times| times.map(|time| Some(micros(time))));
+    GroupDocument {
+        experiment: &group.experiment.name,
+        settings: groups.apart(group),
+        trials: group.trials(),
+        agree: group.count(Status::Agrees),
+        disagree: group.count(Status::Disagrees),
+        inconclusive: group.count(Status::Inconclusive),
+        skipped: group.count(Status::Skipped),
+        failed: group.count(Status::Failed),
+        outcomes: group.outcome_counts(),
+        least_s,
+        median_s,
+        most_s,
+    }
+}
+
+fn trial_document(trial: &Trial) -> TrialDocument<'_> {
     TrialDocument {
         experiment: &trial.experiment.name,
         parameters: settings::all(&trial.experiment.parameters),
@@ -146,7 +243,11 @@ fn trial(trial: &Trial) -> TrialDocument<'_> {
         verdict: trial.verdict.word,
         reason: &trial.verdict.reason,
         artifacts: trial.artifacts.as_deref(),
-        number: trial.number,
+        number: trial.identity.number,
+        turn: trial.identity.turn,
+        phase: trial.identity.phase,
+        key: &trial.identity.key,
+        failure: trial.failure.as_deref(),
         proof: &trial.verdict.proof.evidence,
     }
 }
@@ -223,18 +324,34 @@ fn micros(seconds: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::samples;
+    use crate::trial::Lost;
+
+    fn text(tally: &Tally, of: &Run) -> Vec<u8> {
+        let mut text = Vec::new();
+        let digests = of.trials.iter().enumerate().map(|(at, trial)| Ok(Digest::new(at, trial)));
+        run(&mut text, tally, digests).unwrap();
+        text
+    }
 
     #[test]
     fn a_run_is_the_contract_s_document() {
-        let document = run(&samples::run());
-        insta::assert_snapshot!(String::from_utf8(document).unwrap());
+        let run = samples::run();
+        let lost = Some(Lost { trials: 1, why: "the sandbox ended early".into() });
+        let tally = Tally { lost, not_started: 2, ..run.tally() };
+        let document: serde_json::Value = serde_json::from_slice(&text(&tally, &run)).unwrap();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+        // The same trials as in a document of which the run is a part.
+        let part = serde_json::to_value(super::document(&run)).unwrap();
+        assert_eq!(document["trials"], part["trials"]);
     }
 
     #[test]
     fn a_trial_that_came_to_nothing_has_every_key() {
         let run_of = |trial| Run { trials: vec![trial], ..samples::run() };
         let keys = |trial| {
-            let document: serde_json::Value = serde_json::from_slice(&run(&run_of(trial))).unwrap();
+            let run = run_of(trial);
+            let document: serde_json::Value =
+                serde_json::from_slice(&text(&run.tally(), &run)).unwrap();
             let trial = &document["trials"][0];
             ["prediction", "measured"]
                 .map(|part| trial[part].as_object().unwrap().keys().cloned().collect::<Vec<_>>())

@@ -2,81 +2,179 @@
 //!
 //! A trial that agrees is a success, one that disagrees a failure. An inconclusive one is an error:
 //! it must be seen, and is no statement about the kernel. What this machine cannot do is skipped.
+//!
+//! All times are in the trials' own clock: a case's is that of its trial, a suite's the sum of its
+//! cases', and the report's the sum of its suites'.
 
-use crate::human;
-use crate::summary::groups;
-use crate::trial::{Run, Trial};
-use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
+use crate::digest::Digest;
+use crate::summary::Group;
+use crate::trial::{Run, Status, Tally};
+use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::time::Duration;
-use verdict::Word;
 
-/// The report of a run: a suite for each experiment with its settings, a case for each trial.
+/// The report of one run or several: a suite for each experiment with its settings, a case for each
+/// trial. `trials` gives those of a run's group, by their places.
 ///
 /// # Errors
-/// Never for what this crate writes; the serializer's error otherwise.
-pub fn report(run: &Run) -> Result<Vec<u8>, SerializeError> {
-    reports(std::slice::from_ref(run))
-}
-
-/// The same for several runs in one report.
-///
-/// # Errors
-/// Never for what this crate writes; the serializer's error otherwise.
-pub fn reports(runs: &[Run]) -> Result<Vec<u8>, SerializeError> {
-    let mut report = Report::new("halfopen");
-    let wall_s = runs.iter().map(|run| run.wall_s).sum();
-    report.set_time(Duration::try_from_secs_f64(wall_s).unwrap_or_default());
-    for (run, group) in
-        runs.iter().flat_map(|run| groups(&run.trials).into_iter().map(move |group| (run, group)))
-    {
-        let mut suite = TestSuite::new(group.name());
-        suite.add_property(("kernel", run.kernel.as_str()));
-        suite.add_property(("hz", run.hz.to_string().as_str()));
-        suite.add_property(("clock", run.clock.to_string().as_str()));
-        for (key, value) in spec::settings::all(&group.trials()[0].experiment.parameters) {
-            suite.add_property((key.as_str(), value.as_str()));
+/// Those of `output` and of `trials`, which are read one by one.
+pub fn report<T>(
+    output: &mut dyn Write,
+    runs: &[&Tally],
+    mut trials: impl FnMut(usize, usize) -> T,
+) -> io::Result<()>
+where
+    T: IntoIterator<Item = io::Result<Digest>>,
+{
+    let groups: Vec<_> = runs.iter().flat_map(|run| run.groups.all()).collect();
+    writeln!(output, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
+    writeln!(output, "<testsuites name=\"halfopen\"{}>", counts(&groups))?;
+    for (run, tally) in runs.iter().enumerate() {
+        for (place, group) in tally.groups.all().iter().enumerate() {
+            begin_suite(output, tally, group)?;
+            for digest in trials(run, place) {
+                output.write_all(case(&group.experiment.name, &digest?).as_bytes())?;
+            }
+            writeln!(output, "  </testsuite>")?;
         }
-        suite.add_test_cases(group.trials().iter().map(|trial| case(trial)));
-        report.add_test_suite(suite);
     }
-    let mut bytes = Vec::new();
-    report.serialize(&mut bytes)?;
-    Ok(bytes)
+    writeln!(output, "</testsuites>")
 }
 
-fn case(trial: &Trial) -> TestCase {
-    let name = format!("trial {}", trial.shown_number());
-    let mut case = TestCase::new(name, status(trial));
-    case.set_classname(trial.experiment.name.as_str());
-    if let [first, .., last] = trial.timeline.events() {
-        case.set_time(Duration::from_nanos(last.at_ns - first.at_ns));
+/// The report of runs in memory.
+pub fn reports(runs: &[Run]) -> Vec<u8> {
+    let tallies: Vec<_> = runs.iter().map(Run::tally).collect();
+    let groups: Vec<Vec<Vec<Digest>>> = runs.iter().map(digests).collect();
+    let mut bytes = Vec::new();
+    report(&mut bytes, &tallies.iter().collect::<Vec<_>>(), |run, group| {
+        groups[run][group].iter().cloned().map(Ok).collect::<Vec<_>>()
+    })
+    .expect("a Vec takes all");
+    bytes
+}
+
+/// The trials of each group.
+fn digests(run: &Run) -> Vec<Vec<Digest>> {
+    let mut groups = crate::Groups::default();
+    let mut all = Vec::new();
+    for (position, trial) in run.trials.iter().enumerate() {
+        let digest = Digest::new(position, trial);
+        let place = groups.add(&trial.experiment, &digest);
+        all.resize_with(all.len().max(place + 1), Vec::new);
+        all[place].push(digest);
     }
-    case.set_system_out(human::verdict(trial, false));
+    all
+}
+
+/// How many cases there are, how they went, and how long they took.
+fn counts(groups: &[&Group]) -> String {
+    let count = |of: &[Status]| -> usize {
+        groups.iter().flat_map(|group| of.iter().map(|status| group.count(*status))).sum()
+    };
+    let took: Duration = groups.iter().map(|group| group.took()).sum();
+    format!(
+        " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{}\"",
+        count(&Status::ALL),
+        count(&[Status::Disagrees]),
+        count(&[Status::Inconclusive, Status::Failed]),
+        count(&[Status::Skipped]),
+        seconds(took)
+    )
+}
+
+fn begin_suite(output: &mut dyn Write, tally: &Tally, group: &Group) -> io::Result<()> {
+    let name = escaped(&tally.groups.name(group));
+    writeln!(output, "  <testsuite name=\"{name}\"{}>", counts(&[group]))?;
+    writeln!(output, "    <properties>")?;
+    let mut property = |name: &str, value: &str| {
+        let (name, value) = (escaped(name), escaped(value));
+        writeln!(output, "      <property name=\"{name}\" value=\"{value}\"/>")
+    };
+    property("kernel", &tally.machine.kernel)?;
+    property("hz", &tally.machine.hz.to_string())?;
+    property("clock", &tally.machine.clock.to_string())?;
+    property("time", "seconds of the trials' clock, the sum of all trials")?;
+    for (key, value) in spec::settings::all(&group.experiment.parameters) {
+        property(&key, &value)?;
+    }
+    writeln!(output, "    </properties>")
+}
+
+fn case(experiment: &str, trial: &Digest) -> String {
+    let mut case = format!(
+        "    <testcase name=\"trial {}\" classname=\"{}\" time=\"{}\">\n",
+        trial.number,
+        escaped(experiment),
+        seconds(trial.took)
+    );
+    let element = match trial.status {
+        Status::Agrees => None,
+        Status::Disagrees => Some("failure"),
+        Status::Inconclusive | Status::Failed => Some("error"),
+        Status::Skipped => Some("skipped"),
+    };
+    if let Some(element) = element {
+        let (status, reason) = (trial.status, escaped(&trial.reason));
+        writeln!(case, "      <{element} type=\"{status}\" message=\"{reason}\"/>")
+            .expect("a String takes all");
+    }
+    let told = escaped(&trial.told);
+    write!(case, "      <system-out>{told}</system-out>\n    </testcase>\n")
+        .expect("a String takes all");
     case
 }
 
-fn status(trial: &Trial) -> TestCaseStatus {
-    let mut status = match trial.verdict.word {
-        Word::Agrees => return TestCaseStatus::success(),
-        Word::Disagrees => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        Word::Inconclusive => TestCaseStatus::non_success(NonSuccessKind::Error),
-        Word::Skipped => TestCaseStatus::skipped(),
-    };
-    status.set_type(trial.verdict.word.to_string());
-    status.set_message(trial.verdict.reason.as_str());
-    status
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64())
+}
+
+/// Text for XML, without the control characters that XML 1.0 cannot hold.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\n' | '\t' => escaped.push(character),
+            '\u{fffe}' | '\u{ffff}' => {}
+            other if other.is_control() => {}
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::samples;
+    use verdict::Word;
 
     #[test]
-    fn each_word_has_its_place() {
+    fn each_status_has_its_place() {
         let mut run = samples::run();
         run.trials[1].verdict.word = Word::Inconclusive;
         run.trials[1].verdict.reason = "the machine was busy: 300 ms late & more".into();
-        insta::assert_snapshot!(String::from_utf8(report(&run).unwrap()).unwrap());
+        run.trials[2].failure = Some("writing \u{1b}[1mit\": no space".into());
+        insta::assert_snapshot!(String::from_utf8(reports(&[run])).unwrap());
+    }
+
+    /// In virtual time a trial takes longer than its run.
+    #[test]
+    fn no_case_takes_longer_than_its_suite() {
+        let run = Run { wall_s: 0.1, ..samples::repeated() };
+        let text = String::from_utf8(reports(&[run])).unwrap();
+        let time = |line: &str| -> f64 {
+            line.split("time=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+        };
+        let of = |element: &str| -> Vec<f64> {
+            text.lines().filter(|line| line.trim_start().starts_with(element)).map(time).collect()
+        };
+        let (whole, suites, cases) = (of("<testsuites "), of("<testsuite "), of("<testcase "));
+        assert_eq!((suites.len(), cases.len()), (2, 6));
+        assert!((suites.iter().sum::<f64>() - whole[0]).abs() < 0.01, "{text}");
+        assert!((cases.iter().sum::<f64>() - whole[0]).abs() < 0.01, "{text}");
     }
 }

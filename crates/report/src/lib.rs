@@ -6,10 +6,12 @@
 pub mod article;
 pub mod clocks;
 mod course;
+mod digest;
 pub mod html;
 pub mod human;
 pub mod json;
 pub mod junit;
+mod key;
 pub mod markdown;
 pub mod narrate;
 pub mod passage;
@@ -22,9 +24,12 @@ pub mod validation;
 mod words;
 
 pub use article::Article;
+pub use digest::Digest;
 pub use human::Live;
+pub use key::key;
 pub use narrate::{Narrator, Note};
-pub use trial::{Clock, Run, Trial};
+pub use summary::{Group, Groups};
+pub use trial::{Clock, Identity, Lost, Machine, Run, Status, Tally, Trial};
 
 #[cfg(test)]
 mod samples;

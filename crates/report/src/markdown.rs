@@ -1,42 +1,55 @@
 //! A run as Markdown: for step summaries, and for results that are kept in the repository.
 
+use crate::human;
 use crate::span;
-use crate::summary::{Group, groups};
-use crate::trial::{Run, Trial};
+use crate::trial::Tally;
 use std::fmt::Write;
 
-/// The summary of a run. `link` gives the address of a trial's own page, relative to the text.
-pub fn summary(run: &Run, link: impl Fn(&Trial) -> Option<String>) -> String {
+/// The summary of a run. `link` gives the address of a trial's own page, by its experiment's name
+/// and its number, relative to the text.
+pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
     let mut text = String::new();
-    let counted = Group::counted(run.trials.iter().map(|trial| trial.verdict.word));
+    let machine = &tally.machine;
     writeln!(
         text,
-        "**{counted}** · Linux {} · HZ {} · {} clock · {}\n",
-        cell(&run.kernel),
-        run.hz,
-        run.clock,
-        span::measured(run.wall_s)
+        "**{}** · Linux {} · HZ {} · {} clock · {}\n",
+        tally.groups.counted(),
+        cell(&machine.kernel),
+        machine.hz,
+        machine.clock,
+        span::measured(tally.wall_s)
     )
     .expect("a String takes all");
     text += "| experiment | verdict | outcome | predicted | measured | noticed |\n";
     text += "|---|---|---|---|---|---|\n";
-    let groups = groups(&run.trials);
-    for group in &groups {
-        let label = cell(&group.label());
-        let label = match link(group.trials()[0]).filter(|_| group.trials().len() == 1) {
-            Some(address) => format!("[{label}](<{address}>)"),
-            None => label,
+    let groups = || tally.groups.labels().into_iter().zip(tally.groups.all());
+    for (label, group) in groups() {
+        let label = match group.numbers() {
+            [(number, true)] => {
+                format!("[{}](<{}>)", cell(&label), link(&group.experiment.name, *number))
+            }
+            _ => cell(&label),
         };
         let cells = [group.outcomes(), group.predicted(), group.measured(), group.noticed()];
         let cells = cells.map(|text| cell(&text)).join(" | ");
         let verdicts = group.verdicts();
         writeln!(text, "| {label} | {verdicts} | {cells} |").expect("a String takes all");
     }
-    let reasons = groups.iter().flat_map(|group| group.reasons().map(move |why| (group, why)));
-    for (index, (group, (number, reason))) in reasons.enumerate() {
-        let before = if index == 0 { "\n" } else { "" };
-        writeln!(text, "{before}- {} #{number}: {}", cell(group.name()), cell(reason))
-            .expect("a String takes all");
+    let reasons: Vec<_> = tally
+        .groups
+        .all()
+        .iter()
+        .flat_map(|group| {
+            let name = tally.groups.name(group);
+            group.reasons().map(move |reason| format!("{name} {reason}"))
+        })
+        .chain(human::missing(tally))
+        .collect();
+    if !reasons.is_empty() {
+        text.push('\n');
+    }
+    for reason in reasons {
+        writeln!(text, "- {}", cell(&reason)).expect("a String takes all");
     }
     text
 }
@@ -61,8 +74,8 @@ mod tests {
 
     #[test]
     fn a_run_is_a_table() {
-        let link = |trial: &Trial| Some(format!("{}/report.html", trial.number));
-        insta::assert_snapshot!(summary(&samples::repeated(), link));
+        let link = |name: &str, number: usize| format!("../{name}-{number}/report.html");
+        insta::assert_snapshot!(summary(&samples::repeated().tally(), link));
     }
 
     #[test]

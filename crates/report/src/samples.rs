@@ -1,7 +1,7 @@
 //! Made-up trials with realistic times, for the tests of this crate.
 
 use crate::article::{Article, Missing};
-use crate::trial::{Clock, Run, Trial};
+use crate::trial::{Clock, Identity, Machine, Run, Trial};
 use model::width::{Cause, Share};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{
@@ -25,11 +25,9 @@ const TRANSIT_US: u64 = 12;
 
 /// Four trials of three experiments.
 pub(crate) fn run() -> Run {
-    let mut trials = vec![keepalive(), sending(), crash(), late(), skipped()];
-    for (number, trial) in trials.iter_mut().enumerate() {
-        trial.number = number;
-    }
-    Run { kernel: "6.18.44".into(), hz: 250, clock: Clock::Real, wall_s: 13.961_234_567, trials }
+    let trials = vec![keepalive(), sending(), crash(), late(), skipped()];
+    let machine = Machine { kernel: "6.18.44".into(), hz: 250, clock: Clock::Real };
+    Run { machine, wall_s: 13.961_234_567, trials }
 }
 
 /// An idle client, keepalive 5 s, 1 s, 3 probes; the server's host loses power.
@@ -203,6 +201,7 @@ pub(crate) fn late() -> Trial {
     measured.detected_s = Some(9.104_9);
     measured.noticed_s = Some(9.105_2);
     trial.artifacts = Some("results/runs/host-crash-idle-keepalive-2".into());
+    (trial.identity.number, trial.identity.turn) = (2, 2);
     trial.verdict.word = Word::Disagrees;
     trial.verdict.reason = "the client was told 953 ms after the latest predicted time".into();
     trial
@@ -239,11 +238,9 @@ pub(crate) fn repeated() -> Run {
     for (number, trial) in trials.iter_mut().enumerate().skip(1) {
         let name = &trial.experiment.name;
         trial.artifacts = Some(format!("results/runs/{name}-{}", number + 1));
+        (trial.identity.number, trial.identity.turn) = (number + 1, number + 1);
     }
     trials.push(crash());
-    for (number, trial) in trials.iter_mut().enumerate() {
-        trial.number = number;
-    }
     Run { trials, ..run() }
 }
 
@@ -324,7 +321,7 @@ fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape)
     let artifacts = Some(format!("results/runs/{name}"));
     let timeline = Timeline::new(tape.events);
     Trial {
-        number: 0,
+        identity: Identity { number: 1, turn: 1, phase: None, key: "0123456789abcdef".into() },
         experiment: experiment(name),
         facts: Some(facts()),
         prediction: Some(prediction),
@@ -342,6 +339,7 @@ fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape)
                 ],
             },
         },
+        failure: None,
         timeline,
         artifacts,
     }

@@ -1,17 +1,19 @@
-//! What a report is about: a run, and its trials.
+//! What a report is about: a trial, the machine that it ran on, and all trials of a run together.
 
+use crate::summary::Groups;
 use model::Prediction;
 use serde::{Deserialize, Serialize};
 use spec::{Experiment, Facts};
 use std::fmt;
+use std::time::Duration;
 use timeline::Timeline;
-use verdict::Verdict;
+use verdict::{Verdict, Word};
 
 /// One trial, with everything that was written down about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
-    /// Its number within the run, from 0.
-    pub number: usize,
+    /// Which one it is.
+    pub identity: Identity,
     /// What was done.
     pub experiment: Experiment,
     /// What was measured before the fault; `None` if the trial did not come so far.
@@ -20,38 +22,144 @@ pub struct Trial {
     pub prediction: Option<Prediction>,
     /// What became of it.
     pub verdict: Verdict,
+    /// What went wrong in halfopen itself, or in writing the trial's files.
+    pub failure: Option<String>,
     /// What happened.
     pub timeline: Timeline,
     /// The directory of its files, as a person would type it.
     pub artifacts: Option<String>,
 }
 
+/// Which trial it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// From 1, among the trials of its experiment's name; its directory has the same.
+    pub number: usize,
+    /// From 1, among the trials of a run with the same experiment and settings.
+    pub turn: usize,
+    /// With `--phases`: which start phase of the timer wheel it has, from 1.
+    pub phase: Option<u32>,
+    /// The hash of what makes it the trial that it is; see [`crate::key`].
+    pub key: String,
+}
+
 impl Trial {
-    /// The number that people know it by: that of its directory, where the first bears none, so
-    /// that what is said about a trial leads to its files; without one, its place in the run.
-    pub fn shown_number(&self) -> usize {
-        let directory = self.artifacts.as_deref().and_then(|path| path.rsplit('/').next());
-        let number = directory.and_then(|name| match name.strip_prefix(&self.experiment.name)? {
-            "" => Some(1),
-            rest => rest.strip_prefix('-')?.parse().ok(),
-        });
-        number.unwrap_or(self.number + 1)
+    /// Its status, in a word.
+    pub fn status(&self) -> Status {
+        Status::new(self.verdict.word, self.failure.is_some())
+    }
+
+    /// From its first event to its last, in its own clock.
+    pub fn took(&self) -> Duration {
+        match self.timeline.events() {
+            [first, .., last] => Duration::from_nanos(last.at_ns - first.at_ns),
+            _ => Duration::ZERO,
+        }
     }
 }
 
-/// Every trial of one call, in the order of their numbers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
+/// A trial's verdict, or that halfopen failed. Ordered by severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// The trial agrees with its prediction.
+    Agrees,
+    /// This machine or kernel cannot.
+    Skipped,
+    /// The evidence could not decide.
+    Inconclusive,
+    /// The trial disagrees with its prediction.
+    Disagrees,
+    /// Something went wrong in halfopen, or its results could not be written.
+    Failed,
+}
+
+impl Status {
+    /// Every one, in the order of severity.
+    pub const ALL: [Self; 5] =
+        [Self::Agrees, Self::Skipped, Self::Inconclusive, Self::Disagrees, Self::Failed];
+
+    /// That of a verdict, unless halfopen failed.
+    pub fn new(word: Word, failed: bool) -> Self {
+        match word {
+            _ if failed => Self::Failed,
+            Word::Agrees => Self::Agrees,
+            Word::Disagrees => Self::Disagrees,
+            Word::Inconclusive => Self::Inconclusive,
+            Word::Skipped => Self::Skipped,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Agrees => "agrees",
+            Self::Skipped => "skipped",
+            Self::Inconclusive => "inconclusive",
+            Self::Disagrees => "disagrees",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// What trials run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
     /// The kernel's release, as `uname -r` gives it.
     pub kernel: String,
     /// Timer interrupts a second.
     pub hz: u32,
     /// Whose time.
     pub clock: Clock,
+}
+
+/// Every trial of one call, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// What they ran on.
+    pub machine: Machine,
     /// How long the whole run took, seconds of a wall clock.
     pub wall_s: f64,
     /// The trials.
     pub trials: Vec<Trial>,
+}
+
+impl Run {
+    /// What its trials came to.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            machine: self.machine.clone(),
+            wall_s: self.wall_s,
+            groups: Groups::of(&self.trials),
+            not_started: 0,
+            lost: None,
+        }
+    }
+}
+
+/// What the trials of a run came to together, without the trials.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// What they ran on.
+    pub machine: Machine,
+    /// How long the whole run took, seconds of a wall clock.
+    pub wall_s: f64,
+    /// The trials, by experiment and settings.
+    pub groups: Groups,
+    /// How many trials never started.
+    pub not_started: usize,
+    /// Trials that started and whose end nobody knows.
+    pub lost: Option<Lost>,
+}
+
+/// Trials that started and whose end nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// How many.
+    pub trials: usize,
+    /// Why, in a sentence.
+    pub why: String,
 }
 
 /// Whose time a run's times are.
@@ -70,28 +178,5 @@ impl fmt::Display for Clock {
             Self::Real => "real",
             Self::Virtual => "virtual",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::samples;
-
-    #[test]
-    fn a_trial_has_the_number_of_its_directory() {
-        let mut trial = samples::keepalive();
-        trial.number = 6;
-        for (directory, expected) in [
-            ("results/runs/host-crash-idle-keepalive", 1),
-            ("results/runs/host-crash-idle-keepalive-12", 12),
-            ("host-crash-idle-keepalive-3", 3),
-            ("results/moved", 7),
-            ("results/runs/host-crash-idle-keepalive-5-3-3", 7),
-        ] {
-            trial.artifacts = Some(directory.into());
-            assert_eq!(trial.shown_number(), expected, "{directory}");
-        }
-        trial.artifacts = None;
-        assert_eq!(trial.shown_number(), 7);
     }
 }

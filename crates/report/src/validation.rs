@@ -3,8 +3,8 @@
 use crate::json;
 use crate::markdown::cell;
 use crate::span;
-use crate::summary::Group;
-use crate::trial::{Run, Trial};
+use crate::summary::Counts;
+use crate::trial::{Run, Status, Trial};
 use crate::words;
 use model::Window;
 use model::width::Cause;
@@ -37,7 +37,7 @@ pub struct Setting {
     pub experiment: String,
     /// What was set beside the experiment's own settings.
     pub set: String,
-    /// The numbers of its trials.
+    /// The places of its trials in the run, from 0.
     pub trials: Vec<usize>,
 }
 
@@ -67,7 +67,7 @@ struct Row {
 
 impl Validation {
     fn trials<'a>(&'a self, setting: &'a Setting) -> impl Iterator<Item = &'a Trial> {
-        self.run.trials.iter().filter(|trial| setting.trials.contains(&trial.number))
+        setting.trials.iter().filter_map(|place| self.run.trials.get(*place))
     }
 
     fn rows(&self, setting: &Setting) -> Vec<Row> {
@@ -166,13 +166,13 @@ fn table(validation: &Validation) -> Vec<(&Setting, Vec<Row>)> {
 fn conclusion(validation: &Validation) -> Vec<String> {
     let table = table(validation);
     let totals = totals(&table);
-    let words = table.iter().flat_map(|(_, rows)| rows).map(|row| row.verdict);
+    let words = table.iter().flat_map(|(_, rows)| rows).map(|row| Status::new(row.verdict, false));
     let mut lines = vec![
         format!(
             "{} settings, {} trials: {}.",
             totals.settings,
             totals.trials,
-            Group::counted(words)
+            words.collect::<Counts>()
         ),
         format!(
             "{} timers that the kernel armed, held against the model's wheel, and {} that fired, \
@@ -239,9 +239,9 @@ pub fn markdown(validation: &Validation) -> String {
     writeln!(
         text,
         "Linux {} · HZ {} · {} clock · {} · `{}`\n",
-        cell(&run.kernel),
-        run.hz,
-        run.clock,
+        cell(&run.machine.kernel),
+        run.machine.hz,
+        run.machine.clock,
         validation.date,
         validation.command
     )
@@ -276,7 +276,7 @@ pub fn markdown(validation: &Validation) -> String {
                 rows.iter().map(|row| row.timers_fired).sum::<u32>(),
                 rows.iter().map(|row| row.timer_differences.len()).sum::<usize>()
             ),
-            Group::counted(rows.iter().map(|row| row.verdict)),
+            rows.iter().map(|row| Status::new(row.verdict, false)).collect::<Counts>().to_string(),
         ];
         let cells = cells.map(|text| cell(text.trim())).join(" | ");
         writeln!(text, "| {cells} |").expect("a String takes all");
@@ -368,9 +368,9 @@ pub fn document(validation: &Validation) -> Vec<u8> {
     let table = table(validation);
     json::pretty(&Document {
         schema: "halfopen/validation/1",
-        kernel: &validation.run.kernel,
-        hz: validation.run.hz,
-        clock: validation.run.clock,
+        kernel: &validation.run.machine.kernel,
+        hz: validation.run.machine.hz,
+        clock: validation.run.machine.clock,
         wall_s: validation.run.wall_s,
         date: &validation.date,
         command: &validation.command,
@@ -395,15 +395,15 @@ mod tests {
     #[test]
     fn a_validation_is_a_table_with_its_troubles() {
         let run = Run { trials: vec![samples::keepalive(), samples::sending()], ..samples::run() };
-        let setting = |part: &str, trial: &Trial, set: &str| Setting {
+        let setting = |part: &str, place: usize, set: &str| Setting {
             part: part.into(),
-            experiment: trial.experiment.name.clone(),
+            experiment: run.trials[place].experiment.name.clone(),
             set: set.into(),
-            trials: vec![trial.number],
+            trials: vec![place],
         };
         let settings = vec![
-            setting("keepalive", &run.trials[0], ""),
-            setting("retransmission", &run.trials[1], "sysctl.tcp_retries2=5"),
+            setting("keepalive", 0, ""),
+            setting("retransmission", 1, "sysctl.tcp_retries2=5"),
         ];
         let mut validation = Validation {
             command: "halfopen validate".into(),

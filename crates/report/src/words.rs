@@ -178,11 +178,10 @@ const CAUSES: [(&[Cause], &str); 10] = [
 
 /// The digits with which the measured times can be compared with the predicted windows.
 pub(crate) fn digits<'a>(
-    predictions: impl IntoIterator<Item = &'a Prediction>,
+    windows: impl IntoIterator<Item = &'a Window>,
     measured: &[f64],
 ) -> Digits {
-    let windows = predictions.into_iter().flat_map(|prediction| &prediction.windows);
-    let spans: Vec<_> = windows.filter_map(|window| window.span).collect();
+    let spans: Vec<_> = windows.into_iter().filter_map(|window| window.span).collect();
     Digits::comparing(&spans, measured)
 }
 

@@ -21,7 +21,7 @@ impl Trial {
         let begun = match parameters.fault.kind {
             FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
-                let mut server = self.server.take().context("the server process has ended")?;
+                let mut server = self.server.take().ok_or(super::Gone("server"))?;
                 if parameters.server.inherited {
                     server.kill_main().await?;
                     self.crashed = Some(server);

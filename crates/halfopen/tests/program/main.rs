@@ -5,5 +5,6 @@ mod common;
 mod nothing_left;
 mod parallel;
 mod privileges;
+mod results;
 mod trials;
 mod virtual_time;

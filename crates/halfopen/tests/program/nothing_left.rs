@@ -211,16 +211,93 @@ fn any_of_its_processes_can_be_killed() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(5), "{}", show(&output));
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("ended early"), "{said}");
+        assert_eq!(said.lines().count(), 1, "it is said once: {said}");
+        assert!(said.contains("1 trial lost: the sandbox ended early"), "{said}");
         wait_until_gone(&mark);
     }
 }
 
-/// The only child of the only child … of a process.
+/// What had ended is written and reported; the rest is counted, once.
+#[test]
+fn the_worker_s_death_loses_only_what_had_not_ended() {
+    let out = tempdir().unwrap();
+    let mark = format!("{}-worker", std::process::id());
+    let names = ["process-crash-idle", "host-crash-idle-no-keepalive", "process-crash-unread"];
+    let arguments = [&names[..], &["--jobs", "2", "--format", "json"]].concat();
+    let child = start(&mark, out.path(), &arguments);
+    let started = Instant::now();
+    while !out.path().join("process-crash-unread/verdict.json").exists() {
+        assert!(started.elapsed() < Duration::from_secs(30), "the short ones never ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let worker = descendant(child.id(), 2);
+    kill(Pid::from_raw(worker.cast_signed()), Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("1 trial lost") && said.contains("SIGKILL"), "{said}");
+
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ended: Vec<_> = document["trials"].as_array().unwrap().iter().collect();
+    assert_eq!(ended.len(), 2, "{document:#}");
+    assert!(ended.iter().all(|trial| trial["verdict"] != "disagrees"), "{document:#}");
+    assert_eq!(document["lost"]["trials"], 1);
+    assert_eq!(document["not_started"], 0);
+    for file in ["run.json", "report.html", "summary.md", "junit.xml"] {
+        assert!(out.path().join("run").join(file).is_file(), "{file}");
+    }
+    assert!(!out.path().join("host-crash-idle-no-keepalive").exists());
+    wait_until_gone(&mark);
+}
+
+/// A program that somebody else kills decides nothing: in words and in the exit code, at once and
+/// judged again.
+#[test]
+fn a_client_that_is_killed_from_outside_is_inconclusive() {
+    let out = tempdir().unwrap();
+    let mark = format!("{}-client", std::process::id());
+    let mut child = start(&mark, out.path(), &["host-crash-idle-no-keepalive"]);
+    read_until(&mut child, "fault: power-off");
+    // The client was started after the server: sandbox, init, worker, launcher, its keeper, and it.
+    let client = descendant(child.id(), 5);
+    kill(Pid::from_raw(client.cast_signed()), Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let trial = out.path().join("host-crash-idle-no-keepalive");
+    let verdict = fs::read_to_string(trial.join("verdict.json")).unwrap();
+    assert!(verdict.contains("inconclusive") && verdict.contains("from outside"), "{verdict}");
+    let judged = run(&["judge", trial.to_str().unwrap()]);
+    assert_eq!(judged.status.code(), Some(3), "{}", show(&judged));
+}
+
+/// What never started is counted once, and leaves nothing.
+#[test]
+fn ctrl_c_among_thousands_writes_only_what_had_started() {
+    let out = tempdir().unwrap();
+    let mark = format!("{}-thousands", std::process::id());
+    let arguments = ["process-crash-idle", "--repeat", "4000", "--jobs", "4"];
+    let mut child = start(&mark, out.path(), &arguments);
+    read_until(&mut child, "process-crash-idle #");
+    signal(&child, Signal::SIGINT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("not started").count(), 1, "{said}");
+    let trials = fs::read_dir(out.path()).unwrap().count() - 1;
+    assert!(trials < 100, "{trials} directories");
+    let document = fs::read(out.path().join("run/run.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["trials"].as_array().unwrap().len(), trials);
+    assert_eq!(document["not_started"].as_u64().unwrap() as usize, 4000 - trials);
+    wait_until_gone(&mark);
+}
+
+/// The last child of the last child … of a process.
 fn descendant(process: u32, depth: u32) -> u32 {
     let path = format!("/proc/{process}/task/{process}/children");
     let children = fs::read_to_string(&path).unwrap();
-    let child: u32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    let child: u32 = children.split_whitespace().last().unwrap().parse().unwrap();
     if depth == 0 { child } else { descendant(child, depth - 1) }
 }
 

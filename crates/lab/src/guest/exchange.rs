@@ -48,12 +48,12 @@ impl Exchange {
             .map_err(Error::of(format!("writing {name}")))
     }
 
-    /// Opens a file for reading.
+    /// Opens a file for reading and writing, at its beginning.
     ///
     /// # Errors
     /// [`Error::Sandbox`].
     pub fn open(&self, name: &str) -> Result<File, Error> {
-        self.file(name, OFlags::RDONLY).map_err(Error::of(format!("opening {name}")))
+        self.file(name, OFlags::RDWR).map_err(Error::of(format!("opening {name}")))
     }
 
     /// The exit code that the program has left, if it has.

@@ -181,7 +181,8 @@ fn bar(trial: &Trial) -> String {
 
 /// The schedule of the trial at the defaults if there is one.
 fn every_retransmission(body: &mut String, evidence: &[(&Run, &Trial)]) {
-    let virtual_first = evidence.iter().max_by_key(|(run, _)| run.clock == Clock::Virtual).copied();
+    let virtual_first =
+        evidence.iter().max_by_key(|(run, _)| run.machine.clock == Clock::Virtual).copied();
     let Some((run, trial)) = virtual_first else { return };
     push(
         body,
@@ -189,7 +190,7 @@ fn every_retransmission(body: &mut String, evidence: &[(&Run, &Trial)]) {
             "<details class=\"schedule\" open><summary>Every retransmission of {} on the {} \
              clock</summary>\n",
             escaped(&trial.experiment.name),
-            run.clock
+            run.machine.clock
         ),
     );
     schedule::section(body, trial);

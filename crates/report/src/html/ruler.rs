@@ -48,7 +48,7 @@ pub(super) fn ruler(body: &mut String, trial: &Trial) {
     }
     let edges = spans.iter().flat_map(|(earliest, latest)| [*earliest, *latest]);
     let Some(scale) = Scale::around(edges.chain([detected])) else { return };
-    let digits = words::digits([prediction], &[detected]);
+    let digits = words::digits(&prediction.windows, &[detected]);
     body.push_str("<div class=\"ruler\" aria-hidden=\"true\"><div class=\"line\"></div>");
     let mut within = false;
     for (earliest, latest) in &spans {

@@ -1,44 +1,47 @@
 //! The page of a whole run.
 
-use super::ruler::{Scale, spans};
+use super::ruler::Scale;
 use super::text::{escaped, prose, push};
 use super::{capital, page};
+use crate::human::missing;
 use crate::span;
-use crate::summary::{Group, NOTHING_KNOWN, groups};
-use crate::trial::{Run, Trial};
-use verdict::Word;
+use crate::summary::{Group, NOTHING_KNOWN};
+use crate::trial::{Status, Tally};
 
-/// The report of a run. `link` gives the address of a trial's own page, relative to this one.
-pub fn run_page(run: &Run, link: impl Fn(&Trial) -> Option<String>) -> Vec<u8> {
-    let groups = groups(&run.trials);
+/// The report of a run. `link` gives the address of a trial's own page, by its experiment's name
+/// and its number, relative to this one.
+pub fn run_page(tally: &Tally, link: impl Fn(&str, usize) -> String) -> Vec<u8> {
     let mut body = String::new();
+    let machine = &tally.machine;
     push(
         &mut body,
         format_args!(
             "<p class=\"kicker\"><b>halfopen</b> · Linux {} · HZ {} · {} clock · {}</p>\n<h1>{}</h1>\n",
-            escaped(&run.kernel),
-            run.hz,
-            run.clock,
-            escaped(&span::measured(run.wall_s)),
-            capital(&Group::counted(run.trials.iter().map(|trial| trial.verdict.word))),
+            escaped(&machine.kernel),
+            machine.hz,
+            machine.clock,
+            escaped(&span::measured(tally.wall_s)),
+            capital(&tally.groups.counted()),
         ),
     );
-    for group in &groups {
-        one(&mut body, group, &link);
+    if let Some(line) = missing(tally) {
+        push(&mut body, format_args!("<p class=\"result\">{}</p>\n", prose(&capital(&line))));
     }
-    page("A run of halfopen", run, &body)
+    for group in tally.groups.all() {
+        one(&mut body, &tally.groups.name(group), group, &link);
+    }
+    page("A run of halfopen", machine, &body)
 }
 
-fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<String>) {
-    let first = group.trials()[0];
+fn one(body: &mut String, name: &str, group: &Group, link: &impl Fn(&str, usize) -> String) {
     push(
         body,
         format_args!(
             "<section class=\"group\">\n<h2>{}</h2>\n<p class=\"question\">{}</p>\n\
              <p class=\"result\"><b class=\"{}\">{}</b>{}</p>\n",
-            heading(group, link),
-            prose(&first.experiment.question),
-            group.gravest(),
+            heading(name, group, link),
+            prose(&group.experiment.question),
+            group.most_severe(),
             capital(&group.verdicts()),
             result(group),
         ),
@@ -47,18 +50,16 @@ fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<St
     let reasons: Vec<_> = group.reasons().collect();
     if !reasons.is_empty() {
         body.push_str("<ul>\n");
-        for (number, reason) in reasons {
-            push(body, format_args!("<li>#{number}: {}</li>\n", prose(reason)));
+        for reason in reasons {
+            push(body, format_args!("<li>{}</li>\n", prose(&reason)));
         }
         body.push_str("</ul>\n");
     }
-    if group.trials().len() > 1 {
+    if group.trials() > 1 {
         body.push_str("<p class=\"trials\">Trials:");
-        for trial in group.trials() {
-            push(
-                body,
-                format_args!(" {}", linked(link(trial), &format!("#{}", trial.shown_number()))),
-            );
+        for (number, has_page) in group.numbers() {
+            let address = has_page.then(|| link(&group.experiment.name, *number));
+            push(body, format_args!(" {}", linked(address, &format!("#{number}"))));
         }
         body.push_str("</p>\n");
     }
@@ -66,7 +67,7 @@ fn one(body: &mut String, group: &Group<'_>, link: &impl Fn(&Trial) -> Option<St
 }
 
 /// What was measured and predicted; what there is none of is left out.
-fn result(group: &Group<'_>) -> String {
+fn result(group: &Group) -> String {
     let known = |text: String| (text != NOTHING_KNOWN).then_some(text);
     let measured = match (group.outcomes().as_str(), known(group.measured())) {
         (NOTHING_KNOWN, _) => None,
@@ -85,10 +86,12 @@ fn result(group: &Group<'_>) -> String {
     result
 }
 
-fn heading(group: &Group<'_>, link: &impl Fn(&Trial) -> Option<String>) -> String {
-    match group.trials() {
-        [trial] => linked(link(trial), group.name()),
-        trials => format!("{} <small>× {}</small>", escaped(group.name()), trials.len()),
+fn heading(name: &str, group: &Group, link: &impl Fn(&str, usize) -> String) -> String {
+    match group.numbers() {
+        [(number, has_page)] => {
+            linked(has_page.then(|| link(&group.experiment.name, *number)), name)
+        }
+        numbers => format!("{} <small>× {}</small>", escaped(name), numbers.len()),
     }
 }
 
@@ -101,32 +104,19 @@ fn linked(address: Option<String>, text: &str) -> String {
 }
 
 /// All windows of the group, and a tick for each trial.
-fn ruler(body: &mut String, group: &Group<'_>) {
-    let windows: Vec<_> = group
-        .trials()
-        .iter()
-        .filter_map(|trial| trial.prediction.as_ref())
-        .flat_map(spans)
-        .collect();
-    let told: Vec<_> = group
-        .trials()
-        .iter()
-        .filter_map(|trial| {
-            Some((trial.verdict.measured.as_ref()?.detected_s?, trial.verdict.word))
-        })
-        .collect();
-    let edges = windows.iter().flat_map(|(earliest, latest)| [*earliest, *latest]);
-    let all = edges.chain(told.iter().map(|(at, _)| *at));
-    let Some(scale) = Scale::around(all).filter(|_| !windows.is_empty()) else { return };
+fn ruler(body: &mut String, group: &Group) {
+    let edges = group.spans().iter().flat_map(|(earliest, latest)| [*earliest, *latest]);
+    let all = edges.chain(group.told().iter().map(|(at, _)| *at));
+    let Some(scale) = Scale::around(all).filter(|_| !group.spans().is_empty()) else { return };
     body.push_str("<span class=\"bar wide\" aria-hidden=\"true\">");
-    for (earliest, latest) in windows {
-        let (from, to) = (scale.percent(earliest), scale.percent(latest));
+    for (earliest, latest) in group.spans() {
+        let (from, to) = (scale.percent(*earliest), scale.percent(*latest));
         let width = (to - from).max(0.4);
         push(body, format_args!("<i style=\"left:{from:.2}%;width:{width:.2}%\"></i>"));
     }
-    for (at, word) in told {
-        let off = if word == Word::Agrees { "" } else { " class=\"off\"" };
-        push(body, format_args!("<b{off} style=\"left:{:.2}%\"></b>", scale.percent(at)));
+    for (at, status) in group.told() {
+        let off = if *status == Status::Agrees { "" } else { " class=\"off\"" };
+        push(body, format_args!("<b{off} style=\"left:{:.2}%\"></b>", scale.percent(*at)));
     }
     body.push_str("</span>\n");
 }

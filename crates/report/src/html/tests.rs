@@ -13,45 +13,45 @@ fn files() -> Vec<File> {
 
 #[test]
 fn a_page_for_a_trial_with_probes() {
-    let page = trial_page(&samples::run(), &samples::keepalive(), &files());
+    let page = trial_page(&samples::run().machine, &samples::keepalive(), &files());
     insta::assert_binary_snapshot!("keepalive.html", page);
 }
 
 #[test]
 fn a_page_for_a_trial_with_retransmissions() {
-    let page = trial_page(&samples::run(), &samples::sending(), &files());
+    let page = trial_page(&samples::run().machine, &samples::sending(), &files());
     insta::assert_binary_snapshot!("sending.html", page);
 }
 
 #[test]
 fn a_page_for_a_trial_that_disagrees() {
-    let page = trial_page(&samples::run(), &samples::late(), &files());
+    let page = trial_page(&samples::run().machine, &samples::late(), &files());
     insta::assert_binary_snapshot!("late.html", page);
 }
 
 #[test]
 fn a_page_for_a_killed_process() {
-    let page = trial_page(&samples::run(), &samples::crash(), &files());
+    let page = trial_page(&samples::run().machine, &samples::crash(), &files());
     insta::assert_binary_snapshot!("crash.html", page);
 }
 
 #[test]
 fn a_page_for_a_trial_with_a_router() {
-    let page = trial_page(&samples::run(), &samples::routed(), &files());
+    let page = trial_page(&samples::run().machine, &samples::routed(), &files());
     insta::assert_binary_snapshot!("routed.html", page);
 }
 
 #[test]
 fn a_page_for_a_run() {
-    let page =
-        run_page(&samples::repeated(), |trial| Some(format!("{}/report.html", trial.number)));
+    let link = |name: &str, number: usize| format!("../{name}-{number}/report.html");
+    let page = run_page(&samples::repeated().tally(), link);
     insta::assert_binary_snapshot!("run.html", page);
 }
 
 #[test]
 fn a_page_for_an_article() {
     let page = article_page(&samples::article(), |run, trial| {
-        Some(format!("{}/{}/report.html", run.clock, trial.experiment.name))
+        Some(format!("{}/{}/report.html", run.machine.clock, trial.experiment.name))
     });
     insta::assert_binary_snapshot!("article.html", page);
 }
@@ -59,8 +59,9 @@ fn a_page_for_an_article() {
 #[test]
 fn a_page_needs_nothing_from_elsewhere_and_closes_what_it_opens() {
     let run = samples::run();
-    let mut pages: Vec<_> = run.trials.iter().map(|trial| trial_page(&run, trial, &[])).collect();
-    pages.push(run_page(&run, |_| None));
+    let mut pages: Vec<_> =
+        run.trials.iter().map(|trial| trial_page(&run.machine, trial, &[])).collect();
+    pages.push(run_page(&run.tally(), |name, _| name.into()));
     pages.push(article_page(&samples::article(), |_, _| None));
     for page in pages {
         let page = String::from_utf8(page).unwrap();
@@ -82,7 +83,7 @@ fn what_a_file_says_cannot_become_markup() {
     let mut trial = samples::keepalive();
     trial.experiment.question = "<b>is it?</b>".into();
     trial.verdict.reason = "<i>".into();
-    let page = trial_page(&samples::run(), &trial, &[]);
+    let page = trial_page(&samples::run().machine, &trial, &[]);
     let page = String::from_utf8(page).unwrap();
     assert!(!page.contains("<b>is it") && !page.contains("<i>"));
 }

@@ -1,8 +1,8 @@
 //! Colours, used sparingly: a word that must be found, a mark, and what may be passed over.
 
 use crate::narrate::Tone;
+use crate::trial::Status;
 use anstyle::{AnsiColor, Color, Style};
-use verdict::Word;
 
 /// Whether to use them.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +29,13 @@ impl Paint {
         self.with(coloured(AnsiColor::Red), text)
     }
 
-    /// `text` in the colour of a verdict.
-    pub(super) fn word(self, word: Word, text: &str) -> String {
-        let colour = match word {
-            Word::Agrees => AnsiColor::Green,
-            Word::Disagrees => AnsiColor::Red,
-            Word::Inconclusive => AnsiColor::Yellow,
-            Word::Skipped => AnsiColor::Blue,
+    /// `text` in the colour of a status.
+    pub(super) fn status(self, status: Status, text: &str) -> String {
+        let colour = match status {
+            Status::Agrees => AnsiColor::Green,
+            Status::Disagrees | Status::Failed => AnsiColor::Red,
+            Status::Inconclusive => AnsiColor::Yellow,
+            Status::Skipped => AnsiColor::Blue,
         };
         self.with(coloured(colour).bold(), text)
     }

@@ -1,8 +1,7 @@
 //! Tables: experiments, a summary of trials, a predicted schedule, and what the doctor found.
 
 use crate::human::paint::Paint;
-use crate::summary::{Group, groups};
-use crate::trial::Run;
+use crate::trial::{Machine, Status, Tally};
 use crate::{span, words};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
@@ -10,7 +9,6 @@ use model::{Prediction, StepKind};
 use spec::{Experiment, Outcome, Traffic};
 use std::fmt::Write;
 use std::time::Duration;
-use verdict::Word;
 
 /// The experiments and their questions: `halfopen list`.
 pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, colour: bool) -> String {
@@ -25,11 +23,11 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, colour: b
 }
 
 /// What several trials came to, one line an experiment with the same settings.
-pub fn summary(run: &Run, colour: bool) -> String {
+pub fn summary(tally: &Tally, colour: bool) -> String {
     let mut table = table(["experiment", "verdict", "outcome", "predicted", "measured", "noticed"]);
-    for group in groups(&run.trials) {
+    for (label, group) in tally.groups.labels().into_iter().zip(tally.groups.all()) {
         table.add_row([
-            group.label(),
+            label,
             group.verdicts(),
             group.outcomes(),
             group.predicted(),
@@ -40,28 +38,43 @@ pub fn summary(run: &Run, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
     for line in table.lines() {
-        let line = [Word::Disagrees, Word::Agrees, Word::Inconclusive, Word::Skipped]
-            .iter()
-            .fold(line, |line, word| coloured(&line, *word, paint));
+        let line =
+            Status::ALL.iter().rev().fold(line, |line, status| coloured(&line, *status, paint));
         text += line.trim_end();
         text.push('\n');
     }
-    for group in groups(&run.trials) {
-        for (trial, reason) in group.reasons() {
-            writeln!(text, "  {} #{trial}: {reason}", group.name()).expect("a String takes all");
+    for group in tally.groups.all() {
+        let name = tally.groups.name(group);
+        for reason in group.reasons() {
+            writeln!(text, "  {name} {reason}").expect("a String takes all");
         }
     }
+    let Machine { kernel, hz, clock } = &tally.machine;
     writeln!(
         text,
-        "{} · kernel {} · HZ {} · {} clock · {}",
-        Group::counted(run.trials.iter().map(|trial| trial.verdict.word)),
-        run.kernel,
-        run.hz,
-        run.clock,
-        span::measured(run.wall_s),
+        "{} · kernel {kernel} · HZ {hz} · {clock} clock · {}",
+        tally.groups.counted(),
+        span::measured(tally.wall_s),
     )
     .expect("a String takes all");
     text
+}
+
+/// Which trials are missing, and why.
+pub fn missing(tally: &Tally) -> Option<String> {
+    let trials = |count: usize| match count {
+        0 => "no trial".to_owned(),
+        1 => "1 trial".to_owned(),
+        _ => format!("{count} trials"),
+    };
+    let idle = tally.not_started;
+    match &tally.lost {
+        Some(lost) if idle == 0 => Some(format!("{} lost: {}", trials(lost.trials), lost.why)),
+        Some(lost) => {
+            Some(format!("{} lost, {idle} not started: {}", trials(lost.trials), lost.why))
+        }
+        None => (idle > 0).then(|| format!("{} not started", trials(idle))),
+    }
 }
 
 /// The schedule of a prediction: `halfopen predict`. The model's `table` has the threshold that
@@ -181,11 +194,11 @@ pub(crate) fn table<'a>(heads: impl IntoIterator<Item = &'a str>) -> Table {
     table
 }
 
-/// A verdict's word in its colour, where it stands as a word of its own.
-fn coloured(line: &str, word: Word, paint: Paint) -> String {
-    let text = word.to_string();
+/// A status in its colour, where it stands as a word of its own.
+fn coloured(line: &str, status: Status, paint: Paint) -> String {
+    let text = status.to_string();
     let padded = |word: &str| format!(" {word}");
-    line.replace(&padded(&text), &padded(&paint.word(word, &text)))
+    line.replace(&padded(&text), &padded(&paint.status(status, &text)))
 }
 
 fn seconds(duration: Duration) -> String {
@@ -196,21 +209,31 @@ fn seconds(duration: Duration) -> String {
 mod tests {
     use super::*;
     use crate::samples;
+    use crate::trial::{Lost, Run};
 
     #[test]
     fn trials_of_the_same_settings_are_one_line() {
-        insta::assert_snapshot!(summary(&samples::repeated(), false));
+        insta::assert_snapshot!(summary(&samples::repeated().tally(), false));
+    }
+
+    #[test]
+    fn what_is_missing_is_one_sentence() {
+        let lost = Some(Lost { trials: 1, why: "the sandbox ended early".into() });
+        let tally = Tally { lost, not_started: 20, ..samples::run().tally() };
+        let said = missing(&tally).unwrap();
+        assert_eq!(said, "1 trial lost, 20 not started: the sandbox ended early");
+        assert_eq!(missing(&samples::run().tally()), None);
     }
 
     #[test]
     fn a_program_that_gave_up_by_itself_is_not_lost_in_the_summary() {
         let run = Run { trials: vec![samples::heartbeat()], ..samples::run() };
-        assert!(summary(&run, false).contains("gave up 1.001 s"));
+        assert!(summary(&run.tally(), false).contains("gave up 1.001 s"));
     }
 
     #[test]
     fn a_word_within_a_word_keeps_its_colour_to_itself() {
-        let text = summary(&samples::run(), true);
+        let text = summary(&samples::run().tally(), true);
         assert!(text.contains("\u{1b}[1m\u{1b}[31mdisagrees"), "{text:?}");
         assert!(!text.contains("dis\u{1b}"), "{text:?}");
     }

@@ -1,0 +1,186 @@
+//! Which trials a command runs, in order, and what the laboratory must be told about them.
+
+use crate::channel::{Setup, Task};
+use crate::{descriptors, kernels};
+use anyhow::Result;
+use report::{Clock, Machine};
+use spec::{Experiment, Phase};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long to wait where nothing is predicted to happen.
+const NEVER: Duration = Duration::from_secs(10);
+/// The same at the Linux defaults in virtual time.
+const NEVER_VIRTUAL: Duration = Duration::from_secs(30 * 86_400);
+/// How many trials run side by side unless `--jobs` says otherwise.
+const JOBS: usize = 32;
+
+/// Trials to be run together on one clock.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) experiments: Vec<Experiment>,
+    pub(crate) repeat: u32,
+    /// So many start phases of the timer wheel instead of repetitions.
+    pub(crate) phases: Option<u32>,
+    pub(crate) clock: Clock,
+    /// In virtual time, of which kernel.
+    pub(crate) hz: u32,
+    pub(crate) jobs: Option<u32>,
+    /// Whether the experiments were loaded with the Linux defaults.
+    pub(crate) defaults: bool,
+}
+
+/// A batch whose every trial has its place.
+#[derive(Debug)]
+pub(crate) struct Trials {
+    pub(crate) setup: Setup,
+    /// In virtual time: which one they run on.
+    kernel: Option<PathBuf>,
+    /// How many of each experiment.
+    each: usize,
+    phases: bool,
+    /// For each experiment: how many trials come before its first, among those with the same
+    /// settings, and among those with the same name.
+    before: Vec<(usize, usize)>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// From 0, among all trials of the run.
+    pub(crate) position: usize,
+    /// The place of its experiment.
+    pub(crate) experiment: usize,
+    /// From 1, among those of its experiment with the same settings.
+    pub(crate) turn: usize,
+    /// From 1, among those of its experiment's name.
+    pub(crate) number: usize,
+    pub(crate) phase: Option<Phase>,
+}
+
+impl Batch {
+    /// Gives each trial its place. The inner error says why this machine cannot run them.
+    pub(crate) fn prepare(self) -> Result<Result<Trials, (Trials, String)>> {
+        let each = self.phases.unwrap_or(self.repeat) as usize;
+        let (mut settings, mut names) = (BTreeMap::new(), BTreeMap::new());
+        let before = self.experiments.iter().map(|experiment| {
+            let shown = spec::settings::all(&experiment.parameters);
+            let alike = settings.entry((experiment.name.clone(), shown)).or_insert(0);
+            let of_name = names.entry(experiment.name.clone()).or_insert(0);
+            let before = (*alike, *of_name);
+            *alike += each;
+            *of_name += each;
+            before
+        });
+        let before = before.collect();
+        let total = each * self.experiments.len();
+        let jobs = self.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, total.max(1));
+        let setup = Setup {
+            experiments: self.experiments,
+            jobs,
+            clock: self.clock,
+            never: match self.clock {
+                Clock::Virtual if self.defaults => NEVER_VIRTUAL,
+                _ => NEVER,
+            },
+        };
+        let phases = self.phases.is_some();
+        let trials = |kernel| Trials { setup, kernel, each, phases, before };
+        Ok(match self.clock {
+            Clock::Real => {
+                descriptors::raise_for_leases(jobs)?;
+                Ok(trials(None))
+            }
+            Clock::Virtual => match kernels::find(self.hz) {
+                Ok(kernel) => Ok(trials(Some(kernel))),
+                Err(why) => Err((trials(None), why)),
+            },
+        })
+    }
+}
+
+impl Trials {
+    /// What the laboratory is told first.
+    pub(crate) fn task(&self) -> Task {
+        let setup = self.setup.clone();
+        match self.kernel.clone() {
+            None => Task::Run(setup),
+            Some(kernel) => Task::RunVirtual(setup, kernel),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn total(&self) -> usize {
+        self.each * self.setup.experiments.len()
+    }
+
+    /// The trial at a position.
+    pub(crate) fn place(&self, position: usize) -> Place {
+        let (experiment, turn) = (position / self.each, position % self.each);
+        let (alike, named) = self.before[experiment];
+        Place {
+            position,
+            experiment,
+            turn: alike + turn + 1,
+            number: named + turn + 1,
+            phase: self.phases.then_some(Phase { number: turn as u32 }),
+        }
+    }
+
+    pub(crate) fn experiment(&self, place: Place) -> &Experiment {
+        &self.setup.experiments[place.experiment]
+    }
+
+    /// What its trials run on, as far as it is known before the laboratory has told.
+    pub(crate) fn machine(&self) -> Machine {
+        Machine {
+            kernel: observe::clock::kernel_release(),
+            hz: observe::clock::hz(),
+            clock: self.setup.clock,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::Parameters;
+    use std::collections::BTreeSet;
+
+    fn experiment(name: &str, after: u64) -> Experiment {
+        let mut parameters = Parameters::default();
+        parameters.fault.after = Duration::from_secs(after);
+        Experiment { name: name.into(), question: "?".into(), claims: vec![], parameters }
+    }
+
+    fn trials(experiments: Vec<Experiment>, repeat: u32) -> Trials {
+        let batch = Batch {
+            experiments,
+            repeat,
+            phases: None,
+            clock: Clock::Real,
+            hz: 250,
+            jobs: Some(2),
+            defaults: false,
+        };
+        batch.prepare().unwrap().unwrap()
+    }
+
+    #[test]
+    fn numbers_are_unique_by_name_and_turns_by_settings() {
+        let trials = trials(
+            vec![experiment("a", 1), experiment("b", 1), experiment("a", 2), experiment("a", 1)],
+            3,
+        );
+        assert_eq!(trials.total(), 12);
+        let places: Vec<_> = (0..12).map(|position| trials.place(position)).collect();
+        let of = |at: usize| (places[at].experiment, places[at].turn, places[at].number);
+        assert_eq!([of(0), of(2), of(3)], [(0, 1, 1), (0, 3, 3), (1, 1, 1)]);
+        assert_eq!(of(6), (2, 1, 4), "the same name with other settings");
+        assert_eq!(of(11), (3, 6, 9), "the same name with the same settings");
+        let directories: BTreeSet<_> =
+            places.iter().map(|place| (&trials.experiment(*place).name, place.number)).collect();
+        assert_eq!(directories.len(), 12);
+    }
+}

@@ -1,0 +1,96 @@
+//! A trial that has ended: judged, and its files written.
+
+use crate::channel::{Capture, Ending};
+use crate::files::{self, Circumstances};
+use crate::judging;
+use crate::output::Exit;
+use crate::store::Store;
+use anyhow::Result;
+use report::{Digest, Identity, Machine, Trial};
+use spec::{Experiment, Facts};
+use timeline::{Event, Timeline};
+
+/// What was recorded of a trial so far.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) events: Vec<Event>,
+    pub(crate) captures: Vec<Capture>,
+    pub(crate) facts: Option<Facts>,
+    pub(crate) prediction: Option<model::Prediction>,
+}
+
+/// A trial that has ended.
+pub(crate) struct Ended {
+    /// Its place among all trials of its run, from 0.
+    pub(crate) position: usize,
+    /// Its number is the first to be tried.
+    pub(crate) identity: Identity,
+    pub(crate) experiment: Experiment,
+    pub(crate) record: Record,
+    pub(crate) ending: Ending,
+}
+
+/// What is left of it.
+pub(crate) struct Concluded {
+    /// Without its timeline.
+    pub(crate) trial: Trial,
+    pub(crate) digest: Digest,
+    pub(crate) exit: Exit,
+    /// The kernel's refusal of a setting: a mistake that leaves nothing but its explanation.
+    pub(crate) refusal: Option<String>,
+}
+
+impl Ended {
+    /// Judges it and writes its files. What goes wrong in that is this trial's failure.
+    pub(crate) fn conclude(self, machine: &Machine, store: &Store) -> Concluded {
+        let Self { position, identity, experiment, record, ending } = self;
+        let timeline = Timeline::new(record.events);
+        let verdict = judging::verdict(
+            &ending,
+            &experiment.parameters,
+            record.facts.as_ref(),
+            record.prediction.as_ref(),
+            &timeline,
+        );
+        let mut trial = Trial {
+            identity,
+            experiment,
+            facts: record.facts,
+            prediction: record.prediction,
+            verdict,
+            failure: judging::failure(&ending),
+            timeline,
+            artifacts: None,
+        };
+        let refusal = match &ending {
+            Ending::Refused(why) => Some(format!("{}: {why}", trial.experiment.name)),
+            _ => None,
+        };
+        if refusal.is_none()
+            && let Err(error) = write(&mut trial, &record.captures, &ending, machine, store)
+        {
+            trial.failure = Some(format!("{error:#}"));
+            trial.artifacts = None;
+        }
+        let digest = Digest::new(position, &trial);
+        let exit = judging::exit(&ending, &trial);
+        trial.timeline = Timeline::default();
+        Concluded { trial, digest, exit, refusal }
+    }
+}
+
+/// Writes its files into a directory of its own, whose number becomes the trial's.
+fn write(
+    trial: &mut Trial,
+    captures: &[Capture],
+    ending: &Ending,
+    machine: &Machine,
+    store: &Store,
+) -> Result<()> {
+    let (directory, number) = store.fresh(&trial.experiment.name, trial.identity.number)?;
+    trial.identity.number = number;
+    trial.artifacts = Some(directory.display().to_string());
+    let circumstances = Circumstances::new(trial, machine, ending);
+    let files = files::of(trial, captures, &circumstances, machine)?;
+    crate::store::fill(&directory, &files)
+}

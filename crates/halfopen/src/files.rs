@@ -1,0 +1,169 @@
+//! The files of one trial: all that `halfopen judge` needs, the capture, and the page.
+
+use crate::channel::{Capture, Ending};
+use anyhow::{Context, Result, anyhow};
+use report::html::{File, trial_page};
+use report::json::pretty;
+use report::pcapng::{Packet, capture};
+use report::{Clock, Identity, Machine, Trial};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use spec::Facts;
+use std::path::Path;
+use timeline::Timeline;
+use verdict::Verdict;
+
+/// `trial.json`: which trial it is, on what it ran, and how it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Circumstances {
+    #[serde(default)]
+    number: usize,
+    #[serde(default)]
+    turn: usize,
+    #[serde(default)]
+    phase: Option<u32>,
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    kernel: Option<String>,
+    #[serde(default)]
+    hz: Option<u32>,
+    clock: Clock,
+    pub(crate) ending: Ending,
+}
+
+impl Circumstances {
+    pub(crate) fn new(trial: &Trial, machine: &Machine, ending: &Ending) -> Self {
+        let Identity { number, turn, phase, key } = trial.identity.clone();
+        let Machine { kernel, hz, clock } = machine.clone();
+        let (kernel, hz) = (Some(kernel), Some(hz));
+        Self { number, turn, phase, key, kernel, hz, clock, ending: ending.clone() }
+    }
+
+    fn identity(&self) -> Identity {
+        let Self { number, turn, phase, key, .. } = self;
+        Identity { number: *number, turn: *turn, phase: *phase, key: key.clone() }
+    }
+
+    /// What the trial ran on. Older files leave it to the facts.
+    pub(crate) fn machine(&self, facts: Option<&Facts>) -> Machine {
+        let kernel = self.kernel.clone().or_else(|| facts.map(|facts| facts.kernel.clone()));
+        let hz = self.hz.or_else(|| facts.map(|facts| facts.hz));
+        let (kernel, hz) = (kernel.unwrap_or_default(), hz.unwrap_or_default());
+        Machine { kernel, hz, clock: self.clock }
+    }
+}
+
+/// Every file of a trial, by name.
+pub(crate) fn of(
+    trial: &Trial,
+    captures: &[Capture],
+    circumstances: &Circumstances,
+    machine: &Machine,
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut files = vec![("experiment.json", pretty(&trial.experiment))];
+    if let Some(facts) = &trial.facts {
+        files.push(("facts.json", pretty(facts)));
+    }
+    if let Some(prediction) = &trial.prediction {
+        files.push(("prediction.json", pretty(prediction)));
+    }
+    let timeline = trial.timeline.to_jsonl().context("writing the timeline")?;
+    files.push(("timeline.jsonl", timeline.into_bytes()));
+    files.push(("verdict.json", pretty(&trial.verdict)));
+    files.push(("capture.pcapng", packets(trial, captures)));
+    files.push(("trial.json", pretty(circumstances)));
+    files.push(("report.html", trial_page(machine, trial, &beside())));
+    Ok(files)
+}
+
+/// What lies beside a trial's page.
+fn beside() -> Vec<File> {
+    [
+        ("capture.pcapng", "the packets at both hosts, with comments, for Wireshark"),
+        ("timeline.jsonl", "every event"),
+        ("facts.json", "what was measured before the fault"),
+        ("prediction.json", "what was predicted before the fault"),
+        ("verdict.json", "the measurement, the proof of the fault, the verdict"),
+        ("experiment.json", "what was done"),
+        ("trial.json", "the trial's number and key, the clock, and how the trial ended"),
+    ]
+    .map(|(name, what)| File { name: name.into(), what: what.into() })
+    .into()
+}
+
+fn packets(trial: &Trial, captures: &[Capture]) -> Vec<u8> {
+    let frames: Vec<_> = captures.iter().map(|capture| unhex(&capture.frame)).collect();
+    let packets: Vec<_> = captures
+        .iter()
+        .zip(&frames)
+        .map(|(Capture { event, wall_ns, wire_len, .. }, frame)| Packet {
+            event,
+            wall_ns: *wall_ns,
+            frame,
+            wire_len: *wire_len,
+        })
+        .collect();
+    capture(trial, &packets)
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks_exact(2)
+        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+/// A trial as its files have it.
+pub(crate) struct Recorded {
+    /// With the verdict of its time.
+    pub(crate) trial: Trial,
+    pub(crate) circumstances: Circumstances,
+}
+
+/// Reads a trial's directory.
+///
+/// # Errors
+/// Which file cannot be read or understood. A trial that came to its end has facts and prediction;
+/// others may have ended before.
+pub(crate) fn read(directory: &Path) -> Result<Recorded> {
+    let circumstances: Circumstances = read_json(directory, "trial.json")?;
+    let complete = circumstances.ending == Ending::Complete;
+    let verdict: Verdict = read_json(directory, "verdict.json")?;
+    let trial = Trial {
+        identity: circumstances.identity(),
+        experiment: read_json(directory, "experiment.json")?,
+        facts: read_if_there(directory, "facts.json", complete)?,
+        prediction: read_if_there(directory, "prediction.json", complete)?,
+        verdict,
+        failure: crate::judging::failure(&circumstances.ending),
+        timeline: read_timeline(directory)?,
+        artifacts: Some(directory.display().to_string()),
+    };
+    Ok(Recorded { trial, circumstances })
+}
+
+fn read_timeline(directory: &Path) -> Result<Timeline> {
+    let path = directory.join("timeline.jsonl");
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    Timeline::from_jsonl(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+fn read_if_there<T: DeserializeOwned>(
+    directory: &Path,
+    name: &str,
+    needed: bool,
+) -> Result<Option<T>> {
+    if needed || directory.join(name).is_file() {
+        read_json(directory, name).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
+    let path = directory.join(name);
+    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("understanding {}", path.display()))
+}

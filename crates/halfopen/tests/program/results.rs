@@ -1,0 +1,125 @@
+//! What trials leave: streamed, numbered, grouped, and each by itself.
+
+use crate::common::{halfopen, run, show, trials};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use tempfile::tempdir;
+
+/// The same trials give the same lines as the document has objects.
+#[test]
+fn each_trial_is_a_line_as_it_ends() {
+    let out = tempdir().unwrap();
+    let output = halfopen(&["run", "process-crash-idle", "process-crash-unread", "--out"])
+        .arg(out.path())
+        .args(["--repeat", "2", "--format", "jsonl"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4, "{}", show(&output));
+    let document = fs::read(out.path().join("run/run.json")).unwrap();
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    for line in &lines {
+        let mut line = line.clone();
+        let trial = line.as_object_mut().unwrap();
+        for key in ["schema", "kernel", "hz", "clock"] {
+            assert_eq!(trial.remove(key).unwrap(), document[key], "{key}");
+        }
+        assert!(document["trials"].as_array().unwrap().contains(&line), "{line:#}");
+    }
+
+    let judged = run(&["judge", "--format", "jsonl", out.path().to_str().unwrap()]);
+    assert_eq!(judged.status, output.status, "{}", show(&judged));
+    let again: BTreeSet<_> = String::from_utf8_lossy(&judged.stdout)
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap().to_string())
+        .collect();
+    assert_eq!(again, lines.iter().map(Value::to_string).collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn a_trial_has_one_number_everywhere_and_a_key_of_its_own() {
+    let out = tempdir().unwrap();
+    let names = ["process-crash-idle", "process-crash-unread", "--repeat", "2"];
+    let (document, _) = trials(out.path(), &names);
+    // A second run into the same directory goes on counting.
+    let (again, _) = trials(out.path(), &names);
+    let all = |document: &Value| document["trials"].as_array().unwrap().clone();
+    let shown = fs::read_to_string(out.path().join("run-2/junit.xml")).unwrap();
+    for (trial, expected) in all(&document).iter().chain(&all(&again)).zip([1, 2, 1, 2, 3, 4, 3, 4])
+    {
+        assert_eq!(trial["number"], expected, "{trial:#}");
+        let name = trial["experiment"].as_str().unwrap();
+        let directory = if expected == 1 { name.into() } else { format!("{name}-{expected}") };
+        assert!(trial["artifacts"].as_str().unwrap().ends_with(&format!("/{directory}")));
+        let path = out.path().join(directory).join("trial.json");
+        let file: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        assert_eq!((&file["number"], &file["key"]), (&trial["number"], &trial["key"]));
+    }
+    assert!(shown.contains("\"trial 3\"") && !shown.contains("\"trial 1\""), "{shown}");
+    let keys = |document: &Value| -> Vec<_> {
+        all(document).iter().map(|trial| trial["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&document), keys(&again), "a key is the trial's, not the run's");
+    assert_eq!(keys(&document).into_iter().collect::<BTreeSet<_>>().len(), 4);
+
+    let judged = run(&["judge", out.path().to_str().unwrap()]);
+    let text = String::from_utf8(judged.stdout).unwrap();
+    assert!(text.contains("process-crash-idle-4\n"), "each trial has its name: {text}");
+    assert!(text.contains("process-crash-idle ×4"), "{text}");
+}
+
+#[test]
+fn groups_have_their_figures() {
+    let out = tempdir().unwrap();
+    let (document, _) = trials(out.path(), &["process-crash-idle", "--repeat", "4"]);
+    let group = &document["groups"][0];
+    assert_eq!(group["trials"], 4, "{group:#}");
+    let mut times: Vec<_> = document["trials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|trial| trial["measured"]["detected_s"].as_f64().unwrap())
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let figure = |key: &str| group[key].as_f64().unwrap();
+    assert_eq!((figure("least_s"), figure("most_s")), (times[0], times[3]));
+    assert!((figure("median_s") - f64::midpoint(times[1], times[2])).abs() < 1e-6, "{group:#}");
+    let summary = fs::read_to_string(out.path().join("run/summary.md")).unwrap();
+    assert!(summary.contains("median"), "{summary}");
+}
+
+/// A file system so small that not every trial's files fit: those that do are there, the others
+/// fail one by one, and all are in the document.
+#[test]
+fn a_trial_that_cannot_be_written_fails_alone() {
+    let out = tempdir().unwrap();
+    let mount = "mount -t tmpfs -o size=600k tmpfs \"$1\" && exec \"$2\" run process-crash-idle \
+                 --repeat 8 --jobs 1 --format json --out \"$1\"";
+    let user: &[&str] =
+        if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let output = Command::new("unshare")
+        .args(user)
+        .args(["--mount", "sh", "-c", mount, "sh"])
+        .arg(out.path())
+        .arg(env!("CARGO_BIN_EXE_halfopen"))
+        .output()
+        .expect("unshare (util-linux) can be started");
+    assert_eq!(output.status.code(), Some(5), "{}", show(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let trials = document["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 8, "{}", show(&output));
+    let failed: Vec<_> = trials.iter().filter(|trial| !trial["failure"].is_null()).collect();
+    assert!(!failed.is_empty() && failed.len() < 8, "{} of 8 failed", failed.len());
+    for trial in failed {
+        assert!(trial["failure"].as_str().unwrap().contains("No space left"), "{trial:#}");
+        assert!(trial["artifacts"].is_null(), "{trial:#}");
+        assert!(!trial["measured"]["outcome"].is_null(), "it was judged all the same: {trial:#}");
+    }
+    let group = &document["groups"][0];
+    let count = |key: &str| group[key].as_u64().unwrap();
+    // A machine that is busy with other things may decide nothing about some.
+    assert_eq!(count("agree") + count("failed") + count("inconclusive"), 8, "{group:#}");
+}
