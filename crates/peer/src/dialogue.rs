@@ -13,7 +13,12 @@ pub(crate) struct Dialogue {
 }
 
 enum Protocol {
-    Blocks { sent: Pattern, answered: Pattern },
+    /// `unanswered`: how many bytes of `answered` nobody has answered, since that was not asked for.
+    Blocks {
+        sent: Pattern,
+        answered: Pattern,
+        unanswered: u64,
+    },
     Http(Requests),
 }
 
@@ -40,7 +45,8 @@ impl Dialogue {
         let protocol = if parameters.has_nginx() {
             Protocol::Http(Requests::new(server.to_string()))
         } else {
-            Protocol::Blocks { sent: Pattern::default(), answered: Pattern::default() }
+            let (sent, answered) = (Pattern::default(), Pattern::default());
+            Protocol::Blocks { sent, answered, unanswered: 0 }
         };
         Self { protocol, intact: true }
     }
@@ -56,8 +62,9 @@ impl Dialogue {
     /// So many bytes that the server takes and does not answer.
     pub(crate) fn unanswered(&mut self, count: u32) -> Unsent {
         let bytes = self.request(count).bytes.into_iter().map(Pattern::unanswered).collect();
-        if let Protocol::Blocks { answered, .. } = &mut self.protocol {
+        if let Protocol::Blocks { answered, unanswered, .. } = &mut self.protocol {
             answered.skip(count);
+            *unanswered += u64::from(count);
         }
         Unsent { bytes, taken: 0 }
     }
@@ -91,7 +98,7 @@ impl Dialogue {
     /// Whether everything that was sent is answered.
     pub(crate) fn all_answered(&self) -> bool {
         match &self.protocol {
-            Protocol::Blocks { sent, answered } => sent.bytes() == answered.bytes(),
+            Protocol::Blocks { sent, answered, .. } => sent.bytes() == answered.bytes(),
             Protocol::Http(requests) => requests.all_answered(),
         }
     }
@@ -99,7 +106,7 @@ impl Dialogue {
     /// How many bytes came; `None` if they were not what they should be.
     pub(crate) fn checked(&self) -> Option<u64> {
         self.intact.then(|| match &self.protocol {
-            Protocol::Blocks { answered, .. } => answered.bytes(),
+            Protocol::Blocks { answered, unanswered, .. } => answered.bytes() - unanswered,
             Protocol::Http(requests) => requests.bytes(),
         })
     }
@@ -115,5 +122,26 @@ impl Dialogue {
     /// Whether it makes no more sense to wait for answers.
     pub(crate) fn is_broken(&self) -> bool {
         !self.intact
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_is_to_answer_does_not_count_as_answered() {
+        let mut dialogue = Dialogue::new(&Parameters::default(), ([127, 0, 0, 1], 1).into());
+        let answer = dialogue.request(150);
+        assert!(!dialogue.all_answered());
+        dialogue.take(answer.chunk());
+        assert!(dialogue.all_answered());
+        let mut unsent = dialogue.unanswered(1000);
+        unsent.took(999);
+        assert_eq!(unsent.chunk().len(), 1);
+        assert!(dialogue.all_answered());
+        let answer = dialogue.request(7);
+        dialogue.take(answer.chunk());
+        assert_eq!((dialogue.all_answered(), dialogue.checked()), (true, Some(157)));
     }
 }
