@@ -150,12 +150,13 @@ fn virtual_kernel() -> Check {
 }
 
 fn web_server() -> Check {
-    let result = match peer::find_nginx() {
+    let install = spec::Program::Nginx.description().install;
+    let (executable, remedy) = install.map_or(("", ""), |i| (i.executable, i.remedy));
+    let result = match peer::find(executable) {
         Some(path) => Ok(path.display().to_string()),
         None => Err("not installed: no web-server experiments".to_owned()),
     };
-    let remedy = "apt-get install nginx-light".to_owned();
-    Check { name: "nginx".into(), needed: false, result, remedy }
+    Check { name: executable.into(), needed: false, result, remedy: remedy.into() }
 }
 
 fn shown(check: Check) -> human::Check {

@@ -2,12 +2,13 @@
 
 use crate::output;
 use crate::program::Program;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use nix::sys::signal::Signal;
 use peer::{Command, Config, Milestone, Report, Role};
 use sandbox::{Launch, Launcher, Stdio};
 use spec::Plan;
+use spec::program::{Description, Finish};
 use std::os::fd::AsFd;
 use timeline::Event;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -24,12 +25,26 @@ pub(crate) fn run() -> u8 {
     output::inner(result).0
 }
 
+/// What a program says.
+pub(crate) enum Heard {
+    /// Something it did.
+    Event(Event),
+    /// How far it is.
+    Reached(Milestone),
+    /// A line of its output, where it does not report.
+    Line,
+    /// It has ended, and how: a sentence.
+    Ended(String),
+}
+
 /// A client or a server, on its host. It is killed when dropped.
 pub(crate) struct Peer {
     name: &'static str,
-    kind: spec::Program,
-    /// The last line of nginx's log.
+    description: &'static Description,
+    /// The last line that a program without reports has written.
     said: String,
+    /// It has closed its standard output.
+    is_silent: bool,
     program: Program,
     commands: OwnedWriteHalf,
     reports: Lines<BufReader<OwnedReadHalf>>,
@@ -48,6 +63,7 @@ impl Peer {
             Role::Client => ("client", parameters.client.program),
             Role::Server => ("server", parameters.server.program),
         };
+        let description = kind.description();
         let starting = || format!("starting the {name} process");
         let (ours, theirs) = UnixStream::pair().with_context(starting)?;
         let theirs = theirs.into_std().with_context(starting)?;
@@ -61,8 +77,9 @@ impl Peer {
         let (reports, commands) = ours.into_split();
         let mut peer = Self {
             name,
-            kind,
+            description,
             said: String::new(),
+            is_silent: false,
             program: Program::new(name, control)?,
             commands,
             reports: BufReader::new(reports).lines(),
@@ -76,16 +93,14 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Tells it something. nginx takes signals, and needs nobody to begin.
+    /// Tells it something. One that takes no commands needs nobody to begin, and a signal to finish.
     pub(crate) async fn tell(&mut self, command: Command) -> Result<()> {
-        match (self.kind, command) {
-            (spec::Program::Halfopen, _) => self.send(&command).await,
-            (spec::Program::Nginx, Command::Begin) => Ok(()),
-            (spec::Program::Nginx, Command::Finish) => {
-                self.program.signal_main(Signal::SIGTERM).await
-            }
-            (spec::Program::Nginx, _) => {
-                bail!("the {} is nginx, which cannot {command:?}", self.name)
+        match (self.description.finish, command) {
+            (Finish::Command, _) => self.send(&command).await,
+            (Finish::Terminate, Command::Begin) => Ok(()),
+            (Finish::Terminate, Command::Finish) => self.program.signal_main(Signal::SIGTERM).await,
+            (Finish::Terminate, _) => {
+                bail!("the {}'s program takes no commands, and {command:?} is one", self.name)
             }
         }
     }
@@ -95,51 +110,39 @@ impl Peer {
         self.program.signal(signal).await
     }
 
-    /// The next report; `None` when the process has ended.
-    pub(crate) async fn report(&mut self) -> Result<Option<Report>> {
-        loop {
+    /// What it says next. Nothing is lost if this is dropped before it is ready.
+    pub(crate) async fn hear(&mut self) -> Result<Heard> {
+        if !self.is_silent {
             let line = self.reports.next_line().await;
-            let Some(line) = line.with_context(|| format!("listening to the {}", self.name))?
-            else {
-                return Ok(None);
-            };
-            match serde_json::from_str(&line) {
-                Ok(report) => return Ok(Some(report)),
-                Err(_) if self.kind == spec::Program::Nginx => {
-                    tracing::debug!("{}: {line}", self.name);
-                    if peer::nginx_listens(&line) {
-                        return Ok(Some(Report::Reached(Milestone::Listening)));
-                    }
-                    self.said = line;
-                }
-                Err(error) => {
-                    return Err(error).with_context(|| {
-                        format!("the {} said something unreadable: {line}", self.name)
-                    });
-                }
+            match line.with_context(|| format!("listening to the {}", self.name))? {
+                Some(line) => return self.understand(line),
+                None => self.is_silent = true,
             }
         }
+        let name = self.name;
+        let said = if self.said.is_empty() { "" } else { ": " };
+        let last = &self.said;
+        let status = self.program.end().await?;
+        Ok(Heard::Ended(format!("the {name} ended early ({status}){said}{last}")))
     }
 
-    /// Waits for a milestone; events on the way go to `sink`.
-    pub(crate) async fn reach(
-        &mut self,
-        wanted: impl Fn(&Milestone) -> bool,
-        mut sink: impl FnMut(Event),
-    ) -> Result<Milestone> {
-        loop {
-            match self.report().await? {
-                Some(Report::Event(event)) => sink(event),
-                Some(Report::Reached(milestone)) if wanted(&milestone) => return Ok(milestone),
-                Some(Report::Reached(_)) => {}
-                None => {
-                    let status = self.program.end().await?;
-                    let said = if self.said.is_empty() { "" } else { ": " };
-                    let last = &self.said;
-                    return Err(anyhow!("the {} ended early ({status}){said}{last}", self.name));
-                }
-            }
+    fn understand(&mut self, line: String) -> Result<Heard> {
+        if !self.description.reports {
+            tracing::debug!("{}: {line}", self.name);
+            self.said = line;
+            return Ok(Heard::Line);
         }
+        let report = serde_json::from_str(&line)
+            .with_context(|| format!("the {} said something unreadable: {line}", self.name))?;
+        Ok(match report {
+            Report::Event(event) => Heard::Event(event),
+            Report::Reached(milestone) => Heard::Reached(milestone),
+        })
+    }
+
+    /// The processes of it, by their numbers in this PID namespace.
+    pub(crate) async fn processes(&mut self) -> Result<Vec<u32>> {
+        self.program.processes().await
     }
 
     /// SIGKILL to all of it, and waits until the kernel has taken it down.

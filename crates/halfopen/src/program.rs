@@ -40,7 +40,7 @@ pub(crate) struct Program {
     name: &'static str,
     control: BufReader<UnixStream>,
     line: Vec<u8>,
-    /// The process that was started.
+    /// The process that was started, in this PID namespace.
     main: Option<Pid>,
     ended: Option<ExitStatus>,
 }
@@ -118,6 +118,21 @@ impl Program {
         }
     }
 
+    /// Its processes, by their numbers in this PID namespace: its keeper and all that descend from it,
+    /// however they came about.
+    pub(crate) async fn processes(&mut self) -> Result<Vec<u32>> {
+        let main = loop {
+            if let Some(main) = self.main {
+                break main.as_raw().cast_unsigned();
+            }
+            if self.word().await?.is_none() {
+                bail!("the {} has ended", self.name);
+            }
+        };
+        let keeper = observe::options::parent(main).unwrap_or(main);
+        Ok(observe::options::family(keeper))
+    }
+
     async fn order(&mut self, order: Order) -> Result<()> {
         self.give(order).await.with_context(|| format!("the {} has ended", self.name))?;
         loop {
@@ -150,12 +165,13 @@ impl Program {
             .with_context(|| format!("understanding the {}'s keeper", self.name))?;
         self.line.clear();
         let word = word.checked().with_context(|| format!("starting the {}", self.name))?;
-        if let Word::Started(number) = word {
-            self.main = Some(Pid::from_raw(number.cast_signed()));
-        }
-        if let Word::Ended { code, signal, .. } = word {
-            let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
-            self.ended = Some(ExitStatus::from_raw(raw));
+        match word {
+            Word::Started(number) => self.main = Some(Pid::from_raw(number.cast_signed())),
+            Word::Ended { code, signal, .. } => {
+                let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
+                self.ended = Some(ExitStatus::from_raw(raw));
+            }
+            _ => {}
         }
         Ok(Some(word))
     }

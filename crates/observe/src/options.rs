@@ -53,6 +53,12 @@ pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<
     Ok(None)
 }
 
+/// The process that started another, or took it on when its own had ended.
+pub fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+}
+
 /// A process and all that descend from it, as far as they have not ended.
 pub fn family(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];

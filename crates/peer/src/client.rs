@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
 use spec::script::Step;
-use spec::{CallName, Parameters, Program, Traffic};
+use spec::{CallName, Parameters, Traffic};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -152,7 +152,7 @@ impl<'a> Client<'a> {
                 return Err(Error::call(OPERATION)(io::ErrorKind::InvalidData.into()));
             }
         }
-        if self.parameters.client.program == Program::Nginx {
+        if self.parameters.client.program.description().accepts {
             // The RTO that counts is the web server's: its answer is acknowledged at once.
             self.socket.set_tcp_quickack(true).map_err(Error::call(OPERATION))?;
         }

@@ -17,6 +17,7 @@ mod server;
 mod socket;
 
 use spec::{Parameters, Program};
+use std::path::PathBuf;
 
 pub use control::{Command, Config, Milestone, Report, Role};
 
@@ -28,14 +29,17 @@ pub fn try_rto_min(least: std::time::Duration) -> std::io::Result<()> {
     socket::try_rto_min(least)
 }
 
-/// nginx, if it is installed.
-pub fn find_nginx() -> Option<std::path::PathBuf> {
-    nginx::find()
+/// An executable, where `PATH` or a system directory has one. An ordinary user's `PATH` may lack the
+/// latter.
+pub fn find(executable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    find_in(executable, std::env::split_paths(&path).chain(system))
 }
 
-/// Whether a line of nginx's log says that it listens.
-pub fn nginx_listens(line: &str) -> bool {
-    nginx::says_listening(line)
+fn find_in(executable: &str, directories: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    let mut programs = directories.into_iter().map(|directory| directory.join(executable));
+    programs.find(|program| program.is_absolute() && program.is_file())
 }
 
 /// Runs a peer on this process's standard input and output until it is told to finish.
@@ -97,5 +101,16 @@ impl Error {
     fn call(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let operation = operation.into();
         move |error| Self::Call { operation, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_found_where_nothing_is() {
+        assert_eq!(find_in("nginx", ["/proc/self/ns".into(), "relative".into()]), None);
+        assert!(find("sh").is_some());
     }
 }

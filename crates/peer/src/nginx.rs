@@ -1,8 +1,8 @@
 //! A real nginx in the place of a peer.
 //!
 //! The peer's process turns into nginx (`exec`), so that its number, its signals and its end are
-//! nginx's own. What nginx writes goes into the program's own /dev/shm, which ends with it. nginx
-//! says when it listens, by its log on standard output.
+//! nginx's own. What nginx writes goes into the program's own /dev/shm, which ends with it. Its
+//! log is on standard output.
 
 use crate::Error;
 use spec::Parameters;
@@ -10,28 +10,15 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// A directory that only this program has, and that ends with it.
 const PRIVATE: &str = "/dev/shm";
 
-/// The executable, where `PATH` or a system directory has one. An ordinary user's `PATH` may lack
-/// the latter.
-pub(crate) fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    find_in(std::env::split_paths(&path).chain(system))
-}
-
-fn find_in(directories: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
-    let mut programs = directories.into_iter().map(|directory| directory.join("nginx"));
-    programs.find(|program| program.is_absolute() && program.is_file())
-}
-
 /// Turns this process into an nginx that listens on `address`.
 pub(crate) fn become_nginx(address: SocketAddr, parameters: &Parameters) -> Result<(), Error> {
-    let program = find()
+    let program = crate::find("nginx")
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
         .map_err(Error::call("looking for nginx"))?;
     let options = Command::new(&program)
@@ -83,12 +70,6 @@ fn configure(address: SocketAddr, parameters: &Parameters, prefix: &Path, option
     )
 }
 
-/// Whether a line of nginx's log says that it listens: what it says of itself once its sockets are
-/// open (`ngx_os_status`, src/os/unix/ngx_posix_init.c).
-pub(crate) fn says_listening(line: &str) -> bool {
-    line.contains("[notice]") && line.contains(": nginx/")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,21 +88,5 @@ mod tests {
         parameters.nginx.keepalive_timeout = Some(std::time::Duration::from_millis(2500));
         let text = make(&parameters, "");
         assert!(text.contains("uwsgi_temp_path") && text.contains("keepalive_timeout 2500ms;"));
-    }
-
-    #[test]
-    fn its_log_says_when_it_listens() {
-        for (line, says) in [
-            ("2026/11/22 17:06:25 [notice] 12071#12071: nginx/1.22.1", true),
-            ("2026/11/22 17:06:25 [notice] 12071#12071: using the \"epoll\" event method", false),
-            ("nginx: [emerg] unknown directive in /tmp/nginx.conf:3", false),
-        ] {
-            assert_eq!(says_listening(line), says, "{line}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_found_where_nothing_is() {
-        assert_eq!(find_in(["/proc/self/ns".into(), "relative".into()]), None);
     }
 }

@@ -8,7 +8,7 @@ use crate::span;
 use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::{CallName, Errno, FaultKind, Parameters, Program};
+use spec::{CallName, Errno, FaultKind, Parameters};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
 use timeline::{Class, Classifier, Event, FlowId, Segment, Side, Source, What};
@@ -153,27 +153,25 @@ impl Narrator {
         let sender = classifier.sender(segment);
         let class = classifier.feed(flow, segment);
         let (text, tone) = segment::describe(class, segment, sender, self.probes, &self.resends);
-        // A web server does not report its calls: its FIN says that it has closed.
-        let (text, tone) = match class {
-            Class::Fin { n: 1, .. } if self.web_server() == Some(sender) => {
-                (format!("{text}: nginx closes"), Tone::End)
-            }
+        // A program that does not report its calls: its FIN says that it has closed.
+        let (text, tone) = match (class, self.silent_program(sender)) {
+            (Class::Fin { n: 1, .. }, Some(name)) => (format!("{text}: {name} closes"), Tone::End),
             _ => (text, tone),
         };
         Note { place: heading(tap, segment.sent), text, tone }
     }
 
-    /// Which side is a web server that closes by itself; a killed one does not.
-    fn web_server(&self) -> Option<Side> {
+    /// The name of a host's program that does not report its calls and closes by itself; one that is
+    /// killed does not.
+    fn silent_program(&self, side: Side) -> Option<&'static str> {
         let Parameters { client, server, fault, .. } = &self.parameters;
-        match (client.program, server.program) {
-            (Program::Nginx, _) => Some(Side::Client),
-            (_, Program::Nginx) => (!fault.kind.effect().kills()).then_some(Side::Server),
-            _ => None,
-        }
+        let (program, is_killed) = match side {
+            Side::Client => (client.program, false),
+            Side::Server => (server.program, fault.kind.effect().kills()),
+        };
+        program.description().name.filter(|_| !is_killed)
     }
 
-    /// A sample says something only when state, timer or the timer's count have changed.
     fn socket(&mut self, side: Side, place: Place, sample: &SocketSample) -> Option<Note> {
         let SocketSample { state, timer, timer_count, .. } = sample;
         let now = (state.clone(), *timer, *timer_count);

@@ -4,8 +4,7 @@ use crate::span::{self, Digits};
 use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::{
-    Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Program, Reference, Topology,
-    Traffic,
+    Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology, Traffic,
 };
 use std::time::Duration;
 use verdict::DetectedBy;
@@ -26,18 +25,18 @@ pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> 
 /// What the two hosts are called: the one that is watched, and the other. Where a web server is
 /// the one left behind, the other is its client.
 pub(crate) fn hosts(parameters: &Parameters) -> [&'static str; 2] {
-    match parameters.client.program {
-        Program::Halfopen => ["client", "server"],
-        Program::Nginx => ["nginx", "client"],
+    match parameters.client.program.description().name {
+        None => ["client", "server"],
+        Some(name) => [name, "client"],
     }
 }
 
 /// A sentence about the client, which is watched, and the server, with the names of [`hosts`].
 pub(crate) fn by_name(parameters: &Parameters, sentence: &str) -> String {
-    match parameters.client.program {
-        Program::Halfopen => sentence.to_owned(),
-        Program::Nginx => {
-            let watched = sentence.replace("the client", "nginx").replace("client", "nginx");
+    match parameters.client.program.description().name {
+        None => sentence.to_owned(),
+        Some(name) => {
+            let watched = sentence.replace("the client", name).replace("client", name);
             watched.replace("server", "client")
         }
     }
@@ -253,6 +252,9 @@ pub(crate) fn setting(parameters: &Parameters) -> String {
 /// What is done to the connection, in one line.
 pub(crate) fn stimulus(parameters: &Parameters) -> String {
     let Parameters { client, server, fault, later, .. } = parameters;
+    // A program that is not ours, where it is watched, and where it is asked.
+    let left_behind = client.program.description().name;
+    let asked = server.program.description().name;
     let after = span::exact(fault.after);
     let lasting = parameters
         .fault_duration()
@@ -261,10 +263,10 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         FaultKind::None => "nothing breaks".to_owned(),
         FaultKind::ProcessCrash => "the server process is killed".into(),
         FaultKind::ProcessFreeze => format!("the server process is stopped{lasting}"),
-        FaultKind::PowerOff if client.program == Program::Nginx => {
-            "the host of nginx's client loses power".into()
-        }
-        FaultKind::PowerOff => "the server's host loses power".into(),
+        FaultKind::PowerOff => match left_behind {
+            Some(name) => format!("the host of {name}'s client loses power"),
+            None => "the server's host loses power".into(),
+        },
         FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
         FaultKind::Blackhole => "frames are dropped silently in the middle".into(),
         FaultKind::Reject => format!("the router answers everything with {}", fault.reject),
@@ -278,16 +280,16 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         _ => "",
     };
     let traffic = match client.traffic {
-        _ if client.program == Program::Nginx => "nginx is left behind".into(),
-        Traffic::Idle if server.program == Program::Nginx => {
-            "the client of nginx stays idle".into()
-        }
-        Traffic::OneWrite if server.program == Program::Nginx => {
-            "the client makes another request to nginx".into()
-        }
+        _ if left_behind.is_some() => format!("{} is left behind", left_behind.unwrap_or_default()),
         Traffic::Idle if server.fills_window => "the client reads".into(),
-        Traffic::Idle => "the client stays idle".to_owned(),
+        Traffic::Idle => match asked {
+            None => "the client stays idle".to_owned(),
+            Some(name) => format!("the client of {name} stays idle"),
+        },
         Traffic::OneWrite => match client.second_write {
+            None if asked.is_some() => {
+                format!("the client makes another request to {}", asked.unwrap_or_default())
+            }
             None => "the client writes 100 bytes, once".into(),
             Some(later) => {
                 format!("the client writes 100 bytes, and again {} later", span::exact(later))
@@ -358,7 +360,7 @@ mod tests {
         let mut parameters = Parameters::default();
         let sentence = "4 segments left the client and 0 arrived at the server";
         assert_eq!(by_name(&parameters, sentence), sentence);
-        parameters.client.program = Program::Nginx;
+        parameters.client.program = spec::Program::Nginx;
         for (made, named) in [
             (sentence, "4 segments left nginx and 0 arrived at the client"),
             ("the client's interface kept its carrier", "nginx's interface kept its carrier"),

@@ -278,14 +278,16 @@ impl Parameters {
 
     /// Whether a web server is one of the two.
     pub fn has_nginx(&self) -> bool {
-        self.client.program == Program::Nginx || self.server.program == Program::Nginx
+        [self.client.program, self.server.program]
+            .iter()
+            .any(|program| program.description().is_web_server)
     }
 
     /// Whether the client's program closes its socket by itself, or a script may have it do so, and
     /// its kernel then goes on alone until it has forgotten the connection.
     pub fn client_lets_go(&self) -> bool {
         match self.client.traffic {
-            _ if self.client.program == Program::Nginx => true,
+            _ if self.client.program.description().is_web_server => true,
             Traffic::Close => true,
             Traffic::Script => self.client.script.as_ref().is_some_and(Script::may_close),
             Traffic::Idle
@@ -303,7 +305,7 @@ impl Parameters {
     pub fn script(&self) -> Option<Script> {
         let write = Step::Write(BLOCK);
         let (steps, repeats) = match self.client.traffic {
-            _ if self.client.program == Program::Nginx => return None,
+            _ if !self.client.program.description().reports => return None,
             Traffic::Connect | Traffic::Heartbeat => return None,
             Traffic::Script => return self.client.script.clone(),
             Traffic::Idle => (vec![], false),

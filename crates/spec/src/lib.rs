@@ -12,6 +12,7 @@ pub mod experiment;
 pub mod facts;
 pub mod file;
 pub mod outcome;
+pub mod program;
 pub mod script;
 pub mod settings;
 pub mod socket;

@@ -1,7 +1,7 @@
 //! What was measured.
 
 use serde::{Deserialize, Serialize};
-use spec::{CallName, Errno, Facts, FaultAct, Outcome, Parameters, Program, Reference, Traffic};
+use spec::{CallName, Errno, Facts, FaultAct, Outcome, Parameters, Reference, Traffic};
 use timeline::classify::{Class, classified};
 use timeline::event::{Call, FaultStep, Phase, Side, Trace};
 use timeline::{Event, Source, Timeline, What};
@@ -74,10 +74,10 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
             .map(|(_, call)| call.began_ns)
     };
     let closed_at = closed_at.or(timeline.phase_at(Phase::Interrupted)).unwrap_or(u64::MAX);
-    let noticed = if parameters.client.program == Program::Nginx {
-        farewell(timeline, fault_at, closed_at)
-    } else {
+    let noticed = if parameters.client.program.description().reports {
         noticed(timeline, fault_at, closed_at)
+    } else {
+        farewell(timeline, fault_at, closed_at)
     };
     // A program that gives the server up by a timer of its own wants to know nothing more.
     let closed_at = match noticed {
@@ -183,7 +183,7 @@ fn reference(
 ) -> Reference {
     if parameters.fault.kind.effect().kills() {
         Reference::Fault
-    } else if parameters.client.program == Program::Nginx {
+    } else if parameters.client.program.description().is_web_server {
         Reference::LastRequest
     } else {
         match parameters.client.traffic {
@@ -289,8 +289,7 @@ fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice>
     )
 }
 
-/// When a web server closed its socket: it does not report its calls, but its kernel sends the FIN
-/// then.
+/// When a program that does not report its calls closed its socket: its kernel sends the FIN then.
 fn farewell(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice> {
     timeline
         .segments(Source::ClientWire)

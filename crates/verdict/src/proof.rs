@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{CallName, FaultKind, Parameters, Program, Reject, Traffic};
+use spec::{CallName, FaultKind, Parameters, Reject, Traffic};
 use std::time::Duration;
 use timeline::classify::classified;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
@@ -43,7 +43,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
     }
     match parameters.fault.kind {
         FaultKind::None => {
-            proof.add(if parameters.server.program == Program::Nginx {
+            proof.add(if parameters.server.program.description().is_web_server {
                 scene.closed_by_itself()
             } else {
                 scene.nothing_ended()
@@ -61,7 +61,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             if !parameters.server.fills_window {
                 proof.add(scene.nothing_said());
             }
-            if parameters.server.program == Program::Nginx {
+            if parameters.server.program.description().is_web_server {
                 proof.evidence.extend(scene.ran_again(parameters));
             }
         }

@@ -8,6 +8,7 @@ use netns::Namespace;
 use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, monotonic_ns};
 use report::Clock;
+use spec::Addresses;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,19 +101,27 @@ pub(crate) type Followed = watch::Receiver<Vec<(FlowId, Ends)>>;
 pub(crate) fn start_sampler(
     namespace: &Namespace,
     source: Source,
+    addresses: &Addresses,
     followed: Followed,
     pace: Pace,
     sink: Sink,
     stirred: Arc<Notify>,
 ) -> Result<Running> {
     let diag = SocketDiag::open(namespace)?;
-    let sampler =
-        Sampler { diag, followed, pace, output: Output { source, sink }, sockets: Vec::new() };
+    let sampler = Sampler {
+        diag,
+        addresses: addresses.clone(),
+        followed,
+        pace,
+        output: Output { source, sink },
+        sockets: Vec::new(),
+    };
     Ok(run(move |stop| sampler.run(stirred, stop)))
 }
 
 struct Sampler {
     diag: SocketDiag,
+    addresses: Addresses,
     followed: Followed,
     pace: Pace,
     output: Output,
@@ -132,7 +141,7 @@ impl Sampler {
             };
             tokio::select! {
                 () = pause => {}
-                () = stirred.notified() => {}
+                () = stirred.notified() => self.search(),
                 Ok(()) = self.followed.changed() => self.follow(),
                 _ = &mut stop => {
                     self.look();
@@ -143,10 +152,30 @@ impl Sampler {
         }
     }
 
+    /// Looks for a connection that neither a SYN on the wire nor a tracepoint has shown: where its
+    /// host asks in vain for a link-layer address. It costs a look at every socket of the machine.
+    fn search(&mut self) {
+        let side = self.output.side();
+        if !self.pace.closely || self.sockets.iter().any(|socket| !socket.is_gone) {
+            return;
+        }
+        let Addresses { client, server, .. } = &self.addresses;
+        let ends = Ends { client: *client, server: *server };
+        let (own, other) = ends.seen_from(side);
+        let found = self.diag.connections(own.ip(), other.ip()).unwrap_or_default();
+        for (local, remote) in found {
+            let ends = Ends::between(&self.addresses, local, remote).map(|(ends, _)| ends);
+            if let Ok(Some(sample)) = self.diag.sample(local, remote) {
+                let what = What::Socket(Box::new(sample));
+                let event = Event::new(monotonic_ns(), self.output.source, what);
+                let _ = self.output.sink.send(Seen::Event(event, ends));
+            }
+        }
+    }
+
     /// Learns of new connections, and forgets those whose ports are used again.
     fn follow(&mut self) {
-        let side =
-            if self.output.source == Source::ServerSocket { Side::Server } else { Side::Client };
+        let side = self.output.side();
         let followed = self.followed.borrow_and_update().clone();
         for socket in &mut self.sockets {
             if !followed.iter().any(|(flow, _)| *flow == socket.flow) {
@@ -173,6 +202,12 @@ impl Sampler {
 struct Output {
     source: Source,
     sink: Sink,
+}
+
+impl Output {
+    fn side(&self) -> Side {
+        if self.source == Source::ServerSocket { Side::Server } else { Side::Client }
+    }
 }
 
 /// One socket.

@@ -1,114 +1,122 @@
-//! Before the fault: the peers are started, connect and settle, and a window is closed.
+//! Before the fault: the programs are started, connect and settle, and a window is closed.
 
+use super::flows::probes_closed_window;
 use super::{PATIENCE, SETTLING_MOST, Trial};
-use crate::instruments::Seen;
 use crate::peers::Peer;
 use anyhow::{Context, Result, anyhow};
 use observe::SocketDiag;
 use peer::{Command, Milestone, Role};
-use spec::facts::TcpFacts;
-use spec::{Addresses, Parameters, Program, Traffic};
+use spec::{Addresses, Parameters, Traffic};
 use std::time::Duration;
-use timeline::What;
-use timeline::event::{Phase, Side, SocketSample};
-use tokio::time::{Instant, sleep, timeout};
+use timeline::event::{Phase, SocketSample};
+use timeline::{Side, What};
+use tokio::time::Instant;
+
+/// How often it is looked whether a program listens, where nothing says that it may.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Trial {
-    /// Starts both peers, connects them, and lets the RTO settle.
+    /// Starts both programs, connects them, and lets the RTO settle.
     pub(super) async fn connect(&mut self, parameters: &Parameters) -> Result<()> {
         self.mark(What::Phase(Phase::Connecting));
-        let network = self.network.as_ref().context("the network is gone")?;
-        let server = network.server().context("the server is gone")?;
-        // nginx accepts wherever it is, and then the other host's peer connects.
-        let is_left_behind = parameters.client.program == Program::Nginx;
-        let (first, second) = if is_left_behind {
-            ((Role::Client, network.client()), (Role::Server, server))
+        let accepting = if parameters.client.program.description().accepts {
+            Side::Client
         } else {
-            ((Role::Server, server), (Role::Client, network.client()))
+            Side::Server
         };
-        let mut accepting = Peer::start(&self.bench.launcher, first.0, first.1, &self.plan).await?;
-        // Its reports are read where its milestones matter; its events until then wait in the
-        // pipe, with their times.
-        let sink = self.sink.clone();
-        let tell = |event| {
-            let _ = sink.send(Seen::Event(event, None));
-        };
-        timeout(PATIENCE, accepting.reach(|m| *m == Milestone::Listening, tell))
-            .await
-            .context("the server does not listen")??;
-        let mut connecting =
-            Peer::start(&self.bench.launcher, second.0, second.1, &self.plan).await?;
+        self.start(accepting).await?;
+        self.wait_for_listener(accepting).await?;
+        let connecting = accepting.other();
+        self.start(connecting).await?;
         if parameters.client.traffic == Traffic::Connect {
-            timeout(PATIENCE, connecting.reach(|m| *m == Milestone::Ready, tell))
-                .await
-                .context("the client does not start")??;
-            (self.client, self.server) = (Some(connecting), Some(accepting));
+            let what = "the client does not start";
+            self.reach(connecting, &Milestone::Ready, PATIENCE, what).await?;
+            self.client_may_end = false;
             return Ok(());
         }
         let most = Duration::from_secs(10) + parameters.path.rtt * SETTLING_MOST;
-        timeout(most, connecting.reach(|m| *m == Milestone::Connected, tell))
-            .await
-            .context("the client does not connect")??;
+        let is_established = |trial: &Self| trial.flows.any_is_established();
+        self.wait_for(connecting, most, "the client does not connect", is_established).await?;
         self.mark(What::Phase(Phase::Settling));
-        timeout(most, connecting.reach(|m| matches!(m, Milestone::Settled { .. }), tell))
-            .await
-            .context("the connection does not settle")??;
-        let (mut client, mut server) =
-            if is_left_behind { (accepting, connecting) } else { (connecting, accepting) };
+        let settled = Milestone::Settled { exchanges: 0, moving: false };
+        self.reach(connecting, &settled, most, "the connection does not settle").await?;
         if parameters.server.inherited {
-            timeout(PATIENCE, server.reach(|m| *m == Milestone::Child, tell))
-                .await
-                .context("the server's child does not start")??;
+            let what = "the server's child does not start";
+            self.reach(Side::Server, &Milestone::Child, PATIENCE, what).await?;
         }
         if !parameters.server.reads {
-            server.tell(Command::StopReading).await?;
-            timeout(PATIENCE, server.reach(|m| *m == Milestone::Unread, tell))
-                .await
-                .context("the server does not stop reading")??;
-            client.tell(Command::SendUnread).await?;
-            timeout(PATIENCE, client.reach(|m| *m == Milestone::Unread, tell))
-                .await
-                .context("the client does not send")??;
-            self.wait_for(Side::Client, most, |sample| sample.send_queue == 0).await.context(
-                "the server's kernel does not acknowledge what its program leaves unread",
-            )?;
+            self.leave_unread(most).await?;
         }
-        for (fills, side, peer) in [
-            (parameters.client.fills_window, Side::Client, &mut client),
-            (parameters.server.fills_window, Side::Server, &mut server),
+        for (fills, side) in [
+            (parameters.client.fills_window, Side::Client),
+            (parameters.server.fills_window, Side::Server),
         ] {
             if fills {
-                self.fill_window(side, peer, most).await?;
+                self.fill_window(side, most).await?;
             }
         }
-        (self.client, self.server) = (Some(client), Some(server));
+        self.client_may_end = false;
         Ok(())
+    }
+
+    /// Starts the program of a host.
+    pub(super) async fn start(&mut self, side: Side) -> Result<()> {
+        let (role, namespace) = match side {
+            Side::Client => (Role::Client, self.stage.client()?),
+            Side::Server => (Role::Server, self.stage.server()?),
+        };
+        let peer = Peer::start(&self.bench.launcher, role, &namespace, &self.plan).await?;
+        self.host_mut(side).runs(peer);
+        Ok(())
+    }
+
+    /// Waits until a program listens at the host's address, as its kernel shows.
+    pub(super) async fn wait_for_listener(&mut self, side: Side) -> Result<()> {
+        let (address, namespace) = match side {
+            Side::Client => (self.plan.addresses.client, self.stage.client()?),
+            Side::Server => (self.plan.addresses.server, self.stage.server()?),
+        };
+        let what = "the server does not listen";
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.host_mut(side).has_news = false;
+            let listens = SocketDiag::open(&namespace)
+                .and_then(|mut diag| diag.listens(address.ip(), Some(address.port())))?;
+            if listens {
+                return Ok(());
+            }
+            if Instant::now() >= until || self.host(side).end().is_some() {
+                return Err(self.host(side).fails_to(what));
+            }
+            // A program that says something may listen now.
+            let look = until.min(Instant::now() + LOOK);
+            self.follow_until(look, |trial| trial.host(side).has_news).await?;
+        }
+    }
+
+    /// Has the client send what the server's program does not read.
+    async fn leave_unread(&mut self, most: Duration) -> Result<()> {
+        self.server.tell(Command::StopReading).await?;
+        let what = "the server does not stop reading";
+        self.reach(Side::Server, &Milestone::Unread, PATIENCE, what).await?;
+        self.client.tell(Command::SendUnread).await?;
+        let what = "the client does not send";
+        self.reach(Side::Client, &Milestone::Unread, PATIENCE, what).await?;
+        self.wait_for_socket(Side::Client, most, |sample| sample.send_queue == 0)
+            .await
+            .context("the server's kernel does not acknowledge what its program leaves unread")
     }
 
     /// Has one of the two write until the other's window is closed. As acknowledgements come in,
     /// its send buffer takes more.
-    pub(super) async fn fill_window(
-        &self,
-        side: Side,
-        peer: &mut Peer,
-        most: Duration,
-    ) -> Result<()> {
-        let closed = |sample: &SocketSample| {
-            sample.timer == TcpFacts::TIMER_PROBE0
-                && sample.info.as_ref().is_some_and(|info| info.unacked == 0 && info.snd_wnd == 0)
-        };
+    async fn fill_window(&mut self, side: Side, most: Duration) -> Result<()> {
         let until = Instant::now() + most;
         while Instant::now() < until {
-            peer.tell(Command::FillWindow).await?;
-            let sink = self.sink.clone();
-            let tell = |event| {
-                let _ = sink.send(Seen::Event(event, None));
-            };
-            timeout(PATIENCE, peer.reach(|m| *m == Milestone::Filled, tell))
-                .await
-                .context("nobody fills the window")??;
+            self.host_mut(side).tell(Command::FillWindow).await?;
+            let what = "nobody fills the window";
+            self.reach(side, &Milestone::Filled, PATIENCE, what).await?;
             let turn = Duration::from_millis(100) + self.plan.experiment.parameters.path.rtt;
-            if self.wait_for(side, turn, closed).await.is_ok() {
+            if self.wait_for_socket(side, turn, probes_closed_window).await.is_ok() {
                 return Ok(());
             }
         }
@@ -116,26 +124,24 @@ impl Trial {
     }
 
     /// Waits until one side's socket is as it should be.
-    pub(super) async fn wait_for(
-        &self,
+    async fn wait_for_socket(
+        &mut self,
         side: Side,
         most: Duration,
         is_so: impl Fn(&SocketSample) -> bool,
     ) -> Result<()> {
-        let network = self.network.as_ref().context("the network is gone")?;
         let Addresses { client, server, .. } = self.plan.addresses;
         let (host, local, remote) = match side {
-            Side::Client => (Some(network.client()), client, server),
-            Side::Server => (network.server(), server, client),
+            Side::Client => (self.stage.client()?, client, server),
+            Side::Server => (self.stage.server()?, server, client),
         };
-        let mut diag = SocketDiag::open(host.context("the host is gone")?)?;
+        let mut diag = SocketDiag::open(&host)?;
         let until = Instant::now() + most;
         while Instant::now() < until {
-            let sample = diag.sample(local, remote)?;
-            if sample.is_some_and(|sample| is_so(&sample)) {
+            if diag.sample(local, remote)?.is_some_and(|sample| is_so(&sample)) {
                 return Ok(());
             }
-            sleep(Duration::from_millis(1)).await;
+            self.follow_until(Instant::now() + Duration::from_millis(1), |_| false).await?;
         }
         Err(anyhow!("waited {most:?} for it"))
     }

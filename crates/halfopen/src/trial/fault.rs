@@ -1,49 +1,50 @@
 //! The fault: what is broken, destroyed, booted again and restored, and when.
 
-use super::{AFTERMATH, Act, Ended, PATIENCE, Trial, end_of};
-use crate::peers::Peer;
-use anyhow::{Context, Result};
-use lab::network::Network;
+use super::Trial;
+use anyhow::Result;
 use lab::sysctl;
 use nix::sys::signal::Signal;
-use peer::{Command, Milestone, Role};
+use peer::Command;
 use spec::effect::HostFate;
 use spec::{FaultAct, FaultKind, Parameters};
 use std::time::Duration;
-use timeline::What;
 use timeline::event::FaultStep;
-use tokio::task::JoinError;
-use tokio::time::{Instant, timeout};
+use timeline::{Side, What};
+use tokio::time::Instant;
+
+/// What the laboratory does while it watches.
+#[derive(Debug, Clone, Copy)]
+enum Later {
+    /// It ends the fault.
+    Restore,
+    /// It changes sysctls.
+    ChangeSysctls,
+}
 
 impl Trial {
     pub(super) async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
+        self.flows.fault_begins();
         self.mark(What::Fault(FaultStep::Begin));
-        let begun = match parameters.fault.kind {
+        let act = match parameters.fault.kind {
             FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
-                let mut server = self.server.take().ok_or(super::Gone("server"))?;
-                if parameters.server.inherited {
-                    server.kill_main().await?;
-                    self.crashed = Some(server);
-                } else {
-                    server.kill().await?;
-                }
+                self.server.crash(!parameters.server.inherited).await?;
                 FaultAct::Killed
             }
             FaultKind::ProcessFreeze => {
-                self.signal_server(Signal::SIGSTOP).await?;
+                self.server.peer()?.signal(Signal::SIGSTOP).await?;
                 FaultAct::Stopped
             }
             FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap => {
-                self.network()?.cut().await?
+                self.stage.network_mut()?.cut().await?
             }
-            FaultKind::Blackhole => self.network()?.blackhole().await?,
-            FaultKind::Reject => self.network()?.reject(parameters.fault.reject).await?,
-            FaultKind::Unplug => self.network()?.unplug().await?,
+            FaultKind::Blackhole => self.stage.network_mut()?.blackhole().await?,
+            FaultKind::Reject => self.stage.network_mut()?.reject(parameters.fault.reject).await?,
+            FaultKind::Unplug => self.stage.network_mut()?.unplug().await?,
         };
-        self.mark(What::Fault(FaultStep::Done(begun)));
+        self.mark(What::Fault(FaultStep::Done(act)));
         // The client goes on at once: what is destroyed behind a dead cable it cannot see.
-        self.client()?.tell(Command::Begin).await?;
+        self.client.tell(Command::Begin).await?;
         if parameters.fault.kind.effect().destroys_host() {
             self.look_at_links().await?;
             return self.destroy_server().await;
@@ -55,63 +56,34 @@ impl Trial {
     /// Ends everything in the server's host, and begins to end the host itself. The kernel takes
     /// its time for that, and the client does not wait: it goes on while [`Self::follow_until`]
     /// follows it.
-    pub(super) async fn destroy_server(&mut self) -> Result<()> {
-        for mut server in [self.server.take(), self.crashed.take()].into_iter().flatten() {
-            server.kill().await?;
-        }
-        for instrument in std::mem::take(&mut self.server_side) {
-            instrument.stop().await;
-        }
-        let mut network = self.network.take().context("the network is gone")?;
-        self.client_host = Some(network.client().clone());
-        self.destroying = Some(tokio::spawn(async move {
-            let done = network.destroy_server().await;
-            (network, done)
-        }));
-        Ok(())
+    async fn destroy_server(&mut self) -> Result<()> {
+        self.server.end_programs().await?;
+        self.server.stop_instruments().await;
+        self.stage.destroy_server()
     }
 
     /// Waits until the server's host is gone, if it is on its way out.
     pub(super) async fn finish_destroying(&mut self) -> Result<()> {
-        if self.destroying.is_none() {
+        if !self.stage.is_destroying() {
             return Ok(());
         }
-        let result = end_of(&mut self.destroying).await;
-        self.destroying = None;
-        self.destroyed(result).await
+        let done = self.stage.destroyed().await?;
+        self.server_is_destroyed(done).await
     }
 
-    pub(super) async fn destroyed(
-        &mut self,
-        result: Result<(Network, Result<FaultAct, lab::network::Error>), JoinError>,
-    ) -> Result<()> {
-        let (network, done) = result.context("destroying the server's host")?;
-        self.network = Some(network);
-        self.client_host = None;
-        self.mark(What::Fault(FaultStep::Done(done?)));
+    /// The server's host is gone. One that comes back boots at once, behind a cable that is dead
+    /// still: what is left to do when its time comes is quickly done.
+    pub(super) async fn server_is_destroyed(&mut self, done: FaultAct) -> Result<()> {
+        self.mark(What::Fault(FaultStep::Done(done)));
         self.mark(What::Fault(FaultStep::Complete));
         self.look_at_links().await?;
         let fault = &self.plan.experiment.parameters.fault;
         if fault.kind.effect().host == HostFate::Replaced {
             let new_mac = fault.new_mac;
-            self.boot_server(new_mac).await?;
+            self.stage.network_mut()?.boot_server(new_mac).await?;
+            self.look_at(Side::Server)?;
+            self.start(Side::Server).await?;
         }
-        Ok(())
-    }
-
-    /// Boots the server again, up to its listening program, behind a cable that is dead still: what
-    /// is left to do when its time comes is quickly done.
-    pub(super) async fn boot_server(&mut self, new_mac: bool) -> Result<()> {
-        self.network()?.boot_server(new_mac).await?;
-        self.look_at_server()?;
-        let network = self.network.as_ref().context("the network is gone")?;
-        let server = network.server().context("the server is gone")?;
-        let mut server =
-            Peer::start(&self.bench.launcher, Role::Server, server, &self.plan).await?;
-        timeout(PATIENCE, server.reach(|m| *m == Milestone::Listening, |_| {}))
-            .await
-            .context("the rebooted server does not listen")??;
-        self.server = Some(server);
         Ok(())
     }
 
@@ -124,31 +96,26 @@ impl Trial {
     ) -> Result<()> {
         let deadline = fault_at + deadline;
         let later = &parameters.later;
-        let change = (!later.sysctl.is_empty()).then_some((fault_at + later.after, Act::Change));
-        let restore = parameters.fault_duration().map(|after| (fault_at + after, Act::Restore));
+        let change =
+            (!later.sysctl.is_empty()).then_some((fault_at + later.after, Later::ChangeSysctls));
+        let restore = parameters.fault_duration().map(|after| (fault_at + after, Later::Restore));
         let mut acts: Vec<_> = change.into_iter().chain(restore).collect();
         acts.sort_by_key(|(at, _)| *at);
         for (at, act) in acts {
-            let ended = self.follow_until(at.min(deadline), Ended::any).await?;
+            let is_over =
+                self.follow_until(at.min(deadline), Self::is_told).await? || at > deadline;
             match act {
-                Act::Restore if ended || at > deadline => {
-                    self.mark(What::Fault(FaultStep::Outlasted));
-                }
-                Act::Restore => self.restore(parameters).await?,
-                Act::Change if ended || at > deadline => {}
-                Act::Change => self.change_sysctls(parameters)?,
+                Later::Restore if is_over => self.mark(What::Fault(FaultStep::Outlasted)),
+                Later::Restore => self.restore(parameters).await?,
+                Later::ChangeSysctls if is_over => {}
+                Later::ChangeSysctls => self.change_sysctls(parameters)?,
             }
         }
-        if self.follow_until(deadline, Ended::any).await? {
-            // The kernel and the program do not speak at the same moment: hear both.
-            self.follow_until(Instant::now() + AFTERMATH, Ended::all).await?;
-        }
-        Ok(())
+        self.follow_to_the_end(deadline).await
     }
 
-    pub(super) fn change_sysctls(&mut self, parameters: &Parameters) -> Result<()> {
-        let network = self.network.as_ref().map(Network::client);
-        let client = network.or(self.client_host.as_ref()).context("the network is gone")?.clone();
+    fn change_sysctls(&mut self, parameters: &Parameters) -> Result<()> {
+        let client = self.stage.client()?;
         for (name, value) in &parameters.later.sysctl {
             let one = spec::sysctl::Sysctls::from([(name.clone(), value.clone())]);
             sysctl::apply(&client, &one)?;
@@ -157,17 +124,18 @@ impl Trial {
         Ok(())
     }
 
-    pub(super) async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
+    async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
         self.mark(What::Fault(FaultStep::Restoring));
         match parameters.fault.kind {
-            FaultKind::ProcessFreeze => self.signal_server(Signal::SIGCONT).await?,
+            FaultKind::ProcessFreeze => self.server.peer()?.signal(Signal::SIGCONT).await?,
             FaultKind::Flap => {
-                let done = self.network()?.restore().await?;
+                let done = self.stage.network_mut()?.restore().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }
             FaultKind::Reboot => {
                 self.finish_destroying().await?;
-                let done = self.network()?.connect_server().await?;
+                self.wait_for_listener(Side::Server).await?;
+                let done = self.stage.network_mut()?.connect_server().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }
             FaultKind::None

@@ -1,31 +1,83 @@
-//! The trial's connections: numbered as they appear, and told to whoever follows them.
+//! The trial's connections: numbered as they appear, told to whoever follows them, and how far each
+//! is by what the kernel shows.
 
 use crate::instruments::Followed;
-use spec::Plan;
-use timeline::{Ends, Event, FlowId, FlowTable, Source};
+use spec::{Addresses, Parameters, Plan};
+use std::collections::BTreeMap;
+use timeline::classify::{Class, Classifier};
+use timeline::event::{SocketSample, Trace};
+use timeline::{Ends, Event, Flow, FlowId, FlowTable, Side, Source, What};
 use tokio::sync::watch;
 
 /// The connections of one trial.
 pub(super) struct Flows {
     table: FlowTable,
-    /// The one between halfopen's own peers, or between one of them and another program.
-    own: FlowId,
+    /// The one of halfopen's own peers, which use the ports of the plan; `None` where neither
+    /// program is ours.
+    own: Option<FlowId>,
+    /// Those that were open when the fault began, and our own: the trial follows them to their end.
+    watched: Vec<FlowId>,
+    /// Whether the client's program closes by itself: its connection has ended when the kernel has
+    /// no socket for it any more.
+    lets_go: bool,
     followed: watch::Sender<Vec<(FlowId, Ends)>>,
+    progress: BTreeMap<FlowId, Progress>,
+    /// What the segments at the client's tap are.
+    classifier: Classifier,
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    opened_by: Option<Side>,
+    established: bool,
+    /// Its end, as the client's kernel sees it.
+    ended: bool,
+    /// When the client last began to probe a closed window.
+    window_probed_ns: Option<u64>,
 }
 
 impl Flows {
-    /// The flow of halfopen's own peers is known beforehand: they use the ports of the plan.
+    /// The flow of halfopen's own peers is known beforehand.
     pub(super) fn new(plan: &Plan) -> Self {
         let mut table = FlowTable::default();
-        let own =
-            table.expect(Ends { client: plan.addresses.client, server: plan.addresses.server });
+        let Parameters { client, server, .. } = &plan.experiment.parameters;
+        let ours = [client.program, server.program].iter().any(|p| p.description().reports);
+        let Addresses { client, server, .. } = plan.addresses;
+        let own = ours.then(|| table.expect(Ends { client, server }));
         let (followed, _) = watch::channel(table.latest());
-        Self { table, own, followed }
+        Self {
+            table,
+            own,
+            watched: own.into_iter().collect(),
+            lets_go: plan.experiment.parameters.client_lets_go(),
+            followed,
+            progress: BTreeMap::new(),
+            classifier: Classifier::new(Side::Client),
+        }
     }
 
-    /// The flow of halfopen's own peers.
-    pub(super) fn own(&self) -> FlowId {
-        self.own
+    /// The fault begins: what is open now is followed to its end.
+    pub(super) fn fault_begins(&mut self) {
+        self.watched = self.own.into_iter().chain(self.open()).collect();
+        self.watched.sort_unstable();
+        self.watched.dedup();
+    }
+
+    /// The flow that a prediction is about: that of our own peers, or else the first that is open.
+    pub(super) fn main(&self) -> Option<FlowId> {
+        self.own.or_else(|| self.open().next())
+    }
+
+    /// The flows that are open now.
+    pub(super) fn open(&self) -> impl Iterator<Item = FlowId> {
+        let open = |progress: &Progress| progress.established && !progress.ended;
+        self.progress.iter().filter(move |(_, progress)| open(progress)).map(|(flow, _)| *flow)
+    }
+
+    /// The ends of a flow.
+    pub(super) fn ends(&self, flow: FlowId) -> Option<Ends> {
+        self.table.ends(flow)
     }
 
     /// Whoever samples sockets listens here.
@@ -33,20 +85,84 @@ impl Flows {
         self.followed.subscribe()
     }
 
-    /// Has an event name its connection, if it is about one. Returns the event that says of a new
-    /// one that it has appeared.
+    /// Whether a connection is established for the host that connected.
+    pub(super) fn any_is_established(&self) -> bool {
+        self.progress.values().any(|progress| progress.established)
+    }
+
+    /// Whether every connection that the trial follows has ended for the client's kernel.
+    pub(super) fn have_ended(&self) -> bool {
+        let has_ended = |flow: &FlowId| self.progress.get(flow).is_some_and(|p| p.ended);
+        !self.watched.is_empty() && self.watched.iter().all(has_ended)
+    }
+
+    /// When the client began to probe its peer's closed window, nanoseconds: a user timeout counts
+    /// from it.
+    pub(super) fn window_probed_ns(&self, flow: FlowId) -> Option<u64> {
+        self.progress.get(&flow).and_then(|progress| progress.window_probed_ns)
+    }
+
+    /// Has an event name its connection, if it is about one, and learns from it. Returns the event
+    /// that says of a new connection that it has appeared.
     pub(super) fn name(&mut self, event: &mut Event, ends: Option<Ends>) -> Option<Event> {
-        if let Some(ends) = ends {
-            let opened = self.table.name(event, ends);
-            if opened.is_some() {
-                self.followed.send_replace(self.table.latest());
-            }
-            return opened;
-        }
+        let opened = ends.and_then(|ends| self.table.name(event, ends));
         // A peer of ours has one connection, and says nothing of others.
         if matches!(event.source, Source::ClientProgram | Source::ServerProgram) {
-            event.flow = Some(self.own);
+            event.flow = self.own;
         }
-        None
+        if let Some(Event { flow: Some(id), what: What::Flow(Flow { opened_by, .. }), .. }) = opened
+        {
+            self.progress.entry(id).or_default().opened_by = Some(opened_by);
+            self.followed.send_replace(self.table.latest());
+        }
+        if let Some(flow) = event.flow {
+            self.learn(flow, event);
+        }
+        opened
     }
+
+    fn learn(&mut self, flow: FlowId, event: &Event) {
+        let progress = self.progress.entry(flow).or_default();
+        let opener = progress.opened_by.unwrap_or(Side::Client);
+        progress.established |= state_of(event) == Some((opener, "ESTABLISHED"));
+        progress.ended |= says_ended(event, self.lets_go);
+        if event.source == Source::ClientWire
+            && let What::Segment(segment) = &event.what
+            && let Class::WindowProbe { since_closed: 1, .. } =
+                self.classifier.feed(Some(flow), segment)
+        {
+            progress.window_probed_ns = Some(event.at_ns);
+        }
+    }
+}
+
+/// Whose socket an event shows in which state.
+fn state_of(event: &Event) -> Option<(Side, &str)> {
+    match (&event.what, event.source) {
+        (What::Trace(Trace::SetState { side, new, .. }), _) => Some((*side, new)),
+        (What::Socket(sample), Source::ClientSocket) => Some((Side::Client, &sample.state)),
+        (What::Socket(sample), Source::ServerSocket) => Some((Side::Server, &sample.state)),
+        _ => None,
+    }
+}
+
+/// Whether an event is the kernel's word that the client's connection has ended. One that its
+/// program has closed ends when the kernel has no socket for it any more.
+fn says_ended(event: &Event, lets_go: bool) -> bool {
+    match &event.what {
+        What::SocketGone => event.source == Source::ClientSocket,
+        _ if lets_go => false,
+        What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => true,
+        _ => state_of(event).is_some_and(|(side, state)| side == Side::Client && ends(state)),
+    }
+}
+
+fn ends(state: &str) -> bool {
+    matches!(state, "CLOSE_WAIT" | "CLOSE" | "TIME_WAIT" | "LAST_ACK" | "CLOSING")
+}
+
+/// Whether a socket has nothing outstanding and probes its peer's closed window.
+pub(super) fn probes_closed_window(sample: &SocketSample) -> bool {
+    sample.timer == spec::facts::TcpFacts::TIMER_PROBE0
+        && sample.info.as_ref().is_some_and(|info| info.unacked == 0 && info.snd_wnd == 0)
 }

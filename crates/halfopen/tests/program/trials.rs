@@ -41,6 +41,51 @@ fn check_trial(trial: &Value) {
     ] {
         assert!(directory.join(file).is_file(), "{file} of {}", directory.display());
     }
+    check_flow(directory);
+    check_options(trial, directory);
+}
+
+/// Every event about the one connection names it, and one says that it has appeared.
+fn check_flow(directory: &std::path::Path) {
+    let text = std::fs::read_to_string(directory.join("timeline.jsonl")).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind =
+        |kind: &'static str| events.iter().filter(move |event| !event["what"][kind].is_null());
+    for kind in ["flow", "segment", "socket", "trace", "call"] {
+        let unnamed = of_kind(kind).find(|event| event["flow"] != 0);
+        assert_eq!(unnamed, None, "{kind} in {}", directory.display());
+    }
+    assert_eq!(of_kind("flow").count(), 1, "{}", directory.display());
+}
+
+/// The options of the client's socket, as read from its process, are what the experiment sets.
+fn check_options(trial: &Value, directory: &std::path::Path) {
+    let parameters = &trial["parameters"];
+    if parameters["client.traffic"] == "connect" {
+        return; // there is no connection yet
+    }
+    let text = std::fs::read_to_string(directory.join("facts.json")).unwrap();
+    let facts: Value = serde_json::from_str(&text).unwrap();
+    let options = &facts["tcp"]["options_set"];
+    let enabled = parameters["client.keepalive.enabled"] == "true";
+    assert_eq!(options["keepalive"], enabled, "{options} of {parameters:#}");
+    assert_eq!(options["nodelay"], true, "{options}");
+    for (key, unit, option) in [
+        ("client.keepalive.idle", 1, "keepidle_s"),
+        ("client.keepalive.interval", 1, "keepintvl_s"),
+        ("client.user_timeout", 1000, "user_timeout_ms"),
+        ("client.rto_max", 1000, "rto_max_ms"),
+    ] {
+        // Those of whole seconds.
+        let set = parameters[key].as_str().and_then(|text| text.strip_suffix('s')?.parse().ok());
+        let Some(set) = set.map(|seconds: u64| seconds * unit) else { continue };
+        if enabled || !key.contains("keepalive") {
+            assert_eq!(options[option], set, "{key}: {options} of {parameters:#}");
+        }
+    }
+    if let Some(probes) = parameters["client.keepalive.probes"].as_str().filter(|_| enabled) {
+        assert_eq!(options["keepcnt"].to_string(), probes, "{options}");
+    }
 }
 
 /// Runs one experiment with short settings and checks outcome, reference and what else matters.

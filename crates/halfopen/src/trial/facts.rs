@@ -1,0 +1,89 @@
+//! What is known at the last moment before the fault.
+
+use super::Trial;
+use crate::instruments::Seen;
+use anyhow::Result;
+use lab::sysctl;
+use observe::SocketDiag;
+use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
+use report::Clock;
+use spec::facts::NeighbourFacts;
+use spec::{Facts, Neighbour, Parameters, SocketOptions};
+use timeline::event::Owner;
+use timeline::{Ends, Event, FlowId, Side, Source, What};
+use tokio::time::Instant;
+
+impl Trial {
+    /// Waits `fault.after`, and looks at the connection at the last moment.
+    pub(super) async fn wait_for_fault(&mut self, parameters: &Parameters) -> Result<Facts> {
+        let fault_at = Instant::now() + parameters.fault.after;
+        self.follow_until(fault_at, |_| false).await?;
+        let main = self.flows.main();
+        // First, since a descriptor of a socket must not be held across the fault.
+        let mut options = None;
+        for flow in self.flows.open().collect::<Vec<_>>() {
+            let found = self.look_at_options(flow).await?;
+            if Some(flow) == main {
+                options = found;
+            }
+        }
+        let network = self.stage.network()?;
+        let neighbour = if parameters.neighbour == Neighbour::Learned {
+            let sampled_at_ns = monotonic_ns();
+            let known = network.knows_server()?;
+            known.map(|known| NeighbourFacts { sampled_at_ns, ..known })
+        } else {
+            None
+        };
+        let mut diag = SocketDiag::open(network.client())?;
+        let sampled_at_ns = monotonic_ns();
+        let sample = match main.and_then(|flow| self.flows.ends(flow)) {
+            Some(Ends { client, server }) => diag.sample(client, server)?,
+            None => None,
+        };
+        let server_sysctl = match network.server() {
+            Some(server) => sysctl::read_tcp(server)?,
+            None => spec::sysctl::Sysctls::new(),
+        };
+        let probed_ns = main.and_then(|flow| self.flows.window_probed_ns(flow));
+        let tcp = sample.and_then(|sample| sample.facts(sampled_at_ns, probed_ns));
+        Ok(Facts {
+            kernel: kernel_release(),
+            hz: hz(),
+            sysctl: sysctl::read_tcp(network.client())?,
+            server_sysctl,
+            tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, ..tcp }),
+            jiffies: jiffy_clock(),
+            virtual_time: self.bench.clock == Clock::Virtual,
+            neighbour,
+        })
+    }
+
+    /// Reads the options of the client's socket from the process that has it, and says whose it is.
+    async fn look_at_options(&mut self, flow: FlowId) -> Result<Option<SocketOptions>> {
+        let Some(Ends { client, server }) = self.flows.ends(flow) else { return Ok(None) };
+        let inode = SocketDiag::open(self.stage.network()?.client())?.inode(client, server)?;
+        let Some(inode) = inode else { return Ok(None) };
+        let processes = self.client.peer()?.processes().await?;
+        match observe::options::read(inode, processes) {
+            Ok(Some(found)) => {
+                let options = found.options.clone();
+                self.mark_options(flow, found.owner, found.options);
+                Ok(Some(options))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                let why = format!("the options of the client's socket cannot be read: {error}");
+                let instrument = "socket options".to_owned();
+                self.mark_as(Source::ClientSocket, What::InstrumentMissing { instrument, why });
+                Ok(None)
+            }
+        }
+    }
+
+    fn mark_options(&mut self, flow: FlowId, owner: Owner, options: SocketOptions) {
+        let what = What::Options { side: Side::Client, owner, options: Box::new(options) };
+        let event = Event::new(monotonic_ns(), Source::ClientSocket, what).of(flow);
+        self.take(Seen::Event(event, None));
+    }
+}

@@ -1,0 +1,144 @@
+//! One of the two hosts, as the trial has to do with it: its program and what looks at it.
+
+use crate::instruments::Running;
+use crate::peers::{Heard, Peer};
+use anyhow::{Result, anyhow};
+use peer::{Command, Milestone};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// A program that ended though nobody of this trial ended it.
+#[derive(Debug)]
+pub(super) struct Gone(pub(super) &'static str);
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "the {} process was ended from outside", self.0)
+    }
+}
+
+impl std::error::Error for Gone {}
+
+/// A host's program and instruments.
+pub(super) struct Host {
+    name: &'static str,
+    peer: Option<Peer>,
+    /// What is left of a program whose main process was killed: a child of it.
+    crashed: Option<Peer>,
+    /// What the program has reported and nobody has waited for yet.
+    reached: Vec<Milestone>,
+    /// How the program ended, if it has: `the client ended (exit status: 1): its last words`.
+    ended: Option<String>,
+    /// Whether the program has said anything since this was last cleared.
+    pub(super) has_news: bool,
+    pub(super) instruments: Vec<Running>,
+    /// Wakes the instruments: something happened.
+    pub(super) stirred: Arc<Notify>,
+}
+
+impl Host {
+    /// A host with nothing on it yet.
+    pub(super) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            peer: None,
+            crashed: None,
+            reached: Vec::new(),
+            ended: None,
+            has_news: false,
+            instruments: Vec::new(),
+            stirred: Arc::default(),
+        }
+    }
+
+    /// A program runs here from now on.
+    pub(super) fn runs(&mut self, peer: Peer) {
+        self.peer = Some(peer);
+        (self.reached, self.ended) = (Vec::new(), None);
+    }
+
+    /// Its program.
+    pub(super) fn peer(&mut self) -> Result<&mut Peer> {
+        Ok(self.peer.as_mut().ok_or(Gone(self.name))?)
+    }
+
+    /// Tells its program something.
+    pub(super) async fn tell(&mut self, command: Command) -> Result<()> {
+        self.peer()?.tell(command).await
+    }
+
+    /// The program's next words; waits for ever where there is no program.
+    pub(super) async fn hear(&mut self) -> Result<Heard> {
+        match &mut self.peer {
+            Some(peer) => peer.hear().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The program has reported how far it is.
+    pub(super) fn has_reached(&mut self, milestone: Milestone) {
+        self.reached.push(milestone);
+    }
+
+    /// The program has ended by itself.
+    pub(super) fn has_ended(&mut self, how: String) {
+        self.ended = Some(how);
+        self.peer = None;
+    }
+
+    /// Whether the program has reported this.
+    pub(super) fn reports(&self, milestone: &Milestone) -> bool {
+        self.reached.iter().any(|reached| is_one(reached, milestone))
+    }
+
+    /// From now on, this is waited for anew.
+    pub(super) fn forget(&mut self, milestone: &Milestone) {
+        self.reached.retain(|reached| !is_one(reached, milestone));
+    }
+
+    /// How the program ended, if it has.
+    pub(super) fn end(&self) -> Option<&str> {
+        self.ended.as_deref()
+    }
+
+    /// The error if something does not happen that its program was to do.
+    pub(super) fn fails_to(&self, what: &str) -> anyhow::Error {
+        match &self.ended {
+            Some(how) => anyhow!("{how}").context(what.to_owned()),
+            None => anyhow!("{what}"),
+        }
+    }
+
+    /// SIGKILL to its program: to all of it, or to the process alone that was started.
+    pub(super) async fn crash(&mut self, with_children: bool) -> Result<()> {
+        self.peer()?;
+        let Some(mut peer) = self.peer.take() else { return Ok(()) };
+        if with_children {
+            return peer.kill().await;
+        }
+        peer.kill_main().await?;
+        self.crashed = Some(peer);
+        Ok(())
+    }
+
+    /// Ends everything that runs here.
+    pub(super) async fn end_programs(&mut self) -> Result<()> {
+        let mut first = Ok(());
+        for mut peer in [self.peer.take(), self.crashed.take()].into_iter().flatten() {
+            first = first.and(peer.kill().await);
+        }
+        first
+    }
+
+    /// Stops looking at it.
+    pub(super) async fn stop_instruments(&mut self) {
+        for instrument in std::mem::take(&mut self.instruments) {
+            instrument.stop().await;
+        }
+    }
+}
+
+/// Whether two milestones are of one kind.
+fn is_one(reached: &Milestone, milestone: &Milestone) -> bool {
+    std::mem::discriminant(reached) == std::mem::discriminant(milestone)
+}

@@ -1,0 +1,191 @@
+//! Following what happens: every event passes here on its way to the front.
+
+use super::host::Gone;
+use super::{AFTERMATH, Trial};
+use crate::channel::Message;
+use crate::instruments::Seen;
+use crate::peers::Heard;
+use anyhow::Result;
+use model::{Prediction, Window};
+use observe::clock::monotonic_ns;
+use peer::Milestone;
+use spec::{Outcome, Parameters};
+use std::time::Duration;
+use timeline::event::Trace;
+use timeline::{Event, Side, Source, What};
+use tokio::time::{Instant, sleep_until};
+
+/// How long a connection is watched after a fault is over, where nothing is predicted to happen.
+const AFTER_FAULT: Duration = Duration::from_secs(2);
+
+impl Trial {
+    /// Follows everything that happens until `until`, or until `enough`. Says whether it was.
+    pub(super) async fn follow_until(
+        &mut self,
+        until: Instant,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Result<bool> {
+        let timer = sleep_until(until);
+        tokio::pin!(timer);
+        loop {
+            if enough(self) {
+                return Ok(true);
+            }
+            tokio::select! {
+                done = self.stage.destroyed() => self.server_is_destroyed(done?).await?,
+                () = &mut timer => return Ok(false),
+                Some(seen) = self.seen.recv() => self.take(seen),
+                heard = self.client.hear() => self.heard(Side::Client, heard?)?,
+                heard = self.server.hear() => self.heard(Side::Server, heard?)?,
+            }
+        }
+    }
+
+    /// Waits for something that a host's program is to do, or its kernel to show. `what` is the
+    /// error if it does not come in time, or if the program ends.
+    pub(super) async fn wait_for(
+        &mut self,
+        side: Side,
+        most: Duration,
+        what: &str,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
+        let until = Instant::now() + most;
+        self.follow_until(until, |trial| is_so(trial) || trial.host(side).end().is_some()).await?;
+        if is_so(self) { Ok(()) } else { Err(self.host(side).fails_to(what)) }
+    }
+
+    /// Waits until a program of ours reports how far it is.
+    pub(super) async fn reach(
+        &mut self,
+        side: Side,
+        milestone: &Milestone,
+        most: Duration,
+        what: &str,
+    ) -> Result<()> {
+        self.wait_for(side, most, what, |trial| trial.host(side).reports(milestone)).await?;
+        self.host_mut(side).forget(milestone);
+        Ok(())
+    }
+
+    /// A program has said something, or ended.
+    fn heard(&mut self, side: Side, heard: Heard) -> Result<()> {
+        self.host_mut(side).has_news = true;
+        match heard {
+            Heard::Event(event) => self.take(Seen::Event(event, None)),
+            Heard::Reached(milestone) => self.host_mut(side).has_reached(milestone),
+            Heard::Line => {}
+            Heard::Ended(how) => {
+                let early = side == Side::Client
+                    && !self.client_may_end
+                    && self.plan.experiment.parameters.client.program.description().reports;
+                self.host_mut(side).has_ended(how);
+                if early {
+                    return Err(Gone("client").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client's kernel has told the end, and whether its program knows. One that does
+    /// not report knows when it ends.
+    fn told(&self) -> (bool, bool) {
+        let program = self.client.reports(&Milestone::Ended) || self.client.end().is_some();
+        (self.flows.have_ended(), program)
+    }
+
+    /// Whether the kernel or the program has told the end.
+    pub(super) fn is_told(&self) -> bool {
+        let (kernel, program) = self.told();
+        kernel || program
+    }
+
+    /// Follows the connection until its end is told, or the deadline. The kernel and the program do
+    /// not speak at the same moment: both are heard.
+    pub(super) async fn follow_to_the_end(&mut self, deadline: Instant) -> Result<()> {
+        if self.follow_until(deadline, Self::is_told).await? {
+            let both = |trial: &Self| trial.told() == (true, true);
+            self.follow_until(Instant::now() + AFTERMATH, both).await?;
+        }
+        Ok(())
+    }
+
+    /// How long after the fault the trial ends.
+    pub(super) fn deadline(&self, parameters: &Parameters, prediction: &Prediction) -> Duration {
+        // A fault that ends is watched beyond its end, and as long as something is to be counted.
+        let counts =
+            |window: &Window| window.outcome == Outcome::None && window.retransmits.is_some();
+        let counted = prediction.schedule.last().filter(|_| prediction.windows.iter().any(counts));
+        let counted = counted.map_or(Duration::ZERO, |step| step.latest);
+        let ends = parameters
+            .fault_duration()
+            .map_or(Duration::ZERO, |after| after.max(counted) + AFTER_FAULT);
+        // And a script is watched beyond its last step.
+        let script = parameters.script().map_or(Duration::ZERO, |script| script.takes());
+        let never = self.bench.never.max(ends).max(script + AFTER_FAULT);
+        match parameters.deadline {
+            Some(least) if parameters.deadline_extends => {
+                default_deadline(prediction, ends.max(least)).max(least)
+            }
+            Some(deadline) => deadline,
+            None => default_deadline(prediction, never),
+        }
+    }
+
+    /// One thing that was seen: it names its connection, and goes on to the front.
+    pub(super) fn take(&mut self, seen: Seen) {
+        let number = self.plan.number;
+        match seen {
+            Seen::Event(mut event, ends) => {
+                let opened = self.flows.name(&mut event, ends);
+                self.report_opened(opened);
+                if let What::Trace(Trace::SetState { .. }) = event.what {
+                    self.client.stirred.notify_one();
+                    self.server.stirred.notify_one();
+                }
+                self.report(Message::Event(number, event));
+            }
+            Seen::Capture(mut capture, ends) => {
+                let opened = self.flows.name(&mut capture.event, ends);
+                self.report_opened(opened);
+                self.report(Message::Captured(number, capture));
+            }
+        }
+    }
+
+    fn report_opened(&self, opened: Option<Event>) {
+        if let Some(opened) = opened {
+            self.report(Message::Event(self.plan.number, opened));
+        }
+    }
+
+    /// Everything that is still in the channel.
+    pub(super) fn forward(&mut self) {
+        while let Ok(seen) = self.seen.try_recv() {
+            self.take(seen);
+        }
+    }
+
+    /// An event of the laboratory, now.
+    pub(super) fn mark(&mut self, what: What) {
+        self.mark_as(Source::Lab, what);
+    }
+
+    pub(super) fn mark_as(&mut self, source: Source, what: What) {
+        self.take(Seen::Event(Event::new(monotonic_ns(), source, what), None));
+    }
+}
+
+/// The latest prediction and a tenth more, at least two seconds; for a prediction of 'never',
+/// `never`.
+fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
+    let latest =
+        prediction.windows.iter().filter_map(|window| window.span).map(|(_, latest)| latest).max();
+    match latest {
+        // Long enough for most of what can happen, where nobody can say what will.
+        None if prediction.unknown.is_some() => never.max(Duration::from_secs(60)),
+        Some(latest) => latest + (latest / 10).max(Duration::from_secs(2)),
+        None => never,
+    }
+}
