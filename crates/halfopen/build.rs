@@ -14,7 +14,7 @@ fn main() {
         .map(|entry| entry.expect("reading a directory entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
-    files.sort();
+    files.sort_by_cached_key(|path| natural(path));
     let mut code = String::from("&[\n");
     for file in files {
         println!("cargo::rerun-if-changed={}", file.display());
@@ -29,4 +29,15 @@ fn main() {
     let output =
         Path::new(&env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("catalogue.rs");
     fs::write(output, code).expect("writing the catalogue");
+}
+
+/// What sorts a name before those that it begins, and 5 before 12.
+fn natural(path: &Path) -> Vec<(u64, String)> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let part = |part: &str| {
+        let letters = part.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        let digits = &part[..part.len() - letters.len()];
+        (digits.parse().unwrap_or(0), letters.to_owned())
+    };
+    stem.split('-').map(part).collect()
 }

@@ -142,6 +142,38 @@ impl Trials {
     }
 }
 
+/// Real trials that are predicted to take longer together are announced.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What to say before trials on the real clock that will take long: how long, and what takes
+/// seconds.
+pub(crate) fn hint(trials: &Trials) -> Option<String> {
+    if trials.setup.clock == Clock::Virtual {
+        return None;
+    }
+    let hz = observe::clock::hz();
+    let takes = |experiment: &Experiment| {
+        let parameters = &experiment.parameters;
+        let prediction = model::predict(parameters, &model::nominal_facts(parameters, hz));
+        let latest = prediction.hull().map(|(_, latest)| latest);
+        // The end of the watch, where nothing is predicted to happen.
+        let told = match (latest, parameters.deadline) {
+            (Some(latest), Some(deadline)) if !parameters.deadline_extends => latest.min(deadline),
+            (Some(latest), _) => latest,
+            (None, deadline) => deadline.unwrap_or(trials.setup.never),
+        };
+        parameters.fault.after + told
+    };
+    let each: Vec<_> = trials.setup.experiments.iter().map(takes).collect();
+    let longest = each.iter().max().copied().unwrap_or_default();
+    let all = each.iter().sum::<Duration>() * trials.each as u32;
+    let takes = longest.max(all / trials.setup.jobs as u32);
+    (takes > LONG).then(|| {
+        let takes = report::span::measured(takes.as_secs_f64().round());
+        format!("this will take about {takes} on the real clock; --clock virtual takes seconds")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +197,21 @@ mod tests {
             defaults: false,
         };
         batch.prepare().unwrap().unwrap()
+    }
+
+    #[test]
+    fn long_trials_on_the_real_clock_are_announced() {
+        let mut idle = experiment("a", 1);
+        idle.parameters.fault.kind = spec::FaultKind::PowerOff;
+        idle.parameters.client.keepalive.enabled = true;
+        let said = hint(&trials(vec![idle.clone()], 1)).unwrap();
+        assert!(said.contains("2 h 1") && said.contains("--clock virtual"), "{said}");
+        idle.parameters.client.keepalive.idle = Some(Duration::from_secs(2));
+        idle.parameters.client.keepalive.interval = Some(Duration::from_secs(1));
+        assert_eq!(hint(&trials(vec![idle.clone()], 1)), None);
+        // Two side by side.
+        let said = hint(&trials(vec![idle], 40)).unwrap();
+        assert!(said.contains("min"), "{said}");
     }
 
     #[test]

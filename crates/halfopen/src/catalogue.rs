@@ -1,8 +1,10 @@
 //! The experiments: those built into the executable, and files.
 
-use anyhow::{Result, anyhow};
+use crate::output;
+use anyhow::{Result, anyhow, bail};
 use spec::Experiment;
 use spec::file::{Override, load};
+use spec::settings;
 use spec::sysctl::nearest;
 use std::path::Path;
 
@@ -19,6 +21,7 @@ pub(crate) fn find(
     overrides: &[Override],
     colour: bool,
 ) -> Result<Experiment> {
+    check_once(overrides)?;
     let load = |name: &str, path: &str, text: &str| {
         load(name, path, text, defaults, overrides).map_err(|error| anyhow!(error.render(colour)))
     };
@@ -35,6 +38,60 @@ pub(crate) fn find(
         .map_err(|error| anyhow!("reading the experiment file {name_or_file}: {error}"))?;
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("experiment");
     load(stem, name_or_file, &text)
+}
+
+/// The experiments that a command names, with its settings; says what `--defaults` leaves out.
+///
+/// # Errors
+/// As [`find`], or that a setting is given twice.
+pub(crate) fn find_all(
+    names: &[impl AsRef<str>],
+    defaults: bool,
+    overrides: &[Override],
+) -> Result<Vec<Experiment>> {
+    let colour = output::colour(&std::io::stderr());
+    let mut found = Vec::new();
+    for name in names {
+        let experiment = find(name.as_ref(), defaults, overrides, colour)?;
+        if let Some(note) =
+            defaults.then(|| left_out(name.as_ref(), &experiment, overrides)).flatten()
+        {
+            eprintln!("{note}");
+        }
+        found.push(experiment);
+    }
+    Ok(found)
+}
+
+/// Which of a file's own settings `--defaults` has put back.
+fn left_out(name: &str, with: &Experiment, overrides: &[Override]) -> Option<String> {
+    // Without the defaults it may be no valid experiment: then there is nothing to compare.
+    let without = find(name, false, overrides, false).ok()?;
+    let with = settings::all(&with.parameters);
+    let put_back: Vec<_> = settings::all(&without.parameters)
+        .into_iter()
+        .filter(|(key, value)| key != "deadline" && with.get(key) != Some(value))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    (!put_back.is_empty()).then(|| {
+        format!(
+            "--defaults: not used of {}: {} (--set sets them again)",
+            without.name,
+            put_back.join(", ")
+        )
+    })
+}
+
+/// A setting may be given once: of two, one would be ignored without a word.
+fn check_once(overrides: &[Override]) -> Result<()> {
+    let name = |key: &str| key.replace("sysctl.net.ipv4.", "sysctl.");
+    for (at, (key, value)) in overrides.iter().enumerate() {
+        if let Some((_, first)) = overrides[..at].iter().find(|(other, _)| name(other) == name(key))
+        {
+            bail!("--set {key} is given twice, {first} and {value}: leave one of them out");
+        }
+    }
+    Ok(())
 }
 
 /// Which experiments may have been meant.
@@ -77,6 +134,38 @@ const MEANT_MOST: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_that_is_given_twice_is_refused_by_its_key() {
+        let set = |keys: &[&str]| -> Vec<Override> {
+            keys.iter().zip(3..).map(|(key, value)| ((*key).into(), value.to_string())).collect()
+        };
+        let twice = set(&["sysctl.tcp_retries2", "deadline", "sysctl.net.ipv4.tcp_retries2"]);
+        let error = find("host-crash-sending", false, &twice, false).unwrap_err().to_string();
+        assert!(error.contains("sysctl.net.ipv4.tcp_retries2 is given twice, 3 and 5"), "{error}");
+        assert!(check_once(&set(&["sysctl.tcp_retries2", "server.sysctl.tcp_retries2"])).is_ok());
+    }
+
+    #[test]
+    fn what_the_defaults_leave_out_is_named() {
+        let note = |overrides: &[Override]| {
+            let experiment = find("host-crash-sending", true, overrides, false).unwrap();
+            left_out("host-crash-sending", &experiment, overrides)
+        };
+        let said = note(&[]).unwrap();
+        assert!(said.contains("sysctl.tcp_retries2=5"), "{said}");
+        assert_eq!(note(&[("sysctl.tcp_retries2".into(), "5".into())]), None);
+    }
+
+    #[test]
+    fn a_name_comes_before_those_that_it_begins() {
+        let at = |name| BUILT_IN.iter().position(|(known, _)| *known == name).unwrap();
+        assert!(at("close-frozen-server") < at("close-frozen-server-61"));
+        assert!(
+            at("host-crash-idle-keepalive-user-timeout-5s")
+                < at("host-crash-idle-keepalive-user-timeout-12s")
+        );
+    }
 
     #[test]
     fn a_name_that_is_not_one_leads_to_those_that_are() {

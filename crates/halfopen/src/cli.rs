@@ -28,7 +28,10 @@ Of several trials the gravest counts: 5, 1, 3, 4, 0.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the experiments, with their questions
-    List,
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Run experiments
     Run(Run),
     /// Run experiments on both clocks with the same settings, and hold them side by side

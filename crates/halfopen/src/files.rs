@@ -3,9 +3,8 @@
 use crate::channel::{Capture, Ending};
 use anyhow::{Context, Result, anyhow};
 use report::html::{File, trial_page};
-use report::json::pretty;
 use report::pcapng::{Packet, capture};
-use report::{Clock, Identity, Machine, Trial};
+use report::{Clock, Identity, Machine, Trial, record};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use spec::Facts;
@@ -61,18 +60,18 @@ pub(crate) fn of(
     circumstances: &Circumstances,
     machine: &Machine,
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let mut files = vec![("experiment.json", pretty(&trial.experiment))];
+    let mut files = vec![("experiment.json", record::experiment(&trial.experiment))];
     if let Some(facts) = &trial.facts {
-        files.push(("facts.json", pretty(facts)));
+        files.push(("facts.json", record::marked("facts", facts)));
     }
     if let Some(prediction) = &trial.prediction {
-        files.push(("prediction.json", pretty(prediction)));
+        files.push(("prediction.json", record::prediction(prediction)));
     }
-    let timeline = trial.timeline.to_jsonl().context("writing the timeline")?;
+    let timeline = record::timeline(&trial.timeline).context("writing the timeline")?;
     files.push(("timeline.jsonl", timeline.into_bytes()));
-    files.push(("verdict.json", pretty(&trial.verdict)));
+    files.push(("verdict.json", record::marked("verdict", &trial.verdict)));
     files.push(("capture.pcapng", packets(trial, captures)));
-    files.push(("trial.json", pretty(circumstances)));
+    files.push(("trial.json", record::marked("trial", circumstances)));
     files.push(("report.html", trial_page(machine, trial, &beside())));
     Ok(files)
 }
@@ -127,14 +126,14 @@ pub(crate) struct Recorded {
 /// Which file cannot be read or understood. A trial that came to its end has facts and prediction;
 /// others may have ended before.
 pub(crate) fn read(directory: &Path) -> Result<Recorded> {
-    let circumstances: Circumstances = read_json(directory, "trial.json")?;
+    let circumstances: Circumstances = read_json(directory, "trial.json", marked("trial"))?;
     let complete = circumstances.ending == Ending::Complete;
-    let verdict: Verdict = read_json(directory, "verdict.json")?;
+    let verdict: Verdict = read_json(directory, "verdict.json", marked("verdict"))?;
     let trial = Trial {
         identity: circumstances.identity(),
-        experiment: read_json(directory, "experiment.json")?,
-        facts: read_if_there(directory, "facts.json", complete)?,
-        prediction: read_if_there(directory, "prediction.json", complete)?,
+        experiment: read_json(directory, "experiment.json", record::read_experiment)?,
+        facts: read_if_there(directory, "facts.json", complete, marked("facts"))?,
+        prediction: read_if_there(directory, "prediction.json", complete, record::read_prediction)?,
         verdict,
         failure: crate::judging::failure(&circumstances.ending),
         timeline: read_timeline(directory)?,
@@ -147,23 +146,59 @@ fn read_timeline(directory: &Path) -> Result<Timeline> {
     let path = directory.join("timeline.jsonl");
     let text =
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    Timeline::from_jsonl(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+    record::read_timeline(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
-fn read_if_there<T: DeserializeOwned>(
+/// Reads a file that names its schema and is otherwise the value itself.
+fn marked<T: DeserializeOwned>(name: &'static str) -> impl Fn(&[u8]) -> serde_json::Result<T> {
+    move |bytes| record::read(name, bytes)
+}
+
+fn read_if_there<T>(
     directory: &Path,
     name: &str,
     needed: bool,
+    understand: impl Fn(&[u8]) -> serde_json::Result<T>,
 ) -> Result<Option<T>> {
     if needed || directory.join(name).is_file() {
-        read_json(directory, name).map(Some)
+        read_json(directory, name, understand).map(Some)
     } else {
         Ok(None)
     }
 }
 
-fn read_json<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
+fn read_json<T>(
+    directory: &Path,
+    name: &str,
+    understand: impl Fn(&[u8]) -> serde_json::Result<T>,
+) -> Result<T> {
     let path = directory.join(name);
     let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("understanding {}", path.display()))
+    understand(&bytes).with_context(|| format!("understanding {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue;
+
+    /// Whatever an experiment sets, a trial judged again has it.
+    #[test]
+    fn every_experiment_is_read_back_whole() {
+        for (name, _) in catalogue::BUILT_IN {
+            for defaults in [false, true] {
+                let experiment = catalogue::find(name, defaults, &[], false).unwrap();
+                let bytes = record::experiment(&experiment);
+                let again = record::read_experiment(&bytes).unwrap();
+                let mut parameters = experiment.parameters.clone();
+                // Shown, and so written, where it is the built-in one too.
+                parameters.fault.duration = parameters.fault_duration();
+                if parameters.has_nginx() {
+                    parameters.nginx.keepalive_timeout = Some(parameters.nginx.keeps_for());
+                }
+                assert_eq!(again.parameters, parameters, "{name}");
+                assert_eq!((&again.name, &again.claims), (&experiment.name, &experiment.claims));
+            }
+        }
+    }
 }

@@ -38,7 +38,7 @@ mod worker;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use output::Exit;
+use output::{Exit, Format};
 
 fn main() -> std::process::ExitCode {
     guest::take_over_if_guest();
@@ -55,7 +55,7 @@ fn main() -> std::process::ExitCode {
         Err(error) => return mistakes::tell(&error).into(),
     };
     let code = match cli.command {
-        Command::List => list(),
+        Command::List { output } => list(output.format),
         Command::Run(arguments) => run::run(&arguments),
         Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
@@ -75,7 +75,7 @@ fn main() -> std::process::ExitCode {
     code.into()
 }
 
-fn list() -> Exit {
+fn list(format: Format) -> Exit {
     let mut experiments = Vec::new();
     for (name, _) in catalogue::BUILT_IN {
         match catalogue::find(name, false, &[], output::colour(&std::io::stderr())) {
@@ -84,5 +84,10 @@ fn list() -> Exit {
         }
     }
     let colour = output::colour(&std::io::stdout());
-    output::print(report::human::list(&experiments, colour).as_bytes())
+    match format {
+        Format::Human | Format::Jsonl => {
+            output::print(report::human::list(&experiments, colour).as_bytes())
+        }
+        Format::Json => output::print(&report::json::list(&experiments)),
+    }
 }

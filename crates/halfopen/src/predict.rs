@@ -7,11 +7,10 @@ use anyhow::anyhow;
 
 pub(crate) fn run(arguments: &cli::Predict) -> Exit {
     let settings = &arguments.settings;
-    let colour = output::colour(&std::io::stderr());
     let found =
-        catalogue::find(&arguments.experiment, settings.defaults, &settings.overrides, colour);
+        catalogue::find_all(&[&arguments.experiment], settings.defaults, &settings.overrides);
     let experiment = match found {
-        Ok(experiment) => experiment,
+        Ok(experiments) => experiments.into_iter().next().expect("one for the one name"),
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
     let hz = arguments.hz.unwrap_or_else(observe::clock::hz);

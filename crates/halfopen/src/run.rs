@@ -1,6 +1,6 @@
 //! `halfopen run`.
 
-use crate::batch::Batch;
+use crate::batch::{self, Batch};
 use crate::conducted::Conducted;
 use crate::output::{self, Exit};
 use crate::session::Session;
@@ -11,11 +11,9 @@ use spec::Experiment;
 use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::Run) -> Exit {
-    let colour = output::colour(&std::io::stderr());
     let settings = &arguments.settings;
-    let find =
-        |name: &String| catalogue::find(name, settings.defaults, &settings.overrides, colour);
-    let experiments = match arguments.experiments.iter().map(find).collect::<Result<Vec<_>>>() {
+    let found = catalogue::find_all(&arguments.experiments, settings.defaults, &settings.overrides);
+    let experiments = match found {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
@@ -50,6 +48,9 @@ fn carry_out(arguments: &cli::Run, experiments: Vec<Experiment>) -> Result<Exit>
         Ok(trials) => trials,
         Err((trials, why)) => return Ok(Conducted::skipped(trials, format, &why)?.conclude()),
     };
+    if let Some(hint) = batch::hint(&trials) {
+        eprintln!("{hint}");
+    }
     let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
     let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
     Ok(laboratory.conduct(Arc::new(store), format)?.conclude())

@@ -13,9 +13,9 @@ mod strips;
 mod text;
 
 use crate::human;
+use crate::parameters::in_force;
 use crate::trial::{Machine, Trial};
 use crate::words;
-use spec::settings;
 use text::{escaped, prose, push};
 
 pub use article::article_page;
@@ -170,7 +170,8 @@ fn conditions(body: &mut String, machine: &Machine, trial: &Trial) {
         push(body, format_args!("<dt>{name}</dt><dd>{}</dd>\n", prose(&value)));
     }
     body.push_str("</dl>\n<details><summary>Every setting</summary>\n<dl>\n");
-    for (key, value) in settings::all(parameters) {
+    for (key, value) in in_force(parameters, trial.facts.as_ref()) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         push(body, format_args!("<dt>{}</dt><dd>{}</dd>\n", escaped(&key), escaped(&value)));
     }
     body.push_str("</dl>\n</details>\n");

@@ -4,12 +4,13 @@
 //! unknown is null. Times are seconds, rounded to microseconds.
 
 use crate::digest::Digest;
+use crate::parameters::in_force;
 use crate::summary::{Group, Groups};
 use crate::trial::{Clock, Machine, Run, Status, Tally, Trial};
 use model::{Prediction, Step, StepKind, Window};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
-use spec::{Outcome, Reference, settings};
+use serde_json::value::{RawValue, Value, to_raw_value};
+use spec::{Experiment, Outcome, Reference};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -76,20 +77,43 @@ pub(crate) fn trial(trial: &Trial) -> Box<RawValue> {
 
 const SCHEMA: &str = "halfopen/run/1";
 
+/// The experiments and their questions: `halfopen list --format json`.
+pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct List<'a> {
+        schema: &'static str,
+        experiments: Vec<Listed<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Listed<'a> {
+        name: &'a str,
+        question: &'a str,
+        claims: &'a [String],
+        parameters: BTreeMap<String, Value>,
+    }
+    let listed = |experiment: &'a Experiment| Listed {
+        name: &experiment.name,
+        question: &experiment.question,
+        claims: &experiment.claims,
+        parameters: in_force(&experiment.parameters, None),
+    };
+    let experiments = experiments.into_iter().map(listed).collect();
+    pretty(&List { schema: "halfopen/list/1", experiments })
+}
+
 /// The document of a prediction: `halfopen predict --format json`.
-pub fn predict(experiment: &spec::Experiment, hz: u32, prediction: &Prediction) -> Vec<u8> {
+pub fn predict(experiment: &Experiment, hz: u32, prediction: &Prediction) -> Vec<u8> {
     pretty(&PredictDocument {
         schema: "halfopen/predict/1",
         hz,
         prediction: forecast(Some(prediction)),
         schedule: prediction.schedule.iter().map(step).collect(),
         experiment: &experiment.name,
-        parameters: settings::all(&experiment.parameters),
+        parameters: in_force(&experiment.parameters, None),
     })
 }
 
-/// A value as a text file: indented JSON with a newline at its end. `facts.json`,
-/// `prediction.json` and `verdict.json` are the values themselves, and can be read back.
+/// A value as a text file: indented JSON with a newline at its end.
 ///
 /// # Panics
 /// For a value that JSON cannot hold, such as a map whose keys are no texts. This project's types
@@ -114,7 +138,7 @@ pub(crate) struct RunDocument<'a> {
 #[derive(Serialize)]
 struct TrialDocument<'a> {
     experiment: &'a str,
-    parameters: BTreeMap<String, String>,
+    parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
     measured: Measurement<'a>,
     verdict: Word,
@@ -157,7 +181,7 @@ struct PredictDocument<'a> {
     prediction: Forecast<'a>,
     schedule: Vec<StepDocument>,
     experiment: &'a str,
-    parameters: BTreeMap<String, String>,
+    parameters: BTreeMap<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -237,7 +261,7 @@ fn group_document<'a>(groups: &Groups, group: &'a Group) -> GroupDocument<'a> {
 fn trial_document(trial: &Trial) -> TrialDocument<'_> {
     TrialDocument {
         experiment: &trial.experiment.name,
-        parameters: settings::all(&trial.experiment.parameters),
+        parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
         prediction: forecast(trial.prediction.as_ref()),
         measured: measurement(trial.verdict.measured.as_ref()),
         verdict: trial.verdict.word,
@@ -272,13 +296,20 @@ fn window(window: &Window) -> WindowDocument {
         retransmits: window.retransmits,
         keepalive_probes: window.keepalive_probes,
         window_probes: window.window_probes,
-        width_s: width(window),
+        width_s: width(window, |by| seconds(*by)),
     }
 }
 
 /// What makes a window as wide as it is, seconds by cause.
-pub(crate) fn width(window: &Window) -> BTreeMap<&'static str, f64> {
-    window.width.iter().map(|share| (share.cause.name(), seconds(share.by))).collect()
+pub(crate) fn width(
+    window: &Window,
+    seconds: impl Fn(&Duration) -> f64,
+) -> BTreeMap<&'static str, f64> {
+    window
+        .width
+        .iter()
+        .map(|share| (share.cause.name(), seconds(&window.share(share.cause))))
+        .collect()
 }
 
 fn measurement(measured: Option<&Measured>) -> Measurement<'_> {
@@ -364,16 +395,5 @@ mod tests {
         let trial = samples::sending();
         let document = predict(&trial.experiment, 250, &trial.prediction.unwrap());
         insta::assert_snapshot!(String::from_utf8(document).unwrap());
-    }
-
-    #[test]
-    fn data_files_are_read_back() {
-        let trial = samples::keepalive();
-        let read = |bytes: Vec<u8>| serde_json::from_slice::<Prediction>(&bytes).unwrap();
-        assert_eq!(read(pretty(trial.prediction.as_ref().unwrap())), trial.prediction.unwrap());
-        let verdict: verdict::Verdict = serde_json::from_slice(&pretty(&trial.verdict)).unwrap();
-        assert_eq!(verdict, trial.verdict);
-        let facts: spec::Facts = serde_json::from_slice(&pretty(&trial.facts)).unwrap();
-        assert_eq!(Some(facts), trial.facts);
     }
 }

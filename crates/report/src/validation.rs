@@ -12,6 +12,7 @@ use serde::Serialize;
 use spec::Outcome;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 use verdict::Word;
 use verdict::timers::{Comparison, Uncompared, compare};
 
@@ -106,7 +107,9 @@ fn row(trial: &Trial) -> Row {
         detected_s: measured.and_then(|m| m.detected_s),
         earliest_s: span.map(|(earliest, _)| earliest.as_secs_f64()),
         latest_s: span.map(|(_, latest)| latest.as_secs_f64()),
-        width_s: window.map(json::width).unwrap_or_default(),
+        width_s: window
+            .map(|window| json::width(window, Duration::as_secs_f64))
+            .unwrap_or_default(),
         retransmits: measured.and_then(|m| m.retransmits_on_wire),
         keepalive_probes: measured.and_then(|m| m.keepalive_probes_on_wire),
         window_probes: measured.and_then(|m| m.window_probes_on_wire),

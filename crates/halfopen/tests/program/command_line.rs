@@ -104,6 +104,11 @@ fn mistakes_are_named_with_what_is_accepted() {
     set("sysctl.tcp_retries2=many", &["sysctl.tcp_retries2", "many", "0 to 255"]);
     set("fault.kind=unplug", &["unplug", "switch", "direct"]);
     set("novalue", &["novalue", "KEY=VALUE"]);
+    refused(
+        &["run", "host-crash-sending", "--set", "deadline=5s", "--set", "deadline=6s"],
+        &["deadline", "given twice", "5s", "6s"],
+    );
+    refused(&["predict", "--format", "jsonl"], &["jsonl", "json", "human"]);
 }
 
 #[test]

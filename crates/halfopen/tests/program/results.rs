@@ -123,3 +123,49 @@ fn a_trial_that_cannot_be_written_fails_alone() {
     // A machine that is busy with other things may decide nothing about some.
     assert_eq!(count("agree") + count("failed") + count("inconclusive"), 8, "{group:#}");
 }
+
+/// Every file of a trial names its schema and has the contract's form; settings are numbers and
+/// truth values where they are, and those in force.
+#[test]
+fn a_trial_s_files_have_schemas_and_one_form() {
+    let out = tempdir().unwrap();
+    let settings = ["host-alive-keepalive", "--set", "client.keepalive.idle=off"];
+    let deadline = ["--set", "deadline=500ms", "--set", "sysctl.tcp_keepalive_time=300"];
+    let (document, _) = trials(out.path(), &[&settings[..], &deadline].concat());
+    let trial = &document["trials"][0];
+    let parameters = &trial["parameters"];
+    assert_eq!(parameters["client.keepalive.enabled"], true);
+    assert_eq!(parameters["client.keepalive.idle"], "300s", "the sysctl's");
+    assert_eq!(parameters["sysctl.tcp_keepalive_time"], 300);
+    assert!(parameters["client.heartbeat.interval"].is_null(), "it has no heartbeat");
+
+    let directory = out.path().join("host-alive-keepalive");
+    let read = |name: &str| -> Value {
+        let text = fs::read_to_string(directory.join(name)).unwrap();
+        // The first line of a timeline, all of the others.
+        let text = if name == "timeline.jsonl" { text.lines().next().unwrap() } else { &text };
+        serde_json::from_str(text).unwrap()
+    };
+    for name in ["experiment", "facts", "prediction", "verdict", "trial", "timeline"] {
+        let ending = if name == "timeline" { "jsonl" } else { "json" };
+        let schema = format!("halfopen/{name}/1");
+        assert_eq!(read(&format!("{name}.{ending}"))["schema"], schema.as_str());
+    }
+    let prediction = read("prediction.json");
+    assert_eq!(prediction["reference"], trial["prediction"]["reference"]);
+    assert_eq!(prediction["windows"][0]["outcome"], "none");
+    assert_eq!(read("trial.json")["ending"], "complete");
+    assert_eq!(read("experiment.json")["parameters"]["deadline"], "500ms");
+}
+
+#[test]
+fn the_experiments_are_listed_for_programs_in_the_same_order() {
+    let text = String::from_utf8(run(&["list"]).stdout).unwrap();
+    let names: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let output = run(&["list", "--format", "json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["schema"], "halfopen/list/1");
+    let listed = document["experiments"].as_array().unwrap();
+    assert_eq!(listed.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    assert!(listed.iter().all(|one| one["question"].as_str().unwrap().ends_with('?')));
+}

@@ -1,0 +1,310 @@
+//! The data files of a trial, and how they are read back: each names its schema, has times in
+//! seconds, and settings by their keys. Files of before there were schemas are read too.
+
+use crate::json::{pretty, width};
+use model::width::{Cause, Share};
+use model::{Prediction, Step, StepKind, Window};
+use serde::de::{DeserializeOwned, Error as _, IntoDeserializer};
+use serde::{Deserialize, Serialize};
+use spec::{Experiment, Outcome, Parameters, Reference, settings};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use timeline::Timeline;
+
+/// What files are.
+const EXPERIMENT: &str = "halfopen/experiment/1";
+const PREDICTION: &str = "halfopen/prediction/1";
+const TIMELINE: &str = "halfopen/timeline/1";
+
+/// A value as a text file that names its schema first, `halfopen/NAME/1`.
+///
+/// # Panics
+/// For a value that is no JSON object, or that JSON cannot hold.
+pub fn marked(name: &str, value: &impl Serialize) -> Vec<u8> {
+    let text = pretty(value);
+    let rest = text.strip_prefix(b"{\n").expect("a record is an object with a field at least");
+    [format!("{{\n  \"schema\": \"halfopen/{name}/1\",\n").as_bytes(), rest].concat()
+}
+
+/// Reads a file of this name, `facts` or `verdict`, with its schema or without.
+///
+/// # Errors
+/// serde's error, or another schema than the name's.
+pub fn read<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> serde_json::Result<T> {
+    has_schema(bytes, &format!("halfopen/{name}/1"))?;
+    serde_json::from_slice(bytes)
+}
+
+/// Whether the file names this schema; it may name none.
+fn has_schema(bytes: &[u8], wanted: &str) -> serde_json::Result<bool> {
+    #[derive(Deserialize)]
+    struct Mark {
+        #[serde(default)]
+        schema: Option<String>,
+    }
+    match serde_json::from_slice::<Mark>(bytes)?.schema {
+        Some(schema) if schema == wanted => Ok(true),
+        Some(other) => {
+            Err(serde_json::Error::custom(format!("its schema is {other}, not {wanted}")))
+        }
+        None => Ok(false),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct ExperimentFile {
+    schema: String,
+    name: String,
+    question: String,
+    claims: Vec<String>,
+    parameters: BTreeMap<String, String>,
+    #[serde(default)]
+    deadline_extends: bool,
+}
+
+/// `experiment.json`.
+pub fn experiment(experiment: &Experiment) -> Vec<u8> {
+    let Experiment { name, question, claims, parameters } = experiment.clone();
+    pretty(&ExperimentFile {
+        schema: EXPERIMENT.into(),
+        name,
+        question,
+        claims,
+        parameters: settings::all(&parameters),
+        deadline_extends: parameters.deadline_extends,
+    })
+}
+
+/// Reads [`experiment`] back.
+///
+/// # Errors
+/// serde's error, or a setting that is not one.
+pub fn read_experiment(bytes: &[u8]) -> serde_json::Result<Experiment> {
+    if !has_schema(bytes, EXPERIMENT)? {
+        return serde_json::from_slice(bytes);
+    }
+    let ExperimentFile { name, question, claims, parameters: shown, deadline_extends, .. } =
+        serde_json::from_slice(bytes)?;
+    let mut parameters = Parameters { deadline_extends, ..Parameters::default() };
+    for (key, value) in &shown {
+        settings::apply(&mut parameters, key, value)
+            .map_err(|why| serde_json::Error::custom(format!("`{key}`: {why}")))?;
+    }
+    Ok(Experiment { name, question, claims, parameters })
+}
+
+#[derive(Serialize, Deserialize)]
+struct PredictionFile {
+    schema: String,
+    earliest_s: Option<f64>,
+    latest_s: Option<f64>,
+    reference: Reference,
+    why: String,
+    unknown: Option<String>,
+    windows: Vec<WindowFile>,
+    schedule: Vec<StepFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WindowFile {
+    outcome: Outcome,
+    earliest_s: Option<f64>,
+    latest_s: Option<f64>,
+    retransmits: Option<u32>,
+    keepalive_probes: Option<u32>,
+    window_probes: Option<u32>,
+    width_s: BTreeMap<String, f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StepFile {
+    n: u32,
+    kind: StepKind,
+    earliest_s: f64,
+    latest_s: f64,
+    nominal_s: f64,
+    timeout_s: f64,
+    /// What of the time between is for timers before it that run late.
+    late_s: f64,
+    held: bool,
+}
+
+/// `prediction.json`.
+pub fn prediction(prediction: &Prediction) -> Vec<u8> {
+    let hull = prediction.hull();
+    pretty(&PredictionFile {
+        schema: PREDICTION.into(),
+        earliest_s: hull.map(|(earliest, _)| earliest.as_secs_f64()),
+        latest_s: hull.map(|(_, latest)| latest.as_secs_f64()),
+        reference: prediction.reference,
+        why: prediction.why.clone(),
+        unknown: prediction.unknown.clone(),
+        windows: prediction.windows.iter().map(window).collect(),
+        schedule: prediction.schedule.iter().map(step).collect(),
+    })
+}
+
+fn window(window: &Window) -> WindowFile {
+    WindowFile {
+        outcome: window.outcome,
+        earliest_s: window.span.map(|(earliest, _)| earliest.as_secs_f64()),
+        latest_s: window.span.map(|(_, latest)| latest.as_secs_f64()),
+        retransmits: window.retransmits,
+        keepalive_probes: window.keepalive_probes,
+        window_probes: window.window_probes,
+        width_s: width(window, Duration::as_secs_f64)
+            .into_iter()
+            .map(|(cause, by)| (cause.to_owned(), by))
+            .collect(),
+    }
+}
+
+fn step(step: &Step) -> StepFile {
+    StepFile {
+        n: step.n,
+        kind: step.kind,
+        earliest_s: step.earliest.as_secs_f64(),
+        latest_s: step.latest.as_secs_f64(),
+        nominal_s: step.nominal.as_secs_f64(),
+        timeout_s: step.timeout.as_secs_f64(),
+        late_s: step.late.as_secs_f64(),
+        held: step.held,
+    }
+}
+
+/// Reads [`prediction`] back: to the nanosecond, since seconds are not rounded there.
+///
+/// # Errors
+/// serde's error, or a time that is none.
+pub fn read_prediction(bytes: &[u8]) -> serde_json::Result<Prediction> {
+    if !has_schema(bytes, PREDICTION)? {
+        return serde_json::from_slice(bytes);
+    }
+    let file: PredictionFile = serde_json::from_slice(bytes)?;
+    Ok(Prediction {
+        reference: file.reference,
+        why: file.why,
+        unknown: file.unknown,
+        windows: file.windows.into_iter().map(read_window).collect::<Result<_, _>>()?,
+        schedule: file.schedule.iter().map(read_step).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_window(file: WindowFile) -> serde_json::Result<Window> {
+    let span = match (file.earliest_s, file.latest_s) {
+        (Some(earliest), Some(latest)) => Some((seconds(earliest)?, seconds(latest)?)),
+        _ => None,
+    };
+    let share = |(name, by): (String, f64)| {
+        let cause = Cause::deserialize(name.into_deserializer())?;
+        Ok(Share { cause, by: seconds(by)? })
+    };
+    let width = file.width_s.into_iter().map(share).collect::<serde_json::Result<Vec<_>>>();
+    let mut width = width?;
+    width.sort_by_key(|share| share.cause);
+    Ok(Window {
+        retransmits: file.retransmits,
+        keepalive_probes: file.keepalive_probes,
+        window_probes: file.window_probes,
+        width,
+        ..Window::new(file.outcome, span)
+    })
+}
+
+fn read_step(file: &StepFile) -> serde_json::Result<Step> {
+    Ok(Step {
+        n: file.n,
+        kind: file.kind,
+        earliest: seconds(file.earliest_s)?,
+        latest: seconds(file.latest_s)?,
+        nominal: seconds(file.nominal_s)?,
+        timeout: seconds(file.timeout_s)?,
+        late: seconds(file.late_s)?,
+        held: file.held,
+    })
+}
+
+fn seconds(seconds: f64) -> serde_json::Result<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(serde_json::Error::custom)
+}
+
+/// `timeline.jsonl`: its schema, then an event a line.
+///
+/// # Errors
+/// Never for events made by this workspace; serde's error otherwise.
+pub fn timeline(timeline: &Timeline) -> serde_json::Result<String> {
+    Ok(format!("{{\"schema\":\"{TIMELINE}\"}}\n{}", timeline.to_jsonl()?))
+}
+
+/// Reads [`timeline`] back.
+///
+/// # Errors
+/// The line's number and what is wrong with it.
+pub fn read_timeline(text: &str) -> Result<Timeline, String> {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    match has_schema(first.as_bytes(), TIMELINE) {
+        // An empty line, so that others keep their numbers.
+        Ok(true) => Timeline::from_jsonl(&format!("\n{rest}")),
+        Ok(false) => Timeline::from_jsonl(text),
+        Err(error) => Err(format!("line 1: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn files_are_read_back_and_name_their_schema() {
+        for trial in samples::run().trials {
+            let read_again = read_experiment(&experiment(&trial.experiment)).unwrap();
+            assert_eq!(
+                settings::all(&read_again.parameters),
+                settings::all(&trial.experiment.parameters)
+            );
+            assert_eq!(read_again.question, trial.experiment.question);
+            let text = timeline(&trial.timeline).unwrap();
+            assert!(text.starts_with("{\"schema\":\"halfopen/timeline/1\"}\n"));
+            assert_eq!(read_timeline(&text).unwrap(), trial.timeline);
+            let verdict: verdict::Verdict =
+                read("verdict", &marked("verdict", &trial.verdict)).unwrap();
+            assert_eq!(verdict, trial.verdict);
+            let (Some(facts), Some(predicted)) = (trial.facts, trial.prediction) else { continue };
+            assert_eq!(read::<spec::Facts>("facts", &marked("facts", &facts)).unwrap(), facts);
+            assert_eq!(read_prediction(&prediction(&predicted)).unwrap(), predicted);
+        }
+    }
+
+    /// Thirty days, to the nanosecond.
+    #[test]
+    fn no_time_is_rounded() {
+        let mut predicted = samples::keepalive().prediction.unwrap();
+        let span = (Duration::new(7_881, 123_456_789), Duration::new(2_591_999, 999_999_999));
+        predicted.windows[0].span = Some(span);
+        let again = read_prediction(&prediction(&predicted)).unwrap();
+        assert_eq!(again.windows[0].span, Some(span));
+    }
+
+    #[test]
+    fn files_of_before_there_were_schemas_are_read() {
+        let trial = samples::keepalive();
+        let predicted = trial.prediction.unwrap();
+        assert_eq!(read_prediction(&pretty(&predicted)).unwrap(), predicted);
+        let old = read_experiment(&pretty(&trial.experiment)).unwrap();
+        assert_eq!(old, trial.experiment);
+        let text = trial.timeline.to_jsonl().unwrap();
+        assert_eq!(read_timeline(&text).unwrap(), trial.timeline);
+    }
+
+    #[test]
+    fn another_schema_is_refused_and_a_bad_line_has_its_number() {
+        let trial = samples::keepalive();
+        let bytes = marked("facts", &trial.facts.unwrap());
+        let error = read::<verdict::Verdict>("verdict", &bytes).unwrap_err().to_string();
+        assert!(error.contains("halfopen/facts/1"), "{error}");
+        let text = timeline(&Timeline::default()).unwrap() + "{}\n";
+        assert!(read_timeline(&text).unwrap_err().starts_with("line 2"));
+        assert!(read_timeline("{}\n").unwrap_err().starts_with("line 1"));
+    }
+}
