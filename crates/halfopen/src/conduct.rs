@@ -30,6 +30,10 @@ impl Laboratory {
         let Self { trials, mut process } = self;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            // Threads that judge and write: they take no processor from what is being measured.
+            .on_thread_start(|| {
+                let _ = rustix::process::nice(10);
+            })
             .build()
             .context("starting the runtime")?;
         let screen = Screen::new(format, &trials);

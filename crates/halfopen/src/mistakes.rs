@@ -100,7 +100,7 @@ mod tests {
                 "`halfopen predict` has no `--repeat`: it takes --set, --defaults, --hz, --format; \
                  `run`, `validate` have it",
             ),
-            (&["list", "--all"], "`halfopen list` has no `--all`: it takes no options"),
+            (&["doctor", "--all"], "`halfopen doctor` has no `--all`: it takes no options"),
             (
                 &["--phases", "3", "run", "host-crash-sending"],
                 "`--phases` does not stand before the command; `run` has it",
