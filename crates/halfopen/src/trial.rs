@@ -139,6 +139,10 @@ impl Trial {
         if self.is_told() {
             self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
         }
+        let untraced = self.flows.untraced_ends();
+        if untraced > 0 && self.bench.shared.traced() {
+            self.mark_as(Source::Tracepoint, What::Lost { count: untraced as u64 });
+        }
         self.finish_destroying().await?;
         self.look_at_links().await?;
         let count = self.stage.network()?.lost_frames();

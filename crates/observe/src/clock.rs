@@ -7,6 +7,13 @@ const NS_PER_S: u64 = 1_000_000_000;
 
 pub use netns::monotonic_ns;
 
+/// For how long the machine has been suspended since it booted: `CLOCK_BOOTTIME` less
+/// `CLOCK_MONOTONIC`, nanoseconds, to within the time between two readings.
+pub fn suspended_ns() -> u64 {
+    let monotonic = monotonic_ns();
+    read(ClockId::CLOCK_BOOTTIME).saturating_sub(monotonic)
+}
+
 /// Timer interrupts a second. The resolution of the coarse clock is one tick, so that no privilege
 /// is needed (`posix_get_coarse_res`, kernel/time/posix-timers.c).
 pub fn hz() -> u32 {

@@ -13,5 +13,5 @@ pub mod tracer;
 
 pub use diag::SocketDiag;
 pub use error::Error;
-pub use tap::{Captured, Tap, WallClockStep};
+pub use tap::{Captured, Tap};
 pub use tracer::Tracer;

@@ -29,13 +29,13 @@ pub struct Tap {
 /// A frame, and what it means.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captured {
-    /// What it is: a segment, another frame, or [`What::Lost`].
+    /// What it is: a segment, another frame, [`What::Lost`] or [`What::WallClockSet`].
     pub event: Event,
     /// The ends of the connection that it is about.
     pub ends: Option<Ends>,
     /// The kernel's stamp, as it gave it: nanoseconds of wall time.
     pub wall_ns: u64,
-    /// The first [`SNAP_LEN`] bytes from the Ethernet header on; empty for [`What::Lost`].
+    /// The first [`SNAP_LEN`] bytes from the Ethernet header on; empty where it is no frame.
     pub frame: Vec<u8>,
     /// The length on the wire, bytes.
     pub wire_len: u32,
@@ -68,7 +68,9 @@ impl Tap {
     /// # Errors
     /// [`Error::System`] if receiving fails; an interface that went down is not an error.
     pub fn drain(&mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
-        self.wall.read();
+        if let Some(by_ns) = self.wall.read() {
+            captured.push(self.without_frame(What::WallClockSet { by_ns }));
+        }
         let mut any = false;
         let mut buffer = [0; SNAP_LEN];
         loop {
@@ -102,25 +104,23 @@ impl Tap {
         self.count_losses(captured)
     }
 
-    /// When the wall clock was set while this tap was open. Frames keep their order and their time
-    /// to within the drain that the step fell into.
-    pub fn wall_clock_steps(&self) -> &[WallClockStep] {
-        &self.wall.steps
-    }
-
     fn count_losses(&self, captured: &mut Vec<Captured>) -> Result<(), Error> {
         let count = self.socket.take_drops()?;
         if count > 0 {
-            let at_ns = clock::monotonic_ns();
-            captured.push(Captured {
-                event: Event::new(at_ns, self.source, What::Lost { count }),
-                ends: None,
-                wall_ns: at_ns.wrapping_add_signed(self.wall.offset_ns),
-                frame: Vec::new(),
-                wire_len: 0,
-            });
+            captured.push(self.without_frame(What::Lost { count }));
         }
         Ok(())
+    }
+
+    fn without_frame(&self, what: What) -> Captured {
+        let at_ns = clock::monotonic_ns();
+        Captured {
+            event: Event::new(at_ns, self.source, what),
+            ends: None,
+            wall_ns: at_ns.wrapping_add_signed(self.wall.offset_ns),
+            frame: Vec::new(),
+            wire_len: 0,
+        }
     }
 }
 
@@ -128,15 +128,6 @@ impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// The wall clock was set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WallClockStep {
-    /// The first drain afterwards, `CLOCK_MONOTONIC`, nanoseconds.
-    pub noticed_ns: u64,
-    /// By how much it jumped, nanoseconds.
-    pub by_ns: i64,
 }
 
 /// Turns the kernel's wall-clock stamps into monotonic time.
@@ -152,7 +143,6 @@ struct WallClock {
     stepped_from_ns: Option<i64>,
     previous_ns: u64,
     now_ns: u64,
-    steps: Vec<WallClockStep>,
 }
 
 /// A change of the offset between two drains that is a step.
@@ -164,16 +154,16 @@ impl WallClock {
     fn new() -> Self {
         let now_ns = clock::monotonic_ns();
         let offset_ns = clock::wall_offset_ns();
-        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns, steps: Vec::new() }
+        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns }
     }
 
-    /// Reads both clocks.
-    fn read(&mut self) {
+    /// Reads both clocks; says by how much the wall clock was set since the last time, if it was.
+    fn read(&mut self) -> Option<i64> {
         let offset_ns = clock::wall_offset_ns();
-        self.advance(clock::monotonic_ns(), offset_ns);
+        self.advance(clock::monotonic_ns(), offset_ns)
     }
 
-    fn advance(&mut self, now_ns: u64, offset_ns: i64) {
+    fn advance(&mut self, now_ns: u64, offset_ns: i64) -> Option<i64> {
         self.previous_ns = self.now_ns;
         self.now_ns = now_ns;
         let slew_ns = now_ns.saturating_sub(self.previous_ns) / 1_000_000 * SLEW_PPM;
@@ -181,10 +171,7 @@ impl WallClock {
         let stepped = moved_ns.unsigned_abs() > STEP_NS + slew_ns;
         self.stepped_from_ns = stepped.then_some(self.offset_ns);
         self.offset_ns = offset_ns;
-        if stepped {
-            tracing::warn!(moved_ns, "the wall clock was set");
-            self.steps.push(WallClockStep { noticed_ns: now_ns, by_ns: moved_ns });
-        }
+        stepped.then_some(moved_ns)
     }
 
     fn monotonic_ns(&self, wall_ns: u64) -> u64 {
@@ -209,26 +196,18 @@ mod tests {
 
     #[test]
     fn a_step_of_the_wall_clock_does_not_move_a_frame() {
-        let mut wall = WallClock {
-            offset_ns: 1_000,
-            stepped_from_ns: None,
-            previous_ns: 0,
-            now_ns: 100,
-            steps: Vec::new(),
-        };
-        wall.advance(10_000_000, 1_200);
-        assert_eq!(wall.steps, [], "a slew");
+        let mut wall =
+            WallClock { offset_ns: 1_000, stepped_from_ns: None, previous_ns: 0, now_ns: 100 };
+        assert_eq!(wall.advance(10_000_000, 1_200), None, "a slew");
         assert_eq!(wall.monotonic_ns(9_001_200), 9_000_000);
 
         let hour = 3_600_000_000_000;
-        wall.advance(20_000_000, hour);
+        assert_eq!(wall.advance(20_000_000, hour), Some(hour - 1_200));
         assert_eq!(wall.monotonic_ns(15_001_200), 15_000_000, "stamped before the step");
         let after = 16_000_000 + hour.cast_unsigned();
         assert_eq!(wall.monotonic_ns(after), 16_000_000, "stamped after it");
         assert_eq!(wall.monotonic_ns(u64::MAX), 20_000_000, "never outside of the drain's span");
 
-        wall.advance(30_000_000, hour);
-        let step = WallClockStep { noticed_ns: 20_000_000, by_ns: hour - 1_200 };
-        assert_eq!(wall.steps, [step], "told once");
+        assert_eq!(wall.advance(30_000_000, hour), None, "told once");
     }
 }

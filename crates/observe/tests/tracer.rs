@@ -6,6 +6,7 @@ mod support;
 use libtest_mimic::{Arguments, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::sockopt;
 use observe::{Captured, Tap, Tracer, clock};
 use socket2::{SockRef, TcpKeepalive};
 use spec::{Errno, Family};
@@ -30,6 +31,7 @@ fn main() {
             "keepalive_timers_are_told_from_others_and_sockets_found_late",
             keepalive_timers_are_told_from_others_and_sockets_found_late,
         ),
+        ("no_end_is_lost_while_others_come_and_go", no_end_is_lost_while_others_come_and_go),
         ("resets_of_both_sides", resets_of_both_sides),
         (
             "connections_of_one_process_are_flows_on_the_wire_and_in_tracepoints",
@@ -351,6 +353,60 @@ fn keepalive_timers_are_told_from_others_and_sockets_found_late() {
     client.sort_by_key(|(at_ns, _)| *at_ns);
     assert!(client.iter().any(|(_, trace)| is_expiry(trace, Timer::Keepalive)), "{client:#?}");
     drop(accepted);
+}
+
+/// Programs that a tick interrupts are those of processes that open and close connections; the ends
+/// come with the tick, many at once.
+fn no_end_is_lost_while_others_come_and_go() {
+    const CONNECTIONS: usize = 100;
+    const ROUNDS: u16 = 5;
+    let busy = Pair::new(8140, Family::Ipv4);
+    let port = busy.listen();
+    let stop = AtomicBool::new(false);
+    let (mut seen, mut told) = (0, 0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let address = busy.addresses.server;
+                    let stream = busy.client.run(|| TcpStream::connect(address).unwrap()).unwrap();
+                    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    drop(port.accept().unwrap());
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            let pair = Pair::new(8141 + round, Family::Ipv4);
+            let listener = pair.listen();
+            let mut tracer = tracer();
+            let ends: Vec<_> = (0..CONNECTIONS)
+                .map(|key| {
+                    let server = pair.addresses.server;
+                    let stream = pair.client.run(|| TcpStream::connect(server).unwrap()).unwrap();
+                    let client = stream.local_addr().unwrap();
+                    tracer.watch(key, &Addresses { client, ..pair.addresses.clone() });
+                    nix::sys::socket::setsockopt(&stream, sockopt::TcpUserTimeout, &300).unwrap();
+                    (stream, listener.accept().unwrap().0)
+                })
+                .collect();
+            pair.silence_server();
+            ends.iter().for_each(|(client, _)| {
+                let mut client = client;
+                client.write_all(&[0; 100]).unwrap();
+            });
+            std::thread::sleep(Duration::from_millis(1500));
+            let events = drain(&mut tracer);
+            let ended = |key: &usize| {
+                let is_end = |(_, trace): &(u64, Trace)| matches!(trace, Trace::ErrorReport { .. });
+                traces(&events, *key, Side::Client).iter().any(is_end)
+            };
+            seen += (0..CONNECTIONS).filter(ended).count();
+            told += events.iter().filter(|(_, e)| matches!(e.what, What::Lost { .. })).count();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{seen} ends seen; told {told} times that records were lost");
+    assert_eq!(seen, CONNECTIONS * usize::from(ROUNDS));
 }
 
 fn resets_of_both_sides() {

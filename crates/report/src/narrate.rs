@@ -138,6 +138,16 @@ impl Narrator {
                 let late = span::measured(Duration::from_nanos(*by_ns).as_secs_f64());
                 trial(&format!("the machine was busy: {late} late"), Tone::Warning)
             }
+            What::Suspended { for_ns } => {
+                let time = span::measured(Duration::from_nanos(*for_ns).as_secs_f64());
+                trial(&format!("the machine was suspended for {time}"), Tone::Warning)
+            }
+            What::WallClockSet { by_ns } => {
+                let by = span::measured(Duration::from_nanos(by_ns.unsigned_abs()).as_secs_f64());
+                let way = if *by_ns < 0 { "back" } else { "forward" };
+                let text = format!("{}: the wall clock was set {way} by {by}", event.source);
+                trial(&words::by_name(&self.parameters, &text), Tone::Warning)
+            }
             What::Phase(_) | What::Late { .. } | What::Flow(_) | What::Options { .. } => None,
             What::Sysctl { name, value } => {
                 trial(&format!("net.ipv4.{name} = {value} from now on"), Tone::Step)

@@ -118,6 +118,17 @@ pub enum What {
         /// Nanoseconds past the moment it had asked for.
         by_ns: u64,
     },
+    /// The machine was suspended: `CLOCK_BOOTTIME` went on and `CLOCK_MONOTONIC` did not.
+    Suspended {
+        /// For how long, nanoseconds.
+        for_ns: u64,
+    },
+    /// The wall clock was set, by which a tap's frames are stamped: the time of those that came
+    /// since the tap was last read is not exact.
+    WallClockSet {
+        /// By how much, nanoseconds.
+        by_ns: i64,
+    },
     /// A sysctl of the client's namespace was changed.
     Sysctl {
         /// Its name below `net.ipv4`.

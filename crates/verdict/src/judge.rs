@@ -139,6 +139,17 @@ fn weigh(
     if let Some(reason) = half_blind(timeline, prediction, measured) {
         return inconclusive(reason);
     }
+    if let Some(by_ns) = timeline.events().iter().find_map(|event| match event.what {
+        What::WallClockSet { by_ns } => Some(by_ns),
+        _ => None,
+    }) {
+        return inconclusive(format!(
+            "the wall clock was set by {:.3} s during the trial, which makes the times of some \
+             packets inexact ({})",
+            by_ns as f64 / 1e9,
+            difference(prediction, measured)
+        ));
+    }
     if let Some(reason) = disturbed(parameters, facts, prediction, timeline, measured) {
         return inconclusive(reason);
     }
@@ -152,6 +163,10 @@ fn blind(timeline: &Timeline) -> Option<String> {
         (What::Lost { count }, Source::ClientWire | Source::ServerWire | Source::Instrument) => {
             Some(format!("{count} packets were lost by the laboratory itself ({})", event.source))
         }
+        (What::Suspended { for_ns }, _) => Some(format!(
+            "the machine was suspended for {:.1} s during the trial",
+            Duration::from_nanos(*for_ns).as_secs_f64()
+        )),
         (What::InstrumentMissing { instrument, why }, Source::ClientWire | Source::ServerWire) => {
             Some(format!("{instrument} failed during the trial: {why}"))
         }

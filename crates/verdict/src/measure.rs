@@ -96,9 +96,12 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         .or((lets_go && polled.is_some()).then_some(Outcome::Released))
         .unwrap_or(Outcome::None);
     let noticed_at = noticed.map(|notice| notice.at_ns);
-    let detection = match (traced, polled) {
+    // Before Linux 5.14 no tracepoint tells the error: the change of state tells the moment, and the
+    // program the errno.
+    let closed = || closed_by_kernel(timeline, fault_at, closed_at).filter(|_| !lets_go);
+    let detection = match (traced.map(|(at, _)| at).or_else(closed), polled) {
         _ if outcome == Outcome::None => None,
-        (Some((at, _)), _) => Some((at, 0, DetectedBy::Tracepoint)),
+        (Some(at), _) => Some((at, 0, DetectedBy::Tracepoint)),
         (None, Some((alive, gone))) => {
             // The program cannot know before the kernel does, nor the kernel before the wire.
             let told = noticed_at.filter(|_| !lets_go);
@@ -313,6 +316,15 @@ fn traced(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<(u64, Ou
         }
         _ => None,
     })
+}
+
+/// When the tracepoints show that the client's kernel closed a socket that its program had not.
+fn closed_by_kernel(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<u64> {
+    let is_end = |event: &&Event| {
+        matches!(&event.what,
+            What::Trace(Trace::SetState { side: Side::Client, new, .. }) if new == "CLOSE")
+    };
+    within(timeline, fault_at, closed_at).find(is_end).map(|event| event.at_ns)
 }
 
 /// What socket diagnostics say: when the socket was last seen alive, and first seen ended.

@@ -453,3 +453,44 @@ fn whether_keepalive_was_tried_is_said() {
         ["no keepalive probe was due before the trial ended: keepalive was not tried"]
     );
 }
+
+/// As before Linux 5.14: the change of state tells the moment.
+#[test]
+fn without_error_reports_the_change_of_state_tells() {
+    for name in ["host-crash-idle-keepalive", "host-crash-sending-user-timeout"] {
+        let mut recorded = Recorded::read(name);
+        let exact = recorded.verdict.measured.as_ref().unwrap().detected_s.unwrap();
+        recorded.events.retain(|event| {
+            !matches!(&event.what, What::Trace(Trace::ErrorReport { .. }))
+                && event.source != Source::ClientSocket
+        });
+        let verdict = recorded.judge();
+        let measured = verdict.measured.unwrap();
+        assert_eq!(measured.detected_by, Some(verdict::DetectedBy::Tracepoint), "{name}");
+        let apart = (measured.detected_s.unwrap() - exact).abs();
+        assert!(apart < 0.001, "{name}: {apart} s");
+        assert_eq!(verdict.word, Word::Agrees, "{name}: {}", verdict.reason);
+    }
+}
+
+#[test]
+fn a_suspend_of_the_machine_decides_nothing() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    let what = What::Suspended { for_ns: 3_600_000_000_000 };
+    recorded.events.push(Event::new(recorded.fault_at() + 1_000_000, Source::Instrument, what));
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive);
+    assert!(verdict.reason.contains("suspended for 3600.0 s"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_step_of_the_wall_clock_excuses_what_does_not_agree() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    let what = What::WallClockSet { by_ns: -2_000_000_000 };
+    recorded.events.push(Event::new(recorded.fault_at() + 1_000_000, Source::ClientWire, what));
+    assert_eq!(recorded.judge().word, Word::Agrees);
+    recorded.prediction.windows[0].keepalive_probes = Some(4);
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive);
+    assert!(verdict.reason.contains("wall clock was set by -2.000 s"), "{}", verdict.reason);
+}

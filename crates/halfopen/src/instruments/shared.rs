@@ -3,7 +3,7 @@
 use super::{Seen, Sink, polled};
 use anyhow::{Context, Result};
 use observe::Tracer;
-use observe::clock::monotonic_ns;
+use observe::clock::{self, monotonic_ns};
 use report::Clock;
 use spec::Addresses;
 use std::collections::HashMap;
@@ -104,19 +104,31 @@ fn deliver(tracer: &mut Tracer, sinks: &Mutex<HashMap<usize, Sink>>) {
 }
 
 /// Sleeps and looks how late it wakes. What delays this thread may delay peers and instruments.
+/// After a suspend, which stops the monotonic clock, it may have slept for much longer.
 fn watch_lateness(sinks: &Mutex<HashMap<usize, Sink>>) {
     const SLEEP: Duration = Duration::from_millis(5);
     const WORTH_TELLING_NS: u64 = 2_000_000;
+    /// Two clocks are read one after the other: what a thread waits between the two is no suspend.
+    const SUSPENDED_NS: u64 = 500_000_000;
+    let mut suspended_ns = clock::suspended_ns();
     loop {
         let before = monotonic_ns();
         std::thread::sleep(SLEEP);
         let at_ns = monotonic_ns();
-        let by_ns = (at_ns - before).saturating_sub(SLEEP.as_nanos() as u64);
-        if by_ns >= WORTH_TELLING_NS {
-            let event = Event::new(at_ns, Source::Instrument, What::Late { by_ns });
+        let tell = |what: What| {
+            let event = Event::new(at_ns, Source::Instrument, what);
             for sink in lock(sinks).values() {
                 let _ = sink.send(Seen::Event(event.clone(), None));
             }
+        };
+        let by_ns = (at_ns - before).saturating_sub(SLEEP.as_nanos() as u64);
+        if by_ns >= WORTH_TELLING_NS {
+            tell(What::Late { by_ns });
+        }
+        let now_ns = clock::suspended_ns();
+        if now_ns > suspended_ns + SUSPENDED_NS {
+            tell(What::Suspended { for_ns: now_ns - suspended_ns });
+            suspended_ns = now_ns;
         }
     }
 }

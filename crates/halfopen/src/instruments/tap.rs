@@ -72,7 +72,7 @@ fn tell_failure(result: Result<(), observe::Error>, source: Source, sink: &Sink)
 
 fn send_captured(batch: &mut Vec<observe::Captured>, sink: &Sink) {
     for captured in batch.drain(..) {
-        let seen = if let What::Lost { .. } = captured.event.what {
+        let seen = if let What::Lost { .. } | What::WallClockSet { .. } = captured.event.what {
             Seen::Event(captured.event, None)
         } else {
             let capture = Capture {
