@@ -86,6 +86,8 @@ pub(crate) fn sandbox() -> Result<i32> {
         .env(EXECUTABLE, executable)
         .status()
         .context("starting the sandbox's init process")?;
+    // `init` does it too, unless it was killed.
+    observe::tracer::remove_stale_instances();
     Ok(exit_code(status))
 }
 
@@ -235,6 +237,7 @@ fn end_everything() -> ! {
     for namespace in namespaces {
         let _ = lab::network::destroy_sockets(&namespace);
     }
+    observe::tracer::remove_stale_instances();
     std::process::exit(1)
 }
 

@@ -67,28 +67,9 @@ pub enum Error {
     },
     /// Tracing the whole machine is a privilege.
     #[error(
-        "opening the kernel's tracepoints: {source}; it needs root, or CAP_PERFMON, CAP_BPF and a \
-         readable tracefs (in a container also a seccomp profile that allows bpf and \
-         perf_event_open)"
+        "making a tracefs instance: {source}; it needs root, and a tracefs that can be written"
     )]
     TracingForbidden {
-        /// What the kernel answered.
-        source: io::Error,
-    },
-    /// The kernel was built without perf events.
-    #[error("opening the kernel's tracepoints: {source}; the kernel needs CONFIG_PERF_EVENTS")]
-    NoPerf {
-        /// What the kernel answered.
-        source: io::Error,
-    },
-    /// The kernel has no BPF programs for tracepoints, or no ring buffer for them.
-    #[error(
-        "{operation}: {source}; the kernel needs CONFIG_BPF_SYSCALL and CONFIG_BPF_EVENTS, and to \
-         be Linux 5.8 or later"
-    )]
-    NoBpf {
-        /// The operation and its object.
-        operation: &'static str,
         /// What the kernel answered.
         source: io::Error,
     },

@@ -1,12 +1,13 @@
 //! The kernel's tracepoints for the trials' sockets: state changes, errors, retransmissions,
 //! resets, timers.
 //!
-//! On a real kernel they come through small BPF programs, bound to descriptors; in the virtual
-//! kernel, which has neither, through a tracefs instance. Either way the kernel leaves out the
-//! timers of everything else, and what concerns nobody here is thrown away at once.
+//! They come through a tracefs instance, which sees every record. BPF programs on the same
+//! tracepoints do not: they are skipped where one interrupts another (`trace_call_bpf`,
+//! kernel/trace/bpf_trace.c), and were seen not to run at all, uncounted, in the interrupts of single
+//! threads. The kernel leaves out the timers of everything else, and what concerns nobody here is
+//! thrown away at once.
 
 mod attribution;
-mod bpf;
 mod calibration;
 mod format;
 mod instance;
@@ -16,7 +17,6 @@ mod tracepoints;
 
 use crate::{Error, clock};
 use attribution::{Attribution, TimerPlaces};
-use bpf::Programs;
 use instance::Instance;
 use spec::Addresses;
 use spec::facts::JiffyClock;
@@ -36,7 +36,7 @@ use tracepoints::{Kind, Reader, Saw, Sighting, TimerDid};
 /// its timers lazily.
 #[derive(Debug)]
 pub struct Tracer {
-    backend: Backend,
+    instance: Instance,
     readers: Vec<Reader>,
     attribution: Attribution,
     missing: Vec<Missing>,
@@ -53,10 +53,12 @@ pub struct Missing {
     pub why: String,
 }
 
-#[derive(Debug)]
-enum Backend {
-    Programs(Programs),
-    Instance(Instance),
+/// Removes the tracefs instances that processes which were killed have left behind. Those in use
+/// stay.
+pub fn remove_stale_instances() {
+    if let Some(tracefs) = tracefs::find() {
+        instance::remove_stale(&tracefs);
+    }
 }
 
 impl Tracer {
@@ -69,29 +71,8 @@ impl Tracer {
     ///
     /// # Errors
     /// [`Error::NoTracefs`], [`Error::TracingForbidden`], [`Error::NoTracepoint`],
-    /// [`Error::NoBpf`], [`Error::TooManyFiles`], or [`Error::System`].
+    /// [`Error::TooManyFiles`], or [`Error::System`].
     pub fn open(mount_point: Option<&Path>) -> Result<Self, Error> {
-        Self::open_with(mount_point, |readers, tracefs| match Programs::open(readers) {
-            Err(Error::NoPerf { .. }) => Instance::open(tracefs, readers).map(Backend::Instance),
-            opened => opened.map(Backend::Programs),
-        })
-    }
-
-    /// As [`Self::open`], through a tracefs instance even where programs can be had. An instance
-    /// outlives a process that is killed.
-    ///
-    /// # Errors
-    /// As for [`Self::open`].
-    pub fn open_instance(mount_point: Option<&Path>) -> Result<Self, Error> {
-        Self::open_with(mount_point, |readers, tracefs| {
-            Instance::open(tracefs, readers).map(Backend::Instance)
-        })
-    }
-
-    fn open_with(
-        mount_point: Option<&Path>,
-        open: impl FnOnce(&[Reader], &Path) -> Result<Backend, Error>,
-    ) -> Result<Self, Error> {
         let tracefs = tracefs::find_or_mount(mount_point)?;
         let mut missing = Vec::new();
         let mut readers = Vec::new();
@@ -104,18 +85,14 @@ impl Tracer {
                 Err(why) => missing.push(Missing { instrument: kind.path().into(), why }),
             }
         }
-        let backend = open(&readers, &tracefs)?;
         let mut tracer = Self {
-            backend,
+            instance: Instance::open(&tracefs, &readers)?,
             readers,
-            attribution: Attribution::new(clock::hz()),
+            attribution: Attribution::default(),
             missing,
             jiffies: JiffyEstimate::new(),
             batch: Vec::new(),
         };
-        if matches!(tracer.backend, Backend::Instance(_)) {
-            tracer.attribution.do_without_cancels();
-        }
         tracer.calibrate();
         Ok(tracer)
     }
@@ -136,11 +113,10 @@ impl Tracer {
     }
 
     /// Hands over every event that is waiting, with its trial's key and the ends of the connection
-    /// that it is about, and never blocks. Within one
-    /// call they are in the order of time; one can be older than the last of the call before, where
-    /// another processor was slower to show it, or where a timer's socket became known only now.
-    /// If records were lost for want of room, every trial is told; if what is seen of a socket's
-    /// timers cannot be all, its trial is told.
+    /// that it is about, and never blocks. Within one call they are in the order of time; one can be
+    /// older than the last of the call before, where another processor was slower to show it, or
+    /// where a timer's socket became known only now. If records were lost for want of room, every
+    /// trial is told.
     pub fn drain(&mut self, sink: &mut impl FnMut(usize, Option<Ends>, Event)) {
         let lost = self.collect();
         for (at_ns, sighting) in self.batch.drain(..) {
@@ -164,7 +140,7 @@ impl Tracer {
 
     /// Reads what is waiting into the batch, in the order of time; returns how much was lost.
     fn collect(&mut self) -> u64 {
-        let Self { backend, readers, batch, jiffies, .. } = self;
+        let Self { instance, readers, batch, jiffies, .. } = self;
         let mut take = |at_ns: u64, record: &[u8]| {
             let Some(id) = record.first_chunk().copied().map(u16::from_ne_bytes) else { return };
             let reader = readers.iter().find(|reader| reader.id == id);
@@ -173,11 +149,7 @@ impl Tracer {
                 batch.push((at_ns, sighting));
             }
         };
-        let drained = match backend {
-            Backend::Programs(programs) => programs.drain(&mut take),
-            Backend::Instance(instance) => instance.drain(&mut take),
-        };
-        let lost = drained.unwrap_or_else(|error| {
+        let lost = instance.drain(&mut take).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             1
         });
@@ -194,9 +166,6 @@ impl Tracer {
             Ok(places) => {
                 self.attribution.set_places(places);
                 self.restrict(places);
-                // Nobody watches yet, and these may be doubled.
-                self.collect();
-                self.batch.clear();
             }
             Err(why) => {
                 self.missing.push(Missing { instrument: "the timers' sockets".into(), why });
@@ -207,23 +176,16 @@ impl Tracer {
     /// Has the kernel leave out all other timers; without that, they are only read in vain.
     fn restrict(&mut self, TimerPlaces { write, keepalive }: TimerPlaces) {
         let functions = [write.function, keepalive.function];
-        let restricted = match &mut self.backend {
-            Backend::Programs(programs) => programs.restrict(&self.readers, &functions),
-            Backend::Instance(instance) => instance.restrict(&self.readers, &functions),
-        };
-        if let Err(error) = restricted {
+        if let Err(error) = self.instance.restrict(&self.readers, &functions) {
             tracing::warn!("the timers of the whole machine are read: {error}");
         }
     }
 }
 
 impl AsFd for Tracer {
-    /// Readable when something urgent happened; timers are handed over along with it.
+    /// Readable when something happened.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.backend {
-            Backend::Programs(programs) => programs.as_fd(),
-            Backend::Instance(instance) => instance.as_fd(),
-        }
+        self.instance.as_fd()
     }
 }
 

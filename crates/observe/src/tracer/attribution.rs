@@ -71,28 +71,9 @@ pub(super) struct Attribution {
     sockets: HashMap<u64, Owner>,
     places: Option<TimerPlaces>,
     strays: VecDeque<Stray>,
-    chains: HashMap<(Owner, Timer), Chain>,
-    /// Ticks that an expiry can be late before its arming must have been another one.
-    late_max: u64,
-    /// Whether nobody records cancelled timers, so that chains of records have gaps.
-    without_cancels: bool,
-}
-
-/// What was last seen of a timer. The kernel says of each: armed, detached (cancelled), perhaps
-/// expired, armed again. Where that is broken, records were lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chain {
-    /// In this slot, or at this jiffy where the kernel does not say the slot.
-    Armed { slot: u64 },
-    /// Taken out of its slot.
-    Detached { slot: Option<u64> },
 }
 
 impl Attribution {
-    pub(super) fn new(hz: u32) -> Self {
-        Self { late_max: u64::from(hz / 10), ..Self::default() }
-    }
-
     /// From now on, timers are attributed.
     pub(super) fn set_places(&mut self, places: TimerPlaces) {
         self.places = Some(places);
@@ -108,7 +89,6 @@ impl Attribution {
     pub(super) fn unwatch(&mut self, key: usize) {
         self.hosts.retain(|_, (of, _)| *of != key);
         self.sockets.retain(|_, owner| owner.key != key);
-        self.chains.retain(|(owner, _), _| owner.key != key);
     }
 
     /// Every key that is watched, once.
@@ -193,77 +173,15 @@ impl Attribution {
         sink: &mut impl FnMut(usize, Option<Ends>, Event),
     ) {
         let Some(TimerPlaces { write, keepalive }) = self.places else { return };
-        let function = match did {
-            TimerDid::Start { function, .. } | TimerDid::Expire { function, .. } => Some(function),
-            TimerDid::Cancel => None,
-        };
-        let socket_of = |place: TimerPlace| timer.wrapping_sub(place.offset);
-        let candidates = [(write, Timer::Write), (keepalive, Timer::Keepalive)];
-        let mut possible = candidates
-            .into_iter()
-            .filter(|(place, _)| function.is_none_or(|function| function == place.function))
-            .map(|(place, kind)| (socket_of(place), kind));
-        if function.is_some() {
-            let Some((socket, timer)) = possible.next() else { return };
-            match self.sockets.get(&socket) {
-                Some(owner) => self.emit_timer(at_ns, *owner, timer, did, sink),
-                None => self.keep(Stray { at_ns, socket, did: StrayDid::Timer(timer, did) }),
-            }
-            return;
+        let (TimerDid::Start { function, .. } | TimerDid::Expire { function, .. }) = did;
+        let places = [(write, Timer::Write), (keepalive, Timer::Keepalive)];
+        let found = places.into_iter().find(|(place, _)| place.function == function);
+        let Some((place, kind)) = found else { return };
+        let socket = timer.wrapping_sub(place.offset);
+        match self.sockets.get(&socket) {
+            Some(owner) => emit(sink, at_ns, *owner, timer_trace(owner.side, kind, did)),
+            None => self.keep(Stray { at_ns, socket, did: StrayDid::Timer(kind, did) }),
         }
-        // A cancelled timer has no function to tell: it must be one of a known socket's, and of
-        // one only.
-        let mut known =
-            possible.filter_map(|(socket, kind)| Some((self.sockets.get(&socket)?, kind)));
-        if let (Some((owner, timer)), None) = (known.next(), known.next()) {
-            self.emit_timer(at_ns, *owner, timer, did, sink);
-        }
-    }
-
-    fn emit_timer(
-        &mut self,
-        at_ns: u64,
-        owner: Owner,
-        timer: Timer,
-        did: TimerDid,
-        sink: &mut impl FnMut(usize, Option<Ends>, Event),
-    ) {
-        if self.breaks_chain(owner, timer, did) {
-            let what = What::Lost { count: 1 };
-            sink(owner.key, Some(owner.ends), Event::new(at_ns, Source::Tracepoint, what));
-        }
-        emit(sink, at_ns, owner, timer_trace(owner.side, timer, did));
-    }
-
-    /// From now on, records of cancelled timers are not to be expected.
-    pub(super) fn do_without_cancels(&mut self) {
-        self.without_cancels = true;
-    }
-
-    /// Whether a record cannot follow the one before it.
-    fn breaks_chain(&mut self, owner: Owner, timer: Timer, did: TimerDid) -> bool {
-        if self.without_cancels {
-            return false;
-        }
-        let before = self.chains.get(&(owner, timer)).copied();
-        let (after, is_broken) = match (did, before) {
-            (TimerDid::Start { expires, bucket, .. }, _) => {
-                let slot = bucket.unwrap_or(expires);
-                (Chain::Armed { slot }, matches!(before, Some(Chain::Armed { .. })))
-            }
-            (TimerDid::Cancel, Some(Chain::Armed { slot })) => {
-                (Chain::Detached { slot: Some(slot) }, false)
-            }
-            (TimerDid::Cancel, _) => (Chain::Detached { slot: None }, before.is_some()),
-            (TimerDid::Expire { now, .. }, Some(Chain::Detached { slot: Some(slot) })) => {
-                (Chain::Detached { slot: None }, now > slot + self.late_max)
-            }
-            (TimerDid::Expire { .. }, _) => {
-                (Chain::Detached { slot: None }, matches!(before, Some(Chain::Armed { .. })))
-            }
-        };
-        self.chains.insert((owner, timer), after);
-        is_broken
     }
 
     fn keep(&mut self, stray: Stray) {
@@ -296,7 +214,6 @@ fn timer_trace(side: Side, timer: Timer, did: TimerDid) -> Trace {
         TimerDid::Start { now, expires, bucket, .. } => {
             Trace::TimerStart { side, timer, now, expires, bucket }
         }
-        TimerDid::Cancel => Trace::TimerCancel { side, timer },
         TimerDid::Expire { now, .. } => Trace::TimerExpire { side, timer, now },
     }
 }

@@ -27,19 +27,9 @@ impl Format {
     pub(super) fn field(&self, name: &str) -> Option<Field> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, field)| *field)
     }
-
-    /// Where the last field ends, bytes.
-    pub(super) fn record_len(&self) -> usize {
-        self.fields.iter().map(|(_, field)| field.offset + field.size).max().unwrap_or(0)
-    }
 }
 
 impl Field {
-    /// Where it begins, bytes.
-    pub(super) fn offset(self) -> usize {
-        self.offset
-    }
-
     /// Its bytes, if the record is long enough.
     pub(super) fn bytes(self, record: &[u8]) -> Option<&[u8]> {
         record.get(self.offset..self.offset.checked_add(self.size)?)

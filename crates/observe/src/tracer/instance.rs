@@ -1,8 +1,8 @@
-//! Tracepoints through a tracefs instance: for the virtual kernel, which has no perf events. An
-//! instance outlives its maker if that is killed; inside the virtual kernel nothing does.
+//! Tracepoints through a tracefs instance, which has buffers of its own. An instance outlives its
+//! maker if that is killed: the next maker removes it, and so does whoever watches over the maker.
 
 use super::pages;
-use super::tracepoints::{Kind, Reader};
+use super::tracepoints::Reader;
 use crate::Error;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// More than any sub-buffer there is; one read gives one sub-buffer.
 const PAGE_MAX: usize = 64 << 10;
-const BUFFER_KB: usize = 1024;
+/// For each processor.
+const BUFFER_KB: usize = 4096;
 
 /// An instance with buffers of its own, removed when dropped.
 #[derive(Debug)]
@@ -27,22 +28,36 @@ pub(super) struct Instance {
 impl Instance {
     /// Makes an instance and switches the tracepoints on in it.
     pub(super) fn open(tracefs: &Path, readers: &[Reader]) -> Result<Self, Error> {
+        const ATTEMPTS: usize = 10;
+        remove_stale(tracefs);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match Self::make(tracefs, readers) {
+                // Another process took it for stale before its pipes were open.
+                Err(Error::System { source, .. })
+                    if source.kind() == ErrorKind::NotFound && attempts < ATTEMPTS => {}
+                made => return made,
+            }
+        }
+    }
+
+    fn make(tracefs: &Path, readers: &[Reader]) -> Result<Self, Error> {
         let directory = Directory::create(tracefs)?;
+        // An instance whose pipes are open cannot be removed: from now on nobody takes it for stale.
+        let pipes = directory.pipes()?;
         directory.write("trace_clock", "mono")?;
         directory.write("buffer_size_kb", &BUFFER_KB.to_string())?;
         // Wake on the first record. Before Linux 5.0 there is no choice.
         let _ = directory.write("buffer_percent", "0");
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|errno| Error::system("making an epoll descriptor", errno))?;
-        let pipes = directory.pipes()?;
         for pipe in &pipes {
             epoll
                 .add(pipe, EpollEvent::new(EpollFlags::EPOLLIN, 0))
                 .map_err(|errno| Error::system("watching a trace pipe", errno))?;
         }
-        // Cancelled timers have no function to filter by: the whole kernel's would be recorded, and
-        // each wakes the reader. In virtual time that costs more than everything else together.
-        for reader in readers.iter().filter(|reader| reader.kind != Kind::TimerCancel) {
+        for reader in readers {
             directory.write(&format!("events/{}/enable", reader.kind.path()), "1")?;
         }
         Ok(Self { epoll, pipes, page: vec![0; PAGE_MAX], directory })
@@ -52,7 +67,7 @@ impl Instance {
     pub(super) fn restrict(&self, readers: &[Reader], functions: &[u64]) -> Result<(), Error> {
         let terms: Vec<_> =
             functions.iter().map(|address| format!("function == {address:#x}")).collect();
-        for reader in readers.iter().filter(|reader| reader.function_offset().is_some()) {
+        for reader in readers.iter().filter(|reader| reader.has_function()) {
             let filter = format!("events/{}/filter", reader.kind.path());
             self.directory.write(&filter, &terms.join(" || "))?;
         }
@@ -93,12 +108,37 @@ struct Directory {
     path: PathBuf,
 }
 
+/// What the names of our instances begin with; a number follows.
+const PREFIX: &str = "halfopen-";
+
+/// Removes every instance of ours that no process has open.
+pub(super) fn remove_stale(tracefs: &Path) {
+    let instances = fs::read_dir(tracefs.join("instances")).into_iter().flatten().flatten();
+    for instance in instances {
+        if instance.file_name().to_string_lossy().starts_with(PREFIX) {
+            // EBUSY: it is in use.
+            let _ = fs::remove_dir(instance.path());
+        }
+    }
+}
+
 impl Directory {
+    /// Makes a directory of a name that nobody else has.
     fn create(tracefs: &Path) -> Result<Self, Error> {
-        let path = tracefs.join(format!("instances/halfopen-{}", std::process::id()));
-        fs::create_dir(&path)
-            .map_err(|error| Error::system(format!("creating {}", path.display()), error))?;
-        Ok(Self { path })
+        for number in 0_u64.. {
+            let path = tracefs.join(format!("instances/{PREFIX}{number}"));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(Error::TracingForbidden { source: error });
+                }
+                Err(error) => {
+                    return Err(Error::system(format!("creating {}", path.display()), error));
+                }
+            }
+        }
+        unreachable!("there are more numbers than instances")
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), Error> {
@@ -125,7 +165,9 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.path) {
+        if let Err(error) = fs::remove_dir(&self.path)
+            && error.kind() != ErrorKind::NotFound
+        {
             tracing::warn!("removing {}: {error}", self.path.display());
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn find_or_mount(mount_point: Option<&Path>) -> Result<PathBuf, Error
 }
 
 /// A mounted tracefs whose events can be read.
-fn find() -> Option<PathBuf> {
+pub(super) fn find() -> Option<PathBuf> {
     // Of this thread: a mount namespace can be one thread's.
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
     tracefs_mounts(&mounts).find(|path| path.join("events").is_dir())

@@ -12,19 +12,17 @@ pub(super) enum Kind {
     SendReset,
     ReceiveReset,
     TimerStart,
-    TimerCancel,
     TimerExpire,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::SetState,
         Self::ErrorReport,
         Self::Retransmit,
         Self::SendReset,
         Self::ReceiveReset,
         Self::TimerStart,
-        Self::TimerCancel,
         Self::TimerExpire,
     ];
 
@@ -37,24 +35,14 @@ impl Kind {
             Self::SendReset => "tcp/tcp_send_reset",
             Self::ReceiveReset => "tcp/tcp_receive_reset",
             Self::TimerStart => "timer/timer_start",
-            Self::TimerCancel => "timer/timer_cancel",
             Self::TimerExpire => "timer/timer_expire_entry",
         }
     }
 
-    /// Whether its records are wanted as they happen. Timers of busy sockets are armed all the
-    /// time: they are read along with the others, or when the buffer is half full.
-    pub(super) fn is_urgent(self) -> bool {
-        !self.is_timer()
-    }
-
-    /// Whether there is no tracer without it.
+    /// Whether there is no tracer without it. `inet_sk_error_report` came in Linux 5.14: before
+    /// that, the change to `CLOSE` tells the moment and the program the errno.
     pub(super) fn is_indispensable(self) -> bool {
-        matches!(self, Self::SetState | Self::ErrorReport)
-    }
-
-    fn is_timer(self) -> bool {
-        matches!(self, Self::TimerStart | Self::TimerCancel | Self::TimerExpire)
+        matches!(self, Self::SetState)
     }
 }
 
@@ -87,7 +75,6 @@ pub(super) enum SocketDid {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimerDid {
     Start { function: u64, now: u64, expires: u64, bucket: Option<u64> },
-    Cancel,
     Expire { function: u64, now: u64 },
 }
 
@@ -96,8 +83,6 @@ pub(super) enum TimerDid {
 pub(super) struct Reader {
     pub(super) kind: Kind,
     pub(super) id: u16,
-    /// Where the last field ends, bytes.
-    pub(super) record_len: usize,
     pid: Field,
     fields: Fields,
 }
@@ -111,7 +96,6 @@ enum Fields {
     SendReset { socket: Field, ends: Ends },
     ReceiveReset { socket: Field, ends: Ends },
     TimerStart { timer: Field, function: Field, now: Field, expires: Field, bucket: Option<Field> },
-    TimerCancel { timer: Field },
     TimerExpire { timer: Field, function: Field, now: Field },
 }
 
@@ -157,30 +141,18 @@ impl Reader {
                 expires: field("expires")?,
                 bucket: field("bucket_expiry"),
             },
-            Kind::TimerCancel => Fields::TimerCancel { timer: field("timer")? },
             Kind::TimerExpire => Fields::TimerExpire {
                 timer: field("timer")?,
                 function: field("function")?,
                 now: field("now")?,
             },
         };
-        Some(Self {
-            kind,
-            id: format.id,
-            record_len: format.record_len(),
-            pid: field("common_pid")?,
-            fields,
-        })
+        Some(Self { kind, id: format.id, pid: field("common_pid")?, fields })
     }
 
-    /// Where records of timers have the timer's function.
-    pub(super) fn function_offset(&self) -> Option<usize> {
-        match self.fields {
-            Fields::TimerStart { function, .. } | Fields::TimerExpire { function, .. } => {
-                Some(function.offset())
-            }
-            _ => None,
-        }
+    /// Whether its records are of timers, which have a function.
+    pub(super) fn has_function(&self) -> bool {
+        matches!(self.fields, Fields::TimerStart { .. } | Fields::TimerExpire { .. })
     }
 
     /// Reads one record; `None` if it is too short, of no internet family, or says nothing.
@@ -220,9 +192,6 @@ impl Reader {
                     bucket: bucket.and_then(number),
                 },
             },
-            Fields::TimerCancel { timer } => {
-                Saw::Timer { timer: number(*timer)?, did: TimerDid::Cancel }
-            }
             Fields::TimerExpire { timer, function, now } => Saw::Timer {
                 timer: number(*timer)?,
                 did: TimerDid::Expire { function: number(*function)?, now: number(*now)? },

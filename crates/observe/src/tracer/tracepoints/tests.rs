@@ -12,7 +12,6 @@ fn reader(kind: Kind) -> Reader {
         Kind::SendReset => include_str!("../fixtures/tcp_send_reset.format"),
         Kind::ReceiveReset => include_str!("../fixtures/tcp_receive_reset.format"),
         Kind::TimerStart => include_str!("../fixtures/timer_start.format"),
-        Kind::TimerCancel => include_str!("../fixtures/timer_cancel.format"),
         Kind::TimerExpire => include_str!("../fixtures/timer_expire_entry.format"),
     };
     Reader::new(kind, &Format::parse(text).unwrap()).unwrap()
@@ -122,10 +121,6 @@ fn timers_and_kernels_without_their_slot() {
     let reader = Reader::new(Kind::TimerStart, &Format::parse(&older).unwrap()).unwrap();
     let expected = Saw::Timer { timer, did: did(None) };
     assert_eq!(reader.read(&bytes(start)).unwrap().saw, expected);
-
-    let cancel = "cf010102c6470000a086cf1b8188ffff00000000";
-    let expected = Saw::Timer { timer: 0xffff_8881_1bcf_86a0, did: TimerDid::Cancel };
-    assert_eq!(saw(Kind::TimerCancel, cancel), expected);
 
     let expire = "d10134017f570000d09645048188ffffc8030b0001000000e0d10282ffffffffc8030b0001000000\
                   00000000";
