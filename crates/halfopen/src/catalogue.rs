@@ -23,7 +23,10 @@ pub(crate) fn find(
 ) -> Result<Experiment> {
     check_once(overrides)?;
     let load = |name: &str, path: &str, text: &str| {
-        load(name, path, text, defaults, overrides).map_err(|error| anyhow!(error.render(colour)))
+        let experiment = load(name, path, text, defaults, overrides)
+            .map_err(|error| anyhow!(error.render(colour)))?;
+        known_claims(&experiment)?;
+        Ok(experiment)
     };
     let built_in = BUILT_IN.iter().find(|(name, _)| *name == name_or_file);
     if let Some((name, text)) = built_in {
@@ -92,6 +95,18 @@ fn check_once(overrides: &[Override]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// That the claims which an experiment says it tests exist.
+fn known_claims(experiment: &Experiment) -> Result<()> {
+    let claims = verdict::claims::Catalogue::built_in().claims;
+    let known: Vec<String> = claims.into_iter().map(|claim| claim.id).collect();
+    let Some(unknown) = experiment.claims.iter().find(|id| !known.contains(id)) else {
+        return Ok(());
+    };
+    let hint = nearest(unknown, known.iter().map(String::as_str))
+        .map_or_else(|| known.join(", "), |near| format!("is it `{near}`?"));
+    Err(anyhow!("{}: `claims`: there is no claim `{unknown}`: {hint}", experiment.name))
 }
 
 /// Which experiments may have been meant.

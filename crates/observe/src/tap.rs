@@ -137,6 +137,7 @@ impl AsFd for Tap {
 /// be of either side of it: the one that lies between the last drain and this one is right, and no
 /// time ever falls outside of that span.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "each name says its unit")]
 struct WallClock {
     offset_ns: i64,
     /// The offset before this drain, where the two differ by a step.

@@ -4,6 +4,12 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+/// A closed choice, whose values have a written name each.
+pub trait Choice: FromStr<Err = String> {
+    /// Every name.
+    fn names() -> Vec<&'static str>;
+}
+
 /// An enum whose variants have one written name each: in files, on the command line and in JSON.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -20,6 +26,12 @@ macro_rules! choice {
             /// The written name.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl Choice for $name {
+            fn names() -> Vec<&'static str> {
+                Self::ALL.iter().map(|value| value.name()).collect()
             }
         }
 

@@ -348,7 +348,7 @@ impl Parameters {
             return Err((
                 "fault.kind",
                 format!(
-                    "the fault `{}` does not exist on the topology `{topology}`: it needs {}",
+                    "`{}` is not available with topology `{topology}`: use {}",
                     fault.kind,
                     accepted.join(" or ")
                 ),
@@ -363,6 +363,7 @@ impl Parameters {
         if *topology == Topology::Direct && !self.path.rtt.is_zero() {
             return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
         }
+        self.validate_deadline()?;
         self.validate_traffic()?;
         self.validate_nginx()?;
         let asks = match client.traffic {
@@ -386,6 +387,28 @@ impl Parameters {
                 "server.inherited",
                 format!("the child that inherits the socket does not answer {asks}"),
             ));
+        }
+        Ok(())
+    }
+
+    /// A trial that ends before what it is about has happened shows nothing.
+    fn validate_deadline(&self) -> Result<(), (&'static str, String)> {
+        let Some(deadline) = self.deadline.filter(|_| !self.deadline_extends) else {
+            return Ok(());
+        };
+        let changes = (!self.later.sysctl.is_empty()).then_some(self.later.after);
+        for (key, what, at) in [
+            ("fault.duration", "the fault ends", self.fault_duration()),
+            ("later.after", "sysctls change", changes),
+        ] {
+            if let Some(at) = at.filter(|at| *at >= deadline) {
+                let (deadline, at) = (duration::show(deadline), duration::show(at));
+                let why = format!(
+                    "the trial would end {deadline} after the fault, before {what} at {at}: it \
+                     needs more than `{key}`"
+                );
+                return Err(("deadline", why));
+            }
         }
         Ok(())
     }

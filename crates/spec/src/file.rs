@@ -1,9 +1,7 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
-use crate::choice::Traffic;
-use crate::effect::{Ends, HostFate, PathFate};
 use crate::experiment::{Experiment, Parameters};
-use crate::script::{Script, Step};
+use crate::relevance::{self, Need};
 use crate::settings;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::ops::Range;
@@ -84,12 +82,18 @@ pub fn load(
     };
 
     let table = DeTable::parse(text).map_err(|error| {
-        blame(error.message().to_owned(), error.span().unwrap_or(0..text.len().min(1)))
+        let span = error.span().unwrap_or(0..text.len().min(1));
+        let message = bare_word(text, span.start).map_or_else(
+            || error.message().to_owned(),
+            |word| format!("a text needs quotes: `\"{word}\"`"),
+        );
+        blame(message, span)
     })?;
     let mut question = None;
     let mut claims = Vec::new();
     let mut parameters = Parameters::default();
     let mut places: Vec<(String, Range<usize>)> = Vec::new();
+    let mut given: Vec<Override> = Vec::new();
 
     for (key, value) in table.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
@@ -138,17 +142,24 @@ pub fn load(
                         let span = if unknown { key_span.clone() } else { value.span() };
                         blame(named(&key, &problem), span)
                     })?;
-                    places.push((key, value.span()));
+                    places.push((key.clone(), value.span()));
+                    given.push((key, text));
                 }
             }
         }
     }
+    let beginning = || 0..text.len().min(1);
     let Some(question) = question else {
-        return Err(blame(
-            "the file has no `question = \"…\"`: every experiment asks one".into(),
-            0..text.len().min(1),
-        ));
+        let what = "the file has no question: add `question = \"…\"` (free text, shown in reports)";
+        return Err(blame(what.into(), beginning()));
     };
+    let has_fault = |settings: &[Override]| settings.iter().any(|(key, _)| key == "fault.kind");
+    if !has_fault(&given) && !has_fault(overrides) {
+        let what = "the file names no fault: add `[fault]` with `kind = \"…\"` (`none` for a live \
+                    server)";
+        return Err(blame(what.into(), beginning()));
+    }
+    let of_file = parameters.clone();
 
     if defaults {
         parameters.reset_to_linux_defaults();
@@ -157,7 +168,6 @@ pub fn load(
         settings::apply(&mut parameters, key, value).map_err(|problem| {
             Error::bare(format!("--set {key}={value}: {}", named(key, &problem)))
         })?;
-        places.retain(|(placed, _)| placed != key);
         // What was asked for is exact.
         parameters.deadline_extends &= key != "deadline";
     }
@@ -168,56 +178,35 @@ pub fn load(
             _ => Error::bare(format!("{name}: {}", named(key, &problem))),
         }
     })?;
-    if let Some((key, value)) = overrides.iter().find(|(key, _)| !applies(key, &parameters)) {
-        return Err(Error::bare(format!(
-            "--set {key}={value}: `{key}` has no meaning for {}",
-            if key.starts_with("fault.") {
-                format!("the fault `{}`", parameters.fault.kind)
-            } else if key == "later.after" {
-                "an experiment without `later.sysctl.NAME`".into()
-            } else if key == "nginx.keepalive_timeout" {
-                "an experiment without nginx".into()
-            } else {
-                format!("the traffic `{}`{}", parameters.client.traffic, why_not(&parameters))
-            }
-        )));
+    let known = || given.iter().chain(overrides).map(|(key, value)| (&**key, &**value));
+    for (key, value) in overrides {
+        if let Some(need) = relevance::contradicts(key, value, &parameters, known()) {
+            return Err(Error::bare(format!("--set {key}={value}: {}", useless(key, need))));
+        }
+    }
+    // What a file has for a fault or traffic that was overridden is harmless.
+    for ((key, value), (_, span)) in given.iter().zip(&places) {
+        let need = relevance::contradicts(key, value, &of_file, known())
+            .filter(|_| relevance::lacks(key, &parameters).is_some());
+        if let Some(need) = need {
+            return Err(blame(useless(key, need), span.clone()));
+        }
     }
     Ok(Experiment { name: name.into(), question, claims, parameters })
 }
 
-/// Whether a setting means anything for this fault and traffic. One left over in a file whose fault was
-/// overridden is harmless; one that was asked for is a mistake.
-fn applies(key: &str, parameters: &Parameters) -> bool {
-    let fault = parameters.fault.kind.effect();
-    let traffic = parameters.client.traffic;
-    match key {
-        "fault.duration" => fault.ends != Ends::Never,
-        "fault.reject" => fault.path == PathFate::Rejected,
-        "fault.new_mac" => fault.host == HostFate::Replaced,
-        "client.second_write" => traffic == Traffic::OneWrite,
-        "client.linger" => {
-            let closes = |script: &Script| script.steps.contains(&Step::Close);
-            traffic == Traffic::Close || parameters.script().as_ref().is_some_and(closes)
-        }
-        "client.heartbeat.interval" | "client.heartbeat.deadline" => traffic == Traffic::Heartbeat,
-        // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
-        // keepalive (`tcp_keepalive_timer`) are for what is established.
-        "client.rto_min" | "path.rto_min" | "client.thin_linear_timeouts" => {
-            traffic != Traffic::Connect
-        }
-        _ if key.starts_with("client.keepalive.") => traffic != Traffic::Connect,
-        "later.after" => !parameters.later.sysctl.is_empty(),
-        "nginx.keepalive_timeout" => parameters.has_nginx(),
-        _ => true,
-    }
+/// The word after the `=` around this byte, if it is one that is written without its quotes.
+fn bare_word(text: &str, at: usize) -> Option<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let before = text.get(..at)?.trim_end_matches(is_part);
+    let rest = &text[before.len()..];
+    let word = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
+    let follows = before.trim_end_matches(' ').ends_with('=');
+    (follows && word.contains(|c: char| c.is_ascii_alphabetic())).then_some(word)
 }
 
-/// What about the traffic leaves a setting without effect, if that is not plain.
-fn why_not(parameters: &Parameters) -> &'static str {
-    match parameters.client.traffic {
-        Traffic::Connect => ": it is about a connection, and here it is the SYN that waits",
-        _ => "",
-    }
+fn useless(key: &str, need: &Need) -> String {
+    format!("`{key}` matters only with {}: set that too, or leave this out", need.with)
 }
 
 fn named(key: &str, problem: &str) -> String {
@@ -272,6 +261,7 @@ fn written(value: &DeValue<'_>) -> Option<String> {
 mod tests {
     use super::*;
     use crate::FaultKind;
+    use crate::choice::Traffic;
     use std::fmt::Write;
     use std::time::Duration;
 
@@ -351,6 +341,18 @@ tcp_retries2 = 5
             ("question is a number", "question = 5\n"),
             ("question is empty", "question = \"\"\n"),
             ("question has lines", "question = \"x\\ny\"\n"),
+            ("no quotes", "question = \"x\"\n[client]\ntraffic = idle\n"),
+            ("a time without quotes", "question = \"x\"\n[fault]\nafter = 5s\n"),
+            ("no fault", "question = \"x\"\n[client]\ntraffic = \"idle\"\n"),
+            (
+                "keepalive options alone",
+                "question = \"x\"\n[client]\nkeepalive = { idle = \"5s\" }\n[fault]\nkind = \"power-off\"\n",
+            ),
+            (
+                "a deadline before the fault is over",
+                "question = \"x\"\ndeadline = \"2s\"\n[fault]\nkind = \"flap\"\nduration = \"12s\"\n",
+            ),
+            ("nearly a fault", "question = \"x\"\n[fault]\nkind = \"poweroff\"\n"),
             ("combination", "question = \"x\"\n[fault]\nkind = \"unplug\"\n"),
             ("flap for ever", "question = \"x\"\n[fault]\nkind = \"flap\"\n"),
             ("sysctl name", "question = \"x\"\n[sysctl]\ntcp_retires2 = 5\n"),
@@ -369,8 +371,9 @@ tcp_retries2 = 5
     #[test]
     fn a_script_is_a_text_or_a_list() {
         let file = |script: &str| {
-            let text =
-                format!("question = \"x\"\n[client]\ntraffic = \"script\"\nscript = {script}\n");
+            let text = format!(
+                "question = \"x\"\n[fault]\nkind = \"none\"\n[client]\ntraffic = \"script\"\nscript = {script}\n"
+            );
             load_text(&text)
         };
         let one = file("\"write 100; wait 5s; close\"").unwrap();
@@ -389,12 +392,29 @@ tcp_retries2 = 5
         assert!(error.to_string().contains("is not a text"), "{error}");
     }
 
+    /// A sweep over `enabled` leaves the options as they are.
+    #[test]
+    fn what_is_explicitly_off_is_no_mistake() {
+        let off = |key: &str| (key.to_owned(), "false".to_owned());
+        let idle = ("client.keepalive.idle".to_owned(), "5s".to_owned());
+        let load = |text: &str, overrides: &[Override]| load("t", "t.toml", text, false, overrides);
+        assert!(load(GOOD, &[off("client.keepalive.enabled")]).is_ok());
+        assert!(load(GOOD, &[off("client.keepalive.enabled"), idle.clone()]).is_ok());
+        assert!(load(&GOOD.replace("enabled = true", "enabled = false"), &[]).is_ok());
+        let without = GOOD.replace("enabled = true, ", "");
+        assert!(load(&without, &[]).unwrap_err().message.contains("`client.keepalive.enabled"));
+        assert!(load(&without, &[off("client.keepalive.enabled")]).is_ok());
+        let crash = "question = \"x\"\n[fault]\nkind = \"power-off\"\n";
+        assert!(load(crash, &[idle]).unwrap_err().message.contains("client.keepalive.enabled"));
+        assert!(load(GOOD, &[("sysctl.tcp_keepalive_time".into(), "5".into())]).is_ok());
+    }
+
     #[test]
     fn overrides_are_blamed_by_name() {
         let cases = [
             (("client.keepalive.idle", "2"), "no unit"),
-            (("fault.kind", "unplug"), "needs `direct`"),
-            (("fault.duration", "2s"), "no meaning for the fault `power-off`"),
+            (("fault.kind", "unplug"), "use `direct`"),
+            (("fault.duration", "2s"), "matters only with the fault `flap`, `reboot` or"),
         ];
         for ((key, value), complaint) in cases {
             let overrides = [(key.to_owned(), value.to_owned())];
@@ -417,10 +437,9 @@ tcp_retries2 = 5
             ("client.thin_linear_timeouts", "true"),
             ("client.keepalive.enabled", "true"),
             ("client.keepalive.idle", "5s"),
-            ("client.heartbeat.interval", "5s"),
         ] {
             let error = set(key, value).unwrap_err().to_string();
-            let expected = format!("`{key}` has no meaning for the traffic `connect`");
+            let expected = format!("`{key}` matters only with a traffic other than `connect`");
             assert!(error.contains(&expected), "{error}");
         }
         for (key, value) in [("client.user_timeout", "2s"), ("client.rto_max", "2s")] {

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod file;
 pub mod outcome;
 pub mod program;
+pub mod relevance;
 pub mod script;
 pub mod settings;
 pub mod socket;

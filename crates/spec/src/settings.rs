@@ -1,13 +1,12 @@
 //! The settings by their written keys: one table serves files, `--set`, and what is shown.
 
-use crate::choice::Program;
+use crate::choice::{Choice, Program};
 use crate::duration;
 use crate::effect::{HostFate, PathFate};
 use crate::experiment::Parameters;
 use crate::script::Script;
 use crate::sysctl;
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// One setting: its key, what it accepts, how it is written into and read from [`Parameters`].
@@ -314,6 +313,9 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
         {
             return Err(format!("`{key}` is a group of settings: is it `{first}`?"));
         }
+        if let Some(meant) = by_last_part(key) {
+            return Err(format!("there is no setting `{key}`: is it {meant}?"));
+        }
         let hint = sysctl::nearest(key, keys()).map_or_else(
             || {
                 let all: Vec<_> = keys().collect();
@@ -328,6 +330,15 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
     };
     (setting.set)(parameters, value)
         .map_err(|problem| format!("{problem} (accepted: {})", setting.accepts))
+}
+
+/// The keys whose last part this is, or nearly is: `traffic` is `client.traffic`.
+fn by_last_part(key: &str) -> Option<String> {
+    let last = |key: &'static str| key.rsplit('.').next().unwrap_or(key);
+    let keys = || SETTINGS.iter().map(|setting| setting.key).filter(|known| known.contains('.'));
+    let near = sysctl::nearest(key, keys().map(last)).filter(|_| !key.contains('.'))?;
+    let meant: Vec<_> = keys().filter(|known| last(known) == near).collect();
+    Some(meant.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or "))
 }
 
 /// Every setting that has a value, by key: what a trial was made with.
@@ -348,8 +359,11 @@ pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
     values
 }
 
-fn choose<T: FromStr<Err = String>>(target: &mut T, text: &str) -> Result<(), String> {
-    *target = text.parse().map_err(|_| format!("`{text}` is not one of them"))?;
+fn choose<T: Choice>(target: &mut T, text: &str) -> Result<(), String> {
+    *target = text.parse().map_err(|_| match sysctl::nearest(text, T::names().into_iter()) {
+        Some(near) => format!("`{text}` is not one of them: is it `{near}`?"),
+        None => format!("`{text}` is not one of them"),
+    })?;
     Ok(())
 }
 
@@ -433,6 +447,9 @@ mod tests {
             ("client.keepalive", "true", &["is it `client.keepalive.enabled`?"]),
             ("server.sysctl", "5", &["`server.sysctl.NAME`", "`server.sysctl.tcp_retries2`"]),
             ("client.traffic", "loud", &["`loud`", "`one-write`"]),
+            ("fault.kind", "poweroff", &["`poweroff`", "is it `power-off`?"]),
+            ("traffic", "idle", &["is it `client.traffic`?"]),
+            ("linger", "1s", &["is it `client.linger` or `server.linger`?"]),
             ("client.keepalive.idle", "1500ms", &["`1500ms`", "whole seconds"]),
             ("client.keepalive.probes", "0", &["`0`", "1 to 127"]),
             ("client.user_timeout", "25d", &["`25d`", "24 days"]),

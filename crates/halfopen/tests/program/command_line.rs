@@ -167,13 +167,62 @@ fn a_value_that_only_the_kernel_can_judge_is_bad_usage_too() {
 }
 
 #[test]
-fn a_deadline_before_the_fault_ends_decides_nothing() {
+fn a_deadline_before_the_fault_ends_is_refused_and_one_just_after_it_decides_nothing() {
     let directory = tempdir().unwrap();
-    for deadline in ["deadline=1s", "deadline=2030ms"] {
-        let settings = ["path-flap-sending", "--set", deadline];
-        let (document, code) = trials(directory.path(), &settings);
-        assert_eq!(code, 3, "{document:#}");
-        assert_eq!(document["trials"][0]["verdict"], "inconclusive");
+    for command in ["run", "predict"] {
+        let output = run(&[command, "path-flap-sending", "--set", "deadline=1s"]);
+        assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("`deadline`") && said.contains("the fault ends at 2s"), "{said}");
+    }
+    let settings = ["path-flap-sending", "--set", "deadline=2030ms"];
+    let (document, code) = trials(directory.path(), &settings);
+    assert_eq!(code, 3, "{document:#}");
+    assert_eq!(document["trials"][0]["verdict"], "inconclusive");
+}
+
+#[test]
+fn contradictions_are_refused_with_the_key_and_what_to_do() {
+    for (arguments, complaints) in [
+        (
+            &["host-crash-idle-no-keepalive", "--set", "client.keepalive.idle=5s"][..],
+            &["`client.keepalive.idle` matters only with `client.keepalive.enabled = true`"][..],
+        ),
+        (
+            &["path-flap-sending", "--set", "fault.duration=12s", "--set", "deadline=2s"],
+            &["`deadline`", "12s"],
+        ),
+        (&["host-crash-sending", "--set", "client.heartbeat.interval=2s"], &["`heartbeat`"]),
+        (&["host-crash-sending", "--set", "client.linger=2s"], &["`close`"]),
+        (&["host-crash-sending", "--set", "fault.new_mac=true"], &["`reboot`"]),
+        (&["host-crash-sending", "--set", "fault.kind=poweroff"], &["is it `power-off`?"]),
+        (&["host-crash-sending", "--set", "traffic=idle"], &["is it `client.traffic`?"]),
+    ] {
+        let output = run(&[&["run"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", show(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(complaints.iter().all(|complaint| said.contains(complaint)), "{said}");
+    }
+}
+
+#[test]
+fn files_that_contradict_themselves_are_refused() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("mine.toml");
+    for (text, complaint) in [
+        ("question = \"x\"\n[client]\ntraffic = \"idle\"\n", "names no fault"),
+        ("question = \"x\"\n[client]\ntraffic = idle\n", "needs quotes: `\"idle\"`"),
+        ("question = \"x\"\nclaims = [\"B11\"]\n[fault]\nkind = \"none\"\n", "no claim `B11`"),
+        (
+            "question = \"x\"\n[client]\nkeepalive = { idle = \"5s\" }\n[fault]\nkind = \"power-off\"\n",
+            "`client.keepalive.enabled = true`",
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        let output = run(&["run", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{text}: {}", show(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(complaint), "{text}: {said}");
     }
 }
 

@@ -1,0 +1,156 @@
+//! When a setting matters. One table: for what is refused, and for what is shown.
+
+use crate::choice::Traffic;
+use crate::effect::{Ends, HostFate, PathFate, Processes};
+use crate::experiment::Parameters;
+use crate::script::{Script, Step};
+
+/// What a setting needs to have any effect.
+pub struct Need {
+    /// The keys, or the beginning of all of them, which then ends with a dot.
+    keys: &'static [&'static str],
+    /// What must be so, for a person: it follows "matters only with".
+    pub with: &'static str,
+    /// The switch that, when it is explicitly off, says that the setting is known not to matter.
+    switch: Option<&'static str>,
+    holds: fn(&Parameters) -> bool,
+}
+
+const fn need(
+    keys: &'static [&'static str],
+    with: &'static str,
+    holds: fn(&Parameters) -> bool,
+) -> Need {
+    Need { keys, with, switch: None, holds }
+}
+
+const KEEPALIVE_OPTIONS: &[&str] =
+    &["client.keepalive.idle", "client.keepalive.interval", "client.keepalive.probes"];
+
+/// Of a setting with several needs, the first that does not hold is told.
+const NEEDS: &[Need] = &[
+    // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
+    // keepalive (`tcp_keepalive_timer`) are for what is established.
+    need(
+        &["client.keepalive.", "client.rto_min", "path.rto_min", "client.thin_linear_timeouts"],
+        "a traffic other than `connect`, which has no connection before the fault",
+        |p| p.client.traffic != Traffic::Connect,
+    ),
+    Need {
+        keys: KEEPALIVE_OPTIONS,
+        with: "`client.keepalive.enabled = true`",
+        switch: Some("client.keepalive.enabled"),
+        holds: |p| p.client.keepalive.enabled,
+    },
+    need(&["client.heartbeat."], "the traffic `heartbeat`", |p| {
+        p.client.traffic == Traffic::Heartbeat
+    }),
+    need(&["client.second_write"], "the traffic `one-write`", |p| {
+        p.client.traffic == Traffic::OneWrite
+    }),
+    need(&["client.linger"], "the traffic `close`, or a script that closes", |p| {
+        p.client.traffic == Traffic::Close || p.script().as_ref().is_some_and(closes)
+    }),
+    need(
+        &["server.linger"],
+        "the fault `process-crash`, or a client that closes or shuts down: then the server closes",
+        |p| {
+            let ends = |script: &Script| closes(script) || script.steps.contains(&Step::Shutdown);
+            p.fault.kind.effect().processes == Processes::Killed
+                || p.script().as_ref().is_some_and(ends)
+        },
+    ),
+    need(&["server.inherited"], "the fault `process-crash`", |p| {
+        p.fault.kind.effect().processes == Processes::Killed
+    }),
+    need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_nginx),
+    need(&["fault.duration"], "the fault `flap`, `reboot` or `process-freeze`", |p| {
+        p.fault.kind.effect().ends != Ends::Never
+    }),
+    need(&["fault.reject"], "the fault `reject`", |p| {
+        p.fault.kind.effect().path == PathFate::Rejected
+    }),
+    need(&["fault.new_mac"], "the fault `reboot`", |p| {
+        p.fault.kind.effect().host == HostFate::Replaced
+    }),
+    need(&["later.after"], "a sysctl that changes then: `later.sysctl.NAME`", |p| {
+        !p.later.sysctl.is_empty()
+    }),
+];
+
+fn closes(script: &Script) -> bool {
+    script.steps.contains(&Step::Close)
+}
+
+impl Need {
+    fn is_of(&self, key: &str) -> bool {
+        self.keys.iter().any(|own| key == *own || (own.ends_with('.') && key.starts_with(own)))
+    }
+}
+
+/// What a setting needs, in every experiment.
+pub fn needs(key: &str) -> impl Iterator<Item = &'static Need> {
+    NEEDS.iter().filter(move |need| need.is_of(key))
+}
+
+/// What a setting lacks here; `None` if it matters.
+pub fn lacks(key: &str, parameters: &Parameters) -> Option<&'static Need> {
+    needs(key).find(|need| !(need.holds)(parameters))
+}
+
+/// Whether a setting that was given is a mistake: it cannot matter, is not itself switched off, and
+/// the switch that it needs is not explicitly off. Says what it lacks.
+pub(crate) fn contradicts<'a>(
+    key: &str,
+    value: &str,
+    parameters: &Parameters,
+    mut given: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<&'static Need> {
+    let is_off = |value: &str| matches!(value, "off" | "false");
+    let need = lacks(key, parameters).filter(|_| !is_off(value))?;
+    let is_known = need
+        .switch
+        .is_some_and(|switch| given.any(|(other, value)| other == switch && is_off(value)));
+    (!is_known).then_some(need)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{self, SETTINGS};
+
+    #[test]
+    fn every_key_of_the_table_is_a_setting() {
+        for need in NEEDS {
+            for key in need.keys {
+                let is_one = SETTINGS.iter().any(|setting| need.is_of(setting.key));
+                assert!(is_one, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_need_is_told_where_it_does_not_hold() {
+        let mut parameters = Parameters::default();
+        for (key, with) in [
+            ("client.keepalive.probes", "client.keepalive.enabled = true"),
+            ("client.heartbeat.deadline", "`heartbeat`"),
+            ("client.second_write", "`one-write`"),
+            ("client.linger", "`close`"),
+            ("server.linger", "`process-crash`"),
+            ("server.inherited", "`process-crash`"),
+            ("nginx.keepalive_timeout", "`nginx`"),
+            ("fault.duration", "`flap`, `reboot` or `process-freeze`"),
+            ("fault.reject", "`reject`"),
+            ("fault.new_mac", "`reboot`"),
+            ("later.after", "`later.sysctl.NAME`"),
+        ] {
+            let lacking = lacks(key, &parameters).map(|need| need.with);
+            assert!(lacking.is_some_and(|told| told.contains(with)), "{key}: {lacking:?}");
+        }
+        assert!(lacks("sysctl.tcp_keepalive_time", &parameters).is_none(), "an experiment");
+        assert!(lacks("client.keepalive.enabled", &parameters).is_none());
+        settings::apply(&mut parameters, "client.traffic", "connect").unwrap();
+        assert!(lacks("client.keepalive.enabled", &parameters).is_some());
+    }
+}
