@@ -143,7 +143,11 @@ pub(crate) fn init() -> Result<i32> {
         match waitpid(None, None).context("waiting for the worker")? {
             WaitStatus::Exited(pid, code) if pid == worker => return Ok(code),
             WaitStatus::Signaled(pid, ..) if pid == worker && ENDING.load(Ordering::Relaxed) => {
-                return Ok(1);
+                while waitpid(None, None).is_ok() {}
+                // `end_everything` cleans up, and then ends the process.
+                loop {
+                    std::thread::park();
+                }
             }
             WaitStatus::Signaled(pid, signal, _) if pid == worker => {
                 return tell_death(signal).map(|()| i32::from(Exit::INTERNAL.0));
@@ -229,7 +233,7 @@ fn end_everything() -> ! {
     };
     // The main thread reaps them. /proc may be that of the outer namespace; then this only waits.
     for _ in 0..100 {
-        if alive() <= 1 {
+        if alive() == 0 {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));

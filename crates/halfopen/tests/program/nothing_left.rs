@@ -9,6 +9,7 @@ use nix::unistd::{Pid, geteuid};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -105,7 +106,6 @@ fn wait_until_gone(mark: &str) {
     loop {
         let left = marked(mark);
         if left.is_empty() {
-            assert_eq!(stale_instances(), Vec::<String>::new());
             return;
         }
         assert!(started.elapsed() < Duration::from_secs(10), "still there: {left:#?}");
@@ -113,9 +113,23 @@ fn wait_until_gone(mark: &str) {
     }
 }
 
-/// The tracefs instances of ours that no process has open: the kernel lets only these be removed.
-/// Only root's runs make any.
-fn stale_instances() -> Vec<String> {
+/// The tracefs instances of processes that carry the mark; only root's runs make any.
+fn instances_of(mark: &str) -> BTreeSet<String> {
+    let wanted = format!("{MARK}={mark}");
+    let namespaces: Vec<String> = processes()
+        .filter(|process| {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+        })
+        .filter_map(|process| Some(fs::metadata(process.join("ns/pid")).ok()?.ino()))
+        .map(|number| format!("halfopen-{number}-"))
+        .collect();
+    let is_own = |name: &String| namespaces.iter().any(|prefix| name.starts_with(prefix));
+    instances().into_iter().filter(is_own).collect()
+}
+
+/// Every tracefs instance of the machine, seen through a mount of a thread's own.
+fn instances() -> BTreeSet<String> {
     let look = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -124,16 +138,12 @@ fn stale_instances() -> Vec<String> {
         let flags = MsFlags::empty();
         mount(Some("tracefs"), tracefs.path(), Some("tracefs"), flags, None::<&str>).unwrap();
         let instances = fs::read_dir(tracefs.path().join("instances")).unwrap();
-        let stale = instances
-            .map(|entry| entry.unwrap())
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("halfopen-"))
-            .filter(|entry| fs::remove_dir(entry.path()).is_ok())
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .collect();
+        let names =
+            instances.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         umount2(tracefs.path(), MntFlags::MNT_DETACH).unwrap();
-        stale
+        names
     };
-    if geteuid().is_root() { std::thread::spawn(look).join().unwrap() } else { Vec::new() }
+    if geteuid().is_root() { std::thread::spawn(look).join().unwrap() } else { BTreeSet::new() }
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -160,9 +170,12 @@ fn sigkill_in_any_phase_leaves_nothing() {
         read_until(&mut child, line);
         let alive = marked(&mark);
         assert!(alive.len() > 1, "{phase}: the sandbox should be running: {alive:?}");
+        let instances_before = instances_of(&mark);
+        assert_eq!(instances_before.len(), usize::from(geteuid().is_root()), "{phase}");
         child.kill().unwrap();
         child.wait().unwrap();
         wait_until_gone(&mark);
+        assert!(instances().is_disjoint(&instances_before), "killed while {phase}");
         assert_eq!(Machine::look(), before, "killed while {phase}");
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "nothing half-made ({phase})");
     }
@@ -233,6 +246,7 @@ fn any_of_its_processes_can_be_killed() {
         let mut child = start(&mark, out.path(), &["host-crash-idle-no-keepalive"]);
         read_until(&mut child, "fault: power-off");
         let victim = descendant(child.id(), depth);
+        let instances_before = instances_of(&mark);
         kill(Pid::from_raw(victim.cast_signed()), Signal::SIGKILL).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(5), "{}", show(&output));
@@ -240,6 +254,7 @@ fn any_of_its_processes_can_be_killed() {
         assert_eq!(said.lines().count(), 1, "it is said once: {said}");
         assert!(said.contains("1 trial lost: the sandbox ended early"), "{said}");
         wait_until_gone(&mark);
+        assert!(instances().is_disjoint(&instances_before), "depth {depth}");
     }
 }
 

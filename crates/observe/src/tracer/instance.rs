@@ -8,7 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// More than any sub-buffer there is; one read gives one sub-buffer.
@@ -108,7 +108,8 @@ struct Directory {
     path: PathBuf,
 }
 
-/// What the names of our instances begin with; a number follows.
+/// What the names of our instances begin with; the number of the maker's PID namespace follows, by
+/// which a person can tell whose it is, and a number that makes it unique.
 const PREFIX: &str = "halfopen-";
 
 /// Removes every instance of ours that no process has open.
@@ -125,8 +126,9 @@ pub(super) fn remove_stale(tracefs: &Path) {
 impl Directory {
     /// Makes a directory of a name that nobody else has.
     fn create(tracefs: &Path) -> Result<Self, Error> {
+        let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino());
         for number in 0_u64.. {
-            let path = tracefs.join(format!("instances/{PREFIX}{number}"));
+            let path = tracefs.join(format!("instances/{PREFIX}{namespace}-{number}"));
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(Self { path }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
