@@ -62,11 +62,11 @@ impl Script {
         self.requests() || self.steps.contains(&Step::Close)
     }
 
-    /// How long its steps take, where every call returns at once.
+    /// How long its steps take at most, where no write waits for room.
     pub fn takes(&self) -> Duration {
         let waits = self.steps.iter().map(|step| match step {
-            Step::Wait(time) => *time,
-            Step::Write(_) | Step::Request(..) | Step::Shutdown | Step::Close => Duration::ZERO,
+            Step::Wait(time) | Step::Request(_, time) => *time,
+            Step::Write(_) | Step::Shutdown | Step::Close => Duration::ZERO,
         });
         waits.fold(Duration::ZERO, Duration::saturating_add)
     }

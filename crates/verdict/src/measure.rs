@@ -22,7 +22,8 @@ pub struct Measured {
     /// Which source told `detected_s`.
     pub detected_by: Option<DetectedBy>,
     /// Data segments sent again after the fault, as captured at the client; SYNs or FINs where the
-    /// traffic is `connect`, `close` or `shutdown`; data segments and FINs of a script.
+    /// traffic is `connect`, `close` or `shutdown`; data segments and FINs of a script,
+    /// from `reference` on.
     pub retransmits_on_wire: Option<u32>,
     /// Keepalive probes after `reference`, as captured at the client; `None`: keepalive is off.
     pub keepalive_probes_on_wire: Option<u32>,
@@ -112,14 +113,13 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         (None, None) => noticed_at.map(|at| (at, 0, DetectedBy::Peer)),
     };
     let end = detection.map_or(closed_at, |(at, ..)| at);
-    let count_since = |reference: Reference, from: u64, wanted: fn(Class) -> bool| {
+    let count = |from: u64, wanted: fn(Class) -> bool| {
         since_reference(timeline, reference)
             .filter(|(at, segment, class)| {
                 segment.sent && (from..=end).contains(at) && wanted(*class)
             })
             .count() as u32
     };
-    let count = |from: u64, wanted: fn(Class) -> bool| count_since(reference, from, wanted);
     let from_server = |flag: fn(&timeline::Segment) -> bool| {
         timeline.segments(Source::ClientWire).any(|(at, segment)| {
             (fault_at..closed_at).contains(&at) && !segment.sent && flag(segment)
@@ -133,22 +133,16 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         noticed_s: noticed_at.map(seconds),
         reference,
         detected_by: detection.map(|(.., by)| by),
-        retransmits_on_wire: Some(if traffic == Traffic::Script {
-            // It may have written before the call that times count from.
-            count_since(Reference::Fault, fault_at, |class| {
-                class.is_data_again() || class.is_fin_again()
-            })
-        } else {
-            count(
-                reference_at.max(fault_at),
-                match traffic {
-                    Traffic::Connect => Class::is_syn_again,
-                    _ if lets_go => Class::is_fin_again,
-                    Traffic::Shutdown => Class::is_fin_again,
-                    _ => Class::is_data_again,
-                },
-            )
-        }),
+        retransmits_on_wire: Some(count(
+            reference_at.max(fault_at),
+            match traffic {
+                Traffic::Connect => Class::is_syn_again,
+                Traffic::Script => |class| class.is_data_again() || class.is_fin_again(),
+                _ if lets_go => Class::is_fin_again,
+                Traffic::Shutdown => Class::is_fin_again,
+                _ => Class::is_data_again,
+            },
+        )),
         keepalive_probes_on_wire: parameters
             .client
             .keepalive

@@ -121,15 +121,16 @@ impl Trial {
         let ends = parameters
             .fault_duration()
             .map_or(Duration::ZERO, |after| after.max(counted) + AFTER_FAULT);
-        // And a script is watched beyond its last step.
-        let script = parameters.script().map_or(Duration::ZERO, |script| script.takes());
-        let never = self.bench.never.max(ends).max(script + AFTER_FAULT);
+        // A script is watched beyond its last step, and times may count from that.
+        let script = &parameters.client.script;
+        let script = script.as_ref().map_or(Duration::ZERO, spec::Script::takes);
+        let never = self.bench.never.max(ends);
         match parameters.deadline {
             Some(least) if parameters.deadline_extends => {
-                default_deadline(prediction, ends.max(least)).max(least)
+                (script + default_deadline(prediction, ends.max(least))).max(least)
             }
             Some(deadline) => deadline,
-            None => default_deadline(prediction, never),
+            None => script + default_deadline(prediction, never),
         }
     }
 
