@@ -4,7 +4,8 @@
 //! follows from what passed before it. Ranges of sequence numbers are compared, never packets
 //! counted: with segmentation offload one captured segment may stand for several.
 
-use crate::event::{FlowId, Side, Source, What};
+use crate::event::{Source, What};
+use crate::flow::{FlowId, Side};
 use crate::log::Timeline;
 use crate::segment::Segment;
 use std::collections::HashMap;

@@ -8,6 +8,8 @@ use spec::{CallName, Errno, FaultAct, SocketOptions};
 use std::fmt;
 use std::net::IpAddr;
 
+pub use crate::flow::{FlowId, Side};
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -22,13 +24,6 @@ pub struct Event {
     /// What happened.
     pub what: What,
 }
-
-/// One TCP connection of a trial: its number in the order of SYNs, from 0.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct FlowId(pub u32);
 
 /// Who saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -363,27 +358,6 @@ pub enum Trace {
         /// `jiffies` at expiry.
         now: u64,
     },
-}
-
-/// Whose socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Side {
-    /// The client's.
-    Client,
-    /// The server's.
-    Server,
-}
-
-impl Side {
-    /// The other one.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
 }
 
 impl Trace {

@@ -8,9 +8,11 @@ pub mod event;
 pub mod flow;
 pub mod log;
 pub mod segment;
+pub mod table;
 
 pub use classify::{Class, Classifier, classified};
-pub use event::{Event, FlowId, Side, Source, What};
-pub use flow::{Ends, Flow, FlowTable};
+pub use event::{Event, Source, What};
+pub use flow::{Ends, Flow, FlowId, Side};
 pub use log::Timeline;
 pub use segment::{Flags, Segment};
+pub use table::FlowTable;
