@@ -193,7 +193,7 @@ mod tests {
                 let mut parameters = experiment.parameters.clone();
                 // Shown, and so written, where it is the built-in one too.
                 parameters.fault.duration = parameters.fault_duration();
-                if parameters.has_nginx() {
+                if parameters.has_web_server() {
                     parameters.nginx.keepalive_timeout = Some(parameters.nginx.keeps_for());
                 }
                 assert_eq!(again.parameters, parameters, "{name}");

@@ -42,7 +42,7 @@ impl Unsent {
 
 impl Dialogue {
     pub(crate) fn new(parameters: &Parameters, server: SocketAddr) -> Self {
-        let protocol = if parameters.has_nginx() {
+        let protocol = if parameters.has_web_server() {
             Protocol::Http(Requests::new(server.to_string()))
         } else {
             let (sent, answered) = (Pattern::default(), Pattern::default());

@@ -51,21 +51,20 @@ pub fn run() -> Result<(), Error> {
     let mut control = control::Control::from_stdio();
     let mut config = control.config()?;
     let Parameters { client, server, .. } = &config.parameters;
-    match (config.role, client.program, server.program) {
-        (Role::Client, Program::Nginx, _) => {
-            nginx::become_nginx(config.addresses.client, &config.parameters)
-        }
-        (Role::Server, _, Program::Nginx) => {
-            nginx::become_nginx(config.addresses.server, &config.parameters)
-        }
-        (Role::Server, Program::Nginx, _) => {
+    let (own, other, address) = match config.role {
+        Role::Client => (client.program, server.program, config.addresses.client),
+        Role::Server => (server.program, client.program, config.addresses.server),
+    };
+    match (own, config.role) {
+        (Program::Nginx, _) => nginx::become_nginx(address, &config.parameters),
+        (Program::Halfopen, Role::Client) => client::run(&config, &mut control),
+        (Program::Halfopen, Role::Server) if other.description().accepts => {
             // The one that asks is on the server's host, and goes with it.
             let addresses = &mut config.addresses;
             std::mem::swap(&mut addresses.client, &mut addresses.server);
             client::run(&config, &mut control)
         }
-        (Role::Client, ..) => client::run(&config, &mut control),
-        (Role::Server, ..) => server::run(&config, &mut control),
+        (Program::Halfopen, Role::Server) => server::run(&config, &mut control),
     }
 }
 

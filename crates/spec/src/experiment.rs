@@ -277,7 +277,7 @@ impl Parameters {
     }
 
     /// Whether a web server is one of the two.
-    pub fn has_nginx(&self) -> bool {
+    pub fn has_web_server(&self) -> bool {
         [self.client.program, self.server.program]
             .iter()
             .any(|program| program.description().is_web_server)

@@ -63,7 +63,7 @@ const NEEDS: &[Need] = &[
     need(&["server.inherited"], "the fault `process-crash`", |p| {
         p.fault.kind.effect().processes == Processes::Killed
     }),
-    need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_nginx),
+    need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_web_server),
     need(&["fault.duration"], "the fault `flap`, `reboot` or `process-freeze`", |p| {
         p.fault.kind.effect().ends != Ends::Never
     }),

@@ -219,7 +219,7 @@ pub const SETTINGS: &[Setting] = &[
         // One that is kept for an hour is closed for that (`keepalive_time`).
         accepts: "whole milliseconds from `1s` to `30m`, or `off` for nginx's own",
         set: |p, text| whole_millis(text, 1_000, 1_800_000).map(|t| p.nginx.keepalive_timeout = t),
-        get: |p| p.has_nginx().then(|| duration::show(p.nginx.keeps_for())),
+        get: |p| p.has_web_server().then(|| duration::show(p.nginx.keeps_for())),
     },
     Setting {
         key: "path.rtt",

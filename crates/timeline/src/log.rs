@@ -1,6 +1,7 @@
 //! The merged log of a trial, and the questions everyone asks of it.
 
 use crate::event::{Event, FaultStep, Phase, Source, What};
+use crate::flow::{Flow, FlowId};
 use crate::segment::Segment;
 
 /// Every event of a trial, in the order of time.
@@ -44,6 +45,27 @@ impl Timeline {
             What::Segment(segment) => Some((event.at_ns, segment)),
             _ => None,
         })
+    }
+
+    /// The connections that appeared, in the order of their numbers.
+    pub fn flows(&self) -> Vec<(FlowId, Flow)> {
+        let mut flows: Vec<_> = self
+            .events
+            .iter()
+            .filter_map(|event| match (event.flow, &event.what) {
+                (Some(id), What::Flow(flow)) => Some((id, *flow)),
+                _ => None,
+            })
+            .collect();
+        flows.sort_unstable_by_key(|(id, _)| *id);
+        flows
+    }
+
+    /// What concerns one connection: its own events, and those about none.
+    #[must_use]
+    pub fn about(&self, flow: FlowId) -> Self {
+        let concerns = |event: &&Event| event.flow.is_none_or(|of| of == flow);
+        Self { events: self.events.iter().filter(concerns).cloned().collect() }
     }
 
     fn first(&self, mut wanted: impl FnMut(&Event) -> bool) -> Option<u64> {
@@ -143,5 +165,22 @@ mod tests {
         ] {
             assert_eq!(read(sentence), What::Fault(FaultStep::Done(act)));
         }
+    }
+    #[test]
+    fn a_connection_is_seen_without_the_others() {
+        use crate::flow::Ends;
+        let end = |text: &str| text.parse().unwrap();
+        let flow = |port: u16| Flow {
+            ends: Ends { client: end(&format!("198.18.0.1:{port}")), server: end("198.18.0.2:7") },
+            opened_by: Side::Client,
+        };
+        let gone =
+            |at_ns, id| Event::new(at_ns, Source::ClientSocket, What::SocketGone).of(FlowId(id));
+        let opened = |at_ns, id| Event::lab(at_ns, What::Flow(flow(id as u16))).of(FlowId(id));
+        let fault = Event::lab(5, What::Fault(FaultStep::Begin));
+        let timeline =
+            Timeline::new(vec![opened(1, 0), opened(2, 1), gone(3, 1), fault.clone(), gone(9, 0)]);
+        assert_eq!(timeline.flows(), [(FlowId(0), flow(0)), (FlowId(1), flow(1))]);
+        assert_eq!(timeline.about(FlowId(0)).events(), [opened(1, 0), fault, gone(9, 0)]);
     }
 }

@@ -11,7 +11,7 @@ use spec::{Facts, Outcome, Parameters, Reference, Topology};
 use std::fmt;
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind};
-use timeline::{Source, Timeline, What};
+use timeline::{FlowId, Source, Timeline, What};
 
 /// One trial's verdict, with everything it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,9 @@ pub fn judge(
     prediction: &Prediction,
     timeline: &Timeline,
 ) -> Verdict {
+    // Of several connections, that of our own peers is the first: it has its number beforehand.
+    let alone = (timeline.flows().len() > 1).then(|| timeline.about(FlowId(0)));
+    let timeline = alone.as_ref().unwrap_or(timeline);
     let Some(measured) = measure(parameters, facts, timeline) else {
         return Verdict::without_measurement(Word::Inconclusive, "the fault was never injected");
     };
