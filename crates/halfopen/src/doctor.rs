@@ -2,6 +2,7 @@
 //! and limits are read; everything else is tried, in the sandbox that trials run in.
 
 use crate::channel::{Check, Message, Task, order};
+use crate::obstacle::{self, Machine, Obstacle};
 use crate::output::{self, Exit};
 use crate::{descriptors, kernels, supervisor};
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,7 @@ pub(crate) fn run() -> Exit {
             name: "sandbox".into(),
             needed: true,
             result: Err(format!("{error:#}")),
-            remedy: "see the lines above".into(),
+            remedy: String::new(),
         }),
     }
     let missing = checks.iter().any(|check| check.needed && check.result.is_err());
@@ -31,25 +32,42 @@ pub(crate) fn run() -> Exit {
 
 /// What can be read without trying.
 fn read_machine() -> Vec<Check> {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let root = nix::unistd::geteuid().is_root();
+    let machine = Machine::read();
+    let (major, minor) = obstacle::FLOOR;
     let mut checks = vec![
-        note("kernel", format!("Linux {}, HZ {}", kernel_release(), hz())),
+        Check {
+            name: "kernel".into(),
+            needed: true,
+            result: obstacle::too_old().map_or_else(
+                || {
+                    Ok(format!(
+                        "Linux {}, HZ {} (needed: {major}.{minor} on both clocks)",
+                        kernel_release(),
+                        hz()
+                    ))
+                },
+                Err,
+            ),
+            remedy: "a newer kernel".into(),
+        },
         note(
             "privileges",
-            if root {
-                "root: tracepoints too, where the kernel has them".into()
-            } else {
-                "an ordinary user: everything but tracepoints, by way of a user namespace".into()
+            match (machine.root, machine.admin) {
+                (true, true) => "root: tracepoints too, where the kernel has them".into(),
+                (true, false) => {
+                    "root without CAP_SYS_ADMIN, which can do no more than an ordinary \
+                                  user: everything but tracepoints, by way of a user namespace"
+                        .into()
+                }
+                (false, _) => {
+                    "an ordinary user: everything but tracepoints, by way of a user namespace"
+                        .into()
+                }
             },
         ),
     ];
-    if !root {
-        checks.push(user_namespaces(
-            read("/proc/sys/user/max_user_namespaces").as_deref(),
-            read("/proc/sys/kernel/unprivileged_userns_clone").as_deref(),
-            read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref(),
-        ));
+    if machine.needs_user_namespace() {
+        checks.push(user_namespaces(&machine));
     }
     checks.push(descriptors());
     checks.push(virtual_kernel());
@@ -61,27 +79,14 @@ fn note(name: &str, detail: String) -> Check {
     Check { name: name.into(), needed: true, result: Ok(detail), remedy: String::new() }
 }
 
-/// Whether an ordinary user may make user namespaces, by the sysctls that say so.
-fn user_namespaces(most: Option<&str>, debian: Option<&str>, apparmor: Option<&str>) -> Check {
-    let (result, remedy) = match (most, debian, apparmor) {
-        (None, ..) => (
-            Err("this kernel has none (CONFIG_USER_NS)".to_owned()),
-            "run halfopen with sudo".to_owned(),
+/// Whether user namespaces may be made, as far as sysctls say.
+fn user_namespaces(machine: &Machine) -> Check {
+    let (result, remedy) = match machine.obstacle() {
+        Some(Obstacle { why, remedy }) => (Err(why), remedy),
+        None => (
+            Ok(format!("allowed, up to {}", machine.most.as_deref().unwrap_or_default())),
+            String::new(),
         ),
-        (Some("0"), ..) => (
-            Err("user.max_user_namespaces is 0".to_owned()),
-            "sudo sysctl user.max_user_namespaces=10000, or run halfopen with sudo".to_owned(),
-        ),
-        (_, Some("0"), _) => (
-            Err("kernel.unprivileged_userns_clone is 0".to_owned()),
-            "sudo sysctl kernel.unprivileged_userns_clone=1, or run halfopen with sudo".to_owned(),
-        ),
-        (.., Some("1")) => (
-            Err("AppArmor takes the privileges away in them".to_owned()),
-            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run halfopen with sudo"
-                .to_owned(),
-        ),
-        (Some(most), ..) => (Ok(format!("allowed, up to {most}")), String::new()),
     };
     Check { name: "user namespaces".into(), needed: true, result, remedy }
 }
@@ -167,23 +172,4 @@ fn shown(check: Check) -> human::Check {
     };
     let remedy = (state != CheckState::Ok && !check.remedy.is_empty()).then_some(check.remedy);
     human::Check { name: check.name, state, detail, remedy }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_obstacle_to_user_namespaces_has_its_remedy() {
-        for (most, debian, apparmor, remedy) in [
-            (None, None, None, "sudo"),
-            (Some("0"), None, None, "user.max_user_namespaces=10000"),
-            (Some("100"), Some("0"), None, "kernel.unprivileged_userns_clone=1"),
-            (Some("100"), None, Some("1"), "apparmor_restrict_unprivileged_userns=0"),
-        ] {
-            let check = user_namespaces(most, debian, apparmor);
-            assert!(check.result.is_err() && check.remedy.contains(remedy), "{check:?}");
-        }
-        assert!(user_namespaces(Some("100"), Some("1"), Some("0")).result.is_ok());
-    }
 }

@@ -43,7 +43,11 @@ async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
             Ok(_) => Ok("built".into()),
             Err(error) => Err(error.to_string()),
         },
-        remedy: format!("the kernel must have {needs}"),
+        remedy: match &built {
+            // It says itself what to do.
+            Err(error) if error.is_unsupported() => String::new(),
+            _ => format!("the kernel must have {needs}"),
+        },
     }];
     let Ok(network) = built else { return checks };
     if topology == Topology::Switch && family == Family::Ipv4 {
@@ -88,6 +92,7 @@ fn try_tracepoints() -> Check {
         }
         Err(error) => Err(error.to_string()),
     };
-    let remedy = "run with sudo; without them, socket diagnostics tell it within some milliseconds";
+    let remedy = "they need root of the host; without them, socket diagnostics tell it within some \
+                  milliseconds";
     Check { name: "tracepoints".into(), needed: false, result, remedy: remedy.into() }
 }

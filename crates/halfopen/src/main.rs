@@ -22,6 +22,7 @@ mod laboratory;
 mod lease;
 mod ledger;
 mod mistakes;
+mod obstacle;
 mod output;
 mod peers;
 mod predict;

@@ -12,8 +12,9 @@
 //! kills every process of the namespace, which ends every network namespace that only they held.
 
 use crate::channel::{Message, write_line};
+use crate::obstacle::{self, Machine, Obstacle};
 use crate::output::Exit;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use netns::Namespace;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -172,32 +173,41 @@ fn enter_namespaces() -> Result<bool> {
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC;
     let (uid, gid) = (geteuid(), getegid());
-    let mapped = !(uid.is_root() && unshare(rest).is_ok());
+    if let Some(why) = obstacle::too_old() {
+        bail!(why);
+    }
+    // In a user namespace it has every capability.
+    let machine = Machine::read();
+    let direct = uid.is_root().then(|| unshare(rest));
+    let mapped = direct != Some(Ok(()));
     if mapped {
-        unshare(CloneFlags::CLONE_NEWUSER).with_context(|| NO_NAMESPACES.to_owned())?;
+        let refused = |errno| {
+            let first = direct.and_then(Result::err);
+            let Obstacle { why, remedy } = machine.refusal(first, errno);
+            anyhow!("{why}; {remedy}")
+        };
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(refused)?;
         let maps = [
             ("setgroups", "deny".to_owned()),
             ("uid_map", format!("0 {uid} 1")),
             ("gid_map", format!("0 {gid} 1")),
         ];
         for (file, content) in maps {
-            std::fs::write(format!("/proc/self/{file}"), content)
-                .with_context(|| format!("writing /proc/self/{file}; {NO_NAMESPACES}"))?;
+            std::fs::write(format!("/proc/self/{file}"), content).map_err(|error| {
+                let Obstacle { why, remedy } = machine.unmapped(file, &error);
+                anyhow!("{why}; {remedy}")
+            })?;
         }
-        unshare(rest).with_context(|| NO_NAMESPACES.to_owned())?;
+        unshare(rest).map_err(refused)?;
     }
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-        .with_context(|| format!("making the mounts of the sandbox private; {NO_NAMESPACES}"))?;
+        .context("making the mounts of the sandbox private")?;
     Ok(mapped)
 }
 
 /// Set when the worker is killed on purpose.
 static ENDING: AtomicBool = AtomicBool::new(false);
-
-/// What to do where namespaces are refused.
-const NO_NAMESPACES: &str = "this machine does not let this user make namespaces: run it with \
-    sudo, or see `halfopen doctor` for what stands in the way";
 
 fn end_with_lifeline() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -95,7 +95,13 @@ impl Error {
             Self::Unsupported { .. } | Self::Sysctl(sysctl::Error::Missing { .. }) => true,
             Self::Kernel { source, .. } => matches!(
                 source.raw_os_error(),
-                Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::ENOSYS)
+                Some(
+                    libc::EOPNOTSUPP
+                        | libc::EPROTONOSUPPORT
+                        | libc::EAFNOSUPPORT
+                        | libc::ENOSYS
+                        | libc::EROFS
+                )
             ),
             // No privileges, or past `user.max_net_namespaces`.
             Self::Namespace { source: netns::Error::Create(source), .. } => {
@@ -128,6 +134,7 @@ fn remedy(source: &io::Error) -> &'static str {
         }
         Some(libc::EMFILE) => ": raise the limit of open files (`ulimit -n`)",
         Some(libc::ENOSPC) => ": raise user.max_net_namespaces",
+        Some(libc::EROFS) => sysctl::READ_ONLY,
         Some(libc::EOPNOTSUPP) => ": this kernel was built without it, or its module is not loaded",
         _ => "",
     }

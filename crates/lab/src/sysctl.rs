@@ -26,10 +26,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It may not be written: no privilege in this namespace, or /proc/sys is mounted read-only.
-    #[error(
-        "setting net.ipv4.{name}={value}: {source}: run as root or in a user namespace of your own \
-         (`unshare -Ur`), where /proc/sys is not mounted read-only"
-    )]
+    #[error("setting net.ipv4.{name}={value}: {source}{}", permission(source))]
     Denied {
         /// The sysctl.
         name: String,
@@ -49,6 +46,19 @@ pub enum Error {
     /// The namespace could not be entered.
     #[error("for sysctls: {0}")]
     Namespace(#[from] netns::Error),
+}
+
+/// What to do where /proc/sys cannot be written.
+pub(crate) const READ_ONLY: &str = ": /proc/sys is mounted read-only, as in a container: start it \
+    with --privileged, or with --security-opt systempaths=unconfined (docker) or --security-opt \
+    unmask=/proc/sys (podman)";
+
+fn permission(source: &io::Error) -> &'static str {
+    if source.raw_os_error() == Some(libc::EROFS) {
+        READ_ONLY
+    } else {
+        ": it needs root, or a user namespace"
+    }
 }
 
 /// Sets sysctls in a namespace, in the order of their names.

@@ -101,6 +101,18 @@ fn refused(error: &sysctl::Error) -> Ending {
             "`sysctl.{name}`: `{value}` is not a value that the kernel accepts for net.ipv4.{name} \
              ({source}; `sysctl net.ipv4.{name}` shows one)"
         )),
+        // What the host allows binds its namespaces too, and root in them.
+        sysctl::Error::Denied { name, value, source }
+            if name == "tcp_congestion_control"
+                && source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Ending::Skipped(format!(
+                "the host does not allow the congestion control {value}; as root of the host: \
+                 sysctl -w net.ipv4.tcp_allowed_congestion_control=\"$(sysctl -n \
+                 net.ipv4.tcp_allowed_congestion_control) {value}\""
+            ))
+        }
+        denied @ sysctl::Error::Denied { .. } => Ending::Skipped(denied.to_string()),
         other => Ending::Failed(other.to_string()),
     }
 }
