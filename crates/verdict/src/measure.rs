@@ -164,11 +164,16 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     })
 }
 
-/// Whether the client's program closed its socket by itself.
+/// Whether the client's program closed its socket by itself, and had not been told the end by then.
 fn has_closed(timeline: &Timeline, fault_at: u64) -> bool {
-    let told = timeline.phase_at(Phase::Aftermath).or(timeline.phase_at(Phase::Interrupted));
-    first_called_at(timeline, fault_at, &[CallName::Close])
-        .is_some_and(|at| told.is_none_or(|told| at < told))
+    let ordered = timeline.phase_at(Phase::Aftermath).or(timeline.phase_at(Phase::Interrupted));
+    let by_itself = |at: &u64| ordered.is_none_or(|ordered| *at < ordered);
+    let Some(closed_at) = first_called_at(timeline, fault_at, &[CallName::Close]).filter(by_itself)
+    else {
+        return false;
+    };
+    let told = noticed(timeline, fault_at, closed_at).and_then(|notice| notice.outcome);
+    told.is_none()
 }
 
 /// What times count from.

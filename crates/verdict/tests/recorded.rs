@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the room is pure; its test reads recordings")]
 
 use model::Prediction;
-use spec::{CallName, Experiment, Facts, FaultKind, Outcome};
+use spec::{CallName, Errno, Experiment, Facts, FaultKind, Outcome, Reference};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,6 +63,7 @@ const ALL: &[&str] = &[
     "host-alive-keepalive",
     "host-reboot-sending",
     "zero-window-alive",
+    "script-write-then-close",
 ];
 
 #[test]
@@ -235,6 +236,41 @@ fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
     let comparison = compare(&recorded);
     let effect_only = [(Uncompared::EffectOnly, steps)].into();
     assert_eq!((comparison.fired, comparison.uncompared), (0, effect_only));
+}
+
+/// Times count from a script's close where the program had closed before the end: one that was told
+/// the end before it closed had not.
+#[test]
+fn a_script_that_was_told_the_end_before_it_closed_has_not_let_go() {
+    let mut recorded = Recorded::read("script-write-then-close");
+    let measured = recorded.judge().measured.unwrap();
+    assert_eq!((measured.outcome, measured.reference), (Outcome::Released, Reference::Close));
+    let fault_at = recorded.fault_at();
+    let is_close = |event: &Event| {
+        matches!(&event.what, What::Call(call) if call.name == CallName::Close)
+            && event.source == Source::ClientProgram
+            && event.at_ns > fault_at
+    };
+    let place = recorded.events.iter().position(is_close).unwrap();
+    let What::Call(close) = &recorded.events[place].what else { unreachable!() };
+    let began_ns = close.began_ns - 1_000_000;
+    let told = Call {
+        name: CallName::Read,
+        detail: String::new(),
+        result: Err(Errno::ETIMEDOUT),
+        began_ns,
+    };
+    recorded.events.insert(place, Event::new(began_ns, Source::ClientProgram, What::Call(told)));
+    let verdict = recorded.judge();
+    let measured = verdict.measured.unwrap();
+    assert_eq!((measured.outcome, measured.reference), (Outcome::TIMED_OUT, Reference::FirstWrite));
+    // And what was predicted from the close cannot be held against it.
+    assert_eq!(verdict.word, Word::Disagrees);
+    assert!(
+        verdict.reason.contains("times were to count from the call of close"),
+        "{}",
+        verdict.reason
+    );
 }
 
 /// The host was back 48 ms late. The router had asked for it meanwhile, and asked again a second
