@@ -18,11 +18,11 @@ use std::sync::Arc;
 use verdict::claims::{Catalogue, Claim, Piece, Settings};
 use verdict::findings::{Bench, Exhibit, find};
 
-pub(crate) fn run(arguments: &cli::Article) -> Exit {
+pub(crate) fn run(arguments: &cli::ArticleArgs) -> Exit {
     carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::Article) -> Result<Exit> {
+fn carry_out(arguments: &cli::ArticleArgs) -> Result<Exit> {
     let catalogue = Catalogue::built_in();
     let legs = match arguments.clock {
         ArticleClock::Real => vec![Leg::REAL],

@@ -1,10 +1,9 @@
 //! What the process that talks to people and writes files orders of the laboratory's process, which
 //! has the privileges, and what that one reports: one JSON document a line.
 
-use crate::sole::Sole;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use spec::{Addresses, Experiment, Facts, Phase};
+use spec::{Addresses, Experiment, Facts, Parameters, Phase};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use timeline::Event;
@@ -59,6 +58,27 @@ pub(crate) struct Start {
     pub(crate) addresses: Addresses,
     /// Where in the timer wheel's longest slot it starts.
     pub(crate) phase: Option<Phase>,
+}
+
+/// One command that is the only program of a host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Sole {
+    pub(crate) command: sandbox::Command,
+    pub(crate) addresses: Addresses,
+    pub(crate) clock: report::Clock,
+}
+
+impl Sole {
+    /// Checks what the worker is given. The command itself runs without privileges.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Parameters { family, topology, .. } = Parameters::default();
+        anyhow::ensure!(
+            self.addresses.are_leased(family, topology),
+            "{:?} are no lease",
+            self.addresses
+        );
+        Ok(())
+    }
 }
 
 /// Writes one line.

@@ -30,25 +30,25 @@ pub(crate) enum Command {
     /// Show the experiments, with their questions
     List {
         #[command(flatten)]
-        output: Output,
+        output: OutputArgs,
     },
     /// Run experiments
-    Run(Run),
+    Run(RunArgs),
     /// Run experiments on both clocks with the same settings, and hold them side by side
-    Clocks(Clocks),
+    Clocks(ClocksArgs),
     /// Hold every claim of the article against the kernel, on both clocks side by side
-    Article(Article),
+    Article(ArticleArgs),
     /// Hold the model against this kernel, on many settings side by side
-    Validate(Validate),
+    Validate(ValidateArgs),
     /// Say what should happen, without a kernel or privileges
-    Predict(Predict),
+    Predict(PredictArgs),
     /// Judge recorded trials again, without privileges
     Judge {
         /// Directories of trials, or directories that hold them
         #[arg(required = true, value_name = "DIR")]
         directories: Vec<PathBuf>,
         #[command(flatten)]
-        output: Streamed,
+        output: StreamedArgs,
     },
     /// Say what this machine can do, and what to do about what it cannot
     Doctor,
@@ -59,27 +59,27 @@ pub(crate) enum Command {
         #[arg(long)]
         hold: bool,
     },
-    #[command(hide = true, name = crate::supervisor::SANDBOX)]
+    #[command(hide = true, name = crate::hidden::SANDBOX)]
     Sandbox,
-    #[command(hide = true, name = crate::supervisor::INIT)]
+    #[command(hide = true, name = crate::hidden::INIT)]
     Init,
-    #[command(hide = true, name = crate::supervisor::WORKER)]
+    #[command(hide = true, name = crate::hidden::WORKER)]
     Worker,
-    #[command(hide = true, name = crate::sole::PROGRAM)]
-    Program(Program),
-    #[command(hide = true, name = crate::supervisor::LAUNCHER)]
+    #[command(hide = true, name = crate::hidden::PROGRAM)]
+    Program(ProgramArgs),
+    #[command(hide = true, name = crate::hidden::LAUNCHER)]
     Launcher,
-    #[command(hide = true, name = crate::guest::GUEST)]
+    #[command(hide = true, name = crate::hidden::GUEST)]
     Guest,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     /// Names of experiments (see `halfopen list`), or TOML files
     #[arg(required = true, value_name = "NAME|FILE")]
     pub(crate) experiments: Vec<String>,
     #[command(flatten)]
-    pub(crate) settings: Settings,
+    pub(crate) settings: SettingsArgs,
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
@@ -101,11 +101,11 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: Streamed,
+    pub(crate) output: StreamedArgs,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Clocks {
+pub(crate) struct ClocksArgs {
     /// Names of experiments, or TOML files [default: every experiment there is]
     #[arg(value_name = "NAME|FILE")]
     pub(crate) experiments: Vec<String>,
@@ -119,11 +119,11 @@ pub(crate) struct Clocks {
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Article {
+pub(crate) struct ArticleArgs {
     /// Short settings on this machine's clock, the Linux defaults in virtual time, or both
     #[arg(long, value_enum, default_value = "both")]
     pub(crate) clock: ArticleClock,
@@ -134,11 +134,11 @@ pub(crate) struct Article {
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Validate {
+pub(crate) struct ValidateArgs {
     /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
@@ -158,25 +158,25 @@ pub(crate) struct Validate {
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Predict {
+pub(crate) struct PredictArgs {
     /// The experiment's name or file
     #[arg(default_value = "host-crash-sending", value_name = "NAME|FILE")]
     pub(crate) experiment: String,
     #[command(flatten)]
-    pub(crate) settings: Settings,
+    pub(crate) settings: SettingsArgs,
     /// Timer interrupts a second of the kernel to predict [default: this machine's]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(10_000))]
     pub(crate) hz: Option<u32>,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Program {
+pub(crate) struct ProgramArgs {
     /// Whose time
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
@@ -199,7 +199,7 @@ fn parse_hz(text: &str) -> Result<u32, String> {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Settings {
+pub(crate) struct SettingsArgs {
     /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
     pub(crate) overrides: Vec<Override>,
@@ -209,14 +209,14 @@ pub(crate) struct Settings {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Output {
+pub(crate) struct OutputArgs {
     /// For people, or one JSON document for programs
     #[arg(long, default_value = "human", value_parser = human_or_json())]
     pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Streamed {
+pub(crate) struct StreamedArgs {
     /// For people; one JSON document for programs; or an object a line for each trial as it ends
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) format: Format,

@@ -11,7 +11,7 @@ use report::clocks::{Clocks, document, markdown, terminal};
 use spec::Experiment;
 use std::sync::Arc;
 
-pub(crate) fn run(arguments: &cli::Clocks) -> Exit {
+pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
     let colour = output::colour(&std::io::stderr());
     let mut names: Vec<&str> = arguments.experiments.iter().map(String::as_str).collect();
     if names.is_empty() {
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &cli::Clocks) -> Exit {
     carry_out(arguments, &experiments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::Clocks, experiments: &[Experiment]) -> Result<Exit> {
+fn carry_out(arguments: &cli::ClocksArgs, experiments: &[Experiment]) -> Result<Exit> {
     let format = arguments.output.format;
     let mut ready = Vec::new();
     // The one that may be missing is looked for first.

@@ -6,8 +6,8 @@
 
 mod wall;
 
-use crate::channel::{Ending, Message, Order, Setup, Task, write_line};
-use crate::sole::Sole;
+use crate::channel::{Ending, Message, Order, Setup, Sole, Task, write_line};
+use crate::hidden::GUEST;
 use crate::supervisor;
 use crate::worker::Starts;
 use anyhow::{Context, Result, anyhow, bail};
@@ -24,9 +24,6 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
 use wall::WallTime;
-
-/// The hidden subcommand that runs the trials inside the guest.
-pub(crate) const GUEST: &str = "__guest";
 
 const TASK: &str = "task.json";
 const ORDERS: &str = "orders.jsonl";

@@ -14,6 +14,7 @@ mod ended;
 mod examine;
 mod files;
 mod guest;
+mod hidden;
 mod instruments;
 mod judge;
 mod judging;

@@ -5,7 +5,7 @@ use crate::cli;
 use crate::output::{self, Exit, Format};
 use anyhow::anyhow;
 
-pub(crate) fn run(arguments: &cli::Predict) -> Exit {
+pub(crate) fn run(arguments: &cli::PredictArgs) -> Exit {
     let settings = &arguments.settings;
     let found =
         catalogue::find_all(&[&arguments.experiment], settings.defaults, &settings.overrides);

@@ -10,7 +10,7 @@ use report::Clock;
 use spec::Experiment;
 use std::sync::Arc;
 
-pub(crate) fn run(arguments: &cli::Run) -> Exit {
+pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
     let settings = &arguments.settings;
     let found = catalogue::find_all(&arguments.experiments, settings.defaults, &settings.overrides);
     let experiments = match found {
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &cli::Run) -> Exit {
 const PHASES_ARE_VIRTUAL: &str = "--phases needs --clock virtual: the timer wheel's longest slot is \
     over a minute of real time";
 
-fn carry_out(arguments: &cli::Run, experiments: Vec<Experiment>) -> Result<Exit> {
+fn carry_out(arguments: &cli::RunArgs, experiments: Vec<Experiment>) -> Result<Exit> {
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,

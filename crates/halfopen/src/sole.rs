@@ -1,7 +1,7 @@
 //! One command as the program of a host, on a network in which nothing breaks: what a program of a
 //! trial may and may not do, tried out. `halfopen __program -- COMMAND`, on either clock.
 
-use crate::channel::{Message, Task, order};
+use crate::channel::{Message, Sole, Task, order};
 use crate::cli::{self, ClockName};
 use crate::output::{self, Exit};
 use crate::program::{self, Program};
@@ -9,9 +9,8 @@ use crate::{kernels, lease, supervisor};
 use anyhow::{Context, Result, bail};
 use lab::network::Network;
 use report::Clock;
-use sandbox::{Command, Launch, Stdio};
-use serde::{Deserialize, Serialize};
-use spec::{Addresses, Parameters};
+use sandbox::{Launch, Stdio};
+use spec::Parameters;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,37 +18,13 @@ use std::os::unix::process::ExitStatusExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-/// The hidden subcommand.
-pub(crate) const PROGRAM: &str = "__program";
-
-/// What the worker is to run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Sole {
-    command: Command,
-    addresses: Addresses,
-    clock: Clock,
-}
-
-impl Sole {
-    /// Checks what the worker is given. The command itself runs without privileges.
-    pub(crate) fn check(&self) -> Result<()> {
-        let Parameters { family, topology, .. } = Parameters::default();
-        anyhow::ensure!(
-            self.addresses.are_leased(family, topology),
-            "{:?} are no lease",
-            self.addresses
-        );
-        Ok(())
-    }
-}
-
 /// Runs the command and passes its output on. The exit code is the command's own, or 128 and the
 /// number of the signal that ended it.
-pub(crate) fn run(arguments: &cli::Program) -> Exit {
+pub(crate) fn run(arguments: &cli::ProgramArgs) -> Exit {
     carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::Program) -> Result<Exit> {
+fn carry_out(arguments: &cli::ProgramArgs) -> Result<Exit> {
     let Parameters { family, topology, .. } = Parameters::default();
     let lease = lease::Lease::take(family, topology)?;
     let command = program::command(&arguments.command)?;

@@ -12,6 +12,7 @@
 //! kills every process of the namespace, which ends every network namespace that only they held.
 
 use crate::channel::{Message, write_line};
+use crate::hidden::{INIT, LAUNCHER, SANDBOX, WORKER};
 use crate::obstacle::{self, Machine, Obstacle};
 use crate::output::Exit;
 use anyhow::{Context, Result, anyhow, bail};
@@ -32,12 +33,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// The hidden subcommands, in the order of the processes.
-pub(crate) const SANDBOX: &str = "__sandbox";
-pub(crate) const INIT: &str = "__init";
-pub(crate) const WORKER: &str = "__worker";
-pub(crate) const LAUNCHER: &str = "__launcher";
 
 /// In the environment from the sandbox on: whose rights programs have, as JSON.
 pub(crate) const CALLER: &str = "HALFOPEN_CALLER";

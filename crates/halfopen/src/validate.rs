@@ -7,7 +7,7 @@ use crate::store::Store;
 use crate::{article, catalogue, cli, kernels};
 use anyhow::{Context, Result, anyhow};
 use report::Clock;
-use report::validation::{Setting, Validation, document, is_gross, markdown, terminal};
+use report::validation::{Case, Validation, document, is_gross, markdown, terminal};
 use spec::Experiment;
 use spec::file::parse_override;
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use std::sync::Arc;
 /// The settings, by part of the model and experiment.
 const SETTINGS: &str = include_str!("../validation.toml");
 
-pub(crate) fn run(arguments: &cli::Validate) -> Exit {
+pub(crate) fn run(arguments: &cli::ValidateArgs) -> Exit {
     if let Err(error) = kernels::check_hz(arguments.hz, arguments.clock.into()) {
         return output::fail(Exit::USAGE, &error);
     }
     carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
+fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
     let (mut settings, experiments) = settings()?;
     let batch = Batch {
         experiments,
@@ -82,7 +82,7 @@ fn carry_out(arguments: &cli::Validate) -> Result<Exit> {
 }
 
 /// What is to be tried.
-fn settings() -> Result<(Vec<Setting>, Vec<Experiment>)> {
+fn settings() -> Result<(Vec<Case>, Vec<Experiment>)> {
     type Parts = BTreeMap<String, BTreeMap<String, Vec<String>>>;
     let parts: Parts = toml::from_str(SETTINGS).context("the settings of the validation")?;
     let mut all = (Vec::new(), Vec::new());
@@ -94,7 +94,7 @@ fn settings() -> Result<(Vec<Setting>, Vec<Experiment>)> {
                     .map(|text| parse_override(text).map_err(|problem| anyhow!(problem)))
                     .collect::<Result<Vec<_>>>()?;
                 all.1.push(catalogue::find(&name, false, &overrides, false)?);
-                all.0.push(Setting {
+                all.0.push(Case {
                     part: part.clone(),
                     experiment: name.clone(),
                     set,

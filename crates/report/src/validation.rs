@@ -26,12 +26,12 @@ pub struct Validation {
     /// The trials.
     pub run: Run,
     /// What was tried, in order.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<Case>,
 }
 
 /// One experiment with settings of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct Case {
     /// The part of the model that it is about.
     pub part: String,
     /// The experiment.
@@ -67,11 +67,11 @@ struct Row {
 }
 
 impl Validation {
-    fn trials<'a>(&'a self, setting: &'a Setting) -> impl Iterator<Item = &'a Trial> {
+    fn trials<'a>(&'a self, setting: &'a Case) -> impl Iterator<Item = &'a Trial> {
         setting.trials.iter().filter_map(|place| self.run.trials.get(*place))
     }
 
-    fn rows(&self, setting: &Setting) -> Vec<Row> {
+    fn rows(&self, setting: &Case) -> Vec<Row> {
         self.trials(setting).map(row).collect()
     }
 }
@@ -139,7 +139,7 @@ struct Totals {
     timer_differences_gross: u32,
 }
 
-fn totals(table: &[(&Setting, Vec<Row>)]) -> Totals {
+fn totals(table: &[(&Case, Vec<Row>)]) -> Totals {
     let mut totals = Totals { settings: table.len(), ..Totals::default() };
     for row in table.iter().flat_map(|(_, rows)| rows) {
         totals.trials += 1;
@@ -161,7 +161,7 @@ fn totals(table: &[(&Setting, Vec<Row>)]) -> Totals {
     totals
 }
 
-fn table(validation: &Validation) -> Vec<(&Setting, Vec<Row>)> {
+fn table(validation: &Validation) -> Vec<(&Case, Vec<Row>)> {
     validation.settings.iter().map(|setting| (setting, validation.rows(setting))).collect()
 }
 
@@ -355,11 +355,11 @@ struct Document<'a> {
     date: &'a str,
     command: &'a str,
     totals: Totals,
-    settings: Vec<SettingDocument<'a>>,
+    settings: Vec<CaseDocument<'a>>,
 }
 
 #[derive(Serialize)]
-struct SettingDocument<'a> {
+struct CaseDocument<'a> {
     part: &'a str,
     experiment: &'a str,
     set: &'a str,
@@ -380,7 +380,7 @@ pub fn document(validation: &Validation) -> Vec<u8> {
         totals: totals(&table),
         settings: table
             .into_iter()
-            .map(|(setting, trials)| SettingDocument {
+            .map(|(setting, trials)| CaseDocument {
                 part: &setting.part,
                 experiment: &setting.experiment,
                 set: &setting.set,
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn a_validation_is_a_table_with_its_troubles() {
         let run = Run { trials: vec![samples::keepalive(), samples::sending()], ..samples::run() };
-        let setting = |part: &str, place: usize, set: &str| Setting {
+        let setting = |part: &str, place: usize, set: &str| Case {
             part: part.into(),
             experiment: run.trials[place].experiment.name.clone(),
             set: set.into(),
