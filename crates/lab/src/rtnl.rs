@@ -15,6 +15,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// A connection to what configures one namespace. Dropping it closes its socket there and then.
@@ -87,25 +88,66 @@ pub(crate) fn words(refusal: &ErrorMessage) -> Option<String> {
     Some(String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned())
 }
 
-/// A socket that has its answer already, or will not get one.
-pub(crate) struct Prompt(Socket);
+/// A socket that has its answer already, or will not get one. It is asked for more than there is:
+/// whether anything is left to read it knows from what it has read, without a system call.
+pub(crate) struct Prompt {
+    socket: Socket,
+    /// Nothing was sent that is not answered to its end.
+    is_answered: AtomicBool,
+}
 
 impl Prompt {
+    /// The longest message of a dump (`netlink_dump`, net/netlink/af_netlink.c).
+    const MESSAGE_LEN_MAX: usize = 32 * 1024;
+
     fn at_once<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             result => Poll::Ready(result),
         }
     }
+
+    fn sent(&self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
+        self.is_answered.store(false, Ordering::Relaxed);
+        Self::at_once(result)
+    }
+
+    fn receive(&self) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
+        if self.is_answered.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let mut bytes = Vec::with_capacity(Self::MESSAGE_LEN_MAX);
+        let received = self.socket.recv_from(&mut bytes, 0);
+        self.is_answered.store(is_last(&bytes), Ordering::Relaxed);
+        Self::at_once(received.map(|(_, address)| (bytes, address)))
+    }
+}
+
+/// Whether nothing follows this answer: one of a single part, or the end of one of many.
+fn is_last(answer: &[u8]) -> bool {
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
+    const NLM_F_MULTI: u16 = 2;
+    let mut rest = answer;
+    // struct nlmsghdr: length, type, flags.
+    while let Some((head, _)) = rest.split_at_checked(8) {
+        let number = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
+        let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if number(6) & NLM_F_MULTI == 0 || matches!(number(4), NLMSG_ERROR | NLMSG_DONE) {
+            return true;
+        }
+        rest = rest.get(length.next_multiple_of(4).max(8)..).unwrap_or_default();
+    }
+    false
 }
 
 impl AsyncSocket for Prompt {
     fn socket_ref(&self) -> &Socket {
-        &self.0
+        &self.socket
     }
 
     fn socket_mut(&mut self) -> &mut Socket {
-        &mut self.0
+        &mut self.socket
     }
 
     fn new(protocol: isize) -> io::Result<Self> {
@@ -114,11 +156,11 @@ impl AsyncSocket for Prompt {
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         socket.bind_auto()?;
-        Ok(Self(socket))
+        Ok(Self { socket, is_answered: AtomicBool::new(true) })
     }
 
     fn poll_send(&self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Self::at_once(self.0.send(bytes, 0))
+        self.sent(self.socket.send(bytes, 0))
     }
 
     fn poll_send_to(
@@ -127,15 +169,15 @@ impl AsyncSocket for Prompt {
         bytes: &[u8],
         address: &SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        Self::at_once(self.0.send_to(bytes, address, 0))
+        self.sent(self.socket.send_to(bytes, address, 0))
     }
 
     fn poll_recv<B: bytes::BufMut>(
         &self,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         bytes: &mut B,
     ) -> Poll<io::Result<()>> {
-        Self::at_once(self.0.recv(bytes, 0).map(drop))
+        self.poll_recv_from(context, bytes).map_ok(drop)
     }
 
     fn poll_recv_from<B: bytes::BufMut>(
@@ -143,10 +185,34 @@ impl AsyncSocket for Prompt {
         _: &mut Context<'_>,
         bytes: &mut B,
     ) -> Poll<io::Result<SocketAddr>> {
-        Self::at_once(self.0.recv_from(bytes, 0).map(|(_, address)| address))
+        self.receive().map_ok(|(received, address)| {
+            bytes.put_slice(&received);
+            address
+        })
     }
 
     fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        Self::at_once(self.0.recv_from_full())
+        self.receive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_answer_is_known_by_its_header() {
+        let message = |kind: u16, flags: u16| {
+            let mut bytes = vec![0; 20];
+            bytes[0] = 20;
+            bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+            bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+            bytes
+        };
+        assert!(is_last(&message(16, 0)));
+        assert!(!is_last(&[message(16, 2), message(16, 2)].concat()));
+        assert!(is_last(&[message(16, 2), message(3, 2)].concat()));
+        assert!(is_last(&message(2, 0)));
+        assert!(!is_last(&[]));
     }
 }

@@ -5,6 +5,7 @@ use spec::sysctl::Sysctls;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What can go wrong with a sysctl. Names are below `net.ipv4`.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +73,43 @@ pub fn apply(namespace: &Namespace, sysctls: &Sysctls) -> Result<(), Error> {
     namespace.run(|| sysctls.iter().try_for_each(|(name, value)| set(name, value)))?
 }
 
-/// The TCP sysctls in force in a namespace: every `tcp_*` that can be read and is the namespace's
-/// own, values with single spaces.
+/// The TCP sysctls in force in a namespace in which these were set, and no others: every `tcp_*`
+/// that can be read and is the namespace's own, values with single spaces. Those that were set are
+/// read there; the others, which are the same in every fresh namespace, once in this process.
 ///
 /// # Errors
 /// [`Error::Io`] if /proc/sys/net/ipv4 cannot be listed.
-pub fn read_tcp(namespace: &Namespace) -> Result<Sysctls, Error> {
+pub fn read_tcp<'a>(
+    namespace: &Namespace,
+    set: impl IntoIterator<Item = &'a String>,
+) -> Result<Sysctls, Error> {
+    static FRESH: OnceLock<Sysctls> = OnceLock::new();
+    let mut sysctls = match FRESH.get() {
+        Some(fresh) => fresh.clone(),
+        None => {
+            let fresh = read_all(&Namespace::create()?)?;
+            FRESH.get_or_init(|| fresh).clone()
+        }
+    };
+    let mut buffer = [0; 4096];
+    namespace.run(|| {
+        for name in set {
+            if let Some(value) = sysctls.get_mut(name) {
+                let path = path(name);
+                let now = read_at_once(&path, &mut buffer).map_err(|source| Error::Io {
+                    doing: format!("reading {}", path.display()),
+                    source,
+                })?;
+                *value = words(now);
+            }
+        }
+        Ok::<_, Error>(())
+    })??;
+    Ok(sysctls)
+}
+
+/// All of them, one by one.
+fn read_all(namespace: &Namespace) -> Result<Sysctls, Error> {
     namespace.run(|| {
         let listing = fs::read_dir(ROOT).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries =
@@ -88,16 +120,19 @@ pub fn read_tcp(namespace: &Namespace) -> Result<Sysctls, Error> {
             .filter(|name| name.starts_with("tcp_") && !MACHINE_WIDE.contains(&name.as_str()))
             .filter_map(|name| {
                 // tcp_fastopen_key is for root of the first namespace only.
-                let value = read_at_once(&path(&name), &mut buffer).ok()?;
-                let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+                let value = words(read_at_once(&path(&name), &mut buffer).ok()?);
                 Some((name, value))
             })
             .collect())
     })?
 }
 
+fn words(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// What a sysctl says: the kernel gives all of it to one `read`. [`fs::read_to_string`] would ask
-/// for its size and read on to its end besides, and that some 150 times for each trial.
+/// for its size and read on to its end besides.
 fn read_at_once<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'a str> {
     let count = fs::File::open(path)?.read(buffer)?;
     std::str::from_utf8(&buffer[..count])

@@ -9,12 +9,13 @@ pub mod sock_diag;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What can go wrong with a namespace, by the system call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,6 @@ pub enum Error {
     /// `setns`: EPERM if the namespace belongs to another user namespace.
     #[error("entering a network namespace: {0}")]
     Enter(#[source] io::Error),
-    /// No thread could be made to work in the namespace.
-    #[error("starting a thread for a network namespace: {0}")]
-    Thread(#[source] io::Error),
 }
 
 /// A network namespace. Clones share the descriptor; the namespace ends when the last is dropped
@@ -44,12 +42,13 @@ impl Namespace {
     /// A fresh namespace, with nothing but a loopback interface that is down.
     ///
     /// # Errors
-    /// [`Error::Create`], [`Error::Open`] or [`Error::Thread`].
+    /// [`Error::Create`] or [`Error::Open`].
     pub fn create() -> Result<Self, Error> {
-        on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Create(errno.into()))?;
-            Self::of_this_thread()
-        })
+        let back = Back::here()?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Create(errno.into()))?;
+        let fresh = Self::of_this_thread();
+        drop(back);
+        fresh
     }
 
     /// The namespace that the calling thread is in.
@@ -69,20 +68,23 @@ impl Namespace {
         Ok(Self { file: Arc::new(File::open(path).map_err(Error::Open)?) })
     }
 
-    /// Runs `work` on a short-lived thread inside the namespace: whatever it opens (sockets, files
-    /// below /proc/sys/net) or starts (processes) belongs there. No other thread is moved.
+    /// Runs `work` inside the namespace: whatever it opens (sockets, files below /proc/sys/net)
+    /// belongs there. The calling thread is in the namespace for that long, and no other is. It must
+    /// not start threads, which would stay there.
     ///
     /// # Errors
-    /// [`Error::Enter`] or [`Error::Thread`].
+    /// [`Error::Open`] or [`Error::Enter`].
     ///
     /// # Panics
-    /// If `work` panics.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        on_a_thread(|| {
-            setns(&*self.file, CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| Error::Enter(errno.into()))?;
-            Ok(work())
-        })
+    /// If `work` panics. A thread that cannot go back to its own namespace ends the process: nothing
+    /// that runs on it later would be where it belongs.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        let back = Back::here()?;
+        enter(self)?;
+        INSIDE.set(Some(self.clone()));
+        let done = work();
+        drop(back);
+        Ok(done)
     }
 
     /// The inode number, which tells namespaces apart.
@@ -115,13 +117,42 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
 }
 
-fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("netns".into())
-            .spawn_scoped(scope, work)
-            .map_err(Error::Thread)?
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+fn enter(namespace: &Namespace) -> Result<(), Error> {
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Enter(errno.into()))
+}
+
+thread_local! {
+    /// The namespace that [`Namespace::run`] has taken this thread to.
+    static INSIDE: RefCell<Option<Namespace>> = const { RefCell::new(None) };
+}
+
+/// Takes the thread back to where it was.
+struct Back {
+    outer: Option<Namespace>,
+    home: Namespace,
+}
+
+impl Back {
+    /// To the namespace that the thread is in now: this process's own, but inside `run`.
+    fn here() -> Result<Self, Error> {
+        static HOME: OnceLock<Namespace> = OnceLock::new();
+        let outer = INSIDE.with_borrow(Clone::clone);
+        let home = match (&outer, HOME.get()) {
+            (Some(namespace), _) | (None, Some(namespace)) => namespace.clone(),
+            (None, None) => {
+                let here = Namespace::of_this_thread()?;
+                HOME.get_or_init(|| here).clone()
+            }
+        };
+        Ok(Self { outer, home })
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        INSIDE.set(self.outer.take());
+        if enter(&self.home).is_err() {
+            std::process::abort();
+        }
+    }
 }

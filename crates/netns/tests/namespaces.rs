@@ -19,3 +19,25 @@ fn a_namespace_is_separate_and_ends_with_its_last_descriptor() {
         interfaces.lines().skip(2).map(|l| l.split(':').next().unwrap().trim()).collect();
     assert_eq!(names, ["lo"]);
 }
+
+#[test]
+fn one_inside_another_leads_back_step_by_step() {
+    let inode = || Namespace::of_this_thread().unwrap().inode().unwrap();
+    let home = inode();
+    let (outer, inner) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    outer
+        .run(|| {
+            assert_eq!(inner.run(inode).unwrap(), inner.inode().unwrap());
+            assert_eq!(inode(), outer.inode().unwrap());
+            Namespace::create().unwrap();
+            assert_eq!(inode(), outer.inode().unwrap());
+        })
+        .unwrap();
+    assert_eq!(inode(), home);
+    let unwound = std::thread::spawn(move || {
+        let panics = std::panic::AssertUnwindSafe(|| outer.run(|| panic!("on purpose")));
+        assert!(std::panic::catch_unwind(panics).is_err());
+        inode()
+    });
+    assert_eq!(unwound.join().unwrap(), home);
+}

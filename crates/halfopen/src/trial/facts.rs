@@ -42,7 +42,7 @@ impl Trial {
             None => None,
         };
         let server_sysctl = match network.server() {
-            Some(server) => sysctl::read_tcp(server)?,
+            Some(server) => sysctl::read_tcp(server, parameters.server_sysctl.keys())?,
             None => spec::sysctl::Sysctls::new(),
         };
         let probed_ns = main.and_then(|flow| self.flows.window_probed_ns(flow));
@@ -50,7 +50,7 @@ impl Trial {
         Ok(Facts {
             kernel: kernel_release(),
             hz: hz(),
-            sysctl: sysctl::read_tcp(network.client())?,
+            sysctl: sysctl::read_tcp(network.client(), parameters.sysctl.keys())?,
             server_sysctl,
             tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, ..tcp }),
             jiffies: jiffy_clock(),

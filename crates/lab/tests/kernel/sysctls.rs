@@ -12,7 +12,9 @@ fn one(name: &str, value: &str) -> Sysctls {
 fn a_sysctl_is_the_namespaces_own() {
     let (here, there) = (Namespace::create().unwrap(), Namespace::create().unwrap());
     sysctl::apply(&here, &one("tcp_retries2", "5")).unwrap();
-    let value = |namespace| sysctl::read_tcp(namespace).unwrap()["tcp_retries2"].clone();
+    let value = |namespace| {
+        sysctl::read_tcp(namespace, [&"tcp_retries2".to_owned()]).unwrap()["tcp_retries2"].clone()
+    };
     assert_eq!(value(&here), "5");
     assert_eq!(value(&there), "15");
 }
@@ -22,12 +24,15 @@ fn names_with_a_tree_and_values_with_spaces_are_written() {
     let namespace = Namespace::create().unwrap();
     sysctl::apply(&namespace, &one("conf.lo.rp_filter", "2")).unwrap();
     sysctl::apply(&namespace, &one("tcp_rmem", "4096 65536 1000000")).unwrap();
-    assert_eq!(sysctl::read_tcp(&namespace).unwrap()["tcp_rmem"], "4096 65536 1000000");
+    assert_eq!(
+        sysctl::read_tcp(&namespace, [&"tcp_rmem".to_owned()]).unwrap()["tcp_rmem"],
+        "4096 65536 1000000"
+    );
 }
 
 #[test]
 fn facts_leave_out_what_belongs_to_the_machine() {
-    let tcp = sysctl::read_tcp(&Namespace::create().unwrap()).unwrap();
+    let tcp = sysctl::read_tcp(&Namespace::create().unwrap(), []).unwrap();
     assert!(tcp.contains_key("tcp_keepalive_time"), "{tcp:?}");
     for name in ["tcp_mem", "tcp_fastopen_key", "tcp_available_congestion_control"] {
         assert!(!tcp.contains_key(name), "{name}");
