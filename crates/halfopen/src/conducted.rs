@@ -227,8 +227,7 @@ fn write_reports(store: &Store, tally: &Tally, ledger: &Ledger) -> Result<std::p
         |name: &str, number: usize| format!("../{}/report.html", crate::store::name(name, number));
     let write =
         |file: &str, write: &mut dyn FnMut(&mut dyn std::io::Write) -> std::io::Result<()>| {
-            crate::store::write_by(&directory, file, write)
-                .with_context(|| format!("writing {file} of the run"))
+            directory.write_by(file, write).with_context(|| format!("writing {file} of the run"))
         };
     write("run.json", &mut |output| report::json::run(output, tally, ledger.digests()))?;
     write("report.html", &mut |output| output.write_all(&report::html::run_page(tally, page)))?;
@@ -238,5 +237,5 @@ fn write_reports(store: &Store, tally: &Tally, ledger: &Ledger) -> Result<std::p
     write("junit.xml", &mut |output| {
         report::junit::report(output, &[tally], |_, group| ledger.of_group(group))
     })?;
-    Ok(directory)
+    Ok(directory.path().to_owned())
 }

@@ -89,8 +89,8 @@ fn write(
 ) -> Result<()> {
     let (directory, number) = store.fresh(&trial.experiment.name, trial.identity.number)?;
     trial.identity.number = number;
-    trial.artifacts = Some(directory.display().to_string());
+    trial.artifacts = Some(directory.path().display().to_string());
     let circumstances = Circumstances::new(trial, machine, ending);
     let files = files::of(trial, captures, &circumstances, machine)?;
-    crate::store::fill(&directory, &files)
+    directory.fill(&files)
 }

@@ -146,7 +146,7 @@ fn read_timeline(directory: &Path) -> Result<Timeline> {
     let path = directory.join("timeline.jsonl");
     let text =
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    record::read_timeline(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+    record::read_timeline(&harmless(&text)).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 /// Reads a file that names its schema and is otherwise the value itself.
@@ -173,13 +173,58 @@ fn read_json<T>(
     understand: impl Fn(&[u8]) -> serde_json::Result<T>,
 ) -> Result<T> {
     let path = directory.join(name);
-    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    understand(&bytes).with_context(|| format!("understanding {}", path.display()))
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    understand(harmless(&text).as_bytes())
+        .with_context(|| format!("understanding {}", path.display()))
+}
+
+/// JSON from somebody else's files without what would do something to a terminal: a control character
+/// in a string, but for line breaks and tabs, becomes the text of its escape sequence.
+fn harmless(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    let mut rest = json.chars();
+    while let Some(character) = rest.next() {
+        if character.is_control() && !matches!(character, '\n' | '\t' | '\r') {
+            // DEL and C1: those below U+0020 cannot stand in JSON as they are.
+            safe.push_str(&format!("\\\\u{:04x}", u32::from(character)));
+            continue;
+        }
+        safe.push(character);
+        if character != '\\' {
+            continue;
+        }
+        let ahead = rest.as_str();
+        let number = ahead.get(1..5).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let escaped = match ahead.chars().next() {
+            Some('b' | 'f' | 'r') => true,
+            Some('u') => number
+                .and_then(char::from_u32)
+                .is_some_and(|named| named.is_control() && !matches!(named, '\n' | '\t')),
+            _ => false,
+        };
+        if escaped {
+            safe.push('\\');
+        } else if let Some(next) = rest.next() {
+            safe.push(next);
+        }
+    }
+    safe
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strings_of_foreign_files_do_nothing_to_a_terminal() {
+        let read = |json: &str| serde_json::from_str::<String>(&harmless(json)).unwrap();
+        assert_eq!(read(r#""plain \\ \" \n \u00e9""#), "plain \\ \" \n é");
+        assert_eq!(read(r#""\u001b[2J \u009b1m \r \b""#), r"\u001b[2J \u009b1m \r \b");
+        assert_eq!(read("\"\u{7f}\u{9b}31m\""), r"\u007f\u009b31m");
+        // An escaped backslash is none of an escape sequence.
+        assert_eq!(read(r#""\\u001b""#), r"\u001b");
+    }
     use crate::catalogue;
 
     /// Whatever an experiment sets, a trial judged again has it.

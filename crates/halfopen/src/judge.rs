@@ -30,7 +30,7 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
         match format {
             Format::Human => {
                 let name = (found.len() > 1).then(|| directory.display());
-                let name = name.map_or_else(String::new, |name| format!("{name}\n"));
+                let name = name.map_or_else(String::new, |name| shown(&format!("{name}")) + "\n");
                 let verdict = human::verdict(&judged.trial, colour);
                 exit = exit.and(output::print(format!("{name}{verdict}").as_bytes()));
             }
@@ -57,11 +57,16 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
         Format::Jsonl => Exit::AGREES,
         Format::Human => {
             let summary = (found.len() > 1).then(|| human::summary(&tally, colour));
-            let lines = changed.iter().map(|line| format!("changed: {line}\n"));
+            let lines = changed.iter().map(|line| format!("changed: {}\n", shown(line)));
             let text: String = summary.into_iter().chain(lines).collect();
             output::print(text.as_bytes())
         }
     }))
+}
+
+/// A path for a terminal, which is not to obey what somebody named a directory.
+fn shown(path: &str) -> String {
+    path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The directory itself if it holds a trial, or those in it that do.

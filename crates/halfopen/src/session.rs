@@ -30,7 +30,7 @@ impl Session {
     pub(crate) fn open(batches: Vec<Trials>, out: &Path) -> Result<Self> {
         let start = |trials| Ok(Laboratory { trials, process: supervisor::start()? });
         let laboratories = batches.into_iter().map(start).collect::<Result<_>>()?;
-        store::become_the_caller(out)?;
+        store::become_the_caller()?;
         Ok(Self { laboratories, store: Store::open(out)? })
     }
 }

@@ -1,38 +1,35 @@
 //! The one place that writes files.
 
 use anyhow::{Context, Result};
-use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use sandbox::Identity;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The directory that results go to.
 #[derive(Debug)]
 pub(crate) struct Store {
-    directory: PathBuf,
+    directory: Directory,
     /// Directories that were made for it, the outermost first.
     made: Vec<PathBuf>,
 }
 
-/// Under sudo: becomes the user who called it, for good, if `directory` is in that user's tree.
-/// The privileges are the laboratory's processes', which are started by then.
-pub(crate) fn become_the_caller(directory: &Path) -> Result<()> {
-    let id = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
-    let owner = fs::metadata(nearest_existing(directory)).map(|standing| standing.uid());
-    if !nix::unistd::geteuid().is_root() || owner.ok() != Some(uid) {
-        return Ok(());
+/// Under sudo: becomes the user who called it, for good. Whatever is written is written with that
+/// user's rights; the privileges are the laboratory's processes', which are started by then.
+pub(crate) fn become_the_caller() -> Result<()> {
+    match Identity::under_sudo() {
+        Some(caller) => caller.assume().context("writing results as the user who called sudo"),
+        None => Ok(()),
     }
-    let operation = "writing results as the user who called sudo";
-    setgroups(&[Gid::from_raw(gid)]).context(operation)?;
-    setgid(Gid::from_raw(gid)).context(operation)?;
-    setuid(Uid::from_raw(uid)).context(operation)
 }
 
 impl Store {
     /// Makes `directory` where it is missing, and tries whether files can be written in it, before
-    /// anything else is done.
+    /// anything else is done. The path may lead over links; below it none is followed.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         anyhow::ensure!(
             !directory.is_file(),
@@ -40,53 +37,59 @@ impl Store {
             directory.display()
         );
         let made = missing(directory);
-        let store = Self { directory: directory.to_owned(), made };
-        let written = fs::create_dir_all(directory)
+        let opened = fs::create_dir_all(directory)
             .and_then(|()| tempfile::tempfile_in(directory))
             // As much as a trial writes: a full disk shows now, not after the trial.
-            .and_then(|mut file| file.write_all(&vec![0; 256 * 1024]));
-        match written {
-            Ok(()) => Ok(store),
-            Err(error) => Err(error).with_context(|| {
-                format!("writing to the output directory {}", directory.display())
-            }),
-        }
+            .and_then(|mut file| file.write_all(&vec![0; 256 * 1024]))
+            .and_then(|()| Directory::open(directory));
+        let operation = || format!("writing to the output directory {}", directory.display());
+        Ok(Self { directory: opened.with_context(operation)?, made })
     }
 
     /// A fresh directory of this name inside, as a place for results of its own.
     pub(crate) fn fresh_inside(&self, name: &str) -> Result<Self> {
         let (directory, _) = self.fresh(name, 1)?;
-        Ok(Self { made: vec![directory.clone()], directory })
+        Ok(Self { made: vec![directory.path.clone()], directory })
     }
 
     /// The directory of this name inside, whatever it holds already.
     pub(crate) fn inside(&self, name: &str) -> Result<Self> {
-        Self::open(&self.directory.join(name))
+        let path = self.directory.path.join(name);
+        let made = if path.exists() { Vec::new() } else { vec![path.clone()] };
+        let directory = match self.directory.make(name) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.directory.enter(name),
+            made => made,
+        };
+        let directory = directory.with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { directory, made })
     }
 
     /// Where it is.
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+        &self.directory.path
     }
 
     /// Writes files that belong together into the directory itself.
     pub(crate) fn write_files(&self, files: &[(impl AsRef<Path>, Vec<u8>)]) -> Result<()> {
         for (file, content) in files {
-            let path = self.directory.join(file);
-            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+            let file = file.as_ref();
+            self.directory
+                .write(file, content)
+                .with_context(|| format!("writing {}", self.directory.path.join(file).display()))?;
         }
         Ok(())
     }
 
     /// A fresh directory of this name inside, with this number or the next that is free; and the
     /// number.
-    pub(crate) fn fresh(&self, of: &str, number: usize) -> Result<(PathBuf, usize)> {
+    pub(crate) fn fresh(&self, of: &str, number: usize) -> Result<(Directory, usize)> {
         for number in number.max(1).. {
-            let path = self.directory.join(name(of, number));
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok((path, number)),
+            let name = name(of, number);
+            match self.directory.make(&name) {
+                Ok(made) => return Ok((made, number)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
+                    let path = self.directory.path.join(name);
                     return Err(error).with_context(|| format!("making {}", path.display()));
                 }
             }
@@ -97,42 +100,91 @@ impl Store {
     /// How many directories of this name are there, numbered without a gap.
     pub(crate) fn taken(&self, of: &str) -> usize {
         let mut count = 0;
-        while self.directory.join(name(of, count + 1)).exists() {
+        while self.directory.path.join(name(of, count + 1)).exists() {
             count += 1;
         }
         count
     }
 }
 
+/// An open directory. What is written into it goes where it was when it was opened, whoever renames
+/// or replaces what its path leads over, and over no link in it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl Directory {
+    /// Opens the directory at a path, which may lead over links.
+    fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let descriptor = nix::fcntl::open(path, flags, Mode::empty())?;
+        Ok(Self { path: path.to_owned(), descriptor })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a directory in it.
+    fn make(&self, name: &str) -> io::Result<Self> {
+        mkdirat(&self.descriptor, name, Mode::from_bits_truncate(0o777))?;
+        self.enter(name)
+    }
+
+    /// Opens a directory in it.
+    fn enter(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let descriptor = openat(&self.descriptor, name, flags, Mode::empty())?;
+        Ok(Self { path: self.path.join(name), descriptor })
+    }
+
+    /// Opens a file in it for writing, empty.
+    fn file(&self, name: &Path) -> io::Result<fs::File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o666);
+        Ok(openat(&self.descriptor, name, flags, mode)?.into())
+    }
+
+    fn write(&self, name: &Path, content: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all(content)
+    }
+
+    /// Writes a file piece by piece.
+    pub(crate) fn write_by(
+        &self,
+        file: &str,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<()> {
+        self.file(Path::new(file))
+            .map(io::BufWriter::new)
+            .and_then(|mut output| write(&mut output).and_then(|()| output.flush()))
+            .with_context(|| format!("writing {}", self.path.join(file).display()))
+    }
+
+    /// Writes files that belong together into this fresh directory. All of them, or none.
+    pub(crate) fn fill(&self, files: &[(&str, Vec<u8>)]) -> Result<()> {
+        for (file, content) in files {
+            if let Err(error) = self.write(Path::new(file), content) {
+                // What cannot be kept whole is not kept.
+                for (file, _) in files {
+                    let _ = unlinkat(&self.descriptor, *file, UnlinkatFlags::NoRemoveDir);
+                }
+                let _ = fs::remove_dir(&self.path);
+                let path = self.path.join(file);
+                return Err(error).with_context(|| format!("writing {}", path.display()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A directory's name: the first of a name bears no number.
 pub(crate) fn name(of: &str, number: usize) -> String {
     if number == 1 { of.to_owned() } else { format!("{of}-{number}") }
-}
-
-/// Writes a file into a directory piece by piece.
-pub(crate) fn write_by(
-    directory: &Path,
-    file: &str,
-    write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
-) -> Result<()> {
-    let path = directory.join(file);
-    fs::File::create(&path)
-        .map(io::BufWriter::new)
-        .and_then(|mut output| write(&mut output).and_then(|()| output.flush()))
-        .with_context(|| format!("writing {}", path.display()))
-}
-
-/// Writes files that belong together into a fresh directory. All of them, or none.
-pub(crate) fn fill(directory: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
-    for (file, content) in files {
-        let path = directory.join(file);
-        if let Err(error) = fs::write(&path, content) {
-            // What cannot be kept whole is not kept.
-            let _ = fs::remove_dir_all(directory);
-            return Err(error).with_context(|| format!("writing {}", path.display()));
-        }
-    }
-    Ok(())
 }
 
 impl Drop for Store {
@@ -142,12 +194,6 @@ impl Drop for Store {
             let _ = fs::remove_dir(directory);
         }
     }
-}
-
-/// The path itself if it exists, or the nearest directory above it that does.
-fn nearest_existing(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
 }
 
 /// The directories of the path that do not exist, the outermost first.
@@ -160,4 +206,38 @@ fn missing(path: &Path) -> Vec<PathBuf> {
         .collect();
     missing.reverse();
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_path_may_be_a_link_and_nothing_below_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (real, link) = (place.path().join("real"), place.path().join("link"));
+        let victim = place.path().join("victim");
+        fs::create_dir(&real).unwrap();
+        fs::create_dir(&victim).unwrap();
+        symlink(&real, &link).unwrap();
+        let store = Store::open(&link).unwrap();
+        store.write_files(&[("plain", b"x".to_vec())]).unwrap();
+        assert_eq!(fs::read(real.join("plain")).unwrap(), b"x");
+
+        fs::write(victim.join("file"), "untouched").unwrap();
+        symlink(victim.join("file"), real.join("file")).unwrap();
+        symlink(&victim, real.join("inside")).unwrap();
+        assert!(store.write_files(&[("file", b"x".to_vec())]).is_err());
+        assert!(store.inside("inside").is_err());
+        let (fresh, number) = store.fresh("inside", 1).unwrap();
+        assert_eq!(number, 2, "the first name is taken by a link");
+
+        // Somebody puts a link in the place of a directory that was just made.
+        fs::rename(fresh.path(), place.path().join("moved")).unwrap();
+        symlink(&victim, fresh.path()).unwrap();
+        fresh.fill(&[("file", b"x".to_vec())]).unwrap();
+        assert_eq!(fs::read(place.path().join("moved/file")).unwrap(), b"x");
+        assert_eq!(fs::read(victim.join("file")).unwrap(), b"untouched");
+    }
 }

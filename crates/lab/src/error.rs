@@ -123,7 +123,7 @@ fn words(says: Option<&str>) -> String {
 fn privilege(error: &netns::Error) -> &'static str {
     match error {
         netns::Error::Create(source) | netns::Error::Enter(source) => remedy(source),
-        _ => "",
+        netns::Error::Open(_) => "",
     }
 }
 

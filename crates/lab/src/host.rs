@@ -1,7 +1,7 @@
 //! A host at an edge of the network: a namespace with one interface, addresses and neighbours.
 
+use crate::error::Error;
 use crate::link::{self, End, Index, LOOPBACK, Mac};
-use crate::network::Error;
 use crate::rtnl::Rtnl;
 use crate::sysctl;
 use netns::Namespace;

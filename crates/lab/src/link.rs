@@ -5,7 +5,7 @@
 //! to a second later (`linkwatch_urgent_event`, net/core/link_watch.c); namespaces that number
 //! their own interfaces both begin at 2.
 
-use crate::network::Error;
+use crate::error::Error;
 use crate::rtnl::Rtnl;
 use futures_util::{StreamExt, TryStreamExt};
 use netns::Namespace;

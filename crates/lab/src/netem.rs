@@ -3,8 +3,8 @@
 //! rtnetlink makes and sends the request; it knows no options of netem (nor does any other kept
 //! library), so that these are written out here.
 
+use crate::error::Error;
 use crate::link::{Index, LOOPBACK};
-use crate::network::Error;
 use crate::rtnl::Rtnl;
 use futures_util::StreamExt;
 use rtnetlink::packet_core::{

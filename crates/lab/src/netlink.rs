@@ -5,7 +5,7 @@
 //! inside `send`, so there is nothing to wait for asynchronously, and a socket lives no longer than
 //! its owner's scope: an open one pins its network namespace.
 
-use crate::network::Error;
+use crate::error::Error;
 use crate::rtnl::words;
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 use netns::Namespace;

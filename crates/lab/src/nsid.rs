@@ -2,7 +2,7 @@
 //! with it: there it has a number, and the kernel looks the number up without taking part in its
 //! life. One request, however many processes and namespaces there are.
 
-use crate::network::Error;
+use crate::error::Error;
 use crate::rtnl::Rtnl;
 use futures_util::TryStreamExt;
 use futures_util::stream::StreamExt;

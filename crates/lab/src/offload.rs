@@ -1,7 +1,7 @@
 //! What an interface does for its host: a packet socket in the middle must get frames that are
 //! finished, with their checksums and no longer than the MTU.
 
-use crate::network::Error;
+use crate::error::Error;
 use netns::Namespace;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};

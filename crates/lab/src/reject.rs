@@ -6,8 +6,8 @@
 //! family `inet` serves IPv4 and IPv6 alike, and `icmpx` names what each of them calls by a code of
 //! its own (net/netfilter/nft_reject.c).
 
+use crate::error::Error;
 use crate::netlink::{Message, Socket};
-use crate::network::Error;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE};
 use spec::Reject;
 

@@ -4,8 +4,8 @@
 //! The hosts' ends must not leave checksums or segmentation to the interface (see
 //! [`crate::offload`]): the frames the thread sees would not be fit to send.
 
+use crate::error::Error;
 use crate::link::Index;
-use crate::network::Error;
 use netns::Namespace;
 use netns::packet::PacketSocket;
 use nix::errno::Errno;

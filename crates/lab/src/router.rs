@@ -1,9 +1,9 @@
 //! The router: a forwarding host between the client's subnet and the server's.
 
+use crate::error::Error;
 use crate::host::{self, Setting};
 use crate::link::{self, End, Index, LOOPBACK, Mac};
 use crate::netlink::Socket;
-use crate::network::Error;
 use crate::reject;
 use crate::rtnl::Rtnl;
 use netlink_sys::protocols::NETLINK_NETFILTER;

@@ -5,7 +5,7 @@
 //! spot by whoever asks: no task of a runtime owns the socket, which would pin its namespace until
 //! the runtime came round to closing it, and no request waits for a runtime's turn.
 
-use crate::network::Error;
+use crate::error::Error;
 use netlink_sys::{AsyncSocket, Socket, SocketAddr};
 use netns::Namespace;
 use rtnetlink::packet_core::{ErrorMessage, NlasIterator};

@@ -3,7 +3,7 @@
 //! A killed program's connections live on without it, as orphans that send a FIN again and again
 //! for a minute and a half, and each of them pins its namespace. A host without power has none.
 
-use crate::network::Error;
+use crate::error::Error;
 use crate::sysctl;
 use netns::Namespace;
 use netns::sock_diag::{self, ALL_STATES, LISTEN, SockDiag};

@@ -1,10 +1,10 @@
 //! The switch: a bridge in a namespace of its own, between two cables. Whatever happens behind one
 //! port, the other keeps its carrier. It is also where a path gets its delay.
 
+use crate::error::Error;
 use crate::host::{Setting, quiet_namespace};
 use crate::link::{self, End, Index};
 use crate::netem;
-use crate::network::Error;
 use crate::nsid::{self, Nsid};
 use crate::offload;
 use crate::relay::{Port, Relay};

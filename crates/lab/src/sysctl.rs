@@ -84,12 +84,11 @@ pub fn read_tcp<'a>(
     set: impl IntoIterator<Item = &'a String>,
 ) -> Result<Sysctls, Error> {
     static FRESH: OnceLock<Sysctls> = OnceLock::new();
-    let mut sysctls = match FRESH.get() {
-        Some(fresh) => fresh.clone(),
-        None => {
-            let fresh = read_all(&Namespace::create()?)?;
-            FRESH.get_or_init(|| fresh).clone()
-        }
+    let mut sysctls = if let Some(fresh) = FRESH.get() {
+        fresh.clone()
+    } else {
+        let fresh = read_all(&Namespace::create()?)?;
+        FRESH.get_or_init(|| fresh).clone()
     };
     let mut buffer = [0; 4096];
     namespace.run(|| {

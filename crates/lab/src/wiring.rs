@@ -1,10 +1,10 @@
 //! What joins the hosts, and how it breaks.
 
+use crate::error::Error;
 use crate::holders;
 use crate::host::{self, Host};
 use crate::layout::{CLIENT, Layout, SERVER, side_towards};
 use crate::link::{self, End, PATIENCE};
-use crate::network::Error;
 use crate::relay::Port;
 use crate::router::Router;
 use crate::rtnl::Rtnl;
