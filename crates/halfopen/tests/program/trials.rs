@@ -67,7 +67,7 @@ fn check_options(trial: &Value, directory: &std::path::Path) {
     let text = std::fs::read_to_string(directory.join("facts.json")).unwrap();
     let facts: Value = serde_json::from_str(&text).unwrap();
     let options = &facts["tcp"]["options_set"];
-    let enabled = parameters["client.keepalive.enabled"] == "true";
+    let enabled = parameters["client.keepalive.enabled"] == true;
     assert_eq!(options["keepalive"], enabled, "{options} of {parameters:#}");
     assert_eq!(options["nodelay"], true, "{options}");
     for (key, unit, option) in [

@@ -164,10 +164,10 @@ async fn faults_that_a_topology_does_not_have_are_refused() {
 #[tokio::test]
 async fn a_network_that_cannot_be_finished_leaves_nothing() {
     let mut parameters = parameters(Switch, Ipv4, Permanent);
-    parameters.sysctl.insert("tcp_no_such_thing".into(), "1".into());
+    parameters.sysctl.insert("conf.nosuch.rp_filter".into(), "1".into());
     let error = Network::build(&lease(&parameters), &parameters).await.unwrap_err();
     assert!(error.is_unsupported(), "{error}");
-    assert!(error.to_string().contains("no sysctl net.ipv4.tcp_no_such_thing"), "{error}");
+    assert!(error.to_string().contains("no sysctl net.ipv4.conf.nosuch.rp_filter"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
