@@ -11,7 +11,7 @@ use crate::wheel::Context;
 use spec::{Errno, Family};
 
 /// Where segments go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Hop {
     /// They are lost.
     Silent,
@@ -22,7 +22,7 @@ pub(crate) enum Hop {
 }
 
 /// The ICMP error that a segment draws.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Icmp {
     /// What it leaves in `sk_err_soft`.
     pub(crate) error: Errno,
@@ -188,7 +188,7 @@ impl Hop {
 
 /// The rate limit of ICMP errors to one address: `inet_peer_xrlim_allow` (net/ipv4/inetpeer.c), a
 /// bucket of six tokens, one a `icmp_ratelimit`, a second by default.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Limit {
     /// Jiffies a token; 0: no limit.
     cost: u64,
@@ -241,7 +241,7 @@ impl Limit {
 
 /// An entry of the neighbour table (net/core/neighbour.c: `__neigh_event_send`,
 /// `neigh_timer_handler`, `neigh_invalidate`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Neighbour {
     /// Whether it is the client's own, so that its queue holds what has not passed the tap.
     local: bool,
@@ -254,7 +254,7 @@ pub(crate) struct Neighbour {
 }
 
 /// How an interface's neighbour entries ask (`struct neigh_parms`), jiffies and questions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Manners {
     /// `delay_first_probe_time`.
     pub(crate) delay: u64,
@@ -267,7 +267,7 @@ pub(crate) struct Manners {
 }
 
 /// `nud_state`, with the jiffy of its timer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum State {
     /// Believed until a jiffy.
     Reachable { until: u64 },

@@ -2,7 +2,7 @@
 //! own units.
 
 use crate::allowance;
-use crate::slip::Slip;
+use crate::old::slip::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use spec::{Facts, Parameters, Traffic};

@@ -7,36 +7,30 @@
 //! those that part from it where a timer runs late (`slip`).
 
 pub mod allowance;
-mod closing;
-mod connecting;
-mod course;
-mod crash;
-mod dead_path;
+#[cfg(test)]
+mod difference;
 mod entry;
+mod explore;
 mod facts;
 mod hop;
-mod idle;
-mod keepalive;
 mod kernel;
-mod predict;
+mod old;
 pub mod prediction;
-mod purpose;
-mod retransmit;
+mod program;
 mod rto;
-mod scene;
-mod sender;
-mod sending;
-mod slip;
+mod run;
+mod sock;
+mod start;
+mod step;
 pub mod table;
 pub mod tick;
-mod way;
-mod web_server;
 pub mod wheel;
 pub mod width;
-mod window;
+mod windows;
+mod world;
 
 pub use facts::nominal_facts;
 pub use kernel::smallest_rto;
-pub use predict::{predict, predict_after};
+pub use old::predict::{predict, predict_after};
 pub use prediction::{Prediction, Step, StepKind, Window};
 pub use table::table;

@@ -18,7 +18,7 @@ pub(crate) fn delayed_ack(hz: Hz, rto_min: u64) -> u64 {
 }
 
 /// Jacobson's estimator as `tcp_rtt_estimator` (net/ipv4/tcp_input.c) has it, microseconds.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Estimator {
     /// Eight times the smoothed round-trip time.
     srtt8: i64,

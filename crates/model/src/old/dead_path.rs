@@ -3,12 +3,12 @@
 
 use crate::entry::{self, BELIEVED_SECS, Looked};
 use crate::hop::{self, Hop, Icmp, Limit};
-use crate::idle;
+use crate::old::idle;
 use crate::kernel::Kernel;
-use crate::predict::unknown;
+use crate::old::predict::unknown;
 use crate::prediction::Prediction;
-use crate::scene::{Answer, Confirms, Healed, HopKind, WayBack};
-use crate::sending;
+use crate::old::scene::{Answer, Confirms, Healed, HopKind, WayBack};
+use crate::old::sending;
 use crate::tick::Phase;
 use crate::wheel::Context;
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};

@@ -1,16 +1,16 @@
 //! Nothing is written: keepalive probes, if anything.
 
-use crate::course::Courses;
-use crate::dead_path::{SAMPLE_NS, SLOP_NS, icmp_of, nanos, round_trip_ns};
+use crate::old::course::Courses;
+use crate::old::dead_path::{SAMPLE_NS, SLOP_NS, icmp_of, nanos, round_trip_ns};
 use crate::entry;
 use crate::hop::Hop;
-use crate::keepalive::{self, Known};
+use crate::old::keepalive::{self, Known};
 use crate::kernel::{Kernel, server_sysctl};
-use crate::predict::{conclude, lives_on, unknown};
+use crate::old::predict::{conclude, lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::rto;
 use crate::tick::Phase;
-use crate::way::{self, Healed};
+use crate::old::way::{self, Healed};
 use crate::wheel::Context;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
@@ -20,13 +20,48 @@ use std::time::Duration;
 
 pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
     let fault = &parameters.fault;
+    let enabled = parameters.client.keepalive.enabled;
+    let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
+    let scenes = match scenes(kernel, parameters, facts) {
+        Ok(Some(scenes)) => scenes,
+        Ok(None) => return lives_on(parameters, NOTHING_SENT.into()),
+        Err(reason) => return unknown(parameters, reason),
+    };
+    let mut courses = Courses::new(kernel.hz);
+    for (scene, known) in scenes {
+        let gone_through = match known {
+            Some(known) => keepalive::courses_at(kernel, &scene, known, &mut courses),
+            None => keepalive::courses(kernel, &scene, &mut courses),
+        };
+        if let Err(reason) = gone_through {
+            return unknown(parameters, reason);
+        }
+    }
+    let prediction = conclude(parameters, courses, |prediction| match &prediction.windows[0] {
+        window if window.outcome == Outcome::None && !enabled => NOTHING_SENT.into(),
+        window => why_keepalive(kernel, prediction, window),
+    });
+    let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
+    if is_unfinished(kernel, parameters) && late {
+        return unknown(parameters, UNFINISHED.into());
+    }
+    prediction
+}
+
+/// Everything that an idle client may meet; `None`: nothing that it could be told.
+pub(crate) fn scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Option<Vec<(keepalive::Scene, Option<Known>)>>, String> {
+    let fault = &parameters.fault;
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
     let healed = Healed::of(parameters, facts, nanos(mended));
     let enabled = parameters.client.keepalive.enabled;
     let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
     let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
     if !enabled && !is_reset {
-        return lives_on(parameters, NOTHING_SENT.into());
+        return Ok(None);
     }
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
     let rtt_ns = round_trip_ns(parameters, facts);
@@ -39,20 +74,15 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         // The unread bytes are sent, and acknowledged when the server's kernel likes.
         (2 * rtt_ns, 2 * rtt_ns + kernel.hz.tick_ns() * delayed_ack(kernel) + SLOP_NS)
     };
-    let later = match Kernel::later(parameters, facts) {
-        Ok(later) => later,
-        Err(reason) => return unknown(parameters, reason),
-    };
+    let later = Kernel::later(parameters, facts)?;
     let known = known_timers(kernel, parameters, facts, armed_before_ns);
     // Each timer that it may be, or none that is known, with where its probes may end.
     let known: Vec<_> = known.into_iter().map(Some).collect();
     let known = if known.is_empty() { vec![None] } else { known };
     let mut starts = Vec::new();
     for known in known {
-        match hops(kernel, parameters, facts, known.as_ref()) {
-            Ok(hops) => starts.push((known, hops)),
-            Err(reason) => return unknown(parameters, reason),
-        }
+        let hops = hops(kernel, parameters, facts, known.as_ref())?;
+        starts.push((known, hops));
     }
     let lasts = nanos(parameters.fault_duration().unwrap_or_default());
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
@@ -77,7 +107,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         answers_every: kernel.hz.from_msecs(limit_ms),
         enabled,
     };
-    let mut courses = Courses::new(kernel.hz);
+    let mut scenes = Vec::new();
     // The fault comes some time after the facts are taken; the network some time after its
     // restoration.
     for slop_ns in [0, SLOP_NS / 2, SLOP_NS] {
@@ -90,26 +120,11 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
             for (hop, rtt_ns) in
                 hops.iter().flat_map(|hop| round_trips.iter().map(move |ns| (hop, *ns)))
             {
-                let scene = scene(fault_ns, hop, rtt_ns);
-                let gone_through = match known {
-                    Some(known) => keepalive::courses_at(kernel, &scene, *known, &mut courses),
-                    None => keepalive::courses(kernel, &scene, &mut courses),
-                };
-                if let Err(reason) = gone_through {
-                    return unknown(parameters, reason);
-                }
+                scenes.push((scene(fault_ns, hop, rtt_ns), *known));
             }
         }
     }
-    let prediction = conclude(parameters, courses, |prediction| match &prediction.windows[0] {
-        window if window.outcome == Outcome::None && !enabled => NOTHING_SENT.into(),
-        window => why_keepalive(kernel, prediction, window),
-    });
-    let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
-    if is_unfinished(kernel, parameters) && late {
-        return unknown(parameters, UNFINISHED.into());
-    }
-    prediction
+    Ok(Some(scenes))
 }
 
 const NOTHING_SENT: &str =

@@ -1,10 +1,10 @@
 //! What a sender is up against, apart from the phase of the clock.
 
-use crate::dead_path::SLOP_NS;
+use crate::old::dead_path::SLOP_NS;
 use crate::entry::Looked;
 use crate::hop::{self, Hop, Icmp, Limit, Neighbour, State};
 use crate::kernel::Kernel;
-use crate::purpose::{Moment, Purpose};
+use crate::old::purpose::{Moment, Purpose};
 
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;

@@ -6,13 +6,13 @@
 //! interval at each firing, each time rounded to a slot of the wheel.
 
 use crate::allowance;
-use crate::course::{Beat, Course, Courses};
+use crate::old::course::{Beat, Course, Courses};
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
-use crate::retransmit::EPOCH;
-use crate::slip::Slip;
-use crate::way::{Healed, Reply, Way};
+use crate::old::retransmit::EPOCH;
+use crate::old::slip::Slip;
+use crate::old::way::{Healed, Reply, Way};
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 use std::collections::VecDeque;
@@ -227,7 +227,7 @@ struct Timer<'a> {
 }
 
 impl<'a> Timer<'a> {
-    fn new(kernel: &'a Kernel, scene: &'a Scene, armed_ns: u64, before_ns: u64) -> Self {
+    pub(crate) fn new(kernel: &'a Kernel, scene: &'a Scene, armed_ns: u64, before_ns: u64) -> Self {
         let tick_ns = kernel.hz.tick_ns();
         let timeout = kernel.keepalive_time;
         let exchange_ns = armed_ns + before_ns;

@@ -5,11 +5,11 @@
 //! its kernel, which acknowledges for as long as there is room.
 
 use crate::allowance;
-use crate::predict::{lives_on, unknown};
+use crate::old::predict::{lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};
-use crate::window;
+use crate::old::window;
 use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 

@@ -7,14 +7,14 @@
 //! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
 //! as it is.
 
-use crate::dead_path;
+use crate::old::dead_path;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
-use crate::predict::{called_after_crash, conclude, unknown};
+use crate::old::predict::{called_after_crash, conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
-use crate::purpose::{Moment, Purpose};
-use crate::scene::{Answer, Healed, HopKind, ICMP_NS, Scene};
-use crate::sending;
+use crate::old::purpose::{Moment, Purpose};
+use crate::old::scene::{Answer, Healed, HopKind, ICMP_NS, Scene};
+use crate::old::sending;
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(crate) fn predict(
 const FIRST_SYN: Duration = Duration::from_secs(1);
 
 /// What may happen to the SYN, apart from the clock's phase.
-fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {
+pub(crate) fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {
     let asks = parameters.neighbour == Neighbour::Learned;
     if let Some(reason) = dead_path::own_settings(parameters, facts, None).filter(|_| asks) {
         return Err(reason);

@@ -9,18 +9,18 @@
 //! outside its window once in `tcp_invalid_ratelimit` (`tcp_oow_rate_limited`).
 
 use crate::allowance;
-use crate::course::{Beat, Course, Courses};
-use crate::dead_path::{SAMPLE_NS, SLOP_NS, nanos};
+use crate::old::course::{Beat, Course, Courses};
+use crate::old::dead_path::{SAMPLE_NS, SLOP_NS, nanos};
 use crate::entry;
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
-use crate::predict::{conclude, unknown};
+use crate::old::predict::{conclude, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
-use crate::retransmit::EPOCH;
+use crate::old::retransmit::EPOCH;
 use crate::rto::{self, Estimator};
-use crate::slip::Slip;
+use crate::old::slip::Slip;
 use crate::tick::Phase;
-use crate::way::{self, Healed, Reply, Way};
+use crate::old::way::{self, Healed, Reply, Way};
 use crate::wheel::Context;
 use crate::width::{self, Cause};
 use spec::facts::{JiffyClock, TcpFacts};
@@ -31,69 +31,29 @@ use std::time::Duration;
 /// An idle client whose last data the server's closed window holds back.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
-    let fault = &parameters.fault;
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
-    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
-    let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
-    let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
-    let bases = shortest_and_longest.clone();
     let phase_known = facts.jiffies.is_some() && looked;
     let between_ns =
         if phase_known { 0 } else { (phases(&kernel).1 - 1) as u64 * kernel.hz.tick_ns() };
-    let starts = match starts(&kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases)) {
-        Ok(starts) => starts,
+    let scenes = match scenes(&kernel, parameters, facts) {
+        Ok(scenes) => scenes,
         Err(reason) => return unknown(parameters, reason),
-    };
-    let later = match Kernel::later(parameters, facts) {
-        Ok(later) => later,
-        Err(reason) => return unknown(parameters, reason),
-    };
-    // Where nobody has looked, the window closes `fault.after` before the fault.
-    let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
-    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
-    let mut scene = Scene {
-        fault_after_ns: None,
-        reference_until_ns: 0,
-        later: None,
-        healed: None,
-        // The smoothed round-trip time still holds what filling the window cost.
-        rtt_ns: nanos(parameters.path.rtt),
-        exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),
-        unseen: fault.kind == FaultKind::Unplug,
-        hop: Hop::Silent,
-        answers_every: kernel.hz.from_msecs(limit_ms),
     };
     let mut all = Courses::new(kernel.hz);
-    // The fault comes some time after the sample, and its end some time after it is due.
-    for slop_ns in [0, SLOP_NS] {
-        let fault_ns = ahead_ns.saturating_add(slop_ns);
-        scene.fault_after_ns = goes_away.then_some(fault_ns);
-        scene.reference_until_ns = fault_ns;
-        let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
-        scene.later = later.clone().map(|kernel| (later_ns, kernel));
-        let lasts = nanos(parameters.fault_duration().unwrap_or_default());
-        scene.healed = Healed::of(parameters, facts, fault_ns.saturating_add(lasts));
-        for start in &starts {
-            let hops = match hops(&kernel, parameters, facts, start) {
-                Ok(hops) => hops,
-                Err(reason) => return unknown(parameters, reason),
-            };
-            for hop in hops {
-                let scene = Scene { hop, ..scene.clone() };
-                let timer = Timer::new(&kernel, &scene, start);
-                for course in timer.run() {
-                    match course {
-                        Ok(course) => {
-                            all.add(&course, (kernel.hz.tick_ns() - 1 + between_ns, between_ns));
-                        }
-                        Err(reason) => return unknown(parameters, reason),
-                    }
+    for (scene, start) in &scenes {
+        let timer = Timer::new(&kernel, scene, start);
+        for course in timer.run() {
+            match course {
+                Ok(course) => {
+                    all.add(&course, (kernel.hz.tick_ns() - 1 + between_ns, between_ns));
                 }
+                Err(reason) => return unknown(parameters, reason),
             }
         }
     }
     let mut prediction = conclude(parameters, all, |prediction| why(&kernel, prediction));
     if !looked {
+        let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
         join(&mut prediction.windows);
         prediction.windows.iter_mut().for_each(open_by_rto);
         let ms = |jiffies: u64| kernel.hz.to_msecs(jiffies);
@@ -107,8 +67,51 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     prediction
 }
 
+/// Everything that it may meet, and the timer at the moment of the sample.
+pub(crate) fn scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<(Scene, Start)>, String> {
+    let fault = &parameters.fault;
+    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
+    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
+    let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
+    let bases = bases(kernel, parameters, facts.tcp.as_ref());
+    let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases))?;
+    let later = Kernel::later(parameters, facts)?;
+    // Where nobody has looked, the window closes `fault.after` before the fault.
+    let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
+    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
+    let mut all = Vec::new();
+    // The fault comes some time after the sample, and its end some time after it is due.
+    for slop_ns in [0, SLOP_NS] {
+        let fault_ns = ahead_ns.saturating_add(slop_ns);
+        let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
+        let lasts = nanos(parameters.fault_duration().unwrap_or_default());
+        let scene = Scene {
+            fault_after_ns: goes_away.then_some(fault_ns),
+            reference_until_ns: fault_ns,
+            later: later.clone().map(|kernel| (later_ns, kernel)),
+            healed: Healed::of(parameters, facts, fault_ns.saturating_add(lasts)),
+            // The smoothed round-trip time still holds what filling the window cost.
+            rtt_ns: nanos(parameters.path.rtt),
+            exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),
+            unseen: fault.kind == FaultKind::Unplug,
+            hop: Hop::Silent,
+            answers_every: kernel.hz.from_msecs(limit_ms),
+        };
+        for start in &starts {
+            for hop in hops(kernel, parameters, facts, start)? {
+                all.push((Scene { hop, ..scene.clone() }, start.clone()));
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// What of a window's width has no other cause is the RTO's.
-fn open_by_rto(window: &mut Window) {
+pub(crate) fn open_by_rto(window: &mut Window) {
     window.width.retain(|share| share.cause != Cause::Undetermined);
     let named = window.width.iter().map(|share| share.by).sum();
     let whole = window.span.map_or(Duration::ZERO, |(from, to)| to.saturating_sub(from));
@@ -116,7 +119,7 @@ fn open_by_rto(window: &mut Window) {
 }
 
 /// One window for each outcome and count: between them lie other values of the RTO.
-fn join(windows: &mut Vec<Window>) {
+pub(crate) fn join(windows: &mut Vec<Window>) {
     let mut joined: Vec<Window> = Vec::new();
     for window in windows.drain(..) {
         let same = |other: &&mut Window| {
@@ -177,48 +180,48 @@ fn why(kernel: &Kernel, prediction: &Prediction) -> String {
 
 /// What the probes meet.
 #[derive(Debug, Clone)]
-struct Scene {
+pub(crate) struct Scene {
     /// When the peer goes away, nanoseconds after the sample; `None`: it stays.
-    fault_after_ns: Option<u64>,
+    pub(crate) fault_after_ns: Option<u64>,
     /// Where the times of the prediction's reference end, nanoseconds after the sample: the fault,
     /// whether or not the peer goes away with it.
-    reference_until_ns: u64,
+    pub(crate) reference_until_ns: u64,
     /// Settings that change while it waits: when, nanoseconds after the sample, and what is in
     /// force from then on.
-    later: Option<(u64, Kernel)>,
+    pub(crate) later: Option<(u64, Kernel)>,
     /// When something answers again, nanoseconds after the sample.
-    healed: Option<Healed>,
+    pub(crate) healed: Option<Healed>,
     /// The time of a round trip, nanoseconds.
-    rtt_ns: u64,
+    pub(crate) rtt_ns: u64,
     /// How long a probe and its answer are within reach of the fault, nanoseconds.
-    exposed_ns: u64,
+    pub(crate) exposed_ns: u64,
     /// Whether nothing that is sent after the fault passes the client's tap.
-    unseen: bool,
+    pub(crate) unseen: bool,
     /// Where probes end after the fault.
-    hop: Hop,
+    pub(crate) hop: Hop,
     /// `tcp_invalid_ratelimit` at the peer, jiffies.
-    answers_every: u64,
+    pub(crate) answers_every: u64,
 }
 
 /// The timer at the moment of the sample. Jiffies are those of one clock.
 #[derive(Debug, Clone)]
-struct Start {
+pub(crate) struct Start {
     /// `tcp_probe0_base`.
-    base: u64,
+    pub(crate) base: u64,
     /// When the sample was taken, nanoseconds of the same clock.
-    sampled_ns: u64,
+    pub(crate) sampled_ns: u64,
     /// When the last segment was received: `rcv_tstamp`.
-    received: u64,
+    pub(crate) received: u64,
     /// For when the timer is set: `timer->expires`.
-    expires: u64,
+    pub(crate) expires: u64,
     /// `icsk_backoff`.
-    backoff: u32,
+    pub(crate) backoff: u32,
     /// `icsk_probes_out`.
-    unanswered: u32,
+    pub(crate) unanswered: u32,
     /// `icsk_probes_tstamp`.
-    first_probe: Option<u64>,
+    pub(crate) first_probe: Option<u64>,
     /// When the peer last answered a probe: `last_oow_ack_time`.
-    answered: Option<u64>,
+    pub(crate) answered: Option<u64>,
 }
 
 /// Every state of the timer that agrees with what was measured before the fault: one for each
@@ -303,7 +306,7 @@ fn starts(
 }
 
 /// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
-fn phases(kernel: &Kernel) -> (u64, usize) {
+pub(crate) fn phases(kernel: &Kernel) -> (u64, usize) {
     let period = kernel.wheel.slot(kernel.rto_max);
     (period, period.div_ceil(PHASES_MOST).max(1) as usize)
 }
@@ -335,7 +338,7 @@ fn probe_timeout(kernel: &Kernel, base: u64, backoff: u32) -> u64 {
 }
 
 #[derive(Clone)]
-struct Timer<'a> {
+pub(crate) struct Timer<'a> {
     kernel: &'a Kernel,
     scene: &'a Scene,
     tick_ns: u64,
@@ -346,18 +349,18 @@ struct Timer<'a> {
     /// Whether a probe drew that segment, so that a timer made the reference.
     answered_reference: bool,
     expires: u64,
-    fires: u64,
-    timeout: u64,
+    pub(crate) fires: u64,
+    pub(crate) timeout: u64,
     backoff: u32,
     unanswered: u32,
     first_probe: Option<u64>,
     /// How late that may have been, where it was not seen.
     first_late: Slip,
-    answered: Option<u64>,
+    pub(crate) answered: Option<u64>,
     /// From the last answer to the next probe, jiffies.
     step: u64,
     /// When an answer that is on its way arrives.
-    answer_ns: Option<u64>,
+    pub(crate) answer_ns: Option<u64>,
     /// All probes until now, and those of them that were gone through one by one.
     probes: u32,
     walked: u32,
@@ -377,7 +380,7 @@ struct Timer<'a> {
 }
 
 impl<'a> Timer<'a> {
-    fn new(kernel: &'a Kernel, scene: &'a Scene, start: &Start) -> Self {
+    pub(crate) fn new(kernel: &'a Kernel, scene: &'a Scene, start: &Start) -> Self {
         let tick_ns = kernel.hz.tick_ns();
         let mut timer = Self {
             kernel,

@@ -2,19 +2,19 @@
 //! connection.
 //!
 //! While the FIN is unacknowledged, its retransmissions are bounded by `tcp_orphan_retries` in the
-//! place of `tcp_retries2` ([`crate::purpose`]); once it is, the server's own FIN is waited for
+//! place of `tcp_retries2` ([`crate::old::purpose`]); once it is, the server's own FIN is waited for
 //! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
 
 use crate::allowance;
-use crate::dead_path::{self, SLOP_NS};
+use crate::old::dead_path::{self, SLOP_NS};
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
-use crate::predict::{called_after_crash, conclude, reference, unknown};
+use crate::old::predict::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
-use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
+use crate::old::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
 use crate::rto::{self, Estimator};
-use crate::scene::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
-use crate::sending;
+use crate::old::scene::{Answer, Healed, HopKind, ICMP_NS, Scene, WayBack};
+use crate::old::sending;
 use crate::tick::Hz;
 use crate::width::{self, Cause};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};

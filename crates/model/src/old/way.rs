@@ -1,10 +1,10 @@
 //! The way of a probe once the fault has come, and what meets it at its end: what keepalive and
 //! window probes have in common.
 
-use crate::dead_path::{is_cut, moves, nanos, round_trip_ns, way_back};
+use crate::old::dead_path::{is_cut, moves, nanos, round_trip_ns, way_back};
 use crate::hop::{Fate, Hop, Icmp, Limit, Neighbour, Number};
 use crate::kernel::Kernel;
-use crate::scene::WayBack;
+use crate::old::scene::WayBack;
 use crate::wheel::Context;
 use spec::{Errno, Facts, FaultKind, Neighbour as Neighbours, Parameters, Reject, Topology};
 
@@ -16,11 +16,11 @@ pub(crate) struct Healed {
     /// Whether with a reset; otherwise with an acknowledgement.
     pub(crate) reset: bool,
     /// Whether it has another link-layer address now, and must be asked for.
-    moved: bool,
-    back: WayBack,
+    pub(crate) moved: bool,
+    pub(crate) back: WayBack,
     /// A round trip, nanoseconds, at least, and how much longer at most: the smoothed one holds
     /// what the machine took for other segments.
-    round_trip_ns: (u64, u64),
+    pub(crate) round_trip_ns: (u64, u64),
 }
 
 impl Healed {
@@ -53,7 +53,7 @@ impl Healed {
         Self { at_ns, ..self }
     }
 
-    fn is_open(self) -> bool {
+    pub(crate) fn is_open(self) -> bool {
         self.reset && self.round_trip_ns.1 > 0
     }
 

@@ -1,13 +1,13 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
 use crate::allowance;
-use crate::course::Courses;
-use crate::crash;
-use crate::dead_path;
+use crate::old::course::Courses;
+use crate::old::crash;
+use crate::old::dead_path;
 use crate::kernel::Kernel;
 use crate::prediction::{Prediction, Window};
 use crate::width::{self, Cause};
-use crate::{closing, connecting, idle, web_server, window};
+use crate::old::{closing, connecting, idle, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub(crate) fn called_after_crash(
         return prediction;
     }
     prediction.reference = Reference::Fault;
-    let call = Duration::from_nanos(crate::dead_path::SLOP_NS);
+    let call = Duration::from_nanos(crate::old::dead_path::SLOP_NS);
     let latest = allowance::EXIT + call;
     let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, call)];
     for window in &mut prediction.windows {

@@ -1,20 +1,20 @@
 //! Data is outstanding, or a FIN: the write timer decides, and keepalive is silent.
 
 use crate::allowance;
-use crate::closing;
-use crate::course::Courses;
-use crate::dead_path::{
+use crate::old::closing;
+use crate::old::course::Courses;
+use crate::old::dead_path::{
     NEIGHBOUR_LIVES, SLOP_NS, healed, hops, is_cut, nanos, round_trip_ns, way_back,
 };
 use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::predict::{conclude, reference, unknown};
+use crate::old::predict::{conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
-use crate::purpose::Purpose;
-use crate::retransmit;
+use crate::old::purpose::Purpose;
+use crate::old::retransmit;
 use crate::rto;
-use crate::scene::{self, HopKind, WayBack};
+use crate::old::scene::{self, HopKind, WayBack};
 use crate::tick::{Hz, Phase};
 use crate::width::{self, Cause};
 use spec::facts::TcpFacts;

@@ -16,10 +16,10 @@
 //! that may be a jiffy and a millisecond past: then it can be that much early.
 
 use crate::allowance;
-use crate::closing;
-use crate::crash::round_trip;
-use crate::dead_path::SLOP_NS;
-use crate::predict::{lives_on, reference, unknown};
+use crate::old::closing;
+use crate::old::crash::round_trip;
+use crate::old::dead_path::SLOP_NS;
+use crate::old::predict::{lives_on, reference, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};

@@ -1,0 +1,510 @@
+//! Goes through everything that cannot be known: phases of the clock, handlers that run a jiffy late,
+//! what comes first of two things at the same time, and choices within a step. The one place that
+//! forks, merges and gives up.
+//!
+//! **Lateness.** A handler may run a jiffy after its timer is due (`allowance`). What it arms is then
+//! a jiffy late; where that falls into a slot of eight jiffies or more, the slot takes the jiffy up,
+//! unless it was the last before the next slot. Each handler is gone through both ways, and runs that
+//! are alike from there on are one again. Where time is virtual, nothing runs late.
+
+use crate::kernel::Kernel;
+use crate::prediction::StepKind;
+use crate::program::{Call, Calls};
+use crate::run::{Expiry, Fired, Live, Past};
+use crate::sock::{Decides, Timer};
+use crate::step::{Choices, Effects, Progress, Step};
+use crate::wheel::Context;
+use crate::world::{Arrival, InFlight};
+use spec::Outcome;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// No more steps than this are gone through.
+const STEPS_MOST: u64 = 400_000;
+/// When a peer that stays has answered so often, one answer is like the other.
+const ANSWERS_MOST: u32 = 32;
+
+/// What happens next to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// A timer of the socket fires.
+    Expiry(Timer),
+    /// The next hop's timer fires.
+    Hop,
+    /// The link-layer address comes that the hop has asked for.
+    Resolved,
+    /// Something arrives.
+    Arrival,
+    /// The program's next call.
+    Call,
+    /// The program's deadline for an answer is over.
+    AnswerDue,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    pub(crate) at_ns: u64,
+    pub(crate) past: Past,
+    /// The timeout of the last timer, nanoseconds, where that is not the last in the log.
+    pub(crate) timeout_ns: Option<u64>,
+    /// By how much sooner, and later, it may come, nanoseconds.
+    pub(crate) open_ns: (u64, u64),
+    /// Whether the client's own neighbour entry decided what passed its tap.
+    pub(crate) local: bool,
+}
+
+/// Explores runs.
+pub(crate) struct Explorer<'a> {
+    cfg: &'a Kernel,
+    later: Option<&'a Kernel>,
+    calls: &'a Calls,
+    frontier: BTreeMap<u64, Lives>,
+    pub(crate) ends: Vec<End>,
+    /// The longest timer that fired, jiffies.
+    pub(crate) longest: u64,
+    steps: u64,
+    unknown: Option<String>,
+}
+
+type Lives = HashMap<Live, Vec<Past>, BuildHasherDefault<Fx>>;
+
+impl<'a> Explorer<'a> {
+    pub(crate) fn new(cfg: &'a Kernel, later: Option<&'a Kernel>, calls: &'a Calls) -> Self {
+        Self {
+            cfg,
+            later,
+            calls,
+            frontier: BTreeMap::new(),
+            ends: Vec::new(),
+            longest: 0,
+            steps: 0,
+            unknown: None,
+        }
+    }
+
+    /// A run that begins.
+    pub(crate) fn start(&mut self, live: Live, past: Past) {
+        self.push(live, vec![past]);
+    }
+
+    /// Goes on to the end of all.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub(crate) fn go(&mut self) -> Result<(), String> {
+        while let Some((at_ns, lives)) = self.frontier.pop_first() {
+            for (live, pasts) in lives {
+                self.steps += 1;
+                if self.steps > STEPS_MOST {
+                    return Err(format!(
+                        "some {STEPS_MOST} retransmissions and probes are more than this model goes \
+                         through"
+                    ));
+                }
+                self.advance(&live, &merge(pasts), at_ns);
+                if let Some(reason) = self.unknown.take() {
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, live: Live, pasts: Vec<Past>) {
+        match next(&live, self.cfg) {
+            Some((at_ns, _)) => {
+                self.frontier.entry(at_ns).or_default().entry(live).or_default().extend(pasts);
+            }
+            None => {
+                for past in pasts {
+                    self.end(&live, past, Outcome::None, 0, (0, 0), None);
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, live: &Live, pasts: &[Past], at_ns: u64) {
+        let Some((_, event)) = next(live, self.cfg) else { return };
+        if !matches!(event, Event::Expiry(_) | Event::Hop) {
+            self.step(live, pasts, event, (at_ns, at_ns), None);
+            return;
+        }
+        self.overtake(live, pasts, at_ns);
+        let ended = self.step(live, pasts, event, (at_ns, at_ns), None);
+        // That an acknowledgement goes a jiffy later makes no difference.
+        if !self.cfg.virtual_time && event != Event::Expiry(Timer::DelayedAck) {
+            let late_ns = at_ns + self.cfg.hz.tick_ns();
+            self.step(live, pasts, event, (at_ns, late_ns), Some(&ended));
+        }
+    }
+
+    /// What comes within a timer's lateness may come before it. A call does not more than once: each
+    /// time takes another timer that runs as late as that.
+    fn overtake(&mut self, live: &Live, pasts: &[Past], due_ns: u64) {
+        let late_ns = self.cfg.late_ns();
+        let held = !live.world.hop.held().is_empty();
+        if let Some((at_ns, _)) = live.program.next
+            && at_ns < due_ns + late_ns
+            && !live.overtaken
+            && (live.sock.probes_anew(self.cfg, held) || live.sock.keepalive_timer.is_some())
+        {
+            let live = Live { overtaken: true, ..live.clone() };
+            self.step(&live, pasts, Event::Call, (at_ns, at_ns), None);
+        }
+        if let Some(packet) = live.world.in_flight.first()
+            && packet.at_ns.saturating_sub(packet.sooner_ns) < due_ns + late_ns
+        {
+            self.step(live, pasts, Event::Arrival, (packet.at_ns, packet.at_ns), None);
+        }
+    }
+
+    /// One step of a run, from all its pasts, at `now_ns`, for a timer that was due at `due_ns`. Says
+    /// of each past whether it has ended, and whether it has in any case. `ended` is what was said
+    /// where the handler ran on time.
+    fn step(
+        &mut self,
+        live: &Live,
+        pasts: &[Past],
+        event: Event,
+        (due_ns, now_ns): (u64, u64),
+        ended: Option<&[(bool, bool)]>,
+    ) -> Vec<(bool, bool)> {
+        let mut result = vec![(false, true); pasts.len()];
+        let cfg = if live.world.later.is_past(now_ns) { self.later.unwrap_or(self.cfg) } else { self.cfg };
+        let decides = match event {
+            Event::Expiry(timer) => Decides::Expiry(timer),
+            Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
+            _ => Decides::Anything,
+        };
+        let mut groups: Vec<([u64; 3], Vec<usize>)> = Vec::new();
+        let mut sock = live.sock.clone();
+        for (index, past) in pasts.iter().enumerate() {
+            if ended.is_some_and(|ended| ended[index].1) {
+                continue;
+            }
+            sock.stamps = past.stamps;
+            let key = sock.by_stamps(decides, cfg, now_ns);
+            match groups.iter_mut().rev().find(|(other, _)| *other == key) {
+                Some((_, group)) => group.push(index),
+                None => groups.push((key, vec![index])),
+            }
+        }
+        let timer = match event {
+            Event::Expiry(timer) => {
+                live.sock.armed(timer).map(|armed| (timer, armed.timeout))
+            }
+            _ => None,
+        };
+        self.longest = self.longest.max(timer.map_or(0, |(_, timeout)| timeout));
+        let fired = Fired { timer, due_ns, now_ns };
+        for (_, group) in groups {
+            let mut choices = Choices::default();
+            loop {
+                let mut next = live.clone();
+                next.sock.stamps = pasts[group[0]].stamps;
+                next.world.age(now_ns);
+                let (progress, effects, packet) =
+                    self.handle(&mut next, event, cfg, (due_ns, now_ns), &mut choices);
+                let seen = next.world.take_seen();
+                let is_window = next.sock.window_closed;
+                let mut children = Vec::new();
+                for index in &group {
+                    let mut past = pasts[*index].clone();
+                    past.late |= ended.is_some();
+                    past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
+                    if is_window { past.counts.window_probes += seen } else { past.counts.probes += seen }
+                    if event == Event::Call && past.called.is_none() {
+                        past.called = Some(now_ns);
+                    }
+                    if matches!(event, Event::Arrival) && next.world.reference_until.ahead().is_some() {
+                        past.begin_anew(now_ns);
+                        if is_window && let Some(armed) = next.sock.armed(Timer::Write) {
+                            past.due(Timer::Write, now_ns + armed.timeout * cfg.hz.tick_ns());
+                        }
+                    }
+                    if progress.is_ok() {
+                        result[*index].1 = false;
+                        children.push(past);
+                    } else {
+                        result[*index].0 = true;
+                        if ended.is_none_or(|ended| !ended[*index].0) {
+                            self.told(&next, past, &effects, packet, event);
+                        }
+                    }
+                }
+                if progress.is_ok() {
+                    self.go_on(next, children, event, now_ns);
+                }
+                if !choices.next() {
+                    break;
+                }
+            }
+        }
+        result
+    }
+
+    /// A run goes on, unless one answer is like the other from here.
+    fn go_on(&mut self, mut live: Live, pasts: Vec<Past>, event: Event, now_ns: u64) {
+        if event == Event::Arrival
+            && live.world.stays(now_ns)
+            && live.world.later.ahead().is_none()
+            && live.world.reference_until.ahead().is_none()
+            && live.program.next.is_none_or(|_| self.calls.repeats_after.is_some())
+        {
+            live.world.heard += 1;
+            let patient = self.cfg.user_timeout_ms.is_some() && live.sock.window_closed;
+            let probed = live.sock.keepalive_timer.is_some() || live.sock.window_closed;
+            if !patient && (!probed || live.world.heard > ANSWERS_MOST) {
+                for past in pasts {
+                    self.end(&live, past, Outcome::None, now_ns, (0, 0), None);
+                }
+                return;
+            }
+        }
+        self.push(live, pasts);
+    }
+
+    /// What happens to the socket.
+    fn handle(
+        &self,
+        live: &mut Live,
+        event: Event,
+        cfg: &'a Kernel,
+        (due_ns, now_ns): (u64, u64),
+        choices: &mut Choices,
+    ) -> (Progress, Effects, Option<InFlight>) {
+        let Live { sock, world, program, .. } = live;
+        let packet = (event == Event::Arrival).then(|| world.in_flight.remove(0));
+        let context = match event {
+            Event::Expiry(_) | Event::Hop => Context::Handler,
+            _ => Context::Call,
+        };
+        let mut step = Step {
+            cfg,
+            later: world.later.ahead().zip(self.later),
+            now_ns,
+            due_ns,
+            context,
+            sooner_ns: packet.map_or(0, |packet| packet.sooner_ns),
+            world,
+            choices,
+            effects: Effects::default(),
+        };
+        let progress = match (event, packet) {
+            (Event::Expiry(timer), _) => sock.expired(&mut step, timer),
+            (Event::Hop, _) => hop_fires(sock, &mut step, self.calls.go_on()),
+            (Event::Resolved, _) => {
+                step.world.resolved_ns = None;
+                step.world.hop.resolve(now_ns / cfg.hz.tick_ns());
+                Ok(())
+            }
+            (Event::Arrival, Some(InFlight { what: Arrival::Ack { echoed_ns }, .. })) => {
+                program.answer_due = None;
+                sock.acknowledged(&mut step, echoed_ns)
+            }
+            (Event::Arrival, Some(InFlight { what: Arrival::ProbeAck, .. })) => {
+                sock.tcp_ack_probe(&mut step);
+                Ok(())
+            }
+            (Event::Arrival, _) => sock.reset(&mut step),
+            (Event::Call, _) => match program.call(self.calls) {
+                Some(Call::Connect) => sock.connect(&mut step),
+                Some(Call::Write | Call::Request(_)) => sock.write(&mut step),
+                Some(Call::Shutdown) => sock.shutdown(&mut step),
+                Some(Call::Close) => {
+                    program.gives_up();
+                    sock.close(&mut step, self.calls.lingers)
+                }
+                None => Ok(()),
+            },
+            (Event::AnswerDue, _) => {
+                program.gives_up();
+                sock.close(&mut step, self.calls.lingers)
+            }
+        };
+        (progress, step.effects, packet)
+    }
+
+    fn told(
+        &mut self,
+        live: &Live,
+        past: Past,
+        effects: &Effects,
+        packet: Option<InFlight>,
+        event: Event,
+    ) {
+        let gave_up = effects.steps.last().is_some_and(|(kind, _)| *kind == StepKind::GiveUp);
+        for told in &effects.told {
+            if gave_up && live.world.reference_until.ahead().is_some_and(|at_ns| told.at_ns < at_ns)
+            {
+                self.unknown = Some(if live.sock.window_closed {
+                    "the client's kernel gives the connection up before the fault, by the probes of \
+                     the closed window"
+                        .into()
+                } else {
+                    "the client's kernel gives the connection up before the fault, by keepalive \
+                     probes that a living server has not answered yet"
+                        .into()
+                });
+                return;
+            }
+            let mut past = past.clone();
+            let mut timeout_ns = (event == Event::Hop).then_some(NEIGHBOUR_TIMER_NS);
+            if let Some(waited_ns) = told.waited_ns {
+                let now_ns = packet.map_or(told.at_ns, |packet| packet.at_ns);
+                let nominal_ns = now_ns + waited_ns;
+                past.push(Expiry {
+                    kind: StepKind::GiveUp,
+                    at_ns: (told.at_ns, if past.late { 0 } else { told.at_ns }, told.at_ns),
+                    nominal_ns,
+                    timeout_ns: waited_ns,
+                    held: false,
+                });
+                self.longest = self.longest.max(waited_ns / self.cfg.hz.tick_ns());
+                timeout_ns = None;
+            }
+            let open_ns = packet.map_or((0, 0), |packet| packet.open_ns);
+            let open_ns = if told.waited_ns.is_some() { (0, 0) } else { open_ns };
+            self.end(live, past, told.outcome, told.at_ns, open_ns, timeout_ns);
+        }
+    }
+
+    fn end(
+        &mut self,
+        live: &Live,
+        past: Past,
+        outcome: Outcome,
+        at_ns: u64,
+        open_ns: (u64, u64),
+        timeout_ns: Option<u64>,
+    ) {
+        let local = live.world.hop.is_local() && !live.world.unseen;
+        self.ends.push(End { outcome, at_ns, past, timeout_ns, open_ns, local });
+    }
+}
+
+/// `retrans_time` of a neighbour entry, the default: from one question to the next.
+const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
+
+/// What happens next to a run. Of what happens at the same jiffy, timers come first: their softirq is
+/// the first.
+fn next(live: &Live, cfg: &Kernel) -> Option<(u64, Event)> {
+    let tick_ns = cfg.hz.tick_ns();
+    let own = live.sock.next_timer();
+    let hop = live.world.hop.fires();
+    let timer = match (own, hop) {
+        (Some((own, _)), Some(hop)) if hop < own || (hop == own && is_hop_first(live, cfg)) => {
+            Some((hop, Event::Hop))
+        }
+        (Some((own, timer)), _) => Some((own, Event::Expiry(timer))),
+        (None, Some(hop)) => {
+            // Without anything out, what the hop asks is for nobody.
+            let matters = live.world.hop.waiting() > 0 || !live.world.in_flight.is_empty();
+            matters.then_some((hop, Event::Hop))
+        }
+        (None, None) => None,
+    };
+    let timer = timer.map(|(at, event)| (at * tick_ns, event));
+    let resolved = live.world.resolved_ns.map(|at_ns| (at_ns, Event::Resolved));
+    let arrival = live.world.in_flight.first().map(|packet| (packet.at_ns, Event::Arrival));
+    let call = live.program.next.map(|(at_ns, _)| (at_ns, Event::Call));
+    let answer = live.program.answer_due.map(|at_ns| (at_ns, Event::AnswerDue));
+    // The first of equals.
+    [timer, call, resolved, arrival, answer].into_iter().flatten().min_by_key(|(at_ns, _)| *at_ns)
+}
+
+/// Which of two timers in the same slot comes first. A slot is a list to whose head timers are
+/// added (`enqueue_timer`, kernel/time/timer.c): the later armed. A SYN's timer and the
+/// neighbour's are armed by the same CPU, and for the same time as long as the RTO has not
+/// doubled; coarser slots come first (`__run_timers`).
+fn is_hop_first(live: &Live, cfg: &Kernel) -> bool {
+    if live.sock.state != crate::sock::State::SynSent {
+        return live.world.hop_first;
+    }
+    let timeout = live.sock.armed(Timer::Write).map_or(0, |armed| armed.timeout);
+    let (own, hops) = (cfg.wheel.slot(timeout), cfg.wheel.slot(cfg.hz.get().into()));
+    own < hops || (own == hops && live.world.hop_armed_last)
+}
+
+/// The timer of the neighbour entry: an answer to its question, or the end of its patience.
+fn hop_fires(sock: &mut crate::sock::Sock, step: &mut Step<'_>, writes_on: bool) -> Progress {
+    let now = step.jiffy();
+    let probes = sock.queue.is_empty();
+    if step.world.hop_asks(step.cfg, probes, step.now_ns) {
+        return Ok(());
+    }
+    let failed = step.world.hop.fire(step.cfg, now);
+    step.effects.slots += step.cfg.wheel.slot(step.cfg.hz.get().into());
+    step.world.hop_armed_last = true;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    step.world.forget_waiting();
+    if probes {
+        // ICMP means nothing to a probe: it lies outside the window.
+        return Ok(());
+    }
+    let freed = step.world.hop.is_local();
+    if sock.fires(Timer::Write) == Some(step.due_ns / step.tick_ns()) {
+        // What failure leads to comes by softirqs that follow the one of timers.
+        sock.tcp_write_timer(step)?;
+    }
+    for number in failed {
+        sock.icmp(step, number)?;
+    }
+    if freed { sock.queue_is_free(step, writes_on) } else { Ok(()) }
+}
+
+/// Pasts that nothing tells apart are one.
+fn merge(mut pasts: Vec<Past>) -> Vec<Past> {
+    if pasts.len() < 2 {
+        return pasts;
+    }
+    pasts.sort_by_cached_key(Past::key);
+    let mut merged: Vec<Past> = Vec::with_capacity(pasts.len());
+    for past in pasts {
+        match merged.last_mut() {
+            Some(last) if last.key() == past.key() => last.merge(past),
+            _ => merged.push(past),
+        }
+    }
+    merged
+}
+
+/// A hash for states: fast, and nobody chooses them to collide.
+#[derive(Default)]
+struct Fx(u64);
+
+impl Hasher for Fx {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+}

@@ -1,0 +1,125 @@
+//! The client's program: which calls it makes, and when.
+
+use spec::Script;
+use spec::script::Step;
+use std::time::Duration;
+
+/// A system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// `connect`.
+    Connect,
+    /// `write`.
+    Write,
+    /// `write`, and an answer within so many nanoseconds, or else `close`.
+    Request(u64),
+    /// `shutdown(SHUT_WR)`.
+    Shutdown,
+    /// `close`.
+    Close,
+}
+
+/// All calls of a program.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calls {
+    /// Each with how long after the one before it, nanoseconds; the first counts from the start.
+    pub(crate) calls: Vec<(u64, Call)>,
+    /// Whether the program starts again after the last, so long after it, nanoseconds.
+    pub(crate) repeats_after: Option<u64>,
+    /// How long `close` itself waits, jiffies: `SO_LINGER`.
+    pub(crate) lingers: u64,
+}
+
+impl Calls {
+    /// No call: the program waits in `read`.
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn one(call: Call) -> Self {
+        Self { calls: vec![(0, call)], ..Self::default() }
+    }
+
+    /// The calls of a script.
+    pub(crate) fn of(script: &Script) -> Self {
+        let mut calls = Vec::new();
+        let mut after_ns = 0_u64;
+        for step in &script.steps {
+            let call = match step {
+                Step::Wait(time) => {
+                    after_ns = after_ns.saturating_add(nanos(*time));
+                    continue;
+                }
+                Step::Write(_) => Call::Write,
+                Step::Request(_, deadline) => Call::Request(nanos(*deadline)),
+                Step::Shutdown => Call::Shutdown,
+                Step::Close => Call::Close,
+            };
+            calls.push((std::mem::take(&mut after_ns), call));
+        }
+        let first_ns = calls.first().map_or(0, |(after_ns, _)| *after_ns);
+        let repeats_after = script.repeats.then(|| after_ns.saturating_add(first_ns));
+        Self { calls, repeats_after: repeats_after.filter(|ns| *ns > 0), lingers: 0 }
+    }
+
+    /// Whether there is a second call.
+    pub(crate) fn go_on(&self) -> bool {
+        self.calls.len() > 1 || self.repeats_after.is_some()
+    }
+}
+
+/// How far a program is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Program {
+    /// When the next call comes, nanoseconds, and which.
+    pub(crate) next: Option<(u64, usize)>,
+    /// By how much later than planned the second call and those after it come, nanoseconds.
+    lag_ns: u64,
+    /// Until when it waits for an answer, nanoseconds.
+    pub(crate) answer_due: Option<u64>,
+}
+
+impl Program {
+    /// A program whose calls begin at `start_ns`.
+    pub(crate) fn new(calls: &Calls, start_ns: u64, lag_ns: u64) -> Self {
+        let next = calls.calls.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
+        Self { next, lag_ns, answer_due: None }
+    }
+
+    /// The call that is due is made, and the next planned.
+    pub(crate) fn call(&mut self, calls: &Calls) -> Option<Call> {
+        let (at_ns, index) = self.next.take()?;
+        let call = calls.calls[index].1;
+        if let Call::Request(deadline_ns) = call {
+            self.answer_due = Some(at_ns.saturating_add(deadline_ns));
+            // What comes next waits for the answer.
+            self.next = None;
+            return Some(call);
+        }
+        self.plan(calls, index, at_ns);
+        Some(call)
+    }
+
+    /// Plans the call after `index`, which came at `at_ns`.
+    fn plan(&mut self, calls: &Calls, index: usize, at_ns: u64) {
+        let lag_ns = std::mem::take(&mut self.lag_ns);
+        let next = match (calls.calls.get(index + 1), calls.repeats_after) {
+            (Some((after_ns, _)), _) => Some((*after_ns, index + 1)),
+            (None, Some(after_ns)) => Some((after_ns, 0)),
+            (None, None) => None,
+        };
+        self.next = next.map(|(after_ns, index)| {
+            (at_ns.saturating_add(after_ns).saturating_add(lag_ns), index)
+        });
+    }
+
+    /// No answer has come in time: the program closes.
+    pub(crate) fn gives_up(&mut self) {
+        self.answer_due = None;
+        self.next = None;
+    }
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}

@@ -1,0 +1,216 @@
+//! A run: one socket with its world and its program, and the pasts that have led to it.
+//!
+//! Runs that are alike from here on are one, whatever led to them: a past holds what no longer
+//! matters to what comes next (when it began, what has fired, what was counted), and the stamps, of
+//! which only comparisons with now matter.
+
+use crate::prediction::StepKind;
+use crate::program::Program;
+use crate::sock::{Sock, Stamps, Timer};
+use crate::step::Effects;
+use crate::world::World;
+use std::rc::Rc;
+
+/// What comes next depends on this alone, and on the stamps of each past.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Live {
+    pub(crate) sock: Sock,
+    pub(crate) world: World,
+    pub(crate) program: Program,
+    /// Whether a call has come before a timer that was due, and ran late.
+    pub(crate) overtaken: bool,
+}
+
+/// How many steps a schedule shows at most; the later ones are all alike.
+pub(crate) const STEPS_SHOWN: u32 = 300;
+
+/// What has led to a run. Times are nanoseconds of one clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    /// The reference that its times count from: the earliest and the latest moment it may be.
+    pub(crate) start: (u64, u64),
+    /// The moment of it that the run is of.
+    pub(crate) begins_ns: u64,
+    pub(crate) stamps: Stamps,
+    /// Whether a timer ran late on the way, and it matters.
+    pub(crate) late: bool,
+    /// Whether a timer made the reference, which may so be later than computed.
+    pub(crate) reference_by_timer: bool,
+    /// Whether the program has made its first call.
+    pub(crate) called: Option<u64>,
+    pub(crate) counts: Counts,
+    /// The slots of all timers on the way, jiffies.
+    pub(crate) slots: u64,
+    /// When each timer is due by the textbook, without ticks and slots.
+    nominal: [u64; 2],
+    log: Option<Rc<Entry>>,
+    pub(crate) steps: u32,
+}
+
+/// What the tap counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Counts {
+    pub(crate) retransmits: u32,
+    /// Keepalive or window probes.
+    pub(crate) probes: u32,
+    /// Keepalive and window probes apart.
+    pub(crate) window_probes: u32,
+}
+
+/// One timer that fired.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) expiry: Expiry,
+    before: Option<Rc<Entry>>,
+}
+
+/// One timer that fired, in all pasts that are one by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    pub(crate) kind: StepKind,
+    /// The earliest; the latest where no timer before it ran late; the latest.
+    pub(crate) at_ns: (u64, u64, u64),
+    pub(crate) nominal_ns: u64,
+    pub(crate) timeout_ns: u64,
+    pub(crate) held: bool,
+}
+
+impl Past {
+    pub(crate) fn new(start: (u64, u64), begins_ns: u64, stamps: Stamps) -> Self {
+        Self {
+            start,
+            begins_ns,
+            stamps,
+            late: false,
+            reference_by_timer: false,
+            called: None,
+            counts: Counts::default(),
+            slots: 0,
+            nominal: [0; 2],
+            log: None,
+            steps: 0,
+        }
+    }
+
+    /// When a timer is due by the textbook.
+    pub(crate) fn due(&mut self, timer: Timer, at_ns: u64) {
+        self.nominal[index(timer)] = at_ns;
+    }
+
+    pub(crate) fn nominal(&self, timer: Timer) -> u64 {
+        self.nominal[index(timer)]
+    }
+
+    /// Notes what came of a step. `fired` is the timer whose handler ran, with its timeout.
+    pub(crate) fn take(&mut self, effects: &Effects, fired: Fired, hz: crate::tick::Hz, keepalive_time: u64) {
+        let tick_ns = hz.tick_ns();
+        let wheel = crate::wheel::Wheel::new(hz);
+        self.counts.retransmits = self.counts.retransmits.saturating_add(effects.resent);
+        self.slots += effects.slots;
+        let base_ns = fired.timer.map_or(fired.now_ns, |(timer, _)| self.nominal(timer));
+        for (kind, held) in &effects.steps {
+            self.log(*kind, base_ns, &fired, tick_ns, *held);
+        }
+        for stamp in &effects.stamped {
+            stamp.set(&mut self.stamps);
+        }
+        for (timer, timeout, from) in &effects.armed {
+            self.slots += wheel.slot(*timeout);
+            let due_ns = match from {
+                // What is left of the idle time, which counts from the last segment.
+                Some(from) if *from == self.begins_ns / tick_ns => {
+                    self.begins_ns + keepalive_time * tick_ns
+                }
+                Some(from) => (from + keepalive_time) * tick_ns,
+                None => base_ns.saturating_add(timeout.saturating_mul(tick_ns)),
+            };
+            self.due(*timer, due_ns);
+        }
+    }
+
+    fn log(&mut self, kind: StepKind, nominal_ns: u64, fired: &Fired, tick_ns: u64, held: bool) {
+        if self.steps > STEPS_SHOWN && kind != StepKind::GiveUp {
+            return;
+        }
+        let timeout_ns = fired.timer.map_or(0, |(_, timeout)| timeout * tick_ns);
+        let at_ns = if kind == StepKind::GiveUp { fired.now_ns } else { fired.due_ns };
+        let at_ns = (at_ns, if self.late { 0 } else { at_ns }, at_ns);
+        self.push(Expiry { kind, at_ns, nominal_ns, timeout_ns, held });
+    }
+
+    pub(crate) fn push(&mut self, expiry: Expiry) {
+        self.log = Some(Rc::new(Entry { expiry, before: self.log.take() }));
+        self.steps += 1;
+    }
+
+    /// A segment has arrived that is the reference from now on.
+    pub(crate) fn begin_anew(&mut self, now_ns: u64) {
+        self.start = (now_ns, now_ns);
+        self.begins_ns = now_ns;
+        self.reference_by_timer = true;
+        self.late = false;
+        self.counts = Counts::default();
+        self.log = None;
+        self.steps = 0;
+    }
+
+    /// What tells pasts of one run apart.
+    pub(crate) fn key(&self) -> impl Ord + use<> {
+        (self.start, self.stamps, self.counts, self.steps, self.reference_by_timer, self.called)
+    }
+
+    /// Takes another past in that has the same key.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.late &= other.late;
+        self.slots = self.slots.max(other.slots);
+        for (own, others) in self.nominal.iter_mut().zip(other.nominal) {
+            *own = (*own).min(others);
+        }
+        self.log = merge(self.log.take(), other.log);
+    }
+
+    /// The timer that fired last.
+    pub(crate) fn last(&self) -> Option<Expiry> {
+        self.log.as_ref().map(|entry| entry.expiry)
+    }
+
+    /// The timers that fired, in order.
+    pub(crate) fn expiries(&self) -> Vec<Expiry> {
+        let mut all = Vec::with_capacity(self.steps as usize);
+        let mut at = self.log.as_ref();
+        while let Some(entry) = at {
+            all.push(entry.expiry);
+            at = entry.before.as_ref();
+        }
+        all.reverse();
+        all
+    }
+}
+
+/// What a step was.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fired {
+    /// The timer of the socket that fired, with its timeout, jiffies.
+    pub(crate) timer: Option<(Timer, u64)>,
+    pub(crate) due_ns: u64,
+    pub(crate) now_ns: u64,
+}
+
+fn index(timer: Timer) -> usize {
+    usize::from(timer == Timer::Keepalive)
+}
+
+/// Two logs of the same timers as one.
+fn merge(one: Option<Rc<Entry>>, other: Option<Rc<Entry>>) -> Option<Rc<Entry>> {
+    let (one, other) = (one?, other?);
+    if Rc::ptr_eq(&one, &other) {
+        return Some(one);
+    }
+    let (mut expiry, others) = (one.expiry, other.expiry);
+    expiry.at_ns.0 = expiry.at_ns.0.min(others.at_ns.0);
+    expiry.at_ns.1 = expiry.at_ns.1.max(others.at_ns.1);
+    expiry.at_ns.2 = expiry.at_ns.2.max(others.at_ns.2);
+    expiry.held &= others.held;
+    let before = merge(one.before.clone(), other.before.clone());
+    Some(Rc::new(Entry { expiry, before }))
+}

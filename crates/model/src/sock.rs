@@ -1,0 +1,478 @@
+//! One TCP socket, without any input or output of its own: time is an argument, timers are a closed
+//! enum, calls, segments and expiries come in, segments and what the program is told go out.
+//!
+//! Its fields are those of `struct tcp_sock` and `struct inet_connection_sock` that timers read and
+//! write, under their names. Each timer's handler is a file: [`retransmit`] (`tcp_retransmit_timer`),
+//! [`loss_probe`] (`tcp_send_loss_probe`), [`window_probe`] (`tcp_probe_timer`), [`keepalive`]
+//! (`tcp_keepalive_timer`), [`close`] (FIN_WAIT2 and orphans); all in net/ipv4/tcp_timer.c and
+//! net/ipv4/tcp_output.c.
+
+mod close;
+mod keepalive;
+mod loss_probe;
+mod retransmit;
+mod window_probe;
+
+pub(crate) use close::RttRange;
+pub(crate) use retransmit::TimedOut;
+
+use crate::hop::{Fate, Number};
+use crate::kernel::Kernel;
+use crate::prediction::StepKind;
+use crate::step::{Ended, Progress, Stamp, Step};
+use crate::wheel::Context;
+use crate::world::Sent;
+use spec::{Errno, Outcome};
+
+/// The timers of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Timer {
+    /// `icsk_retransmit_timer`: one at a time of [`Pending`].
+    Write,
+    /// `sk_timer`: keepalive, and FIN_WAIT2 of an orphan.
+    Keepalive,
+    /// `icsk_delack_timer`.
+    DelayedAck,
+}
+
+/// What the write timer waits for: `icsk_pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Pending {
+    /// `ICSK_TIME_LOSS_PROBE`.
+    LossProbe,
+    /// `ICSK_TIME_RETRANS`.
+    Retransmission,
+    /// `ICSK_TIME_PROBE0`.
+    WindowProbe,
+}
+
+/// A timer that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Armed {
+    /// The jiffy of its slot in the wheel.
+    pub(crate) fires: u64,
+    /// How long was asked for, jiffies.
+    pub(crate) timeout: u64,
+}
+
+/// What a segment carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Carries {
+    /// The SYN of `connect`.
+    Syn,
+    /// Data.
+    Data,
+    /// The FIN of `close` or `shutdown`.
+    Fin,
+}
+
+/// A segment that was sent and is not acknowledged: one of `tcp_rtx_queue`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Segment {
+    pub(crate) carries: Carries,
+    /// When it was last sent: `skb_mstamp_ns`.
+    pub(crate) sent_ns: u64,
+    /// How many of the program's writes it holds.
+    pub(crate) writes: u32,
+}
+
+/// How far the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    /// `TCP_SYN_SENT`.
+    SynSent,
+    /// `TCP_ESTABLISHED` or `TCP_CLOSE_WAIT`.
+    Open,
+    /// `TCP_FIN_WAIT1`, `TCP_CLOSING` or `TCP_LAST_ACK`: a FIN is out, or waits behind data.
+    FinSent,
+    /// `TCP_FIN_WAIT2`.
+    FinWait2,
+}
+
+/// Moments that timers compare with now. They decide when the next comes, not how it is handled:
+/// sockets that differ in them alone go the same way until one of them decides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Stamps {
+    /// `rcv_tstamp`, jiffies.
+    pub(crate) rcv_tstamp: u64,
+    /// `retrans_stamp`, nanoseconds.
+    pub(crate) retrans_stamp: Option<u64>,
+    /// `icsk_probes_tstamp`, jiffies.
+    pub(crate) probes_tstamp: Option<u64>,
+    /// `icsk_timeout` of the write timer, jiffies.
+    pub(crate) expires: u64,
+}
+
+/// A socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Sock {
+    pub(crate) state: State,
+    /// Whether the program has called `close`.
+    pub(crate) closed: bool,
+    /// When the program lets go of it, nanoseconds: `SOCK_DEAD`, after what `SO_LINGER` waits.
+    pub(crate) orphaned_ns: Option<u64>,
+    /// `tcp_rtx_queue`.
+    pub(crate) queue: Vec<Segment>,
+    /// The number of the first segment of the queue.
+    pub(crate) first: Number,
+    /// What was written and not sent: the congestion window or the server's window holds it back,
+    /// or the kernel corks it.
+    pub(crate) waiting: bool,
+    /// How many writes are corked.
+    pub(crate) corked: u32,
+    /// Whether a FIN waits behind that.
+    pub(crate) fin_waits: bool,
+    /// Whether `snd_wnd` takes nothing.
+    pub(crate) window_closed: bool,
+    /// `snd_cwnd`, segments.
+    pub(crate) cwnd: u32,
+    /// `icsk_rto`, jiffies.
+    pub(crate) rto: u64,
+    /// `__tcp_set_rto`: the RTO without doublings, jiffies.
+    pub(crate) rto_base: u64,
+    /// `srtt_us`.
+    pub(crate) srtt_us: u64,
+    /// `icsk_backoff`.
+    pub(crate) backoff: u32,
+    /// Timeouts in a row; `icsk_retransmits` is these modulo 256.
+    pub(crate) timeouts: u32,
+    /// `tlp_high_seq`: a tail loss probe is out.
+    pub(crate) tlp_out: bool,
+    /// `icsk_probes_out`.
+    pub(crate) probes_out: u32,
+    /// `sk_err_soft`.
+    pub(crate) err_soft: Option<Errno>,
+    /// `SOCK_KEEPOPEN`.
+    pub(crate) keepopen: bool,
+    /// `TSQ_THROTTLED`: something waits for the host's own queue.
+    pub(crate) throttled: bool,
+    /// `retrans_out`: whether the first segment was really sent again since the last timeout.
+    pub(crate) retrans_out: bool,
+    /// What a FIN's acknowledgement makes of the RTO.
+    pub(crate) rtt: Option<RttRange>,
+    /// Whether the FIN was sent more than once.
+    pub(crate) fin_resent: bool,
+    pub(crate) write_timer: Option<(Pending, Armed)>,
+    pub(crate) keepalive_timer: Option<Armed>,
+    pub(crate) delack_timer: Option<Armed>,
+    /// The error that the delayed acknowledgement draws if it goes after the fault.
+    pub(crate) delack_draws: Option<Errno>,
+    pub(crate) stamps: Stamps,
+}
+
+impl Sock {
+    /// A socket of a settled connection: nothing is out, nothing waits.
+    pub(crate) fn settled(rto: u64, srtt_us: u64, cwnd: u32) -> Self {
+        Self {
+            state: State::Open,
+            closed: false,
+            orphaned_ns: None,
+            queue: Vec::new(),
+            first: 0,
+            waiting: false,
+            corked: 0,
+            fin_waits: false,
+            window_closed: false,
+            cwnd,
+            rto,
+            rto_base: rto,
+            srtt_us,
+            backoff: 0,
+            timeouts: 0,
+            tlp_out: false,
+            probes_out: 0,
+            err_soft: None,
+            keepopen: false,
+            throttled: false,
+            retrans_out: false,
+            rtt: None,
+            fin_resent: false,
+            write_timer: None,
+            keepalive_timer: None,
+            delack_timer: None,
+            delack_draws: None,
+            stamps: Stamps::default(),
+        }
+    }
+
+    /// A socket that has not connected yet.
+    pub(crate) fn unconnected(cfg: &Kernel) -> Self {
+        // `TCP_TIMEOUT_INIT`.
+        Self { state: State::SynSent, ..Self::settled(cfg.hz.get().into(), 0, 1) }
+    }
+
+    /// When a timer fires, jiffies.
+    pub(crate) fn fires(&self, timer: Timer) -> Option<u64> {
+        self.armed(timer).map(|armed| armed.fires)
+    }
+
+    pub(crate) fn armed(&self, timer: Timer) -> Option<Armed> {
+        match timer {
+            Timer::Write => self.write_timer.map(|(_, armed)| armed),
+            Timer::Keepalive => self.keepalive_timer,
+            Timer::DelayedAck => self.delack_timer,
+        }
+    }
+
+    /// The timer that fires first. Of those that fire at the same jiffy, the write timer: what
+    /// keepalive does depends on whether something is out, which that does not change.
+    pub(crate) fn next_timer(&self) -> Option<(u64, Timer)> {
+        let all = [Timer::DelayedAck, Timer::Write, Timer::Keepalive];
+        let fires = all.into_iter().filter_map(|timer| Some((self.fires(timer)?, timer)));
+        fires.min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether a moment's handler looks at the stamps, and what it makes of them: sockets with the
+    /// same answer go the same way.
+    pub(crate) fn by_stamps(&self, event: Decides, cfg: &Kernel, now_ns: u64) -> [u64; 3] {
+        let jiffy = now_ns / cfg.hz.tick_ns();
+        match event {
+            Decides::Expiry(Timer::Write) => match self.write_timer {
+                Some((Pending::Retransmission, _)) => self.retransmission_by_stamps(cfg, now_ns),
+                Some((Pending::WindowProbe, _)) => self.window_probe_by_stamps(cfg, jiffy),
+                _ => [0; 3],
+            },
+            Decides::Expiry(Timer::Keepalive) => self.keepalive_by_stamps(cfg, jiffy),
+            Decides::Expiry(Timer::DelayedAck) => [0; 3],
+            Decides::Arrival => [
+                self.stamps.expires,
+                self.stamps.probes_tstamp.map_or(0, |at| at + 1),
+                0,
+            ],
+            Decides::Anything => [
+                self.stamps.expires,
+                self.stamps.retrans_stamp.map_or(0, |at| at + 1),
+                self.stamps.probes_tstamp.map_or(0, |at| at + 1),
+            ],
+        }
+    }
+
+    /// A timer fires.
+    pub(crate) fn expired(&mut self, step: &mut Step<'_>, timer: Timer) -> Progress {
+        match timer {
+            Timer::Write => self.tcp_write_timer(step),
+            Timer::Keepalive => self.tcp_keepalive_timer(step),
+            Timer::DelayedAck => {
+                self.delack_timer = None;
+                self.tcp_delack_timer(step)
+            }
+        }
+    }
+
+    /// `tcp_write_timer_handler`.
+    pub(crate) fn tcp_write_timer(&mut self, step: &mut Step<'_>) -> Progress {
+        match self.write_timer.take() {
+            Some((Pending::LossProbe, _)) => self.tcp_send_loss_probe(step),
+            Some((Pending::Retransmission, _)) => self.tcp_retransmit_timer(step),
+            Some((Pending::WindowProbe, _)) => self.tcp_probe_timer(step),
+            None => Ok(()),
+        }
+    }
+
+    /// `tcp_delack_timer_handler`: the acknowledgement of the last data received.
+    fn tcp_delack_timer(&mut self, step: &mut Step<'_>) -> Progress {
+        if step.world.is_reached(step.now_ns) {
+            return Ok(());
+        }
+        let number = self.next_number();
+        step.world.send(step.cfg, Sent::Ack, number, step.now_ns, step.context);
+        if self.delack_draws.is_some() {
+            self.err_soft = self.delack_draws;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn next_number(&self) -> Number {
+        self.first + self.queue.len()
+    }
+
+    /// `inet_csk_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot
+    /// (`__mod_timer`).
+    pub(crate) fn reset_xmit_timer(&mut self, step: &mut Step<'_>, what: Pending, timeout: u64) {
+        let timeout = timeout.min(step.cfg.rto_max);
+        let now = step.jiffy();
+        let expires = now + timeout;
+        let stays = self
+            .write_timer
+            .map(|(_, armed)| armed.fires)
+            .filter(|fires| *fires > now && self.stamps.expires == expires);
+        let fires =
+            stays.unwrap_or_else(|| step.cfg.wheel.fires_at(now, timeout, step.context));
+        self.write_timer = Some((what, Armed { fires, timeout }));
+        self.stamp(step, Stamp::Expires(expires));
+        step.world.hop_armed_last = false;
+        step.armed(Timer::Write, timeout, None);
+    }
+
+    /// Notes a moment that will be compared with later ones.
+    pub(crate) fn stamp(&mut self, step: &mut Step<'_>, stamp: Stamp) {
+        stamp.set(&mut self.stamps);
+        step.effects.stamped.push(stamp);
+    }
+
+    /// `tcp_transmit_skb`, of one segment of the queue.
+    pub(crate) fn transmit(&mut self, step: &mut Step<'_>, number: Number) -> Fate {
+        let sent = match self.queue[number - self.first].carries {
+            Carries::Syn => Sent::Syn,
+            Carries::Data => Sent::Data,
+            Carries::Fin => Sent::Fin,
+        };
+        let fate = step.world.send(step.cfg, sent, number, step.now_ns, step.context);
+        // `skb_still_in_host_queue`.
+        self.throttled |= fate == Fate::Busy;
+        fate
+    }
+
+    /// A segment was sent again.
+    pub(crate) fn stamp_sent(&mut self, step: &mut Step<'_>, number: Number, fate: Fate) {
+        self.queue[number - self.first].sent_ns = step.now_ns;
+        let seen = !step.world.unseen && matches!(fate, Fate::OnWire | Fate::Answered);
+        step.effects.resent += u32::from(seen);
+    }
+
+    /// What comes back at once.
+    pub(crate) fn after_sending(
+        &mut self,
+        step: &mut Step<'_>,
+        number: Number,
+        fate: Fate,
+    ) -> Progress {
+        if fate == Fate::Answered { self.icmp(step, number) } else { Ok(()) }
+    }
+
+    /// `tcp_write_err`.
+    pub(crate) fn write_err(&mut self, step: &mut Step<'_>) -> Progress {
+        step.log(StepKind::GiveUp);
+        let outcome = if self.closed {
+            Outcome::Released
+        } else {
+            Outcome::Errno(self.err_soft.unwrap_or(Errno::ETIMEDOUT))
+        };
+        step.told(outcome)
+    }
+
+    /// `tcp_reset`.
+    pub(crate) fn reset(&self, step: &mut Step<'_>) -> Progress {
+        let outcome = match self.state {
+            _ if self.closed => Outcome::Released,
+            State::SynSent => Outcome::Errno(Errno::ECONNREFUSED),
+            _ => Outcome::Errno(Errno::ECONNRESET),
+        };
+        step.told(outcome)
+    }
+
+    /// `tcp_write_xmit`, for a write of the program: a segment of its own, if the congestion window
+    /// lets it.
+    pub(crate) fn write(&mut self, step: &mut Step<'_>) -> Progress {
+        if self.window_closed && self.queue.is_empty() {
+            self.waiting = true;
+            self.tcp_check_probe_timer(step);
+            return Ok(());
+        }
+        if self.timeouts > 0 || self.queue.len() >= self.cwnd.max(1) as usize {
+            // What is held back stays back until something is acknowledged.
+            self.waiting = true;
+            return Ok(());
+        }
+        self.corked += 1;
+        if self.is_corked(step) {
+            self.waiting = true;
+            self.throttled = true;
+            return Ok(());
+        }
+        self.send_new(step, Carries::Data)
+    }
+
+    /// `tcp_write_xmit` and `tcp_event_new_data_sent`, of one new segment.
+    pub(crate) fn send_new(&mut self, step: &mut Step<'_>, carries: Carries) -> Progress {
+        let (number, fate) = self.send_head(step, carries);
+        self.event_new_data_sent(step);
+        self.tcp_schedule_loss_probe(step);
+        self.after_sending(step, number, fate)
+    }
+
+    /// Takes what was written into a segment of its own, and sends it.
+    pub(crate) fn send_head(&mut self, step: &mut Step<'_>, carries: Carries) -> (Number, Fate) {
+        self.waiting = false;
+        let writes = std::mem::take(&mut self.corked).max(1);
+        self.queue.push(Segment { carries, sent_ns: step.now_ns, writes });
+        let number = self.next_number() - 1;
+        let fate = self.transmit(step, number);
+        (number, fate)
+    }
+
+    /// `tcp_event_new_data_sent`.
+    fn event_new_data_sent(&mut self, step: &mut Step<'_>) {
+        if self.queue.len() == 1 {
+            self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
+        } else if matches!(self.write_timer, Some((Pending::LossProbe, _))) {
+            self.tcp_rearm_rto(step);
+        }
+    }
+
+    /// `tcp_should_autocork` (net/ipv4/tcp.c): what is written waits for more as long as segments
+    /// that wait in the host's own queue take more memory (`sk_wmem_alloc`).
+    fn is_corked(&self, step: &Step<'_>) -> bool {
+        let held = |number: &Number| {
+            self.queue.get(number - self.first).map_or(1, |segment| segment.writes)
+        };
+        step.cfg.autocorks
+            && match step.world.hop.held() {
+                [] => false,
+                [one] => held(one) >= self.corked,
+                _ => true,
+            }
+    }
+
+    /// `tcp_connect`: the SYN. It stamps itself.
+    pub(crate) fn connect(&mut self, step: &mut Step<'_>) -> Progress {
+        self.stamp(step, Stamp::Retransmission(Some(step.now_ns)));
+        let (number, fate) = self.send_head(step, Carries::Syn);
+        self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
+        self.after_sending(step, number, fate)
+    }
+
+    /// An acknowledgement of all that is out arrives: `tcp_ack`, `tcp_clean_rtx_queue`.
+    pub(crate) fn acknowledged(&mut self, step: &mut Step<'_>, echoed_ns: u64) -> Progress {
+        let has_fin = self.queue.iter().any(|segment| segment.carries == Carries::Fin);
+        self.first = self.next_number();
+        self.queue.clear();
+        self.write_timer = None;
+        self.err_soft = None;
+        self.stamp(step, Stamp::Received(step.jiffy()));
+        self.stamp(step, Stamp::Retransmission(None));
+        (self.backoff, self.timeouts, self.probes_out) = (0, 0, 0);
+        (self.tlp_out, self.retrans_out) = (false, false);
+        if has_fin {
+            self.state = State::FinWait2;
+            return if self.closed { self.fin_wait2(step, echoed_ns) } else { Ok(()) };
+        }
+        self.rto = self.rto_base;
+        if self.state == State::SynSent {
+            return step.told(Outcome::None);
+        }
+        if self.waiting {
+            self.send_new(step, Carries::Data)?;
+        }
+        if std::mem::take(&mut self.fin_waits) {
+            return self.send_new(step, Carries::Fin);
+        }
+        Ok(())
+    }
+}
+
+/// What happens, as far as stamps may decide about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decides {
+    /// A timer fires.
+    Expiry(Timer),
+    /// An answer to a probe arrives.
+    Arrival,
+    /// A call, an ICMP error, an acknowledgement.
+    Anything,
+}
+
+/// The run is over.
+pub(crate) fn ended() -> Progress {
+    Err(Ended)
+}

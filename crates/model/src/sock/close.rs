@@ -1,0 +1,145 @@
+//! The end of a connection that the program lets go of: `__tcp_close` and `tcp_shutdown`
+//! (net/ipv4/tcp.c), `tcp_send_fin` (net/ipv4/tcp_output.c), and FIN_WAIT2: `tcp_rcv_state_process`
+//! (net/ipv4/tcp_input.c), `tcp_keepalive_timer` (net/ipv4/tcp_timer.c), `tcp_time_wait`
+//! (net/ipv4/tcp_minisocks.c).
+
+use super::{Carries, Sock, State, ended};
+use crate::allowance;
+use crate::kernel::Kernel;
+use crate::rto::{self, Estimator};
+use crate::step::{Progress, Step};
+use crate::wheel::Context;
+
+/// What the round trips before have come to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct RttRange {
+    /// With the least and the most variance that the RTO in whole jiffies leaves open.
+    pub(crate) estimates: [Estimator; 2],
+    /// Whether segments carry time stamps: only then a FIN that was sent again gives a round trip,
+    /// and takes the doublings of the RTO back.
+    pub(crate) timestamps: bool,
+}
+
+impl RttRange {
+    /// `icsk_rto` once an acknowledgement has given one more round trip, of which the least and the
+    /// most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
+    /// (`tcp_rtt_tsopt_us`).
+    fn rto_after(&self, cfg: &Kernel, rtt_us: (u64, u64)) -> (u64, u64) {
+        let rto_min_us = cfg.hz.to_usecs(cfg.rto_min) as i64;
+        let after = |estimate: Estimator, rtt_us: u64| {
+            let mut estimate = estimate;
+            let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
+            estimate.sample(rtt_us, rto_min_us);
+            rto::from_estimate(cfg, estimate.srtt_us(), estimate.variance_us())
+        };
+        let [least, most] = self.estimates;
+        let least = after(least, rtt_us.0.saturating_sub(1_000));
+        (least, after(most, rtt_us.1.saturating_add(1_000)).max(least))
+    }
+}
+
+impl Sock {
+    /// `shutdown(SHUT_WR)`.
+    pub(crate) fn shutdown(&mut self, step: &mut Step<'_>) -> Progress {
+        if self.state != State::Open {
+            return Ok(());
+        }
+        self.state = State::FinSent;
+        self.tcp_send_fin(step)
+    }
+
+    /// `close`, which itself waits for `lingers` jiffies (`SO_LINGER`).
+    pub(crate) fn close(&mut self, step: &mut Step<'_>, lingers: u64) -> Progress {
+        self.closed = true;
+        self.orphaned_ns = Some(match lingers {
+            0 => 0,
+            _ => step.cfg.wheel.fires_at(step.jiffy(), lingers, Context::Call) * step.tick_ns(),
+        });
+        match self.state {
+            State::Open => {
+                self.state = State::FinSent;
+                self.tcp_send_fin(step)
+            }
+            State::FinSent => Ok(()),
+            State::FinWait2 => self.fin_wait2(step, step.now_ns),
+            State::SynSent => step.told(spec::Outcome::Released),
+        }
+    }
+
+    /// `tcp_send_fin`: behind what is not sent yet, or at once.
+    fn tcp_send_fin(&mut self, step: &mut Step<'_>) -> Progress {
+        let full = self.timeouts > 0 || self.queue.len() >= self.cwnd.max(1) as usize;
+        if self.waiting || full {
+            self.fin_waits = true;
+            return Ok(());
+        }
+        self.send_new(step, Carries::Fin)
+    }
+
+    /// The FIN of a socket without a program is acknowledged, and the server says no more. One end
+    /// for each jiffy that the acknowledgement may have come in and each RTO, where they differ.
+    pub(super) fn fin_wait2(&mut self, step: &mut Step<'_>, echoed_ns: u64) -> Progress {
+        let late_ns = allowance::late(step.cfg.hz).as_nanos() as u64;
+        let first_ns = step.now_ns.saturating_sub(step.sooner_ns);
+        let tick_ns = step.tick_ns();
+        let jiffies = first_ns / tick_ns..=(step.now_ns + late_ns) / tick_ns;
+        step.effects.slots += jiffies.end() - jiffies.start();
+        let (least, most) = match &self.rtt {
+            Some(rtt) if !self.fin_resent || rtt.timestamps => {
+                let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
+                let most_us = (step.now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
+                rtt.rto_after(step.cfg, (least_us, most_us))
+            }
+            _ => (self.rto, self.rto),
+        };
+        let mut ends: Vec<u64> = Vec::new();
+        for rto in least..=most {
+            for acknowledged in jiffies.clone() {
+                let (fires, waited) = fin_wait2(|jiffy| step.cfg_at(jiffy), acknowledged, rto);
+                if !ends.contains(&fires) {
+                    ends.push(fires);
+                    step.released_at(fires * tick_ns, waited * tick_ns);
+                }
+            }
+        }
+        ended()
+    }
+}
+
+/// FIN_WAIT2 of a connection whose program has let go, from the acknowledgement of the FIN at jiffy
+/// `acknowledged` on: the jiffy at which the kernel forgets it, and how long it waited by the
+/// textbook, jiffies.
+///
+/// Up to `TCP_TIMEWAIT_LEN`, a mini-socket waits for all of it. Beyond, the socket itself waits for
+/// the time past that (`inet_csk_reset_keepalive_timer`), and then a mini-socket for the same time
+/// once more (`tmo` in `tcp_keepalive_timer`): 61 s are 1 s and 1 s.
+fn fin_wait2<'a>(
+    cfg_at: impl Fn(u64) -> &'a Kernel,
+    acknowledged: u64,
+    rto: u64,
+) -> (u64, u64) {
+    // `tcp_fin_time`, and `tcp_time_wait` again.
+    let least = (rto << 2) - (rto >> 1);
+    let past = |cfg: &Kernel| {
+        let timewait = u64::from(cfg.hz.get()) * TIMEWAIT_SECS;
+        cfg.fin_timeout.max(least).saturating_sub(timewait)
+    };
+    let cfg = cfg_at(acknowledged);
+    let first = past(cfg);
+    if first == 0 {
+        let time = cfg.fin_timeout.max(least);
+        return (cfg.wheel.fires_at(acknowledged, time, Context::Call), time);
+    }
+    let halfway = cfg.wheel.fires_at(acknowledged, first, Context::Call);
+    match past(cfg_at(halfway)) {
+        // Nothing left: a RST, and the end.
+        0 => (halfway, first),
+        rest => {
+            let rest = rest.max(least);
+            (cfg.wheel.fires_at(halfway, rest, Context::Handler), first + rest)
+        }
+    }
+}
+
+/// `TCP_TIMEWAIT_LEN` (include/net/tcp.h), seconds.
+const TIMEWAIT_SECS: u64 = 60;

@@ -1,0 +1,74 @@
+//! The tail loss probe: `tcp_schedule_loss_probe`, `tcp_send_loss_probe` (net/ipv4/tcp_output.c),
+//! `tcp_rearm_rto` (net/ipv4/tcp_input.c).
+
+use super::{Carries, Pending, Sock, State};
+use crate::hop::Fate;
+use crate::kernel::Kernel;
+use crate::prediction::StepKind;
+use crate::rto;
+use crate::step::{Progress, Step};
+
+impl Sock {
+    /// `tcp_schedule_loss_probe`, not after an acknowledgement.
+    pub(super) fn tcp_schedule_loss_probe(&mut self, step: &mut Step<'_>) {
+        if !step.cfg.tail_loss_probe || self.timeouts > 0 || self.state == State::SynSent {
+            return;
+        }
+        let mut timeout = rto::probe_timeout(step.cfg, self.srtt_us, self.queue.len());
+        let delta_us = self.rto_delta_us(step);
+        if delta_us > 0 {
+            timeout = timeout.min(step.cfg.hz.from_usecs(delta_us.unsigned_abs()));
+        }
+        self.reset_xmit_timer(step, Pending::LossProbe, timeout);
+    }
+
+    /// `tcp_send_loss_probe`: new data if there is any, else the last segment again; one a tail.
+    pub(super) fn tcp_send_loss_probe(&mut self, step: &mut Step<'_>) -> Progress {
+        let sent = if self.tlp_out {
+            None
+        } else if self.waiting && !self.window_closed {
+            Some(self.send_head(step, Carries::Data))
+        } else {
+            let number = self.next_number() - 1;
+            match self.transmit(step, number) {
+                Fate::Busy => None,
+                fate => {
+                    self.stamp_sent(step, number, fate);
+                    Some((number, fate))
+                }
+            }
+        };
+        let Some((number, fate)) = sent else {
+            self.rearm_rest(step);
+            return Ok(());
+        };
+        step.log(StepKind::TailLossProbe);
+        step.held(fate);
+        self.tlp_out = true;
+        self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
+        self.after_sending(step, number, fate)
+    }
+
+    /// `tcp_rearm_rto` while a tail loss probe is pending.
+    pub(super) fn tcp_rearm_rto(&mut self, step: &mut Step<'_>) {
+        self.rearm_rest(step);
+    }
+
+    fn rearm_rest(&mut self, step: &mut Step<'_>) {
+        let rest_us = self.rto_delta_us(step).max(1).unsigned_abs();
+        self.reset_xmit_timer(step, Pending::Retransmission, step.cfg.hz.from_usecs(rest_us));
+    }
+
+    /// `tcp_rto_delta_us`: how long until the first segment's RTO is over.
+    fn rto_delta_us(&self, step: &Step<'_>) -> i64 {
+        let first_ns = self.queue.first().map_or(step.now_ns, |segment| segment.sent_ns);
+        let due_us = first_ns / 1_000 + step.cfg.hz.to_usecs(self.rto);
+        due_us as i64 - (step.now_ns / 1_000) as i64
+    }
+
+    /// Whether a write would have the tail loss probe wait anew.
+    pub(crate) fn probes_anew(&self, cfg: &Kernel, held: bool) -> bool {
+        let sends = self.timeouts == 0 && self.queue.len() < self.cwnd.max(1) as usize;
+        sends && cfg.tail_loss_probe && self.state != State::SynSent && !held
+    }
+}

@@ -1,0 +1,164 @@
+//! One step of a socket: what it is given, what comes of it, and what cannot be known on the way.
+
+use crate::hop::Fate;
+use crate::kernel::Kernel;
+use crate::prediction::StepKind;
+use crate::sock::{Stamps, Timer};
+use crate::wheel::Context;
+use crate::world::World;
+use spec::Outcome;
+
+/// The run is over.
+#[derive(Debug)]
+pub(crate) struct Ended;
+
+/// Whether the run goes on.
+pub(crate) type Progress = Result<(), Ended>;
+
+/// A moment that a socket notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// `rcv_tstamp`.
+    Received(u64),
+    /// `retrans_stamp`.
+    Retransmission(Option<u64>),
+    /// `icsk_probes_tstamp`.
+    FirstProbe(Option<u64>),
+    /// `icsk_timeout`.
+    Expires(u64),
+}
+
+impl Stamp {
+    pub(crate) fn set(self, stamps: &mut Stamps) {
+        match self {
+            Self::Received(at) => stamps.rcv_tstamp = at,
+            Self::Retransmission(at) => stamps.retrans_stamp = at,
+            Self::FirstProbe(at) => stamps.probes_tstamp = at,
+            Self::Expires(at) => stamps.expires = at,
+        }
+    }
+}
+
+/// A step: time is an argument.
+pub(crate) struct Step<'a> {
+    /// What is set at this moment.
+    pub(crate) cfg: &'a Kernel,
+    /// What is set once that changes, and when, nanoseconds.
+    pub(crate) later: Option<(u64, &'a Kernel)>,
+    pub(crate) now_ns: u64,
+    /// The jiffy of the timer that fires, nanoseconds, where its handler runs late; otherwise now.
+    pub(crate) due_ns: u64,
+    pub(crate) context: Context,
+    /// By how much sooner than now the segment that arrives may have come, nanoseconds.
+    pub(crate) sooner_ns: u64,
+    pub(crate) world: &'a mut World,
+    pub(crate) choices: &'a mut Choices,
+    pub(crate) effects: Effects,
+}
+
+/// What came of a step.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// What the timer did that fired, and whether what it sent stayed in its host.
+    pub(crate) steps: Vec<(StepKind, bool)>,
+    /// Timers that were armed, jiffies; and from which jiffy on their time counts by the textbook,
+    /// where that is not now.
+    pub(crate) armed: Vec<(Timer, u64, Option<u64>)>,
+    pub(crate) stamped: Vec<Stamp>,
+    /// Data segments that were sent again and passed the tap.
+    pub(crate) resent: u32,
+    /// The slots of what else the phase of the clock moves, jiffies.
+    pub(crate) slots: u64,
+    /// How it ends, where it does; more than one where that cannot be known.
+    pub(crate) told: Vec<Told>,
+}
+
+/// An end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) outcome: Outcome,
+    pub(crate) at_ns: u64,
+    /// The timeout of a last timer that this step did not arm, nanoseconds.
+    pub(crate) waited_ns: Option<u64>,
+}
+
+impl<'a> Step<'a> {
+    pub(crate) fn tick_ns(&self) -> u64 {
+        self.cfg.hz.tick_ns()
+    }
+
+    pub(crate) fn jiffy(&self) -> u64 {
+        self.now_ns / self.tick_ns()
+    }
+
+    /// The settings in force at a jiffy that is yet to come.
+    pub(crate) fn cfg_at(&self, jiffy: u64) -> &'a Kernel {
+        match self.later {
+            Some((at_ns, later)) if jiffy * self.tick_ns() >= at_ns => later,
+            _ => self.cfg,
+        }
+    }
+
+    /// What cannot be known: both are explored.
+    pub(crate) fn either(&mut self) -> bool {
+        self.choices.either()
+    }
+
+    /// The timer that fires does this.
+    pub(crate) fn log(&mut self, kind: StepKind) {
+        self.effects.steps.push((kind, false));
+    }
+
+    /// What it sends may not leave the client's host.
+    pub(crate) fn held(&mut self, fate: Fate) {
+        let held = self.world.unseen || matches!(fate, Fate::Held | Fate::Busy);
+        if let Some(last) = self.effects.steps.last_mut() {
+            last.1 = held;
+        }
+    }
+
+    pub(crate) fn armed(&mut self, timer: Timer, timeout: u64, from: Option<u64>) {
+        self.effects.armed.push((timer, timeout, from));
+    }
+
+    /// The program is told the end, or its kernel lets go.
+    pub(crate) fn told(&mut self, outcome: Outcome) -> Progress {
+        self.effects.told.push(Told { outcome, at_ns: self.now_ns, waited_ns: None });
+        Err(Ended)
+    }
+
+    /// The kernel forgets the connection then.
+    pub(crate) fn released_at(&mut self, at_ns: u64, waited_ns: u64) {
+        let outcome = Outcome::Released;
+        self.effects.told.push(Told { outcome, at_ns, waited_ns: Some(waited_ns) });
+    }
+}
+
+/// Answers to what cannot be known within a step, one series of them after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Choices {
+    given: Vec<bool>,
+    at: usize,
+}
+
+impl Choices {
+    fn either(&mut self) -> bool {
+        if self.at == self.given.len() {
+            self.given.push(false);
+        }
+        self.at += 1;
+        self.given[self.at - 1]
+    }
+
+    /// Goes to the next series; says whether there is one.
+    pub(crate) fn next(&mut self) -> bool {
+        self.at = 0;
+        while let Some(last) = self.given.pop() {
+            if !last {
+                self.given.push(true);
+                return true;
+            }
+        }
+        false
+    }
+}
