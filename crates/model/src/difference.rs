@@ -129,7 +129,8 @@ fn scenes_end_alike() {
         told_old += t.elapsed();
         let known: Vec<u64> = f.jiffies.zip(at).into_iter().flat_map(|(clock, at)| [at, at + 100_000].map(|a| crate::tick::Phase::new(cfg.hz, clock).of(a))).flatten().collect();
         let t = Instant::now();
-        let ends = crate::start::ends(&cfg, &scenes, &known);
+        let new_scenes = if p.client.traffic == Traffic::Connect { crate::connecting::scenes(&cfg, &p, &f) } else { crate::sending::scenes(&cfg, &p, &f) };
+        let ends = crate::start::ends(&cfg, &new_scenes.unwrap(), &known);
         let Ok(ends) = ends else { println!("{seed}: {:?}: {}", ends.err(), short(&p, &f, at)); bad += 1; continue };
         let periodic = matches!(p.client.traffic, Traffic::Stream | Traffic::Heartbeat) || (p.client.traffic == Traffic::OneWrite && p.client.second_write.is_some());
         let counted = Counted { while_it_lives: !periodic, ..Counted::default() };
@@ -144,7 +145,7 @@ fn scenes_end_alike() {
             Ok(exact) => {
                 if !exact { inside += 1; if f.virtual_time && std::env::var("INSIDE").is_ok() { println!("{seed} inside: {}\n  old{}\n  new{}", short(&p, &f, at), show(&before), show(&after)); } }
                 equal += 1; entry.1 += 1;
-                if took > Duration::from_millis(1000) { println!("slow {seed} {took:?} {}", short(&p, &f, at)); }
+                if took > Duration::from_millis(1000) { println!("slow {seed} {took:?} all old {told_old:?} new {told_new:?} {}", short(&p, &f, at)); }
                 if f.virtual_time && schedule != new_schedule && std::env::var("SCHEDULE").is_ok() {
                     println!("{seed} schedule differs {}\n  {:?}\n  {:?}", short(&p, &f, at), schedule.iter().zip(&new_schedule).find(|(a, b)| a != b), (schedule.len(), new_schedule.len()));
                 }
@@ -181,9 +182,9 @@ fn idle_ends_alike() {
         let ends = if filled {
             let looked = f.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
             let between_ns = if f.jiffies.is_some() && looked { 0 } else { (old::window::phases(&cfg).1 - 1) as u64 * cfg.hz.tick_ns() };
-            old::window::scenes(&cfg, &p, &f).and_then(|scenes| crate::start::window_ends(&cfg, &scenes, between_ns))
+            crate::window::scenes(&cfg, &p, &f).and_then(|scenes| crate::start::window_ends(&cfg, &scenes, between_ns))
         } else {
-            match old::idle::scenes(&cfg, &p, &f) {
+            match crate::idle::scenes(&cfg, &p, &f) {
                 Ok(Some(scenes)) => crate::start::keepalive_ends(&cfg, &scenes),
                 Ok(None) => continue,
                 Err(why) => Err(why),
@@ -206,7 +207,7 @@ fn idle_ends_alike() {
             Ok(exact) => {
                 if !exact { inside += 1; if f.virtual_time && std::env::var("INSIDE").is_ok() { println!("{seed} inside: {}\n  old{}\n  new{}", short(&p, &f, at), show(&before.windows), show(&after)); } }
                 equal += 1; entry.1 += 1;
-                if took > Duration::from_millis(1000) { println!("slow {seed} {took:?} {}", short(&p, &f, at)); }
+                if took > Duration::from_millis(1000) { println!("slow {seed} {took:?} all old {told_old:?} new {told_new:?} {}", short(&p, &f, at)); }
                 if f.virtual_time && before.schedule != schedule && std::env::var("SCHEDULE").is_ok() {
                     println!("{seed} schedule differs {}\n  {:?}\n  {:?}", short(&p, &f, at), before.schedule.iter().zip(&schedule).find(|(a, b)| a != b), (before.schedule.len(), schedule.len()));
                 }

@@ -10,8 +10,8 @@
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
-use crate::run::{Expiry, Fired, Live, Past};
-use crate::sock::{Decides, Timer};
+use crate::run::{Fired, Live, Past};
+use crate::sock::{Decides, Stamps, Timer};
 use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
 use crate::world::{Arrival, InFlight};
@@ -41,11 +41,25 @@ enum Event {
     AnswerDue,
 }
 
+/// What came of a past where a handler ran on time: what it led to then, a late one leads to within
+/// the allowance.
+#[derive(Debug, Clone, Copy, Default)]
+struct OnTime {
+    /// It may end.
+    ends: bool,
+    /// It may go on.
+    goes_on: bool,
+    /// Something was sent that is answered.
+    sends: bool,
+}
+
 /// How a run ends.
 #[derive(Debug, Clone)]
 pub(crate) struct End {
     pub(crate) outcome: Outcome,
     pub(crate) at_ns: u64,
+    /// Where only a handler that ran late could make it: when that was.
+    pub(crate) not_before_ns: u64,
     pub(crate) past: Past,
     /// The timeout of the last timer, nanoseconds, where that is not the last in the log.
     pub(crate) timeout_ns: Option<u64>,
@@ -112,9 +126,12 @@ impl<'a> Explorer<'a> {
         Ok(())
     }
 
-    fn push(&mut self, live: Live, pasts: Vec<Past>) {
+    fn push(&mut self, mut live: Live, pasts: Vec<Past>) {
+        // Each past has its own.
+        live.sock.stamps = Stamps::default();
         match next(&live, self.cfg) {
             Some((at_ns, _)) => {
+                live.world.peer.forget(at_ns / self.cfg.hz.tick_ns());
                 self.frontier.entry(at_ns).or_default().entry(live).or_default().extend(pasts);
             }
             None => {
@@ -161,31 +178,31 @@ impl<'a> Explorer<'a> {
     }
 
     /// One step of a run, from all its pasts, at `now_ns`, for a timer that was due at `due_ns`. Says
-    /// of each past whether it has ended, and whether it has in any case. `ended` is what was said
-    /// where the handler ran on time.
+    /// what came of each past; `on_time` is that where the handler ran on time.
     fn step(
         &mut self,
         live: &Live,
         pasts: &[Past],
         event: Event,
         (due_ns, now_ns): (u64, u64),
-        ended: Option<&[(bool, bool)]>,
-    ) -> Vec<(bool, bool)> {
-        let mut result = vec![(false, true); pasts.len()];
+        on_time: Option<&[OnTime]>,
+    ) -> Vec<OnTime> {
+        let mut result = vec![OnTime::default(); pasts.len()];
         let cfg = if live.world.later.is_past(now_ns) { self.later.unwrap_or(self.cfg) } else { self.cfg };
         let decides = match event {
             Event::Expiry(timer) => Decides::Expiry(timer),
             Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
             _ => Decides::Anything,
         };
-        let mut groups: Vec<([u64; 3], Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(([u64; 3], bool), Vec<usize>)> = Vec::new();
         let mut sock = live.sock.clone();
         for (index, past) in pasts.iter().enumerate() {
-            if ended.is_some_and(|ended| ended[index].1) {
+            if on_time.is_some_and(|on_time| !on_time[index].goes_on) {
                 continue;
             }
             sock.stamps = past.stamps;
-            let key = sock.by_stamps(decides, cfg, now_ns);
+            let sends = on_time.is_some_and(|on_time| on_time[index].sends);
+            let key = (sock.by_stamps(decides, cfg, now_ns), sends);
             match groups.iter_mut().rev().find(|(other, _)| *other == key) {
                 Some((_, group)) => group.push(index),
                 None => groups.push((key, vec![index])),
@@ -199,20 +216,22 @@ impl<'a> Explorer<'a> {
         };
         self.longest = self.longest.max(timer.map_or(0, |(_, timeout)| timeout));
         let fired = Fired { timer, due_ns, now_ns };
-        for (_, group) in groups {
+        for ((_, sends), group) in groups {
             let mut choices = Choices::default();
             loop {
                 let mut next = live.clone();
                 next.sock.stamps = pasts[group[0]].stamps;
                 next.world.age(now_ns);
+                next.world.late = (now_ns - due_ns, sends);
                 let (progress, effects, packet) =
                     self.handle(&mut next, event, cfg, (due_ns, now_ns), &mut choices);
+                next.world.late = (0, false);
                 let seen = next.world.take_seen();
                 let is_window = next.sock.window_closed;
                 let mut children = Vec::new();
                 for index in &group {
                     let mut past = pasts[*index].clone();
-                    past.late |= ended.is_some();
+                    past.late |= on_time.is_some();
                     past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
                     if is_window { past.counts.window_probes += seen } else { past.counts.probes += seen }
                     if event == Event::Call && past.called.is_none() {
@@ -224,12 +243,14 @@ impl<'a> Explorer<'a> {
                             past.due(Timer::Write, now_ns + armed.timeout * cfg.hz.tick_ns());
                         }
                     }
+                    result[*index].sends |=
+                        next.world.in_flight.len() > live.world.in_flight.len();
                     if progress.is_ok() {
-                        result[*index].1 = false;
+                        result[*index].goes_on = true;
                         children.push(past);
                     } else {
-                        result[*index].0 = true;
-                        if ended.is_none_or(|ended| !ended[*index].0) {
+                        result[*index].ends = true;
+                        if on_time.is_none_or(|on_time| !on_time[*index].ends) {
                             self.told(&next, past, &effects, packet, event);
                         }
                     }
@@ -288,6 +309,7 @@ impl<'a> Explorer<'a> {
             due_ns,
             context,
             sooner_ns: packet.map_or(0, |packet| packet.sooner_ns),
+            late_ns: packet.map_or(0, |packet| packet.late_ns),
             world,
             choices,
             effects: Effects::default(),
@@ -311,7 +333,13 @@ impl<'a> Explorer<'a> {
             (Event::Arrival, _) => sock.reset(&mut step),
             (Event::Call, _) => match program.call(self.calls) {
                 Some(Call::Connect) => sock.connect(&mut step),
-                Some(Call::Write | Call::Request(_)) => sock.write(&mut step),
+                Some(Call::Write | Call::Request(_)) => {
+                    if self.calls.repeats_after.is_some() && sock.is_held_back() {
+                        // What is held back stays back until something is acknowledged.
+                        program.next = None;
+                    }
+                    sock.write(&mut step)
+                }
                 Some(Call::Shutdown) => sock.shutdown(&mut step),
                 Some(Call::Close) => {
                     program.gives_up();
@@ -354,20 +382,21 @@ impl<'a> Explorer<'a> {
             let mut timeout_ns = (event == Event::Hop).then_some(NEIGHBOUR_TIMER_NS);
             if let Some(waited_ns) = told.waited_ns {
                 let now_ns = packet.map_or(told.at_ns, |packet| packet.at_ns);
-                let nominal_ns = now_ns + waited_ns;
-                past.push(Expiry {
-                    kind: StepKind::GiveUp,
-                    at_ns: (told.at_ns, if past.late { 0 } else { told.at_ns }, told.at_ns),
-                    nominal_ns,
-                    timeout_ns: waited_ns,
-                    held: false,
-                });
+                let nominal_ns = now_ns.saturating_sub(past.begins_ns) + waited_ns;
+                past.push(StepKind::GiveUp, told.at_ns, nominal_ns, waited_ns, false);
                 self.longest = self.longest.max(waited_ns / self.cfg.hz.tick_ns());
                 timeout_ns = None;
             }
             let open_ns = packet.map_or((0, 0), |packet| packet.open_ns);
             let open_ns = if told.waited_ns.is_some() { (0, 0) } else { open_ns };
-            self.end(live, past, told.outcome, told.at_ns, open_ns, timeout_ns);
+            let drawn = packet.filter(|_| told.waited_ns.is_none());
+            let late_ns = drawn.map_or(0, |packet| packet.late_ns);
+            let not_before_ns = told.at_ns - drawn.filter(|p| p.also_on_time).map_or(0, |p| p.late_ns);
+            let not_before_ns = if late_ns == 0 { 0 } else { not_before_ns };
+            self.ends.push(End {
+                not_before_ns,
+                ..End::new(live, past, told.outcome, told.at_ns - late_ns, open_ns, timeout_ns)
+            });
         }
     }
 
@@ -380,8 +409,21 @@ impl<'a> Explorer<'a> {
         open_ns: (u64, u64),
         timeout_ns: Option<u64>,
     ) {
+        self.ends.push(End::new(live, past, outcome, at_ns, open_ns, timeout_ns));
+    }
+}
+
+impl End {
+    fn new(
+        live: &Live,
+        past: Past,
+        outcome: Outcome,
+        at_ns: u64,
+        open_ns: (u64, u64),
+        timeout_ns: Option<u64>,
+    ) -> Self {
         let local = live.world.hop.is_local() && !live.world.unseen;
-        self.ends.push(End { outcome, at_ns, past, timeout_ns, open_ns, local });
+        Self { outcome, at_ns, not_before_ns: 0, past, timeout_ns, open_ns, local }
     }
 }
 
@@ -462,11 +504,11 @@ fn merge(mut pasts: Vec<Past>) -> Vec<Past> {
     if pasts.len() < 2 {
         return pasts;
     }
-    pasts.sort_by_cached_key(Past::key);
+    pasts.sort_by_cached_key(|past| (past.key(), past.start));
     let mut merged: Vec<Past> = Vec::with_capacity(pasts.len());
     for past in pasts {
         match merged.last_mut() {
-            Some(last) if last.key() == past.key() => last.merge(past),
+            Some(last) if last.is_one_with(&past) => last.merge(past),
             _ => merged.push(past),
         }
     }

@@ -7,30 +7,44 @@
 //! those that part from it where a timer runs late (`slip`).
 
 pub mod allowance;
+mod closing;
+mod connecting;
+mod crash;
+mod dead_path;
 #[cfg(test)]
 mod difference;
 mod entry;
 mod explore;
 mod facts;
 mod hop;
+mod idle;
+mod keepalive;
 mod kernel;
+#[cfg(test)]
 mod old;
+mod predict;
 pub mod prediction;
 mod program;
+mod purpose;
 mod rto;
 mod run;
+mod scene;
+mod sending;
 mod sock;
 mod start;
 mod step;
 pub mod table;
 pub mod tick;
+mod way;
+mod web_server;
 pub mod wheel;
 pub mod width;
+mod window;
 mod windows;
 mod world;
 
 pub use facts::nominal_facts;
 pub use kernel::smallest_rto;
-pub use old::predict::{predict, predict_after};
+pub use predict::{predict, predict_after};
 pub use prediction::{Prediction, Step, StepKind, Window};
 pub use table::table;

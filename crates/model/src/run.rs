@@ -29,7 +29,7 @@ pub(crate) const STEPS_SHOWN: u32 = 300;
 pub(crate) struct Past {
     /// The reference that its times count from: the earliest and the latest moment it may be.
     pub(crate) start: (u64, u64),
-    /// The moment of it that the run is of.
+    /// The moment of it that the run is of; where several are one by now, of one of them.
     pub(crate) begins_ns: u64,
     pub(crate) stamps: Stamps,
     /// Whether a timer ran late on the way, and it matters.
@@ -41,7 +41,7 @@ pub(crate) struct Past {
     pub(crate) counts: Counts,
     /// The slots of all timers on the way, jiffies.
     pub(crate) slots: u64,
-    /// When each timer is due by the textbook, without ticks and slots.
+    /// When each timer is due by the textbook, without ticks and slots, after the beginning.
     nominal: [u64; 2],
     log: Option<Rc<Entry>>,
     pub(crate) steps: u32,
@@ -68,8 +68,9 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
     pub(crate) kind: StepKind,
-    /// The earliest; the latest where no timer before it ran late; the latest.
-    pub(crate) at_ns: (u64, u64, u64),
+    /// After the reference: the earliest; the latest where no timer before it ran late; the latest.
+    pub(crate) after_ns: (u64, u64, u64),
+    /// The same by the textbook.
     pub(crate) nominal_ns: u64,
     pub(crate) timeout_ns: u64,
     pub(crate) held: bool,
@@ -94,11 +95,7 @@ impl Past {
 
     /// When a timer is due by the textbook.
     pub(crate) fn due(&mut self, timer: Timer, at_ns: u64) {
-        self.nominal[index(timer)] = at_ns;
-    }
-
-    pub(crate) fn nominal(&self, timer: Timer) -> u64 {
-        self.nominal[index(timer)]
+        self.nominal[index(timer)] = at_ns.saturating_sub(self.begins_ns);
     }
 
     /// Notes what came of a step. `fired` is the timer whose handler ran, with its timeout.
@@ -107,7 +104,8 @@ impl Past {
         let wheel = crate::wheel::Wheel::new(hz);
         self.counts.retransmits = self.counts.retransmits.saturating_add(effects.resent);
         self.slots += effects.slots;
-        let base_ns = fired.timer.map_or(fired.now_ns, |(timer, _)| self.nominal(timer));
+        let since_ns = fired.now_ns.saturating_sub(self.begins_ns);
+        let base_ns = fired.timer.map_or(since_ns, |(timer, _)| self.nominal[index(timer)]);
         for (kind, held) in &effects.steps {
             self.log(*kind, base_ns, &fired, tick_ns, *held);
         }
@@ -116,15 +114,12 @@ impl Past {
         }
         for (timer, timeout, from) in &effects.armed {
             self.slots += wheel.slot(*timeout);
-            let due_ns = match from {
+            self.nominal[index(*timer)] = match from {
                 // What is left of the idle time, which counts from the last segment.
-                Some(from) if *from == self.begins_ns / tick_ns => {
-                    self.begins_ns + keepalive_time * tick_ns
-                }
-                Some(from) => (from + keepalive_time) * tick_ns,
+                Some(from) if *from == self.begins_ns / tick_ns => keepalive_time * tick_ns,
+                Some(from) => ((from + keepalive_time) * tick_ns).saturating_sub(self.begins_ns),
                 None => base_ns.saturating_add(timeout.saturating_mul(tick_ns)),
             };
-            self.due(*timer, due_ns);
         }
     }
 
@@ -134,17 +129,31 @@ impl Past {
         }
         let timeout_ns = fired.timer.map_or(0, |(_, timeout)| timeout * tick_ns);
         let at_ns = if kind == StepKind::GiveUp { fired.now_ns } else { fired.due_ns };
-        let at_ns = (at_ns, if self.late { 0 } else { at_ns }, at_ns);
-        self.push(Expiry { kind, at_ns, nominal_ns, timeout_ns, held });
+        self.push(kind, at_ns, nominal_ns, timeout_ns, held);
     }
 
-    pub(crate) fn push(&mut self, expiry: Expiry) {
+    /// Notes what a timer did.
+    pub(crate) fn push(
+        &mut self,
+        kind: StepKind,
+        at_ns: u64,
+        nominal_ns: u64,
+        timeout_ns: u64,
+        held: bool,
+    ) {
+        let latest_ns = at_ns.saturating_sub(self.start.0);
+        let on_time_ns = if self.late { 0 } else { latest_ns };
+        let after_ns = (at_ns.saturating_sub(self.start.1), on_time_ns, latest_ns);
+        let expiry = Expiry { kind, after_ns, nominal_ns, timeout_ns, held };
         self.log = Some(Rc::new(Entry { expiry, before: self.log.take() }));
         self.steps += 1;
     }
 
     /// A segment has arrived that is the reference from now on.
     pub(crate) fn begin_anew(&mut self, now_ns: u64) {
+        for due_ns in &mut self.nominal {
+            *due_ns = (*due_ns + self.begins_ns).saturating_sub(now_ns);
+        }
         self.start = (now_ns, now_ns);
         self.begins_ns = now_ns;
         self.reference_by_timer = true;
@@ -154,13 +163,19 @@ impl Past {
         self.steps = 0;
     }
 
-    /// What tells pasts of one run apart.
+    /// What tells pasts of one run apart, but for when they began.
     pub(crate) fn key(&self) -> impl Ord + use<> {
-        (self.start, self.stamps, self.counts, self.steps, self.reference_by_timer, self.called)
+        (self.stamps, self.counts, self.steps, self.reference_by_timer, self.called)
     }
 
-    /// Takes another past in that has the same key.
+    /// Whether the next past in order, with the same key, began when this one did or just after it.
+    pub(crate) fn is_one_with(&self, next: &Self) -> bool {
+        next.start.0 <= self.start.1.saturating_add(1) && self.key() == next.key()
+    }
+
+    /// Takes it in.
     pub(crate) fn merge(&mut self, other: Self) {
+        self.start.1 = self.start.1.max(other.start.1);
         self.late &= other.late;
         self.slots = self.slots.max(other.slots);
         for (own, others) in self.nominal.iter_mut().zip(other.nominal) {
@@ -207,9 +222,11 @@ fn merge(one: Option<Rc<Entry>>, other: Option<Rc<Entry>>) -> Option<Rc<Entry>> 
         return Some(one);
     }
     let (mut expiry, others) = (one.expiry, other.expiry);
-    expiry.at_ns.0 = expiry.at_ns.0.min(others.at_ns.0);
-    expiry.at_ns.1 = expiry.at_ns.1.max(others.at_ns.1);
-    expiry.at_ns.2 = expiry.at_ns.2.max(others.at_ns.2);
+    let (least, on_time, most) = &mut expiry.after_ns;
+    *least = (*least).min(others.after_ns.0);
+    *on_time = (*on_time).max(others.after_ns.1);
+    *most = (*most).max(others.after_ns.2);
+    expiry.nominal_ns = expiry.nominal_ns.min(others.nominal_ns);
     expiry.held &= others.held;
     let before = merge(one.before.clone(), other.before.clone());
     Some(Rc::new(Entry { expiry, before }))

@@ -14,7 +14,6 @@ mod retransmit;
 mod window_probe;
 
 pub(crate) use close::RttRange;
-pub(crate) use retransmit::TimedOut;
 
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
@@ -299,7 +298,14 @@ impl Sock {
         let fires =
             stays.unwrap_or_else(|| step.cfg.wheel.fires_at(now, timeout, step.context));
         self.write_timer = Some((what, Armed { fires, timeout }));
-        self.stamp(step, Stamp::Expires(expires));
+        // Of a window's probe only a call in the same jiffy could ask for the same time, and of a
+        // timeout in silence nobody.
+        let forgets = match what {
+            Pending::WindowProbe => fires == step.cfg.wheel.fires_at(now, timeout, Context::Call),
+            Pending::Retransmission => self.timeouts > 0 && step.world.is_silent(),
+            Pending::LossProbe => false,
+        };
+        self.stamp(step, Stamp::Expires(if forgets { 0 } else { expires }));
         step.world.hop_armed_last = false;
         step.armed(Timer::Write, timeout, None);
     }
@@ -308,6 +314,13 @@ impl Sock {
     pub(crate) fn stamp(&mut self, step: &mut Step<'_>, stamp: Stamp) {
         stamp.set(&mut self.stamps);
         step.effects.stamped.push(stamp);
+    }
+
+    /// A segment arrives: keepalive counts from then.
+    pub(crate) fn received(&mut self, step: &mut Step<'_>) {
+        if self.keepopen {
+            self.stamp(step, Stamp::Received(step.jiffy()));
+        }
     }
 
     /// `tcp_transmit_skb`, of one segment of the queue.
@@ -369,8 +382,7 @@ impl Sock {
             self.tcp_check_probe_timer(step);
             return Ok(());
         }
-        if self.timeouts > 0 || self.queue.len() >= self.cwnd.max(1) as usize {
-            // What is held back stays back until something is acknowledged.
+        if self.is_held_back() {
             self.waiting = true;
             return Ok(());
         }
@@ -381,6 +393,11 @@ impl Sock {
             return Ok(());
         }
         self.send_new(step, Carries::Data)
+    }
+
+    /// Whether the congestion window takes no more: after a timeout it is one.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.timeouts > 0 || self.queue.len() >= self.cwnd.max(1) as usize
     }
 
     /// `tcp_write_xmit` and `tcp_event_new_data_sent`, of one new segment.
@@ -439,7 +456,7 @@ impl Sock {
         self.queue.clear();
         self.write_timer = None;
         self.err_soft = None;
-        self.stamp(step, Stamp::Received(step.jiffy()));
+        self.received(step);
         self.stamp(step, Stamp::Retransmission(None));
         (self.backoff, self.timeouts, self.probes_out) = (0, 0, 0);
         (self.tlp_out, self.retrans_out) = (false, false);

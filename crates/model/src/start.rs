@@ -3,15 +3,15 @@
 use crate::explore::{End, Explorer};
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::old::keepalive::{self, Known};
-use crate::old::purpose::Purpose;
-use crate::old::scene::{self, Scene};
-use crate::old::{way, window};
+use crate::keepalive::{self, Known};
+use crate::purpose::Purpose;
+use crate::scene::Scene;
+use crate::{way, window};
 use crate::program::{Call, Calls, Program};
 use crate::run::{Live, Past};
 use crate::sock::{Armed, Pending, RttRange, Sock, Timer};
 use crate::wheel::Context;
-use crate::world::{Answer, Arrival, InFlight, Moment, Peer, Recovery, WayBack, World};
+use crate::world::{Answer, Arrival, InFlight, Moment, Peer, Recovery, World};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
@@ -21,6 +21,8 @@ const PARTS: u64 = 4;
 /// No more phases than this are looked at; where there are more, windows are widened by what lies
 /// between.
 const PHASES_MOST: u64 = 1 << 13;
+/// How many steps all runs together may have where each phase has many.
+const STEPS_IN_ALL: u64 = 1 << 20;
 
 fn calls(cfg: &Kernel, scene: &Scene) -> Calls {
     let _ = cfg;
@@ -48,17 +50,9 @@ fn recovery(scene: &Scene, start_ns: u64) -> Option<Recovery> {
             0 => Moment::Past,
             at_ns => Moment::At(start_ns.saturating_add(at_ns)),
         },
-        with: match healed.with {
-            scene::Answer::Ack => Answer::Ack,
-            scene::Answer::Reset => Answer::Reset,
-        },
+        with: healed.with,
         moved: healed.moved,
-        back: match healed.back {
-            scene::WayBack::Known => WayBack::Known,
-            scene::WayBack::Asks => WayBack::Asks,
-            scene::WayBack::AlwaysAsks => WayBack::AlwaysAsks,
-            scene::WayBack::AskedInVain => WayBack::AskedInVain,
-        },
+        back: healed.back,
         round_trip_ns: (healed.after_ns - healed.sooner_ns, healed.sooner_ns),
         late: true,
     })
@@ -144,7 +138,7 @@ pub(crate) fn ends(
         }
         if let Some(starts) = scene.starts(cfg) {
             let (ends, _) = explore(&mut |explorer| {
-                over_phases(explorer, cfg, scene, &calls, starts);
+                over_phases(explorer, cfg, scene, &calls, starts, scenes.len() as u64);
             })?;
             all.extend(ends);
             continue;
@@ -154,7 +148,7 @@ pub(crate) fn ends(
         let mut period = 1;
         loop {
             let (ends, longest) = explore(&mut |explorer| {
-                over_phases(explorer, cfg, scene, &calls, (EPOCH, period));
+                over_phases(explorer, cfg, scene, &calls, (EPOCH, period), scenes.len() as u64);
             })?;
             let needed = cfg.wheel.slot(longest.max(scene.other_timers(cfg)));
             if needed <= period {
@@ -174,9 +168,16 @@ fn over_phases(
     scene: &Scene,
     calls: &Calls,
     (first, period): (u64, u64),
+    scenes: u64,
 ) {
     let tick_ns = cfg.hz.tick_ns();
-    let stride = period.div_ceil(PHASES_MOST);
+    let stride = if scene.is_finer_than_jiffies() {
+        let steps = scene.steps_allowed(cfg).unwrap_or(STEPS_IN_ALL) * scenes;
+        let variants = PARTS * scene.lates_ns(cfg).len() as u64;
+        period.div_ceil((STEPS_IN_ALL / (steps * variants)).max(16))
+    } else {
+        period.div_ceil(PHASES_MOST)
+    };
     let block_ns = (stride - 1) * tick_ns;
     for phase in (0..period).step_by(stride as usize) {
         let begins_ns = (first + phase + stride - 1) * tick_ns;
@@ -313,6 +314,8 @@ fn from_known_keepalive(
                     what: Arrival::ProbeAck,
                     open_ns: (0, 0),
                     sooner_ns: 0,
+                    late_ns: 0,
+                also_on_time: false,
                 },
             );
             let there = probe + scene.rtt_ns / 2 / tick_ns;
@@ -369,12 +372,7 @@ fn probe_recovery(healed: way::Healed, origin_ns: u64) -> Recovery {
         at: Moment::At(origin_ns.saturating_add(healed.at_ns)),
         with: if healed.reset { Answer::Reset } else { Answer::Ack },
         moved: healed.moved,
-        back: match healed.back {
-            scene::WayBack::Known => WayBack::Known,
-            scene::WayBack::Asks => WayBack::Asks,
-            scene::WayBack::AlwaysAsks => WayBack::AlwaysAsks,
-            scene::WayBack::AskedInVain => WayBack::AskedInVain,
-        },
+        back: healed.back,
         round_trip_ns: healed.round_trip_ns,
         late: false,
     }
@@ -435,14 +433,14 @@ pub(crate) fn window_ends(
     let later = first.later.as_ref().map(|(_, later)| later);
     let mut explorer = Explorer::new(cfg, later, &calls);
     for (scene, start) in scenes {
-        let timer = window::Timer::new(cfg, scene, start);
+        let (armed, fires, timeout) = window::armed(cfg, start);
         let mut sock = Sock::settled(start.base, 1, 10);
         sock.window_closed = true;
         sock.waiting = true;
         sock.backoff = start.backoff;
         sock.probes_out = start.unanswered;
         sock.write_timer =
-            Some((Pending::WindowProbe, Armed { fires: timer.fires, timeout: timer.timeout }));
+            Some((Pending::WindowProbe, Armed { fires, timeout }));
         sock.stamps.expires = start.expires;
         sock.stamps.rcv_tstamp = start.received;
         sock.stamps.probes_tstamp = start.first_probe;
@@ -451,7 +449,7 @@ pub(crate) fn window_ends(
             exposed_ns: scene.exposed_ns,
             delayed_ack: 0,
             invalid_ratelimit: scene.answers_every,
-            last_oow_ack: timer.answered,
+            last_oow_ack: start.answered,
         };
         let origin_ns = start.sampled_ns;
         let mut world = World::new(cfg, peer, scene.hop.clone().later(origin_ns / tick_ns));
@@ -462,13 +460,9 @@ pub(crate) fn window_ends(
         if let Some((at_ns, _)) = &scene.later {
             world.later = Moment::At(origin_ns.saturating_add(*at_ns));
         }
-        if let Some(at_ns) = timer.answer_ns {
-            world.in_flight.push(InFlight {
-                at_ns,
-                what: Arrival::ProbeAck,
-                open_ns: (0, 0),
-                sooner_ns: 0,
-            });
+        if start.unanswered > 0 {
+            // The answer to the last probe is still on its way, if it drew one.
+            world.draws_before(armed * tick_ns, origin_ns);
         }
         let program = Program::new(&calls, 0, 0);
         let run = Live { sock, world, program, overtaken: false };

@@ -1,7 +1,7 @@
 //! The article's table: each retransmission with its timeout, by the textbook and by this kernel.
 
 use crate::kernel::Kernel;
-use crate::old::predict::predict;
+use crate::predict::predict;
 use crate::prediction::StepKind;
 use crate::rto;
 use serde::{Deserialize, Serialize};

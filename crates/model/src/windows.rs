@@ -61,6 +61,8 @@ impl Ends {
             (end.at_ns.saturating_sub(past.start.1), end.at_ns.saturating_sub(past.start.0));
         let early_ns = if past.reference_by_timer { counted.early_ns } else { 0 };
         let (sooner_ns, later_ns) = end.open_ns;
+        let not_before_ns = end.not_before_ns.saturating_sub(past.start.1);
+        let timers = (timers.0.max(not_before_ns).min(timers.1), timers.1);
         Self {
             span: (
                 timers.0.saturating_sub(early_ns.saturating_add(sooner_ns)),
@@ -163,20 +165,17 @@ fn schedule<'a>(ends: impl Iterator<Item = &'a End>, counted: &Counted, hz: Hz) 
     for end in ends {
         let past = &end.past;
         let early_ns = if past.reference_by_timer { counted.early_ns } else { 0 };
-        let (earliest_ns, latest_ns) = past.start;
         for (index, expiry) in past.expiries().into_iter().enumerate() {
-            let from_ns = expiry.at_ns.0.saturating_sub(latest_ns + early_ns);
-            let on_time_ns = expiry.at_ns.1.saturating_sub(earliest_ns);
-            let to_ns = expiry.at_ns.2.saturating_sub(earliest_ns);
-            let nominal_ns = expiry.nominal_ns.saturating_sub(past.begins_ns);
+            let from_ns = expiry.after_ns.0.saturating_sub(early_ns);
+            let (_, on_time_ns, to_ns) = expiry.after_ns;
             match rows.get_mut(index) {
                 Some((first, span, on_time)) => {
                     *span = hull(*span, (from_ns, to_ns));
                     *on_time = (*on_time).max(on_time_ns);
-                    first.nominal_ns = first.nominal_ns.min(nominal_ns);
+                    first.nominal_ns = first.nominal_ns.min(expiry.nominal_ns);
                     first.held &= expiry.held;
                 }
-                None => rows.push((Expiry { nominal_ns, ..expiry }, (from_ns, to_ns), on_time_ns)),
+                None => rows.push((expiry, (from_ns, to_ns), on_time_ns)),
             }
         }
         if end.outcome == Outcome::None && counted.window_probes {

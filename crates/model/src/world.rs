@@ -72,6 +72,11 @@ pub(crate) struct InFlight {
     pub(crate) open_ns: (u64, u64),
     /// By how much sooner it may come than a timer.
     pub(crate) sooner_ns: u64,
+    /// By how much late the handler ran that drew it: an end that it makes is allowed to be so late
+    /// anyway.
+    pub(crate) late_ns: u64,
+    /// Whether the same handler would have drawn it on time.
+    pub(crate) also_on_time: bool,
 }
 
 /// What answers a segment that gets through.
@@ -129,6 +134,15 @@ pub(crate) struct Peer {
     pub(crate) last_oow_ack: Option<u64>,
 }
 
+impl Peer {
+    /// Forgets when it last acknowledged a probe, where that cannot matter to one that is sent at
+    /// this jiffy or later.
+    pub(crate) fn forget(&mut self, jiffy: u64) {
+        let limit = self.invalid_ratelimit;
+        self.last_oow_ack = self.last_oow_ack.filter(|last| jiffy < last.saturating_add(limit));
+    }
+}
+
 /// What packets meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct World {
@@ -157,6 +171,8 @@ pub(crate) struct World {
     waiting_ns: Vec<u64>,
     /// When a link-layer address comes that was asked for.
     pub(crate) resolved_ns: Option<u64>,
+    /// By how much late the handler runs that sends, and whether it also would on time.
+    pub(crate) late: (u64, bool),
     /// How many answers of a peer that stays have come.
     pub(crate) heard: u32,
     /// Probes sent so far, by number.
@@ -182,6 +198,7 @@ impl World {
             in_flight: Vec::new(),
             waiting_ns: Vec::new(),
             resolved_ns: None,
+            late: (0, false),
             heard: 0,
             probe: 0,
             seen: 0,
@@ -288,9 +305,22 @@ impl World {
                     what: Arrival::Ack { echoed_ns: now_ns },
                     open_ns: (0, 0),
                     sooner_ns: 0,
+                    late_ns: self.late.0,
+                also_on_time: self.late.1,
                 });
             }
             Sent::Syn | Sent::Data | Sent::Fin => {}
+        }
+    }
+
+    /// A probe was sent at this time, before the sample: its answer is still on its way, if it drew
+    /// one.
+    pub(crate) fn draws_before(&mut self, sent_ns: u64, sampled_ns: u64) {
+        if !self.lost.is_past(sent_ns.saturating_add(self.peer.exposed_ns)) {
+            self.draw_probe_ack(sent_ns, self.peer.rtt_ns, (0, 0));
+            for packet in &mut self.in_flight {
+                packet.at_ns = packet.at_ns.max(sampled_ns);
+            }
         }
     }
 
@@ -316,6 +346,8 @@ impl World {
                 what: Arrival::ProbeAck,
                 open_ns,
                 sooner_ns: 0,
+                late_ns: self.late.0,
+                also_on_time: self.late.1,
             });
         }
     }
@@ -375,6 +407,8 @@ impl World {
                 what: Arrival::Reset,
                 open_ns,
                 sooner_ns: 0,
+                late_ns: self.late.0,
+                also_on_time: self.late.1,
             }),
         }
     }
@@ -414,7 +448,9 @@ impl World {
             // The question for an address, and the answer to the segment.
             Answer::Reset => (Arrival::Reset, (2 * longer, 0)),
         };
-        let packet = InFlight { at_ns, what, open_ns, sooner_ns: 3 * longer };
+        let sooner_ns = 3 * longer;
+        let (late_ns, also_on_time) = self.late;
+        let packet = InFlight { at_ns, what, open_ns, sooner_ns, late_ns, also_on_time };
         // The first that comes decides.
         match self.in_flight.first_mut() {
             Some(first) if first.at_ns <= at_ns => {}

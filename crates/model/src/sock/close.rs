@@ -68,8 +68,7 @@ impl Sock {
 
     /// `tcp_send_fin`: behind what is not sent yet, or at once.
     fn tcp_send_fin(&mut self, step: &mut Step<'_>) -> Progress {
-        let full = self.timeouts > 0 || self.queue.len() >= self.cwnd.max(1) as usize;
-        if self.waiting || full {
+        if self.waiting || self.is_held_back() {
             self.fin_waits = true;
             return Ok(());
         }
@@ -80,14 +79,15 @@ impl Sock {
     /// for each jiffy that the acknowledgement may have come in and each RTO, where they differ.
     pub(super) fn fin_wait2(&mut self, step: &mut Step<'_>, echoed_ns: u64) -> Progress {
         let late_ns = allowance::late(step.cfg.hz).as_nanos() as u64;
-        let first_ns = step.now_ns.saturating_sub(step.sooner_ns);
+        let now_ns = step.now_ns - step.late_ns;
+        let first_ns = now_ns.saturating_sub(step.sooner_ns);
         let tick_ns = step.tick_ns();
-        let jiffies = first_ns / tick_ns..=(step.now_ns + late_ns) / tick_ns;
+        let jiffies = first_ns / tick_ns..=(now_ns + late_ns) / tick_ns;
         step.effects.slots += jiffies.end() - jiffies.start();
         let (least, most) = match &self.rtt {
             Some(rtt) if !self.fin_resent || rtt.timestamps => {
                 let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
-                let most_us = (step.now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
+                let most_us = (now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
                 rtt.rto_after(step.cfg, (least_us, most_us))
             }
             _ => (self.rto, self.rto),

@@ -45,7 +45,8 @@ impl Sock {
         let gives_up = match self.retransmits_timed_out(step.cfg, step.now_ns) {
             TimedOut::No => false,
             TimedOut::Yes => true,
-            TimedOut::Either => step.either(),
+            // A handler that runs late is past it.
+            TimedOut::Either => step.now_ns > step.due_ns || step.either(),
         };
         if gives_up {
             return self.write_err(step);

@@ -37,7 +37,9 @@ impl Sock {
             return self.write_err(step);
         }
         if self.stamps.probes_tstamp.is_none() {
-            self.stamp(step, Stamp::FirstProbe(Some(now)));
+            // Without a user timeout nothing compares it.
+            let matters = step.cfg.user_timeout_ms.is_some();
+            self.stamp(step, Stamp::FirstProbe(Some(if matters { now } else { 0 })));
         }
         step.log(StepKind::WindowProbe);
         self.tcp_send_probe0(step);
@@ -69,7 +71,7 @@ impl Sock {
     /// `tcp_ack_probe`: the window is still closed.
     pub(crate) fn tcp_ack_probe(&mut self, step: &mut Step<'_>) {
         self.probes_out = 0;
-        self.stamp(step, Stamp::Received(step.jiffy()));
+        self.received(step);
         if self.window_closed && self.waiting {
             self.reset_probe_timer(step);
         }

@@ -1,0 +1,231 @@
+//! `close`: the program lets go, and its kernel goes on alone, until it has forgotten the
+//! connection.
+//!
+//! While the FIN is unacknowledged, its retransmissions are bounded by `tcp_orphan_retries` in the
+//! place of `tcp_retries2` ([`crate::purpose`]); once it is, the server's own FIN is waited for
+//! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
+
+use crate::allowance;
+use crate::dead_path::{self, SLOP_NS};
+use crate::hop::Hop;
+use crate::kernel::{Kernel, server_sysctl};
+use crate::predict::{called_after_crash, conclude, reference, unknown};
+use crate::prediction::{Prediction, StepKind, Window};
+use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
+use crate::rto::{self, Estimator};
+use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
+use crate::world::{Answer, WayBack};
+use crate::sending;
+use crate::tick::Hz;
+use crate::width::{self, Cause};
+use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
+use std::time::Duration;
+
+pub(crate) fn predict(
+    parameters: &Parameters,
+    facts: &Facts,
+    called_ns: Option<u64>,
+) -> Prediction {
+    let kernel = Kernel::new(parameters, facts);
+    if let Some(reason) = dead_path::unsettled(&kernel, parameters, facts) {
+        return unknown(parameters, reason);
+    }
+    if parameters.client.linger == Some(Duration::ZERO) {
+        let why = "SO_LINGER with 0 seconds: `close` sends a RST and forgets the connection";
+        return called_after_crash(parameters, at_once(parameters, facts, Duration::ZERO, why));
+    }
+    if parameters.fault.kind == FaultKind::ProcessCrash && !parameters.server.inherited {
+        return called_after_crash(parameters, after_crash(&kernel, parameters, facts));
+    }
+    if parameters.fault.kind == FaultKind::Reject && parameters.fault.reject == Reject::TcpReset {
+        let why = "the router answers the FIN with a RST";
+        return at_once(parameters, facts, Duration::ZERO, why);
+    }
+    let scenes = if is_alive(parameters) {
+        live_scenes(&kernel, parameters, facts)
+    } else {
+        sending::scenes(&kernel, parameters, facts)
+    };
+    let ends = scenes.and_then(|scenes| sending::ends(&kernel, facts, &scenes, called_ns));
+    let (ends, counted) = match ends {
+        Ok(ends) => ends,
+        Err(reason) => return unknown(parameters, reason),
+    };
+    let prediction =
+        conclude(parameters, facts, (&ends, counted), |prediction| why(&kernel, parameters, prediction));
+    match sending::router_forgets_at_random(&kernel, parameters, facts, &prediction) {
+        Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
+        _ => called_after_crash(parameters, prediction),
+    }
+}
+
+/// Whether the server's kernel acknowledges the FIN.
+fn is_alive(parameters: &Parameters) -> bool {
+    matches!(
+        parameters.fault.kind,
+        FaultKind::None | FaultKind::ProcessFreeze | FaultKind::ProcessCrash
+    )
+}
+
+fn live_scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<Scene>, String> {
+    let tcp = facts.tcp.as_ref();
+    let later = Kernel::later(parameters, facts)?;
+    // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
+    let earlier = sending::earlier(later.is_some());
+    let after_ns = dead_path::round_trip_ns(parameters, facts);
+    let scene = |earlier_ns: &u64| Scene {
+        purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
+        rto: sending::possible_rtos(kernel, parameters, facts)[0],
+        srtt_us: tcp.map_or(1, |tcp| u64::from(tcp.srtt_us.max(1))),
+        cwnd: 10,
+        write_interval_ns: None,
+        writes_most: 1,
+        later: sending::later_from(parameters, later.as_ref(), *earlier_ns),
+        hop: HopKind::Fixed(Hop::Silent),
+        healed: Some(Healed {
+            at_ns: 0,
+            with: Answer::Ack,
+            after_ns,
+            sooner_ns: dead_path::sooner_ns(parameters, facts),
+            moved: false,
+            back: WayBack::Known,
+        }),
+        icmp_ns: ICMP_NS,
+        unseen: false,
+    };
+    Ok(earlier.iter().map(scene).collect())
+}
+
+/// How the client lets go.
+pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Farewell {
+    let lingers = parameters.client.linger.unwrap_or_default();
+    let fallback = spec::facts::TcpFacts::default();
+    let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
+    let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
+    // The RTO is known in whole jiffies.
+    let most_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
+    let least_us = most_us.saturating_sub(kernel.hz.to_usecs(1));
+    Farewell {
+        lingers: kernel.hz.from_secs(lingers.as_secs()),
+        acknowledged_after: held_back(kernel, parameters, facts),
+        estimates: [least_us, most_us].map(|us| Estimator::of(tcp, us, rto_min_us)),
+        timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
+    }
+}
+
+/// `tcpi_options`: time stamps were agreed on.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
+
+/// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
+/// jiffies.
+pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
+    let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
+    rto::delayed_ack(kernel.hz, kernel.hz.from_usecs(least_us))
+}
+
+fn at_once(parameters: &Parameters, facts: &Facts, after: Duration, why: &str) -> Prediction {
+    let hz = Hz::new(facts.hz);
+    let window =
+        Window::new(Outcome::Released, Some((Duration::ZERO, after + allowance::late(hz))));
+    let causes = [(Cause::RoundTrip, after)].into_iter().chain(width::allowed(hz));
+    Prediction {
+        reference: reference(parameters),
+        windows: vec![Window { retransmits: Some(0), ..window.because(causes) }],
+        schedule: Vec::new(),
+        why: why.into(),
+        unknown: None,
+    }
+}
+
+/// The server's process was killed, and its kernel has closed too.
+fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Prediction {
+    let server = &parameters.server;
+    let rtt = Duration::from_nanos(dead_path::round_trip_ns(parameters, facts));
+    if !server.reads || server.linger == Some(Duration::ZERO) {
+        let why = "the killed process's kernel sends a RST, which ends the connection";
+        return at_once(parameters, facts, rtt, why);
+    }
+    let why = "the server's FIN is there already: the client's own is acknowledged at once, and \
+               nothing is left to wait for";
+    let last = at_once(parameters, facts, rtt, why);
+    let crossing = parameters.path.rtt / 2;
+    if crossing.is_zero() {
+        return last;
+    }
+    // The FINs cross (RFC 9293 3.6, figure 13): CLOSING, and then TIME_WAIT in full.
+    let time = u64::from(kernel.hz.get()) * TIMEWAIT_SECS;
+    let late = allowance::late(kernel.hz);
+    let slot = kernel.hz.duration(kernel.wheel.slot(time));
+    let earliest = kernel.hz.duration(time) + parameters.path.rtt;
+    let latest = kernel.hz.duration(time) + slot + rtt * 2 + late;
+    let causes = [
+        (Cause::WheelSlot, slot),
+        (Cause::RoundTrip, (rtt * 2).saturating_sub(parameters.path.rtt)),
+    ];
+    let window = Window::new(Outcome::Released, Some((earliest, latest)))
+        .because(causes.into_iter().chain(width::allowed(kernel.hz)));
+    let waits = Window { retransmits: Some(0), ..window };
+    if crossing < Duration::from_nanos(SLOP_NS) + allowance::EXIT {
+        let mut either = last;
+        either.windows.push(waits);
+        return either;
+    }
+    Prediction {
+        windows: vec![waits],
+        why: "the two FINs cross: both ends have closed first, and each waits in TIME_WAIT".into(),
+        ..last
+    }
+}
+
+fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> String {
+    let Some(window) = prediction.windows.first() else { return String::new() };
+    let end = window.span.map_or(0.0, |(earliest, _)| earliest.as_secs_f64());
+    let acknowledged = is_alive(parameters);
+    if acknowledged {
+        let time = kernel.hz.duration(kernel.fin_timeout).as_secs();
+        return if time > TIMEWAIT_SECS {
+            format!(
+                "the FIN is acknowledged and the server's own never comes: the socket waits for \
+                 the {0} s that tcp_fin_timeout is beyond {TIMEWAIT_SECS} s, and what is left of \
+                 it for {0} s more",
+                time - TIMEWAIT_SECS
+            )
+        } else {
+            format!(
+                "the FIN is acknowledged and the server's own never comes: the kernel forgets \
+                 the connection after tcp_fin_timeout, {time} s, and no sooner than 3.5 RTO"
+            )
+        };
+    }
+    match parameters.fault.kind {
+        FaultKind::Flap => {
+            return "a FIN sent again may get through, and the kernel then waits in FIN_WAIT2, \
+                    or it gives up before"
+                .into();
+        }
+        FaultKind::Reboot
+            if prediction.schedule.last().is_none_or(|s| s.kind != StepKind::GiveUp) =>
+        {
+            return "a FIN sent again meets a host that does not know the connection: a RST".into();
+        }
+        _ => {}
+    }
+    let timeouts =
+        prediction.schedule.iter().filter(|step| step.kind != StepKind::TailLossProbe).count();
+    let name = match kernel.user_timeout_ms {
+        Some(_) => "the user timeout",
+        None if parameters.client.linger.is_some() => {
+            "tcp_retries2 while `close` lingers, tcp_orphan_retries after that"
+        }
+        None if kernel.orphan_retries == 0 => "tcp_orphan_retries, 0, which stands for 8",
+        None => "tcp_orphan_retries",
+    };
+    format!(
+        "nobody acknowledges the FIN and no program waits for it: timeout {timeouts}, at {end:.1} \
+         s, is the first past the threshold ({name})"
+    )
+}

@@ -1,0 +1,180 @@
+//! `connect`: SYNs until something answers, or until the kernel gives up.
+//!
+//! `tcp_connect` (net/ipv4/tcp_output.c) sends the SYN and arms the write timer for
+//! `TCP_TIMEOUT_INIT`, a second. `tcp_write_timeout` (net/ipv4/tcp_timer.c) gives up by count
+//! (`tcp_syn_retries` and `tcp_syn_linear_timeouts` together) or by time (as long as
+//! `tcp_syn_retries` doublings of a second would take, or the user timeout), whichever comes first;
+//! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
+//! as it is.
+
+use crate::dead_path;
+use crate::hop::{self, Hop, Icmp, Limit};
+use crate::kernel::Kernel;
+use crate::predict::{called_after_crash, conclude, unknown};
+use crate::prediction::{Prediction, StepKind};
+use crate::purpose::{Moment, Purpose};
+use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
+use crate::world::{Answer};
+use crate::sending;
+use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
+use std::time::Duration;
+
+pub(crate) fn predict(
+    parameters: &Parameters,
+    facts: &Facts,
+    called_ns: Option<u64>,
+) -> Prediction {
+    let kernel = Kernel::new(parameters, facts);
+    let ends = scenes(&kernel, parameters, facts)
+        .and_then(|scenes| sending::ends(&kernel, facts, &scenes, called_ns));
+    let (ends, counted) = match ends {
+        Ok(ends) => ends,
+        Err(reason) => return unknown(parameters, reason),
+    };
+    let prediction =
+        conclude(parameters, facts, (&ends, counted), |prediction| why(&kernel, parameters, prediction));
+    let mut prediction = called_after_crash(parameters, prediction);
+    if parameters.path.rtt / 2 >= FIRST_SYN {
+        for window in &mut prediction.windows {
+            window.retransmits = None;
+        }
+    }
+    prediction
+}
+
+/// When a SYN is sent again for the first time: `TCP_TIMEOUT_INIT`. A copy that the path still
+/// holds back in this very kernel (netem) keeps the next from being sent
+/// (`skb_still_in_host_queue`): how many are, is up to what delays the path.
+const FIRST_SYN: Duration = Duration::from_secs(1);
+
+/// What may happen to the SYN, apart from the clock's phase.
+pub(crate) fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {
+    let asks = parameters.neighbour == Neighbour::Learned;
+    if let Some(reason) = dead_path::own_settings(parameters, facts, None).filter(|_| asks) {
+        return Err(reason);
+    }
+    let healed = healed(parameters);
+    let later = Kernel::later(parameters, facts)?;
+    // The call comes within 100 ms of the fault; the path heals, and sysctls change, that much
+    // earlier, seen from there.
+    let moves = later.is_some() || healed.is_some_and(|healed| healed.at_ns > 0);
+    let earlier = sending::earlier(moves);
+    let scene = |earlier_ns: &u64| Scene {
+        purpose: Purpose::Syn,
+        rto: u64::from(kernel.hz.get()),
+        srtt_us: 0,
+        cwnd: 1,
+        write_interval_ns: None,
+        writes_most: 1,
+        later: sending::later_from(parameters, later.as_ref(), *earlier_ns),
+        hop: hop(kernel, parameters),
+        healed: healed
+            .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),
+        icmp_ns: ICMP_NS,
+        unseen: parameters.fault.kind == FaultKind::Unplug,
+    };
+    Ok(earlier.iter().map(scene).collect())
+}
+
+/// Who answers a SYN, and from when on.
+fn healed(parameters: &Parameters) -> Option<Healed> {
+    let fault = &parameters.fault;
+    let after_ns = dead_path::nanos(parameters.path.rtt);
+    let back = dead_path::way_back(parameters);
+    let at_once = |with, after_ns| {
+        Some(Healed { at_ns: 0, with, after_ns, sooner_ns: 0, moved: false, back })
+    };
+    match fault.kind {
+        FaultKind::None | FaultKind::ProcessFreeze => at_once(Answer::Ack, after_ns),
+        FaultKind::ProcessCrash => at_once(Answer::Reset, after_ns),
+        // The router is next door: what delays the path lies behind it.
+        FaultKind::Reject if fault.reject == Reject::TcpReset => at_once(Answer::Reset, 0),
+        FaultKind::Flap | FaultKind::Reboot => {
+            let moved = fault.kind == FaultKind::Reboot
+                && fault.new_mac
+                && parameters.topology != Topology::Router;
+            if moved && parameters.neighbour == Neighbour::Permanent {
+                return None;
+            }
+            Some(Healed {
+                at_ns: dead_path::nanos(parameters.fault_duration()?),
+                // A rebooted host's server listens again.
+                with: Answer::Ack,
+                after_ns,
+                sooner_ns: 0,
+                moved,
+                back,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Where the SYN goes. Before it nothing was sent, so that nobody has learned an address.
+fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
+    let fault = &parameters.fault;
+    let ipv4 = parameters.family == Family::Ipv4;
+    let limit = Limit::of_router(kernel, parameters.family);
+    // `tcp_v6_err` takes no doubling back before there is a connection.
+    let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
+    let router = parameters.topology == Topology::Router;
+    match (fault.kind, fault.reject) {
+        (FaultKind::Reject, Reject::TcpReset) => HopKind::Fixed(Hop::Silent),
+        (FaultKind::Reject, reject) => {
+            let icmp = dead_path::icmp_of(parameters.family, reject);
+            HopKind::Fixed(Hop::Rejects(limit, Icmp { reverts: icmp.reverts && ipv4, ..icmp }))
+        }
+        (FaultKind::Blackhole | FaultKind::Unplug, _) if router => HopKind::Fixed(Hop::Silent),
+        _ if router => HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)),
+        _ if parameters.neighbour == Neighbour::Learned => {
+            HopKind::Neighbour { believed: 0, icmp: unreachable }
+        }
+        _ => HopKind::Fixed(Hop::Silent),
+    }
+}
+
+fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> String {
+    let Some(window) = prediction.windows.first() else { return String::new() };
+    let again =
+        prediction.schedule.iter().filter(|step| step.kind == StepKind::SynRetransmission).count();
+    match window.outcome {
+        Outcome::None if again == 0 => "the server's kernel answers the SYN".into(),
+        Outcome::None => "a SYN gets through before the kernel gives up".into(),
+        Outcome::Errno(Errno::ECONNREFUSED) if parameters.fault.kind == FaultKind::ProcessCrash => {
+            "nobody listens on the port any more: the server's kernel answers the SYN with a RST"
+                .into()
+        }
+        Outcome::Errno(Errno::ETIMEDOUT) => why_timed_out(kernel, window.span, again),
+        _ if parameters.fault.kind == FaultKind::Reject => {
+            if again == 0 {
+                "the router answers the SYN with a RST".into()
+            } else {
+                "the ICMP error for the first SYN comes back while `connect` itself still holds \
+                 the socket, and is put aside; the one for the second ends the attempt"
+                    .into()
+            }
+        }
+        _ => "three questions for the link-layer address, a second apart, go unanswered: a host \
+              unreachable ends the attempt"
+            .into(),
+    }
+}
+
+fn why_timed_out(kernel: &Kernel, span: Option<(Duration, Duration)>, again: usize) -> String {
+    let end = span.map_or(0.0, |(earliest, _)| earliest.as_secs_f64());
+    let moment = Moment { rto: 0, warned: false, orphaned: false };
+    let patience = Purpose::Syn.patience_ms(kernel, moment) as f64 / 1000.0;
+    let most = Purpose::Syn.timeouts_most(kernel);
+    if end < patience {
+        return format!("{most} SYNs sent again are as many as the kernel sends");
+    }
+    let name = match kernel.user_timeout_ms {
+        Some(_) => "the user timeout",
+        None => "the time that tcp_syn_retries doublings of a second take",
+    };
+    format!(
+        "timeout {}, at {end:.1} s, is the first that comes {patience} s ({name}) or more after \
+         the SYN",
+        again + 1
+    )
+}

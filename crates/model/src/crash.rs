@@ -1,0 +1,116 @@
+//! The server's process ends or stops, its host lives on: the kernel there answers for it.
+//!
+//! `exit_files` closes the socket like `close` does (`__tcp_close`, net/ipv4/tcp.c): with a FIN, or
+//! with a RST if data was left unread or `SO_LINGER` is 0. A stopped process changes nothing for
+//! its kernel, which acknowledges for as long as there is room.
+
+use crate::allowance;
+use crate::predict::{lives_on, unknown};
+use crate::prediction::{Prediction, Window};
+use crate::tick::Hz;
+use crate::width::{self, Cause};
+use crate::window;
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use std::time::Duration;
+
+/// SIGKILL to the server process. The client writes once it is gone: what arrives before that would
+/// count as unread.
+pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+    let server = &parameters.server;
+    if let Some(reason) = given_up(parameters, facts) {
+        return unknown(parameters, reason);
+    }
+    if server.inherited {
+        let why = "a forked child still holds the socket: the kernel closes nothing and goes on \
+                   acknowledging";
+        let mut prediction = lives_on(parameters, why.into());
+        prediction.reference = Reference::Fault;
+        return prediction;
+    }
+    let (outcome, why) = if !server.reads {
+        let why = "the server's kernel throws unread data away and says so with a RST instead of \
+                   a FIN";
+        (Outcome::Errno(Errno::ECONNRESET), why)
+    } else if server.linger == Some(Duration::ZERO) {
+        let why = "SO_LINGER with 0 seconds makes the closing of the socket a RST";
+        (Outcome::Errno(Errno::ECONNRESET), why)
+    } else if server.fills_window {
+        if !parameters.path.rtt.is_zero() {
+            let reason = "how many round trips the unsent data need before the FIN follows them \
+                          is up to congestion control";
+            return unknown(parameters, reason.into());
+        }
+        let why = "the server's kernel still has what the killed process wrote, and sends all of \
+                   it before the FIN, once the client reads";
+        (Outcome::Eof, why)
+    } else {
+        let why = "the server's kernel closes the socket of the killed process: its FIN arrives \
+                   before anything that the client sends is answered";
+        (Outcome::Eof, why)
+    };
+    let one_way = round_trip(parameters, facts) / 2;
+    let earliest = (parameters.path.rtt / 2).saturating_sub(allowance::EARLY);
+    // The client reads within 100 ms of the fault, and until then its window is closed.
+    let reads = if server.fills_window { BEGINS } else { Duration::ZERO };
+    let hz = Hz::new(facts.hz);
+    let latest = reads + one_way + allowance::EXIT + allowance::late(hz);
+    let causes = [
+        (Cause::ProcessExit, allowance::EXIT),
+        (Cause::RoundTrip, one_way.saturating_sub(parameters.path.rtt / 2)),
+        (Cause::Call, reads),
+    ];
+    Prediction {
+        reference: Reference::Fault,
+        windows: vec![
+            Window::new(outcome, Some((earliest, latest)))
+                .because(causes.into_iter().chain(width::allowed(hz))),
+        ],
+        schedule: Vec::new(),
+        why: why.into(),
+        unknown: None,
+    }
+}
+
+/// Why a connection whose window the server keeps closed may have come to its end by itself: before
+/// the process is killed, or after that, where its kernel lives on and nothing is closed.
+fn given_up(parameters: &Parameters, facts: &Facts) -> Option<String> {
+    if !parameters.client.fills_window {
+        return None;
+    }
+    let mut alive = parameters.clone();
+    alive.fault.kind = FaultKind::None;
+    let closed = window::predict(&alive, facts);
+    let ends = closed.windows.iter().any(|window| window.outcome != Outcome::None);
+    let after = "the client's kernel gives the connection up by the probes of the closed window, \
+                 and those do not count from the crash";
+    closed.unknown.or((parameters.server.inherited && ends).then(|| after.to_owned()))
+}
+
+/// SIGSTOP to the server process.
+pub(crate) fn predict_freeze(parameters: &Parameters) -> Prediction {
+    let client = &parameters.client;
+    let fills = client.traffic == Traffic::Stream && parameters.fault.duration.is_none();
+    if fills && client.user_timeout.is_some() {
+        let reason = "how much a stopped server's kernel takes in before its window closes, and \
+                      the user timeout begins to count, depends on its memory accounting";
+        if parameters.deadline.is_some_and(|deadline| deadline > WINDOW_OPEN) {
+            return unknown(parameters, reason.into());
+        }
+    }
+    lives_on(
+        parameters,
+        "a stopped process says nothing to its kernel, which goes on acknowledging".into(),
+    )
+}
+
+/// The client begins its traffic this long after the fault at most.
+const BEGINS: Duration = Duration::from_millis(100);
+/// How long a stream of 2,000 bytes a second surely fits into a receive buffer of the default
+/// 128 KiB, of which half is window.
+const WINDOW_OPEN: Duration = Duration::from_secs(15);
+
+/// The round trip as it was measured, or as it was asked for.
+pub(crate) fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
+    let measured = facts.tcp.as_ref().map(|tcp| Duration::from_micros(tcp.srtt_us.into()));
+    measured.unwrap_or_default().max(parameters.path.rtt)
+}

@@ -1,0 +1,248 @@
+//! The server's host or the path to it is gone: only the client's own timers can tell, or whatever
+//! answers in the server's place.
+
+use crate::entry::{self, BELIEVED_SECS, Looked};
+use crate::hop::{self, Hop, Icmp, Limit};
+use crate::idle;
+use crate::kernel::Kernel;
+use crate::predict::unknown;
+use crate::prediction::Prediction;
+use crate::scene::{Confirms, Healed, HopKind};
+use crate::world::{Answer, WayBack};
+use crate::sending;
+use crate::tick::Phase;
+use crate::wheel::Context;
+use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
+use std::time::Duration;
+
+/// Every fault of the path or of the server's host.
+pub(crate) fn predict(
+    parameters: &Parameters,
+    facts: &Facts,
+    first_write_ns: Option<u64>,
+) -> Prediction {
+    let kernel = Kernel::new(parameters, facts);
+    if let Some(reason) = unsettled(&kernel, parameters, facts) {
+        return unknown(parameters, reason);
+    }
+    match parameters.client.traffic {
+        Traffic::Idle => idle::predict(&kernel, parameters, facts),
+        _ => sending::predict(&kernel, parameters, facts, first_write_ns),
+    }
+}
+
+/// Why the connection cannot be predicted that has hardly begun.
+pub(crate) fn unsettled(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Option<String> {
+    let tcp = facts.tcp.as_ref()?;
+    let fresh = tcp.rto_us >= FRESH_RTO_US
+        && parameters.path.rtt < Duration::from_millis(300)
+        && kernel.rto_min < kernel.hz.from_msecs(900);
+    fresh.then(|| {
+        format!(
+            "the RTO before the fault is {} ms: the connection has not settled",
+            tcp.rto_us / 1000
+        )
+    })
+}
+
+/// An RTO from this on, on a short path, is the initial one: `TCP_TIMEOUT_INIT`.
+const FRESH_RTO_US: u32 = 990_000;
+
+/// Who answers after the fault, and when.
+pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<Healed> {
+    let fault = &parameters.fault;
+    let with = match fault.kind {
+        FaultKind::Flap => Answer::Ack,
+        FaultKind::Reboot => Answer::Reset,
+        _ => return None,
+    };
+    let moved = moves(parameters);
+    if moved && parameters.neighbour == Neighbour::Permanent {
+        return None;
+    }
+    let after = parameters.fault_duration()?;
+    Some(Healed {
+        at_ns: nanos(after),
+        with,
+        after_ns: round_trip_ns(parameters, facts),
+        sooner_ns: sooner_ns(parameters, facts),
+        moved,
+        back: way_back(parameters),
+    })
+}
+
+/// Whether the fault takes the server's cable away, so that a router has to ask for it.
+pub(crate) fn is_cut(parameters: &Parameters) -> bool {
+    matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap)
+}
+
+/// Whether the host comes back with another link-layer address than the one that whoever sends to
+/// it still believes. A router has forgotten the old one, unless it learned it.
+pub(crate) fn moves(parameters: &Parameters) -> bool {
+    let forgotten =
+        parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
+    parameters.fault.kind == FaultKind::Reboot && parameters.fault.new_mac && !forgotten
+}
+
+/// Whether the server's host knows the way back: one that is new, or that has lost its carrier
+/// (`neigh_carrier_down`, net/core/neighbour.c), has learned nothing.
+pub(crate) fn way_back(parameters: &Parameters) -> WayBack {
+    let fresh = parameters.client.traffic == Traffic::Connect
+        || matches!(parameters.fault.kind, FaultKind::Flap | FaultKind::Reboot);
+    if parameters.neighbour == Neighbour::Permanent || !fresh {
+        return WayBack::Known;
+    }
+    // A router asks from its link-local address (`ndisc_solicit`, net/ipv6/ndisc.c), which is not
+    // the one that the server's route leads to.
+    if parameters.topology == Topology::Router && parameters.family == Family::Ipv6 {
+        WayBack::AlwaysAsks
+    } else {
+        WayBack::Asks
+    }
+}
+
+/// Where the client's segments end.
+pub(crate) fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<HopKind>, String> {
+    let fault = &parameters.fault;
+    let ipv4 = parameters.family == Family::Ipv4;
+    // `icmp_ratelimit` of the router: a second, the default.
+    let limit = Limit::of_router(kernel, parameters.family);
+    let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
+    let cut = is_cut(parameters);
+    if fault.kind == FaultKind::Reject {
+        let icmp = icmp_of(parameters.family, fault.reject);
+        return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
+    }
+    let router = parameters.topology == Topology::Router;
+    match (parameters.neighbour, fault.kind) {
+        (Neighbour::Permanent, _) if !router => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
+        _ if router && !cut => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
+        // The router no longer knows the server's link-layer address, and asks in vain.
+        (Neighbour::Permanent, _) => {
+            let hop = Hop::Asks(hop::Neighbour::of_router(), limit, unreachable);
+            return Ok(vec![HopKind::Fixed(hop)]);
+        }
+        // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
+        (Neighbour::Learned, FaultKind::Unplug) => {
+            if let Some(reason) = own_settings(parameters, facts, None) {
+                return Err(reason);
+            }
+            return Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }]);
+        }
+        (Neighbour::Learned, _) => {}
+    }
+    // Whoever sends to the server has learned its address when the client connected, and believes it
+    // still.
+    let entry = Looked::at(kernel, facts);
+    if !router && let Some(reason) = own_settings(parameters, facts, entry) {
+        return Err(reason);
+    }
+    if let Some(entry) = entry {
+        let confirms = confirms(kernel, parameters, facts, entry);
+        let limit = if router { limit } else { Limit::none() };
+        let icmp = unreachable;
+        return Ok(vec![HopKind::Looked { entry, local: !router, confirms, limit, icmp }]);
+    }
+    if router {
+        let hop = |believed| HopKind::Router { believed, limit: limit.clone(), icmp: unreachable };
+        return Ok(believed(kernel, fault.after).map(hop).collect());
+    }
+    let hop = |believed| HopKind::Neighbour { believed, icmp: unreachable };
+    Ok(believed(kernel, Duration::ZERO).map(hop).collect())
+}
+
+/// Why settings of the client's neighbour table make the life of an entry unknown, if they do.
+pub(crate) fn own_settings(
+    parameters: &Parameters,
+    facts: &Facts,
+    entry: Option<Looked>,
+) -> Option<String> {
+    let own = || entry::own_settings(parameters, facts);
+    own().next()?;
+    let followed = entry.is_some_and(|entry| own().all(entry::is_looked_at) && entry.is_plain());
+    (!followed).then(|| "a neighbour table with settings of its own is not modelled".into())
+}
+
+/// When the entry was, or is going to be, confirmed: an acknowledgement of data confirms it with the
+/// next segment that the client sends (`sk_dst_confirm`, `sock_confirm_neigh`), which is a delayed
+/// acknowledgement or the first write. The mark stays on a segment that crosses a veth pair, so that
+/// a router in the same kernel takes its entry for confirmed, too.
+fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Looked) -> Confirms {
+    let seen = Confirms { seen: true, by_write: false, delayed: None };
+    let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return seen };
+    let Some(sampled_ns) = Phase::new(kernel.hz, clock).of(tcp.sampled_at_ns) else { return seen };
+    let sampled = sampled_ns / kernel.hz.tick_ns();
+    // The answer to a keepalive probe acknowledges nothing, and confirms nothing (`tcp_ack`); the
+    // last acknowledgement that did came with the server's last bytes.
+    let probed = parameters.server.reads && parameters.client.keepalive.enabled;
+    let ago = if probed { tcp.last_data_recv_ms } else { tcp.last_ack_recv_ms };
+    let ago = kernel.hz.whole_in_msecs(ago.into());
+    let received = sampled.saturating_sub(ago);
+    let confirmed = entry.confirmed(kernel);
+    let since = confirmed.iter().any(|at| *at >= received);
+    let before = confirmed.iter().any(|at| *at <= received);
+    let delayed = kernel.wheel.fires_at(received, idle::delayed_ack(kernel), Context::Call);
+    // Unread bytes are acknowledged, and nothing comes back that the client would acknowledge.
+    let reads = parameters.server.reads;
+    let passed_on = reads && sampled > delayed + kernel.hz.from_msecs(100);
+    Confirms {
+        seen: since && (reads || !before),
+        by_write: before && !(passed_on && since),
+        delayed: (reads && delayed >= sampled).then_some(delayed),
+    }
+}
+
+/// For how many jiffies after the first write, which confirms it with the last acknowledgement, a
+/// neighbour entry may be believed that was learned or confirmed `age` before.
+fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
+    let seconds = |secs: u64| kernel.hz.from_secs(secs);
+    let first = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
+    let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+    let step = seconds(BELIEVED_STEP_SECS).max(1);
+    (first..last + step).step_by(step as usize)
+}
+
+/// In steps that no two retransmissions fit into, once they are so far apart.
+const BELIEVED_STEP_SECS: u64 = 5;
+
+/// The ICMP error by which a router rejects, and what it means to a connection: `icmp_err_convert`
+/// (net/ipv4/icmp.c), `tab_unreach` and `icmpv6_err_convert` (net/ipv6/icmp.c).
+pub(crate) fn icmp_of(family: Family, reject: Reject) -> Icmp {
+    let (error, reverts) = match (family, reject) {
+        (Family::Ipv4, Reject::HostUnreachable) => (Errno::EHOSTUNREACH, true),
+        (_, Reject::NetUnreachable) => (Errno::ENETUNREACH, true),
+        (_, Reject::PortUnreachable) => (Errno::ECONNREFUSED, false),
+        (Family::Ipv6, Reject::AdminProhibited) => (Errno::EACCES, false),
+        (Family::Ipv6, Reject::HostUnreachable)
+        | (Family::Ipv4, Reject::AdminProhibited)
+        | (_, Reject::TcpReset) => (Errno::EHOSTUNREACH, false),
+    };
+    Icmp { error, reverts }
+}
+
+pub(crate) fn round_trip_ns(parameters: &Parameters, facts: &Facts) -> u64 {
+    let measured = facts.tcp.as_ref().map_or(0, |tcp| u64::from(tcp.srtt_us) * 1_000);
+    measured.max(nanos(parameters.path.rtt))
+}
+
+/// By how much sooner than the smoothed round trip an answer may come, nanoseconds.
+pub(crate) fn sooner_ns(parameters: &Parameters, facts: &Facts) -> u64 {
+    let path_ns = nanos(parameters.path.rtt);
+    round_trip_ns(parameters, facts).saturating_sub(path_ns).min(SLOP_NS)
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+/// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
+pub(crate) const SAMPLE_NS: u64 = 200_000;
+/// From a moment that an experiment sets to the moment the laboratory acts.
+pub(crate) const SLOP_NS: u64 = 100_000_000;
+/// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
+/// still pass for `delay_first_probe_time` (5 s) and three questions after that.
+pub(crate) const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);

@@ -1,0 +1,210 @@
+//! What a sender is up against, apart from the phase of the clock.
+
+use crate::dead_path::SLOP_NS;
+use crate::entry::Looked;
+use crate::hop::{self, Hop, Icmp, Limit, Neighbour, State};
+use crate::kernel::Kernel;
+use crate::purpose::{Moment, Purpose};
+use crate::world::{Answer, WayBack};
+
+/// What an ICMP error from next door needs to come back.
+pub(crate) const ICMP_NS: u64 = 20_000;
+/// How many steps a schedule shows at most; the later ones are all alike.
+pub(crate) const BEATS_MOST: usize = 300;
+/// By how much a program's later writes may lag behind their times, nanoseconds.
+const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
+/// The same where time is virtual: what a sleep may be longer than it was asked to be
+/// (`timer_slack_ns`, 50 µs), or nothing.
+const WRITES_LATE_VIRTUAL_NS: [u64; 2] = [0, 60_000];
+/// A course with more steps than this is not gone through.
+const STEPS_MOST: u64 = 6_000;
+
+/// What a sender is up against.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    /// What the segments are for.
+    pub(crate) purpose: Purpose,
+    /// `icsk_rto` when the first segment is sent, jiffies.
+    pub(crate) rto: u64,
+    /// The smoothed round-trip time, microseconds.
+    pub(crate) srtt_us: u64,
+    /// `snd_cwnd`, segments.
+    pub(crate) cwnd: usize,
+    /// From one write to the next, nanoseconds; `None`: only one.
+    pub(crate) write_interval_ns: Option<u64>,
+    /// How many writes there are at most.
+    pub(crate) writes_most: usize,
+    /// Settings that change while it waits: when, nanoseconds after the first write, and what is
+    /// in force from then on.
+    pub(crate) later: Option<(u64, Kernel)>,
+    /// Where segments go. Its jiffies count from the first write's.
+    pub(crate) hop: HopKind,
+    /// When the path works again, nanoseconds after the first write.
+    pub(crate) healed: Option<Healed>,
+    /// What an ICMP error from next door takes to come back, nanoseconds.
+    pub(crate) icmp_ns: u64,
+    /// Whether nothing that is sent passes the client's tap.
+    pub(crate) unseen: bool,
+}
+
+/// How to make the hop of each course.
+#[derive(Debug, Clone)]
+pub(crate) enum HopKind {
+    /// The same for each.
+    Fixed(Hop),
+    /// The client's own neighbour entry, believed for so many jiffies after the first write.
+    Neighbour { believed: u64, icmp: Icmp },
+    /// The router's entry for the server, believed for so many jiffies after the first write.
+    Router { believed: u64, limit: Limit, icmp: Icmp },
+    /// The entry of either as it was before the fault.
+    Looked { entry: Looked, local: bool, confirms: Confirms, limit: Limit, icmp: Icmp },
+}
+
+/// When a neighbour entry was last confirmed, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Confirms {
+    /// It may be left at what was seen.
+    pub(crate) seen: bool,
+    /// The first write may pass on an acknowledgement.
+    pub(crate) by_write: bool,
+    /// The jiffy of a delayed acknowledgement that may do so before it.
+    pub(crate) delayed: Option<u64>,
+}
+
+impl HopKind {
+    /// The hops that it may be if the first write comes at jiffy `start`.
+    pub(crate) fn hops(&self, kernel: &Kernel, start: u64) -> Vec<Hop> {
+        match self {
+            Self::Fixed(hop) => vec![hop.clone()],
+            Self::Neighbour { believed, icmp } => {
+                let until = if *believed == 0 { 0 } else { start + believed };
+                vec![Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)]
+            }
+            Self::Router { believed, limit, icmp } => {
+                let neighbour = Neighbour::of_router_until(start + believed);
+                vec![Hop::Asks(neighbour, limit.clone(), *icmp)]
+            }
+            Self::Looked { entry, local, confirms, limit, icmp } => {
+                let mut states = if confirms.seen { entry.states(kernel, &[]) } else { Vec::new() };
+                if confirms.by_write {
+                    let delayed = confirms.delayed.filter(|at| *at <= start);
+                    let at: Vec<_> = delayed.into_iter().chain([start]).collect();
+                    states.extend(entry.states(kernel, &at));
+                }
+                // A segment that is sent in the jiffy of the entry's timer may come first.
+                for state in states.clone() {
+                    if let State::Reachable { until: until @ 1.. } = state {
+                        states.push(State::Reachable { until: until + 1 });
+                    }
+                }
+                states.sort_unstable();
+                states.dedup();
+                let manners = Some(entry.manners(kernel));
+                let hop = |state| {
+                    let neighbour = Neighbour::in_state(*local, state, manners);
+                    Hop::Asks(neighbour, limit.clone(), *icmp)
+                };
+                states.into_iter().map(hop).collect()
+            }
+        }
+    }
+}
+
+/// A path that comes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Healed {
+    /// When, nanoseconds after the first write.
+    pub(crate) at_ns: u64,
+    /// What answers then.
+    pub(crate) with: Answer,
+    /// When the answer comes after a segment, nanoseconds.
+    pub(crate) after_ns: u64,
+    /// By how much sooner it may come: what the smoothed round trip has beyond the path's.
+    pub(crate) sooner_ns: u64,
+    /// Whether the host has another link-layer address now, and must be asked for.
+    pub(crate) moved: bool,
+    /// Whether the host knows the way back.
+    pub(crate) back: WayBack,
+}
+
+impl Scene {
+    /// About how many events a course has, if that is not too many.
+    pub(crate) fn steps_allowed(&self, kernel: &Kernel) -> Result<u64, String> {
+        let tick_ns = kernel.hz.tick_ns();
+        let most = self.cwnd.min(self.writes_most) as u64;
+        let writes = self
+            .write_interval_ns
+            .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
+        let timeouts = match self.hop {
+            _ if self.healed.is_some_and(|healed| healed.at_ns == 0) => 0,
+            HopKind::Fixed(Hop::Silent) => {
+                u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
+            }
+            _ if self.purpose.is_syn() => u64::from(self.purpose.timeouts_most(kernel)),
+            _ => self.longest_patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
+        };
+        let steps = writes * 3 + timeouts.saturating_add(10);
+        if steps > STEPS_MOST {
+            return Err(format!(
+                "some {steps} retransmissions are more than this model goes through"
+            ));
+        }
+        Ok(steps)
+    }
+
+    /// The longest that anything which may be in force has it wait.
+    fn longest_patience_ms(&self, kernel: &Kernel) -> u64 {
+        let later = self.later.as_ref().map_or(kernel, |(_, kernel)| kernel);
+        let patience_ms = |(kernel, orphaned)| {
+            let moment = Moment { rto: self.rto, warned: false, orphaned };
+            self.purpose.patience_ms(kernel, moment)
+        };
+        let all = [(kernel, false), (kernel, true), (later, false), (later, true)];
+        all.into_iter().map(patience_ms).max().unwrap_or(0)
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.hop, HopKind::Neighbour { .. } | HopKind::Looked { local: true, .. })
+    }
+
+    /// The jiffies that the first write may come at, where its hop says when it was looked at: the
+    /// first, and how many.
+    pub(crate) fn starts(&self, kernel: &Kernel) -> Option<(u64, u64)> {
+        let HopKind::Looked { entry, .. } = &self.hop else { return None };
+        Some((entry.sampled, kernel.hz.from_usecs(SLOP_NS / 1_000) + 1))
+    }
+
+    /// The longest timer beside the write timer that decides something, jiffies: the hop's, or
+    /// `close`'s own.
+    pub(crate) fn other_timers(&self, kernel: &Kernel) -> u64 {
+        let hops = if self.has_timer() { kernel.hz.from_secs(hop::DELAY_SECS) } else { 1 };
+        match self.purpose {
+            Purpose::Fin(farewell) => hops.max(farewell.lingers.min(kernel.rto_max)),
+            _ => hops,
+        }
+    }
+
+    /// By how much the program's later writes may lag behind, where there are any.
+    pub(crate) fn lates_ns(&self, kernel: &Kernel) -> &'static [u64] {
+        match self.write_interval_ns {
+            None => &[0],
+            Some(_) if kernel.virtual_time => &WRITES_LATE_VIRTUAL_NS,
+            Some(_) => &WRITES_LATE_NS,
+        }
+    }
+
+    /// Whether something depends on where within its jiffy the first write comes: later writes, or
+    /// the jiffy in which an acknowledgement arrives.
+    pub(crate) fn is_finer_than_jiffies(&self) -> bool {
+        self.write_interval_ns.is_some() || matches!(self.purpose, Purpose::Fin(_))
+    }
+
+    /// Whether the hop has a timer of its own.
+    pub(crate) fn has_timer(&self) -> bool {
+        self.is_local()
+            || matches!(
+                self.hop,
+                HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. } | HopKind::Looked { .. }
+            )
+    }
+}
