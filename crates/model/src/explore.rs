@@ -7,15 +7,17 @@
 //! unless it was the last before the next slot. Each handler is gone through both ways, and runs that
 //! are alike from there on are one again. Where time is virtual, nothing runs late.
 
+use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
-use crate::run::{Fired, Live, Past};
+use crate::run::{Fired, Live, Past, STEPS_SHOWN};
 use crate::sock::{Decides, Stamps, Timer};
 use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
 use crate::world::{Arrival, InFlight};
 use spec::Outcome;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -74,15 +76,16 @@ pub(crate) struct Explorer<'a> {
     cfg: &'a Kernel,
     later: Option<&'a Kernel>,
     calls: &'a Calls,
-    frontier: BTreeMap<u64, Lives>,
+    frontier: BTreeMap<u64, Vec<(Live, Vec<Past>)>>,
+    pending: Option<(Live, Vec<Past>)>,
+    /// Whether it matters when the program made its first call.
+    pub(crate) notes_calls: bool,
     pub(crate) ends: Vec<End>,
     /// The longest timer that fired, jiffies.
     pub(crate) longest: u64,
     steps: u64,
     unknown: Option<String>,
 }
-
-type Lives = HashMap<Live, Vec<Past>, BuildHasherDefault<Fx>>;
 
 impl<'a> Explorer<'a> {
     pub(crate) fn new(cfg: &'a Kernel, later: Option<&'a Kernel>, calls: &'a Calls) -> Self {
@@ -91,6 +94,8 @@ impl<'a> Explorer<'a> {
             later,
             calls,
             frontier: BTreeMap::new(),
+            pending: None,
+            notes_calls: false,
             ends: Vec::new(),
             longest: 0,
             steps: 0,
@@ -98,9 +103,33 @@ impl<'a> Explorer<'a> {
         }
     }
 
-    /// A run that begins.
-    pub(crate) fn start(&mut self, live: Live, past: Past) {
-        self.push(live, vec![past]);
+    /// A run that begins. Those that come one after the other and are alike are one.
+    pub(crate) fn start(&mut self, mut live: Live, past: Past) {
+        live.sock.stamps = Stamps::default();
+        self.forget(&mut live);
+        match &mut self.pending {
+            Some((last, pasts)) if *last == live => match pasts.last_mut() {
+                Some(before) if before.is_one_with(&past) => before.merge(past),
+                _ => pasts.push(past),
+            },
+            pending => {
+                if let Some((last, pasts)) = pending.replace((live, vec![past])) {
+                    self.push(last, pasts);
+                }
+            }
+        }
+    }
+
+    /// Forgets of a run what cannot matter any more; says when something happens to it next.
+    fn forget(&self, live: &mut Live) -> Option<u64> {
+        let (at_ns, _) = next(live, self.cfg)?;
+        // Nothing happens until then.
+        live.world.age(at_ns);
+        if live.program.next.is_none() {
+            live.world.in_jiffies();
+        }
+        live.world.peer.forget(at_ns / self.cfg.hz.tick_ns());
+        Some(at_ns)
     }
 
     /// Goes on to the end of all.
@@ -108,8 +137,11 @@ impl<'a> Explorer<'a> {
     /// # Errors
     /// Why that is not possible.
     pub(crate) fn go(&mut self) -> Result<(), String> {
+        if let Some((last, pasts)) = self.pending.take() {
+            self.push(last, pasts);
+        }
         while let Some((at_ns, lives)) = self.frontier.pop_first() {
-            for (live, pasts) in lives {
+            for (live, pasts) in alike(lives) {
                 self.steps += 1;
                 if self.steps > STEPS_MOST {
                     return Err(format!(
@@ -117,7 +149,7 @@ impl<'a> Explorer<'a> {
                          through"
                     ));
                 }
-                self.advance(&live, &merge(pasts), at_ns);
+                self.advance(live, &merge(pasts), at_ns);
                 if let Some(reason) = self.unknown.take() {
                     return Err(reason);
                 }
@@ -129,11 +161,8 @@ impl<'a> Explorer<'a> {
     fn push(&mut self, mut live: Live, pasts: Vec<Past>) {
         // Each past has its own.
         live.sock.stamps = Stamps::default();
-        match next(&live, self.cfg) {
-            Some((at_ns, _)) => {
-                live.world.peer.forget(at_ns / self.cfg.hz.tick_ns());
-                self.frontier.entry(at_ns).or_default().entry(live).or_default().extend(pasts);
-            }
+        match self.forget(&mut live) {
+            Some(at_ns) => self.frontier.entry(at_ns).or_default().push((live, pasts)),
             None => {
                 for past in pasts {
                     self.end(&live, past, Outcome::None, 0, (0, 0), None);
@@ -142,7 +171,8 @@ impl<'a> Explorer<'a> {
         }
     }
 
-    fn advance(&mut self, live: &Live, pasts: &[Past], at_ns: u64) {
+    fn advance(&mut self, mut live: Live, pasts: &[Past], at_ns: u64) {
+        let live = &mut live;
         let Some((_, event)) = next(live, self.cfg) else { return };
         if !matches!(event, Event::Expiry(_) | Event::Hop) {
             self.step(live, pasts, event, (at_ns, at_ns), None);
@@ -159,7 +189,7 @@ impl<'a> Explorer<'a> {
 
     /// What comes within a timer's lateness may come before it. A call does not more than once: each
     /// time takes another timer that runs as late as that.
-    fn overtake(&mut self, live: &Live, pasts: &[Past], due_ns: u64) {
+    fn overtake(&mut self, live: &mut Live, pasts: &[Past], due_ns: u64) {
         let late_ns = self.cfg.late_ns();
         let held = !live.world.hop.held().is_empty();
         if let Some((at_ns, _)) = live.program.next
@@ -167,8 +197,8 @@ impl<'a> Explorer<'a> {
             && !live.overtaken
             && (live.sock.probes_anew(self.cfg, held) || live.sock.keepalive_timer.is_some())
         {
-            let live = Live { overtaken: true, ..live.clone() };
-            self.step(&live, pasts, Event::Call, (at_ns, at_ns), None);
+            let mut live = Live { overtaken: true, ..live.clone() };
+            self.step(&mut live, pasts, Event::Call, (at_ns, at_ns), None);
         }
         if let Some(packet) = live.world.in_flight.first()
             && packet.at_ns.saturating_sub(packet.sooner_ns) < due_ns + late_ns
@@ -181,7 +211,7 @@ impl<'a> Explorer<'a> {
     /// what came of each past; `on_time` is that where the handler ran on time.
     fn step(
         &mut self,
-        live: &Live,
+        live: &mut Live,
         pasts: &[Past],
         event: Event,
         (due_ns, now_ns): (u64, u64),
@@ -195,14 +225,13 @@ impl<'a> Explorer<'a> {
             _ => Decides::Anything,
         };
         let mut groups: Vec<(([u64; 3], bool), Vec<usize>)> = Vec::new();
-        let mut sock = live.sock.clone();
         for (index, past) in pasts.iter().enumerate() {
             if on_time.is_some_and(|on_time| !on_time[index].goes_on) {
                 continue;
             }
-            sock.stamps = past.stamps;
+            live.sock.stamps = past.stamps;
             let sends = on_time.is_some_and(|on_time| on_time[index].sends);
-            let key = (sock.by_stamps(decides, cfg, now_ns), sends);
+            let key = (live.sock.by_stamps(decides, cfg, now_ns), sends);
             match groups.iter_mut().rev().find(|(other, _)| *other == key) {
                 Some((_, group)) => group.push(index),
                 None => groups.push((key, vec![index])),
@@ -234,7 +263,7 @@ impl<'a> Explorer<'a> {
                     past.late |= on_time.is_some();
                     past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
                     if is_window { past.counts.window_probes += seen } else { past.counts.probes += seen }
-                    if event == Event::Call && past.called.is_none() {
+                    if self.notes_calls && event == Event::Call && past.called.is_none() {
                         past.called = Some(now_ns);
                     }
                     if matches!(event, Event::Arrival) && next.world.reference_until.ahead().is_some() {
@@ -256,6 +285,9 @@ impl<'a> Explorer<'a> {
                     }
                 }
                 if progress.is_ok() {
+                    if let Event::Expiry(timer) = event {
+                        skip_alike(&mut next, &mut children, timer, cfg, (due_ns, now_ns));
+                    }
                     self.go_on(next, children, event, now_ns);
                 }
                 if !choices.next() {
@@ -277,7 +309,8 @@ impl<'a> Explorer<'a> {
             live.world.heard += 1;
             let patient = self.cfg.user_timeout_ms.is_some() && live.sock.window_closed;
             let probed = live.sock.keepalive_timer.is_some() || live.sock.window_closed;
-            if !patient && (!probed || live.world.heard > ANSWERS_MOST) {
+            let is_back = live.world.recovery.is_some();
+            if !patient && (!probed || is_back || live.world.heard > ANSWERS_MOST) {
                 for past in pasts {
                     self.end(&live, past, Outcome::None, now_ns, (0, 0), None);
                 }
@@ -497,6 +530,61 @@ fn hop_fires(sock: &mut crate::sock::Sock, step: &mut Step<'_>, writes_on: bool)
         sock.icmp(step, number)?;
     }
     if freed { sock.queue_is_free(step, writes_on) } else { Ok(()) }
+}
+
+/// From the longest timeout on, one is like the other, and so is one keepalive interval without an
+/// answer: goes to the last but a few before something changes.
+fn skip_alike(
+    live: &mut Live,
+    pasts: &mut [Past],
+    timer: Timer,
+    cfg: &Kernel,
+    (due_ns, now_ns): (u64, u64),
+) {
+    let tick_ns = cfg.hz.tick_ns();
+    let alone = matches!(live.world.hop, Hop::Silent)
+        && live.world.in_flight.is_empty()
+        && live.program.next.is_none()
+        && !live.world.is_reached(now_ns)
+        && pasts.iter().all(|past| past.steps > STEPS_SHOWN);
+    let Some(fires) = live.sock.fires(timer).filter(|_| alone) else { return };
+    let over_ns = pasts.iter().filter_map(|past| {
+        live.sock.stamps = past.stamps;
+        live.sock.gives_up_at(timer, cfg, now_ns)
+    });
+    let Some(over_ns) = over_ns.min() else { return };
+    let next_ns = live.world.next_change().unwrap_or(u64::MAX).min(over_ns);
+    let step_ns = (fires * tick_ns).saturating_sub(due_ns);
+    let steps = (next_ns.saturating_sub(now_ns) / step_ns.max(1)).saturating_sub(3);
+    if steps == 0 {
+        return;
+    }
+    let count = u32::try_from(steps).unwrap_or(u32::MAX);
+    let timeout_ns = live.sock.skip(timer, count, steps * step_ns / tick_ns) * tick_ns;
+    let seen = if live.world.unseen { 0 } else { count };
+    for past in pasts {
+        past.skip(timer, steps * timeout_ns, seen);
+    }
+}
+
+/// Runs that are alike are one.
+fn alike(mut lives: Vec<(Live, Vec<Past>)>) -> Vec<(Live, Vec<Past>)> {
+    if lives.len() < 2 {
+        return lives;
+    }
+    let mut places: HashMap<Live, usize, BuildHasherDefault<Fx>> = HashMap::default();
+    let mut merged: Vec<Vec<Past>> = Vec::new();
+    for (live, pasts) in lives.drain(..) {
+        match places.entry(live) {
+            Entry::Occupied(place) => merged[*place.get()].extend(pasts),
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(pasts);
+            }
+        }
+    }
+    lives.extend(places.into_iter().map(|(live, place)| (live, std::mem::take(&mut merged[place]))));
+    lives
 }
 
 /// Pasts that nothing tells apart are one.

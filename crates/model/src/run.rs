@@ -149,6 +149,16 @@ impl Past {
         self.steps += 1;
     }
 
+    /// Goes on by timers that are all alike.
+    pub(crate) fn skip(&mut self, timer: Timer, by_ns: u64, seen: u32) {
+        self.nominal[index(timer)] = self.nominal[index(timer)].saturating_add(by_ns);
+        let count = match timer {
+            Timer::Keepalive => &mut self.counts.probes,
+            Timer::Write | Timer::DelayedAck => &mut self.counts.retransmits,
+        };
+        *count = count.saturating_add(seen);
+    }
+
     /// A segment has arrived that is the reference from now on.
     pub(crate) fn begin_anew(&mut self, now_ns: u64) {
         for due_ns in &mut self.nominal {

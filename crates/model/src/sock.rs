@@ -246,6 +246,42 @@ impl Sock {
         }
     }
 
+    /// When a timer's handler gives up at the earliest, nanoseconds, where only time decides and one
+    /// expiry is like the other until then.
+    pub(crate) fn gives_up_at(&self, timer: Timer, cfg: &Kernel, now_ns: u64) -> Option<u64> {
+        match (timer, self.write_timer) {
+            (Timer::Keepalive, _) => {
+                let patience = cfg.hz.from_msecs(cfg.user_timeout_ms?);
+                Some((self.stamps.rcv_tstamp + patience) * cfg.hz.tick_ns())
+            }
+            (Timer::Write, Some((Pending::Retransmission, armed))) => {
+                let alike = self.rto == cfg.rto_max && armed.timeout == self.rto;
+                let lingers_ns = self.orphaned_ns.filter(|at_ns| *at_ns > now_ns);
+                let over_ns = self.over_ns(cfg, now_ns).filter(|_| alike)?;
+                Some(over_ns.min(lingers_ns.unwrap_or(u64::MAX)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Goes on by so many expiries of a timer, and so many jiffies; says for how long it is armed.
+    pub(crate) fn skip(&mut self, timer: Timer, count: u32, jiffies: u64) -> u64 {
+        let armed = match timer {
+            Timer::Keepalive => {
+                self.probes_out = self.probes_out.saturating_add(count);
+                self.keepalive_timer.as_mut()
+            }
+            Timer::Write | Timer::DelayedAck => {
+                self.timeouts = self.timeouts.saturating_add(count);
+                self.write_timer.as_mut().map(|(_, armed)| armed)
+            }
+        };
+        armed.map_or(0, |armed| {
+            armed.fires += jiffies;
+            armed.timeout
+        })
+    }
+
     /// A timer fires.
     pub(crate) fn expired(&mut self, step: &mut Step<'_>, timer: Timer) -> Progress {
         match timer {

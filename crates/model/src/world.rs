@@ -216,6 +216,16 @@ impl World {
         }
     }
 
+    /// Timers look at the plan at their jiffies alone.
+    pub(crate) fn in_jiffies(&mut self) {
+        let recovery = self.recovery.as_mut().map(|recovery| &mut recovery.at);
+        for moment in [Some(&mut self.later), recovery].into_iter().flatten() {
+            if let Moment::At(at_ns) = moment {
+                *at_ns = at_ns.next_multiple_of(self.tick_ns);
+            }
+        }
+    }
+
     /// The next moment of the plan.
     pub(crate) fn next_change(&self) -> Option<u64> {
         let recovery = self.recovery.as_ref().and_then(|recovery| recovery.at.ahead());
@@ -235,9 +245,9 @@ impl World {
         }
     }
 
-    /// Whether nothing is answered, not by ICMP either.
+    /// Whether no ICMP error ever comes.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self.hop, Hop::Silent) && self.recovery.is_none()
+        matches!(self.hop, Hop::Silent)
     }
 
     /// A number for a probe.

@@ -132,6 +132,13 @@ impl Sock {
         }
     }
 
+    /// When the patience is over, nanoseconds, unless a number of SYNs decides.
+    pub(super) fn over_ns(&self, cfg: &Kernel, now_ns: u64) -> Option<u64> {
+        let first_ns = self.stamps.retrans_stamp.filter(|_| self.state != State::SynSent)?;
+        let patience_ns = self.patience_ms(cfg, now_ns).saturating_mul(1_000_000);
+        Some(first_ns.saturating_add(patience_ns))
+    }
+
     /// `tcp_write_timeout`: how long after the first retransmission (of a SYN: after the SYN) the
     /// kernel gives up, milliseconds.
     fn patience_ms(&self, cfg: &Kernel, now_ns: u64) -> u64 {
