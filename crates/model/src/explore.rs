@@ -7,7 +7,6 @@
 //! unless it was the last before the next slot. Each handler is gone through both ways, and runs that
 //! are alike from there on are one again. Where time is virtual, nothing runs late.
 
-use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
@@ -542,7 +541,7 @@ fn skip_alike(
     (due_ns, now_ns): (u64, u64),
 ) {
     let tick_ns = cfg.hz.tick_ns();
-    let alone = matches!(live.world.hop, Hop::Silent)
+    let alone = (timer == Timer::Keepalive || live.world.is_silent())
         && live.world.in_flight.is_empty()
         && live.program.next.is_none()
         && !live.world.is_reached(now_ns)
@@ -555,10 +554,15 @@ fn skip_alike(
     let Some(over_ns) = over_ns.min() else { return };
     let next_ns = live.world.next_change().unwrap_or(u64::MAX).min(over_ns);
     let step_ns = (fires * tick_ns).saturating_sub(due_ns);
-    let steps = (next_ns.saturating_sub(now_ns) / step_ns.max(1)).saturating_sub(3);
+    let Some(cycle) = live.world.repeats_after(cfg, due_ns / tick_ns, step_ns / tick_ns) else {
+        return;
+    };
+    let cycles = next_ns.saturating_sub(now_ns) / (step_ns * cycle).max(1);
+    let steps = cycles.saturating_sub(3) * cycle;
     if steps == 0 {
         return;
     }
+    live.world.skip(steps * step_ns / tick_ns);
     let count = u32::try_from(steps).unwrap_or(u32::MAX);
     let timeout_ns = live.sock.skip(timer, count, steps * step_ns / tick_ns) * tick_ns;
     let seen = if live.world.unseen { 0 } else { count };

@@ -38,6 +38,9 @@ fn with_first_write(
         return prediction;
     }
     match (parameters.fault.kind, parameters.client.traffic) {
+        (_, Traffic::Script) => {
+            unknown(parameters, "this model does not go through scripts of calls yet".into())
+        }
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
         (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),
@@ -70,6 +73,10 @@ pub(crate) fn reference(parameters: &Parameters) -> Reference {
         Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat => Reference::FirstWrite,
         Traffic::Connect => Reference::Connect,
         Traffic::Close | Traffic::Shutdown => Reference::Close,
+        Traffic::Script => match parameters.script() {
+            Some(script) if script.writes() => Reference::FirstWrite,
+            _ => Reference::LastActivity,
+        },
     }
 }
 

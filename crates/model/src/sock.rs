@@ -332,7 +332,7 @@ impl Sock {
             .map(|(_, armed)| armed.fires)
             .filter(|fires| *fires > now && self.stamps.expires == expires);
         let fires =
-            stays.unwrap_or_else(|| step.cfg.wheel.fires_at(now, timeout, step.context));
+            stays.unwrap_or_else(|| step.cfg.wheel.fires_at(now, timeout, step.wheel_context()));
         self.write_timer = Some((what, Armed { fires, timeout }));
         // Of a window's probe only a call in the same jiffy could ask for the same time, and of a
         // timeout in silence nobody.
@@ -366,7 +366,8 @@ impl Sock {
             Carries::Data => Sent::Data,
             Carries::Fin => Sent::Fin,
         };
-        let fate = step.world.send(step.cfg, sent, number, step.now_ns, step.context);
+        let context = step.wheel_context();
+        let fate = step.world.send(step.cfg, sent, number, step.now_ns, context);
         // `skb_still_in_host_queue`.
         self.throttled |= fate == Fate::Busy;
         fate

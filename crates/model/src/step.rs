@@ -93,6 +93,12 @@ impl<'a> Step<'a> {
         self.now_ns / self.tick_ns()
     }
 
+    /// How far the wheel's own clock is when a timer is armed: in a handler that runs late, jiffies
+    /// have caught up with it.
+    pub(crate) fn wheel_context(&self) -> Context {
+        if self.now_ns > self.due_ns { Context::Call } else { self.context }
+    }
+
     /// The settings in force at a jiffy that is yet to come.
     pub(crate) fn cfg_at(&self, jiffy: u64) -> &'a Kernel {
         match self.later {

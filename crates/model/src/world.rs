@@ -5,6 +5,9 @@ use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::wheel::Context;
 
+/// A hop that has not repeated itself after so many probes does not.
+const PROBES_APART: u64 = 64;
+
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -252,8 +255,27 @@ impl World {
 
     /// A number for a probe.
     pub(crate) fn next_probe(&mut self) -> Number {
-        self.probe += 1;
+        // Only the host's own queue looks at it.
+        self.probe += usize::from(self.hop.is_local());
         self.probe
+    }
+
+    /// After how many probes, one each `step` jiffies, the hop is as it is after the one at `jiffy`.
+    pub(crate) fn repeats_after(&self, cfg: &Kernel, jiffy: u64, step: u64) -> Option<u64> {
+        let mut hop = self.hop.clone();
+        (1..=PROBES_APART).find(|count| {
+            let at = jiffy + count * step;
+            while let Some(fires) = hop.fires().filter(|fires| *fires <= at) {
+                hop.fire(cfg, fires);
+            }
+            hop.send(cfg, self.probe, at, Context::Handler);
+            hop == self.hop.clone().later(count * step)
+        })
+    }
+
+    /// Goes on by so many jiffies, a multiple of what it repeats itself after.
+    pub(crate) fn skip(&mut self, jiffies: u64) {
+        self.hop = std::mem::replace(&mut self.hop, Hop::Silent).later(jiffies);
     }
 
     /// How many probes have passed the tap since the last time.

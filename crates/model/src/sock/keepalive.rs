@@ -72,7 +72,7 @@ impl Sock {
         timeout: u64,
         from: Option<u64>,
     ) {
-        let fires = step.cfg.wheel.fires_at(step.jiffy(), timeout, step.context);
+        let fires = step.cfg.wheel.fires_at(step.jiffy(), timeout, step.wheel_context());
         self.keepalive_timer = Some(Armed { fires, timeout });
         step.armed(Timer::Keepalive, timeout, from);
     }
@@ -80,6 +80,6 @@ impl Sock {
     /// `tcp_write_wakeup`: a segment that the peer has to answer.
     pub(super) fn tcp_write_wakeup(&mut self, step: &mut Step<'_>, probe: Sent) {
         let number = step.world.next_probe();
-        step.world.send(step.cfg, probe, number, step.now_ns, step.context);
+        step.world.send(step.cfg, probe, number, step.now_ns, step.wheel_context());
     }
 }
