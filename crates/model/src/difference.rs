@@ -184,7 +184,7 @@ fn idle_ends_alike() {
             let between_ns = if f.jiffies.is_some() && looked { 0 } else { (old::window::phases(&cfg).1 - 1) as u64 * cfg.hz.tick_ns() };
             crate::window::scenes(&cfg, &p, &f).and_then(|scenes| crate::start::window_ends(&cfg, &scenes, between_ns))
         } else {
-            match crate::idle::scenes(&cfg, &p, &f) {
+            match crate::idle::scenes(&cfg, &p, &f, false) {
                 Ok(Some(scenes)) => crate::start::keepalive_ends(&cfg, &scenes),
                 Ok(None) => continue,
                 Err(why) => Err(why),

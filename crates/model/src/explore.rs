@@ -10,7 +10,7 @@
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
-use crate::run::{Fired, Live, Past, STEPS_SHOWN};
+use crate::run::{Called, Fired, Live, Past, STEPS_SHOWN};
 use crate::sock::{Decides, Stamps, Timer};
 use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
@@ -77,8 +77,8 @@ pub(crate) struct Explorer<'a> {
     calls: &'a Calls,
     frontier: BTreeMap<u64, Vec<(Live, Vec<Past>)>>,
     pending: Option<(Live, Vec<Past>)>,
-    /// Whether it matters when the program made its first call.
-    pub(crate) notes_calls: bool,
+    /// Where times count from a call of the program's: in what time before it that comes.
+    pub(crate) call_spread_ns: Option<u64>,
     pub(crate) ends: Vec<End>,
     /// The longest timer that fired, jiffies.
     pub(crate) longest: u64,
@@ -94,7 +94,7 @@ impl<'a> Explorer<'a> {
             calls,
             frontier: BTreeMap::new(),
             pending: None,
-            notes_calls: false,
+            call_spread_ns: None,
             ends: Vec::new(),
             longest: 0,
             steps: 0,
@@ -244,6 +244,16 @@ impl<'a> Explorer<'a> {
         };
         self.longest = self.longest.max(timer.map_or(0, |(_, timeout)| timeout));
         let fired = Fired { timer, due_ns, now_ns };
+        let called = match event {
+            Event::Call => live.program.next.and_then(|(_, index)| match self.calls.calls[index].1 {
+                Call::Write(_) | Call::Request(..) => Some(Called::Write),
+                Call::Shutdown => Some(Called::Shutdown),
+                Call::Close => Some(Called::Close),
+                Call::Connect => None,
+            }),
+            Event::AnswerDue => Some(Called::Close),
+            _ => None,
+        };
         for ((_, sends), group) in groups {
             let mut choices = Choices::default();
             loop {
@@ -260,11 +270,11 @@ impl<'a> Explorer<'a> {
                 for index in &group {
                     let mut past = pasts[*index].clone();
                     past.late |= on_time.is_some();
+                    if let Some((spread_ns, called)) = self.call_spread_ns.zip(called) {
+                        past.called(called, now_ns, spread_ns);
+                    }
                     past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
                     if is_window { past.counts.window_probes += seen } else { past.counts.probes += seen }
-                    if self.notes_calls && event == Event::Call && past.called.is_none() {
-                        past.called = Some(now_ns);
-                    }
                     if matches!(event, Event::Arrival) && next.world.reference_until.ahead().is_some() {
                         past.begin_anew(now_ns);
                         if is_window && let Some(armed) = next.sock.armed(Timer::Write) {
@@ -303,6 +313,7 @@ impl<'a> Explorer<'a> {
             && live.world.stays(now_ns)
             && live.world.later.ahead().is_none()
             && live.world.reference_until.ahead().is_none()
+            && live.program.answer_due.is_none()
             && live.program.next.is_none_or(|_| self.calls.repeats_after.is_some())
         {
             live.world.heard += 1;
@@ -355,7 +366,9 @@ impl<'a> Explorer<'a> {
                 Ok(())
             }
             (Event::Arrival, Some(InFlight { what: Arrival::Ack { echoed_ns }, .. })) => {
-                program.answer_due = None;
+                if step.world.peer.replies {
+                    program.answered(self.calls, now_ns);
+                }
                 sock.acknowledged(&mut step, echoed_ns)
             }
             (Event::Arrival, Some(InFlight { what: Arrival::ProbeAck, .. })) => {
@@ -365,12 +378,12 @@ impl<'a> Explorer<'a> {
             (Event::Arrival, _) => sock.reset(&mut step),
             (Event::Call, _) => match program.call(self.calls) {
                 Some(Call::Connect) => sock.connect(&mut step),
-                Some(Call::Write | Call::Request(_)) => {
+                Some(Call::Write(packets) | Call::Request(packets, _)) => {
                     if self.calls.repeats_after.is_some() && sock.is_held_back() {
                         // What is held back stays back until something is acknowledged.
                         program.next = None;
                     }
-                    sock.write(&mut step)
+                    sock.write(&mut step, packets)
                 }
                 Some(Call::Shutdown) => sock.shutdown(&mut step),
                 Some(Call::Close) => {

@@ -24,7 +24,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let fault = &parameters.fault;
     let enabled = parameters.client.keepalive.enabled;
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-    let scenes = match scenes(kernel, parameters, facts) {
+    let scenes = match scenes(kernel, parameters, facts, false) {
         Ok(Some(scenes)) => scenes,
         Ok(None) => return lives_on(parameters, NOTHING_SENT.into()),
         Err(reason) => return unknown(parameters, reason),
@@ -55,6 +55,7 @@ pub(crate) fn scenes(
     kernel: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
+    always: bool,
 ) -> Result<Option<Vec<(keepalive::Scene, Option<Known>)>>, String> {
     let fault = &parameters.fault;
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
@@ -62,7 +63,7 @@ pub(crate) fn scenes(
     let enabled = parameters.client.keepalive.enabled;
     let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
     let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
-    if !enabled && !is_reset {
+    if !enabled && !is_reset && !always {
         return Ok(None);
     }
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
@@ -364,7 +365,7 @@ const CYCLES_MOST: u32 = 20;
 /// From the setting of SO_KEEPALIVE to the end of the last exchange, beside the round trip.
 const EXCHANGE_NS: u64 = 3_000_000;
 
-fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> String {
+pub(crate) fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> String {
     let probes = window.keepalive_probes.unwrap_or(0);
     match window.outcome {
         Outcome::None => "a keepalive probe is answered before their number is used up".into(),

@@ -29,6 +29,7 @@ mod purpose;
 mod rto;
 mod run;
 mod scene;
+mod scripted;
 mod sending;
 mod sock;
 mod start;
@@ -45,6 +46,7 @@ mod world;
 
 pub use facts::nominal_facts;
 pub use kernel::smallest_rto;
-pub use predict::{predict, predict_after};
+pub use predict::{predict, predict_after, predict_with};
 pub use prediction::{Prediction, Step, StepKind, Window};
+pub use scripted::ObservedCall;
 pub use table::table;

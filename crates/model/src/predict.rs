@@ -9,7 +9,7 @@ use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
-use crate::{closing, connecting, idle, web_server, window};
+use crate::{closing, connecting, idle, scripted, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
 
@@ -26,6 +26,19 @@ pub fn predict_after(parameters: &Parameters, facts: &Facts, first_write_ns: u64
     with_first_write(parameters, facts, Some(first_write_ns))
 }
 
+/// The same once these calls have been observed since the fault: what is predicted if the program
+/// makes no other.
+pub fn predict_with(
+    parameters: &Parameters,
+    facts: &Facts,
+    calls: &[scripted::ObservedCall],
+) -> Prediction {
+    if parameters.has_nginx() || parameters.fault.kind == FaultKind::ProcessCrash {
+        return predict(parameters, facts);
+    }
+    scripted::predict(parameters, facts, Some(calls))
+}
+
 fn with_first_write(
     parameters: &Parameters,
     facts: &Facts,
@@ -38,9 +51,8 @@ fn with_first_write(
         return prediction;
     }
     match (parameters.fault.kind, parameters.client.traffic) {
-        (_, Traffic::Script) => {
-            unknown(parameters, "this model does not go through scripts of calls yet".into())
-        }
+        (FaultKind::ProcessCrash, Traffic::Script) => crash::predict(parameters, facts),
+        (_, Traffic::Script) => scripted::predict(parameters, facts, None),
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
         (FaultKind::ProcessCrash, _) => crash::predict(parameters, facts),

@@ -9,10 +9,10 @@ use std::time::Duration;
 pub(crate) enum Call {
     /// `connect`.
     Connect,
-    /// `write`.
-    Write,
-    /// `write`, and an answer within so many nanoseconds, or else `close`.
-    Request(u64),
+    /// `write`, of so many segments.
+    Write(u32),
+    /// The same, and an answer within so many nanoseconds, or else `close`.
+    Request(u32, u64),
     /// `shutdown(SHUT_WR)`.
     Shutdown,
     /// `close`.
@@ -41,7 +41,8 @@ impl Calls {
     }
 
     /// The calls of a script.
-    pub(crate) fn of(script: &Script) -> Self {
+    pub(crate) fn of(script: &Script, mss: u32) -> Self {
+        let packets = |bytes: u32| bytes.div_ceil(mss.max(1)).max(1);
         let mut calls = Vec::new();
         let mut after_ns = 0_u64;
         for step in &script.steps {
@@ -50,8 +51,10 @@ impl Calls {
                     after_ns = after_ns.saturating_add(nanos(*time));
                     continue;
                 }
-                Step::Write(_) => Call::Write,
-                Step::Request(_, deadline) => Call::Request(nanos(*deadline)),
+                Step::Write(bytes) => Call::Write(packets(*bytes)),
+                Step::Request(bytes, deadline) => {
+                    Call::Request(packets(*bytes), nanos(*deadline))
+                }
                 Step::Shutdown => Call::Shutdown,
                 Step::Close => Call::Close,
             };
@@ -77,23 +80,25 @@ pub(crate) struct Program {
     lag_ns: u64,
     /// Until when it waits for an answer, nanoseconds.
     pub(crate) answer_due: Option<u64>,
+    /// The call that asked for it.
+    asked: usize,
 }
 
 impl Program {
     /// A program whose calls begin at `start_ns`.
     pub(crate) fn new(calls: &Calls, start_ns: u64, lag_ns: u64) -> Self {
         let next = calls.calls.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
-        Self { next, lag_ns, answer_due: None }
+        Self { next, lag_ns, answer_due: None, asked: 0 }
     }
 
     /// The call that is due is made, and the next planned.
     pub(crate) fn call(&mut self, calls: &Calls) -> Option<Call> {
         let (at_ns, index) = self.next.take()?;
         let call = calls.calls[index].1;
-        if let Call::Request(deadline_ns) = call {
+        if let Call::Request(_, deadline_ns) = call {
             self.answer_due = Some(at_ns.saturating_add(deadline_ns));
             // What comes next waits for the answer.
-            self.next = None;
+            self.asked = index;
             return Some(call);
         }
         self.plan(calls, index, at_ns);
@@ -113,6 +118,13 @@ impl Program {
         });
     }
 
+    /// The answer comes that it waits for.
+    pub(crate) fn answered(&mut self, calls: &Calls, now_ns: u64) {
+        if self.answer_due.take().is_some() {
+            self.plan(calls, self.asked, now_ns);
+        }
+    }
+
     /// No answer has come in time: the program closes.
     pub(crate) fn gives_up(&mut self) {
         self.answer_due = None;
@@ -120,6 +132,6 @@ impl Program {
     }
 }
 
-pub(crate) fn nanos(duration: Duration) -> u64 {
+fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }

@@ -36,8 +36,8 @@ pub(crate) struct Past {
     pub(crate) late: bool,
     /// Whether a timer made the reference, which may so be later than computed.
     pub(crate) reference_by_timer: bool,
-    /// Whether the program has made its first call.
-    pub(crate) called: Option<u64>,
+    /// Which call its times count from; `None`: what the run began with.
+    pub(crate) called: Option<Called>,
     pub(crate) counts: Counts,
     /// The slots of all timers on the way, jiffies.
     pub(crate) slots: u64,
@@ -45,6 +45,17 @@ pub(crate) struct Past {
     nominal: [u64; 2],
     log: Option<Rc<Entry>>,
     pub(crate) steps: u32,
+}
+
+/// A call that times count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Called {
+    /// The first `write`.
+    Write,
+    /// `shutdown`, where nothing was written.
+    Shutdown,
+    /// `close`.
+    Close,
 }
 
 /// What the tap counts.
@@ -157,6 +168,16 @@ impl Past {
             Timer::Write | Timer::DelayedAck => &mut self.counts.retransmits,
         };
         *count = count.saturating_add(seen);
+    }
+
+    /// The program makes a call that times count from, some time in the `spread_ns` before now.
+    pub(crate) fn called(&mut self, call: Called, now_ns: u64, spread_ns: u64) {
+        if self.called.is_none() || call == Called::Close {
+            self.begin_anew(now_ns);
+            self.start.0 -= spread_ns.min(self.start.0);
+            self.reference_by_timer = false;
+            self.called = Some(call);
+        }
     }
 
     /// A segment has arrived that is the reference from now on.

@@ -258,7 +258,7 @@ fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
     }
 }
 
-fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
+pub(crate) fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
     let Some(window) = prediction.windows.first() else { return String::new() };
     if window.outcome == Outcome::None {
         return "a retransmission gets through before the kernel gives up".into();

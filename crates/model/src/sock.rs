@@ -413,7 +413,14 @@ impl Sock {
 
     /// `tcp_write_xmit`, for a write of the program: a segment of its own, if the congestion window
     /// lets it.
-    pub(crate) fn write(&mut self, step: &mut Step<'_>) -> Progress {
+    pub(crate) fn write(&mut self, step: &mut Step<'_>, packets: u32) -> Progress {
+        for _ in 0..packets.min(self.cwnd.max(1)) {
+            self.write_packet(step)?;
+        }
+        Ok(())
+    }
+
+    fn write_packet(&mut self, step: &mut Step<'_>) -> Progress {
         if self.window_closed && self.queue.is_empty() {
             self.waiting = true;
             self.tcp_check_probe_timer(step);

@@ -15,7 +15,7 @@ use crate::world::{Answer, Arrival, InFlight, Moment, Peer, Recovery, World};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
-const EPOCH: u64 = 1 << 24;
+pub(crate) const EPOCH: u64 = 1 << 24;
 /// Into how many parts a jiffy is divided where the phase within it matters.
 const PARTS: u64 = 4;
 /// No more phases than this are looked at; where there are more, windows are widened by what lies
@@ -27,7 +27,7 @@ const STEPS_IN_ALL: u64 = 1 << 20;
 fn calls(cfg: &Kernel, scene: &Scene) -> Calls {
     let _ = cfg;
     let call = match scene.purpose {
-        Purpose::Data => Call::Write,
+        Purpose::Data => Call::Write(1),
         Purpose::HalfClose { .. } => Call::Shutdown,
         Purpose::Syn => Call::Connect,
         Purpose::Fin(_) => Call::Close,
@@ -37,7 +37,7 @@ fn calls(cfg: &Kernel, scene: &Scene) -> Calls {
         calls.lingers = farewell.lingers;
     }
     match (scene.write_interval_ns, scene.writes_most) {
-        (Some(interval_ns), 2) => calls.calls.push((interval_ns, Call::Write)),
+        (Some(interval_ns), 2) => calls.calls.push((interval_ns, Call::Write(1))),
         (interval_ns, _) => calls.repeats_after = interval_ns,
     }
     calls
@@ -73,6 +73,7 @@ fn live(cfg: &Kernel, scene: &Scene, calls: &Calls, hop: Hop, start: (u64, u64),
         delayed_ack: scene.purpose.acknowledged_after().unwrap_or(0),
         invalid_ratelimit: 0,
         last_oow_ack: None,
+        replies: false,
     };
     let mut world = World::new(cfg, peer, hop);
     world.lost = Moment::Past;
@@ -293,6 +294,18 @@ fn from_known_keepalive(
     scene: &keepalive::Scene,
     known: &Known,
 ) {
+    let (run, received_ns) = known_keepalive(cfg, scene, known);
+    let start = (received_ns - (cfg.hz.tick_ns() - 1), received_ns);
+    keepalive_variants(explorer, cfg, scene, run, start, received_ns, 0);
+}
+
+/// An idle socket whose keepalive timer is known, and when it received its last segment,
+/// nanoseconds.
+pub(crate) fn known_keepalive(
+    cfg: &Kernel,
+    scene: &keepalive::Scene,
+    known: &Known,
+) -> (Live, u64) {
     let tick_ns = cfg.hz.tick_ns();
     let received_ns = (known.received + 1) * tick_ns - 1;
     let timer = Armed { fires: known.fires(cfg), timeout: known.delay };
@@ -328,12 +341,11 @@ fn from_known_keepalive(
             .find(|at| cfg.wheel.fires_at(*at, known.delay, Context::Handler) == probe);
         probe = before.unwrap_or(latest);
     }
-    let start = (received_ns - (tick_ns - 1), received_ns);
-    keepalive_variants(explorer, cfg, scene, run, start, received_ns, 0);
+    (run, received_ns)
 }
 
 /// An idle socket after its last exchange.
-fn idle(
+pub(crate) fn idle(
     cfg: &Kernel,
     scene: &keepalive::Scene,
     exchange_ns: u64,
@@ -355,6 +367,7 @@ fn idle(
         delayed_ack: 0,
         invalid_ratelimit: scene.answers_every,
         last_oow_ack: None,
+        replies: false,
     };
     let mut world = World::new(cfg, peer, scene.hop.clone().later(exchange_ns / tick_ns));
     world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(exchange_ns + ns));
@@ -429,53 +442,66 @@ pub(crate) fn window_ends(
     let calls = Calls::none();
     let mut all = Vec::new();
     let Some((first, _)) = scenes.first() else { return Ok(all) };
-    let tick_ns = cfg.hz.tick_ns();
     let later = first.later.as_ref().map(|(_, later)| later);
     let mut explorer = Explorer::new(cfg, later, &calls);
     for (scene, start) in scenes {
-        let (armed, fires, timeout) = window::armed(cfg, start);
-        let mut sock = Sock::settled(start.base, 1, 10);
-        sock.window_closed = true;
-        sock.waiting = true;
-        sock.backoff = start.backoff;
-        sock.probes_out = start.unanswered;
-        sock.write_timer =
-            Some((Pending::WindowProbe, Armed { fires, timeout }));
-        sock.stamps.expires = start.expires;
-        sock.stamps.rcv_tstamp = start.received;
-        sock.stamps.probes_tstamp = start.first_probe;
-        let peer = Peer {
-            rtt_ns: scene.rtt_ns,
-            exposed_ns: scene.exposed_ns,
-            delayed_ack: 0,
-            invalid_ratelimit: scene.answers_every,
-            last_oow_ack: start.answered,
-        };
-        let origin_ns = start.sampled_ns;
-        let mut world = World::new(cfg, peer, scene.hop.clone().later(origin_ns / tick_ns));
-        world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(origin_ns + ns));
-        world.reference_until = Moment::At(origin_ns.saturating_add(scene.reference_until_ns));
-        world.unseen = scene.unseen;
-        world.recovery = scene.healed.map(|healed| probe_recovery(healed, origin_ns));
-        if let Some((at_ns, _)) = &scene.later {
-            world.later = Moment::At(origin_ns.saturating_add(*at_ns));
-        }
-        if start.unanswered > 0 {
-            // The answer to the last probe is still on its way, if it drew one.
-            world.draws_before(armed * tick_ns, origin_ns);
-        }
-        let program = Program::new(&calls, 0, 0);
-        let run = Live { sock, world, program, overtaken: false };
-        let received_ns = (start.received + 1) * tick_ns - 1;
-        let begins = (received_ns - (tick_ns - 1) - between_ns, received_ns + between_ns);
+        let (run, past) = window_run(cfg, scene, start, between_ns);
         for run in variants(run, scene.healed.is_some_and(way::Healed::is_open)) {
-            let mut past = Past::new(begins, received_ns, run.sock.stamps);
-            past.due(Timer::Write, start.expires * tick_ns);
-            past.counts.window_probes = start.unanswered;
-            explorer.start(run, past);
+            explorer.start(run, past.clone());
         }
     }
     explorer.go()?;
     all.append(&mut explorer.ends);
     Ok(all)
+}
+
+/// The client of a closed window at a start, which stands for others so near to it.
+pub(crate) fn window_run(
+    cfg: &Kernel,
+    scene: &window::Scene,
+    start: &window::Start,
+    between_ns: u64,
+) -> (Live, Past) {
+    let tick_ns = cfg.hz.tick_ns();
+    let calls = Calls::none();
+    let (armed, fires, timeout) = window::armed(cfg, start);
+    let mut sock = Sock::settled(start.base, 1, 10);
+    sock.window_closed = true;
+    sock.waiting = true;
+    sock.backoff = start.backoff;
+    sock.probes_out = start.unanswered;
+    sock.write_timer =
+        Some((Pending::WindowProbe, Armed { fires, timeout }));
+    sock.stamps.expires = start.expires;
+    sock.stamps.rcv_tstamp = start.received;
+    sock.stamps.probes_tstamp = start.first_probe;
+    let peer = Peer {
+        rtt_ns: scene.rtt_ns,
+        exposed_ns: scene.exposed_ns,
+        delayed_ack: 0,
+        invalid_ratelimit: scene.answers_every,
+        last_oow_ack: start.answered,
+        replies: false,
+    };
+    let origin_ns = start.sampled_ns;
+    let mut world = World::new(cfg, peer, scene.hop.clone().later(origin_ns / tick_ns));
+    world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(origin_ns + ns));
+    world.reference_until = Moment::At(origin_ns.saturating_add(scene.reference_until_ns));
+    world.unseen = scene.unseen;
+    world.recovery = scene.healed.map(|healed| probe_recovery(healed, origin_ns));
+    if let Some((at_ns, _)) = &scene.later {
+        world.later = Moment::At(origin_ns.saturating_add(*at_ns));
+    }
+    if start.unanswered > 0 {
+        // The answer to the last probe is still on its way, if it drew one.
+        world.draws_before(armed * tick_ns, origin_ns);
+    }
+    let program = Program::new(&calls, 0, 0);
+    let run = Live { sock, world, program, overtaken: false };
+    let received_ns = (start.received + 1) * tick_ns - 1;
+    let begins = (received_ns - (tick_ns - 1) - between_ns, received_ns + between_ns);
+    let mut past = Past::new(begins, received_ns, run.sock.stamps);
+    past.due(Timer::Write, start.expires * tick_ns);
+    past.counts.window_probes = start.unanswered;
+    (run, past)
 }

@@ -158,7 +158,7 @@ fn hops(
     )
 }
 
-fn why(kernel: &Kernel, prediction: &Prediction) -> String {
+pub(crate) fn why(kernel: &Kernel, prediction: &Prediction) -> String {
     let Some(window) = prediction.windows.first() else { return String::new() };
     let probes = window.window_probes.unwrap_or(0);
     match (window.outcome, kernel.user_timeout_ms) {

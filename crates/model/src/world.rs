@@ -135,6 +135,8 @@ pub(crate) struct Peer {
     pub(crate) invalid_ratelimit: u64,
     /// `last_oow_ack_time`, jiffies.
     pub(crate) last_oow_ack: Option<u64>,
+    /// Whether its program answers requests.
+    pub(crate) replies: bool,
 }
 
 impl Peer {

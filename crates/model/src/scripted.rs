@@ -1,0 +1,278 @@
+//! A program that makes any sequence of calls: as its script says, or as they were observed. The
+//! socket begins with its last exchange, or with its closed window, and goes through everything: what
+//! keepalive does before a write, what a write does to keepalive, a closed window, the end.
+
+use crate::dead_path::{self, SLOP_NS, nanos};
+use crate::explore::{End, Explorer};
+use crate::kernel::Kernel;
+use crate::predict::unknown;
+use crate::prediction::{Prediction, StepKind, Window};
+use crate::program::{Calls, Program};
+use crate::run::{Called, Live, Past};
+use crate::sock::{RttRange, Timer};
+use crate::tick::{Hz, Phase};
+use crate::windows::{Counted, windows};
+use crate::{closing, idle, sending, start, window};
+use spec::{Facts, FaultKind, Outcome, Parameters, Reference};
+
+/// A system call that was seen, nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedCall {
+    /// When.
+    pub at_ns: u64,
+    /// Which, as the step of a script; how long one waits is told by the next one's time.
+    pub step: spec::script::Step,
+}
+
+/// From the time stamp of a call, the program's or the tap's, to the arming of its timer.
+const CALL_NS: u64 = 100_000;
+/// By how much a sleep may be longer than it was asked to be: at least, and at most.
+const LAGS_NS: [u64; 2] = [60_000, 1_000_000];
+/// How many phases of the clock are looked at where none is known.
+const PHASES_MOST: u64 = 256;
+
+/// What the kernel will report, and when.
+pub(crate) fn predict(
+    parameters: &Parameters,
+    facts: &Facts,
+    observed: Option<&[ObservedCall]>,
+) -> Prediction {
+    let cfg = Kernel::new(parameters, facts);
+    if let Some(reason) = dead_path::unsettled(&cfg, parameters, facts) {
+        return unknown(parameters, reason);
+    }
+    match ends(&cfg, parameters, facts, observed) {
+        Ok(ends) => conclude(&cfg, parameters, facts, &ends),
+        Err(reason) => unknown(parameters, reason),
+    }
+}
+
+fn ends(
+    cfg: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    observed: Option<&[ObservedCall]>,
+) -> Result<Vec<End>, String> {
+    let later = Kernel::later(parameters, facts)?;
+    let mss = facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss);
+    let mut calls = match observed {
+        Some(observed) => observed_calls(observed, mss),
+        None => Calls::of(&parameters.script().unwrap_or_default(), mss),
+    };
+    calls.lingers = cfg.hz.from_secs(parameters.client.linger.unwrap_or_default().as_secs());
+    let clock = facts.jiffies.map(|clock| Phase::new(cfg.hz, clock));
+    let first = observed.and_then(|observed| observed.first()).map(|call| call.at_ns);
+    let first_ns = clock.zip(first).and_then(|(clock, at_ns)| clock.of(at_ns));
+    let runs = runs(cfg, parameters, facts)?;
+    let tick_ns = cfg.hz.tick_ns();
+    let mut explorer = Explorer::new(cfg, later.as_ref(), &calls);
+    explorer.call_spread_ns = Some(if first_ns.is_some() { 0 } else { tick_ns - 1 });
+    let lags: &[u64] = match () {
+        () if first_ns.is_some() || !calls.go_on() => &[0],
+        () if cfg.virtual_time => &[0, LAGS_NS[0]],
+        () => &LAGS_NS,
+    };
+    for (run, past, fault_ns) in runs {
+        for begins_ns in begins(cfg, first_ns, fault_ns, facts.jiffies.is_some()) {
+            for lag_ns in lags {
+                let mut run = run.clone();
+                run.program = Program::new(&calls, begins_ns, *lag_ns);
+                explorer.start(run, past.clone());
+            }
+        }
+    }
+    explorer.go()?;
+    Ok(explorer.ends)
+}
+
+/// When the program may begin: when it was seen to, or within 100 ms of the fault, at the end of each
+/// jiffy.
+fn begins(cfg: &Kernel, first_ns: Option<u64>, fault_ns: u64, phase_known: bool) -> Vec<u64> {
+    if let Some(at_ns) = first_ns {
+        return vec![at_ns, at_ns + CALL_NS];
+    }
+    let tick_ns = cfg.hz.tick_ns();
+    let first = fault_ns / tick_ns;
+    let last = (fault_ns + SLOP_NS) / tick_ns;
+    let stride = if phase_known { 1 } else { ((last - first) / 2).max(1) };
+    (first..=last).step_by(stride as usize).map(|jiffy| (jiffy + 1) * tick_ns - 1).collect()
+}
+
+fn observed_calls(observed: &[ObservedCall], mss: u32) -> Calls {
+    let mut steps = Vec::new();
+    let mut last_ns = observed.first().map_or(0, |call| call.at_ns);
+    for call in observed {
+        let wait = std::time::Duration::from_nanos(call.at_ns.saturating_sub(last_ns));
+        steps.push(spec::script::Step::Wait(wait));
+        steps.push(call.step);
+        last_ns = call.at_ns;
+    }
+    Calls::of(&spec::Script { steps, repeats: false }, mss)
+}
+
+/// The sockets that there may be before the program begins, with what led to each and when the fault
+/// comes, nanoseconds.
+fn runs(
+    cfg: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<(Live, Past, u64)>, String> {
+    let tick_ns = cfg.hz.tick_ns();
+    let mut all = Vec::new();
+    if parameters.client.fills_window {
+        for (scene, start) in window::scenes(cfg, parameters, facts)? {
+            let fault_ns = start.sampled_ns + scene.reference_until_ns;
+            let (run, past) = start::window_run(cfg, &scene, &start, 0);
+            all.push((equip(cfg, parameters, facts, run, Some(start.base)), past, fault_ns));
+        }
+        return Ok(all);
+    }
+    let mut seen = Vec::new();
+    for (scene, known) in idle::scenes(cfg, parameters, facts, true)?.unwrap_or_default() {
+        // Where data goes is asked for below.
+        let what = (scene.reference_until_ns, known, scene.rtt_ns);
+        if seen.contains(&what) {
+            continue;
+        }
+        seen.push(what);
+        let mut starts = Vec::new();
+        if let Some(known) = &known {
+            let (run, received_ns) = start::known_keepalive(cfg, &scene, known);
+            starts.push((run, (received_ns - (tick_ns - 1), received_ns), received_ns));
+        } else {
+            let slot = |timeout| cfg.wheel.slot(timeout);
+            let longest = slot(cfg.keepalive_time).max(slot(cfg.keepalive_interval));
+            let longest = if scene.enabled { longest } else { 1 };
+            let period = longest.max(slot(cfg.rto_max));
+            let stride = period.div_ceil(PHASES_MOST);
+            for jiffy in (0..period).step_by(stride as usize) {
+                let armed = start::EPOCH + jiffy + stride - 1;
+                let timer = crate::sock::Armed {
+                    fires: cfg.wheel.fires_at(
+                        armed,
+                        cfg.keepalive_time,
+                        crate::wheel::Context::Call,
+                    ),
+                    timeout: cfg.keepalive_time,
+                };
+                let received_ns = armed * tick_ns + scene.armed_before_ns.0;
+                let run = start::idle(cfg, &scene, received_ns, timer, true);
+                let start = (received_ns - (stride * tick_ns - 1), received_ns + stride * tick_ns);
+                starts.push((run, start, received_ns));
+            }
+        }
+        for (run, start, received_ns) in starts {
+            let mut past = Past::new(start, received_ns, run.sock.stamps);
+            past.due(Timer::Keepalive, received_ns + cfg.keepalive_time * tick_ns);
+            let fault_ns = received_ns.saturating_add(scene.reference_until_ns);
+            let run = equip(cfg, parameters, facts, run, None);
+            for hop in hops(cfg, parameters, facts, fault_ns)? {
+                let mut run = run.clone();
+                run.world.hop = hop;
+                all.push((run, past.clone(), fault_ns));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Where packets go once the fault is there.
+fn hops(
+    cfg: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    fault_ns: u64,
+) -> Result<Vec<crate::hop::Hop>, String> {
+    let effect = parameters.fault.kind.effect();
+    let reset = parameters.fault.kind == FaultKind::Reject
+        && parameters.fault.reject == spec::Reject::TcpReset;
+    if effect.peer_kernel_answers() || reset {
+        return Ok(vec![crate::hop::Hop::Silent]);
+    }
+    let kinds = dead_path::hops(cfg, parameters, facts)?;
+    let jiffy = fault_ns / cfg.hz.tick_ns();
+    Ok(kinds.iter().flat_map(|kind| kind.hops(cfg, jiffy)).collect())
+}
+
+/// What data needs beside what probes do.
+fn equip(
+    cfg: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    mut run: Live,
+    rto: Option<u64>,
+) -> Live {
+    let rto = rto.unwrap_or_else(|| sending::possible_rtos(cfg, parameters, facts)[0]);
+    (run.sock.rto, run.sock.rto_base) = (rto, rto);
+    if let Some(tcp) = &facts.tcp {
+        run.sock.srtt_us = u64::from(tcp.srtt_us.max(1));
+        run.sock.cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
+    }
+    let farewell = closing::farewell(cfg, parameters, facts);
+    run.sock.rtt = Some(RttRange {
+        estimates: farewell.estimates,
+        timestamps: farewell.timestamps,
+    });
+    run.world.peer.delayed_ack = farewell.acknowledged_after;
+    run.world.peer.rtt_ns = dead_path::round_trip_ns(parameters, facts);
+    let effect = parameters.fault.kind.effect();
+    run.world.peer.replies =
+        effect.peer_kernel_answers() && effect.processes == spec::effect::Processes::Run;
+    run.world.icmp_ns = if cfg.virtual_time { 0 } else { crate::scene::ICMP_NS };
+    run
+}
+
+fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) -> Prediction {
+    let by_call = |end: &End| match end.past.called {
+        Some(Called::Write) => Reference::FirstWrite,
+        Some(Called::Shutdown | Called::Close) => Reference::Close,
+        None => Reference::LastActivity,
+    };
+    let told: Vec<_> =
+        ends.iter().filter(|end| end.outcome != Outcome::None).map(by_call).collect();
+    let mut references = told.clone();
+    references.dedup();
+    let reference = match &references[..] {
+        [] => ends.first().map_or(Reference::LastActivity, by_call),
+        [one] => *one,
+        _ if told.iter().all(|reference| *reference == told[0]) => told[0],
+        _ => {
+            let reason = "whether the connection ends before the program's next call or after it \
+                          is not known: times would count from different moments";
+            return unknown(parameters, reason.into());
+        }
+    };
+    let counted = Counted {
+        while_it_lives: false,
+        keepalive_probes: parameters.client.keepalive.enabled,
+        window_probes: parameters.client.fills_window,
+        early_ns: idle::reference_late_ns(cfg),
+    };
+    let (windows, schedule) = windows(ends, &counted, Hz::new(facts.hz));
+    let mut prediction =
+        Prediction { reference, windows, schedule, why: String::new(), unknown: None };
+    prediction.why = why(cfg, &prediction);
+    let _ = (Window::new, nanos);
+    prediction
+}
+
+/// Why, from the run that decided: what its last timers did.
+fn why(cfg: &Kernel, prediction: &Prediction) -> String {
+    let Some(window) = prediction.windows.first() else { return String::new() };
+    let steps = prediction.schedule.iter();
+    let last = steps.filter(|step| step.kind != StepKind::GiveUp).next_back();
+    match (window.outcome, last.map(|step| step.kind)) {
+        (Outcome::None, None) => {
+            "what the program does is answered, or it sends nothing that could be missed".into()
+        }
+        (Outcome::Released, None) => {
+            "the program has closed, and the kernel lets the connection go".into()
+        }
+        (_, Some(StepKind::KeepaliveProbe)) => idle::why_keepalive(cfg, prediction, window),
+        (_, Some(StepKind::WindowProbe)) => window::why(cfg, prediction),
+        (Outcome::Released, Some(_)) => {
+            "the program has closed: nobody acknowledges, and the timeouts of an orphan end it".into()
+        }
+        _ => sending::why_sending(cfg, prediction),
+    }
+}
