@@ -2,11 +2,11 @@
 //! socket begins with its last exchange, or with its closed window, and goes through everything: what
 //! keepalive does before a write, what a write does to keepalive, a closed window, the end.
 
-use crate::dead_path::{self, SLOP_NS, nanos};
+use crate::dead_path::{self, SLOP_NS};
 use crate::explore::{End, Explorer};
 use crate::kernel::Kernel;
 use crate::predict::unknown;
-use crate::prediction::{Prediction, StepKind, Window};
+use crate::prediction::{Prediction, StepKind};
 use crate::program::{Calls, Program};
 use crate::run::{Called, Live, Past};
 use crate::sock::{RttRange, Timer};
@@ -252,12 +252,11 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
     prediction.why = why(cfg, &prediction);
-    let _ = (Window::new, nanos);
     prediction
 }
 
 /// Why, from the run that decided: what its last timers did.
-fn why(cfg: &Kernel, prediction: &Prediction) -> String {
+pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
     let Some(window) = prediction.windows.first() else { return String::new() };
     let steps = prediction.schedule.iter();
     let last = steps.filter(|step| step.kind != StepKind::GiveUp).next_back();
