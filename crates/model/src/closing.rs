@@ -46,13 +46,13 @@ pub(crate) fn predict(
     } else {
         sending::scenes(&kernel, parameters, facts)
     };
-    let ends = scenes.and_then(|scenes| sending::ends(&kernel, facts, &scenes, called_ns));
-    let (ends, counted) = match ends {
-        Ok(ends) => ends,
+    let ends = scenes.and_then(|scenes| sending::found(&kernel, facts, &scenes, called_ns));
+    let found = match ends {
+        Ok(found) => found,
         Err(reason) => return unknown(parameters, reason),
     };
     let prediction =
-        conclude(parameters, facts, (&ends, counted), |prediction| why(&kernel, parameters, prediction));
+        conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
     match sending::router_forgets_at_random(&kernel, parameters, facts, &prediction) {
         Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
         _ => called_after_crash(parameters, prediction),

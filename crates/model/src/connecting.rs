@@ -26,13 +26,13 @@ pub(crate) fn predict(
 ) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let ends = scenes(&kernel, parameters, facts)
-        .and_then(|scenes| sending::ends(&kernel, facts, &scenes, called_ns));
-    let (ends, counted) = match ends {
-        Ok(ends) => ends,
+        .and_then(|scenes| sending::found(&kernel, facts, &scenes, called_ns));
+    let found = match ends {
+        Ok(found) => found,
         Err(reason) => return unknown(parameters, reason),
     };
     let prediction =
-        conclude(parameters, facts, (&ends, counted), |prediction| why(&kernel, parameters, prediction));
+        conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
     let mut prediction = called_after_crash(parameters, prediction);
     if parameters.path.rtt / 2 >= FIRST_SYN {
         for window in &mut prediction.windows {

@@ -13,7 +13,7 @@ use crate::start;
 use crate::tick::Phase;
 use crate::way::{self, Healed};
 use crate::wheel::Context;
-use crate::windows::Counted;
+use crate::windows::{Counted, windows};
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         early_ns: reference_late_ns(kernel),
         ..Counted::default()
     };
-    let prediction = conclude(parameters, facts, (&ends, counted), |prediction| match &prediction.windows[0] {
+    let prediction = conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| match &prediction.windows[0] {
         window if window.outcome == Outcome::None && !enabled => NOTHING_SENT.into(),
         window => why_keepalive(kernel, prediction, window),
     });

@@ -2,8 +2,7 @@
 //! own units.
 
 use crate::allowance;
-#[cfg(test)]
-use crate::old::slip::Slip;
+use crate::old::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use spec::{Facts, Parameters, Traffic};
@@ -146,7 +145,6 @@ impl Kernel {
 
     /// By how much the handler of a timer may run late that those before it have put off so much.
     /// Where time stands still while the kernel works, none runs late.
-    #[cfg(test)]
     pub(crate) fn late(&self, slip: &Slip) -> Slip {
         if self.virtual_time { Slip::none() } else { slip.and_own() }
     }

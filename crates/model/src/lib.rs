@@ -20,7 +20,6 @@ mod hop;
 mod idle;
 mod keepalive;
 mod kernel;
-#[cfg(test)]
 mod old;
 mod predict;
 pub mod prediction;

@@ -1,14 +1,11 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
 use crate::allowance;
-use crate::explore::End;
 use crate::crash;
 use crate::dead_path;
 use crate::kernel::Kernel;
-use crate::prediction::{Prediction, Window};
-use crate::tick::Hz;
+use crate::prediction::{Prediction, Step, Window};
 use crate::width::{self, Cause};
-use crate::windows::{Counted, windows};
 use crate::{closing, connecting, idle, scripted, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
 use std::time::Duration;
@@ -137,14 +134,12 @@ pub(crate) fn unknown(parameters: &Parameters, reason: String) -> Prediction {
     }
 }
 
-/// The prediction that these ends make.
+/// The prediction that these windows and this schedule make.
 pub(crate) fn conclude(
     parameters: &Parameters,
-    facts: &Facts,
-    (ends, counted): (&[End], Counted),
+    (windows, schedule): (Vec<Window>, Vec<Step>),
     why: impl FnOnce(&Prediction) -> String,
 ) -> Prediction {
-    let (windows, schedule) = windows(ends, &counted, Hz::new(facts.hz));
     let mut prediction = Prediction {
         reference: reference(parameters),
         windows,

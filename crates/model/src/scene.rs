@@ -163,6 +163,11 @@ impl Scene {
         all.into_iter().map(patience_ms).max().unwrap_or(0)
     }
 
+    /// Whether a router rejects what is sent.
+    pub(crate) fn rejects(&self) -> bool {
+        matches!(self.hop, HopKind::Fixed(Hop::Rejects(..)))
+    }
+
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.hop, HopKind::Neighbour { .. } | HopKind::Looked { local: true, .. })
     }

@@ -6,11 +6,11 @@ use crate::dead_path::{
     NEIGHBOUR_LIVES, SLOP_NS, healed, hops, is_cut, nanos, round_trip_ns, way_back,
 };
 use crate::entry::Looked;
-use crate::explore::End;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::predict::{conclude, reference, unknown};
-use crate::prediction::{Prediction, StepKind, Window};
+use crate::old;
+use crate::prediction::{Prediction, Step, StepKind, Window};
 use crate::purpose::Purpose;
 use crate::rto;
 use crate::scene::{self, HopKind};
@@ -18,7 +18,7 @@ use crate::world::{WayBack};
 use crate::start;
 use crate::tick::{Hz, Phase};
 use crate::width::{self, Cause};
-use crate::windows::Counted;
+use crate::windows::{Counted, windows};
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
@@ -33,12 +33,12 @@ pub(crate) fn predict(
         return reset_at_once(parameters, facts);
     }
     let ends = scenes(kernel, parameters, facts)
-        .and_then(|scenes| ends(kernel, facts, &scenes, first_write_ns));
-    let (ends, counted) = match ends {
-        Ok(ends) => ends,
+        .and_then(|scenes| found(kernel, facts, &scenes, first_write_ns));
+    let found = match ends {
+        Ok(found) => found,
         Err(reason) => return unknown(parameters, reason),
     };
-    let prediction = conclude(parameters, facts, (&ends, counted), |prediction| {
+    let prediction = conclude(parameters, found, |prediction| {
         let why = why_sending(kernel, prediction);
         if parameters.later.sysctl.is_empty() {
             return why;
@@ -54,13 +54,14 @@ pub(crate) fn predict(
     }
 }
 
-/// How these scenes end: from every phase of the clock, or from the one that is known.
-pub(crate) fn ends(
+/// How these scenes end: the windows, and the schedule of the first; from every phase of the clock,
+/// or from the one that is known.
+pub(crate) fn found(
     kernel: &Kernel,
     facts: &Facts,
     scenes: &[scene::Scene],
     first_write_ns: Option<u64>,
-) -> Result<(Vec<End>, Counted), String> {
+) -> Result<(Vec<Window>, Vec<Step>), String> {
     let starts: Vec<u64> = facts
         .jiffies
         .zip(first_write_ns)
@@ -71,8 +72,20 @@ pub(crate) fn ends(
         .filter_map(|(clock, at_ns)| Phase::new(kernel.hz, clock).of(at_ns))
         .collect();
     let goes_on = scenes.iter().any(|scene| scene.write_interval_ns.is_some());
+    let hears = scenes.iter().any(|scene| scene.has_timer() || scene.rejects());
+    if !kernel.virtual_time && (goes_on || hears) {
+        // Too many ways to be late for each to be gone through.
+        let mut courses = old::Courses::new(kernel.hz);
+        if starts.is_empty() {
+            old::courses(kernel, scenes, &mut courses)?;
+        }
+        for start_ns in starts {
+            old::courses_at(kernel, scenes, start_ns, &mut courses)?;
+        }
+        return Ok(courses.into_windows());
+    }
     let counted = Counted { while_it_lives: !goes_on, ..Counted::default() };
-    Ok((start::ends(kernel, scenes, &starts)?, counted))
+    Ok(windows(&start::ends(kernel, scenes, &starts)?, &counted, kernel.hz))
 }
 
 /// Why a router's own neighbour discovery makes the end uncertain, if it does.

@@ -21,7 +21,7 @@ use crate::tick::Phase;
 use crate::way::{self, Healed};
 use crate::wheel::Context;
 use crate::width::{self, Cause};
-use crate::windows::Counted;
+use crate::windows::{Counted, windows};
 use spec::facts::{JiffyClock, TcpFacts};
 use spec::{Facts, FaultKind, Outcome, Parameters};
 use std::ops::RangeInclusive;
@@ -52,7 +52,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         ..Counted::default()
     };
     let mut prediction =
-        conclude(parameters, facts, (&ends, counted), |prediction| why(&kernel, prediction));
+        conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| why(&kernel, prediction));
     if !looked {
         let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
         join(&mut prediction.windows);

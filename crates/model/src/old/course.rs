@@ -3,7 +3,7 @@
 
 use crate::allowance;
 use crate::prediction::{Step, StepKind, Window};
-use crate::old::slip::Slip;
+use super::slip::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use crate::width::{self, Cause};

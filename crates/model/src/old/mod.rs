@@ -1,19 +1,12 @@
-//! The three machines that the engine replaces.
+//! What is left of the machine that the engine replaces: the write timer with intervals of lateness.
+//! It answers where that can be had no other way fast enough: on a real clock, where errors by ICMP
+//! or a neighbour's timer come in between, or the program goes on writing.
 
-pub(crate) mod closing;
-pub(crate) mod connecting;
-pub(crate) mod course;
-pub(crate) mod crash;
-pub(crate) mod dead_path;
-pub(crate) mod idle;
-pub(crate) mod keepalive;
-pub(crate) mod predict;
-pub(crate) mod purpose;
-pub(crate) mod retransmit;
-pub(crate) mod scene;
-pub(crate) mod sender;
-pub(crate) mod sending;
-pub(crate) mod slip;
-pub(crate) mod way;
-pub(crate) mod web_server;
-pub(crate) mod window;
+mod course;
+mod retransmit;
+mod sender;
+mod slip;
+
+pub(crate) use course::Courses;
+pub(crate) use retransmit::{courses, courses_at};
+pub(crate) use slip::Slip;

@@ -7,14 +7,15 @@
 //! (`tcp_schedule_loss_probe`, `tcp_send_loss_probe`, `tcp_event_new_data_sent`) have it, from one
 //! phase of the clock.
 
-use crate::old::course::{Beat, Course};
+use super::course::{Beat, Course};
 use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
-use crate::old::purpose::{self, Farewell, Moment, Purpose};
+use crate::purpose::{self, Farewell, Moment, Purpose};
 use crate::rto;
-use crate::old::scene::{Answer, BEATS_MOST, Healed, Scene, WayBack};
-use crate::old::slip::Slip;
+use crate::scene::{BEATS_MOST, Healed, Scene};
+use crate::world::{Answer, WayBack};
+use super::slip::Slip;
 use crate::wheel::Context;
 use spec::{Errno, Outcome};
 

@@ -1,0 +1,264 @@
+//! Programs that make any sequence of calls, and sockets that are sampled in whatever trouble.
+
+mod common;
+
+use common::parameters;
+use model::{IfIt, ObservedCall, StepKind};
+use spec::facts::{Facts, JiffyClock, TcpFacts};
+use spec::script::Step;
+use spec::{Outcome, Reference, SocketOptions, TcpState};
+use std::time::Duration;
+
+const HZ: u32 = 250;
+
+fn predict(sets: &[(&str, &str)]) -> model::Prediction {
+    let parameters = parameters(sets);
+    model::predict(&parameters, &model::nominal_facts(&parameters, HZ))
+}
+
+fn scripted(script: &str, sets: &[(&str, &str)]) -> model::Prediction {
+    let sets = [&[("client.traffic", "script"), ("client.script", script)], sets].concat();
+    let prediction = predict(&sets);
+    assert_eq!(prediction.unknown, None, "{script}");
+    prediction
+}
+
+const POWER_OFF: (&str, &str) = ("fault.kind", "power-off");
+const KEEPALIVE: [(&str, &str); 4] = [
+    ("client.keepalive.enabled", "true"),
+    ("client.keepalive.idle", "40s"),
+    ("client.keepalive.interval", "10s"),
+    ("client.keepalive.probes", "4"),
+];
+
+/// Seconds of the earliest and the latest end.
+fn hull(prediction: &model::Prediction) -> (f64, f64) {
+    let (from, to) = prediction.hull().unwrap();
+    (from.as_secs_f64(), to.as_secs_f64())
+}
+
+/// Keepalive would have ended it 80 s after the last exchange. A write 45 s after the fault stops the
+/// probes, and its retransmissions decide.
+#[test]
+fn a_write_stops_the_probes_and_decides() {
+    let retries2 = ("sysctl.tcp_retries2", "5");
+    let sets = [&KEEPALIVE[..], &[POWER_OFF, retries2]].concat();
+    let prediction = scripted("wait 45s; write 100", &sets);
+    assert_eq!(prediction.reference, Reference::FirstWrite);
+    let alone = predict(&[POWER_OFF, ("client.traffic", "one-write"), retries2]);
+    let (ends, as_alone) = (hull(&prediction), hull(&alone));
+    assert!((ends.0 - as_alone.0).abs() < 0.3 && (ends.1 - as_alone.1).abs() < 0.3);
+    assert!(prediction.schedule.iter().all(|step| step.kind != StepKind::KeepaliveProbe));
+}
+
+/// Keepalive is over before the program writes.
+#[test]
+fn a_write_that_comes_too_late_is_not_the_reference() {
+    let sets = [&KEEPALIVE[..], &[POWER_OFF]].concat();
+    let prediction = scripted("wait 10m; write 100", &sets);
+    assert_eq!(prediction.reference, Reference::LastActivity);
+    let (earliest, latest) = hull(&prediction);
+    assert!(earliest > 79.9 && latest < 84.0, "{earliest}–{latest}");
+    assert_eq!(prediction.windows[0].keepalive_probes, Some(4));
+}
+
+/// A second write long after the first: its segment waits behind, and the first decides.
+#[test]
+fn two_writes_far_apart_end_as_the_first() {
+    let sets = [POWER_OFF, ("sysctl.tcp_retries2", "5")];
+    let one = hull(&scripted("write 100", &sets));
+    let two = hull(&scripted("write 100; wait 5s; write 100", &sets));
+    assert!((one.0 - two.0).abs() < 0.1 && (one.1 - two.1).abs() < 0.1, "{one:?} {two:?}");
+    let named = hull(&predict(&[sets[0], sets[1], ("client.traffic", "one-write")]));
+    assert!((one.0 - named.0).abs() < 0.1 && (one.1 - named.1).abs() < 0.1, "{one:?} {named:?}");
+}
+
+#[test]
+fn a_shutdown_after_a_write_waits_for_the_data() {
+    let sets = [POWER_OFF, ("sysctl.tcp_retries2", "3")];
+    let prediction = scripted("write 100; shutdown", &sets);
+    assert_eq!(prediction.windows[0].outcome, Outcome::TIMED_OUT);
+    assert_eq!(prediction.reference, Reference::FirstWrite);
+    assert!(prediction.schedule.iter().any(|step| step.kind == StepKind::Retransmission));
+    let alone = scripted("shutdown", &sets);
+    assert_eq!(alone.reference, Reference::Close);
+    assert!(alone.schedule.iter().any(|step| step.kind == StepKind::FinRetransmission));
+}
+
+/// With data out that nobody acknowledges, `close` makes an orphan: tcp_orphan_retries decides.
+#[test]
+fn a_close_with_data_out_is_bounded_as_an_orphan_is() {
+    let prediction = scripted("write 100; wait 1s; close", &[POWER_OFF]);
+    assert_eq!(prediction.windows[0].outcome, Outcome::Released);
+    assert_eq!(prediction.reference, Reference::Close);
+    let (earliest, latest) = hull(&prediction);
+    // 102.2 s after the first retransmission, a second before the close; the next timeout.
+    assert!(earliest > 101.0 && latest < 110.0, "{earliest}–{latest}");
+}
+
+/// What is written into a closed window changes nothing: its probes decide.
+#[test]
+fn a_write_into_a_closed_window_changes_nothing() {
+    let closed = [
+        POWER_OFF,
+        ("client.fills_window", "true"),
+        ("server.reads", "false"),
+        ("fault.after", "1ms"),
+        ("sysctl.tcp_retries2", "4"),
+    ];
+    let prediction = scripted("write 100", &closed);
+    assert_eq!(prediction.windows[0].outcome, Outcome::TIMED_OUT);
+    assert!(prediction.schedule.iter().any(|step| step.kind == StepKind::WindowProbe));
+}
+
+/// A write just before the first keepalive timer: it is the write that decides.
+#[test]
+fn a_write_just_before_a_keepalive_timer_decides() {
+    let sets = [&KEEPALIVE[..], &[POWER_OFF, ("sysctl.tcp_retries2", "3")]].concat();
+    let prediction = scripted("wait 39500ms; write 100", &sets);
+    assert_eq!(prediction.reference, Reference::FirstWrite);
+    let (earliest, latest) = hull(&prediction);
+    assert!(earliest > 6.5 && latest < 7.1, "{earliest}–{latest}");
+}
+
+/// A living peer acknowledges, and answers requests; a stopped one only acknowledges.
+#[test]
+fn a_request_is_answered_by_a_program_alone() {
+    let living = scripted("request 100 2s; wait 1s; request 100 2s", &[]);
+    assert_eq!(living.windows[0].outcome, Outcome::None, "{living:#?}");
+    let stopped = scripted("request 100 2s", &[("fault.kind", "process-freeze")]);
+    assert_eq!(stopped.windows[0].outcome, Outcome::Released, "{stopped:#?}");
+    assert_eq!(stopped.reference, Reference::Close);
+}
+
+/// What changes later is not forgotten because the peer answers. Linux 6.12, virtual clock, HZ 250:
+/// ETIMEDOUT at 10,859 s.
+#[test]
+fn a_living_peer_with_a_closed_window_sees_what_changes_later() {
+    let prediction = predict(&[
+        ("client.fills_window", "true"),
+        ("server.reads", "false"),
+        ("later.after", "3h"),
+        ("later.sysctl.tcp_retries2", "0"),
+    ]);
+    assert!(prediction.windows.iter().all(|window| window.outcome == Outcome::TIMED_OUT));
+    let (earliest, latest) = hull(&prediction);
+    assert!(earliest < 125.0 && latest < 130.0, "since the last answer: {earliest}–{latest}");
+}
+
+/// The same of keepalive.
+#[test]
+fn a_living_peer_is_given_up_where_probes_are_forbidden_later() {
+    let sets = [
+        ("client.keepalive.enabled", "true"),
+        ("client.keepalive.idle", "2s"),
+        ("client.keepalive.interval", "1s"),
+        ("later.after", "10m"),
+        ("later.sysctl.tcp_keepalive_probes", "0"),
+    ];
+    assert_eq!(predict(&sets).windows[0].outcome, Outcome::TIMED_OUT);
+}
+
+fn facts() -> Facts {
+    let parameters = parameters(&[]);
+    let mut facts = model::nominal_facts(&parameters, HZ);
+    facts.jiffies = Some(JiffyClock { jiffies: 4_295_000_000, at_ns: 1_000_000_000_000 });
+    facts
+}
+
+/// The calls that were seen give the phase: the windows are narrow.
+#[test]
+fn what_was_observed_is_predicted_to_the_jiffy() {
+    let parameters = parameters(&[
+        POWER_OFF,
+        ("client.traffic", "script"),
+        ("client.script", "write 100"),
+        ("sysctl.tcp_retries2", "3"),
+    ]);
+    let mut facts = facts();
+    facts.virtual_time = true;
+    facts.tcp.as_mut().unwrap().sampled_at_ns = 1_000_000_000_000;
+    let call = ObservedCall { at_ns: 1_000_050_500_000, step: Step::Write(100) };
+    let known = model::predict_with(&parameters, &facts, &[call]);
+    let (earliest, latest) = hull(&known);
+    assert!(latest - earliest < 0.02, "{earliest}–{latest}");
+    let (from, to) = hull(&model::predict(&parameters, &facts));
+    assert!(from <= earliest && latest <= to);
+}
+
+fn socket(tcp: impl FnOnce(&mut TcpFacts), options: SocketOptions, if_it: IfIt) -> model::Prediction {
+    let mut facts = facts();
+    let sample = facts.tcp.as_mut().unwrap();
+    sample.sampled_at_ns = 1_000_000_000_000;
+    sample.state = Some(TcpState::Established);
+    sample.options_set = Some(options);
+    tcp(sample);
+    let prediction = model::predict_socket(&facts, if_it);
+    assert_eq!(prediction.unknown, None);
+    prediction
+}
+
+#[test]
+fn an_idle_socket_without_keepalive_never_ends_unless_it_writes() {
+    let idle = socket(|_| {}, SocketOptions::default(), IfIt::StaysIdle);
+    assert_eq!(idle.windows[0].outcome, Outcome::None);
+    let writes = socket(|_| {}, SocketOptions::default(), IfIt::WritesNow);
+    let (earliest, latest) = hull(&writes);
+    assert!(earliest > 930.0 && latest < 945.0, "{earliest}–{latest}");
+}
+
+/// Twelve of forty seconds are over, and four probes follow.
+#[test]
+fn a_sampled_keepalive_timer_counts_from_what_was_received() {
+    let options = SocketOptions {
+        keepalive: Some(true),
+        keepidle_s: Some(40),
+        keepintvl_s: Some(10),
+        keepcnt: Some(4),
+        ..SocketOptions::default()
+    };
+    let tcp = |tcp: &mut TcpFacts| {
+        tcp.timer = TcpFacts::TIMER_KEEPALIVE;
+        tcp.timer_expires_ms = 28_000;
+        (tcp.last_ack_recv_ms, tcp.last_data_recv_ms) = (12_000, 12_000);
+    };
+    let (earliest, latest) = hull(&socket(tcp, options.clone(), IfIt::StaysIdle));
+    assert!(earliest > 67.9 && latest < 72.0, "{earliest}–{latest}");
+    // Two probes are out: two more, and the end.
+    let tcp = |tcp: &mut TcpFacts| {
+        tcp.timer = TcpFacts::TIMER_KEEPALIVE;
+        (tcp.timer_expires_ms, tcp.probes) = (4_000, 2);
+        (tcp.last_ack_recv_ms, tcp.last_data_recv_ms) = (56_000, 56_000);
+    };
+    let (earliest, latest) = hull(&socket(tcp, options, IfIt::StaysAsItIs));
+    assert!(earliest > 23.9 && latest < 27.0, "{earliest}–{latest}");
+}
+
+/// The fourth retransmission of a connection with tcp_retries2 = 15 is out.
+#[test]
+fn a_socket_in_its_fourth_retransmission_ends_as_a_whole_run_does() {
+    let tcp = |tcp: &mut TcpFacts| {
+        tcp.timer = 1;
+        (tcp.retransmits, tcp.backoff, tcp.unacked) = (4, 4, 1);
+        tcp.rto_us = 204_000 << 4;
+        (tcp.timer_expires_ms, tcp.last_data_sent_ms) = (2_264, 1_000);
+    };
+    let (earliest, latest) = hull(&socket(tcp, SocketOptions::default(), IfIt::StaysAsItIs));
+    // The whole run takes some 937.5 to 939.7 s; 3.264 + 1.632 + 0.816 + 0.408 + 0.4 s of it and some
+    // slots are over before the pending timer.
+    assert!(earliest > 929.0 && latest < 938.0, "{earliest}–{latest}");
+    assert!(latest - earliest < 5.0);
+}
+
+#[test]
+fn a_sampled_window_probe_goes_on() {
+    let tcp = |tcp: &mut TcpFacts| {
+        tcp.timer = TcpFacts::TIMER_PROBE0;
+        (tcp.backoff, tcp.probes) = (3, 1);
+        tcp.rto_us = 204_000;
+        tcp.timer_expires_ms = 900;
+        (tcp.last_ack_recv_ms, tcp.last_data_recv_ms) = (1_700, 1_700);
+    };
+    let prediction = socket(tcp, SocketOptions::default(), IfIt::StaysAsItIs);
+    assert_eq!(prediction.windows[0].outcome, Outcome::TIMED_OUT);
+}
