@@ -6,13 +6,13 @@
 //! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
 
 use crate::allowance;
-use crate::dead_path::{self, SLOP_NS};
+use crate::dead_path;
+use crate::laboratory::{SLOP_NS};
 use crate::hop::Hop;
-use crate::kernel::{Kernel, server_sysctl};
-use crate::predict::{called_after_crash, conclude, reference, unknown};
+use crate::kernel::Kernel;
+use crate::conclude::{called_after_crash, conclude, reference, unknown};
 use crate::prediction::{Prediction, StepKind, Window};
-use crate::purpose::{Farewell, Purpose, TIMEWAIT_SECS};
-use crate::rto::{self, Estimator};
+use crate::purpose::{self, Purpose, TIMEWAIT_SECS};
 use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
 use crate::world::{Answer, WayBack};
 use crate::sending;
@@ -78,7 +78,7 @@ fn live_scenes(
     let earlier = sending::earlier(later.is_some());
     let after_ns = dead_path::round_trip_ns(parameters, facts);
     let scene = |earlier_ns: &u64| Scene {
-        purpose: Purpose::Fin(farewell(kernel, parameters, facts)),
+        purpose: Purpose::Fin(purpose::farewell(kernel, parameters, facts)),
         rto: sending::possible_rtos(kernel, parameters, facts)[0],
         srtt_us: tcp.map_or(1, |tcp| u64::from(tcp.srtt_us.max(1))),
         cwnd: 10,
@@ -98,33 +98,6 @@ fn live_scenes(
         unseen: false,
     };
     Ok(earlier.iter().map(scene).collect())
-}
-
-/// How the client lets go.
-pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Farewell {
-    let lingers = parameters.client.linger.unwrap_or_default();
-    let fallback = spec::facts::TcpFacts::default();
-    let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
-    let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
-    // The RTO is known in whole jiffies.
-    let most_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
-    let least_us = most_us.saturating_sub(kernel.hz.to_usecs(1));
-    Farewell {
-        lingers: kernel.hz.from_secs(lingers.as_secs()),
-        acknowledged_after: held_back(kernel, parameters, facts),
-        estimates: [least_us, most_us].map(|us| Estimator::of(tcp, us, rto_min_us)),
-        timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
-    }
-}
-
-/// `tcpi_options`: time stamps were agreed on.
-const TCPI_OPT_TIMESTAMPS: u8 = 1;
-
-/// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
-/// jiffies.
-pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
-    let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
-    rto::delayed_ack(kernel.hz, kernel.hz.from_usecs(least_us))
 }
 
 fn at_once(parameters: &Parameters, facts: &Facts, after: Duration, why: &str) -> Prediction {

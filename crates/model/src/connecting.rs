@@ -10,7 +10,7 @@
 use crate::dead_path;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
-use crate::predict::{called_after_crash, conclude, unknown};
+use crate::conclude::{called_after_crash, conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::{Moment, Purpose};
 use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
@@ -79,7 +79,7 @@ pub(crate) fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) ->
 /// Who answers a SYN, and from when on.
 fn healed(parameters: &Parameters) -> Option<Healed> {
     let fault = &parameters.fault;
-    let after_ns = dead_path::nanos(parameters.path.rtt);
+    let after_ns = crate::laboratory::nanos(parameters.path.rtt);
     let back = dead_path::way_back(parameters);
     let at_once = |with, after_ns| {
         Some(Healed { at_ns: 0, with, after_ns, sooner_ns: 0, moved: false, back })
@@ -97,7 +97,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
                 return None;
             }
             Some(Healed {
-                at_ns: dead_path::nanos(parameters.fault_duration()?),
+                at_ns: crate::laboratory::nanos(parameters.fault_duration()?),
                 // A rebooted host's server listens again.
                 with: Answer::Ack,
                 after_ns,

@@ -5,7 +5,7 @@
 //! its kernel, which acknowledges for as long as there is room.
 
 use crate::allowance;
-use crate::predict::{lives_on, unknown};
+use crate::conclude::{lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};

@@ -3,33 +3,15 @@
 
 use crate::entry::{self, BELIEVED_SECS, Looked};
 use crate::hop::{self, Hop, Icmp, Limit};
-use crate::idle;
+use crate::laboratory::{SLOP_NS, nanos};
 use crate::kernel::Kernel;
-use crate::predict::unknown;
-use crate::prediction::Prediction;
+use crate::rto;
 use crate::scene::{Confirms, Healed, HopKind};
 use crate::world::{Answer, WayBack};
-use crate::sending;
 use crate::tick::Phase;
 use crate::wheel::Context;
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
-
-/// Every fault of the path or of the server's host.
-pub(crate) fn predict(
-    parameters: &Parameters,
-    facts: &Facts,
-    first_write_ns: Option<u64>,
-) -> Prediction {
-    let kernel = Kernel::new(parameters, facts);
-    if let Some(reason) = unsettled(&kernel, parameters, facts) {
-        return unknown(parameters, reason);
-    }
-    match parameters.client.traffic {
-        Traffic::Idle => idle::predict(&kernel, parameters, facts),
-        _ => sending::predict(&kernel, parameters, facts, first_write_ns),
-    }
-}
 
 /// Why the connection cannot be predicted that has hardly begun.
 pub(crate) fn unsettled(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Option<String> {
@@ -185,7 +167,7 @@ fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Look
     let confirmed = entry.confirmed(kernel);
     let since = confirmed.iter().any(|at| *at >= received);
     let before = confirmed.iter().any(|at| *at <= received);
-    let delayed = kernel.wheel.fires_at(received, idle::delayed_ack(kernel), Context::Call);
+    let delayed = kernel.wheel.fires_at(received, rto::delayed_ack(kernel.hz, kernel.rto_min), Context::Call);
     // Unread bytes are acknowledged, and nothing comes back that the client would acknowledge.
     let reads = parameters.server.reads;
     let passed_on = reads && sampled > delayed + kernel.hz.from_msecs(100);
@@ -235,14 +217,6 @@ pub(crate) fn sooner_ns(parameters: &Parameters, facts: &Facts) -> u64 {
     round_trip_ns(parameters, facts).saturating_sub(path_ns).min(SLOP_NS)
 }
 
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
-}
-
-/// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
-pub(crate) const SAMPLE_NS: u64 = 200_000;
-/// From a moment that an experiment sets to the moment the laboratory acts.
-pub(crate) const SLOP_NS: u64 = 100_000_000;
 /// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may
 /// still pass for `delay_first_probe_time` (5 s) and three questions after that.
 pub(crate) const NEIGHBOUR_LIVES: Duration = Duration::from_secs(15);

@@ -308,7 +308,10 @@ impl<'a> Explorer<'a> {
     }
 
     /// A run goes on, unless one answer is like the other from here.
-    fn go_on(&mut self, mut live: Live, pasts: Vec<Past>, event: Event, now_ns: u64) {
+    fn go_on(&mut self, mut live: Live, mut pasts: Vec<Past>, event: Event, now_ns: u64) {
+        if event == Event::Arrival && live.sock.window_closed {
+            skip_answered(&mut live, &mut pasts, self.cfg, now_ns);
+        }
         if event == Event::Arrival
             && live.world.stays(now_ns)
             && live.world.later.ahead().is_none()
@@ -583,6 +586,46 @@ fn skip_alike(
         past.skip(timer, steps * timeout_ns, seen);
     }
 }
+
+/// From the longest timeout on, one answered probe of a closed window is like the other: goes to the
+/// last but a few before something changes, or before the user timeout cuts one.
+fn skip_answered(live: &mut Live, pasts: &mut [Past], cfg: &Kernel, now_ns: u64) {
+    let tick_ns = cfg.hz.tick_ns();
+    let Some(armed) = live.sock.armed(Timer::Write) else { return };
+    let alike = armed.timeout == cfg.rto_max
+        && live.world.stays(now_ns)
+        && live.world.in_flight.is_empty()
+        && live.world.reference_until.ahead().is_none()
+        && live.program.next.is_none()
+        && pasts.iter().all(|past| past.steps > PROBES_BEFORE);
+    let cut = pasts.iter().filter_map(|past| {
+        let (first, ms) = past.stamps.probes_tstamp.zip(cfg.user_timeout_ms)?;
+        Some((first + cfg.hz.from_msecs(ms).saturating_sub(cfg.rto_max)) * tick_ns)
+    });
+    let Some(next_ns) = cut.chain(live.world.next_change()).min().filter(|_| alike) else { return };
+    // The probe was sent at the end of a slot.
+    let slot = cfg.wheel.slot(armed.timeout);
+    let sent = now_ns.saturating_sub(live.world.peer.rtt_ns) / tick_ns / slot * slot;
+    let cycle = armed.fires.saturating_sub(sent);
+    let steps = (next_ns.saturating_sub(now_ns) / (cycle * tick_ns).max(1)).saturating_sub(4);
+    if steps == 0 {
+        return;
+    }
+    let count = u32::try_from(steps).unwrap_or(u32::MAX);
+    let seen = if live.world.unseen { 0 } else { count };
+    if let Some((_, armed)) = &mut live.sock.write_timer {
+        armed.fires += steps * cycle;
+    }
+    live.world.peer.last_oow_ack = None;
+    for past in pasts {
+        past.skip(Timer::Write, steps * armed.timeout * tick_ns, 0);
+        past.counts.window_probes = past.counts.window_probes.saturating_add(seen);
+        past.stamps.expires = 0;
+    }
+}
+
+/// So many probes have come to the longest timeout: more than there are doublings.
+const PROBES_BEFORE: u32 = 40;
 
 /// Runs that are alike are one.
 fn alike(mut lives: Vec<(Live, Vec<Past>)>) -> Vec<(Live, Vec<Past>)> {

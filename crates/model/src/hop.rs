@@ -229,6 +229,9 @@ impl Limit {
     }
 
     fn allows(&mut self, now: u64) -> bool {
+        if self.cost == 0 {
+            return true;
+        }
         self.tokens = self.earned(now);
         self.last = now;
         let allowed = self.tokens >= self.cost;

@@ -1,12 +1,12 @@
 //! Nothing is written: keepalive probes, if anything.
 
-use crate::allowance;
-use crate::dead_path::{SAMPLE_NS, SLOP_NS, icmp_of, nanos, round_trip_ns};
+use crate::dead_path::{icmp_of, round_trip_ns};
+use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
 use crate::entry;
 use crate::hop::Hop;
 use crate::keepalive::{self, Known};
 use crate::kernel::{Kernel, server_sysctl};
-use crate::predict::{conclude, lives_on, unknown};
+use crate::conclude::{conclude, lives_on, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::rto;
 use crate::start;
@@ -36,7 +36,7 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     let counted = Counted {
         while_it_lives: true,
         keepalive_probes: true,
-        early_ns: reference_late_ns(kernel),
+        early_ns: kernel.reference_late_ns(),
         ..Counted::default()
     };
     let prediction = conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| match &prediction.windows[0] {
@@ -128,12 +128,6 @@ pub(crate) fn scenes(
         }
     }
     Ok(Some(scenes))
-}
-
-/// How late a reference may be that a timer made, beside what is gone through.
-pub(crate) fn reference_late_ns(kernel: &Kernel) -> u64 {
-    let gone_through_ns = if kernel.virtual_time { 0 } else { kernel.hz.tick_ns() };
-    allowance::late(kernel.hz).as_nanos() as u64 - gone_through_ns
 }
 
 const NOTHING_SENT: &str =

@@ -149,6 +149,13 @@ impl Kernel {
         if self.virtual_time { Slip::none() } else { slip.and_own() }
     }
 
+    /// How late a reference may be that a timer made, nanoseconds, beside the jiffy that is gone
+    /// through.
+    pub(crate) fn reference_late_ns(&self) -> u64 {
+        let gone_through_ns = if self.virtual_time { 0 } else { self.hz.tick_ns() };
+        allowance::late(self.hz).as_nanos() as u64 - gone_through_ns
+    }
+
     /// How long after its jiffy a timer may run, nanoseconds: what comes in that time may come before
     /// it, from a timer on another CPU too.
     pub(crate) fn late_ns(&self) -> u64 {

@@ -7,7 +7,9 @@
 //! those that part from it where a timer runs late (`slip`).
 
 pub mod allowance;
+mod closed_window;
 mod closing;
+mod conclude;
 mod connecting;
 mod crash;
 mod dead_path;
@@ -20,6 +22,7 @@ mod hop;
 mod idle;
 mod keepalive;
 mod kernel;
+mod laboratory;
 mod old;
 mod predict;
 pub mod prediction;

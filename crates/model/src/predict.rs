@@ -1,14 +1,12 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
-use crate::allowance;
-use crate::crash;
-use crate::dead_path;
+use crate::conclude::{lives_on, unknown};
 use crate::kernel::Kernel;
-use crate::prediction::{Prediction, Step, Window};
-use crate::width::{self, Cause};
-use crate::{closing, connecting, idle, scripted, web_server, window};
-use spec::{Facts, FaultKind, Outcome, Parameters, Program, Reference, Traffic};
-use std::time::Duration;
+use crate::prediction::Prediction;
+use crate::{
+    closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window,
+};
+use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
 /// before the fault.
@@ -63,7 +61,7 @@ fn with_first_write(
             if lives && probed.unknown.is_none() { living(parameters) } else { probed }
         }
         (FaultKind::None | FaultKind::ProcessFreeze, _) => living(parameters),
-        _ => dead_path::predict(parameters, facts, first_write_ns),
+        _ => lost(parameters, facts, first_write_ns),
     }
 }
 
@@ -75,78 +73,15 @@ fn living(parameters: &Parameters) -> Prediction {
     lives_on(parameters, "the server is alive and acknowledges whatever arrives".into())
 }
 
-/// What times count from where the fault is not a process crash.
-pub(crate) fn reference(parameters: &Parameters) -> Reference {
+/// The server's host or the path to it is gone: only the client's own timers can tell, or whatever
+/// answers in the server's place.
+fn lost(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>) -> Prediction {
+    let kernel = Kernel::new(parameters, facts);
+    if let Some(reason) = dead_path::unsettled(&kernel, parameters, facts) {
+        return unknown(parameters, reason);
+    }
     match parameters.client.traffic {
-        Traffic::Idle => Reference::LastActivity,
-        Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat => Reference::FirstWrite,
-        Traffic::Connect => Reference::Connect,
-        Traffic::Close | Traffic::Shutdown => Reference::Close,
-        Traffic::Script => match parameters.script() {
-            Some(script) if script.writes() => Reference::FirstWrite,
-            _ => Reference::LastActivity,
-        },
+        Traffic::Idle => idle::predict(&kernel, parameters, facts),
+        _ => sending::predict(&kernel, parameters, facts, first_write_ns),
     }
-}
-
-/// The client's system call comes after the process crash that times count from: once the server's
-/// process is gone, and within 100 ms of that.
-pub(crate) fn called_after_crash(
-    parameters: &Parameters,
-    mut prediction: Prediction,
-) -> Prediction {
-    if parameters.fault.kind != FaultKind::ProcessCrash {
-        return prediction;
-    }
-    prediction.reference = Reference::Fault;
-    let call = Duration::from_nanos(crate::dead_path::SLOP_NS);
-    let latest = allowance::EXIT + call;
-    let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, call)];
-    for window in &mut prediction.windows {
-        window.span = window.span.map(|span| (span.0, span.1.saturating_add(latest)));
-        window.width.extend(width::shares(causes));
-    }
-    for step in &mut prediction.schedule {
-        step.latest = step.latest.saturating_add(latest);
-    }
-    prediction
-}
-
-/// The connection does not end.
-pub(crate) fn lives_on(parameters: &Parameters, why: String) -> Prediction {
-    Prediction {
-        reference: reference(parameters),
-        windows: vec![Window::new(Outcome::None, None)],
-        schedule: Vec::new(),
-        why,
-        unknown: None,
-    }
-}
-
-/// What the model cannot say, and why.
-pub(crate) fn unknown(parameters: &Parameters, reason: String) -> Prediction {
-    Prediction {
-        reference: reference(parameters),
-        windows: Vec::new(),
-        schedule: Vec::new(),
-        why: reason.clone(),
-        unknown: Some(reason),
-    }
-}
-
-/// The prediction that these windows and this schedule make.
-pub(crate) fn conclude(
-    parameters: &Parameters,
-    (windows, schedule): (Vec<Window>, Vec<Step>),
-    why: impl FnOnce(&Prediction) -> String,
-) -> Prediction {
-    let mut prediction = Prediction {
-        reference: reference(parameters),
-        windows,
-        schedule,
-        why: String::new(),
-        unknown: None,
-    };
-    prediction.why = why(&prediction);
-    prediction
 }

@@ -5,11 +5,11 @@
 //! (net/ipv4/tcp_timer.c), `__tcp_close` (net/ipv4/tcp.c), `tcp_rcv_state_process`
 //! (net/ipv4/tcp_input.c), `tcp_time_wait` (net/ipv4/tcp_minisocks.c).
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, server_sysctl};
 use crate::prediction::StepKind;
 use crate::rto::{self, Estimator};
 use crate::wheel::Context;
-use spec::{Errno, Outcome};
+use spec::{Errno, Facts, Outcome, Parameters};
 
 /// What the outstanding segment is for.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,33 @@ impl Farewell {
         let least = after(least, rtt_us.0.saturating_sub(1_000));
         (least, after(most, rtt_us.1.saturating_add(1_000)).max(least))
     }
+}
+
+/// How the client lets go.
+pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Farewell {
+    let lingers = parameters.client.linger.unwrap_or_default();
+    let fallback = spec::facts::TcpFacts::default();
+    let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
+    let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
+    // The RTO is known in whole jiffies.
+    let most_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
+    let least_us = most_us.saturating_sub(kernel.hz.to_usecs(1));
+    Farewell {
+        lingers: kernel.hz.from_secs(lingers.as_secs()),
+        acknowledged_after: held_back(kernel, parameters, facts),
+        estimates: [least_us, most_us].map(|us| Estimator::of(tcp, us, rto_min_us)),
+        timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
+    }
+}
+
+/// `tcpi_options`: time stamps were agreed on.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
+
+/// How long the server's kernel holds back the acknowledgement of a FIN that no data follows, in
+/// jiffies.
+pub(crate) fn held_back(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
+    let least_us = server_sysctl(parameters, facts, "tcp_rto_min_us").unwrap_or(200_000);
+    rto::delayed_ack(kernel.hz, kernel.hz.from_usecs(least_us))
 }
 
 /// What the kernel knows when a timeout comes.

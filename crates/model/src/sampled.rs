@@ -6,7 +6,7 @@
 use crate::explore::Explorer;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::predict::unknown;
+use crate::conclude::unknown;
 use crate::prediction::Prediction;
 use crate::program::{Call, Calls, Program};
 use crate::rto;
@@ -16,7 +16,7 @@ use crate::tick::{Hz, Phase};
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Peer, World};
-use crate::{scripted, start, window};
+use crate::{closed_window, scripted, start};
 use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Parameters, Reference, SocketOptions, TcpState};
 use std::collections::BTreeSet;
@@ -113,7 +113,7 @@ fn window_probes(
     calls: &Calls,
 ) -> Result<(), String> {
     let tick_ns = cfg.hz.tick_ns();
-    for (scene, start) in window::scenes(cfg, parameters, facts)? {
+    for (scene, start) in closed_window::scenes(cfg, parameters, facts)? {
         if scene.reference_until_ns > 0 {
             // There is no laboratory that takes its time.
             continue;
@@ -318,6 +318,11 @@ fn stamps(cfg: &Kernel, sock: &Sock, last: u64) -> Vec<u64> {
                     before.insert(armed);
                 }
             }
+        }
+        if before.is_empty() {
+            // Something else has moved it.
+            before.extend(at.iter().map(|next| next.saturating_sub(timeout)));
+            before.extend(at.iter().map(|next| next.saturating_sub(timeout + slot)));
         }
         let stride = before.len().div_ceil(STAMPS_MOST).max(1);
         let ends = [before.first().copied(), before.last().copied()];

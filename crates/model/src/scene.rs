@@ -1,6 +1,6 @@
 //! What a sender is up against, apart from the phase of the clock.
 
-use crate::dead_path::SLOP_NS;
+use crate::laboratory::SLOP_NS;
 use crate::entry::Looked;
 use crate::hop::{self, Hop, Icmp, Limit, Neighbour, State};
 use crate::kernel::Kernel;

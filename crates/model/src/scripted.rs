@@ -2,17 +2,18 @@
 //! socket begins with its last exchange, or with its closed window, and goes through everything: what
 //! keepalive does before a write, what a write does to keepalive, a closed window, the end.
 
-use crate::dead_path::{self, SLOP_NS};
+use crate::dead_path;
+use crate::laboratory::{SLOP_NS};
 use crate::explore::{End, Explorer};
 use crate::kernel::Kernel;
-use crate::predict::unknown;
+use crate::conclude::unknown;
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Calls, Program};
 use crate::run::{Called, Live, Past};
 use crate::sock::{RttRange, Timer};
 use crate::tick::{Hz, Phase};
 use crate::windows::{Counted, windows};
-use crate::{closing, idle, sending, start, window};
+use crate::{closed_window, idle, purpose, sending, start, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference};
 
 /// A system call that was seen, nanoseconds of `CLOCK_MONOTONIC`.
@@ -120,7 +121,7 @@ fn runs(
     let tick_ns = cfg.hz.tick_ns();
     let mut all = Vec::new();
     if parameters.client.fills_window {
-        for (scene, start) in window::scenes(cfg, parameters, facts)? {
+        for (scene, start) in closed_window::scenes(cfg, parameters, facts)? {
             let fault_ns = start.sampled_ns + scene.reference_until_ns;
             let (run, past) = start::window_run(cfg, &scene, &start, 0);
             all.push((equip(cfg, parameters, facts, run, Some(start.base)), past, fault_ns));
@@ -208,7 +209,7 @@ fn equip(
         run.sock.srtt_us = u64::from(tcp.srtt_us.max(1));
         run.sock.cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
     }
-    let farewell = closing::farewell(cfg, parameters, facts);
+    let farewell = purpose::farewell(cfg, parameters, facts);
     run.sock.rtt = Some(RttRange {
         estimates: farewell.estimates,
         timestamps: farewell.timestamps,
@@ -246,7 +247,7 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
         while_it_lives: false,
         keepalive_probes: parameters.client.keepalive.enabled,
         window_probes: parameters.client.fills_window,
-        early_ns: idle::reference_late_ns(cfg),
+        early_ns: cfg.reference_late_ns(),
     };
     let (windows, schedule) = windows(ends, &counted, Hz::new(facts.hz));
     let mut prediction =

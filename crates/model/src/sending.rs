@@ -1,17 +1,15 @@
 //! Data is outstanding, or a FIN: the write timer decides, and keepalive is silent.
 
 use crate::allowance;
-use crate::closing;
-use crate::dead_path::{
-    NEIGHBOUR_LIVES, SLOP_NS, healed, hops, is_cut, nanos, round_trip_ns, way_back,
-};
+use crate::dead_path::{NEIGHBOUR_LIVES, healed, hops, is_cut, round_trip_ns, way_back};
+use crate::laboratory::{SLOP_NS, nanos};
 use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::predict::{conclude, reference, unknown};
+use crate::conclude::{conclude, reference, unknown};
 use crate::old;
 use crate::prediction::{Prediction, Step, StepKind, Window};
-use crate::purpose::Purpose;
+use crate::purpose::{self, Purpose};
 use crate::rto;
 use crate::scene::{self, HopKind};
 use crate::world::{WayBack};
@@ -160,10 +158,10 @@ pub(crate) fn scenes(
                 scenes.push(scene::Scene {
                     purpose: match client.traffic {
                         Traffic::Close => {
-                            Purpose::Fin(closing::farewell(kernel, parameters, facts))
+                            Purpose::Fin(purpose::farewell(kernel, parameters, facts))
                         }
                         Traffic::Shutdown => Purpose::HalfClose {
-                            acknowledged_after: closing::held_back(kernel, parameters, facts),
+                            acknowledged_after: purpose::held_back(kernel, parameters, facts),
                         },
                         _ => Purpose::Data,
                     },
@@ -231,7 +229,7 @@ fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use
 /// that it sends that again when it likes, and with consequences: it asks for the way back, or
 /// makes the client forget an ICMP error.
 fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> bool {
-    let held_back = kernel.hz.duration(closing::held_back(kernel, parameters, facts));
+    let held_back = kernel.hz.duration(purpose::held_back(kernel, parameters, facts));
     let matters =
         parameters.neighbour == Neighbour::Learned || parameters.topology == Topology::Router;
     matters

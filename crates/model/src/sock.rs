@@ -13,7 +13,9 @@ mod loss_probe;
 mod retransmit;
 mod window_probe;
 
+pub(crate) use crate::step::{Stamps, Timer};
 pub(crate) use close::RttRange;
+pub(crate) use window_probe::probe0_when;
 
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
@@ -22,17 +24,6 @@ use crate::step::{Ended, Progress, Stamp, Step};
 use crate::wheel::Context;
 use crate::world::Sent;
 use spec::{Errno, Outcome};
-
-/// The timers of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Timer {
-    /// `icsk_retransmit_timer`: one at a time of [`Pending`].
-    Write,
-    /// `sk_timer`: keepalive, and FIN_WAIT2 of an orphan.
-    Keepalive,
-    /// `icsk_delack_timer`.
-    DelayedAck,
-}
 
 /// What the write timer waits for: `icsk_pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,20 +77,6 @@ pub(crate) enum State {
     FinSent,
     /// `TCP_FIN_WAIT2`.
     FinWait2,
-}
-
-/// Moments that timers compare with now. They decide when the next comes, not how it is handled:
-/// sockets that differ in them alone go the same way until one of them decides.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Stamps {
-    /// `rcv_tstamp`, jiffies.
-    pub(crate) rcv_tstamp: u64,
-    /// `retrans_stamp`, nanoseconds.
-    pub(crate) retrans_stamp: Option<u64>,
-    /// `icsk_probes_tstamp`, jiffies.
-    pub(crate) probes_tstamp: Option<u64>,
-    /// `icsk_timeout` of the write timer, jiffies.
-    pub(crate) expires: u64,
 }
 
 /// A socket.

@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::keepalive::{self, Known};
 use crate::purpose::Purpose;
 use crate::scene::Scene;
-use crate::{way, window};
+use crate::{closed_window, way};
 use crate::program::{Call, Calls, Program};
 use crate::run::{Live, Past};
 use crate::sock::{Armed, Pending, RttRange, Sock, Timer};
@@ -436,7 +436,7 @@ fn keepalive_variants(
 /// Runs of a client whose last data the server's closed window holds back.
 pub(crate) fn window_ends(
     cfg: &Kernel,
-    scenes: &[(window::Scene, window::Start)],
+    scenes: &[(closed_window::Scene, closed_window::Start)],
     between_ns: u64,
 ) -> Result<Vec<End>, String> {
     let calls = Calls::none();
@@ -458,13 +458,13 @@ pub(crate) fn window_ends(
 /// The client of a closed window at a start, which stands for others so near to it.
 pub(crate) fn window_run(
     cfg: &Kernel,
-    scene: &window::Scene,
-    start: &window::Start,
+    scene: &closed_window::Scene,
+    start: &closed_window::Start,
     between_ns: u64,
 ) -> (Live, Past) {
     let tick_ns = cfg.hz.tick_ns();
     let calls = Calls::none();
-    let (armed, fires, timeout) = window::armed(cfg, start);
+    let (armed, fires, timeout) = closed_window::armed(cfg, start);
     let mut sock = Sock::settled(start.base, 1, 10);
     sock.window_closed = true;
     sock.waiting = true;

@@ -3,10 +3,34 @@
 use crate::hop::Fate;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
-use crate::sock::{Stamps, Timer};
 use crate::wheel::Context;
 use crate::world::World;
 use spec::Outcome;
+
+/// The timers of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Timer {
+    /// `icsk_retransmit_timer`: one at a time of `sock::Pending`.
+    Write,
+    /// `sk_timer`: keepalive, and FIN_WAIT2 of an orphan.
+    Keepalive,
+    /// `icsk_delack_timer`.
+    DelayedAck,
+}
+
+/// Moments that timers compare with now. They decide when the next comes, not how it is handled:
+/// sockets that differ in them alone go the same way until one of them decides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Stamps {
+    /// `rcv_tstamp`, jiffies.
+    pub(crate) rcv_tstamp: u64,
+    /// `retrans_stamp`, nanoseconds.
+    pub(crate) retrans_stamp: Option<u64>,
+    /// `icsk_probes_tstamp`, jiffies.
+    pub(crate) probes_tstamp: Option<u64>,
+    /// `icsk_timeout` of the write timer, jiffies.
+    pub(crate) expires: u64,
+}
 
 /// The run is over.
 #[derive(Debug)]

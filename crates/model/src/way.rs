@@ -1,7 +1,8 @@
 //! The way of a probe once the fault has come, and what meets it at its end: what keepalive and
 //! window probes have in common.
 
-use crate::dead_path::{is_cut, moves, nanos, round_trip_ns, way_back};
+use crate::dead_path::{is_cut, moves, round_trip_ns, way_back};
+use crate::laboratory::{nanos};
 use crate::hop::{Hop, Icmp, Limit, Neighbour};
 use crate::world::WayBack;
 use spec::{Errno, Facts, FaultKind, Neighbour as Neighbours, Parameters, Reject, Topology};

@@ -18,8 +18,8 @@
 use crate::allowance;
 use crate::closing;
 use crate::crash::round_trip;
-use crate::dead_path::SLOP_NS;
-use crate::predict::{lives_on, reference, unknown};
+use crate::laboratory::SLOP_NS;
+use crate::conclude::{lives_on, reference, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};

@@ -267,7 +267,8 @@ impl World {
         let mut hop = self.hop.clone();
         (1..=PROBES_APART).find(|count| {
             let at = jiffy + count * step;
-            while let Some(fires) = hop.fires().filter(|fires| *fires <= at) {
+            let is_due = |fires: &u64| *fires < at || (*fires == at && self.hop_first);
+            while let Some(fires) = hop.fires().filter(is_due) {
                 hop.fire(cfg, fires);
             }
             hop.send(cfg, self.probe, at, Context::Handler);

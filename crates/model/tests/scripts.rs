@@ -7,7 +7,6 @@ use model::{IfIt, ObservedCall, StepKind};
 use spec::facts::{Facts, JiffyClock, TcpFacts};
 use spec::script::Step;
 use spec::{Outcome, Reference, SocketOptions, TcpState};
-use std::time::Duration;
 
 const HZ: u32 = 250;
 
@@ -143,7 +142,7 @@ fn a_living_peer_with_a_closed_window_sees_what_changes_later() {
     ]);
     assert!(prediction.windows.iter().all(|window| window.outcome == Outcome::TIMED_OUT));
     let (earliest, latest) = hull(&prediction);
-    assert!(earliest < 125.0 && latest < 130.0, "since the last answer: {earliest}–{latest}");
+    assert!(earliest < 10_859.0 && latest > 10_859.0, "{earliest}–{latest}");
 }
 
 /// The same of keepalive.
@@ -160,7 +159,7 @@ fn a_living_peer_is_given_up_where_probes_are_forbidden_later() {
 }
 
 fn facts() -> Facts {
-    let parameters = parameters(&[]);
+    let parameters = parameters::<&str>(&[]);
     let mut facts = model::nominal_facts(&parameters, HZ);
     facts.jiffies = Some(JiffyClock { jiffies: 4_295_000_000, at_ns: 1_000_000_000_000 });
     facts

@@ -1,0 +1,276 @@
+//! A client whose last data the server's closed window holds back, before the fault: every state of its
+//! probe timer that agrees with what was measured, and what its probes may meet.
+
+use crate::entry;
+use crate::hop::Hop;
+use crate::kernel::{Kernel, server_sysctl};
+use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
+use crate::rto::{self, Estimator};
+use crate::sock::probe0_when;
+use crate::tick::Phase;
+use crate::way::{self, Healed};
+use crate::wheel::Context;
+use spec::facts::{JiffyClock, TcpFacts};
+use spec::{Facts, FaultKind, Parameters};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The jiffy from which phases are counted.
+const EPOCH: u64 = 1 << 24;
+
+/// Everything that it may meet, and the timer at the moment of the sample.
+pub(crate) fn scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<(Scene, Start)>, String> {
+    let fault = &parameters.fault;
+    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
+    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
+    let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
+    let bases = bases(kernel, parameters, facts.tcp.as_ref());
+    let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases))?;
+    let later = Kernel::later(parameters, facts)?;
+    // Where nobody has looked, the window closes `fault.after` before the fault.
+    let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
+    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
+    let mut all = Vec::new();
+    // The fault comes some time after the sample, and its end some time after it is due.
+    for slop_ns in [0, SLOP_NS] {
+        let fault_ns = ahead_ns.saturating_add(slop_ns);
+        let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
+        let lasts = nanos(parameters.fault_duration().unwrap_or_default());
+        let scene = Scene {
+            fault_after_ns: goes_away.then_some(fault_ns),
+            reference_until_ns: fault_ns,
+            later: later.clone().map(|kernel| (later_ns, kernel)),
+            healed: Healed::of(parameters, facts, fault_ns.saturating_add(lasts)),
+            // The smoothed round-trip time still holds what filling the window cost.
+            rtt_ns: nanos(parameters.path.rtt),
+            exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),
+            unseen: fault.kind == FaultKind::Unplug,
+            hop: Hop::Silent,
+            answers_every: kernel.hz.from_msecs(limit_ms),
+        };
+        for start in &starts {
+            for hop in hops(kernel, parameters, facts, start)? {
+                all.push((Scene { hop, ..scene.clone() }, start.clone()));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Where probes may end after the fault, in jiffies after the sample.
+fn hops(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    start: &Start,
+) -> Result<Vec<Hop>, String> {
+    way::without_entry(parameters).map_or_else(
+        || {
+            // The first probe passes on the last acknowledgement of data.
+            let first = if start.first_probe.is_none() { &[start.expires][..] } else { &[] };
+            let sampled = start.sampled_ns / kernel.hz.tick_ns();
+            let often = kernel.hz.from_secs(OFTEN_SECS);
+            entry::hops(kernel, parameters, facts, Some(sampled), first, often)
+        },
+        |hop| Ok(vec![hop]),
+    )
+}
+
+/// What the probes meet.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    /// When the peer goes away, nanoseconds after the sample; `None`: it stays.
+    pub(crate) fault_after_ns: Option<u64>,
+    /// Where the times of the prediction's reference end, nanoseconds after the sample: the fault,
+    /// whether or not the peer goes away with it.
+    pub(crate) reference_until_ns: u64,
+    /// Settings that change while it waits: when, nanoseconds after the sample, and what is in
+    /// force from then on.
+    pub(crate) later: Option<(u64, Kernel)>,
+    /// When something answers again, nanoseconds after the sample.
+    pub(crate) healed: Option<Healed>,
+    /// The time of a round trip, nanoseconds.
+    pub(crate) rtt_ns: u64,
+    /// How long a probe and its answer are within reach of the fault, nanoseconds.
+    pub(crate) exposed_ns: u64,
+    /// Whether nothing that is sent after the fault passes the client's tap.
+    pub(crate) unseen: bool,
+    /// Where probes end after the fault.
+    pub(crate) hop: Hop,
+    /// `tcp_invalid_ratelimit` at the peer, jiffies.
+    pub(crate) answers_every: u64,
+}
+
+/// The timer at the moment of the sample. Jiffies are those of one clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    /// `tcp_probe0_base`.
+    pub(crate) base: u64,
+    /// When the sample was taken, nanoseconds of the same clock.
+    pub(crate) sampled_ns: u64,
+    /// When the last segment was received: `rcv_tstamp`.
+    pub(crate) received: u64,
+    /// For when the timer is set: `timer->expires`.
+    pub(crate) expires: u64,
+    /// `icsk_backoff`.
+    pub(crate) backoff: u32,
+    /// `icsk_probes_out`.
+    pub(crate) unanswered: u32,
+    /// `icsk_probes_tstamp`.
+    pub(crate) first_probe: Option<u64>,
+    /// When the peer last answered a probe: `last_oow_ack_time`.
+    pub(crate) answered: Option<u64>,
+}
+
+/// Every state of the timer that agrees with what was measured before the fault: one for each
+/// jiffy that the sample may have been taken in, or one for each phase of the wheel where the jiffy
+/// clock is not known. A round trip takes `rtt` jiffies.
+///
+/// # Errors
+/// Why there is none: the window is not closed.
+fn starts(
+    kernel: &Kernel,
+    tcp: Option<&TcpFacts>,
+    clock: Option<JiffyClock>,
+    (rtt, bases): (u64, RangeInclusive<u64>),
+) -> Result<Vec<Start>, String> {
+    let (period, stride) = phases(kernel);
+    let phases = || (EPOCH..EPOCH + period).step_by(stride);
+    let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
+        // Nobody has looked: the window closes when the times begin.
+        let step = (bases.end() - bases.start()).div_ceil(BASES_MOST).max(1);
+        let last = *bases.end();
+        let bases = bases.step_by(step as usize).chain([last]);
+        let starts = bases.flat_map(|base| {
+            phases().map(move |now| Start {
+                base,
+                sampled_ns: now * kernel.hz.tick_ns(),
+                received: now,
+                expires: now + probe0_when(kernel, base, 0),
+                backoff: 0,
+                unanswered: 0,
+                first_probe: None,
+                answered: None,
+            })
+        });
+        return Ok(starts.collect());
+    };
+    if tcp.timer != TcpFacts::TIMER_PROBE0 {
+        return Err("the server's window was not closed before the fault".into());
+    }
+    let tick_ns = kernel.hz.tick_ns();
+    let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
+    let start = |sampled_ns: u64| {
+        let sampled = sampled_ns / tick_ns;
+        let received =
+            sampled.saturating_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)));
+        let first_probe = tcp.window_probed_at_ns.map(|at_ns| {
+            sampled_ns.saturating_sub(tcp.sampled_at_ns.saturating_sub(at_ns)) / tick_ns
+        });
+        // The instruments may not have told of a probe that was sent just now.
+        let (backoff, unanswered) = (u32::from(tcp.backoff), u32::from(tcp.probes));
+        let first_probe = first_probe.or_else(|| match backoff {
+            0 => None,
+            _ if unanswered >= backoff => {
+                let timeout = probe0_when(kernel, *bases.start(), 0);
+                Some(kernel.wheel.fires_at(received, timeout, Context::Call))
+            }
+            _ => Some(received.saturating_sub(rtt)),
+        });
+        Start {
+            base: *bases.start(),
+            sampled_ns,
+            received,
+            expires: sampled + whole(tcp.timer_expires_ms),
+            backoff: tcp.backoff.into(),
+            unanswered: tcp.probes.into(),
+            first_probe,
+            answered: first_probe
+                .filter(|first| received >= *first)
+                .map(|_| received.saturating_sub(rtt / 2)),
+        }
+    };
+    let known = clock.map(|clock| Phase::new(kernel.hz, clock));
+    let known: Vec<u64> = known
+        .into_iter()
+        .flat_map(|phase| [0, SAMPLE_NS].map(|late_ns| phase.of(tcp.sampled_at_ns + late_ns)))
+        .flatten()
+        .collect();
+    Ok(if known.is_empty() {
+        phases().map(|now| start(now * tick_ns)).collect()
+    } else {
+        known.into_iter().map(start).collect()
+    })
+}
+
+/// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
+pub(crate) fn phases(kernel: &Kernel) -> (u64, usize) {
+    let period = kernel.wheel.slot(kernel.rto_max);
+    (period, period.div_ceil(PHASES_MOST).max(1) as usize)
+}
+
+/// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where nobody has
+/// looked it may be longer than that of a settled connection: what fills a window ends in segments
+/// whose acknowledgements are delayed, and each of these round trips counts for an eighth.
+pub(crate) fn bases(kernel: &Kernel, parameters: &Parameters, tcp: Option<&TcpFacts>) -> RangeInclusive<u64> {
+    let rto = tcp.map_or(0, |tcp| kernel.hz.from_usecs(tcp.rto_us.into()));
+    let base = |rto: u64| rto.max(kernel.hz.tcp_rto_min());
+    let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns == 0) else { return base(rto)..=base(rto) };
+    // In one go, or in as many rounds as the path lets it take.
+    let delayed = if parameters.path.rtt.is_zero() { 3 } else { 8 };
+    let least_us = kernel.hz.to_usecs(kernel.rto_min);
+    let mut estimate = Estimator::of(tcp, least_us, least_us as i64);
+    let held_back_us = kernel.hz.to_usecs(u64::from(kernel.hz.get() / 25) + 1);
+    for _ in 0..delayed {
+        estimate.sample(i64::from(tcp.srtt_us) + held_back_us as i64, least_us as i64);
+    }
+    let longest = rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us());
+    base(rto)..=base(rto.max(longest))
+}
+
+/// The timer of a start: the jiffy at which it was armed, when it fires, and for how long it was
+/// armed.
+pub(crate) fn armed(kernel: &Kernel, start: &Start) -> (u64, u64, u64) {
+    let wanted = |backoff: u32, first: Option<u64>, now: u64| {
+        let whole = probe0_when(kernel, start.base, backoff);
+        let left = first.zip(kernel.user_timeout_ms).map(|(first, ms)| {
+            kernel.hz.from_msecs(ms).saturating_sub(now.saturating_sub(first)).max(LEAST)
+        });
+        whole.min(left.unwrap_or(u64::MAX))
+    };
+    // By the answer to a probe, or by the timer's own handler if there was none.
+    let (mut at, mut context) = (start.received, Context::Call);
+    let mut backoff = start.backoff.saturating_sub(start.unanswered);
+    for _ in 0..start.unanswered {
+        let first = start.first_probe.filter(|first| *first <= at);
+        at = kernel.wheel.fires_at(at, wanted(backoff, first, at), context);
+        backoff = (backoff + 1).min(start.backoff);
+        context = Context::Handler;
+    }
+    let at = if at + wanted(start.backoff, start.first_probe, at) == start.expires {
+        at
+    } else if start.unanswered > 0 {
+        // What came last was another segment, or the settings have changed since.
+        start.expires.saturating_sub(probe0_when(kernel, start.base, start.backoff))
+    } else {
+        start.received
+    };
+    let timeout = start.expires.saturating_sub(at);
+    let context = if start.unanswered > 0 { Context::Handler } else { Context::Call };
+    (at, kernel.wheel.fires_at(at, timeout, context), timeout)
+}
+
+/// `TCP_TIMEOUT_MIN`, jiffies.
+const LEAST: u64 = 2;
+/// How many phases of the wheel are looked at: all, up to HZ 1000.
+const PHASES_MOST: u64 = 1 << 12;
+/// How many values of an RTO that nobody has looked at, beside the last.
+const BASES_MOST: u64 = 4;
+/// Of lives of a neighbour entry this near to each other one will do: probes come ever less often.
+const OFTEN_SECS: u64 = 5;
+/// After this long the probes of a living peer are all alike.
+const PROBED_MOST: Duration = Duration::from_secs(3600);
