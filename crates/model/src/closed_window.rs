@@ -29,7 +29,7 @@ pub(crate) fn scenes(
     let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
     let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
     let bases = bases(kernel, parameters, facts.tcp.as_ref());
-    let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases))?;
+    let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases), parameters)?;
     let later = Kernel::later(parameters, facts)?;
     // Where nobody has looked, the window closes `fault.after` before the fault.
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
@@ -137,8 +137,9 @@ fn starts(
     tcp: Option<&TcpFacts>,
     clock: Option<JiffyClock>,
     (rtt, bases): (u64, RangeInclusive<u64>),
+    parameters: &Parameters,
 ) -> Result<Vec<Start>, String> {
-    let (period, stride) = phases(kernel);
+    let (period, stride) = phases(kernel, parameters);
     let phases = || (EPOCH..EPOCH + period).step_by(stride);
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
         // Nobody has looked: the window closes when the times begin.
@@ -208,15 +209,23 @@ fn starts(
 }
 
 /// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
-pub(crate) fn phases(kernel: &Kernel) -> (u64, usize) {
+pub(crate) fn phases(kernel: &Kernel, parameters: &Parameters) -> (u64, usize) {
+    let lives = parameters.fault.kind.effect().peer_kernel_answers();
+    // Until the settings change, each phase is another run.
+    let far = lives && !parameters.later.sysctl.is_empty();
+    let most = if far { PHASES_FEW } else { PHASES_MOST };
     let period = kernel.wheel.slot(kernel.rto_max);
-    (period, period.div_ceil(PHASES_MOST).max(1) as usize)
+    (period, period.div_ceil(most).max(1) as usize)
 }
 
 /// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where nobody has
 /// looked it may be longer than that of a settled connection: what fills a window ends in segments
 /// whose acknowledgements are delayed, and each of these round trips counts for an eighth.
-pub(crate) fn bases(kernel: &Kernel, parameters: &Parameters, tcp: Option<&TcpFacts>) -> RangeInclusive<u64> {
+pub(crate) fn bases(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    tcp: Option<&TcpFacts>,
+) -> RangeInclusive<u64> {
     let rto = tcp.map_or(0, |tcp| kernel.hz.from_usecs(tcp.rto_us.into()));
     let base = |rto: u64| rto.max(kernel.hz.tcp_rto_min());
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns == 0) else { return base(rto)..=base(rto) };
@@ -268,6 +277,8 @@ pub(crate) fn armed(kernel: &Kernel, start: &Start) -> (u64, u64, u64) {
 const LEAST: u64 = 2;
 /// How many phases of the wheel are looked at: all, up to HZ 1000.
 const PHASES_MOST: u64 = 1 << 12;
+/// The same where they are looked at for long.
+const PHASES_FEW: u64 = 1 << 5;
 /// How many values of an RTO that nobody has looked at, beside the last.
 const BASES_MOST: u64 = 4;
 /// Of lives of a neighbour entry this near to each other one will do: probes come ever less often.

@@ -6,18 +6,18 @@
 //! (`tcp_fin_timeout`). `SO_LINGER` has `close` itself wait first, or send a RST.
 
 use crate::allowance;
+use crate::conclude::{called_after_crash, conclude, reference, unknown};
 use crate::dead_path;
-use crate::laboratory::{SLOP_NS};
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::conclude::{called_after_crash, conclude, reference, unknown};
+use crate::laboratory::SLOP_NS;
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{self, Purpose, TIMEWAIT_SECS};
 use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
-use crate::world::{Answer, WayBack};
 use crate::sending;
 use crate::tick::Hz;
 use crate::width::{self, Cause};
+use crate::world::{Answer, WayBack};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
 use std::time::Duration;
 
@@ -51,8 +51,7 @@ pub(crate) fn predict(
         Ok(found) => found,
         Err(reason) => return unknown(parameters, reason),
     };
-    let prediction =
-        conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
+    let prediction = conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
     match sending::router_forgets_at_random(&kernel, parameters, facts, &prediction) {
         Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
         _ => called_after_crash(parameters, prediction),

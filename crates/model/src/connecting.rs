@@ -7,15 +7,15 @@
 //! the time counts from the SYN. The first `tcp_syn_linear_timeouts` retransmissions leave the RTO
 //! as it is.
 
+use crate::conclude::{called_after_crash, conclude, unknown};
 use crate::dead_path;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
-use crate::conclude::{called_after_crash, conclude, unknown};
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::{Moment, Purpose};
 use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
-use crate::world::{Answer};
 use crate::sending;
+use crate::world::Answer;
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
 
@@ -31,8 +31,7 @@ pub(crate) fn predict(
         Ok(found) => found,
         Err(reason) => return unknown(parameters, reason),
     };
-    let prediction =
-        conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
+    let prediction = conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
     let mut prediction = called_after_crash(parameters, prediction);
     if parameters.path.rtt / 2 >= FIRST_SYN {
         for window in &mut prediction.windows {
@@ -48,7 +47,11 @@ pub(crate) fn predict(
 const FIRST_SYN: Duration = Duration::from_secs(1);
 
 /// What may happen to the SYN, apart from the clock's phase.
-pub(crate) fn scenes(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Result<Vec<Scene>, String> {
+pub(crate) fn scenes(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<Scene>, String> {
     let asks = parameters.neighbour == Neighbour::Learned;
     if let Some(reason) = dead_path::own_settings(parameters, facts, None).filter(|_| asks) {
         return Err(reason);

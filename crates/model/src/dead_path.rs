@@ -3,13 +3,13 @@
 
 use crate::entry::{self, BELIEVED_SECS, Looked};
 use crate::hop::{self, Hop, Icmp, Limit};
-use crate::laboratory::{SLOP_NS, nanos};
 use crate::kernel::Kernel;
+use crate::laboratory::{SLOP_NS, nanos};
 use crate::rto;
 use crate::scene::{Confirms, Healed, HopKind};
-use crate::world::{Answer, WayBack};
 use crate::tick::Phase;
 use crate::wheel::Context;
+use crate::world::{Answer, WayBack};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
@@ -167,7 +167,8 @@ fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Look
     let confirmed = entry.confirmed(kernel);
     let since = confirmed.iter().any(|at| *at >= received);
     let before = confirmed.iter().any(|at| *at <= received);
-    let delayed = kernel.wheel.fires_at(received, rto::delayed_ack(kernel.hz, kernel.rto_min), Context::Call);
+    let delayed =
+        kernel.wheel.fires_at(received, rto::delayed_ack(kernel.hz, kernel.rto_min), Context::Call);
     // Unread bytes are acknowledged, and nothing comes back that the client would acknowledge.
     let reads = parameters.server.reads;
     let passed_on = reads && sampled > delayed + kernel.hz.from_msecs(100);

@@ -8,7 +8,7 @@ use crate::tick::Phase;
 use crate::windows::{Counted, windows};
 use crate::{Window, connecting, nominal_facts, sending, start};
 use spec::facts::JiffyClock;
-use spec::{Facts, FaultKind, Family, Neighbour, Parameters, Reject, Topology, Traffic};
+use spec::{Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
 /// A generator of choices: xorshift.
@@ -112,7 +112,9 @@ fn differs(before: &[Window], after: &[Window], exactly: bool) -> Option<String>
             }
     };
     let new = after.iter().find(|new| !before.iter().any(|old| inside(new, old)));
-    let met = |old: &Window| after.iter().any(|new| if exactly { inside(old, new) } else { inside(new, old) });
+    let met = |old: &Window| {
+        after.iter().any(|new| if exactly { inside(old, new) } else { inside(new, old) })
+    };
     let old = before.iter().find(|old| !met(old));
     (new.is_some() || old.is_some()).then(|| format!("was {before:#?}\nis {after:#?}"))
 }

@@ -7,21 +7,22 @@
 //! unless it was the last before the next slot. Each handler is gone through both ways, and runs that
 //! are alike from there on are one again. Where time is virtual, nothing runs late.
 
+mod alike;
+
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
-use crate::run::{Called, Fired, Live, Past, STEPS_SHOWN};
-use crate::sock::{Decides, Stamps, Timer};
+use crate::run::{Called, Fired, Live, Past};
+use crate::sock::{Carries, Decides, Stamps, Timer};
 use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
-use crate::world::{Arrival, InFlight};
+use crate::world::{Arrival, InFlight, Sent};
+use alike::{alike, merge, skip_alike, skip_answered};
 use spec::Outcome;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 
 /// No more steps than this are gone through.
-const STEPS_MOST: u64 = 400_000;
+const STEPS_MOST: u64 = 600_000;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
 
@@ -217,7 +218,11 @@ impl<'a> Explorer<'a> {
         on_time: Option<&[OnTime]>,
     ) -> Vec<OnTime> {
         let mut result = vec![OnTime::default(); pasts.len()];
-        let cfg = if live.world.later.is_past(now_ns) { self.later.unwrap_or(self.cfg) } else { self.cfg };
+        let cfg = if live.world.later.is_past(now_ns) {
+            self.later.unwrap_or(self.cfg)
+        } else {
+            self.cfg
+        };
         let decides = match event {
             Event::Expiry(timer) => Decides::Expiry(timer),
             Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
@@ -237,20 +242,20 @@ impl<'a> Explorer<'a> {
             }
         }
         let timer = match event {
-            Event::Expiry(timer) => {
-                live.sock.armed(timer).map(|armed| (timer, armed.timeout))
-            }
+            Event::Expiry(timer) => live.sock.armed(timer).map(|armed| (timer, armed.timeout)),
             _ => None,
         };
         self.longest = self.longest.max(timer.map_or(0, |(_, timeout)| timeout));
         let fired = Fired { timer, due_ns, now_ns };
         let called = match event {
-            Event::Call => live.program.next.and_then(|(_, index)| match self.calls.calls[index].1 {
-                Call::Write(_) | Call::Request(..) => Some(Called::Write),
-                Call::Shutdown => Some(Called::Shutdown),
-                Call::Close => Some(Called::Close),
-                Call::Connect => None,
-            }),
+            Event::Call => {
+                live.program.next.and_then(|(_, index)| match self.calls.calls[index].1 {
+                    Call::Write(_) | Call::Request(..) => Some(Called::Write),
+                    Call::Shutdown => Some(Called::Shutdown),
+                    Call::Close => Some(Called::Close),
+                    Call::Connect => None,
+                })
+            }
             Event::AnswerDue => Some(Called::Close),
             _ => None,
         };
@@ -274,22 +279,27 @@ impl<'a> Explorer<'a> {
                         past.called(called, now_ns, spread_ns);
                     }
                     past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
-                    if is_window { past.counts.window_probes += seen } else { past.counts.probes += seen }
-                    if matches!(event, Event::Arrival) && next.world.reference_until.ahead().is_some() {
+                    if is_window {
+                        past.counts.window_probes += seen
+                    } else {
+                        past.counts.probes += seen
+                    }
+                    if matches!(event, Event::Arrival)
+                        && next.world.reference_until.ahead().is_some()
+                    {
                         past.begin_anew(now_ns);
                         if is_window && let Some(armed) = next.sock.armed(Timer::Write) {
                             past.due(Timer::Write, now_ns + armed.timeout * cfg.hz.tick_ns());
                         }
                     }
-                    result[*index].sends |=
-                        next.world.in_flight.len() > live.world.in_flight.len();
+                    result[*index].sends |= next.world.in_flight.len() > live.world.in_flight.len();
                     if progress.is_ok() {
                         result[*index].goes_on = true;
                         children.push(past);
                     } else {
                         result[*index].ends = true;
                         if on_time.is_none_or(|on_time| !on_time[*index].ends) {
-                            self.told(&next, past, &effects, packet, event);
+                            self.told(&next, past, &effects, packet, (event, now_ns - due_ns));
                         }
                     }
                 }
@@ -355,7 +365,10 @@ impl<'a> Explorer<'a> {
             due_ns,
             context,
             sooner_ns: packet.map_or(0, |packet| packet.sooner_ns),
-            late_ns: packet.map_or(0, |packet| packet.late_ns),
+            late_ns: packet.map_or((0, 0), |packet| match packet.also_on_time {
+                true => (packet.late_ns, packet.late_ns),
+                false => (0, packet.late_ns),
+            }),
             world,
             choices,
             effects: Effects::default(),
@@ -409,7 +422,7 @@ impl<'a> Explorer<'a> {
         past: Past,
         effects: &Effects,
         packet: Option<InFlight>,
-        event: Event,
+        (event, handler_late_ns): (Event, u64),
     ) {
         let gave_up = effects.steps.last().is_some_and(|(kind, _)| *kind == StepKind::GiveUp);
         for told in &effects.told {
@@ -437,10 +450,14 @@ impl<'a> Explorer<'a> {
             }
             let open_ns = packet.map_or((0, 0), |packet| packet.open_ns);
             let open_ns = if told.waited_ns.is_some() { (0, 0) } else { open_ns };
+            // What only a late handler leads to is allowed to be so late anyway.
             let drawn = packet.filter(|_| told.waited_ns.is_none());
-            let late_ns = drawn.map_or(0, |packet| packet.late_ns);
-            let not_before_ns = told.at_ns - drawn.filter(|p| p.also_on_time).map_or(0, |p| p.late_ns);
-            let not_before_ns = if late_ns == 0 { 0 } else { not_before_ns };
+            let late_ns = drawn.map_or(handler_late_ns, |packet| packet.late_ns);
+            let not_before_ns = match drawn {
+                Some(packet) if packet.also_on_time => told.at_ns - late_ns,
+                _ if late_ns == 0 => 0,
+                _ => told.at_ns,
+            };
             self.ends.push(End {
                 not_before_ns,
                 ..End::new(live, past, told.outcome, told.at_ns - late_ns, open_ns, timeout_ns)
@@ -521,8 +538,12 @@ fn is_hop_first(live: &Live, cfg: &Kernel) -> bool {
 /// The timer of the neighbour entry: an answer to its question, or the end of its patience.
 fn hop_fires(sock: &mut crate::sock::Sock, step: &mut Step<'_>, writes_on: bool) -> Progress {
     let now = step.jiffy();
-    let probes = sock.queue.is_empty();
-    if step.world.hop_asks(step.cfg, probes, step.now_ns) {
+    let waits = sock.queue.first().map_or(Sent::KeepaliveProbe, |segment| match segment.carries {
+        Carries::Syn => Sent::Syn,
+        Carries::Data => Sent::Data,
+        Carries::Fin => Sent::Fin,
+    });
+    if step.world.hop_asks(step.cfg, waits, step.now_ns) {
         return Ok(());
     }
     let failed = step.world.hop.fire(step.cfg, now);
@@ -532,7 +553,7 @@ fn hop_fires(sock: &mut crate::sock::Sock, step: &mut Step<'_>, writes_on: bool)
         return Ok(());
     }
     step.world.forget_waiting();
-    if probes {
+    if sock.queue.is_empty() {
         // ICMP means nothing to a probe: it lies outside the window.
         return Ok(());
     }
@@ -545,156 +566,4 @@ fn hop_fires(sock: &mut crate::sock::Sock, step: &mut Step<'_>, writes_on: bool)
         sock.icmp(step, number)?;
     }
     if freed { sock.queue_is_free(step, writes_on) } else { Ok(()) }
-}
-
-/// From the longest timeout on, one is like the other, and so is one keepalive interval without an
-/// answer: goes to the last but a few before something changes.
-fn skip_alike(
-    live: &mut Live,
-    pasts: &mut [Past],
-    timer: Timer,
-    cfg: &Kernel,
-    (due_ns, now_ns): (u64, u64),
-) {
-    let tick_ns = cfg.hz.tick_ns();
-    let alone = (timer == Timer::Keepalive || live.world.is_silent())
-        && live.world.in_flight.is_empty()
-        && live.program.next.is_none()
-        && !live.world.is_reached(now_ns)
-        && pasts.iter().all(|past| past.steps > STEPS_SHOWN);
-    let Some(fires) = live.sock.fires(timer).filter(|_| alone) else { return };
-    let over_ns = pasts.iter().filter_map(|past| {
-        live.sock.stamps = past.stamps;
-        live.sock.gives_up_at(timer, cfg, now_ns)
-    });
-    let Some(over_ns) = over_ns.min() else { return };
-    let next_ns = live.world.next_change().unwrap_or(u64::MAX).min(over_ns);
-    let step_ns = (fires * tick_ns).saturating_sub(due_ns);
-    let Some(cycle) = live.world.repeats_after(cfg, due_ns / tick_ns, step_ns / tick_ns) else {
-        return;
-    };
-    let cycles = next_ns.saturating_sub(now_ns) / (step_ns * cycle).max(1);
-    let steps = cycles.saturating_sub(3) * cycle;
-    if steps == 0 {
-        return;
-    }
-    live.world.skip(steps * step_ns / tick_ns);
-    let count = u32::try_from(steps).unwrap_or(u32::MAX);
-    let timeout_ns = live.sock.skip(timer, count, steps * step_ns / tick_ns) * tick_ns;
-    let seen = if live.world.unseen { 0 } else { count };
-    for past in pasts {
-        past.skip(timer, steps * timeout_ns, seen);
-    }
-}
-
-/// From the longest timeout on, one answered probe of a closed window is like the other: goes to the
-/// last but a few before something changes, or before the user timeout cuts one.
-fn skip_answered(live: &mut Live, pasts: &mut [Past], cfg: &Kernel, now_ns: u64) {
-    let tick_ns = cfg.hz.tick_ns();
-    let Some(armed) = live.sock.armed(Timer::Write) else { return };
-    let alike = armed.timeout == cfg.rto_max
-        && live.world.stays(now_ns)
-        && live.world.in_flight.is_empty()
-        && live.world.reference_until.ahead().is_none()
-        && live.program.next.is_none()
-        && pasts.iter().all(|past| past.steps > PROBES_BEFORE);
-    let cut = pasts.iter().filter_map(|past| {
-        let (first, ms) = past.stamps.probes_tstamp.zip(cfg.user_timeout_ms)?;
-        Some((first + cfg.hz.from_msecs(ms).saturating_sub(cfg.rto_max)) * tick_ns)
-    });
-    let Some(next_ns) = cut.chain(live.world.next_change()).min().filter(|_| alike) else { return };
-    // The probe was sent at the end of a slot.
-    let slot = cfg.wheel.slot(armed.timeout);
-    let sent = now_ns.saturating_sub(live.world.peer.rtt_ns) / tick_ns / slot * slot;
-    let cycle = armed.fires.saturating_sub(sent);
-    let steps = (next_ns.saturating_sub(now_ns) / (cycle * tick_ns).max(1)).saturating_sub(4);
-    if steps == 0 {
-        return;
-    }
-    let count = u32::try_from(steps).unwrap_or(u32::MAX);
-    let seen = if live.world.unseen { 0 } else { count };
-    if let Some((_, armed)) = &mut live.sock.write_timer {
-        armed.fires += steps * cycle;
-    }
-    live.world.peer.last_oow_ack = None;
-    for past in pasts {
-        past.skip(Timer::Write, steps * armed.timeout * tick_ns, 0);
-        past.counts.window_probes = past.counts.window_probes.saturating_add(seen);
-        past.stamps.expires = 0;
-    }
-}
-
-/// So many probes have come to the longest timeout: more than there are doublings.
-const PROBES_BEFORE: u32 = 40;
-
-/// Runs that are alike are one.
-fn alike(mut lives: Vec<(Live, Vec<Past>)>) -> Vec<(Live, Vec<Past>)> {
-    if lives.len() < 2 {
-        return lives;
-    }
-    let mut places: HashMap<Live, usize, BuildHasherDefault<Fx>> = HashMap::default();
-    let mut merged: Vec<Vec<Past>> = Vec::new();
-    for (live, pasts) in lives.drain(..) {
-        match places.entry(live) {
-            Entry::Occupied(place) => merged[*place.get()].extend(pasts),
-            Entry::Vacant(place) => {
-                place.insert(merged.len());
-                merged.push(pasts);
-            }
-        }
-    }
-    lives.extend(places.into_iter().map(|(live, place)| (live, std::mem::take(&mut merged[place]))));
-    lives
-}
-
-/// Pasts that nothing tells apart are one.
-fn merge(mut pasts: Vec<Past>) -> Vec<Past> {
-    if pasts.len() < 2 {
-        return pasts;
-    }
-    pasts.sort_by_cached_key(|past| (past.key(), past.start));
-    let mut merged: Vec<Past> = Vec::with_capacity(pasts.len());
-    for past in pasts {
-        match merged.last_mut() {
-            Some(last) if last.is_one_with(&past) => last.merge(past),
-            _ => merged.push(past),
-        }
-    }
-    merged
-}
-
-/// A hash for states: fast, and nobody chooses them to collide.
-#[derive(Default)]
-struct Fx(u64);
-
-impl Hasher for Fx {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64((*byte).into());
-        }
-    }
-
-    fn write_u8(&mut self, value: u8) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        self.write_u64(value as u64);
-    }
-
-    fn write_isize(&mut self, value: isize) {
-        self.write_u64(value as u64);
-    }
 }

@@ -1,12 +1,12 @@
 //! Nothing is written: keepalive probes, if anything.
 
+use crate::conclude::{conclude, lives_on, unknown};
 use crate::dead_path::{icmp_of, round_trip_ns};
-use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
 use crate::entry;
 use crate::hop::Hop;
 use crate::keepalive::{self, Known};
 use crate::kernel::{Kernel, server_sysctl};
-use crate::conclude::{conclude, lives_on, unknown};
+use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
 use crate::prediction::{Prediction, Window};
 use crate::rto;
 use crate::start;
@@ -39,9 +39,11 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
         early_ns: kernel.reference_late_ns(),
         ..Counted::default()
     };
-    let prediction = conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| match &prediction.windows[0] {
-        window if window.outcome == Outcome::None && !enabled => NOTHING_SENT.into(),
-        window => why_keepalive(kernel, prediction, window),
+    let prediction = conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| {
+        match &prediction.windows[0] {
+            window if window.outcome == Outcome::None && !enabled => NOTHING_SENT.into(),
+            window => why_keepalive(kernel, prediction, window),
+        }
     });
     let late = prediction.hull().is_some_and(|(_, latest)| latest > mended);
     if is_unfinished(kernel, parameters) && late {

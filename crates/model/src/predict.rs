@@ -3,9 +3,7 @@
 use crate::conclude::{lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
-use crate::{
-    closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window,
-};
+use crate::{closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured

@@ -52,9 +52,7 @@ impl Calls {
                     continue;
                 }
                 Step::Write(bytes) => Call::Write(packets(*bytes)),
-                Step::Request(bytes, deadline) => {
-                    Call::Request(packets(*bytes), nanos(*deadline))
-                }
+                Step::Request(bytes, deadline) => Call::Request(packets(*bytes), nanos(*deadline)),
                 Step::Shutdown => Call::Shutdown,
                 Step::Close => Call::Close,
             };

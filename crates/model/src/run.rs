@@ -31,6 +31,8 @@ pub(crate) struct Past {
     pub(crate) start: (u64, u64),
     /// The moment of it that the run is of; where several are one by now, of one of them.
     pub(crate) begins_ns: u64,
+    /// By how much sooner and later than computed a moment of it may be that was not seen.
+    within_ns: (u64, u64),
     pub(crate) stamps: Stamps,
     /// Whether a timer ran late on the way, and it matters.
     pub(crate) late: bool,
@@ -92,6 +94,7 @@ impl Past {
         Self {
             start,
             begins_ns,
+            within_ns: (begins_ns.saturating_sub(start.0), start.1.saturating_sub(begins_ns)),
             stamps,
             late: false,
             reference_by_timer: false,
@@ -110,7 +113,13 @@ impl Past {
     }
 
     /// Notes what came of a step. `fired` is the timer whose handler ran, with its timeout.
-    pub(crate) fn take(&mut self, effects: &Effects, fired: Fired, hz: crate::tick::Hz, keepalive_time: u64) {
+    pub(crate) fn take(
+        &mut self,
+        effects: &Effects,
+        fired: Fired,
+        hz: crate::tick::Hz,
+        keepalive_time: u64,
+    ) {
         let tick_ns = hz.tick_ns();
         let wheel = crate::wheel::Wheel::new(hz);
         self.counts.retransmits = self.counts.retransmits.saturating_add(effects.resent);
@@ -139,8 +148,7 @@ impl Past {
             return;
         }
         let timeout_ns = fired.timer.map_or(0, |(_, timeout)| timeout * tick_ns);
-        let at_ns = if kind == StepKind::GiveUp { fired.now_ns } else { fired.due_ns };
-        self.push(kind, at_ns, nominal_ns, timeout_ns, held);
+        self.push(kind, fired.due_ns, nominal_ns, timeout_ns, held);
     }
 
     /// Notes what a timer did.
@@ -174,7 +182,7 @@ impl Past {
     pub(crate) fn called(&mut self, call: Called, now_ns: u64, spread_ns: u64) {
         if self.called.is_none() || call == Called::Close {
             self.begin_anew(now_ns);
-            self.start.0 -= spread_ns.min(self.start.0);
+            self.start = (now_ns.saturating_sub(spread_ns), now_ns);
             self.reference_by_timer = false;
             self.called = Some(call);
         }
@@ -185,7 +193,8 @@ impl Past {
         for due_ns in &mut self.nominal {
             *due_ns = (*due_ns + self.begins_ns).saturating_sub(now_ns);
         }
-        self.start = (now_ns, now_ns);
+        let (sooner_ns, later_ns) = self.within_ns;
+        self.start = (now_ns.saturating_sub(sooner_ns), now_ns.saturating_add(later_ns));
         self.begins_ns = now_ns;
         self.reference_by_timer = true;
         self.late = false;
@@ -196,7 +205,8 @@ impl Past {
 
     /// What tells pasts of one run apart, but for when they began.
     pub(crate) fn key(&self) -> impl Ord + use<> {
-        (self.stamps, self.counts, self.steps, self.reference_by_timer, self.called)
+        let reference = (self.reference_by_timer, self.called, self.within_ns);
+        (self.stamps, self.counts, self.steps, reference)
     }
 
     /// Whether the next past in order, with the same key, began when this one did or just after it.

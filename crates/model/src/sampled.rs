@@ -3,10 +3,10 @@
 //! a sample cannot tell (for how long the pending timer was armed, and so its slot; when the first
 //! retransmission was stamped; the phase of the clock) is gone through, and shows in the window.
 
+use crate::conclude::unknown;
 use crate::explore::Explorer;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::conclude::unknown;
 use crate::prediction::Prediction;
 use crate::program::{Call, Calls, Program};
 use crate::rto;
@@ -87,8 +87,7 @@ fn parameters(facts: &Facts) -> Parameters {
     let options = options(facts);
     let ms = |ms: u32| Duration::from_millis(ms.into());
     let secs = |secs: u32| Duration::from_secs(secs.into());
-    let by_timer =
-        facts.tcp.as_ref().is_some_and(|tcp| tcp.timer == TcpFacts::TIMER_KEEPALIVE);
+    let by_timer = facts.tcp.as_ref().is_some_and(|tcp| tcp.timer == TcpFacts::TIMER_KEEPALIVE);
     let client = &mut parameters.client;
     client.keepalive.enabled = options.keepalive.unwrap_or(by_timer);
     client.keepalive.idle = options.keepidle_s.map(secs);
@@ -170,12 +169,8 @@ fn others(
                 for timer in [Timer::Write, Timer::Keepalive] {
                     past.due(timer, sock.fires(timer).unwrap_or(0) * tick_ns);
                 }
-                let run = Live {
-                    sock,
-                    world: world.clone(),
-                    program: program.clone(),
-                    overtaken: false,
-                };
+                let run =
+                    Live { sock, world: world.clone(), program: program.clone(), overtaken: false };
                 explorer.start(run, past);
             }
         }
@@ -267,8 +262,7 @@ fn retransmitting(
         let stamp = (sock.state == State::SynSent).then_some(armed);
         let mut all = Vec::new();
         let probe = rto::probe_timeout(cfg, sock.srtt_us, sock.queue.len());
-        for (pending, timeout) in
-            [(Pending::LossProbe, probe), (Pending::Retransmission, sock.rto)]
+        for (pending, timeout) in [(Pending::LossProbe, probe), (Pending::Retransmission, sock.rto)]
         {
             let near = (sent + timeout).abs_diff(expires) <= 1;
             let other = (sent + if timeout == probe { sock.rto } else { probe }).abs_diff(expires);

@@ -1,9 +1,9 @@
 //! What a sender is up against, apart from the phase of the clock.
 
-use crate::laboratory::SLOP_NS;
 use crate::entry::Looked;
 use crate::hop::{self, Hop, Icmp, Limit, Neighbour, State};
 use crate::kernel::Kernel;
+use crate::laboratory::SLOP_NS;
 use crate::purpose::{Moment, Purpose};
 use crate::world::{Answer, WayBack};
 

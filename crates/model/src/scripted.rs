@@ -2,11 +2,11 @@
 //! socket begins with its last exchange, or with its closed window, and goes through everything: what
 //! keepalive does before a write, what a write does to keepalive, a closed window, the end.
 
+use crate::conclude::unknown;
 use crate::dead_path;
-use crate::laboratory::{SLOP_NS};
 use crate::explore::{End, Explorer};
 use crate::kernel::Kernel;
-use crate::conclude::unknown;
+use crate::laboratory::SLOP_NS;
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Calls, Program};
 use crate::run::{Called, Live, Past};
@@ -210,10 +210,8 @@ fn equip(
         run.sock.cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
     }
     let farewell = purpose::farewell(cfg, parameters, facts);
-    run.sock.rtt = Some(RttRange {
-        estimates: farewell.estimates,
-        timestamps: farewell.timestamps,
-    });
+    run.sock.rtt =
+        Some(RttRange { estimates: farewell.estimates, timestamps: farewell.timestamps });
     run.world.peer.delayed_ack = farewell.acknowledged_after;
     run.world.peer.rtt_ns = dead_path::round_trip_ns(parameters, facts);
     let effect = parameters.fault.kind.effect();
@@ -271,7 +269,8 @@ pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
         (_, Some(StepKind::KeepaliveProbe)) => idle::why_keepalive(cfg, prediction, window),
         (_, Some(StepKind::WindowProbe)) => window::why(cfg, prediction),
         (Outcome::Released, Some(_)) => {
-            "the program has closed: nobody acknowledges, and the timeouts of an orphan end it".into()
+            "the program has closed: nobody acknowledges, and the timeouts of an orphan end it"
+                .into()
         }
         _ => sending::why_sending(cfg, prediction),
     }

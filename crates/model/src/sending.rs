@@ -1,22 +1,22 @@
 //! Data is outstanding, or a FIN: the write timer decides, and keepalive is silent.
 
 use crate::allowance;
+use crate::conclude::{conclude, reference, unknown};
 use crate::dead_path::{NEIGHBOUR_LIVES, healed, hops, is_cut, round_trip_ns, way_back};
-use crate::laboratory::{SLOP_NS, nanos};
 use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::conclude::{conclude, reference, unknown};
+use crate::laboratory::{SLOP_NS, nanos};
 use crate::old;
 use crate::prediction::{Prediction, Step, StepKind, Window};
 use crate::purpose::{self, Purpose};
 use crate::rto;
 use crate::scene::{self, HopKind};
-use crate::world::{WayBack};
 use crate::start;
 use crate::tick::{Hz, Phase};
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
+use crate::world::WayBack;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;

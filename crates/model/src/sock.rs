@@ -210,11 +210,9 @@ impl Sock {
             },
             Decides::Expiry(Timer::Keepalive) => self.keepalive_by_stamps(cfg, jiffy),
             Decides::Expiry(Timer::DelayedAck) => [0; 3],
-            Decides::Arrival => [
-                self.stamps.expires,
-                self.stamps.probes_tstamp.map_or(0, |at| at + 1),
-                0,
-            ],
+            Decides::Arrival => {
+                [self.stamps.expires, self.stamps.probes_tstamp.map_or(0, |at| at + 1), 0]
+            }
             Decides::Anything => [
                 self.stamps.expires,
                 self.stamps.retrans_stamp.map_or(0, |at| at + 1),

@@ -2,16 +2,16 @@
 
 use crate::explore::{End, Explorer};
 use crate::hop::Hop;
-use crate::kernel::Kernel;
 use crate::keepalive::{self, Known};
-use crate::purpose::Purpose;
-use crate::scene::Scene;
-use crate::{closed_window, way};
+use crate::kernel::Kernel;
 use crate::program::{Call, Calls, Program};
+use crate::purpose::Purpose;
 use crate::run::{Live, Past};
+use crate::scene::Scene;
 use crate::sock::{Armed, Pending, RttRange, Sock, Timer};
 use crate::wheel::Context;
 use crate::world::{Answer, Arrival, InFlight, Moment, Peer, Recovery, World};
+use crate::{closed_window, way};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
@@ -58,14 +58,22 @@ fn recovery(scene: &Scene, start_ns: u64) -> Option<Recovery> {
     })
 }
 
-fn live(cfg: &Kernel, scene: &Scene, calls: &Calls, hop: Hop, start: (u64, u64), first: bool) -> Live {
+fn live(
+    cfg: &Kernel,
+    scene: &Scene,
+    calls: &Calls,
+    hop: Hop,
+    start: (u64, u64),
+    first: bool,
+) -> Live {
     let (start_ns, lag_ns) = start;
     let mut sock = match scene.purpose {
         Purpose::Syn => Sock::unconnected(cfg),
         _ => Sock::settled(scene.rto, scene.srtt_us, scene.cwnd as u32),
     };
     if let Purpose::Fin(farewell) = scene.purpose {
-        sock.rtt = Some(RttRange { estimates: farewell.estimates, timestamps: farewell.timestamps });
+        sock.rtt =
+            Some(RttRange { estimates: farewell.estimates, timestamps: farewell.timestamps });
     }
     let peer = Peer {
         rtt_ns: 0,
@@ -114,11 +122,7 @@ fn begin(
 ///
 /// # Errors
 /// Why they cannot be gone through.
-pub(crate) fn ends(
-    cfg: &Kernel,
-    scenes: &[Scene],
-    known_ns: &[u64],
-) -> Result<Vec<End>, String> {
+pub(crate) fn ends(cfg: &Kernel, scenes: &[Scene], known_ns: &[u64]) -> Result<Vec<End>, String> {
     let mut all = Vec::new();
     for scene in scenes {
         let calls = calls(cfg, scene);
@@ -328,7 +332,7 @@ pub(crate) fn known_keepalive(
                     open_ns: (0, 0),
                     sooner_ns: 0,
                     late_ns: 0,
-                also_on_time: false,
+                    also_on_time: false,
                 },
             );
             let there = probe + scene.rtt_ns / 2 / tick_ns;
@@ -470,8 +474,7 @@ pub(crate) fn window_run(
     sock.waiting = true;
     sock.backoff = start.backoff;
     sock.probes_out = start.unanswered;
-    sock.write_timer =
-        Some((Pending::WindowProbe, Armed { fires, timeout }));
+    sock.write_timer = Some((Pending::WindowProbe, Armed { fires, timeout }));
     sock.stamps.expires = start.expires;
     sock.stamps.rcv_tstamp = start.received;
     sock.stamps.probes_tstamp = start.first_probe;

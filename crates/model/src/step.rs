@@ -75,8 +75,8 @@ pub(crate) struct Step<'a> {
     pub(crate) context: Context,
     /// By how much sooner than now the segment that arrives may have come, nanoseconds.
     pub(crate) sooner_ns: u64,
-    /// By how much late it was drawn, nanoseconds.
-    pub(crate) late_ns: u64,
+    /// By how much late it was drawn, where it also would have been on time; and in any case.
+    pub(crate) late_ns: (u64, u64),
     pub(crate) world: &'a mut World,
     pub(crate) choices: &'a mut Choices,
     pub(crate) effects: Effects,

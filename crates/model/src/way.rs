@@ -2,8 +2,8 @@
 //! window probes have in common.
 
 use crate::dead_path::{is_cut, moves, round_trip_ns, way_back};
-use crate::laboratory::{nanos};
 use crate::hop::{Hop, Icmp, Limit, Neighbour};
+use crate::laboratory::nanos;
 use crate::world::WayBack;
 use spec::{Errno, Facts, FaultKind, Neighbour as Neighbours, Parameters, Reject, Topology};
 

@@ -17,9 +17,9 @@
 
 use crate::allowance;
 use crate::closing;
+use crate::conclude::{lives_on, reference, unknown};
 use crate::crash::round_trip;
 use crate::laboratory::SLOP_NS;
-use crate::conclude::{lives_on, reference, unknown};
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};

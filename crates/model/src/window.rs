@@ -23,8 +23,11 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let phase_known = facts.jiffies.is_some() && looked;
-    let between_ns =
-        if phase_known { 0 } else { (phases(&kernel).1 - 1) as u64 * kernel.hz.tick_ns() };
+    let between_ns = if phase_known {
+        0
+    } else {
+        (phases(&kernel, parameters).1 - 1) as u64 * kernel.hz.tick_ns()
+    };
     let scenes = match scenes(&kernel, parameters, facts) {
         Ok(scenes) => scenes,
         Err(reason) => return unknown(parameters, reason),
@@ -39,8 +42,9 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         early_ns: kernel.reference_late_ns(),
         ..Counted::default()
     };
-    let mut prediction =
-        conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| why(&kernel, prediction));
+    let mut prediction = conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| {
+        why(&kernel, prediction)
+    });
     if !looked {
         let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
         join(&mut prediction.windows);

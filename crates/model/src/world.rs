@@ -341,7 +341,7 @@ impl World {
                     open_ns: (0, 0),
                     sooner_ns: 0,
                     late_ns: self.late.0,
-                also_on_time: self.late.1,
+                    also_on_time: self.late.1,
                 });
             }
             Sent::Syn | Sent::Data | Sent::Fin => {}
@@ -495,20 +495,20 @@ impl World {
     }
 
     /// The hop's timer is about to fire: an answer to its question, if the path is back. Says whether
-    /// probes that wait for it get through.
-    pub(crate) fn hop_asks(&mut self, cfg: &Kernel, probes: bool, now_ns: u64) -> bool {
+    /// it is a probe that waits for it, and gets through.
+    pub(crate) fn hop_asks(&mut self, cfg: &Kernel, waits: Sent, now_ns: u64) -> bool {
         if !self.hop.asks_again() {
             return false;
         }
         let Some(recovery) = self.recovery.clone().filter(|r| r.at.is_past(now_ns)) else {
             return false;
         };
-        if probes {
+        if waits.is_probe() {
             self.gets_through(now_ns);
-            self.reply(&recovery, Sent::KeepaliveProbe, true, now_ns);
+            self.reply(&recovery, waits, true, now_ns);
             return true;
         }
-        self.answer_segment(cfg, Sent::Data, now_ns);
+        self.answer_segment(cfg, waits, now_ns);
         false
     }
 }

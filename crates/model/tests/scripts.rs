@@ -140,6 +140,7 @@ fn a_living_peer_with_a_closed_window_sees_what_changes_later() {
         ("later.after", "3h"),
         ("later.sysctl.tcp_retries2", "0"),
     ]);
+    assert_eq!(prediction.unknown, None);
     assert!(prediction.windows.iter().all(|window| window.outcome == Outcome::TIMED_OUT));
     let (earliest, latest) = hull(&prediction);
     assert!(earliest < 10_859.0 && latest > 10_859.0, "{earliest}–{latest}");
@@ -185,7 +186,11 @@ fn what_was_observed_is_predicted_to_the_jiffy() {
     assert!(from <= earliest && latest <= to);
 }
 
-fn socket(tcp: impl FnOnce(&mut TcpFacts), options: SocketOptions, if_it: IfIt) -> model::Prediction {
+fn socket(
+    tcp: impl FnOnce(&mut TcpFacts),
+    options: SocketOptions,
+    if_it: IfIt,
+) -> model::Prediction {
     let mut facts = facts();
     let sample = facts.tcp.as_mut().unwrap();
     sample.sampled_at_ns = 1_000_000_000_000;

@@ -1,9 +1,9 @@
 //! Courses: what happens to one connection from one phase of the clock. Many courses, one for each
 //! phase that cannot be known, make the windows of a prediction.
 
+use super::slip::Slip;
 use crate::allowance;
 use crate::prediction::{Step, StepKind, Window};
-use super::slip::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use crate::width::{self, Cause};

@@ -1,9 +1,9 @@
 //! The courses of the write timer, from every phase of the clock or from a known one.
 
 use super::course::Courses;
+use super::sender::{JITTER_NS, Sender};
 use crate::kernel::Kernel;
 use crate::scene::Scene;
-use super::sender::{JITTER_NS, Sender};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.

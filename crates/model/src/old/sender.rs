@@ -8,15 +8,15 @@
 //! phase of the clock.
 
 use super::course::{Beat, Course};
+use super::slip::Slip;
 use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::purpose::{self, Farewell, Moment, Purpose};
 use crate::rto;
 use crate::scene::{BEATS_MOST, Healed, Scene};
-use crate::world::{Answer, WayBack};
-use super::slip::Slip;
 use crate::wheel::Context;
+use crate::world::{Answer, WayBack};
 use spec::{Errno, Outcome};
 
 /// Clocks of two timers that fire on their jiffies may be this much apart from it: a comparison of

@@ -79,15 +79,16 @@ impl Sock {
     /// for each jiffy that the acknowledgement may have come in and each RTO, where they differ.
     pub(super) fn fin_wait2(&mut self, step: &mut Step<'_>, echoed_ns: u64) -> Progress {
         let late_ns = allowance::late(step.cfg.hz).as_nanos() as u64;
-        let now_ns = step.now_ns - step.late_ns;
-        let first_ns = now_ns.saturating_sub(step.sooner_ns);
+        let (sooner_ns, late_by_ns) = step.late_ns;
+        let first_ns = (step.now_ns - sooner_ns).saturating_sub(step.sooner_ns);
+        let last_ns = step.now_ns - late_by_ns + late_ns;
         let tick_ns = step.tick_ns();
-        let jiffies = first_ns / tick_ns..=(now_ns + late_ns) / tick_ns;
+        let jiffies = first_ns / tick_ns..=(last_ns / tick_ns).max(first_ns / tick_ns);
         step.effects.slots += jiffies.end() - jiffies.start();
         let (least, most) = match &self.rtt {
             Some(rtt) if !self.fin_resent || rtt.timestamps => {
                 let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
-                let most_us = (now_ns + late_ns).saturating_sub(echoed_ns) / 1_000;
+                let most_us = last_ns.saturating_sub(echoed_ns) / 1_000;
                 rtt.rto_after(step.cfg, (least_us, most_us))
             }
             _ => (self.rto, self.rto),
@@ -113,11 +114,7 @@ impl Sock {
 /// Up to `TCP_TIMEWAIT_LEN`, a mini-socket waits for all of it. Beyond, the socket itself waits for
 /// the time past that (`inet_csk_reset_keepalive_timer`), and then a mini-socket for the same time
 /// once more (`tmo` in `tcp_keepalive_timer`): 61 s are 1 s and 1 s.
-fn fin_wait2<'a>(
-    cfg_at: impl Fn(u64) -> &'a Kernel,
-    acknowledged: u64,
-    rto: u64,
-) -> (u64, u64) {
+fn fin_wait2<'a>(cfg_at: impl Fn(u64) -> &'a Kernel, acknowledged: u64, rto: u64) -> (u64, u64) {
     // `tcp_fin_time`, and `tcp_time_wait` again.
     let least = (rto << 2) - (rto >> 1);
     let past = |cfg: &Kernel| {

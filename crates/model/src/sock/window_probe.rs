@@ -80,7 +80,8 @@ impl Sock {
     fn reset_probe_timer(&mut self, step: &mut Step<'_>) {
         let whole = probe0_when(step.cfg, self.rto, self.backoff);
         // `tcp_clamp_probe0_to_user_timeout`.
-        let timeout = self.probe0_left(step.cfg, step.jiffy()).map_or(whole, |left| whole.min(left));
+        let timeout =
+            self.probe0_left(step.cfg, step.jiffy()).map_or(whole, |left| whole.min(left));
         self.reset_xmit_timer(step, Pending::WindowProbe, timeout);
     }
 
