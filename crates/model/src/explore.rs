@@ -55,6 +55,9 @@ struct OnTime {
     sends: bool,
 }
 
+/// What a socket makes of its stamps, and whether its handler sends on time.
+type Decision = ([u64; 3], bool);
+
 /// How a run ends.
 #[derive(Debug, Clone)]
 pub(crate) struct End {
@@ -228,7 +231,7 @@ impl<'a> Explorer<'a> {
             Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
             _ => Decides::Anything,
         };
-        let mut groups: Vec<(([u64; 3], bool), Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(Decision, Vec<usize>)> = Vec::new();
         for (index, past) in pasts.iter().enumerate() {
             if on_time.is_some_and(|on_time| !on_time[index].goes_on) {
                 continue;
@@ -248,14 +251,12 @@ impl<'a> Explorer<'a> {
         self.longest = self.longest.max(timer.map_or(0, |(_, timeout)| timeout));
         let fired = Fired { timer, due_ns, now_ns };
         let called = match event {
-            Event::Call => {
-                live.program.next.and_then(|(_, index)| match self.calls.calls[index].1 {
-                    Call::Write(_) | Call::Request(..) => Some(Called::Write),
-                    Call::Shutdown => Some(Called::Shutdown),
-                    Call::Close => Some(Called::Close),
-                    Call::Connect => None,
-                })
-            }
+            Event::Call => live.program.next.and_then(|(_, index)| match self.calls.all[index].1 {
+                Call::Write(_) | Call::Request(..) => Some(Called::Write),
+                Call::Shutdown => Some(Called::Shutdown),
+                Call::Close => Some(Called::Close),
+                Call::Connect => None,
+            }),
             Event::AnswerDue => Some(Called::Close),
             _ => None,
         };
@@ -280,9 +281,9 @@ impl<'a> Explorer<'a> {
                     }
                     past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
                     if is_window {
-                        past.counts.window_probes += seen
+                        past.counts.window_probes += seen;
                     } else {
-                        past.counts.probes += seen
+                        past.counts.probes += seen;
                     }
                     if matches!(event, Event::Arrival)
                         && next.world.reference_until.ahead().is_some()
@@ -299,7 +300,7 @@ impl<'a> Explorer<'a> {
                     } else {
                         result[*index].ends = true;
                         if on_time.is_none_or(|on_time| !on_time[*index].ends) {
-                            self.told(&next, past, &effects, packet, (event, now_ns - due_ns));
+                            self.told(&next, &past, &effects, packet, (event, now_ns - due_ns));
                         }
                     }
                 }
@@ -365,9 +366,8 @@ impl<'a> Explorer<'a> {
             due_ns,
             context,
             sooner_ns: packet.map_or(0, |packet| packet.sooner_ns),
-            late_ns: packet.map_or((0, 0), |packet| match packet.also_on_time {
-                true => (packet.late_ns, packet.late_ns),
-                false => (0, packet.late_ns),
+            late_ns: packet.map_or((0, 0), |packet| {
+                (packet.late_ns * u64::from(packet.also_on_time), packet.late_ns)
             }),
             world,
             choices,
@@ -419,7 +419,7 @@ impl<'a> Explorer<'a> {
     fn told(
         &mut self,
         live: &Live,
-        past: Past,
+        past: &Past,
         effects: &Effects,
         packet: Option<InFlight>,
         (event, handler_late_ns): (Event, u64),

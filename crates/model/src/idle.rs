@@ -52,13 +52,16 @@ pub(crate) fn predict(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -
     prediction
 }
 
+/// What an idle client may meet, and its timer, if that is known.
+pub(crate) type Idle = (keepalive::Scene, Option<Known>);
+
 /// Everything that an idle client may meet; `None`: nothing that it could be told.
 pub(crate) fn scenes(
     kernel: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
     always: bool,
-) -> Result<Option<Vec<(keepalive::Scene, Option<Known>)>>, String> {
+) -> Result<Option<Vec<Idle>>, String> {
     let fault = &parameters.fault;
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
     let healed = Healed::of(parameters, facts, nanos(mended));

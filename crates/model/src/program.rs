@@ -23,7 +23,7 @@ pub(crate) enum Call {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Calls {
     /// Each with how long after the one before it, nanoseconds; the first counts from the start.
-    pub(crate) calls: Vec<(u64, Call)>,
+    pub(crate) all: Vec<(u64, Call)>,
     /// Whether the program starts again after the last, so long after it, nanoseconds.
     pub(crate) repeats_after: Option<u64>,
     /// How long `close` itself waits, jiffies: `SO_LINGER`.
@@ -37,7 +37,7 @@ impl Calls {
     }
 
     pub(crate) fn one(call: Call) -> Self {
-        Self { calls: vec![(0, call)], ..Self::default() }
+        Self { all: vec![(0, call)], ..Self::default() }
     }
 
     /// The calls of a script.
@@ -60,12 +60,12 @@ impl Calls {
         }
         let first_ns = calls.first().map_or(0, |(after_ns, _)| *after_ns);
         let repeats_after = script.repeats.then(|| after_ns.saturating_add(first_ns));
-        Self { calls, repeats_after: repeats_after.filter(|ns| *ns > 0), lingers: 0 }
+        Self { all: calls, repeats_after: repeats_after.filter(|ns| *ns > 0), lingers: 0 }
     }
 
     /// Whether there is a second call.
     pub(crate) fn go_on(&self) -> bool {
-        self.calls.len() > 1 || self.repeats_after.is_some()
+        self.all.len() > 1 || self.repeats_after.is_some()
     }
 }
 
@@ -85,14 +85,14 @@ pub(crate) struct Program {
 impl Program {
     /// A program whose calls begin at `start_ns`.
     pub(crate) fn new(calls: &Calls, start_ns: u64, lag_ns: u64) -> Self {
-        let next = calls.calls.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
+        let next = calls.all.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
         Self { next, lag_ns, answer_due: None, asked: 0 }
     }
 
     /// The call that is due is made, and the next planned.
     pub(crate) fn call(&mut self, calls: &Calls) -> Option<Call> {
         let (at_ns, index) = self.next.take()?;
-        let call = calls.calls[index].1;
+        let call = calls.all[index].1;
         if let Call::Request(_, deadline_ns) = call {
             self.answer_due = Some(at_ns.saturating_add(deadline_ns));
             // What comes next waits for the answer.
@@ -106,7 +106,7 @@ impl Program {
     /// Plans the call after `index`, which came at `at_ns`.
     fn plan(&mut self, calls: &Calls, index: usize, at_ns: u64) {
         let lag_ns = std::mem::take(&mut self.lag_ns);
-        let next = match (calls.calls.get(index + 1), calls.repeats_after) {
+        let next = match (calls.all.get(index + 1), calls.repeats_after) {
             (Some((after_ns, _)), _) => Some((*after_ns, index + 1)),
             (None, Some(after_ns)) => Some((after_ns, 0)),
             (None, None) => None,

@@ -138,15 +138,14 @@ fn others(
 ) -> Result<(), String> {
     let tick_ns = cfg.hz.tick_ns();
     let known = facts.jiffies.and_then(|clock| Phase::new(cfg.hz, clock).of(tcp.sampled_at_ns));
-    let (moments, between_ns): (Vec<u64>, u64) = match known {
-        Some(at_ns) => (vec![at_ns, at_ns + SAMPLE_NS], 0),
-        None => {
-            let period = cfg.wheel.slot(cfg.rto_max.max(cfg.keepalive_time));
-            let stride = period.div_ceil(PHASES_MOST);
-            let phases = (0..period).step_by(stride as usize);
-            let moments = phases.map(|phase| (start::EPOCH + phase) * tick_ns + tick_ns / 2);
-            (moments.collect(), stride * tick_ns)
-        }
+    let (moments, between_ns): (Vec<u64>, u64) = if let Some(at_ns) = known {
+        (vec![at_ns, at_ns + SAMPLE_NS], 0)
+    } else {
+        let period = cfg.wheel.slot(cfg.rto_max.max(cfg.keepalive_time));
+        let stride = period.div_ceil(PHASES_MOST);
+        let phases = (0..period).step_by(stride as usize);
+        let moments = phases.map(|phase| (start::EPOCH + phase) * tick_ns + tick_ns / 2);
+        (moments.collect(), stride * tick_ns)
     };
     for sampled_ns in moments {
         for (sock, stamps) in sockets(cfg, tcp, sampled_ns / tick_ns, if_it)? {
@@ -178,6 +177,9 @@ fn others(
     Ok(())
 }
 
+/// A socket, and the jiffies at which its first retransmission may have been stamped.
+type Sampled = (Sock, Vec<Option<u64>>);
+
 /// The sockets that it may be a sample of, each with the jiffies at which its first retransmission may
 /// have been stamped.
 fn sockets(
@@ -185,7 +187,7 @@ fn sockets(
     tcp: &TcpFacts,
     sampled: u64,
     if_it: IfIt,
-) -> Result<Vec<(Sock, Vec<Option<u64>>)>, String> {
+) -> Result<Vec<Sampled>, String> {
     let whole = |ms: u32| cfg.hz.whole_in_msecs(u64::from(ms));
     let rto = cfg.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, cfg.rto_max);
     let cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
@@ -235,12 +237,7 @@ fn slots(cfg: &Kernel, expires: u64, sampled: u64, longest: u64) -> BTreeSet<u64
 }
 
 /// Something is out, and nobody has acknowledged it.
-fn retransmitting(
-    cfg: &Kernel,
-    tcp: &TcpFacts,
-    mut sock: Sock,
-    sampled: u64,
-) -> Vec<(Sock, Vec<Option<u64>>)> {
+fn retransmitting(cfg: &Kernel, tcp: &TcpFacts, mut sock: Sock, sampled: u64) -> Vec<Sampled> {
     let tick_ns = cfg.hz.tick_ns();
     let expires = sock.stamps.expires;
     let sent = sampled.saturating_sub(cfg.hz.whole_in_msecs(tcp.last_data_sent_ms.into()));

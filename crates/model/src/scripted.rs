@@ -257,8 +257,8 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
 /// Why, from the run that decided: what its last timers did.
 pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
     let Some(window) = prediction.windows.first() else { return String::new() };
-    let steps = prediction.schedule.iter();
-    let last = steps.filter(|step| step.kind != StepKind::GiveUp).next_back();
+    let mut steps = prediction.schedule.iter();
+    let last = steps.rfind(|step| step.kind != StepKind::GiveUp);
     match (window.outcome, last.map(|step| step.kind)) {
         (Outcome::None, None) => {
             "what the program does is answered, or it sends nothing that could be missed".into()

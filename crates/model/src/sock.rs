@@ -264,7 +264,8 @@ impl Sock {
             Timer::Keepalive => self.tcp_keepalive_timer(step),
             Timer::DelayedAck => {
                 self.delack_timer = None;
-                self.tcp_delack_timer(step)
+                self.tcp_delack_timer(step);
+                Ok(())
             }
         }
     }
@@ -280,16 +281,15 @@ impl Sock {
     }
 
     /// `tcp_delack_timer_handler`: the acknowledgement of the last data received.
-    fn tcp_delack_timer(&mut self, step: &mut Step<'_>) -> Progress {
+    fn tcp_delack_timer(&mut self, step: &mut Step<'_>) {
         if step.world.is_reached(step.now_ns) {
-            return Ok(());
+            return;
         }
         let number = self.next_number();
         step.world.send(step.cfg, Sent::Ack, number, step.now_ns, step.context);
         if self.delack_draws.is_some() {
             self.err_soft = self.delack_draws;
         }
-        Ok(())
     }
 
     pub(crate) fn next_number(&self) -> Number {

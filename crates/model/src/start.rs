@@ -37,7 +37,7 @@ fn calls(cfg: &Kernel, scene: &Scene) -> Calls {
         calls.lingers = farewell.lingers;
     }
     match (scene.write_interval_ns, scene.writes_most) {
-        (Some(interval_ns), 2) => calls.calls.push((interval_ns, Call::Write(1))),
+        (Some(interval_ns), 2) => calls.all.push((interval_ns, Call::Write(1))),
         (interval_ns, _) => calls.repeats_after = interval_ns,
     }
     calls
@@ -276,7 +276,7 @@ fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepali
                 let start = (exchange_ns - longer_ns - between_ns, exchange_ns + between_ns);
                 let run = idle(cfg, scene, exchange_ns, timer, true);
                 let slots = most - least;
-                keepalive_variants(explorer, cfg, scene, run, start, exchange_ns, slots);
+                keepalive_variants(explorer, cfg, scene, &run, start, exchange_ns, slots);
             }
         };
         // All but the last phases of a slot: the later armed, the shorter.
@@ -300,7 +300,7 @@ fn from_known_keepalive(
 ) {
     let (run, received_ns) = known_keepalive(cfg, scene, known);
     let start = (received_ns - (cfg.hz.tick_ns() - 1), received_ns);
-    keepalive_variants(explorer, cfg, scene, run, start, received_ns, 0);
+    keepalive_variants(explorer, cfg, scene, &run, start, received_ns, 0);
 }
 
 /// An idle socket whose keepalive timer is known, and when it received its last segment,
@@ -397,7 +397,7 @@ fn probe_recovery(healed: way::Healed, origin_ns: u64) -> Recovery {
 
 /// The same for either order of two timers that fire at the same jiffy, and for the soonest and
 /// the latest reply.
-fn variants(run: Live, open: bool) -> Vec<Live> {
+fn variants(run: &Live, open: bool) -> Vec<Live> {
     let mut all = Vec::new();
     let orders: &[bool] = if run.world.hop.has_timer() { &[true, false] } else { &[false] };
     for first in orders {
@@ -417,7 +417,7 @@ fn keepalive_variants(
     explorer: &mut Explorer<'_>,
     cfg: &Kernel,
     scene: &keepalive::Scene,
-    run: Live,
+    run: &Live,
     start: (u64, u64),
     begins_ns: u64,
     before_ns: u64,
@@ -450,7 +450,7 @@ pub(crate) fn window_ends(
     let mut explorer = Explorer::new(cfg, later, &calls);
     for (scene, start) in scenes {
         let (run, past) = window_run(cfg, scene, start, between_ns);
-        for run in variants(run, scene.healed.is_some_and(way::Healed::is_open)) {
+        for run in variants(&run, scene.healed.is_some_and(way::Healed::is_open)) {
             explorer.start(run, past.clone());
         }
     }

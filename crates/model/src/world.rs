@@ -325,7 +325,6 @@ impl World {
         let arrives_ns = now_ns.saturating_add(self.peer.exposed_ns);
         let answered = !self.lost.is_past(arrives_ns);
         match sent {
-            Sent::Ack => {}
             Sent::KeepaliveProbe | Sent::WindowProbe => {
                 self.seen += 1;
                 if answered {
@@ -344,7 +343,7 @@ impl World {
                     also_on_time: self.late.1,
                 });
             }
-            Sent::Syn | Sent::Data | Sent::Fin => {}
+            Sent::Ack | Sent::Syn | Sent::Data | Sent::Fin => {}
         }
     }
 

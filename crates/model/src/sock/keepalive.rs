@@ -42,7 +42,7 @@ impl Sock {
             return self.write_err(step);
         }
         step.log(StepKind::KeepaliveProbe);
-        self.tcp_write_wakeup(step, Sent::KeepaliveProbe);
+        Self::tcp_write_wakeup(step, Sent::KeepaliveProbe);
         self.probes_out = self.probes_out.saturating_add(1);
         self.reset_keepalive_timer(step, step.cfg.keepalive_interval, None);
         Ok(())
@@ -78,7 +78,7 @@ impl Sock {
     }
 
     /// `tcp_write_wakeup`: a segment that the peer has to answer.
-    pub(super) fn tcp_write_wakeup(&mut self, step: &mut Step<'_>, probe: Sent) {
+    pub(super) fn tcp_write_wakeup(step: &mut Step<'_>, probe: Sent) {
         let number = step.world.next_probe();
         step.world.send(step.cfg, probe, number, step.now_ns, step.wheel_context());
     }

@@ -65,7 +65,7 @@ impl Sock {
         self.probes_out = self.probes_out.saturating_add(1);
         self.backoff = (self.backoff + 1).min(step.cfg.retries2.max(self.backoff));
         self.reset_probe_timer(step);
-        self.tcp_write_wakeup(step, Sent::WindowProbe);
+        Self::tcp_write_wakeup(step, Sent::WindowProbe);
     }
 
     /// `tcp_ack_probe`: the window is still closed.
