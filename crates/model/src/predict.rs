@@ -26,7 +26,8 @@ pub fn predict_with(
     facts: &Facts,
     calls: &[scripted::ObservedCall],
 ) -> Prediction {
-    if parameters.has_nginx() || parameters.fault.kind == FaultKind::ProcessCrash {
+    let programs = [parameters.client.program, parameters.server.program];
+    if programs.contains(&Program::Nginx) || parameters.fault.kind == FaultKind::ProcessCrash {
         return predict(parameters, facts);
     }
     scripted::predict(parameters, facts, Some(calls))

@@ -356,7 +356,8 @@ fn a_known_phase_leaves_narrow_windows() {
             _ => panic!("{prediction:#?}"),
         }
     }
-    assert!(alone > 20, "{alone} of 40");
+    // A tail loss probe and a first timeout that both run late put the stamp off by two jiffies.
+    assert!(alone >= 20, "{alone} of 40");
 }
 
 /// A trial of Linux 6.12 at HZ=300. Its first retransmission was stamped 49,706 (.662) ms and the last
