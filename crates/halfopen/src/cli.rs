@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 every trial agrees · 1 one disagrees · 2 bad usage or experiment file ·
 3 inconclusive · 4 skipped: this machine cannot · 5 internal failure, an unwritable output included.
-Of several trials the gravest counts: 5, 1, 3, 4, 0.";
+With several trials, the most severe code is returned: 5, 1, 3, 4, 0.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -38,7 +38,7 @@ pub(crate) enum Command {
     Clocks(ClocksArgs),
     /// Hold every claim of the article against the kernel, on both clocks side by side
     Article(ArticleArgs),
-    /// Hold the model against this kernel, on many settings side by side
+    /// Check the model against this kernel, on many settings side by side
     Validate(ValidateArgs),
     /// Say what should happen, without a kernel or privileges
     Predict(PredictArgs),
@@ -80,7 +80,7 @@ pub(crate) struct RunArgs {
     pub(crate) experiments: Vec<String>,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
+    /// Clock: `real`, or `virtual` (a kernel that skips waiting)
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
     /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
@@ -139,7 +139,7 @@ pub(crate) struct ArticleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
+    /// Clock: `real`, or `virtual` (a kernel that skips waiting)
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
     /// In virtual time: timer interrupts a second of the kernel, 100, 250, 300 or 1000 [default: 250]
@@ -177,7 +177,7 @@ pub(crate) struct PredictArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ProgramArgs {
-    /// Whose time
+    /// Clock: `real`, or `virtual` (a kernel that skips waiting)
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
     /// What to run as the program of a host

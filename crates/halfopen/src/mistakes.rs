@@ -59,7 +59,7 @@ fn foreign_option(option: &str, arguments: &[String]) -> String {
     };
     let first = arguments.first().map_or("", String::as_str);
     let Some(command) = commands().find(|command| command.get_name() == first) else {
-        return format!("`{option}` does not stand before the command{having}");
+        return format!("`{option}` must come after the command{having}");
     };
     let own: Vec<_> = options(command).collect();
     let own = if own.is_empty() { "no options".into() } else { own.join(", ") };
@@ -103,7 +103,7 @@ mod tests {
             (&["doctor", "--all"], "`halfopen doctor` has no `--all`: it takes no options"),
             (
                 &["--phases", "3", "run", "host-crash-sending"],
-                "`--phases` does not stand before the command; `run` has it",
+                "`--phases` must come after the command; `run` has it",
             ),
         ] {
             assert_eq!(explained(arguments).as_deref(), Some(expected), "{arguments:?}");

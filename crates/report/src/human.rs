@@ -163,7 +163,7 @@ pub(crate) fn compared(trial: &Trial) -> String {
         let later = noticed - detected;
         if later > 0.0 {
             let later = span::measured(later);
-            write!(text, "; noticed {later} later").expect("a String takes all");
+            write!(text, "; the program saw it {later} later").expect("a String takes all");
         }
     }
     text
@@ -212,10 +212,16 @@ fn difference(prediction: &Prediction, measured: &Measured) -> Option<String> {
         .map(|(earliest, latest)| (earliest.as_secs_f64(), latest.as_secs_f64()))
         .min_by(|a, b| beside(*a).total_cmp(&beside(*b)))?;
     Some(if detected > latest {
-        format!("{} on the latest", span::signed(detected - latest))
+        offset(detected - latest, "latest")
     } else {
-        format!("{} on the earliest", span::signed(detected - earliest))
+        offset(detected - earliest, "earliest")
     })
+}
+
+/// How far from a predicted time, seconds.
+fn offset(seconds: f64, which: &str) -> String {
+    let way = if seconds < 0.0 { "before" } else { "after" };
+    format!("{} {way} the {which} predicted time", span::measured(seconds.abs()))
 }
 
 /// One labelled line.
@@ -305,7 +311,7 @@ mod tests {
         trial.verdict.measured.as_mut().unwrap().detected_s = Some(7_928.798);
         let text = compared(&trial);
         let expected = "ETIMEDOUT 2 h 12 min 8.798 s after the last segment received; \
-             predicted 2 h 12 min 8.796 s – 2 h 12 min 8.807 s (+2.0 ms on the earliest)";
+             predicted 2 h 12 min 8.796 s – 2 h 12 min 8.807 s (2.0 ms after the earliest predicted time)";
         assert!(text.starts_with(expected), "{text}");
     }
 

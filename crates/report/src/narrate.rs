@@ -125,7 +125,7 @@ impl Narrator {
             }
             What::Trace(trace) => traced(trace),
             What::Fault(step) => self.fault_step(step),
-            What::Phase(Phase::Interrupted) => trial("interrupted by the operator", Tone::Warning),
+            What::Phase(Phase::Interrupted) => trial("interrupted (Ctrl-C)", Tone::Warning),
             What::InstrumentMissing { instrument, why } => {
                 trial(&format!("without {instrument}: {why}"), Tone::Warning)
             }

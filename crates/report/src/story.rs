@@ -203,11 +203,11 @@ impl Story {
         let (at_ns, text) = match (self.reference, self.last_received_ns) {
             (Reference::LastActivity, Some(received_ns)) => {
                 let earlier = span::measured((fault_ns - received_ns) as f64 / 1e9);
-                (received_ns, format!("the last segment came {earlier} ago: times count from it"))
+                (received_ns, format!("t = 0 is the last segment received, {earlier} earlier"))
             }
             (Reference::LastRequest, Some(received_ns)) => {
                 let earlier = span::measured((fault_ns - received_ns) as f64 / 1e9);
-                (received_ns, format!("the last request came {earlier} ago: times count from it"))
+                (received_ns, format!("t = 0 is the last request, {earlier} earlier"))
             }
             (Reference::Connect, _) => return,
             _ => (fault_ns, "times count from the fault".into()),

@@ -141,7 +141,7 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     Some(format!("{what} {unknown}, not known before the fault"))
 }
 
-/// What makes the widest window as wide as it is: `slots of the timer wheel 260 ms and the clocks of
+/// What makes the widest window as wide as it is: `kernel timer rounding 260 ms and the clocks of
 /// two instruments 500 µs`.
 pub(crate) fn width(prediction: &Prediction) -> Option<String> {
     let wide = || prediction.windows.iter().filter(|window| !window.width.is_empty());
@@ -163,7 +163,7 @@ pub(crate) fn width(prediction: &Prediction) -> Option<String> {
 }
 
 const CAUSES: [(&[Cause], &str); 10] = [
-    (&[Cause::WheelSlot, Cause::EarlierSlots], "slots of the timer wheel"),
+    (&[Cause::WheelSlot, Cause::EarlierSlots], "kernel timer rounding"),
     (&[Cause::LateTimers], "earlier timers that run late"),
     (&[Cause::Rto], "the unknown RTO"),
     (&[Cause::RoundTrip], "the round trip"),
@@ -171,8 +171,8 @@ const CAUSES: [(&[Cause], &str); 10] = [
     (&[Cause::ProgramTimer], "the program's own timer"),
     (&[Cause::Call], "until the next call or act"),
     (&[Cause::Undetermined], "what cannot be followed on the way"),
-    (&[Cause::Tick, Cause::Slice], "tick and scheduling slice"),
-    (&[Cause::Clocks], "the clocks of two instruments"),
+    (&[Cause::Tick, Cause::Slice], "tick and scheduling"),
+    (&[Cause::Clocks], "clocks"),
 ];
 
 /// The digits with which the measured times can be compared with the predicted windows.

@@ -192,7 +192,29 @@ pub fn load(
             return Err(blame(useless(key, need), span.clone()));
         }
     }
+    let question = with_changes(question, &of_file, &parameters, defaults, overrides);
     Ok(Experiment { name: name.into(), question, claims, parameters })
+}
+
+/// A file's question, and what was changed in what it asks.
+fn with_changes(
+    question: String,
+    of_file: &Parameters,
+    parameters: &Parameters,
+    defaults: bool,
+    overrides: &[Override],
+) -> String {
+    let (before, after) = (settings::all(of_file), settings::all(parameters));
+    let mut changes: Vec<String> = overrides
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| before.get(*key) != after.get(*key))
+        .map(|key| format!("{key} = {}", after.get(key).map_or("off", String::as_str)))
+        .collect();
+    if defaults && parameters.sysctl != of_file.sysctl {
+        changes.insert(0, "the Linux defaults".into());
+    }
+    if changes.is_empty() { question } else { format!("{question} (with {})", changes.join(", ")) }
 }
 
 /// The word after the `=` around this byte, if it is one that is written without its quotes.
@@ -407,6 +429,20 @@ tcp_retries2 = 5
         let crash = "question = \"x\"\n[fault]\nkind = \"power-off\"\n";
         assert!(load(crash, &[idle]).unwrap_err().message.contains("client.keepalive.enabled"));
         assert!(load(GOOD, &[("sysctl.tcp_keepalive_time".into(), "5".into())]).is_ok());
+    }
+
+    #[test]
+    fn a_question_says_what_was_changed() {
+        let ask = |defaults, key: &str, value: &str| {
+            let overrides = [(key.to_owned(), value.to_owned())];
+            load("t", "t.toml", GOOD, defaults, &overrides).unwrap().question
+        };
+        let file = "When does an idle client find out?";
+        assert_eq!(ask(false, "fault.kind", "power-off"), file, "it was so before");
+        let changed = ask(false, "fault.kind", "process-crash");
+        assert_eq!(changed, format!("{file} (with fault.kind = process-crash)"));
+        let changed = ask(true, "client.user_timeout", "off");
+        assert_eq!(changed, format!("{file} (with the Linux defaults)"));
     }
 
     #[test]

@@ -468,7 +468,7 @@ impl<'a> Scene<'a> {
             }
             (missed == 0, finding)
         } else if self.timeline.fault_step(&FaultStep::Outlasted).is_some() {
-            (true, "the trial ended before the fault was due to".into())
+            (true, "the deadline passed before the fault was scheduled to end".into())
         } else {
             (false, "the fault was not undone before the trial ended".into())
         }
@@ -481,7 +481,9 @@ impl<'a> Scene<'a> {
             What::Call(call) if call.name == CallName::Check && call.result != Ok(0) => {
                 Some(match call.result {
                     Ok(bytes) => Evidence {
-                        finding: format!("{bytes} bytes came back, byte for byte what was sent"),
+                        finding: format!(
+                            "all {bytes} bytes received before the fault were correct"
+                        ),
                         holds: true,
                     },
                     Err(_) => Evidence {

@@ -493,7 +493,7 @@ fn whether_keepalive_was_tried_is_said() {
 /// As before Linux 5.14: the change of state tells the moment.
 #[test]
 fn without_error_reports_the_change_of_state_tells() {
-    for name in ["host-crash-idle-keepalive", "host-crash-sending-user-timeout"] {
+    for name in ["host-crash-idle-keepalive", "host-reboot-sending"] {
         let mut recorded = Recorded::read(name);
         let exact = recorded.verdict.measured.as_ref().unwrap().detected_s.unwrap();
         recorded.events.retain(|event| {
