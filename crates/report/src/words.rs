@@ -219,13 +219,12 @@ pub(crate) fn setting(parameters: &Parameters) -> String {
         parts.push(format!("RTT {} added", span::exact(path.rtt)));
     }
     if client.keepalive.enabled {
-        let keepalive = &client.keepalive;
-        let time = |time: Option<Duration>| time.map_or_else(|| "default".into(), span::exact);
-        let probes = keepalive.probes.map_or_else(|| "default".into(), |count| count.to_string());
+        let (idle, interval, probes) = parameters.keepalive_in_force();
+        let unit = if probes == 1 { "probe" } else { "probes" };
         parts.push(format!(
-            "keepalive {} / {} / {probes}",
-            time(keepalive.idle),
-            time(keepalive.interval),
+            "keepalive {} / {} / {probes} {unit}",
+            span::exact(idle),
+            span::exact(interval),
         ));
     } else {
         parts.push("no keepalive".into());

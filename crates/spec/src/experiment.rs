@@ -261,9 +261,16 @@ impl Parameters {
     }
 
     /// From the last segment received to keepalive's end of a dead connection, at least: the idle
-    /// time and an interval for each probe. A time that nothing sets is Linux's own
-    /// (`TCP_KEEPALIVE_TIME` and its neighbours, include/net/tcp.h).
+    /// time and an interval for each probe.
     fn keepalive_takes(&self) -> Duration {
+        let (idle, interval, probes) = self.keepalive_in_force();
+        idle.saturating_add(interval.saturating_mul(probes))
+    }
+
+    /// Keepalive's idle time, interval and number of probes: the socket's options, else the sysctls.
+    /// What nothing sets is Linux's own, which every new namespace has (`TCP_KEEPALIVE_TIME` and its
+    /// neighbours, include/net/tcp.h).
+    pub fn keepalive_in_force(&self) -> (Duration, Duration, u32) {
         let sysctl = |name: &str, default: u64| {
             self.sysctl.get(name).and_then(|value| value.parse().ok()).unwrap_or(default)
         };
@@ -273,7 +280,7 @@ impl Parameters {
         let interval = keepalive.interval.unwrap_or_else(|| seconds("tcp_keepalive_intvl", 75));
         let probes = sysctl("tcp_keepalive_probes", 9);
         let probes = keepalive.probes.unwrap_or(u32::try_from(probes).unwrap_or(u32::MAX));
-        idle.saturating_add(interval.saturating_mul(probes))
+        (idle, interval, probes)
     }
 
     /// Whether a web server is one of the two.
