@@ -161,6 +161,7 @@ impl Leg {
             clock: self.clock,
             hz: self.other_hz.unwrap_or(kernels::HZ_DEFAULT),
             jobs: None,
+            samples: false,
             defaults: settings == Settings::Defaults,
         };
         Ok(batch.prepare()?.map_err(|(_, why)| why))

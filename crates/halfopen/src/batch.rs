@@ -27,6 +27,8 @@ pub(crate) struct Batch {
     /// In virtual time, of which kernel.
     pub(crate) hz: u32,
     pub(crate) jobs: Option<u32>,
+    /// Whether sockets are looked at at random moments too.
+    pub(crate) samples: bool,
     /// Whether the experiments were loaded with the Linux defaults.
     pub(crate) defaults: bool,
 }
@@ -80,6 +82,7 @@ impl Batch {
             experiments: self.experiments,
             jobs,
             clock: self.clock,
+            samples: self.samples,
             never: match self.clock {
                 Clock::Virtual if self.defaults => NEVER_VIRTUAL,
                 _ => NEVER,
@@ -194,6 +197,7 @@ mod tests {
             clock: Clock::Real,
             hz: 250,
             jobs: Some(2),
+            samples: false,
             defaults: false,
         };
         batch.prepare().unwrap().unwrap()

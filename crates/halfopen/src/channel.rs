@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) jobs: usize,
     /// Whether time is virtual: nothing may poll at an interval.
     pub(crate) clock: report::Clock,
+    /// Whether sockets are looked at at random moments too, for predictions from samples.
+    pub(crate) samples: bool,
     /// For a prediction of 'never', how long to wait.
     pub(crate) never: std::time::Duration,
 }

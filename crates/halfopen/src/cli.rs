@@ -151,6 +151,9 @@ pub(crate) struct ValidateArgs {
     /// Run at most this many trials side by side
     #[arg(long, default_value_t = 64, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) jobs: u32,
+    /// Predict from single samples of the client's socket too, drawn at random, and compare
+    #[arg(long)]
+    pub(crate) samples: bool,
     /// Also write the table into a directory for this kernel and clock here, to be kept
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,

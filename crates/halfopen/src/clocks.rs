@@ -40,6 +40,7 @@ fn carry_out(arguments: &cli::ClocksArgs, experiments: &[Experiment]) -> Result<
             clock,
             hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
             jobs: None,
+            samples: false,
             defaults: false,
         };
         match batch.prepare()? {

@@ -41,6 +41,7 @@ fn carry_out(arguments: &cli::RunArgs, experiments: Vec<Experiment>) -> Result<E
         clock: Clock::from(arguments.clock),
         hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
         jobs: arguments.jobs,
+        samples: false,
         defaults: arguments.settings.defaults,
     };
     let format = arguments.output.format;

@@ -33,6 +33,8 @@ pub(crate) struct Bench {
     pub(crate) reports: mpsc::UnboundedSender<Message>,
     pub(crate) shared: Shared,
     pub(crate) clock: Clock,
+    /// Whether sockets are looked at at random moments too.
+    pub(crate) samples: bool,
     pub(crate) jobs: usize,
     /// For a prediction of 'never', how long to wait.
     pub(crate) never: Duration,

@@ -6,12 +6,16 @@ use crate::session::Session;
 use crate::store::Store;
 use crate::{article, catalogue, cli, kernels};
 use anyhow::{Context, Result, anyhow};
+use model::IfIt;
 use report::Clock;
+use report::sampled::{self, Row, Sampled};
 use report::validation::{Case, Validation, document, is_gross, markdown, terminal};
 use spec::Experiment;
 use spec::file::parse_override;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use verdict::samples::samples;
 
 /// The settings, by part of the model and experiment.
 const SETTINGS: &str = include_str!("../validation.toml");
@@ -32,6 +36,7 @@ fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
         clock: Clock::from(arguments.clock),
         hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
         jobs: Some(arguments.jobs),
+        samples: arguments.samples,
         defaults: false,
     };
     let trials = match batch.prepare()? {
@@ -58,16 +63,25 @@ fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
         run: conducted.into_run()?,
         settings,
     };
-    let texts = [("md", markdown(&validation).into_bytes()), ("json", document(&validation))];
-    let files = |stem: &str| texts.clone().map(|(kind, text)| (format!("{stem}.{kind}"), text));
-    store.write_files(&files("validation"))?;
+    let mut texts = vec![
+        ("validation", "md", markdown(&validation).into_bytes()),
+        ("validation", "json", document(&validation)),
+    ];
+    if arguments.samples {
+        let sampled = sampled(&validation);
+        texts.push(("samples", "md", sampled::markdown(&sampled).into_bytes()));
+        texts.push(("samples", "json", sampled::document(&sampled)));
+    }
+    let files = |end: &str| -> Vec<(String, Vec<u8>)> {
+        let named = texts.iter().map(|(stem, kind, text)| (format!("{stem}{end}.{kind}"), text));
+        named.map(|(name, text)| (name, text.clone())).collect()
+    };
+    store.write_files(&files(""))?;
     if let Some(directory) = &arguments.reference {
         let name = format!("{}-{}", validation.run.machine.kernel, validation.run.machine.clock);
-        let stem = match arguments.hz.filter(|hz| *hz != kernels::HZ_DEFAULT) {
-            Some(hz) => format!("validation-hz{hz}"),
-            None => "validation".into(),
-        };
-        Store::open(directory)?.inside(&name)?.write_files(&files(&stem))?;
+        let other_hz = arguments.hz.filter(|hz| *hz != kernels::HZ_DEFAULT);
+        let end = other_hz.map_or_else(String::new, |hz| format!("-hz{hz}"));
+        Store::open(directory)?.inside(&name)?.write_files(&files(&end))?;
     }
     let written = match arguments.output.format {
         Format::Json => output::print(&document(&validation)),
@@ -79,6 +93,56 @@ fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
     };
     let timers = if is_gross(&validation) { Exit::DISAGREES } else { Exit::AGREES };
     Ok(exit.and(timers).and(written))
+}
+
+/// Predictions from samples of each trial's socket, drawn at random, held against what happened.
+fn sampled(validation: &Validation) -> Sampled {
+    const OF_EACH_TRIAL: usize = 4;
+    let mut rows = Vec::new();
+    for setting in &validation.settings {
+        for (place, trial) in setting
+            .trials
+            .iter()
+            .filter_map(|place| Some((*place, validation.run.trials.get(*place)?)))
+        {
+            let parameters = &trial.experiment.parameters;
+            let (Some(facts), Some(measured)) = (&trial.facts, &trial.verdict.measured) else {
+                continue;
+            };
+            let mut samples = samples(parameters, facts, measured, &trial.timeline);
+            let mut dice = place as u64;
+            while samples.len() > OF_EACH_TRIAL {
+                // Knuth's linear congruential generator (MMIX).
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                samples.swap_remove((dice >> 33) as usize % samples.len());
+            }
+            rows.extend(samples.iter().map(|sample| {
+                let prediction = model::predict_socket(&sample.facts, IfIt::StaysAsItIs);
+                let seconds =
+                    |span: (Duration, Duration)| (span.0.as_secs_f64(), span.1.as_secs_f64());
+                let windows = prediction.windows.iter();
+                Row {
+                    setting: format!("{} {}", setting.experiment, setting.set).trim().into(),
+                    fault: parameters.fault.kind.to_string(),
+                    doing: sample.doing(),
+                    after_fault_s: sample.after_fault_ns as f64 / 1e9,
+                    outcome: sample.outcome,
+                    ended_s: sample.ended_s,
+                    windows: windows.map(|w| (w.outcome, w.span.map(seconds))).collect(),
+                    came: sample.compare(&prediction),
+                }
+            }));
+        }
+    }
+    let run = &validation.run;
+    Sampled {
+        schema: "halfopen/samples/1",
+        kernel: run.machine.kernel.clone(),
+        hz: run.machine.hz,
+        clock: run.machine.clock,
+        drawn: sampled::DRAWN,
+        rows,
+    }
 }
 
 /// What is to be tried.

@@ -101,6 +101,7 @@ async fn run_all(
         reports: reports.clone(),
         shared: Shared::start(setup.clock),
         clock: setup.clock,
+        samples: setup.samples,
         jobs: setup.jobs,
         never: setup.never,
         launcher,

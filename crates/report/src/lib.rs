@@ -18,6 +18,7 @@ mod parameters;
 pub mod passage;
 pub mod pcapng;
 pub mod record;
+pub mod sampled;
 pub mod span;
 mod story;
 mod summary;

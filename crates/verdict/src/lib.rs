@@ -11,6 +11,7 @@ pub mod findings;
 mod judge;
 mod measure;
 mod proof;
+pub mod samples;
 pub mod timers;
 
 pub use judge::{Verdict, Word, judge};

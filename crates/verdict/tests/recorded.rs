@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, Side, Timer, Trace};
 use timeline::{Event, Flags, Source, Timeline, What};
+use verdict::samples::{Came, Sample};
 use verdict::timers::Uncompared;
 use verdict::{Verdict, Word, judge};
 
@@ -271,6 +272,43 @@ fn a_script_that_was_told_the_end_before_it_closed_has_not_let_go() {
         "{}",
         verdict.reason
     );
+}
+
+/// A sample is one look, with the socket's options and nothing of what came before or after it.
+#[test]
+fn samples_are_looks_after_which_nothing_but_timers_moved_the_socket() {
+    let recorded = Recorded::read("host-crash-idle-keepalive");
+    let timeline = Timeline::new(recorded.events.clone());
+    let measured = recorded.verdict.measured.as_ref().unwrap();
+    let parameters = &recorded.experiment.parameters;
+    let samples = verdict::samples::samples(parameters, &recorded.facts, measured, &timeline);
+    assert!(!samples.is_empty());
+    let end_s = |sample: &Sample| sample.after_fault_ns as f64 / 1e9 + sample.ended_s;
+    for sample in &samples {
+        assert!((end_s(sample) - end_s(&samples[0])).abs() < 1e-6, "{sample:?}");
+        assert!(["idle, keepalive", "keepalive probes out"].contains(&sample.doing()));
+        let tcp = sample.facts.tcp.as_ref().unwrap();
+        assert_eq!(tcp.options_set.as_ref().unwrap().keepalive, Some(true));
+        // Its own prediction, as seen from the sample.
+        let mut prediction = recorded.prediction.clone();
+        let end = Duration::from_secs_f64(sample.ended_s);
+        let around = Duration::from_millis(5);
+        prediction.windows[0].span = Some((end.saturating_sub(around), end + around));
+        assert_eq!(sample.compare(&prediction), Came::Inside);
+        prediction.windows[0].span = Some((end + around, end + around * 2));
+        assert_eq!(sample.compare(&prediction), Came::Outside);
+        prediction.unknown = Some("nobody knows".into());
+        assert_eq!(sample.compare(&prediction), Came::Unknown);
+    }
+    // A write after them all, and none is what stayed as it was.
+    let mut events = recorded.events.clone();
+    let last = events.iter().rposition(|event| event.source == Source::ClientSocket).unwrap();
+    let call = Call { name: CallName::Write, detail: String::new(), result: Ok(100), began_ns: 0 };
+    let at_ns = samples.last().unwrap().after_fault_ns + recorded.fault_at() + 1;
+    events.insert(last, Event::new(at_ns, Source::ClientProgram, What::Call(call)));
+    let timeline = Timeline::new(events);
+    let none = verdict::samples::samples(parameters, &recorded.facts, measured, &timeline);
+    assert!(none.is_empty(), "{none:?}");
 }
 
 /// The host was back 48 ms late. The router had asked for it meanwhile, and asked again a second

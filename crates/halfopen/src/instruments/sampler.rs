@@ -23,6 +23,35 @@ pub(crate) struct Pace {
     every: Option<Duration>,
     /// Whether to look every millisecond while a timer is due: that is when connections end.
     closely: bool,
+    /// Whether to look, and say so, at random moments too.
+    at_random: bool,
+}
+
+/// The next random moment to look at a socket. They lie ever further apart, as timers do.
+#[derive(Debug, Clone, Copy)]
+struct Random {
+    due_ns: u64,
+    /// The next is at most so long after it.
+    spread_ns: u64,
+    dice: u64,
+}
+
+impl Random {
+    const FIRST_NS: u64 = 200_000_000;
+    const LONGEST_NS: u64 = 600_000_000_000;
+
+    /// From now on; a connection's port makes its moments, which so are the same each time.
+    fn new(port: u16, now_ns: u64) -> Self {
+        Self { due_ns: now_ns, spread_ns: Self::FIRST_NS, dice: port.into() }.next(now_ns)
+    }
+
+    fn next(self, now_ns: u64) -> Self {
+        // Knuth's linear congruential generator (MMIX).
+        let dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let part = u128::from(dice >> 32) * u128::from(self.spread_ns);
+        let spread_ns = (self.spread_ns * 5 / 4).min(Self::LONGEST_NS);
+        Self { due_ns: now_ns + (part >> 32) as u64 + 1, spread_ns, dice }
+    }
 }
 
 impl Pace {
@@ -35,7 +64,12 @@ impl Pace {
             Clock::Real if jobs <= 10 => Some(Duration::from_millis(5)),
             Clock::Real => Some(Duration::from_millis(20)),
         };
-        Self { every, closely: !traced && clock == Clock::Real }
+        Self { every, closely: !traced && clock == Clock::Real, at_random: false }
+    }
+
+    /// The same, and at random moments too if so wanted.
+    pub(crate) fn at_random(self, at_random: bool) -> Self {
+        Self { at_random, ..self }
     }
 
     /// When to look again at a socket whose timer, if one runs, is due in so many milliseconds.
@@ -219,17 +253,50 @@ struct Sampled {
     last: Option<(u64, Option<SocketSample>)>,
     sent_ns: u64,
     mini: Option<MiniSocket>,
+    random: Option<Random>,
     /// It was there, and the kernel has closed it.
     is_gone: bool,
 }
 
 impl Sampled {
     fn new(flow: FlowId, (local, remote): (SocketAddr, SocketAddr)) -> Self {
-        Self { flow, local, remote, last: None, sent_ns: 0, mini: None, is_gone: false }
+        Self {
+            flow,
+            local,
+            remote,
+            last: None,
+            sent_ns: 0,
+            mini: None,
+            random: None,
+            is_gone: false,
+        }
     }
 
     /// Looks once, and says when to look again.
     fn look(&mut self, diag: &mut SocketDiag, pace: Pace, output: &Output) -> Option<Duration> {
+        let next = self.look_once(diag, pace, output);
+        let Some((at_ns, Some(sample))) = self.last.clone().filter(|_| pace.at_random) else {
+            return next;
+        };
+        let now_ns = monotonic_ns();
+        let mut random = self.random.unwrap_or_else(|| Random::new(self.local.port(), now_ns));
+        if random.due_ns <= now_ns {
+            random = random.next(now_ns);
+            if at_ns > self.sent_ns {
+                self.send(at_ns, Some(&sample), output);
+            }
+        }
+        self.random = Some(random);
+        let due = Duration::from_nanos(random.due_ns.saturating_sub(now_ns));
+        Some(next.map_or(due, |next| next.min(due)))
+    }
+
+    fn look_once(
+        &mut self,
+        diag: &mut SocketDiag,
+        pace: Pace,
+        output: &Output,
+    ) -> Option<Duration> {
         let began_ns = monotonic_ns();
         let sample = match diag.sample(self.local, self.remote) {
             Ok(sample) => sample,

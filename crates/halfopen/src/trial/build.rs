@@ -64,7 +64,8 @@ impl Trial {
             ),
         };
         let traced = self.bench.shared.traced();
-        let pace = Pace::new(self.bench.clock, traced, self.bench.jobs);
+        let pace =
+            Pace::new(self.bench.clock, traced, self.bench.jobs).at_random(self.bench.samples);
         let (addresses, sink) = (&self.plan.addresses, || self.sink.clone());
         let (followed, stirred) = (self.flows.followed(), || self.host(side).stirred.clone());
         let instruments = vec![
