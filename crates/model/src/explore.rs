@@ -333,7 +333,7 @@ impl<'a> Explorer<'a> {
             live.world.heard += 1;
             let patient = self.cfg.user_timeout_ms.is_some() && live.sock.window_closed;
             let probed = live.sock.keepalive_timer.is_some() || live.sock.window_closed;
-            let is_back = live.world.recovery.is_some();
+            let is_back = live.world.recovery.is_some() && !live.sock.window_closed;
             if !patient && (!probed || is_back || live.world.heard > ANSWERS_MOST) {
                 for past in pasts {
                     self.end(&live, past, Outcome::None, now_ns, (0, 0), None);
