@@ -9,6 +9,7 @@
 pub mod allowance;
 mod closed_window;
 mod closing;
+pub mod command;
 mod conclude;
 mod connecting;
 mod crash;

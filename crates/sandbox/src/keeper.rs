@@ -83,6 +83,7 @@ impl Keeper {
         }
         mounts::make_own(shm.as_ref().map(AsFd::as_fd), launch.read_only)?;
         drop(shm);
+        mounts::replace(&launch.files)?;
         adjust(&launch)?;
         identity.give_up_privileges()?;
         set_dumpable(false).map_err(Error::of("forbidding to be traced"))?;

@@ -49,6 +49,9 @@ pub struct Launch {
     /// What is written goes to a layer over the root's file system, which ends with the program. Only
     /// where this process is root of a machine of its own (the virtual kernel).
     pub layer: bool,
+    /// Files that the program sees instead of those at these paths, where there are such, with their
+    /// text. They are read-only.
+    pub files: Vec<(PathBuf, String)>,
     /// The one processor to run on.
     pub processor: Option<usize>,
     /// The same addresses in every run (`ADDR_NO_RANDOMIZE`).

@@ -14,8 +14,8 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
 /// The devices of /dev.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -135,6 +135,25 @@ pub(crate) fn cover() -> Result<(), Error> {
         rustix::process::chdir("/")
     };
     cover().map_err(Error::of("covering the files with a layer"))
+}
+
+/// In a copy of the pattern with its own /dev/shm: puts files with these texts over those at these
+/// paths. A path that leads to no file stays as it is.
+pub(crate) fn replace(files: &[(PathBuf, String)]) -> Result<(), Error> {
+    for (path, text) in files.iter().filter(|(path, _)| path.is_file()) {
+        let operation = || format!("mounting {}", path.display());
+        // It goes on without its name.
+        let source = Path::new(KEPT).join("halfopen");
+        fs::write(&source, text)
+            .and_then(|()| fs::set_permissions(&source, fs::Permissions::from_mode(0o444)))
+            .map_err(Error::of(operation()))?;
+        mount_bind(&source, path).map_err(Error::of(operation()))?;
+        let flags =
+            MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        mount_remount(path, flags, c"").map_err(Error::of(operation()))?;
+        fs::remove_file(&source).map_err(Error::of(operation()))?;
+    }
+    Ok(())
 }
 
 /// A copy of the mount at `path`, attached nowhere and read-only: what is executed from it cannot

@@ -117,6 +117,8 @@ choice! {
         /// A real nginx, which accepts, answers HTTP requests and closes idle connections by its
         /// own timer. The other host's peer connects and asks.
         Nginx = "nginx",
+        /// A command of the user's, about which nothing is known.
+        Command = "command",
     }
 }
 

@@ -1,6 +1,7 @@
 //! An experiment: one question, and the stimulus that asks it.
 
 use crate::choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
+use crate::command::{Command, Requirements};
 use crate::duration;
 use crate::effect::Ends;
 use crate::script::{Script, Step};
@@ -50,6 +51,9 @@ pub struct Parameters {
     /// What is set differently once the fault is there.
     #[serde(default)]
     pub later: Later,
+    /// What the user needs of the client.
+    #[serde(default)]
+    pub require: Requirements,
     /// `net.ipv4.*` in the client's namespace.
     pub sysctl: Sysctls,
     /// `net.ipv4.*` in the server's namespace.
@@ -62,6 +66,9 @@ pub struct Client {
     /// Which program it is. nginx accepts where others connect: it is the one left behind.
     #[serde(default = "own_program")]
     pub program: Program,
+    /// The command, where it is one.
+    #[serde(default)]
+    pub command: Command,
     /// What it does after the fault.
     pub traffic: Traffic,
     /// For the traffic `script`: its calls.
@@ -121,6 +128,12 @@ pub struct Server {
     /// Which program it is.
     #[serde(default = "own_program")]
     pub program: Program,
+    /// The command, where it is one.
+    #[serde(default)]
+    pub command: Command,
+    /// The port of halfopen's own server, where the client is a command.
+    #[serde(default)]
+    pub listen: Option<u16>,
     /// Whether it reads what the client sends once the connection has settled. If it does not,
     /// the client sends 100 bytes just before the fault, and they stay unread.
     pub reads: bool,
@@ -182,6 +195,10 @@ pub struct Fault {
     pub kind: FaultKind,
     /// From the last exchange to the fault.
     pub after: Duration,
+    /// A regular expression: with a command, `after` counts from the first line of a program's
+    /// output that it matches.
+    #[serde(default)]
+    pub on_output: Option<String>,
     /// From the fault to its end, for those that end: `flap`, `reboot`, `process-freeze`.
     pub duration: Option<Duration>,
     /// What the router answers under `reject`.
@@ -200,6 +217,7 @@ impl Default for Parameters {
             deadline_extends: false,
             client: Client {
                 program: Program::Halfopen,
+                command: Command::default(),
                 traffic: Traffic::Idle,
                 script: None,
                 keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
@@ -217,6 +235,8 @@ impl Default for Parameters {
             },
             server: Server {
                 program: Program::Halfopen,
+                command: Command::default(),
+                listen: None,
                 reads: true,
                 linger: None,
                 inherited: false,
@@ -227,11 +247,13 @@ impl Default for Parameters {
             fault: Fault {
                 kind: FaultKind::None,
                 after: Duration::from_millis(200),
+                on_output: None,
                 duration: None,
                 reject: Reject::TcpReset,
                 new_mac: false,
             },
             later: Later::default(),
+            require: Requirements::default(),
             sysctl: Sysctls::new(),
             server_sysctl: Sysctls::new(),
         }
@@ -373,6 +395,7 @@ impl Parameters {
         self.validate_deadline()?;
         self.validate_traffic()?;
         self.validate_nginx()?;
+        self.validate_commands()?;
         let asks = match client.traffic {
             Traffic::Heartbeat => Some("heartbeats"),
             Traffic::Script if client.script.as_ref().is_some_and(Script::requests) => {
@@ -507,7 +530,9 @@ impl Parameters {
         let Self { client, server, fault, .. } = self;
         let (key, faults, traffics): (_, &[FaultKind], &[Traffic]) =
             match (client.program, server.program) {
-                (Program::Halfopen, Program::Halfopen) => return Ok(()),
+                (Program::Halfopen, Program::Halfopen)
+                | (Program::Command, _)
+                | (_, Program::Command) => return Ok(()),
                 (Program::Nginx, Program::Nginx) => {
                     let why = "one of the two is nginx, and the other asks it; not both";
                     return Err(("server.program", why.into()));

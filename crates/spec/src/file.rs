@@ -275,6 +275,13 @@ fn written(value: &DeValue<'_>) -> Option<String> {
         }
         DeValue::Float(number) => Some(number.as_str().to_owned()),
         DeValue::Boolean(flag) => Some(flag.to_string()),
+        DeValue::Array(items) => {
+            let words = items.iter().map(|item| match item.get_ref() {
+                DeValue::String(word) => Some(word.to_string()),
+                _ => None,
+            });
+            Some(crate::command::join(&words.collect::<Option<Vec<_>>>()?))
+        }
         _ => None,
     }
 }

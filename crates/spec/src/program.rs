@@ -62,6 +62,14 @@ impl Program {
                     remedy: "apt-get install nginx-light",
                 }),
             },
+            Self::Command => &Description {
+                name: None,
+                reports: false,
+                accepts: false,
+                is_web_server: false,
+                finish: Finish::Terminate,
+                install: None,
+            },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The settings by their written keys: one table serves files, `--set`, and what is shown.
 
 use crate::choice::{Choice, Program};
+use crate::command::{self, Exits};
 use crate::duration;
 use crate::effect::{HostFate, PathFate};
 use crate::experiment::Parameters;
@@ -24,6 +25,7 @@ const LONGEST_TRIAL: Duration = Duration::from_secs(365 * 86_400);
 const KEEPALIVE_TIME: &str = "whole seconds from `1s` to `32767s`, or `off` for the sysctl's value";
 const UP_TO_A_YEAR: &str = "a duration up to `365d`";
 const YES_OR_NO: &str = "`true` or `false`";
+const COMMAND: &str = "a list of words, or a line that is split into words as a shell does";
 const LINGER: &str = "whole seconds from `0s` to `32767s`, or `off`";
 
 /// Every setting but the sysctls.
@@ -56,9 +58,36 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "client.program",
-        accepts: "`halfopen` or `nginx`",
+        accepts: "`halfopen` or `nginx`; `command` by `client.command` or `server.command`",
         set: |p, text| choose(&mut p.client.program, text),
         get: |p| (p.client.program != Program::Halfopen).then(|| p.client.program.to_string()),
+    },
+    Setting {
+        key: "client.command",
+        accepts: COMMAND,
+        set: |p, text| {
+            p.client.program = Program::Command;
+            command::split(text).map(|words| p.client.command.words = words)
+        },
+        get: |p| shown(&p.client.command.words),
+    },
+    Setting {
+        key: "client.cwd",
+        accepts: "a directory",
+        set: |p, text| {
+            p.client.command.directory = Some(text.into());
+            Ok(())
+        },
+        get: |p| p.client.command.directory.clone(),
+    },
+    Setting {
+        key: "client.stdin",
+        accepts: "a text",
+        set: |p, text| {
+            p.client.command.stdin = text.into();
+            Ok(())
+        },
+        get: |p| Some(p.client.command.stdin.clone()).filter(|text| !text.is_empty()),
     },
     Setting {
         key: "client.traffic",
@@ -186,9 +215,65 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "server.program",
-        accepts: "`halfopen` or `nginx`",
+        accepts: "`halfopen` or `nginx`; `command` by `client.command` or `server.command`",
         set: |p, text| choose(&mut p.server.program, text),
         get: |p| (p.server.program != Program::Halfopen).then(|| p.server.program.to_string()),
+    },
+    Setting {
+        key: "server.command",
+        accepts: COMMAND,
+        set: |p, text| {
+            p.server.program = Program::Command;
+            command::split(text).map(|words| p.server.command.words = words)
+        },
+        get: |p| shown(&p.server.command.words),
+    },
+    Setting {
+        key: "server.ready",
+        accepts: COMMAND,
+        set: |p, text| command::split(text).map(|words| p.server.command.ready = words),
+        get: |p| shown(&p.server.command.ready),
+    },
+    Setting {
+        key: "server.restart",
+        accepts: YES_OR_NO,
+        set: |p, text| {
+            let mut again = true;
+            flag(&mut again, text)?;
+            p.server.command.stays_away = !again;
+            Ok(())
+        },
+        get: |p| p.server.command.stays_away.then(|| "false".into()),
+    },
+    Setting {
+        key: "server.cwd",
+        accepts: "a directory",
+        set: |p, text| {
+            p.server.command.directory = Some(text.into());
+            Ok(())
+        },
+        get: |p| p.server.command.directory.clone(),
+    },
+    Setting {
+        key: "server.stdin",
+        accepts: "a text",
+        set: |p, text| {
+            p.server.command.stdin = text.into();
+            Ok(())
+        },
+        get: |p| Some(p.server.command.stdin.clone()).filter(|text| !text.is_empty()),
+    },
+    Setting {
+        key: "server.listen",
+        accepts: "a port from 1 to 65535",
+        set: |p, text| match text.parse() {
+            Ok(port @ 1..) => {
+                p.server.listen = Some(port);
+                Ok(())
+            }
+            _ => Err(format!("`{text}` is not a port")),
+        },
+        get: |p| p.server.listen.map(|port| port.to_string()),
     },
     Setting {
         key: "server.reads",
@@ -246,6 +331,18 @@ pub const SETTINGS: &[Setting] = &[
         get: |p| Some(duration::show(p.fault.after)),
     },
     Setting {
+        key: "fault.on_output",
+        accepts: "a regular expression",
+        set: |p, text| {
+            if let Err(error) = regex::Regex::new(text) {
+                return Err(format!("`{text}` cannot be understood: {error}"));
+            }
+            p.fault.on_output = Some(text.into());
+            Ok(())
+        },
+        get: |p| p.fault.on_output.clone(),
+    },
+    Setting {
         key: "fault.duration",
         accepts: "a duration from `1ms` to `365d`",
         set: |p, text| {
@@ -271,6 +368,26 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "require.noticed_within",
+        accepts: UP_TO_A_YEAR,
+        set: |p, text| {
+            time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.require.noticed_within = Some(t))
+        },
+        get: |p| p.require.noticed_within.map(duration::show),
+    },
+    Setting {
+        key: "require.survives",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(p.require.survives.get_or_insert_default(), text),
+        get: |p| p.require.survives.map(|survives| survives.to_string()),
+    },
+    Setting {
+        key: "require.exits",
+        accepts: "an exit code from 0 to 255, or a signal's name such as `SIGTERM`",
+        set: |p, text| text.parse().map(|exits: Exits| p.require.exits = Some(exits)),
+        get: |p| p.require.exits.as_ref().map(ToString::to_string),
+    },
+    Setting {
         key: "later.after",
         accepts: UP_TO_A_YEAR,
         set: |p, text| time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.later.after = t),
@@ -294,6 +411,15 @@ pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), 
             let name = name.strip_prefix("net.ipv4.").unwrap_or(name);
             sysctl::check(name, value)?;
             sysctls.insert(name.into(), value.trim().into());
+            return Ok(());
+        }
+    }
+    for (prefix, command) in [
+        ("client.env.", &mut parameters.client.command),
+        ("server.env.", &mut parameters.server.command),
+    ] {
+        if let Some(name) = key.strip_prefix(prefix) {
+            command.environment.insert(name.into(), value.into());
             return Ok(());
         }
     }
@@ -348,6 +474,8 @@ pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
         .filter_map(|setting| Some((setting.key.to_owned(), (setting.get)(parameters)?)))
         .collect();
     for (prefix, sysctls) in [
+        ("client.env", &parameters.client.command.environment),
+        ("server.env", &parameters.server.command.environment),
         ("sysctl", &parameters.sysctl),
         ("server.sysctl", &parameters.server_sysctl),
         ("later.sysctl", &parameters.later.sysctl),
@@ -357,6 +485,10 @@ pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
         );
     }
     values
+}
+
+fn shown(words: &[String]) -> Option<String> {
+    (!words.is_empty()).then(|| command::join(words))
 }
 
 fn choose<T: Choice>(target: &mut T, text: &str) -> Result<(), String> {

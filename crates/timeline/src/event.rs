@@ -4,7 +4,7 @@ use crate::flow::Flow;
 use crate::segment::Segment;
 use serde::{Deserialize, Serialize};
 use spec::facts::TcpFacts;
-use spec::{CallName, Errno, FaultAct, SocketOptions};
+use spec::{CallName, Errno, Facts, FaultAct, SocketOptions};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -92,6 +92,30 @@ pub enum What {
         /// The options, where they could be read.
         options: Box<SocketOptions>,
     },
+    /// What is known of a connection at the last moment before the fault: a prediction starts from
+    /// it.
+    Facts(Box<Facts>),
+    /// A program that is a command has written a line.
+    Output {
+        /// Where to.
+        stream: Stream,
+        /// The line, without its end.
+        line: String,
+    },
+    /// It has written more than is kept as lines.
+    OutputOmitted {
+        /// So many lines are not here.
+        lines: u64,
+        /// So many bytes are not in the file of its output.
+        bytes: u64,
+    },
+    /// The process that was started for a command has ended.
+    Exited {
+        /// Its exit code.
+        code: Option<i32>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+    },
     /// Socket diagnostics no longer know the socket: the kernel closed it.
     SocketGone,
     /// A tracepoint fired for one of the trial's sockets.
@@ -142,6 +166,16 @@ pub enum What {
         /// IFF_LOWER_UP: the carrier.
         carrier: bool,
     },
+}
+
+/// A stream that a program writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
 }
 
 /// The phases of a trial, in order.

@@ -1,6 +1,7 @@
 //! The verdict.
 
 use crate::measure::{DetectedBy, Measured, measure};
+use crate::programs::FlowVerdict;
 use crate::proof::{Proof, prove};
 use crate::timers::fired;
 use model::tick::Hz;
@@ -24,6 +25,9 @@ pub struct Verdict {
     pub measured: Option<Measured>,
     /// The evidence for the fault.
     pub proof: Proof,
+    /// Its connections one by one, where the client is a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowVerdict>,
 }
 
 /// The four words.
@@ -54,7 +58,13 @@ impl fmt::Display for Word {
 impl Verdict {
     /// A verdict about a trial that could not be held against anything.
     pub fn without_measurement(word: Word, reason: impl Into<String>) -> Self {
-        Self { word, reason: reason.into(), measured: None, proof: Proof { evidence: Vec::new() } }
+        Self {
+            word,
+            reason: reason.into(),
+            measured: None,
+            proof: Proof { evidence: Vec::new() },
+            flows: Vec::new(),
+        }
     }
 }
 
@@ -76,10 +86,10 @@ pub fn judge(
         Ok(()) => (Word::Agrees, String::new()),
         Err((word, reason)) => (word, reason),
     };
-    Verdict { word, reason, measured: Some(measured), proof }
+    Verdict { word, reason, measured: Some(measured), proof, flows: Vec::new() }
 }
 
-fn weigh(
+pub(crate) fn weigh(
     parameters: &Parameters,
     facts: &Facts,
     prediction: &Prediction,

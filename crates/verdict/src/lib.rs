@@ -10,10 +10,14 @@ pub mod claims;
 pub mod findings;
 mod judge;
 mod measure;
+pub mod programs;
 mod proof;
+mod requirements;
 pub mod samples;
 pub mod timers;
 
 pub use judge::{Verdict, Word, judge};
 pub use measure::{DetectedBy, Measured, measure, reference_at, since_reference};
+pub use programs::{EndedBy, FlowVerdict, judge_programs};
 pub use proof::{Evidence, Proof, prove};
+pub use requirements::{Requirement, require, signal_name};

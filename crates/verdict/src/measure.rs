@@ -75,14 +75,18 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
             .map(|(_, call)| call.began_ns)
     };
     let closed_at = closed_at.or(timeline.phase_at(Phase::Interrupted)).unwrap_or(u64::MAX);
-    let noticed = if parameters.client.program.description().reports {
+    let reports = parameters.client.program.description().reports;
+    let noticed = if reports {
         noticed(timeline, fault_at, closed_at)
     } else {
         farewell(timeline, fault_at, closed_at)
     };
     // A program that gives the server up by a timer of its own wants to know nothing more.
     let closed_at = match noticed {
-        Some(Notice { at_ns, outcome: None }) if !lets_go => closed_at.min(at_ns),
+        // Where time stands still, what a program answers by closing has the same time.
+        Some(Notice { at_ns, outcome: None }) if !lets_go => {
+            closed_at.min(at_ns + u64::from(!reports))
+        }
         _ => closed_at,
     };
     let (traced, polled) = if lets_go {

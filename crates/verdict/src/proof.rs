@@ -38,16 +38,19 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         return Proof { evidence: vec![Evidence { finding, holds: false }] };
     };
     let mut proof = Collector { evidence: Vec::new() };
-    if parameters.client.traffic != Traffic::Connect {
+    let fault_is_none = parameters.fault.kind == FaultKind::None;
+    // Where nothing breaks, commands are started after what times count from.
+    if parameters.client.traffic != Traffic::Connect && !(parameters.runs_command() && fault_is_none)
+    {
         proof.evidence.push(scene.last_exchange());
     }
     match parameters.fault.kind {
         FaultKind::None => {
-            proof.add(if parameters.server.program.description().is_web_server {
-                scene.closed_by_itself()
-            } else {
-                scene.nothing_ended()
-            });
+            if parameters.server.program.description().is_web_server {
+                proof.add(scene.closed_by_itself());
+            } else if !parameters.runs_command() {
+                proof.add(scene.nothing_ended());
+            }
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }
@@ -57,7 +60,9 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         }
         FaultKind::ProcessFreeze => {
             proof.add(scene.carrier("server", true));
-            proof.add(scene.nothing_ended());
+            if !parameters.runs_command() {
+                proof.add(scene.nothing_ended());
+            }
             if !parameters.server.fills_window {
                 proof.add(scene.nothing_said());
             }

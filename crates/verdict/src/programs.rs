@@ -1,0 +1,425 @@
+//! Trials whose client is a command: every flow by itself, and what the programs did.
+
+use crate::judge::{Verdict, Word, weigh};
+use crate::measure::{Measured, measure, reference_at};
+use crate::proof::prove;
+use model::Prediction;
+use model::command::{Observed, parameters, predict_program};
+use serde::{Deserialize, Serialize};
+use spec::{Errno, Facts, FaultKind, Outcome, Parameters, SocketOptions};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use timeline::classify::{Class, Classifier};
+use timeline::event::{Call, FrameKind, Owner, Phase, Timer, Trace};
+use timeline::{Event, Flow, FlowId, Side, Source, Timeline, What};
+
+/// One connection of a trial whose client is a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowVerdict {
+    /// Its number.
+    pub id: FlowId,
+    /// The end on the client's host.
+    pub local: SocketAddr,
+    /// The end on the server's host.
+    pub remote: SocketAddr,
+    /// The process that had the client's socket just before the fault.
+    pub owner: Option<Owner>,
+    /// When the first of it was seen, seconds after the fault.
+    pub opened_s: Option<f64>,
+    /// The client's socket's options just before the fault.
+    pub options: Option<SocketOptions>,
+    /// What was known just before the fault; `None`: it was not open then.
+    pub facts: Option<Facts>,
+    /// The prediction that was in force at its end.
+    pub prediction: Option<Prediction>,
+    /// What was measured.
+    pub measured: Option<Measured>,
+    /// What ended it.
+    pub ended_by: Option<EndedBy>,
+    /// When that was, seconds after the fault.
+    pub ended_s: Option<f64>,
+    /// The verdict; `None`: nothing was predicted.
+    pub word: Option<Word>,
+    /// Why, if it does not agree.
+    pub reason: String,
+}
+
+/// What ended a connection for the client's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedBy {
+    /// Keepalive probes without an answer.
+    Keepalive,
+    /// Retransmissions without an answer.
+    Retransmission,
+    /// `TCP_USER_TIMEOUT`.
+    UserTimeout,
+    /// Zero-window probes without an answer.
+    WindowProbe,
+    /// An ICMP error.
+    Icmp,
+    /// A RST from the peer.
+    Reset,
+    /// A FIN from the peer.
+    Fin,
+    /// Its own program, which closed it or ended before its kernel knew.
+    Program,
+}
+
+impl EndedBy {
+    /// The written name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keepalive => "keepalive",
+            Self::Retransmission => "retransmission",
+            Self::UserTimeout => "user-timeout",
+            Self::WindowProbe => "window-probe",
+            Self::Icmp => "icmp",
+            Self::Reset => "reset",
+            Self::Fin => "fin",
+            Self::Program => "program",
+        }
+    }
+}
+
+impl Verdict {
+    /// The flow whose measurement is the trial's: of those open at the fault the one that ended last.
+    pub fn deciding(&self) -> Option<&FlowVerdict> {
+        let end = |flow: &FlowVerdict| flow.ended_s.unwrap_or(f64::INFINITY);
+        let open = self.flows.iter().filter(|flow| flow.facts.is_some());
+        // The first of those that end at the same time.
+        open.rev().max_by(|a, b| end(a).total_cmp(&end(b))).or(self.flows.first())
+    }
+}
+
+/// The verdict on a trial whose client is a command: the gravest of its flows'.
+pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
+    if timeline.fault_at().is_none() {
+        let mut verdict =
+            Verdict::without_measurement(Word::Inconclusive, "the fault was never injected");
+        verdict.flows = flows(trial, timeline, 0);
+        return verdict;
+    }
+    let fault_at = timeline.fault_at().unwrap_or(0);
+    let proof = prove(trial, timeline);
+    let flows = flows(trial, timeline, fault_at);
+    let mut verdict = Verdict {
+        word: Word::Agrees,
+        reason: String::new(),
+        measured: None,
+        proof,
+        flows,
+    };
+    verdict.measured = verdict.deciding().and_then(|flow| flow.measured.clone());
+    let unproved = verdict.proof.evidence.iter().find(|evidence| !evidence.holds);
+    let disagrees = verdict.flows.iter().find(|flow| flow.word == Some(Word::Disagrees));
+    let inconclusive = verdict.flows.iter().find(|flow| flow.word == Some(Word::Inconclusive));
+    let judged = verdict.flows.iter().any(|flow| flow.word.is_some());
+    let (word, reason) = if verdict.flows.is_empty() {
+        (Word::Inconclusive, "no connection between the two hosts was seen".to_owned())
+    } else if let Some(missing) = unproved {
+        (Word::Inconclusive, format!("the fault is not proved: {}", missing.finding))
+    } else if let Some(flow) = disagrees.or(inconclusive) {
+        (flow.word.unwrap_or(Word::Inconclusive), in_flow(&verdict.flows, flow))
+    } else if !judged && trial.fault.kind != FaultKind::None {
+        (Word::Inconclusive, "no connection was open at the moment of the fault".to_owned())
+    } else {
+        (Word::Agrees, String::new())
+    };
+    (verdict.word, verdict.reason) = (word, reason);
+    verdict
+}
+
+fn in_flow(flows: &[FlowVerdict], flow: &FlowVerdict) -> String {
+    if flows.len() == 1 {
+        flow.reason.clone()
+    } else {
+        format!("flow {} ({}): {}", flow.id.0, flow.local, flow.reason)
+    }
+}
+
+fn flows(trial: &Parameters, timeline: &Timeline, fault_at: u64) -> Vec<FlowVerdict> {
+    let mut seen = BTreeSet::new();
+    let mut flows: Vec<_> = timeline
+        .events()
+        .iter()
+        .filter_map(|event| match (&event.what, event.flow) {
+            (What::Flow(flow), Some(id)) if seen.insert(id) => Some((id, *flow, event.at_ns)),
+            _ => None,
+        })
+        .collect();
+    flows.sort_by_key(|(id, ..)| *id);
+    flows
+        .into_iter()
+        .map(|(id, flow, at_ns)| judge_flow(trial, timeline, fault_at, id, flow, at_ns))
+        .collect()
+}
+
+fn judge_flow(
+    trial: &Parameters,
+    timeline: &Timeline,
+    fault_at: u64,
+    id: FlowId,
+    flow: Flow,
+    opened_at: u64,
+) -> FlowVerdict {
+    let about = |event: &&Event| event.flow == Some(id);
+    let events = || timeline.events().iter().filter(about);
+    let facts = events().find_map(|event| match &event.what {
+        What::Facts(facts) => Some((**facts).clone()),
+        _ => None,
+    });
+    let owned = events().find_map(|event| match &event.what {
+        What::Options { side: Side::Client, owner, options } => {
+            Some((owner.clone(), (**options).clone()))
+        }
+        _ => None,
+    });
+    let (owner, options) = owned.unzip();
+    let opened_s = (fault_at > 0).then(|| since(fault_at, opened_at));
+    let (local, remote) = flow.ends.seen_from(Side::Client);
+    let mut verdict = FlowVerdict {
+        id,
+        local,
+        remote,
+        owner,
+        opened_s,
+        options,
+        facts,
+        prediction: None,
+        measured: None,
+        ended_by: None,
+        ended_s: None,
+        word: None,
+        reason: String::new(),
+    };
+    let Some(facts) = verdict.facts.clone() else {
+        verdict.reason = if fault_at > 0 && opened_at < fault_at {
+            "it was not open at the moment of the fault: nothing is predicted".into()
+        } else {
+            "it was opened after the fault: nothing is predicted".into()
+        };
+        return verdict;
+    };
+    let observed = observe(timeline, id, fault_at);
+    let own = parameters(trial, &facts, observed);
+    let prediction = predict_program(trial, &facts, observed);
+    let part = part_of(timeline, id, observed);
+    if let Some(mut measured) = measure(&own, &facts, &part) {
+        let from = reference_at(&part, measured.reference);
+        let left = left_by_program(&part, fault_at, &measured, from);
+        if let Some(left_at) = left {
+            measured.noticed_s = Some(since(from, left_at));
+        } else if let Some(detected_s) = measured.detected_s {
+            let detected_at = from.saturating_add_signed((detected_s * 1e9) as i64);
+            measured.noticed_s =
+                acted_at(timeline, id, detected_at).map(|at| since(from, at));
+        } else {
+            measured.noticed_s = None;
+        }
+        let ended_s = if left.is_some() { measured.noticed_s } else { measured.detected_s };
+        verdict.ended_s = ended_s.map(|ended| ended + since(fault_at, from));
+        verdict.ended_by = match left {
+            Some(_) => Some(EndedBy::Program),
+            None => ended_by(&part, &own, &measured, from),
+        };
+        let weighed = match left {
+            Some(_) => weigh_farewell(&prediction, &measured),
+            None => {
+                let proved = crate::Proof { evidence: Vec::new() };
+                weigh(&own, &facts, &prediction, &part, &measured, &proved)
+            }
+        };
+        (verdict.word, verdict.reason) = match weighed {
+            Ok(()) => (Some(Word::Agrees), String::new()),
+            Err((word, reason)) => (Some(word), reason),
+        };
+        verdict.measured = Some(measured);
+    }
+    verdict.prediction = Some(prediction);
+    verdict
+}
+
+/// Seconds from one moment to another.
+fn since(from: u64, at: u64) -> f64 {
+    (at as f64 - from as f64) / 1e9
+}
+
+/// What the wire and the server's socket show of what the program did.
+fn observe(timeline: &Timeline, id: FlowId, fault_at: u64) -> Observed {
+    let mut classifier = Classifier::new(Side::Client);
+    let mut observed = Observed::default();
+    let mut resent = false;
+    for event in timeline.events().iter().filter(|event| event.flow == Some(id)) {
+        match (&event.what, event.source) {
+            (What::Segment(segment), Source::ClientWire) => {
+                let class = classifier.feed(Some(id), segment);
+                if !segment.sent || event.at_ns < fault_at {
+                    continue;
+                }
+                match class {
+                    Class::Data { .. } if observed.first_write_ns.is_none() => {
+                        observed.first_write_ns = Some(event.at_ns);
+                    }
+                    Class::Data { .. } => observed.wrote_again |= !resent,
+                    class => resent |= class.is_data_again(),
+                }
+            }
+            (What::Socket(sample), Source::ServerSocket) if event.at_ns <= fault_at => {
+                observed.unread = sample.receive_queue > 0;
+            }
+            _ => {}
+        }
+    }
+    observed
+}
+
+/// The timeline of one flow, up to the moment that the trial ends its programs. A write that the wire
+/// shows is a call like one that is reported.
+fn part_of(timeline: &Timeline, id: FlowId, observed: Observed) -> Timeline {
+    let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
+    let is_program = |event: &Event| {
+        matches!(event.source, Source::ClientProgram | Source::ServerProgram)
+    };
+    let is_part = |event: &&Event| {
+        let about = event.flow == Some(id) || (event.flow.is_none() && !is_program(event));
+        about && (event.at_ns < end || matches!(event.what, What::Phase(_)))
+    };
+    let mut events: Vec<_> = timeline.events().iter().filter(is_part).cloned().collect();
+    if let Some(at_ns) = observed.first_write_ns {
+        let call = Call {
+            name: spec::CallName::Write,
+            detail: "as the wire shows".into(),
+            result: Ok(0),
+            began_ns: at_ns,
+        };
+        events.push(Event::new(at_ns, Source::ClientProgram, What::Call(call)).of(id));
+    }
+    Timeline::new(events)
+}
+
+/// When the program closed the connection before its kernel had told it anything.
+fn left_by_program(
+    part: &Timeline,
+    fault_at: u64,
+    measured: &Measured,
+    reference_at: u64,
+) -> Option<u64> {
+    if measured.outcome != Outcome::None {
+        return None;
+    }
+    let closed = part.events().iter().filter(|event| event.at_ns >= fault_at).find(|event| {
+        match &event.what {
+            What::Trace(Trace::SetState { side: Side::Client, new, .. }) => {
+                matches!(new.as_str(), "FIN_WAIT1" | "LAST_ACK" | "CLOSE")
+            }
+            What::Segment(segment) => {
+                event.source == Source::ClientWire && segment.sent && segment.flags.fin
+            }
+            _ => false,
+        }
+    });
+    let noticed =
+        measured.noticed_s.map(|s| reference_at.saturating_add_signed((s * 1e9) as i64));
+    closed.map(|event| event.at_ns).into_iter().chain(noticed).min()
+}
+
+/// When the program did something that shows that it knows: it closed the socket, connected anew, or
+/// ended.
+fn acted_at(timeline: &Timeline, id: FlowId, from: u64) -> Option<u64> {
+    let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
+    let events = timeline.events().iter();
+    let mut later = events.filter(|event| (from..end).contains(&event.at_ns));
+    later
+        .find(|event| match &event.what {
+            What::Segment(segment) => {
+                event.flow == Some(id)
+                    && event.source == Source::ClientWire
+                    && segment.sent
+                    && segment.flags.fin
+            }
+            What::Flow(flow) => flow.opened_by == Side::Client,
+            What::Exited { .. } => event.source == Source::ClientProgram,
+            _ => false,
+        })
+        .map(|event| event.at_ns)
+}
+
+/// A program may leave at any time; but not later than its kernel must have told it.
+fn weigh_farewell(prediction: &Prediction, measured: &Measured) -> Result<(), (Word, String)> {
+    if let Some(why) = &prediction.unknown {
+        let reason = format!(
+            "the program left the connection, and the model cannot say what its kernel would have \
+             told it: {why}"
+        );
+        return Err((Word::Inconclusive, reason));
+    }
+    let left = measured.noticed_s.unwrap_or(0.0);
+    let last = prediction.windows.iter().try_fold(0.0_f64, |last, window| {
+        window.span.map(|(_, latest)| last.max(latest.as_secs_f64()))
+    });
+    match last {
+        Some(last) if left > last => Err((
+            Word::Disagrees,
+            format!(
+                "the program left the connection after {left:.3} s, and its kernel should have \
+                 told it the end within {last:.3} s"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// From a timer's expiry to the error that it reports, at most.
+const EXPIRY_NS: u64 = 500_000;
+
+/// By the error first: timers also expire just before the answer to a probe resets the connection.
+fn ended_by(
+    part: &Timeline,
+    own: &Parameters,
+    measured: &Measured,
+    reference_at: u64,
+) -> Option<EndedBy> {
+    let at = reference_at.saturating_add_signed((measured.detected_s? * 1e9) as i64);
+    let events = || part.events().iter().filter(move |event| event.at_ns <= at + 1_000);
+    let fault_at = part.fault_at().unwrap_or(0);
+    let icmp = events().any(|event| {
+        event.at_ns >= fault_at
+            && event.source == Source::ClientWire
+            && matches!(&event.what, What::Frame(frame)
+                if !frame.sent && matches!(frame.kind, FrameKind::Icmp { about_connection: true, .. }))
+    });
+    match measured.outcome {
+        Outcome::None | Outcome::Released => return None,
+        Outcome::Eof => return Some(EndedBy::Fin),
+        Outcome::Errno(Errno::ECONNRESET | Errno::EPIPE) => return Some(EndedBy::Reset),
+        Outcome::Errno(Errno::ECONNREFUSED) if !icmp => return Some(EndedBy::Reset),
+        Outcome::Errno(Errno::ETIMEDOUT) => {}
+        Outcome::Errno(_) if icmp => return Some(EndedBy::Icmp),
+        Outcome::Errno(_) => {}
+    }
+    if own.client.user_timeout.is_some() {
+        return Some(EndedBy::UserTimeout);
+    }
+    let sampled = events().rev().find_map(|event| match (&event.what, event.source) {
+        (What::Socket(sample), Source::ClientSocket) if sample.timer != 0 => Some(sample.timer),
+        _ => None,
+    });
+    let probes_window = sampled == Some(spec::facts::TcpFacts::TIMER_PROBE0);
+    let write = if probes_window { EndedBy::WindowProbe } else { EndedBy::Retransmission };
+    let expired = events().rev().find_map(|event| match &event.what {
+        What::Trace(Trace::TimerExpire { side: Side::Client, timer, .. })
+            if event.at_ns + EXPIRY_NS >= at && *timer != Timer::DelayedAck =>
+        {
+            Some(*timer)
+        }
+        _ => None,
+    });
+    match (expired, sampled) {
+        (Some(Timer::Keepalive), _) => Some(EndedBy::Keepalive),
+        (Some(_), _) => Some(write),
+        (None, Some(spec::facts::TcpFacts::TIMER_KEEPALIVE)) => Some(EndedBy::Keepalive),
+        (None, Some(_)) => Some(write),
+        (None, None) => None,
+    }
+}
