@@ -1,12 +1,13 @@
 //! What the process that talks to people and writes files orders of the laboratory's process, which
 //! has the privileges, and what that one reports: one JSON document a line.
 
+use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use spec::{Addresses, Experiment, Facts, Parameters, Phase};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use timeline::Event;
+use timeline::{Event, Side};
 
 /// What the worker is to do: the first line that it reads. After it come [`Order`]s.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub(crate) enum Task {
 pub(crate) struct Setup {
     /// What they do; [`Start::experiment`] is a place in it.
     pub(crate) experiments: Vec<Experiment>,
+    /// What commands have from the caller, where there are commands.
+    pub(crate) surroundings: Surroundings,
     /// How many at once.
     pub(crate) jobs: usize,
     /// Whether time is virtual: nothing may poll at an interval.
@@ -123,6 +126,8 @@ pub(crate) enum Message {
     Facts(usize, Box<Facts>),
     /// What the model expects, before the fault.
     Prediction(usize, Box<model::Prediction>),
+    /// What a command wrote, hexadecimal.
+    Wrote(usize, Side, String),
     /// A trial has ended.
     Ended(usize, Ending),
     /// Every trial that started has ended.

@@ -1,16 +1,17 @@
 //! The peer processes: started inside their hosts, told what to do, heard.
 
+use crate::command::{Ground, Outputs};
 use crate::output;
 use crate::program::Program;
 use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use nix::sys::signal::Signal;
 use peer::{Command, Config, Milestone, Report, Role};
-use sandbox::{Launch, Launcher, Stdio};
-use spec::Plan;
+use sandbox::{Launch, Stdio};
+use spec::{Parameters, Plan};
 use spec::program::{Description, Finish};
 use std::os::fd::AsFd;
-use timeline::Event;
+use timeline::{Event, Source};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,8 +32,14 @@ pub(crate) enum Heard {
     Event(Event),
     /// How far it is.
     Reached(Milestone),
-    /// A line of its output, where it does not report.
+    /// A line of its output, where it is a web server.
     Line,
+    /// A line that a command wrote, and whether it is to be kept.
+    Said(Event, bool),
+    /// What a command wrote, byte by byte.
+    Wrote(Vec<u8>),
+    /// The process that was started for a command has ended.
+    Exited(Event),
     /// It has ended, and how: a sentence.
     Ended(String),
 }
@@ -41,29 +48,45 @@ pub(crate) enum Heard {
 pub(crate) struct Peer {
     name: &'static str,
     description: &'static Description,
+    program: Program,
+    voice: Voice,
+}
+
+/// How a program is heard and told something.
+enum Voice {
+    /// A peer of ours, or what it has become.
+    Own(Own),
+    /// A command.
+    Outputs(Outputs),
+}
+
+struct Own {
     /// The last line that a program without reports has written.
     said: String,
     /// It has closed its standard output.
     is_silent: bool,
-    program: Program,
     commands: OwnedWriteHalf,
     reports: Lines<BufReader<OwnedReadHalf>>,
 }
 
 impl Peer {
-    /// Starts a peer inside `namespace`.
+    /// Starts a host's program inside `namespace`.
     pub(crate) async fn start(
-        launcher: &Launcher,
+        ground: Ground<'_>,
         role: Role,
         namespace: &Namespace,
         plan: &Plan,
     ) -> Result<Self> {
-        let parameters = &plan.experiment.parameters;
-        let (name, kind) = match role {
-            Role::Client => ("client", parameters.client.program),
-            Role::Server => ("server", parameters.server.program),
+        let Parameters { client, server, .. } = &plan.experiment.parameters;
+        let (name, source, kind, command) = match role {
+            Role::Client => ("client", Source::ClientProgram, client.program, &client.command),
+            Role::Server => ("server", Source::ServerProgram, server.program, &server.command),
         };
         let description = kind.description();
+        if kind == spec::Program::Command {
+            let (program, outputs) = ground.start(name, source, namespace, command)?;
+            return Ok(Self { name, description, program, voice: Voice::Outputs(outputs) });
+        }
         let starting = || format!("starting the {name} process");
         let (ours, theirs) = UnixStream::pair().with_context(starting)?;
         let theirs = theirs.into_std().with_context(starting)?;
@@ -71,18 +94,21 @@ impl Peer {
         theirs.set_nonblocking(false).with_context(starting)?;
         let error = std::io::stderr();
         let stdio = Stdio { input: theirs.as_fd(), output: theirs.as_fd(), error: error.as_fd() };
-        let control = launcher
+        let control = ground
+            .launcher
             .launch(&Launch::default(), stdio, Some(namespace.as_fd()), None)
             .with_context(starting)?;
         let (reports, commands) = ours.into_split();
         let mut peer = Self {
             name,
             description,
-            said: String::new(),
-            is_silent: false,
             program: Program::new(name, control)?,
-            commands,
-            reports: BufReader::new(reports).lines(),
+            voice: Voice::Own(Own {
+                said: String::new(),
+                is_silent: false,
+                commands,
+                reports: BufReader::new(reports).lines(),
+            }),
         };
         let config = Config {
             role,
@@ -112,32 +138,30 @@ impl Peer {
 
     /// What it says next. Nothing is lost if this is dropped before it is ready.
     pub(crate) async fn hear(&mut self) -> Result<Heard> {
-        if !self.is_silent {
-            let line = self.reports.next_line().await;
-            match line.with_context(|| format!("listening to the {}", self.name))? {
-                Some(line) => return self.understand(line),
-                None => self.is_silent = true,
+        let own = match &mut self.voice {
+            Voice::Outputs(outputs) => return outputs.hear(&mut self.program).await,
+            Voice::Own(own) => own,
+        };
+        let name = self.name;
+        if !own.is_silent {
+            let line = own.reports.next_line().await;
+            match line.with_context(|| format!("listening to the {name}"))? {
+                Some(line) => return own.understand(line, name, self.description),
+                None => own.is_silent = true,
             }
         }
-        let name = self.name;
-        let said = if self.said.is_empty() { "" } else { ": " };
-        let last = &self.said;
+        let said = if own.said.is_empty() { "" } else { ": " };
+        let last = &own.said;
         let status = self.program.end().await?;
         Ok(Heard::Ended(format!("the {name} ended early ({status}){said}{last}")))
     }
 
-    fn understand(&mut self, line: String) -> Result<Heard> {
-        if !self.description.reports {
-            tracing::debug!("{}: {line}", self.name);
-            self.said = line;
-            return Ok(Heard::Line);
+    /// What of a command's output was left out so far, if anything.
+    pub(crate) fn omitted(&self) -> Option<Event> {
+        match &self.voice {
+            Voice::Outputs(outputs) => outputs.omitted(),
+            Voice::Own(_) => None,
         }
-        let report = serde_json::from_str(&line)
-            .with_context(|| format!("the {} said something unreadable: {line}", self.name))?;
-        Ok(match report {
-            Report::Event(event) => Heard::Event(event),
-            Report::Reached(milestone) => Heard::Reached(milestone),
-        })
     }
 
     /// The processes of it, by their numbers in this PID namespace.
@@ -159,9 +183,31 @@ impl Peer {
     async fn send(&mut self, message: &impl serde::Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(message).expect("commands are always JSON");
         line.push(b'\n');
-        self.commands
-            .write_all(&line)
-            .await
-            .with_context(|| format!("talking to the {} process", self.name))
+        match &mut self.voice {
+            Voice::Own(own) => own.commands.write_all(&line).await,
+            Voice::Outputs(_) => bail!("the {}'s program takes no commands", self.name),
+        }
+        .with_context(|| format!("talking to the {} process", self.name))
+    }
+}
+
+impl Own {
+    fn understand(
+        &mut self,
+        line: String,
+        name: &str,
+        description: &Description,
+    ) -> Result<Heard> {
+        if !description.reports {
+            tracing::debug!("{name}: {line}");
+            self.said = line;
+            return Ok(Heard::Line);
+        }
+        let report = serde_json::from_str(&line)
+            .with_context(|| format!("the {name} said something unreadable: {line}"))?;
+        Ok(match report {
+            Report::Event(event) => Heard::Event(event),
+            Report::Reached(milestone) => Heard::Reached(milestone),
+        })
     }
 }

@@ -5,16 +5,44 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use sandbox::{Command, Control, Identity, Order, Word};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// A command as the caller would run it: the working directory and the environment are this
-/// process's, under sudo with what tells the caller from root.
-pub(crate) fn command(arguments: &[OsString]) -> Result<Command> {
-    let (program, _) = arguments.split_first().context("a command has at least one word")?;
+/// What a command has from the caller.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Surroundings {
+    environment: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+}
+
+impl Surroundings {
+    /// The working directory and the environment of this process, under sudo with what tells the
+    /// caller from root.
+    pub(crate) fn of_caller() -> Result<Self> {
+        Ok(Self {
+            environment: environment(),
+            directory: std::env::current_dir().context("finding the working directory")?,
+        })
+    }
+
+    /// A command as the caller would run it.
+    pub(crate) fn command(&self, words: &[OsString]) -> Result<Command> {
+        let (program, _) = words.split_first().context("a command has at least one word")?;
+        Ok(Command {
+            program: program.clone(),
+            arguments: words.to_vec(),
+            environment: self.environment.clone(),
+            directory: self.directory.clone(),
+        })
+    }
+}
+
+fn environment() -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = std::env::vars_os().collect();
     let caller = Identity::under_sudo().map(|caller| User::from_uid(Uid::from_raw(caller.uid)));
     if let Some(Ok(Some(user))) = caller {
@@ -27,12 +55,15 @@ pub(crate) fn command(arguments: &[OsString]) -> Result<Command> {
         environment.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
         environment.extend(own.map(|(name, value)| (name.into(), value)));
     }
-    Ok(Command {
-        program: program.clone(),
-        arguments: arguments.to_vec(),
-        environment,
-        directory: std::env::current_dir().context("finding the working directory")?,
-    })
+    environment
+}
+
+/// An end that a program comes to.
+pub(crate) enum Ended {
+    /// The process that was started has ended.
+    Main(ExitStatus),
+    /// No process of it is left.
+    All,
 }
 
 /// A running program, with every process that it starts. All of them end when it is dropped.
@@ -42,6 +73,10 @@ pub(crate) struct Program {
     line: Vec<u8>,
     /// The process that was started, in this PID namespace.
     main: Option<Pid>,
+    /// Its keeper: the parent of that process.
+    keeper: Option<u32>,
+    /// Whether the end of that process has been told.
+    is_told: bool,
     ended: Option<ExitStatus>,
 }
 
@@ -57,6 +92,8 @@ impl Program {
                 control: BufReader::new(stream),
                 line: Vec::new(),
                 main: None,
+                keeper: None,
+                is_told: false,
                 ended: None,
             })
             .with_context(|| format!("taking charge of the {name}"))
@@ -118,19 +155,29 @@ impl Program {
         }
     }
 
+    /// The next end: of the process that was started, then of all. Nothing is lost if this is
+    /// dropped before it is ready.
+    pub(crate) async fn next_end(&mut self) -> Result<Ended> {
+        loop {
+            if let Some(status) = self.ended.filter(|_| !self.is_told) {
+                self.is_told = true;
+                return Ok(Ended::Main(status));
+            }
+            if self.word().await?.is_none() {
+                return Ok(Ended::All);
+            }
+        }
+    }
+
     /// Its processes, by their numbers in this PID namespace: its keeper and all that descend from it,
     /// however they came about.
     pub(crate) async fn processes(&mut self) -> Result<Vec<u32>> {
-        let main = loop {
-            if let Some(main) = self.main {
-                break main.as_raw().cast_unsigned();
-            }
+        while self.keeper.is_none() {
             if self.word().await?.is_none() {
                 bail!("the {} has ended", self.name);
             }
-        };
-        let keeper = observe::options::parent(main).unwrap_or(main);
-        Ok(observe::options::family(keeper))
+        }
+        Ok(self.keeper.map(observe::options::family).unwrap_or_default())
     }
 
     async fn order(&mut self, order: Order) -> Result<()> {
@@ -166,7 +213,10 @@ impl Program {
         self.line.clear();
         let word = word.checked().with_context(|| format!("starting the {}", self.name))?;
         match word {
-            Word::Started(number) => self.main = Some(Pid::from_raw(number.cast_signed())),
+            Word::Started(number) => {
+                self.main = Some(Pid::from_raw(number.cast_signed()));
+                self.keeper = Some(observe::options::parent(number).unwrap_or(number));
+            }
             Word::Ended { code, signal, .. } => {
                 let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
                 self.ended = Some(ExitStatus::from_raw(raw));

@@ -4,7 +4,7 @@
 use crate::channel::{Message, Sole, Task, order};
 use crate::cli::{self, ClockName};
 use crate::output::{self, Exit};
-use crate::program::{self, Program};
+use crate::program::{Program, Surroundings};
 use crate::{kernels, lease, supervisor};
 use anyhow::{Context, Result, bail};
 use lab::network::Network;
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &cli::ProgramArgs) -> Exit {
 fn carry_out(arguments: &cli::ProgramArgs) -> Result<Exit> {
     let Parameters { family, topology, .. } = Parameters::default();
     let lease = lease::Lease::take(family, topology)?;
-    let command = program::command(&arguments.command)?;
+    let command = Surroundings::of_caller()?.command(&arguments.command)?;
     let clock = Clock::from(arguments.clock);
     let sole = Sole { command, addresses: lease.addresses.clone(), clock };
     let task = match arguments.clock {

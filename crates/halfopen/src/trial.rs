@@ -2,6 +2,7 @@
 //! take down.
 
 mod build;
+mod commands;
 mod connection;
 mod facts;
 mod fault;
@@ -11,7 +12,9 @@ mod stage;
 mod watch;
 
 use crate::channel::{Ending, Message};
+use crate::command::Ground;
 use crate::instruments::{Seen, Shared, Sink};
+use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use flows::Flows;
 use host::{Gone, Host};
@@ -19,7 +22,7 @@ use observe::clock::hz;
 use peer::{Command, Milestone};
 use report::Clock;
 use sandbox::Launcher;
-use spec::{Parameters, Plan};
+use spec::{Addresses, Parameters, Plan};
 use stage::Stage;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +43,19 @@ pub(crate) struct Bench {
     pub(crate) never: Duration,
     /// Starts the programs.
     pub(crate) launcher: Launcher,
+    /// What commands have from the caller.
+    pub(crate) surroundings: Surroundings,
     /// Building and connecting is work for the processor: only so many at once.
     pub(crate) builders: Semaphore,
     pub(crate) stop: told::Receiver<bool>,
+}
+
+impl Bench {
+    /// What is needed to start commands on the hosts with these addresses.
+    pub(crate) fn ground<'a>(&'a self, addresses: &'a Addresses) -> Ground<'a> {
+        let Self { launcher, surroundings, clock, .. } = self;
+        Ground { launcher, surroundings, addresses, clock: *clock }
+    }
 }
 
 /// After the client knows, how long its connection's aftermath is recorded.
@@ -53,7 +66,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SETTLING_MOST: u32 = 60;
 
 /// Runs one trial and reports how it ended. Whatever happens, its network is taken down.
-pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
+pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
+    if let Some(port) = plan.experiment.parameters.server.listen {
+        plan.addresses.server.set_port(port);
+    }
     let number = plan.number;
     let (sink, seen) = mpsc::unbounded_channel();
     bench.shared.join(number, &plan.addresses, sink.clone());
@@ -67,6 +83,8 @@ pub(crate) async fn run(bench: Arc<Bench>, plan: Plan) -> Ending {
         client: Host::new("client"),
         server: Host::new("server"),
         client_may_end: true,
+        pattern: None,
+        matched_ns: None,
     };
     let mut stop = bench.stop.clone();
     let outcome = tokio::select! {
@@ -102,6 +120,10 @@ struct Trial {
     flows: Flows,
     /// Whether the client's program may end: it is not connected yet, or was told to finish.
     client_may_end: bool,
+    /// What a line of a command's output must be like for the fault to come.
+    pattern: Option<regex::Regex>,
+    /// When one was.
+    matched_ns: Option<u64>,
 }
 
 impl Trial {
@@ -115,6 +137,9 @@ impl Trial {
         let turn = bench.builders.acquire().await.context("waiting to build")?;
         if let Some(ending) = self.build(&parameters).await? {
             return Ok(ending);
+        }
+        if parameters.runs_command() {
+            return self.story_of_commands(&parameters, turn).await;
         }
         self.connect(&parameters).await?;
         drop(turn);

@@ -105,6 +105,7 @@ async fn run_all(
         jobs: setup.jobs,
         never: setup.never,
         launcher,
+        surroundings: setup.surroundings,
         builders: Semaphore::new(2),
         stop: stop.clone(),
     });

@@ -88,7 +88,7 @@ fn send_captured(batch: &mut Vec<observe::Captured>, sink: &Sink) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {

@@ -27,6 +27,16 @@ impl Trial {
                 options = found;
             }
         }
+        self.facts_of(main, options, parameters)
+    }
+
+    /// What is known of a connection of the client's host.
+    pub(super) fn facts_of(
+        &self,
+        flow: Option<FlowId>,
+        options: Option<SocketOptions>,
+        parameters: &Parameters,
+    ) -> Result<Facts> {
         let network = self.stage.network()?;
         let neighbour = if parameters.neighbour == Neighbour::Learned {
             let sampled_at_ns = monotonic_ns();
@@ -37,7 +47,7 @@ impl Trial {
         };
         let mut diag = SocketDiag::open(network.client())?;
         let sampled_at_ns = monotonic_ns();
-        let sample = match main.and_then(|flow| self.flows.ends(flow)) {
+        let sample = match flow.and_then(|flow| self.flows.ends(flow)) {
             Some(Ends { client, server }) => diag.sample(client, server)?,
             None => None,
         };
@@ -45,7 +55,7 @@ impl Trial {
             Some(server) => sysctl::read_tcp(server, parameters.server_sysctl.keys())?,
             None => spec::sysctl::Sysctls::new(),
         };
-        let probed_ns = main.and_then(|flow| self.flows.window_probed_ns(flow));
+        let probed_ns = flow.and_then(|flow| self.flows.window_probed_ns(flow));
         let tcp = sample.and_then(|sample| sample.facts(sampled_at_ns, probed_ns));
         Ok(Facts {
             kernel: kernel_release(),
@@ -60,7 +70,7 @@ impl Trial {
     }
 
     /// Reads the options of the client's socket from the process that has it, and says whose it is.
-    async fn look_at_options(&mut self, flow: FlowId) -> Result<Option<SocketOptions>> {
+    pub(super) async fn look_at_options(&mut self, flow: FlowId) -> Result<Option<SocketOptions>> {
         let Some(Ends { client, server }) = self.flows.ends(flow) else { return Ok(None) };
         let inode = SocketDiag::open(self.stage.network()?.client())?.inode(client, server)?;
         let Some(inode) = inode else { return Ok(None) };

@@ -4,17 +4,18 @@ use super::Trial;
 use anyhow::Result;
 use lab::sysctl;
 use nix::sys::signal::Signal;
+use observe::clock::monotonic_ns;
 use peer::Command;
 use spec::effect::HostFate;
-use spec::{FaultAct, FaultKind, Parameters};
+use spec::{FaultAct, FaultKind, Parameters, Program};
 use std::time::Duration;
 use timeline::event::FaultStep;
-use timeline::{Side, What};
+use timeline::{Side, Source, What};
 use tokio::time::Instant;
 
 /// What the laboratory does while it watches.
-#[derive(Debug, Clone, Copy)]
-enum Later {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Later {
     /// It ends the fault.
     Restore,
     /// It changes sysctls.
@@ -23,12 +24,16 @@ enum Later {
 
 impl Trial {
     pub(super) async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
-        self.flows.fault_begins();
+        self.flows.fault_begins(monotonic_ns());
         self.mark(What::Fault(FaultStep::Begin));
         let act = match parameters.fault.kind {
             FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
                 self.server.crash(!parameters.server.inherited).await?;
+                if parameters.server.program == Program::Command {
+                    let signal = Some(Signal::SIGKILL as i32);
+                    self.mark_as(Source::ServerProgram, What::Exited { code: None, signal });
+                }
                 FaultAct::Killed
             }
             FaultKind::ProcessFreeze => {
@@ -44,7 +49,9 @@ impl Trial {
         };
         self.mark(What::Fault(FaultStep::Done(act)));
         // The client goes on at once: what is destroyed behind a dead cable it cannot see.
-        self.client.tell(Command::Begin).await?;
+        if !parameters.runs_command() {
+            self.client.tell(Command::Begin).await?;
+        }
         if parameters.fault.kind.effect().destroys_host() {
             self.look_at_links().await?;
             return self.destroy_server().await;
@@ -82,7 +89,9 @@ impl Trial {
             let new_mac = fault.new_mac;
             self.stage.network_mut()?.boot_server(new_mac).await?;
             self.look_at(Side::Server)?;
-            self.start(Side::Server).await?;
+            if !self.plan.experiment.parameters.server.command.stays_away {
+                self.start(Side::Server).await?;
+            }
         }
         Ok(())
     }
@@ -95,13 +104,7 @@ impl Trial {
         deadline: Duration,
     ) -> Result<()> {
         let deadline = fault_at + deadline;
-        let later = &parameters.later;
-        let change =
-            (!later.sysctl.is_empty()).then_some((fault_at + later.after, Later::ChangeSysctls));
-        let restore = parameters.fault_duration().map(|after| (fault_at + after, Later::Restore));
-        let mut acts: Vec<_> = change.into_iter().chain(restore).collect();
-        acts.sort_by_key(|(at, _)| *at);
-        for (at, act) in acts {
+        for (at, act) in Self::later_acts(parameters, fault_at) {
             let is_over =
                 self.follow_until(at.min(deadline), Self::is_told).await? || at > deadline;
             match act {
@@ -114,7 +117,18 @@ impl Trial {
         self.follow_to_the_end(deadline).await
     }
 
-    fn change_sysctls(&mut self, parameters: &Parameters) -> Result<()> {
+    /// What is to be done while the trial watches, in order.
+    pub(super) fn later_acts(parameters: &Parameters, fault_at: Instant) -> Vec<(Instant, Later)> {
+        let later = &parameters.later;
+        let change =
+            (!later.sysctl.is_empty()).then_some((fault_at + later.after, Later::ChangeSysctls));
+        let restore = parameters.fault_duration().map(|after| (fault_at + after, Later::Restore));
+        let mut acts: Vec<_> = change.into_iter().chain(restore).collect();
+        acts.sort_by_key(|(at, _)| *at);
+        acts
+    }
+
+    pub(super) fn change_sysctls(&mut self, parameters: &Parameters) -> Result<()> {
         let client = self.stage.client()?;
         for (name, value) in &parameters.later.sysctl {
             let one = spec::sysctl::Sysctls::from([(name.clone(), value.clone())]);
@@ -124,7 +138,7 @@ impl Trial {
         Ok(())
     }
 
-    async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
+    pub(super) async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
         self.mark(What::Fault(FaultStep::Restoring));
         match parameters.fault.kind {
             FaultKind::ProcessFreeze => self.server.peer()?.signal(Signal::SIGCONT).await?,
@@ -134,7 +148,10 @@ impl Trial {
             }
             FaultKind::Reboot => {
                 self.finish_destroying().await?;
-                self.wait_for_listener(Side::Server).await?;
+                // A command may take as long as it does.
+                if parameters.server.program != Program::Command {
+                    self.wait_for_listener(Side::Server).await?;
+                }
                 let done = self.stage.network_mut()?.connect_server().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }

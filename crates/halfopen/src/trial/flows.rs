@@ -3,7 +3,7 @@
 
 use crate::instruments::Followed;
 use spec::{Addresses, Parameters, Plan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use timeline::classify::{Class, Classifier};
 use timeline::event::{SocketSample, Trace};
 use timeline::{Ends, Event, Flow, FlowId, FlowTable, Side, Source, What};
@@ -15,6 +15,16 @@ pub(super) struct Flows {
     /// The one of halfopen's own peers, which use the ports of the plan; `None` where neither
     /// program is ours.
     own: Option<FlowId>,
+    /// Whether the client is a command, which opens connections as it likes.
+    commands: bool,
+    /// Connections that nobody is to look at, and whether new ones are such.
+    ignored: BTreeSet<Ends>,
+    ignoring: bool,
+    /// When the first connection was established, and when its host first received data.
+    established_ns: Option<u64>,
+    data_ns: Option<u64>,
+    /// When the fault began.
+    fault_ns: Option<u64>,
     /// Those that were open when the fault began, and our own: the trial follows them to their end.
     watched: Vec<FlowId>,
     /// Whether the client's program closes by itself: its connection has ended when the kernel has
@@ -35,6 +45,8 @@ struct Progress {
     ended: bool,
     /// A tracepoint has shown it.
     end_traced: bool,
+    /// When the client first sent something new after the fault.
+    first_write_ns: Option<u64>,
     /// When the client last began to probe a closed window.
     window_probed_ns: Option<u64>,
 }
@@ -44,13 +56,20 @@ impl Flows {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut table = FlowTable::default();
         let Parameters { client, server, .. } = &plan.experiment.parameters;
-        let ours = [client.program, server.program].iter().any(|p| p.description().reports);
+        let commands = plan.experiment.parameters.runs_command();
+        let ours = !commands && [client.program, server.program].iter().any(|p| p.description().reports);
         let Addresses { client, server, .. } = plan.addresses;
         let own = ours.then(|| table.expect(Ends { client, server }));
         let (followed, _) = watch::channel(table.latest());
         Self {
             table,
             own,
+            commands,
+            ignored: BTreeSet::new(),
+            ignoring: false,
+            established_ns: None,
+            data_ns: None,
+            fault_ns: None,
             watched: own.into_iter().collect(),
             lets_go: plan.experiment.parameters.client_lets_go(),
             followed,
@@ -60,10 +79,49 @@ impl Flows {
     }
 
     /// The fault begins: what is open now is followed to its end.
-    pub(super) fn fault_begins(&mut self) {
+    pub(super) fn fault_begins(&mut self, at_ns: u64) {
+        self.fault_ns = Some(at_ns);
         self.watched = self.own.into_iter().chain(self.open()).collect();
         self.watched.sort_unstable();
         self.watched.dedup();
+    }
+
+    /// From now on, new connections are ignored, or not.
+    pub(super) fn ignore(&mut self, ignoring: bool) {
+        self.ignoring = ignoring;
+    }
+
+    /// Whether nobody is to look at the connection with these ends.
+    pub(super) fn ignores(&mut self, ends: Ends) -> bool {
+        if self.ignoring {
+            self.ignored.insert(ends);
+        }
+        self.ignored.contains(&ends)
+    }
+
+    /// From which moment a time before the fault counts: the client's host first received data, or,
+    /// where it received none within that time, the first connection was established.
+    pub(super) fn began_ns(&self, within_ns: u64) -> Option<u64> {
+        match (self.established_ns, self.data_ns) {
+            (Some(established), Some(data)) if data > established + within_ns => Some(established),
+            (established, data) => data.or(established),
+        }
+    }
+
+    /// When the fault began.
+    pub(super) fn fault_ns(&self) -> u64 {
+        self.fault_ns.unwrap_or_default()
+    }
+
+    /// When something new was first sent after the fault, of each connection where it was.
+    pub(super) fn first_writes(&self) -> BTreeMap<FlowId, u64> {
+        let writes = self.progress.iter();
+        writes.filter_map(|(flow, progress)| Some((*flow, progress.first_write_ns?))).collect()
+    }
+
+    /// Whether a connection has ended for the client's kernel, or its program has closed it.
+    pub(super) fn has_ended(&self, flow: FlowId) -> bool {
+        self.progress.get(&flow).is_some_and(|progress| progress.ended)
     }
 
     /// The flow that a prediction is about: that of our own peers, or else the first that is open.
@@ -134,16 +192,27 @@ impl Flows {
     fn learn(&mut self, flow: FlowId, event: &Event) {
         let progress = self.progress.entry(flow).or_default();
         let opener = progress.opened_by.unwrap_or(Side::Client);
-        progress.established |= state_of(event) == Some((opener, "ESTABLISHED"));
+        if state_of(event) == Some((opener, "ESTABLISHED")) {
+            progress.established = true;
+            self.established_ns.get_or_insert(event.at_ns);
+        }
         let says_ended = says_ended(event, self.lets_go);
-        progress.ended |= says_ended;
+        progress.ended |= says_ended || self.commands && says_closed(event);
         progress.end_traced |= says_ended && event.source == Source::Tracepoint;
-        if event.source == Source::ClientWire
-            && let What::Segment(segment) = &event.what
-            && let Class::WindowProbe { since_closed: 1, .. } =
-                self.classifier.feed(Some(flow), segment)
-        {
-            progress.window_probed_ns = Some(event.at_ns);
+        let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
+            return;
+        };
+        match self.classifier.feed(Some(flow), segment) {
+            Class::WindowProbe { since_closed: 1, .. } => {
+                progress.window_probed_ns = Some(event.at_ns);
+            }
+            Class::Data { .. } if !segment.sent => {
+                self.data_ns.get_or_insert(event.at_ns);
+            }
+            Class::Data { .. } if self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns) => {
+                progress.first_write_ns.get_or_insert(event.at_ns);
+            }
+            _ => {}
         }
     }
 }
@@ -166,6 +235,16 @@ fn says_ended(event: &Event, lets_go: bool) -> bool {
         _ if lets_go => false,
         What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => true,
         _ => state_of(event).is_some_and(|(side, state)| side == Side::Client && ends(state)),
+    }
+}
+
+/// Whether an event shows that the client's program has closed its socket.
+fn says_closed(event: &Event) -> bool {
+    match (&event.what, event.source) {
+        (What::Segment(segment), Source::ClientWire) => segment.sent && segment.flags.fin,
+        _ => state_of(event).is_some_and(|(side, state)| {
+            side == Side::Client && matches!(state, "FIN_WAIT1" | "FIN_WAIT2")
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::peers::{Heard, Peer};
 use anyhow::{Result, anyhow};
 use peer::{Command, Milestone};
 use std::sync::Arc;
+use timeline::Event;
 use tokio::sync::Notify;
 
 /// A program that ended though nobody of this trial ended it.
@@ -31,6 +32,8 @@ pub(super) struct Host {
     ended: Option<String>,
     /// Whether the program has said anything since this was last cleared.
     pub(super) has_news: bool,
+    /// Whether the process that was started for a command has ended.
+    pub(super) has_exited: bool,
     pub(super) instruments: Vec<Running>,
     /// Wakes the instruments: something happened.
     pub(super) stirred: Arc<Notify>,
@@ -54,7 +57,7 @@ impl Host {
     /// A program runs here from now on.
     pub(super) fn runs(&mut self, peer: Peer) {
         self.peer = Some(peer);
-        (self.reached, self.ended) = (Vec::new(), None);
+        (self.reached, self.ended, self.has_exited) = (Vec::new(), None, false);
     }
 
     /// Its program.
@@ -99,6 +102,11 @@ impl Host {
     /// How the program ended, if it has.
     pub(super) fn end(&self) -> Option<&str> {
         self.ended.as_deref()
+    }
+
+    /// What of its program's output was left out so far, if anything.
+    pub(super) fn omitted(&self) -> Option<Event> {
+        self.peer.as_ref().and_then(Peer::omitted)
     }
 
     /// The error if something does not happen that its program was to do.

@@ -3,7 +3,7 @@
 use super::host::Gone;
 use super::{AFTERMATH, Trial};
 use crate::channel::Message;
-use crate::instruments::Seen;
+use crate::instruments::{Seen, hex};
 use crate::peers::Heard;
 use anyhow::Result;
 use model::{Prediction, Window};
@@ -75,6 +75,23 @@ impl Trial {
             Heard::Event(event) => self.take(Seen::Event(event, None)),
             Heard::Reached(milestone) => self.host_mut(side).has_reached(milestone),
             Heard::Line => {}
+            Heard::Said(event, kept) => {
+                if let (What::Output { line, .. }, Some(pattern)) = (&event.what, &self.pattern)
+                    && pattern.is_match(line)
+                {
+                    self.matched_ns.get_or_insert(event.at_ns);
+                }
+                if kept {
+                    self.take(Seen::Event(event, None));
+                }
+            }
+            Heard::Wrote(bytes) => {
+                self.report(Message::Wrote(self.plan.number, side, hex(&bytes)));
+            }
+            Heard::Exited(event) => {
+                self.host_mut(side).has_exited = true;
+                self.take(Seen::Event(event, None));
+            }
             Heard::Ended(how) => {
                 let early = side == Side::Client
                     && !self.client_may_end
@@ -137,6 +154,10 @@ impl Trial {
     /// One thing that was seen: it names its connection, and goes on to the front.
     pub(super) fn take(&mut self, seen: Seen) {
         let number = self.plan.number;
+        let (Seen::Event(_, ends) | Seen::Capture(_, ends)) = &seen;
+        if ends.is_some_and(|ends| self.flows.ignores(ends)) {
+            return;
+        }
         match seen {
             Seen::Event(mut event, ends) => {
                 let opened = self.flows.name(&mut event, ends);

@@ -1,0 +1,291 @@
+//! A command of the user's as the program of a host: how it is started, what it writes, how it ends.
+
+use crate::peers::Heard;
+use crate::program::{Ended, Program, Surroundings};
+use anyhow::{Context, Result};
+use netns::Namespace;
+use observe::clock::monotonic_ns;
+use report::Clock;
+use sandbox::{Launch, Launcher, Stdio};
+use spec::Addresses;
+use spec::command::Command;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use timeline::event::Stream;
+use timeline::{Event, Source, What};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+
+/// So many bytes of a program's output are kept in a file.
+const BYTES_KEPT: u64 = 64 * 1024 * 1024;
+/// So many lines are kept as events.
+const LINES_KEPT: u64 = 10_000;
+/// What is longer is several lines.
+const LINE_MOST: usize = 4_096;
+
+/// What is needed to start commands on a trial's hosts.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    pub(crate) launcher: &'a Launcher,
+    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) clock: Clock,
+}
+
+impl Ground<'_> {
+    /// Starts a command in a host.
+    fn launch(
+        self,
+        name: &'static str,
+        namespace: &Namespace,
+        words: &[String],
+        command: &Command,
+        stdio: Stdio,
+    ) -> Result<Program> {
+        let (client, server) = (self.addresses.client.ip(), self.addresses.server.ip());
+        let placed = |word: &String| {
+            let word = word.replace("{client}", &client.to_string());
+            word.replace("{server}", &server.to_string()).into()
+        };
+        let words: Vec<_> = words.iter().map(placed).collect();
+        let mut launched = self.surroundings.command(&words)?;
+        let own = [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        for (name, value) in own.into_iter().chain(command.environment.clone()) {
+            launched.environment.retain(|(other, _)| *other != *name);
+            launched.environment.push((name.into(), value.into()));
+        }
+        if let Some(directory) = &command.directory {
+            launched.directory = launched.directory.join(directory);
+        }
+        let launch = Launch {
+            command: Some(launched),
+            layer: self.clock == Clock::Virtual,
+            files: self.names(),
+            ..Launch::default()
+        };
+        let control = self
+            .launcher
+            .launch(&launch, stdio, Some(namespace.as_fd()), None)
+            .with_context(|| format!("starting the {name}"))?;
+        Program::new(name, control)
+    }
+
+    /// The files by which the hosts' names are found, and nobody is asked for others.
+    fn names(self) -> Vec<(std::path::PathBuf, String)> {
+        let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let hosts = format!(
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {}\n{} client\n{} server\n",
+            machine.filter(|name| !name.is_empty()).unwrap_or_else(|| "host".into()),
+            self.addresses.client.ip(),
+            self.addresses.server.ip(),
+        );
+        let resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned();
+        vec![("/etc/hosts".into(), hosts), ("/etc/resolv.conf".into(), resolver)]
+    }
+
+    /// Starts a host's program.
+    pub(crate) fn start(
+        self,
+        name: &'static str,
+        source: Source,
+        namespace: &Namespace,
+        command: &Command,
+    ) -> Result<(Program, Outputs)> {
+        let preparing = || format!("preparing the {name}'s standard streams");
+        let (output, theirs) = stream().with_context(preparing)?;
+        let (error, their_error) = stream().with_context(preparing)?;
+        let input: OwnedFd = if command.stdin.is_empty() {
+            File::open("/dev/null").with_context(preparing)?.into()
+        } else {
+            fed(&command.stdin).with_context(preparing)?
+        };
+        let stdio =
+            Stdio { input: input.as_fd(), output: theirs.as_fd(), error: their_error.as_fd() };
+        let program = self.launch(name, namespace, &command.words, command, stdio)?;
+        let streams = [(Stream::Output, output), (Stream::Error, error)]
+            .map(|(kind, pipe)| Reading { kind, pipe: Some(pipe), pending: Vec::new() });
+        Ok((program, Outputs::new(name, source, streams)))
+    }
+
+    /// Runs a command to its end, without a word. Says whether it succeeded.
+    pub(crate) async fn succeeds(
+        self,
+        namespace: &Namespace,
+        words: &[String],
+        command: &Command,
+        most: Duration,
+    ) -> Result<bool> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let stdio = Stdio { input: null.as_fd(), output: null.as_fd(), error: null.as_fd() };
+        let mut program = self.launch("ready check", namespace, words, command, stdio)?;
+        match tokio::time::timeout(most, program.end()).await {
+            Ok(status) => Ok(status?.success()),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// A pipe: ours to read from, and the program's end.
+fn stream() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
+    let (sender, receiver) = pipe::pipe()?;
+    Ok((receiver, sender.into_blocking_fd()?))
+}
+
+/// A pipe that a text is written into, as it is read.
+fn fed(text: &str) -> std::io::Result<OwnedFd> {
+    let (mut sender, receiver) = pipe::pipe()?;
+    let text = text.to_owned();
+    tokio::spawn(async move {
+        // A program that does not read it has ended, or does not care.
+        let _ = sender.write_all(text.as_bytes()).await;
+    });
+    receiver.into_blocking_fd()
+}
+
+/// What a command writes, on its way to the trial.
+pub(crate) struct Outputs {
+    name: &'static str,
+    source: Source,
+    streams: [Reading; 2],
+    heard: VecDeque<Heard>,
+    /// The last line.
+    said: String,
+    lines: u64,
+    lines_omitted: u64,
+    bytes: u64,
+    bytes_omitted: u64,
+    status: Option<std::process::ExitStatus>,
+    /// No process of it is left.
+    is_gone: bool,
+}
+
+struct Reading {
+    kind: Stream,
+    /// `None`: closed.
+    pipe: Option<pipe::Receiver>,
+    /// The line that has begun.
+    pending: Vec<u8>,
+}
+
+impl Reading {
+    /// Reads once; for ever where nothing can come. Nothing is lost if this is dropped.
+    async fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.pipe {
+            Some(pipe) => pipe.read(into).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Outputs {
+    fn new(name: &'static str, source: Source, streams: [Reading; 2]) -> Self {
+        Self {
+            name,
+            source,
+            streams,
+            heard: VecDeque::new(),
+            said: String::new(),
+            lines: 0,
+            lines_omitted: 0,
+            bytes: 0,
+            bytes_omitted: 0,
+            status: None,
+            is_gone: false,
+        }
+    }
+
+    /// What the program says next. Nothing is lost if this is dropped before it is ready.
+    pub(crate) async fn hear(&mut self, program: &mut Program) -> Result<Heard> {
+        let mut bytes = [[0; 16 * 1024]; 2];
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return Ok(heard);
+            }
+            if self.is_gone && self.streams.iter().all(|stream| stream.pipe.is_none()) {
+                return Ok(Heard::Ended(self.how_it_ended()));
+            }
+            let [output, error] = &mut self.streams;
+            let [first, second] = &mut bytes;
+            let (index, count) = tokio::select! {
+                count = output.read(first) => (0, count),
+                count = error.read(second) => (1, count),
+                ended = program.next_end(), if !self.is_gone => {
+                    match ended? {
+                        Ended::Main(status) => self.exited(status),
+                        Ended::All => self.is_gone = true,
+                    }
+                    continue;
+                }
+            };
+            let count = count.with_context(|| format!("reading what the {} writes", self.name))?;
+            self.take(index, &bytes[index][..count]);
+        }
+    }
+
+    /// What was left out so far, if anything.
+    pub(crate) fn omitted(&self) -> Option<Event> {
+        let (lines, bytes) = (self.lines_omitted, self.bytes_omitted);
+        let what = What::OutputOmitted { lines, bytes };
+        (lines + bytes > 0).then(|| Event::new(monotonic_ns(), self.source, what))
+    }
+
+    fn how_it_ended(&self) -> String {
+        let name = self.name;
+        let said = if self.said.is_empty() { "" } else { ": " };
+        let how = self.status.map_or_else(|| "killed".into(), |status| status.to_string());
+        format!("the {name}'s program ended ({how}){said}{}", self.said)
+    }
+
+    fn exited(&mut self, status: std::process::ExitStatus) {
+        use std::os::unix::process::ExitStatusExt;
+        self.status = Some(status);
+        let what = What::Exited { code: status.code(), signal: status.signal() };
+        self.heard.push_back(Heard::Exited(Event::new(monotonic_ns(), self.source, what)));
+    }
+
+    fn take(&mut self, index: usize, bytes: &[u8]) {
+        let room = BYTES_KEPT.saturating_sub(self.bytes).min(bytes.len() as u64) as usize;
+        self.bytes += bytes.len() as u64;
+        self.bytes_omitted += (bytes.len() - room) as u64;
+        if room > 0 {
+            self.heard.push_back(Heard::Wrote(bytes[..room].to_vec()));
+        }
+        let stream = &mut self.streams[index];
+        let is_over = bytes.is_empty();
+        if is_over {
+            stream.pipe = None;
+        }
+        let mut pending = std::mem::take(&mut stream.pending);
+        for byte in bytes {
+            if *byte != b'\n' {
+                pending.push(*byte);
+            }
+            if *byte == b'\n' || pending.len() >= LINE_MOST {
+                self.line(index, &pending);
+                pending.clear();
+            }
+        }
+        if is_over && !pending.is_empty() {
+            self.line(index, &pending);
+            pending.clear();
+        }
+        self.streams[index].pending = pending;
+    }
+
+    fn line(&mut self, index: usize, bytes: &[u8]) {
+        let line = String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned();
+        if !line.trim().is_empty() {
+            self.said.clone_from(&line);
+        }
+        let stream = self.streams[index].kind;
+        let kept = self.lines < LINES_KEPT;
+        self.lines += 1;
+        self.lines_omitted += u64::from(!kept);
+        let what = What::Output { stream, line };
+        let event = Event::new(monotonic_ns(), self.source, what);
+        self.heard.push_back(Heard::Said(event, kept));
+    }
+}

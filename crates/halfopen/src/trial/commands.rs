@@ -1,0 +1,292 @@
+//! A trial whose client is a command: from the server's readiness to the end of the programs.
+
+use super::fault::Later;
+use super::{AFTERMATH, Trial};
+use crate::channel::{Ending, Message};
+use crate::instruments::Seen;
+use anyhow::Result;
+use model::program::{Observed, predict_program};
+use nix::sys::signal::Signal;
+use observe::SocketDiag;
+use observe::clock::monotonic_ns;
+use spec::{Facts, FaultKind, Parameters, Program};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use timeline::event::{FaultStep, Phase};
+use timeline::{Event, FlowId, Side, Source, What};
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
+
+/// How long a server may take until it is ready, and a client until it is connected.
+const READY_MOST: Duration = Duration::from_secs(60);
+/// How long a program's output is waited for that the fault is to follow.
+const OUTPUT_MOST: Duration = Duration::from_secs(3600);
+/// How often it is looked whether a command listens.
+const LOOK: Duration = Duration::from_millis(10);
+/// From one readiness check to the next.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long a program may take to end when it is asked to.
+const GRACE: Duration = Duration::from_secs(1);
+/// Where nothing breaks and no deadline is set.
+const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
+
+impl Trial {
+    /// The trial, once the network is built.
+    pub(super) async fn story_of_commands(
+        &mut self,
+        parameters: &Parameters,
+        turn: SemaphorePermit<'_>,
+    ) -> Result<Ending> {
+        self.mark(What::Phase(Phase::Connecting));
+        if let Some(pattern) = &parameters.fault.on_output {
+            self.pattern = Some(regex::Regex::new(pattern)?);
+        }
+        // What checks whether the server is ready is not what is looked at.
+        self.flows.ignore(true);
+        self.start(Side::Server).await?;
+        if let Some(why) = self.wait_until_ready(parameters).await? {
+            return Ok(Ending::Disturbed(why));
+        }
+        self.forward();
+        self.flows.ignore(false);
+        drop(turn);
+        let mut known = BTreeMap::new();
+        let fault_at;
+        if parameters.fault.kind == FaultKind::None {
+            self.mark(What::Phase(Phase::Connected));
+            self.look_at_links().await?;
+            fault_at = Instant::now();
+            self.inject(parameters).await?;
+            self.start(Side::Client).await?;
+        } else {
+            self.start(Side::Client).await?;
+            if let Some(why) = self.wait_for_moment(parameters).await? {
+                return Ok(Ending::Disturbed(why));
+            }
+            known = self.look_at_flows(parameters).await?;
+            self.mark(What::Phase(Phase::Connected));
+            self.look_at_links().await?;
+            fault_at = Instant::now();
+            self.inject(parameters).await?;
+        }
+        self.mark(What::Phase(Phase::Watching));
+        self.watch_commands(parameters, fault_at, &known).await?;
+        self.mark(What::Phase(Phase::Aftermath));
+        self.end_commands(parameters).await?;
+        Ok(Ending::Complete)
+    }
+
+    /// Waits until the server listens, and until its check succeeds. Returns why that does not
+    /// happen.
+    async fn wait_until_ready(&mut self, parameters: &Parameters) -> Result<Option<String>> {
+        if parameters.server.program != Program::Command {
+            self.wait_for_listener(Side::Server).await?;
+            return Ok(None);
+        }
+        let address = self.plan.addresses.server.ip();
+        let until = Instant::now() + READY_MOST;
+        let server = self.stage.server()?;
+        loop {
+            self.server.has_news = false;
+            if SocketDiag::open(&server)?.listens(address, None)? {
+                break;
+            }
+            if let Some(how) = self.server.end() {
+                return Ok(Some(format!("the server does not listen: {how}")));
+            }
+            if Instant::now() >= until {
+                return Ok(Some(format!(
+                    "the server did not listen at its address {address} within {} s (`{{server}}` \
+                     in its command stands for the address)",
+                    READY_MOST.as_secs()
+                )));
+            }
+            let look = until.min(Instant::now() + LOOK);
+            self.follow_until(look, |trial| trial.server.has_news).await?;
+        }
+        let command = &parameters.server.command;
+        if command.ready.is_empty() {
+            return Ok(None);
+        }
+        let client = self.stage.client()?;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let bench = self.bench.clone();
+            let ground = bench.ground(&self.plan.addresses);
+            if ground.succeeds(&client, &command.ready, command, left).await? {
+                return Ok(None);
+            }
+            if let Some(how) = self.server.end() {
+                return Ok(Some(format!("the server does not become ready: {how}")));
+            }
+            if Instant::now() >= until {
+                return Ok(Some(format!(
+                    "`server.ready` did not succeed within {} s",
+                    READY_MOST.as_secs()
+                )));
+            }
+            self.follow_until(Instant::now() + AGAIN, |_| false).await?;
+        }
+    }
+
+    /// Waits for the moment of the fault. Returns why it does not come.
+    async fn wait_for_moment(&mut self, parameters: &Parameters) -> Result<Option<String>> {
+        let after = parameters.fault.after.as_nanos() as u64;
+        let most = if self.pattern.is_some() { OUTPUT_MOST } else { READY_MOST };
+        let most = Instant::now() + most;
+        loop {
+            let due = self.fault_due(after);
+            let now = monotonic_ns();
+            if due.is_some_and(|due| due <= now) {
+                return Ok(None);
+            }
+            let has_left = self.client.end().is_some();
+            if let Some(how) = self.client.end().filter(|_| due.is_none()) {
+                let what = match self.pattern {
+                    Some(_) => "no line of output was as `fault.on_output` says",
+                    None => "it had no connection with the server's host",
+                };
+                return Ok(Some(format!("{how}; {what}")));
+            }
+            if due.is_none() && Instant::now() >= most {
+                let address = self.plan.addresses.server.ip();
+                return Ok(Some(match self.pattern {
+                    Some(_) => "no line of output was as `fault.on_output` says within an hour".into(),
+                    None => format!(
+                        "the client's program had no connection with the server's host within {} s \
+                         (the host is called `server`, and its address is {address})",
+                        READY_MOST.as_secs()
+                    ),
+                }));
+            }
+            let until = due.map_or(most, |due| Instant::now() + Duration::from_nanos(due - now));
+            self.follow_until(until, |trial| {
+                trial.fault_due(after) != due || (!has_left && trial.client.end().is_some())
+            })
+            .await?;
+        }
+    }
+
+    /// When the fault is due, nanoseconds of `CLOCK_MONOTONIC`, as far as that is known.
+    fn fault_due(&self, after_ns: u64) -> Option<u64> {
+        if self.pattern.is_some() {
+            return self.matched_ns.map(|at| at + after_ns);
+        }
+        self.flows.began_ns(after_ns).map(|at| at + after_ns)
+    }
+
+    /// What is known of each open connection at the last moment before the fault, and what is
+    /// predicted of it.
+    async fn look_at_flows(&mut self, parameters: &Parameters) -> Result<BTreeMap<FlowId, Facts>> {
+        let open: Vec<_> = self.flows.open().collect();
+        let mut options = BTreeMap::new();
+        for flow in &open {
+            // First, since a descriptor of the socket must not be held across the fault.
+            options.insert(*flow, self.look_at_options(*flow).await?);
+        }
+        let mut known = BTreeMap::new();
+        for flow in open {
+            let Some(ends) = self.flows.ends(flow) else { continue };
+            let facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), parameters)?;
+            let (local, remote) = ends.seen_from(Side::Server);
+            let sample = SocketDiag::open(&self.stage.server()?)?.sample(local, remote)?;
+            let unread = sample.is_some_and(|sample| sample.receive_queue > 0);
+            let observed = Observed { unread, ..Observed::default() };
+            let prediction = predict_program(parameters, &facts, observed);
+            let what = What::Facts(Box::new(facts.clone()));
+            let event = Event::new(monotonic_ns(), Source::ClientSocket, what).of(flow);
+            self.take(Seen::Event(event, None));
+            if known.is_empty() {
+                let number = self.plan.number;
+                self.report(Message::Facts(number, Box::new(facts.clone())));
+                self.report(Message::Prediction(number, Box::new(prediction)));
+            }
+            known.insert(flow, facts);
+        }
+        Ok(known)
+    }
+
+    /// Watches until the client's program and the connections of the moment of the fault have ended,
+    /// or the deadline has passed, and ends faults that end.
+    async fn watch_commands(
+        &mut self,
+        parameters: &Parameters,
+        fault_at: Instant,
+        known: &BTreeMap<FlowId, Facts>,
+    ) -> Result<()> {
+        let mut acts = Self::later_acts(parameters, fault_at);
+        loop {
+            let writes = self.flows.first_writes();
+            let deadline = fault_at + self.deadline_of_commands(parameters, known);
+            let next = acts.first().map_or(deadline, |(at, _)| deadline.min(*at));
+            let is_done = |trial: &Self| trial.commands_are_done(known);
+            let moved = |trial: &Self| is_done(trial) || trial.flows.first_writes() != writes;
+            self.follow_until(next, moved).await?;
+            if is_done(self) || Instant::now() >= deadline {
+                break;
+            }
+            if acts.first().is_some_and(|(at, _)| *at <= Instant::now()) {
+                match acts.remove(0).1 {
+                    Later::Restore => self.restore(parameters).await?,
+                    Later::ChangeSysctls => self.change_sysctls(parameters)?,
+                }
+            }
+        }
+        if acts.iter().any(|(_, act)| *act == Later::Restore) {
+            self.mark(What::Fault(FaultStep::Outlasted));
+        }
+        self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
+        Ok(())
+    }
+
+    fn commands_are_done(&self, known: &BTreeMap<FlowId, Facts>) -> bool {
+        self.client.has_exited && known.keys().all(|flow| self.flows.has_ended(*flow))
+    }
+
+    /// How long after the fault the trial ends: by the latest of what is predicted now.
+    fn deadline_of_commands(
+        &self,
+        parameters: &Parameters,
+        known: &BTreeMap<FlowId, Facts>,
+    ) -> Duration {
+        if parameters.fault.kind == FaultKind::None {
+            return parameters.deadline.unwrap_or(FOR_EVER);
+        }
+        let writes = self.flows.first_writes();
+        let fault_ns = self.flows.fault_ns();
+        let deadlines = known.iter().map(|(flow, facts)| {
+            let first_write_ns = writes.get(flow).copied();
+            let observed = Observed { first_write_ns, ..Observed::default() };
+            let prediction = predict_program(parameters, facts, observed);
+            let waited = first_write_ns.map_or(0, |at| at.saturating_sub(fault_ns));
+            Duration::from_nanos(waited) + self.deadline(parameters, &prediction)
+        });
+        let exact = parameters.deadline.filter(|_| !parameters.deadline_extends);
+        exact.unwrap_or_else(|| deadlines.max().unwrap_or(self.bench.never))
+    }
+
+    /// Ends the programs, and records what follows.
+    async fn end_commands(&mut self, parameters: &Parameters) -> Result<()> {
+        self.finish_destroying().await?;
+        self.look_at_links().await?;
+        let count = self.stage.network()?.lost_frames();
+        if count > 0 {
+            self.mark_as(Source::Instrument, What::Lost { count });
+        }
+        for side in [Side::Client, Side::Server] {
+            if let Some(event) = self.host(side).omitted() {
+                self.take(Seen::Event(event, None));
+            }
+        }
+        // It may have ended.
+        if let Ok(peer) = self.client.peer() {
+            let _ = peer.signal(Signal::SIGTERM).await;
+        }
+        let is_gone = |trial: &Self| trial.client.end().is_some();
+        self.follow_until(Instant::now() + GRACE, is_gone).await?;
+        self.client.end_programs().await?;
+        let settle = Duration::from_millis(50) + parameters.path.rtt * 3;
+        self.follow_until(Instant::now() + settle, |_| false).await?;
+        Ok(())
+    }
+}
