@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use sampler::{Followed, Pace, start_sampler};
 pub(crate) use shared::{Shared, TRACEFS};
-pub(crate) use tap::start_tap;
+pub(crate) use tap::{hex, start_tap};
 
 /// What an instrument saw, and the ends of the connection that it is about where the event does not
 /// name that yet.

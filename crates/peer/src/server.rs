@@ -13,8 +13,13 @@ use std::process::{Command as Process, Stdio};
 
 pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
     let listener = socket::bound(config.addresses.server)?;
-    listener.listen(1).map_err(Error::call("listening"))?;
+    let answers_everyone = config.parameters.runs_command();
+    let backlog = if answers_everyone { BACKLOG } else { 1 };
+    listener.listen(backlog).map_err(Error::call("listening"))?;
     control.reached(Milestone::Listening)?;
+    if answers_everyone {
+        return answer_everyone(&listener, control);
+    }
     let Some(connection) = accept(&listener, control)? else { return Ok(()) };
     if let Some(linger) = config.parameters.server.linger {
         socket::set_linger(&connection, linger, control)?;
@@ -24,6 +29,49 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
         control.reached(Milestone::Child)?;
     }
     serve(&connection, control)
+}
+
+/// So many connections wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Sends back whatever comes, on any number of connections.
+fn answer_everyone(listener: &Socket, control: &mut Control) -> Result<(), Error> {
+    let mut connections: Vec<Socket> = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(stdin(), PollFlags::IN),
+            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+        ];
+        let arriving = |socket| PollFd::from_borrowed_fd(socket, PollFlags::IN);
+        fds.extend(connections.iter().map(|connection| arriving(connection.as_fd())));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::call("waiting for clients")(errno.into())),
+        }
+        let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if ready[0] && control.command()? == Command::Finish {
+            return control.reached(Milestone::Finished);
+        }
+        let mut arrived = ready[2..].iter();
+        connections.retain(|connection| {
+            !arrived.next().copied().unwrap_or_default() || sends_back(connection, &mut buffer)
+        });
+        if ready[1] {
+            let (connection, _) =
+                listener.accept().map_err(Error::call("accepting a connection"))?;
+            connections.push(connection);
+        }
+    }
+}
+
+/// Reads what has come and sends it back. Says whether more can come.
+fn sends_back(mut connection: &Socket, buffer: &mut [u8]) -> bool {
+    match connection.read(buffer) {
+        Ok(count @ 1..) => connection.write_all(&buffer[..count]).is_ok(),
+        _ => false,
+    }
 }
 
 /// Waits for the client; `None` if the laboratory has no more use for a server (a rebooted host
