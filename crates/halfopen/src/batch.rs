@@ -1,6 +1,7 @@
 //! Which trials a command runs, in order, and what the laboratory must be told about them.
 
 use crate::channel::{Setup, Task};
+use crate::program::Surroundings;
 use crate::{descriptors, kernels};
 use anyhow::Result;
 use report::{Clock, Machine};
@@ -64,6 +65,10 @@ pub(crate) struct Place {
 impl Batch {
     /// Gives each trial its place. The inner error says why this machine cannot run them.
     pub(crate) fn prepare(self) -> Result<Result<Trials, (Trials, String)>> {
+        let has_commands =
+            self.experiments.iter().any(|experiment| experiment.parameters.runs_command());
+        let surroundings =
+            if has_commands { Surroundings::of_caller()? } else { Surroundings::default() };
         let each = self.phases.unwrap_or(self.repeat) as usize;
         let (mut settings, mut names) = (BTreeMap::new(), BTreeMap::new());
         let before = self.experiments.iter().map(|experiment| {
@@ -80,6 +85,7 @@ impl Batch {
         let jobs = self.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, total.max(1));
         let setup = Setup {
             experiments: self.experiments,
+            surroundings,
             jobs,
             clock: self.clock,
             samples: self.samples,

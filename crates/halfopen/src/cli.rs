@@ -22,8 +22,9 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 every trial agrees · 1 one disagrees · 2 bad usage or experiment file ·
-3 inconclusive · 4 skipped: this machine cannot · 5 internal failure, an unwritable output included.
-With several trials, the most severe code is returned: 5, 1, 3, 4, 0.";
+3 inconclusive · 4 skipped: this machine cannot · 5 internal failure, an unwritable output included ·
+6 a requirement (require.*) is not met.
+With several trials, the most severe code is returned: 5, 1, 6, 3, 4, 0.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     },
     /// Run experiments
     Run(RunArgs),
+    /// Run a client and a server of your own, break something, and see what they do
+    Exec(ExecArgs),
     /// Run experiments on both clocks with the same settings, and hold them side by side
     Clocks(ClocksArgs),
     /// Hold every claim of the article against the kernel, on both clocks side by side
@@ -102,6 +105,57 @@ pub(crate) struct RunArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) output: StreamedArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// The server's command, a line as for a shell; `{client}` and `{server}` stand for addresses.
+    /// It is ready when it listens
+    #[arg(long, value_name = "CMD")]
+    pub(crate) server: Option<String>,
+    /// A command on the client's host that succeeds once the server is ready
+    #[arg(long, value_name = "CMD", requires = "server")]
+    pub(crate) ready: Option<String>,
+    /// Without --server: the port of halfopen's own server, which sends back what it gets
+    #[arg(long, value_name = "PORT", conflicts_with = "server")]
+    pub(crate) listen: Option<u16>,
+    /// What breaks (see `fault.kind`)
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    pub(crate) fault: String,
+    /// From the first data that the client receives to the fault
+    #[arg(long, value_name = "D")]
+    pub(crate) after: Option<String>,
+    /// Count --after from a line of a program's output that matches this
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) on_output: Option<String>,
+    /// Whose host breaks
+    #[arg(long, value_name = "client|server", default_value = "server")]
+    pub(crate) fault_host: String,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
+    #[arg(long, value_enum, default_value = "real")]
+    pub(crate) clock: ClockName,
+    /// In virtual time: timer interrupts a second of the kernel [default: 250]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
+    /// Run it this many times
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
+    pub(crate) repeat: u32,
+    /// Run at most this many trials side by side [default: all, up to 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
+    pub(crate) jobs: Option<u32>,
+    /// From the fault to the end of the trial [default: from the prediction]
+    #[arg(long, value_name = "D")]
+    pub(crate) deadline: Option<String>,
+    /// Put results here; the directory may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: StreamedArgs,
+    /// The client's command
+    #[arg(last = true, value_name = "CLIENT")]
+    pub(crate) client: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -2,16 +2,17 @@
 
 use crate::peers::Heard;
 use crate::program::{Ended, Program, Surroundings};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use observe::clock::monotonic_ns;
 use report::Clock;
 use sandbox::{Launch, Launcher, Stdio};
-use spec::Addresses;
+use spec::{Addresses, Parameters};
 use spec::command::Command;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 use timeline::event::Stream;
 use timeline::{Event, Source, What};
@@ -24,6 +25,35 @@ const BYTES_KEPT: u64 = 64 * 1024 * 1024;
 const LINES_KEPT: u64 = 10_000;
 /// What is longer is several lines.
 const LINE_MOST: usize = 4_096;
+
+/// Whether the commands of a trial can be executed here, as far as that can be known beforehand.
+///
+/// # Errors
+/// For a person: which cannot be found.
+pub(crate) fn check(parameters: &Parameters) -> Result<()> {
+    let Parameters { client, server, .. } = parameters;
+    for (key, command, words) in [
+        ("client.command", &client.command, &client.command.words),
+        ("server.command", &server.command, &server.command.words),
+        ("server.ready", &server.command, &server.command.ready),
+    ] {
+        let Some(executable) = words.first() else { continue };
+        let elsewhere = command.environment.contains_key("PATH") || executable.contains('{');
+        let directory = Path::new(command.directory.as_deref().unwrap_or("."));
+        if let Some(named) = command.directory.as_ref().filter(|_| !directory.is_dir()) {
+            bail!("`{key}`: there is no directory {named} to run it in");
+        }
+        let is_there = if executable.contains('/') {
+            directory.join(executable).is_file()
+        } else {
+            peer::find(executable).is_some()
+        };
+        if !is_there && !elsewhere {
+            bail!("`{key}`: there is no executable `{executable}`: is it installed, and in PATH?");
+        }
+    }
+    Ok(())
+}
 
 /// What is needed to start commands on a trial's hosts.
 #[derive(Clone, Copy)]
@@ -49,7 +79,7 @@ impl Ground<'_> {
             let word = word.replace("{client}", &client.to_string());
             word.replace("{server}", &server.to_string()).into()
         };
-        let words: Vec<_> = words.iter().map(placed).collect();
+        let words: Vec<std::ffi::OsString> = words.iter().map(placed).collect();
         let mut launched = self.surroundings.command(&words)?;
         let own = [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
         let own = own.map(|(name, value)| (name.to_owned(), value));

@@ -5,6 +5,7 @@ use crate::batch::Trials;
 use crate::channel::{Ending, Message, Order, Start, order};
 use crate::conducted::Conducted;
 use crate::ended::{Concluded, Ended, Record};
+use crate::files;
 use crate::lease::{self, Lease};
 use crate::output::Format;
 use crate::screen::Screen;
@@ -17,6 +18,7 @@ use std::io::Write;
 use std::process::{Child, ChildStdin, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
+use timeline::Side;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
@@ -197,6 +199,10 @@ impl Conductor {
                 let place = self.conducted.trials.place(position);
                 screen.predicted(self.conducted.trials.experiment(place), &prediction);
                 self.record(position)?.prediction = Some(*prediction);
+            }
+            Message::Wrote(position, side, bytes) => {
+                let outputs = &mut self.record(position)?.outputs;
+                outputs[usize::from(side == Side::Server)].extend(files::unhex(&bytes));
             }
             Message::Ended(position, ending) => {
                 self.leases.remove(&position);

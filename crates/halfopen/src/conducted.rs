@@ -216,6 +216,7 @@ fn unmeasured(
         failure,
         timeline: Timeline::default(),
         artifacts: None,
+        directory: None,
     }
 }
 

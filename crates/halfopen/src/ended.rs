@@ -17,6 +17,8 @@ pub(crate) struct Record {
     pub(crate) captures: Vec<Capture>,
     pub(crate) facts: Option<Facts>,
     pub(crate) prediction: Option<model::Prediction>,
+    /// What commands wrote, by host.
+    pub(crate) outputs: [Vec<u8>; 2],
 }
 
 /// A trial that has ended.
@@ -52,25 +54,30 @@ impl Ended {
             record.prediction.as_ref(),
             &timeline,
         );
+        // Of several connections, it is about the one that decides.
+        let decided = verdict.deciding();
+        let facts = decided.map_or(record.facts, |flow| flow.facts.clone());
+        let prediction = decided.map_or(record.prediction, |flow| flow.prediction.clone());
         let mut trial = Trial {
             identity,
             experiment,
-            facts: record.facts,
-            prediction: record.prediction,
+            facts,
+            prediction,
             verdict,
             failure: judging::failure(&ending),
             timeline,
             artifacts: None,
+            directory: None,
         };
         let refusal = match &ending {
             Ending::Refused(why) => Some(format!("{}: {why}", trial.experiment.name)),
             _ => None,
         };
         if refusal.is_none()
-            && let Err(error) = write(&mut trial, &record.captures, &ending, machine, store)
+            && let Err(error) = write(&mut trial, &record.captures, record.outputs, &ending, machine, store)
         {
             trial.failure = Some(format!("{error:#}"));
-            trial.artifacts = None;
+            (trial.artifacts, trial.directory) = (None, None);
         }
         let digest = Digest::new(position, &trial);
         let exit = judging::exit(&ending, &trial);
@@ -83,6 +90,7 @@ impl Ended {
 fn write(
     trial: &mut Trial,
     captures: &[Capture],
+    outputs: [Vec<u8>; 2],
     ending: &Ending,
     machine: &Machine,
     store: &Store,
@@ -91,6 +99,11 @@ fn write(
     trial.identity.number = number;
     trial.artifacts = Some(directory.path().display().to_string());
     let circumstances = Circumstances::new(trial, machine, ending);
-    let files = files::of(trial, captures, &circumstances, machine)?;
+    let absolute = std::path::absolute(directory.path());
+    trial.directory = absolute.ok().map(|directory| directory.display().to_string());
+    let mut files = files::of(trial, captures, &circumstances, machine)?;
+    if trial.experiment.parameters.runs_command() {
+        files.extend(["client.out", "server.out"].into_iter().zip(outputs));
+    }
     directory.fill(&files)
 }

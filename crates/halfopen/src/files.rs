@@ -106,7 +106,8 @@ fn packets(trial: &Trial, captures: &[Capture]) -> Vec<u8> {
     capture(trial, &packets)
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+/// Bytes that were written hexadecimal.
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     text.as_bytes()
         .chunks_exact(2)
         .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
@@ -127,17 +128,20 @@ pub(crate) struct Recorded {
 /// others may have ended before.
 pub(crate) fn read(directory: &Path) -> Result<Recorded> {
     let circumstances: Circumstances = read_json(directory, "trial.json", marked("trial"))?;
-    let complete = circumstances.ending == Ending::Complete;
+    let experiment = read_json(directory, "experiment.json", record::read_experiment)?;
+    let complete =
+        circumstances.ending == Ending::Complete && !experiment.parameters.runs_command();
     let verdict: Verdict = read_json(directory, "verdict.json", marked("verdict"))?;
     let trial = Trial {
         identity: circumstances.identity(),
-        experiment: read_json(directory, "experiment.json", record::read_experiment)?,
+        experiment,
         facts: read_if_there(directory, "facts.json", complete, marked("facts"))?,
         prediction: read_if_there(directory, "prediction.json", complete, record::read_prediction)?,
         verdict,
         failure: crate::judging::failure(&circumstances.ending),
         timeline: read_timeline(directory)?,
         artifacts: Some(directory.display().to_string()),
+        directory: std::path::absolute(directory).ok().map(|path| path.display().to_string()),
     };
     Ok(Recorded { trial, circumstances })
 }

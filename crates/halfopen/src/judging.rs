@@ -16,6 +16,43 @@ pub(crate) fn verdict(
     prediction: Option<&Prediction>,
     timeline: &Timeline,
 ) -> Verdict {
+    let mut verdict = if parameters.runs_command() {
+        of_commands(ending, parameters, timeline)
+    } else {
+        of_own(ending, parameters, facts, prediction, timeline)
+    };
+    if matches!(ending, Ending::Complete | Ending::Interrupted | Ending::Disturbed(_)) {
+        verdict.requirements = verdict::require(parameters, &verdict, timeline);
+    }
+    verdict
+}
+
+/// Where the client is a command.
+fn of_commands(ending: &Ending, parameters: &Parameters, timeline: &Timeline) -> Verdict {
+    let mut verdict = verdict::judge_programs(parameters, timeline);
+    let other = match ending {
+        Ending::Complete => None,
+        Ending::Skipped(why) => Some((Word::Skipped, why.clone())),
+        Ending::Failed(why) | Ending::Refused(why) => {
+            Some((Word::Inconclusive, format!("the trial failed: {why}")))
+        }
+        Ending::Disturbed(why) => Some((Word::Inconclusive, why.clone())),
+        Ending::Interrupted => Some((Word::Inconclusive, INTERRUPTED.into())),
+    };
+    if let Some((word, reason)) = other {
+        (verdict.word, verdict.reason) = (word, reason);
+    }
+    verdict
+}
+
+/// Where the programs are known.
+fn of_own(
+    ending: &Ending,
+    parameters: &Parameters,
+    facts: Option<&Facts>,
+    prediction: Option<&Prediction>,
+    timeline: &Timeline,
+) -> Verdict {
     let without = Verdict::without_measurement;
     match (ending, facts, prediction) {
         (Ending::Skipped(why), ..) => without(Word::Skipped, why.clone()),
@@ -55,6 +92,7 @@ pub(crate) fn exit(ending: &Ending, trial: &Trial) -> Exit {
     match (ending, trial.status()) {
         (Ending::Refused(_), _) => Exit::USAGE,
         (_, Status::Failed) => Exit::INTERNAL,
+        (_, Status::Unmet) => Exit::UNMET,
         _ => Exit::of(trial.verdict.word),
     }
 }

@@ -5,12 +5,14 @@ mod batch;
 mod catalogue;
 mod channel;
 mod cli;
+mod command;
 mod clocks;
 mod conduct;
 mod conducted;
 mod descriptors;
 mod doctor;
 mod ended;
+mod exec;
 mod examine;
 mod files;
 mod guest;
@@ -59,6 +61,7 @@ fn main() -> std::process::ExitCode {
     let code = match cli.command {
         Command::List { output } => list(output.format),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Exec(arguments) => exec::run(&arguments),
         Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),

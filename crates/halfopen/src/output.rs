@@ -14,12 +14,19 @@ impl Exit {
     pub(crate) const INCONCLUSIVE: Self = Self(3);
     pub(crate) const SKIPPED: Self = Self(4);
     pub(crate) const INTERNAL: Self = Self(5);
+    pub(crate) const UNMET: Self = Self(6);
 
     /// The graver of two.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
-        let gravity =
-            [Self::USAGE, Self::INTERNAL, Self::DISAGREES, Self::INCONCLUSIVE, Self::SKIPPED];
+        let gravity = [
+            Self::USAGE,
+            Self::INTERNAL,
+            Self::DISAGREES,
+            Self::UNMET,
+            Self::INCONCLUSIVE,
+            Self::SKIPPED,
+        ];
         gravity.into_iter().find(|grave| self == *grave || other == *grave).unwrap_or(Self::AGREES)
     }
 

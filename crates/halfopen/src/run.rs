@@ -4,7 +4,7 @@ use crate::batch::{self, Batch};
 use crate::conducted::Conducted;
 use crate::output::{self, Exit};
 use crate::session::Session;
-use crate::{catalogue, cli, kernels};
+use crate::{catalogue, cli, command, kernels};
 use anyhow::{Result, anyhow};
 use report::Clock;
 use spec::Experiment;
@@ -17,6 +17,11 @@ pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
+    for experiment in &experiments {
+        if let Err(error) = command::check(&experiment.parameters) {
+            return output::fail(Exit::USAGE, &error.context(experiment.name.clone()));
+        }
+    }
     if arguments.phases.is_some() && arguments.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }

@@ -224,6 +224,7 @@ impl Guest {
             }),
             read_only: true,
             layer: false,
+            files: Vec::new(),
             processor: self.processor,
             // Some of the kernel's hash tables are ordered by addresses.
             fixed_addresses: true,

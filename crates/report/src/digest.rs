@@ -44,7 +44,7 @@ impl Digest {
             position,
             number: trial.identity.number,
             status: trial.status(),
-            reason: trial.failure.as_ref().unwrap_or(&trial.verdict.reason).clone(),
+            reason: trial.reason(),
             outcome: measured.map(|measured| measured.outcome),
             detected_s: measured.and_then(|measured| measured.detected_s),
             noticed_s: measured.and_then(|measured| measured.noticed_s),

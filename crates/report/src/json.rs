@@ -3,6 +3,8 @@
 //! A document's keys are a contract: they are always there, whatever the trial came to; what is
 //! unknown is null. Times are seconds, rounded to microseconds.
 
+mod programs;
+
 use crate::digest::Digest;
 use crate::parameters::in_force;
 use crate::summary::{Group, Groups};
@@ -14,7 +16,7 @@ use spec::{Experiment, Outcome, Reference};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
-use verdict::{DetectedBy, Evidence, Measured, Word};
+use verdict::{DetectedBy, Evidence, Measured, Requirement, Word};
 
 /// The document of a run, `halfopen run --format json`, a trial a line.
 ///
@@ -154,6 +156,21 @@ struct TrialDocument<'a> {
     /// What went wrong in halfopen itself.
     failure: Option<&'a str>,
     proof: &'a [Evidence],
+    requirements: Vec<RequirementDocument<'a>>,
+    /// Where the client is a command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    programs: Option<programs::Programs<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<Vec<programs::FlowDocument<'a>>>,
+}
+
+#[derive(Serialize)]
+struct RequirementDocument<'a> {
+    key: &'a str,
+    wanted: &'a str,
+    measured_s: Option<f64>,
+    met: bool,
+    found: &'a str,
 }
 
 /// Trials that differ in nothing but their turn.
@@ -273,7 +290,15 @@ fn trial_document(trial: &Trial) -> TrialDocument<'_> {
         key: &trial.identity.key,
         failure: trial.failure.as_deref(),
         proof: &trial.verdict.proof.evidence,
+        requirements: trial.verdict.requirements.iter().map(requirement).collect(),
+        programs: programs::programs(trial),
+        flows: programs::flows(trial),
     }
+}
+
+fn requirement(requirement: &Requirement) -> RequirementDocument<'_> {
+    let Requirement { key, wanted, measured_s, found, met } = requirement;
+    RequirementDocument { key, wanted, measured_s: measured_s.map(micros), met: *met, found }
 }
 
 fn forecast(prediction: Option<&Prediction>) -> Forecast<'_> {

@@ -1,6 +1,6 @@
 //! Verdicts as `JUnit` knows them, for continuous integration.
 //!
-//! A trial that agrees is a success, one that disagrees a failure. An inconclusive one is an error:
+//! A trial that agrees is a success, one that disagrees or does not meet a requirement a failure. An inconclusive one is an error:
 //! it must be seen, and is no statement about the kernel. What this machine cannot do is skipped.
 //!
 //! All times are in the trials' own clock: a case's is that of its trial, a suite's the sum of its
@@ -75,7 +75,7 @@ fn counts(groups: &[&Group]) -> String {
     format!(
         " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{}\"",
         count(&Status::ALL),
-        count(&[Status::Disagrees]),
+        count(&[Status::Disagrees, Status::Unmet]),
         count(&[Status::Inconclusive, Status::Failed]),
         count(&[Status::Skipped]),
         seconds(took)
@@ -109,7 +109,7 @@ fn case(experiment: &str, trial: &Digest) -> String {
     );
     let element = match trial.status {
         Status::Agrees => None,
-        Status::Disagrees => Some("failure"),
+        Status::Disagrees | Status::Unmet => Some("failure"),
         Status::Inconclusive | Status::Failed => Some("error"),
         Status::Skipped => Some("skipped"),
     };

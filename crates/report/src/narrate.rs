@@ -148,7 +148,26 @@ impl Narrator {
                 let text = format!("{}: the wall clock was set {way} by {by}", event.source);
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
-            What::Phase(_) | What::Late { .. } | What::Flow(_) | What::Options { .. } => None,
+            What::Output { line, .. } => {
+                Some(Note { place: here, text: format!("writes: {line}"), tone: Tone::Step })
+            }
+            What::OutputOmitted { lines, bytes } => {
+                let text = format!("wrote {lines} more lines, and {bytes} bytes that are not kept");
+                Some(Note { place: here, text, tone: Tone::Quiet })
+            }
+            What::Exited { code, signal } => {
+                let how = match (code, signal) {
+                    (Some(code), _) => format!("exit code {code}"),
+                    (None, Some(signal)) => verdict::signal_name(*signal),
+                    (None, None) => "how, nobody knows".into(),
+                };
+                Some(Note { place: here, text: format!("ended: {how}"), tone: Tone::End })
+            }
+            What::Phase(_)
+            | What::Late { .. }
+            | What::Flow(_)
+            | What::Facts(_)
+            | What::Options { .. } => None,
             What::Sysctl { name, value } => {
                 trial(&format!("net.ipv4.{name} = {value} from now on"), Tone::Step)
             }

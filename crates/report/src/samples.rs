@@ -307,10 +307,10 @@ pub(crate) fn skipped() -> Trial {
             word: Word::Skipped,
             reason: "kernel 6.12.94 has no net.ipv4.tcp_rto_max_ms: it came with 6.15".into(),
             measured: None,
-            proof: Proof { evidence: vec![] },
-        },
+            proof: Proof { evidence: vec![] }, flows: Vec::new(), requirements: Vec::new() },
         timeline: Timeline::default(),
         artifacts: None,
+        directory: None,
         ..trial
     }
 }
@@ -337,8 +337,7 @@ fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape)
                     evidence("4 segments left the client after the fault; none came to the server"),
                     evidence("no FIN and no RST came from the server"),
                 ],
-            },
-        },
+            }, flows: Vec::new(), requirements: Vec::new() },
         failure: None,
         timeline,
         artifacts,

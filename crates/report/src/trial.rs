@@ -7,7 +7,7 @@ use spec::{Experiment, Facts};
 use std::fmt;
 use std::time::Duration;
 use timeline::Timeline;
-use verdict::{Verdict, Word};
+use verdict::{Requirement, Verdict, Word};
 
 /// One trial, with everything that was written down about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Trial {
     pub timeline: Timeline,
     /// The directory of its files, as a person would type it.
     pub artifacts: Option<String>,
+    /// The same from the root: where the files with the output of commands are.
+    pub directory: Option<String>,
 }
 
 /// Which trial it is.
@@ -46,7 +48,29 @@ pub struct Identity {
 impl Trial {
     /// Its status, in a word.
     pub fn status(&self) -> Status {
-        Status::new(self.verdict.word, self.failure.is_some())
+        match Status::new(self.verdict.word, self.failure.is_some()) {
+            status if status < Status::Unmet && self.unmet().is_some() => Status::Unmet,
+            status => status,
+        }
+    }
+
+    /// The first requirement that is not met.
+    pub fn unmet(&self) -> Option<&Requirement> {
+        self.verdict.requirements.iter().find(|requirement| !requirement.met)
+    }
+
+    /// Why it does not agree, if it does not: what failed, which requirement is not met, or the
+    /// verdict's reason.
+    pub fn reason(&self) -> String {
+        match (&self.failure, self.unmet()) {
+            (Some(failure), _) => failure.clone(),
+            (None, Some(Requirement { key, wanted, found, .. }))
+                if self.status() == Status::Unmet =>
+            {
+                format!("{key} = {wanted}: {found}")
+            }
+            _ => self.verdict.reason.clone(),
+        }
     }
 
     /// From its first event to its last, in its own clock.
@@ -68,6 +92,8 @@ pub enum Status {
     Skipped,
     /// The evidence could not decide.
     Inconclusive,
+    /// It does not disagree with its prediction, and a requirement is not met.
+    Unmet,
     /// The trial disagrees with its prediction.
     Disagrees,
     /// Something went wrong in halfopen, or its results could not be written.
@@ -76,8 +102,14 @@ pub enum Status {
 
 impl Status {
     /// Every one, in the order of severity.
-    pub const ALL: [Self; 5] =
-        [Self::Agrees, Self::Skipped, Self::Inconclusive, Self::Disagrees, Self::Failed];
+    pub const ALL: [Self; 6] = [
+        Self::Agrees,
+        Self::Skipped,
+        Self::Inconclusive,
+        Self::Unmet,
+        Self::Disagrees,
+        Self::Failed,
+    ];
 
     /// That of a verdict, unless halfopen failed.
     pub fn new(word: Word, failed: bool) -> Self {
@@ -97,6 +129,7 @@ impl fmt::Display for Status {
             Self::Agrees => "agrees",
             Self::Skipped => "skipped",
             Self::Inconclusive => "inconclusive",
+            Self::Unmet => "requirement not met",
             Self::Disagrees => "disagrees",
             Self::Failed => "failed",
         })

@@ -161,17 +161,7 @@ pub fn load(
     }
     let of_file = parameters.clone();
 
-    if defaults {
-        parameters.reset_to_linux_defaults();
-    }
-    for (key, value) in overrides {
-        settings::apply(&mut parameters, key, value).map_err(|problem| {
-            Error::bare(format!("--set {key}={value}: {}", named(key, &problem)))
-        })?;
-        // What was asked for is exact.
-        parameters.deadline_extends &= key != "deadline";
-    }
-    parameters.hold_keepalive();
+    merge(&mut parameters, defaults, overrides)?;
     parameters.validate().map_err(|(key, problem)| {
         match places.iter().find(|(placed, _)| placed == key) {
             Some((_, span)) if overrides.is_empty() => blame(named(key, &problem), span.clone()),
@@ -217,6 +207,57 @@ fn with_changes(
     if changes.is_empty() { question } else { format!("{question} (with {})", changes.join(", ")) }
 }
 
+/// An experiment without a file: settings that were given otherwise, each with how it was given, take
+/// the file's place.
+///
+/// # Errors
+/// As for [`load`].
+pub fn assemble(
+    name: &str,
+    question: &str,
+    given: &[(&str, &str, String)],
+    defaults: bool,
+    overrides: &[Override],
+) -> Result<Experiment, Error> {
+    let mut parameters = Parameters::default();
+    for (how, key, value) in given {
+        settings::apply(&mut parameters, key, value)
+            .map_err(|problem| Error::bare(format!("{how}: {}", named(key, &problem))))?;
+    }
+    merge(&mut parameters, defaults, overrides)?;
+    parameters
+        .validate()
+        .map_err(|(key, problem)| Error::bare(format!("{name}: {}", named(key, &problem))))?;
+    let of_flags = given.iter().map(|(_, key, value)| (*key, &**value));
+    let known = || of_flags.clone().chain(overrides.iter().map(|(key, value)| (&**key, &**value)));
+    for (key, value) in overrides {
+        if let Some(need) = relevance::contradicts(key, value, &parameters, known()) {
+            return Err(Error::bare(format!("--set {key}={value}: {}", useless(key, need))));
+        }
+    }
+    Ok(Experiment { name: name.into(), question: question.into(), claims: Vec::new(), parameters })
+}
+
+/// Puts the Linux defaults and what was asked for over what a file says.
+fn merge(
+    parameters: &mut Parameters,
+    defaults: bool,
+    overrides: &[Override],
+) -> Result<(), Error> {
+    if defaults {
+        parameters.reset_to_linux_defaults();
+    }
+    for (key, value) in overrides {
+        settings::apply(parameters, key, value).map_err(|problem| {
+            Error::bare(format!("--set {key}={value}: {}", named(key, &problem)))
+        })?;
+        // What was asked for is exact.
+        parameters.deadline_extends &= key != "deadline";
+    }
+    parameters.hold_keepalive();
+    Ok(())
+}
+
 /// The word after the `=` around this byte, if it is one that is written without its quotes.
 fn bare_word(text: &str, at: usize) -> Option<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -254,7 +295,7 @@ fn flatten<'a, 'i>(
     }
 }
 
-/// A script as a list of steps: one text of them all.
+/// A script as a list of steps, or a command as a list of words: one text of them all.
 fn listed(key: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
     let DeValue::Array(steps) = value.get_ref() else { return None };
     let steps = steps.iter().map(|step| match step.get_ref() {
@@ -262,7 +303,14 @@ fn listed(key: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
         _ => None,
     });
     let steps: Vec<_> = steps.collect::<Option<_>>()?;
-    (key == "client.script").then(|| steps.join("; "))
+    match key {
+        "client.script" => Some(steps.join("; ")),
+        "client.command" | "server.command" | "server.ready" => {
+            let words: Vec<_> = steps.into_iter().map(str::to_owned).collect();
+            Some(crate::command::join(&words))
+        }
+        _ => None,
+    }
 }
 
 fn written(value: &DeValue<'_>) -> Option<String> {
@@ -275,13 +323,6 @@ fn written(value: &DeValue<'_>) -> Option<String> {
         }
         DeValue::Float(number) => Some(number.as_str().to_owned()),
         DeValue::Boolean(flag) => Some(flag.to_string()),
-        DeValue::Array(items) => {
-            let words = items.iter().map(|item| match item.get_ref() {
-                DeValue::String(word) => Some(word.to_string()),
-                _ => None,
-            });
-            Some(crate::command::join(&words.collect::<Option<Vec<_>>>()?))
-        }
         _ => None,
     }
 }

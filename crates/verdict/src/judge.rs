@@ -3,6 +3,7 @@
 use crate::measure::{DetectedBy, Measured, measure};
 use crate::programs::FlowVerdict;
 use crate::proof::{Proof, prove};
+use crate::requirements::Requirement;
 use crate::timers::fired;
 use model::tick::Hz;
 use model::wheel::Wheel;
@@ -28,6 +29,9 @@ pub struct Verdict {
     /// Its connections one by one, where the client is a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<FlowVerdict>,
+    /// What the user needs, and whether it is so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requirements: Vec<Requirement>,
 }
 
 /// The four words.
@@ -64,6 +68,7 @@ impl Verdict {
             measured: None,
             proof: Proof { evidence: Vec::new() },
             flows: Vec::new(),
+            requirements: Vec::new(),
         }
     }
 }
@@ -86,7 +91,7 @@ pub fn judge(
         Ok(()) => (Word::Agrees, String::new()),
         Err((word, reason)) => (word, reason),
     };
-    Verdict { word, reason, measured: Some(measured), proof, flows: Vec::new() }
+    Verdict { word, reason, measured: Some(measured), proof, ..Verdict::without_measurement(word, "") }
 }
 
 pub(crate) fn weigh(

@@ -109,6 +109,7 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         measured: None,
         proof,
         flows,
+        requirements: Vec::new(),
     };
     verdict.measured = verdict.deciding().and_then(|flow| flow.measured.clone());
     let unproved = verdict.proof.evidence.iter().find(|evidence| !evidence.holds);

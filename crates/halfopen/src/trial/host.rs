@@ -49,6 +49,7 @@ impl Host {
             reached: Vec::new(),
             ended: None,
             has_news: false,
+            has_exited: false,
             instruments: Vec::new(),
             stirred: Arc::default(),
         }

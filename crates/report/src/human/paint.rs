@@ -33,7 +33,7 @@ impl Paint {
     pub(super) fn status(self, status: Status, text: &str) -> String {
         let colour = match status {
             Status::Agrees => AnsiColor::Green,
-            Status::Disagrees | Status::Failed => AnsiColor::Red,
+            Status::Unmet | Status::Disagrees | Status::Failed => AnsiColor::Red,
             Status::Inconclusive => AnsiColor::Yellow,
             Status::Skipped => AnsiColor::Blue,
         };

@@ -1,0 +1,108 @@
+//! `halfopen exec`: commands of the user's as the programs of a trial.
+
+use crate::batch::Batch;
+use crate::conducted::Conducted;
+use crate::output::{self, Exit};
+use crate::session::Session;
+use crate::{cli, command, kernels};
+use anyhow::{Result, anyhow, bail};
+use report::Clock;
+use spec::Experiment;
+use spec::command::{join, split};
+use spec::file::assemble;
+use std::sync::Arc;
+
+const NAME: &str = "exec";
+const QUESTION: &str = "When does this program find out, and what does it do then?";
+
+pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
+    let experiment = match experiment(arguments) {
+        Ok(experiment) => experiment,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
+    match carry_out(arguments, experiment) {
+        Ok(exit) => exit,
+        Err(error) => output::fail(Exit::INTERNAL, &error),
+    }
+}
+
+fn experiment(arguments: &cli::ExecArgs) -> Result<Experiment> {
+    let cli::ExecArgs { server, ready, listen, fault, after, on_output, fault_host, deadline, .. } =
+        arguments;
+    if fault_host == "client" {
+        bail!(
+            "--fault-host client: only the server's host can break so far; start the program that \
+             is to be left behind as the client"
+        );
+    }
+    if fault_host != "server" {
+        bail!("--fault-host {fault_host}: it is `server` or `client`");
+    }
+    if arguments.client.is_empty() {
+        bail!("there is no client: give its command after `--`");
+    }
+    if server.is_none() && listen.is_none() {
+        bail!("there is no server: give its command with --server, or a port with --listen for \
+               halfopen's own, which sends back what it gets");
+    }
+    let mut given = vec![("-- CLIENT", "client.command", join(&arguments.client))];
+    if let Some(line) = server {
+        let words = words(line).map_err(|why| anyhow!("--server: {why}"))?;
+        given.push(("--server", "server.command", join(&words)));
+    }
+    let flags = [
+        ("--ready", "server.ready", ready.as_deref().map(|line| words(line).map(|w| join(&w)))),
+        ("--listen", "server.listen", listen.map(|port| Ok(port.to_string()))),
+        ("--fault", "fault.kind", Some(Ok(fault.clone()))),
+        ("--after", "fault.after", after.clone().map(Ok)),
+        ("--on-output", "fault.on_output", on_output.clone().map(Ok)),
+        ("--deadline", "deadline", deadline.clone().map(Ok)),
+    ];
+    for (flag, key, value) in flags {
+        if let Some(value) = value {
+            given.push((flag, key, value.map_err(|why| anyhow!("{flag}: {why}"))?));
+        }
+    }
+    if fault == spec::FaultKind::None.name() {
+        given.push(("exec", "require.exits", "0".into()));
+    }
+    let settings = &arguments.settings;
+    let experiment = assemble(NAME, QUESTION, &given, settings.defaults, &settings.overrides)
+        .map_err(|error| anyhow!("{error}"))?;
+    command::check(&experiment.parameters)?;
+    Ok(experiment)
+}
+
+/// A line for a shell as the words of a command: the shell itself, where only that understands it.
+fn words(line: &str) -> Result<Vec<String>, String> {
+    let for_a_shell = |character| "|&;<>()$`*?[]#~!\n".contains(character);
+    if line.contains(for_a_shell) {
+        Ok(vec!["/bin/sh".into(), "-c".into(), line.into()])
+    } else {
+        split(line)
+    }
+}
+
+fn carry_out(arguments: &cli::ExecArgs, experiment: Experiment) -> Result<Exit> {
+    let clock = Clock::from(arguments.clock);
+    if let Err(error) = kernels::check_hz(arguments.hz, clock) {
+        return Ok(output::fail(Exit::USAGE, &error));
+    }
+    let batch = Batch {
+        experiments: vec![experiment],
+        repeat: arguments.repeat,
+        phases: None,
+        clock,
+        hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
+        jobs: arguments.jobs,
+        defaults: arguments.settings.defaults,
+    };
+    let format = arguments.output.format;
+    let trials = match batch.prepare()? {
+        Ok(trials) => trials,
+        Err((trials, why)) => return Ok(Conducted::skipped(trials, format, &why)?.conclude()),
+    };
+    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
+    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    Ok(laboratory.conduct(Arc::new(store), format)?.conclude())
+}

@@ -1,0 +1,140 @@
+//! What a trial's object says of commands and their connections.
+
+use super::{Forecast, Measurement, forecast, measurement, micros};
+use crate::trial::Trial;
+use serde::Serialize;
+use spec::command::Command;
+use timeline::{Source, What};
+use verdict::{EndedBy, FlowVerdict, Word, signal_name};
+
+/// The hosts' programs; null where it is halfopen's own.
+#[derive(Serialize)]
+pub(super) struct Programs<'a> {
+    client: Option<ProgramDocument<'a>>,
+    server: Option<ProgramDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProgramDocument<'a> {
+    command: &'a [String],
+    exited_s: Option<f64>,
+    exit: Option<i32>,
+    signal: Option<String>,
+    output: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct FlowDocument<'a> {
+    id: u32,
+    local: String,
+    remote: String,
+    owner: Option<&'a str>,
+    pid: Option<u32>,
+    opened_s: Option<f64>,
+    options: OptionsDocument,
+    prediction: Forecast<'a>,
+    measured: FlowMeasurement<'a>,
+    verdict: Option<Word>,
+    reason: &'a str,
+}
+
+#[derive(Serialize, Default)]
+struct OptionsDocument {
+    keepalive: Option<bool>,
+    keepidle_s: Option<u32>,
+    keepintvl_s: Option<u32>,
+    keepcnt: Option<u32>,
+    user_timeout_ms: Option<u32>,
+    nodelay: Option<bool>,
+    rto_max_ms: Option<u32>,
+}
+
+/// A measurement, and what ended the connection.
+struct FlowMeasurement<'a> {
+    measured: Measurement<'a>,
+    ended_by: Option<EndedBy>,
+    ended_s: Option<f64>,
+}
+
+impl Serialize for FlowMeasurement<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::{Error, SerializeMap};
+        let value = serde_json::to_value(&self.measured).map_err(S::Error::custom)?;
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in value.as_object().into_iter().flatten() {
+            map.serialize_entry(key, value)?;
+        }
+        map.serialize_entry("ended_by", &self.ended_by)?;
+        map.serialize_entry("ended_s", &self.ended_s)?;
+        map.end()
+    }
+}
+
+pub(super) fn programs(trial: &Trial) -> Option<Programs<'_>> {
+    let parameters = &trial.experiment.parameters;
+    parameters.runs_command().then(|| Programs {
+        client: program(trial, &parameters.client.command, Source::ClientProgram, "client.out"),
+        server: program(trial, &parameters.server.command, Source::ServerProgram, "server.out"),
+    })
+}
+
+fn program<'a>(
+    trial: &Trial,
+    command: &'a Command,
+    source: Source,
+    output: &str,
+) -> Option<ProgramDocument<'a>> {
+    if command.words.is_empty() {
+        return None;
+    }
+    let exited = trial.timeline.events().iter().find_map(|event| match event.what {
+        What::Exited { code, signal } if event.source == source => {
+            Some((event.at_ns, code, signal))
+        }
+        _ => None,
+    });
+    let exited_s = exited.zip(trial.timeline.fault_at()).map(|((at_ns, ..), fault_at)| {
+        micros((at_ns as f64 - fault_at as f64) / 1e9)
+    });
+    Some(ProgramDocument {
+        command: &command.words,
+        exited_s,
+        exit: exited.and_then(|(_, code, _)| code),
+        signal: exited.and_then(|(.., signal)| signal).map(signal_name),
+        output: trial.directory.as_ref().map(|directory| format!("{directory}/{output}")),
+    })
+}
+
+pub(super) fn flows(trial: &Trial) -> Option<Vec<FlowDocument<'_>>> {
+    let flows = || trial.verdict.flows.iter().map(flow).collect();
+    trial.experiment.parameters.runs_command().then(flows)
+}
+
+fn flow(flow: &FlowVerdict) -> FlowDocument<'_> {
+    let options = flow.options.as_ref();
+    FlowDocument {
+        id: flow.id.0,
+        local: flow.local.to_string(),
+        remote: flow.remote.to_string(),
+        owner: flow.owner.as_ref().map(|owner| owner.process.as_str()),
+        pid: flow.owner.as_ref().map(|owner| owner.pid),
+        opened_s: flow.opened_s.map(micros),
+        options: options.map_or_else(OptionsDocument::default, |options| OptionsDocument {
+            keepalive: options.keepalive,
+            keepidle_s: options.keepidle_s,
+            keepintvl_s: options.keepintvl_s,
+            keepcnt: options.keepcnt,
+            user_timeout_ms: options.user_timeout_ms,
+            nodelay: options.nodelay,
+            rto_max_ms: options.rto_max_ms,
+        }),
+        prediction: forecast(flow.prediction.as_ref()),
+        measured: FlowMeasurement {
+            measured: measurement(flow.measured.as_ref()),
+            ended_by: flow.ended_by,
+            ended_s: flow.ended_s.map(micros),
+        },
+        verdict: flow.word,
+        reason: &flow.reason,
+    }
+}
