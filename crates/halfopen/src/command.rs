@@ -7,8 +7,8 @@ use netns::Namespace;
 use observe::clock::monotonic_ns;
 use report::Clock;
 use sandbox::{Launch, Launcher, Stdio};
-use spec::{Addresses, Parameters};
 use spec::command::Command;
+use spec::{Addresses, Parameters};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +23,8 @@ use tokio::net::unix::pipe;
 const BYTES_KEPT: u64 = 64 * 1024 * 1024;
 /// So many lines are kept as events.
 const LINES_KEPT: u64 = 10_000;
+/// So much is read at once.
+const READ_MOST: usize = 16 * 1024;
 /// What is longer is several lines.
 const LINE_MOST: usize = 4_096;
 
@@ -81,7 +83,8 @@ impl Ground<'_> {
         };
         let words: Vec<std::ffi::OsString> = words.iter().map(placed).collect();
         let mut launched = self.surroundings.command(&words)?;
-        let own = [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
+        let own =
+            [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
         let own = own.map(|(name, value)| (name.to_owned(), value));
         for (name, value) in own.into_iter().chain(command.environment.clone()) {
             launched.environment.retain(|(other, _)| *other != *name);
@@ -135,8 +138,9 @@ impl Ground<'_> {
         let stdio =
             Stdio { input: input.as_fd(), output: theirs.as_fd(), error: their_error.as_fd() };
         let program = self.launch(name, namespace, &command.words, command, stdio)?;
-        let streams = [(Stream::Output, output), (Stream::Error, error)]
-            .map(|(kind, pipe)| Reading { kind, pipe: Some(pipe), pending: Vec::new() });
+        let streams = [(Stream::Output, output), (Stream::Error, error)].map(|(kind, pipe)| {
+            Reading { kind, pipe: Some(pipe), buffer: vec![0; READ_MOST], pending: Vec::new() }
+        });
         Ok((program, Outputs::new(name, source, streams)))
     }
 
@@ -196,15 +200,17 @@ struct Reading {
     kind: Stream,
     /// `None`: closed.
     pipe: Option<pipe::Receiver>,
+    /// What was read last.
+    buffer: Vec<u8>,
     /// The line that has begun.
     pending: Vec<u8>,
 }
 
 impl Reading {
     /// Reads once; for ever where nothing can come. Nothing is lost if this is dropped.
-    async fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+    async fn read(&mut self) -> std::io::Result<usize> {
         match &mut self.pipe {
-            Some(pipe) => pipe.read(into).await,
+            Some(pipe) => pipe.read(&mut self.buffer).await,
             None => std::future::pending().await,
         }
     }
@@ -229,7 +235,6 @@ impl Outputs {
 
     /// What the program says next. Nothing is lost if this is dropped before it is ready.
     pub(crate) async fn hear(&mut self, program: &mut Program) -> Result<Heard> {
-        let mut bytes = [[0; 16 * 1024]; 2];
         loop {
             if let Some(heard) = self.heard.pop_front() {
                 return Ok(heard);
@@ -238,10 +243,9 @@ impl Outputs {
                 return Ok(Heard::Ended(self.how_it_ended()));
             }
             let [output, error] = &mut self.streams;
-            let [first, second] = &mut bytes;
             let (index, count) = tokio::select! {
-                count = output.read(first) => (0, count),
-                count = error.read(second) => (1, count),
+                count = output.read() => (0, count),
+                count = error.read() => (1, count),
                 ended = program.next_end(), if !self.is_gone => {
                     match ended? {
                         Ended::Main(status) => self.exited(status),
@@ -251,7 +255,7 @@ impl Outputs {
                 }
             };
             let count = count.with_context(|| format!("reading what the {} writes", self.name))?;
-            self.take(index, &bytes[index][..count]);
+            self.take(index, count);
         }
     }
 
@@ -276,7 +280,10 @@ impl Outputs {
         self.heard.push_back(Heard::Exited(Event::new(monotonic_ns(), self.source, what)));
     }
 
-    fn take(&mut self, index: usize, bytes: &[u8]) {
+    /// Takes what was read from one of the streams.
+    fn take(&mut self, index: usize, count: usize) {
+        let buffer = std::mem::take(&mut self.streams[index].buffer);
+        let bytes = &buffer[..count];
         let room = BYTES_KEPT.saturating_sub(self.bytes).min(bytes.len() as u64) as usize;
         self.bytes += bytes.len() as u64;
         self.bytes_omitted += (bytes.len() - room) as u64;
@@ -303,6 +310,7 @@ impl Outputs {
             pending.clear();
         }
         self.streams[index].pending = pending;
+        self.streams[index].buffer = buffer;
     }
 
     fn line(&mut self, index: usize, bytes: &[u8]) {

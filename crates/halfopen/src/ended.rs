@@ -74,7 +74,8 @@ impl Ended {
             _ => None,
         };
         if refusal.is_none()
-            && let Err(error) = write(&mut trial, &record.captures, record.outputs, &ending, machine, store)
+            && let Err(error) =
+                write(&mut trial, &record.captures, record.outputs, &ending, machine, store)
         {
             trial.failure = Some(format!("{error:#}"));
             (trial.artifacts, trial.directory) = (None, None);

@@ -42,8 +42,10 @@ fn experiment(arguments: &cli::ExecArgs) -> Result<Experiment> {
         bail!("there is no client: give its command after `--`");
     }
     if server.is_none() && listen.is_none() {
-        bail!("there is no server: give its command with --server, or a port with --listen for \
-               halfopen's own, which sends back what it gets");
+        bail!(
+            "there is no server: give its command with --server, or a port with --listen for \
+               halfopen's own, which sends back what it gets"
+        );
     }
     let mut given = vec![("-- CLIENT", "client.command", join(&arguments.client))];
     if let Some(line) = server {

@@ -8,8 +8,8 @@ use netns::Namespace;
 use nix::sys::signal::Signal;
 use peer::{Command, Config, Milestone, Report, Role};
 use sandbox::{Launch, Stdio};
-use spec::{Parameters, Plan};
 use spec::program::{Description, Finish};
+use spec::{Parameters, Plan};
 use std::os::fd::AsFd;
 use timeline::{Event, Source};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -192,12 +192,7 @@ impl Peer {
 }
 
 impl Own {
-    fn understand(
-        &mut self,
-        line: String,
-        name: &str,
-        description: &Description,
-    ) -> Result<Heard> {
+    fn understand(&mut self, line: String, name: &str, description: &Description) -> Result<Heard> {
         if !description.reports {
             tracing::debug!("{name}: {line}");
             self.said = line;

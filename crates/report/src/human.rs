@@ -15,8 +15,9 @@ use paint::Paint;
 use spec::{Experiment, Outcome, Parameters};
 use std::fmt::Write;
 use timeline::event::Phase;
+use timeline::{Source, What};
 use verdict::findings::Standing;
-use verdict::{Measured, Word};
+use verdict::{Measured, Requirement, Word};
 
 pub use live::Live;
 pub(crate) use tables::table;
@@ -88,6 +89,12 @@ pub fn verdict(trial: &Trial, colour: bool) -> String {
         let reason = words::by_name(&trial.experiment.parameters, &verdict.reason);
         line(&mut text, paint, "reason", &reason);
     }
+    commands(&mut text, paint, trial);
+    for requirement in &verdict.requirements {
+        let mark = if requirement.met { paint.good("✓") } else { paint.bad("✗") };
+        let Requirement { key, wanted, found, .. } = requirement;
+        line(&mut text, paint, "required", &format!("{mark} {key} = {wanted}: {found}"));
+    }
     for evidence in &verdict.proof.evidence {
         let mark = if evidence.holds { paint.good("✓") } else { paint.bad("✗") };
         let label = paint.quiet(&format!("{:>10}", "proof"));
@@ -98,6 +105,43 @@ pub fn verdict(trial: &Trial, colour: bool) -> String {
         line(&mut text, paint, "evidence", artifacts);
     }
     text
+}
+
+/// What ended each connection of commands, and how the client's program ended.
+fn commands(text: &mut String, paint: Paint, trial: &Trial) {
+    let flows = &trial.verdict.flows;
+    for flow in flows {
+        let number = if flows.len() > 1 { format!("flow {}, ", flow.id.0) } else { String::new() };
+        let owner = flow.owner.as_ref().map_or("a process", |owner| owner.process.as_str());
+        let ended = match (flow.ended_by, flow.ended_s) {
+            (Some(by), Some(at)) => {
+                format!("ended by {}, {} after the fault", by.name(), span::measured(at))
+            }
+            _ if flow.facts.is_none() => flow.reason.clone(),
+            _ => "lives".into(),
+        };
+        let what = format!("{number}{} to {} ({owner}): {ended}", flow.local, flow.remote);
+        line(text, paint, "connection", &what);
+    }
+    let exited = trial.timeline.events().iter().find_map(|event| match event.what {
+        What::Exited { code, signal } if event.source == Source::ClientProgram => {
+            Some((event.at_ns, code, signal))
+        }
+        _ => None,
+    });
+    if let Some(((at_ns, code, signal), fault_at)) = exited.zip(trial.timeline.fault_at()) {
+        let how = match (code, signal) {
+            (None, Some(signal)) => format!("was ended by {}", verdict::signal_name(signal)),
+            (code, _) => format!("ended with exit code {}", code.unwrap_or_default()),
+        };
+        let seconds = (at_ns as f64 - fault_at as f64) / 1e9;
+        let when = if seconds < 0.0 {
+            "before the fault".into()
+        } else {
+            format!("{} after the fault", span::measured(seconds))
+        };
+        line(text, paint, "client", &format!("{how}, {when}"));
+    }
 }
 
 /// A claim and its finding: who says what, how that stands, and what happens.

@@ -3,6 +3,8 @@
 use crate::span::{self, Digits};
 use model::width::Cause;
 use model::{Prediction, StepKind, Window};
+use spec::command;
+use spec::experiment::Fault;
 use spec::{
     Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology, Traffic,
 };
@@ -226,7 +228,7 @@ pub(crate) fn setting(parameters: &Parameters) -> String {
             span::exact(idle),
             span::exact(interval),
         ));
-    } else {
+    } else if !parameters.runs_command() {
         parts.push("no keepalive".into());
     }
     if let Some(timeout) = client.user_timeout {
@@ -278,6 +280,9 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         (false, ..) => ", with unread data at the server",
         _ => "",
     };
+    if parameters.runs_command() {
+        return commands(parameters, &fault);
+    }
     let traffic = match client.traffic {
         _ if left_behind.is_some() => format!("{} is left behind", left_behind.unwrap_or_default()),
         Traffic::Idle if server.fills_window => "the client reads".into(),
@@ -321,6 +326,24 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
     } else {
         format!("{after} after the last exchange{unread}, {fault}; {traffic}{later}")
     }
+}
+
+/// Which commands run, and what is done to them.
+fn commands(parameters: &Parameters, fault: &str) -> String {
+    let Parameters { client, server, fault: Fault { after, on_output, kind, .. }, .. } = parameters;
+    let server = match server.listen {
+        Some(port) => format!("halfopen's own server at port {port}"),
+        None => format!("`{}`", command::join(&server.command.words)),
+    };
+    let when = match (kind, on_output) {
+        (FaultKind::None, _) => String::new(),
+        (_, Some(pattern)) => {
+            format!("{} after a line of output like `{pattern}`, ", span::exact(*after))
+        }
+        (_, None) => format!("{} after the client first received data, ", span::exact(*after)),
+    };
+    let client = command::join(&client.command.words);
+    format!("`{client}` talks to {server}; {when}{fault}")
 }
 
 /// Which source told the kernel's side.

@@ -148,8 +148,7 @@ pub(crate) fn replace(files: &[(PathBuf, String)]) -> Result<(), Error> {
             .and_then(|()| fs::set_permissions(&source, fs::Permissions::from_mode(0o444)))
             .map_err(Error::of(operation()))?;
         mount_bind(&source, path).map_err(Error::of(operation()))?;
-        let flags =
-            MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
         mount_remount(path, flags, c"").map_err(Error::of(operation()))?;
         fs::remove_file(&source).map_err(Error::of(operation()))?;
     }

@@ -91,7 +91,13 @@ pub fn judge(
         Ok(()) => (Word::Agrees, String::new()),
         Err((word, reason)) => (word, reason),
     };
-    Verdict { word, reason, measured: Some(measured), proof, ..Verdict::without_measurement(word, "") }
+    Verdict {
+        word,
+        reason,
+        measured: Some(measured),
+        proof,
+        ..Verdict::without_measurement(word, "")
+    }
 }
 
 pub(crate) fn weigh(

@@ -213,8 +213,7 @@ fn judge_flow(
             measured.noticed_s = Some(since(from, left_at));
         } else if let Some(detected_s) = measured.detected_s {
             let detected_at = from.saturating_add_signed((detected_s * 1e9) as i64);
-            measured.noticed_s =
-                acted_at(timeline, id, detected_at).map(|at| since(from, at));
+            measured.noticed_s = acted_at(timeline, id, detected_at).map(|at| since(from, at));
         } else {
             measured.noticed_s = None;
         }
@@ -279,9 +278,8 @@ fn observe(timeline: &Timeline, id: FlowId, fault_at: u64) -> Observed {
 /// shows is a call like one that is reported.
 fn part_of(timeline: &Timeline, id: FlowId, observed: Observed) -> Timeline {
     let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
-    let is_program = |event: &Event| {
-        matches!(event.source, Source::ClientProgram | Source::ServerProgram)
-    };
+    let is_program =
+        |event: &Event| matches!(event.source, Source::ClientProgram | Source::ServerProgram);
     let is_part = |event: &&Event| {
         let about = event.flow == Some(id) || (event.flow.is_none() && !is_program(event));
         about && (event.at_ns < end || matches!(event.what, What::Phase(_)))
@@ -320,8 +318,7 @@ fn left_by_program(
             _ => false,
         }
     });
-    let noticed =
-        measured.noticed_s.map(|s| reference_at.saturating_add_signed((s * 1e9) as i64));
+    let noticed = measured.noticed_s.map(|s| reference_at.saturating_add_signed((s * 1e9) as i64));
     closed.map(|event| event.at_ns).into_iter().chain(noticed).min()
 }
 

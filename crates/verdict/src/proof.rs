@@ -40,7 +40,8 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
     let mut proof = Collector { evidence: Vec::new() };
     let fault_is_none = parameters.fault.kind == FaultKind::None;
     // Where nothing breaks, commands are started after what times count from.
-    if parameters.client.traffic != Traffic::Connect && !(parameters.runs_command() && fault_is_none)
+    if parameters.client.traffic != Traffic::Connect
+        && !(parameters.runs_command() && fault_is_none)
     {
         proof.evidence.push(scene.last_exchange());
     }

@@ -24,7 +24,11 @@ pub struct Requirement {
 }
 
 /// Every requirement of the trial.
-pub fn require(parameters: &Parameters, verdict: &Verdict, timeline: &Timeline) -> Vec<Requirement> {
+pub fn require(
+    parameters: &Parameters,
+    verdict: &Verdict,
+    timeline: &Timeline,
+) -> Vec<Requirement> {
     let require = &parameters.require;
     let mut found = Vec::new();
     let noticed_s = noticed_s(verdict, timeline);

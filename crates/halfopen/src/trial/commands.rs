@@ -151,7 +151,9 @@ impl Trial {
             if due.is_none() && Instant::now() >= most {
                 let address = self.plan.addresses.server.ip();
                 return Ok(Some(match self.pattern {
-                    Some(_) => "no line of output was as `fault.on_output` says within an hour".into(),
+                    Some(_) => {
+                        "no line of output was as `fault.on_output` says within an hour".into()
+                    }
                     None => format!(
                         "the client's program had no connection with the server's host within {} s \
                          (the host is called `server`, and its address is {address})",

@@ -65,7 +65,9 @@ impl Trial {
             Side::Client => (Role::Client, self.stage.client()?),
             Side::Server => (Role::Server, self.stage.server()?),
         };
-        let peer = Peer::start(self.bench.ground(&self.plan.addresses), role, &namespace, &self.plan).await?;
+        let peer =
+            Peer::start(self.bench.ground(&self.plan.addresses), role, &namespace, &self.plan)
+                .await?;
         self.host_mut(side).runs(peer);
         Ok(())
     }

@@ -57,7 +57,8 @@ impl Flows {
         let mut table = FlowTable::default();
         let Parameters { client, server, .. } = &plan.experiment.parameters;
         let commands = plan.experiment.parameters.runs_command();
-        let ours = !commands && [client.program, server.program].iter().any(|p| p.description().reports);
+        let ours =
+            !commands && [client.program, server.program].iter().any(|p| p.description().reports);
         let Addresses { client, server, .. } = plan.addresses;
         let own = ours.then(|| table.expect(Ends { client, server }));
         let (followed, _) = watch::channel(table.latest());

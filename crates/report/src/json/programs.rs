@@ -93,9 +93,9 @@ fn program<'a>(
         }
         _ => None,
     });
-    let exited_s = exited.zip(trial.timeline.fault_at()).map(|((at_ns, ..), fault_at)| {
-        micros((at_ns as f64 - fault_at as f64) / 1e9)
-    });
+    let exited_s = exited
+        .zip(trial.timeline.fault_at())
+        .map(|((at_ns, ..), fault_at)| micros((at_ns as f64 - fault_at as f64) / 1e9));
     Some(ProgramDocument {
         command: &command.words,
         exited_s,

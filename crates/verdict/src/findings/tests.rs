@@ -63,7 +63,10 @@ impl Made {
                 word: Word::Agrees,
                 reason: String::new(),
                 measured: Some(measured),
-                proof: Proof { evidence: vec![] }, flows: Vec::new(), requirements: Vec::new() },
+                proof: Proof { evidence: vec![] },
+                flows: Vec::new(),
+                requirements: Vec::new(),
+            },
             events: vec![Event::lab(START_NS, What::Fault(FaultStep::Begin))],
         }
         .client(-0.2, DATA, CLIENT_NEXT - 100, 100)
