@@ -307,7 +307,7 @@ impl Group {
 
 /// How many trials have each [`Status`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts([usize; 5]);
+pub(crate) struct Counts([usize; Status::ALL.len()]);
 
 impl FromIterator<Status> for Counts {
     fn from_iter<T: IntoIterator<Item = Status>>(statuses: T) -> Self {

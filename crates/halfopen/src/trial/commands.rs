@@ -38,6 +38,7 @@ impl Trial {
         turn: SemaphorePermit<'_>,
     ) -> Result<Ending> {
         self.mark(What::Phase(Phase::Connecting));
+        self.client_may_end = false;
         if let Some(pattern) = &parameters.fault.on_output {
             self.pattern = Some(regex::Regex::new(pattern)?);
         }
@@ -141,10 +142,14 @@ impl Trial {
                 return Ok(None);
             }
             let has_left = self.client.end().is_some();
-            if let Some(how) = self.client.end().filter(|_| due.is_none()) {
+            let is_open = self.flows.open().next().is_some();
+            if let Some(how) = self.client.end().filter(|_| due.is_none() || !is_open) {
                 let what = match self.pattern {
-                    Some(_) => "no line of output was as `fault.on_output` says",
-                    None => "it had no connection with the server's host",
+                    Some(_) if due.is_none() => "no line of output was as `fault.on_output` says",
+                    _ if self.flows.any_is_established() => {
+                        "its connections ended before the fault was due (`--after`)"
+                    }
+                    _ => "it had no connection with the server's host",
                 };
                 return Ok(Some(format!("{how}; {what}")));
             }
@@ -280,6 +285,7 @@ impl Trial {
                 self.take(Seen::Event(event, None));
             }
         }
+        self.client_may_end = true;
         // It may have ended.
         if let Ok(peer) = self.client.peer() {
             let _ = peer.signal(Signal::SIGTERM).await;

@@ -90,7 +90,10 @@ impl Trial {
             }
             Heard::Exited(event) => {
                 self.host_mut(side).has_exited = true;
-                self.take(Seen::Event(event, None));
+                // What it is told to do is none of its doing.
+                if !self.client_may_end {
+                    self.take(Seen::Event(event, None));
+                }
             }
             Heard::Ended(how) => {
                 let early = side == Side::Client
