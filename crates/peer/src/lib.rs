@@ -65,6 +65,9 @@ pub fn run() -> Result<(), Error> {
             client::run(&config, &mut control)
         }
         (Program::Halfopen, Role::Server) => server::run(&config, &mut control),
+        (Program::Command, _) => {
+            Err(Error::Control("a command is started as itself, not as a peer".into()))
+        }
     }
 }
 
