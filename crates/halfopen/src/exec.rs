@@ -27,8 +27,9 @@ pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
 }
 
 fn experiment(arguments: &cli::ExecArgs) -> Result<Experiment> {
-    let cli::ExecArgs { server, ready, listen, fault, after, on_output, fault_host, deadline, .. } =
-        arguments;
+    let cli::ExecArgs {
+        server, ready, listen, fault, after, on_output, fault_host, deadline, ..
+    } = arguments;
     if fault_host == "client" {
         bail!(
             "--fault-host client: only the server's host can break so far; start the program that \

@@ -239,11 +239,7 @@ pub fn assemble(
 }
 
 /// Puts the Linux defaults and what was asked for over what a file says.
-fn merge(
-    parameters: &mut Parameters,
-    defaults: bool,
-    overrides: &[Override],
-) -> Result<(), Error> {
+fn merge(parameters: &mut Parameters, defaults: bool, overrides: &[Override]) -> Result<(), Error> {
     if defaults {
         parameters.reset_to_linux_defaults();
     }

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod common;
+mod exec;
 mod machines;
 mod nothing_left;
 mod parallel;

@@ -1,0 +1,269 @@
+//! `halfopen exec`: programs of which nothing is known, under faults. Python stands for all of them:
+//! it is there wherever this is tested.
+
+use crate::common::{halfopen, show, trials};
+use serde_json::Value;
+use std::fs;
+use std::process::Output;
+use tempfile::TempDir;
+
+/// A client that sets keepalive or not, asks once, does what it is told, and says what came of it.
+const CLIENT: &str = r#"
+import socket, sys, time
+def connect(keepalive):
+    s = socket.create_connection(("server", 7000))
+    if keepalive:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    s.sendall(b"hello\n")
+    print("answer", s.recv(100), flush=True)
+    return s
+def wait(s):
+    try:
+        print("then", s.recv(100), flush=True)
+    except OSError as error:
+        print("error", error, file=sys.stderr, flush=True)
+        sys.exit(7)
+what = sys.argv[1]
+s = connect(what in ("keepalive", "two", "gives-up"))
+if what == "two":
+    connect(True)
+if what == "writes":
+    time.sleep(1)
+    s.sendall(b"again\n")
+if what == "gives-up":
+    s.settimeout(1)
+if what == "spams":
+    for _ in range(40000): print("x" * 100)
+wait(s)
+"#;
+
+/// Runs the client against halfopen's own server, with these options.
+fn exec(options: &[&str], what: &str) -> (Output, TempDir) {
+    let out = tempfile::tempdir().unwrap();
+    let directory = out.path().to_str().unwrap().to_owned();
+    let mut arguments = vec!["exec", "--listen", "7000", "--format", "json", "--out", &directory];
+    arguments.extend(options);
+    arguments.extend(["--", "python3", "-c", CLIENT, what]);
+    let output = halfopen(&arguments).output().unwrap();
+    (output, out)
+}
+
+fn the_trial(output: &Output) -> Value {
+    let trials = trials(output);
+    assert_eq!(trials.len(), 1, "{}", show(output));
+    trials[0].clone()
+}
+
+const POWER_OFF: [&str; 4] = ["--fault", "power-off", "--after", "300ms"];
+
+#[test]
+fn an_idle_client_with_keepalive_of_its_own_is_predicted_from_its_socket() {
+    let (output, out) = exec(&POWER_OFF, "keepalive");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["experiment"], "exec");
+    assert_eq!(trial["verdict"], "agrees");
+    assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT");
+    assert_eq!(trial["measured"]["keepalive_probes_on_wire"], 2);
+    let flow = &trial["flows"][0];
+    assert_eq!(flow["id"], 0);
+    assert_eq!(flow["options"]["keepalive"], true);
+    assert_eq!(flow["options"]["keepcnt"], 2);
+    assert_eq!(flow["measured"]["ended_by"], "keepalive");
+    assert!(flow["remote"].as_str().unwrap().ends_with(":7000"));
+    assert!(flow["opened_s"].as_f64().unwrap() < 0.0);
+    assert!(flow["owner"].as_str().unwrap().starts_with("python"));
+    let client = &trial["programs"]["client"];
+    assert_eq!((&client["exit"], &client["signal"]), (&Value::from(7), &Value::Null));
+    assert_eq!(client["command"][0], "python3");
+    assert_eq!(trial["programs"]["server"], Value::Null);
+    let written = fs::read_to_string(client["output"].as_str().unwrap()).unwrap();
+    assert!(written.contains("hello") && written.contains("timed out"), "{written}");
+    assert!(client["output"].as_str().unwrap().starts_with('/'));
+
+    let directory = out.path().join("exec");
+    let again = halfopen(&["judge", directory.to_str().unwrap()]).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", show(&again));
+}
+
+#[test]
+fn an_idle_client_without_keepalive_is_told_nothing() {
+    let (output, _out) = exec(&[&POWER_OFF[..], &["--deadline", "1s"]].concat(), "idle");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "none");
+    assert_eq!(trial["flows"][0]["options"]["keepalive"], false);
+    assert_eq!(trial["flows"][0]["measured"]["ended_by"], Value::Null);
+    assert_eq!(trial["programs"]["client"]["exited_s"], Value::Null, "it was ended");
+}
+
+#[test]
+fn what_it_writes_after_the_fault_is_predicted_anew() {
+    let retries = ["--set", "sysctl.tcp_retries2=2"];
+    let (output, _out) = exec(&[&POWER_OFF[..], &retries].concat(), "writes");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT");
+    assert_eq!(trial["measured"]["reference"], "first-write");
+    assert_eq!(trial["flows"][0]["measured"]["ended_by"], "retransmission");
+}
+
+#[test]
+fn a_client_that_gives_up_by_itself_does_not_disagree() {
+    let required = ["--set", "require.exits=7", "--set", "require.noticed_within=5s"];
+    let (output, _out) = exec(&[&POWER_OFF[..], &required].concat(), "gives-up");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["flows"][0]["measured"]["ended_by"], "program");
+    assert_eq!(trial["verdict"], "agrees");
+    assert!(trial["prediction"]["latest_s"].as_f64().unwrap() > 3.0);
+    let met = |index: usize| trial["requirements"][index]["met"].as_bool();
+    assert_eq!((met(0), met(1)), (Some(true), Some(true)));
+}
+
+#[test]
+fn a_requirement_that_is_not_met_is_exit_6_and_no_disagreement() {
+    let required = ["--set", "require.noticed_within=100ms"];
+    let (output, out) = exec(&[&POWER_OFF[..], &required].concat(), "gives-up");
+    assert_eq!(output.status.code(), Some(6), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["verdict"], "agrees");
+    let requirement = &trial["requirements"][0];
+    assert_eq!(requirement["key"], "require.noticed_within");
+    assert_eq!((&requirement["wanted"], &requirement["met"]), (&"100ms".into(), &false.into()));
+    drop(out);
+}
+
+#[test]
+fn every_connection_is_judged_by_itself() {
+    let (output, _out) = exec(&POWER_OFF, "two");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    let flows = trial["flows"].as_array().unwrap();
+    assert_eq!(flows.len(), 2);
+    for (id, flow) in flows.iter().enumerate() {
+        assert_eq!(flow["id"], id);
+        assert_eq!(flow["verdict"], "agrees");
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_says_goodbye() {
+    let server = r#"python3 -c 'import socket
+s = socket.create_server(("0.0.0.0", 7000))
+c = s.accept()[0]
+while True: c.sendall(c.recv(100))'"#;
+    let out = tempfile::tempdir().unwrap();
+    let arguments = [
+        "exec",
+        "--server",
+        server,
+        "--fault",
+        "process-crash",
+        "--after",
+        "300ms",
+        "--format",
+        "json",
+        "--out",
+        out.path().to_str().unwrap(),
+        "--",
+        "python3",
+        "-c",
+        CLIENT,
+        "idle",
+    ];
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "EOF");
+    assert_eq!(trial["flows"][0]["measured"]["ended_by"], "fin");
+    assert_eq!(trial["programs"]["server"]["signal"], "SIGKILL");
+}
+
+#[test]
+fn the_fault_follows_a_line_of_output() {
+    let options = [
+        "--fault",
+        "power-off",
+        "--after",
+        "0s",
+        "--on-output",
+        "^answer .*hello",
+        "--deadline",
+        "200ms",
+    ];
+    let (output, _out) = exec(&options, "idle");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    assert_eq!(the_trial(&output)["measured"]["outcome"], "none");
+}
+
+#[test]
+fn what_cannot_be_tried_is_said_in_a_word() {
+    for (options, client, code, complaint) in [
+        (&["--listen", "7000"][..], &["no-such-program"][..], 2, "no executable `no-such-program`"),
+        (&[][..], &["true"], 2, "--listen"),
+        (&["--listen", "7000", "--fault-host", "client"], &["true"], 2, "--fault-host client"),
+        (&["--listen", "7000", "--fault", "powr-off"], &["true"], 2, "powr-off"),
+        (&["--listen", "7000", "--set", "client.traffic=stream"], &["true"], 2, "client.traffic"),
+        (&["--listen", "7000", "--on-output", "("], &["true"], 2, "fault.on_output"),
+        (&["--listen", "7000", "--fault", "power-off"], &["false"], 3, "had no connection"),
+        (&["--server", "false", "--fault", "power-off"], &["true"], 3, "does not listen"),
+        (&["--listen", "7000"], &["false"], 6, "require.exits"),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let mut arguments = vec!["exec", "--out", out.path().to_str().unwrap()];
+        arguments.extend(options);
+        arguments.push("--");
+        arguments.extend(client);
+        let output = halfopen(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", show(&output));
+        assert!(show(&output).contains(complaint), "{arguments:?}: {}", show(&output));
+    }
+}
+
+#[test]
+fn much_output_is_counted_and_the_trial_goes_on() {
+    let (output, out) = exec(&[&POWER_OFF[..], &["--deadline", "300ms"]].concat(), "spams");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let timeline = fs::read_to_string(out.path().join("exec/timeline.jsonl")).unwrap();
+    assert!(timeline.contains("output-omitted"));
+    assert!(timeline.matches("\"output\":{").count() <= 10_000);
+}
+
+#[test]
+fn a_file_with_commands_is_an_experiment() {
+    let out = tempfile::tempdir().unwrap();
+    let file = out.path().join("mine.toml");
+    fs::write(
+        &file,
+        "question = \"What does this program do?\"\n[client]\ncommand = [\"sh\", \"-c\", \
+         \"echo $WORD; read line; echo $line; exit 3\"]\nenv = { WORD = \"hello\" }\nstdin = \
+         \"there\\n\"\n[server]\nlisten = 7000\n[fault]\nkind = \"none\"\n[require]\nexits = 3\n",
+    )
+    .unwrap();
+    let arguments =
+        ["run", file.to_str().unwrap(), "--out", out.path().to_str().unwrap(), "--format", "json"];
+    let output = halfopen(&arguments).output().unwrap();
+    // Nothing was connected, and the verdict says so; the requirement is met.
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["flows"].as_array().map(Vec::len), Some(0));
+    assert_eq!(trial["requirements"][0]["met"], true);
+    assert_eq!(trial["measured"]["outcome"], Value::Null);
+    let written = fs::read_to_string(out.path().join("mine/client.out")).unwrap();
+    assert_eq!(written, "hello\nthere\n");
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn the_same_command_line_runs_in_virtual_time() {
+    let (output, _out) = exec(&[&POWER_OFF[..], &["--clock", "virtual"]].concat(), "keepalive");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT");
+    assert_eq!(trial["flows"][0]["measured"]["ended_by"], "keepalive");
+    assert_eq!(trial["programs"]["client"]["exit"], 7);
+}
