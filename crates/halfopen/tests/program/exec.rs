@@ -1,7 +1,7 @@
 //! `halfopen exec`: programs of which nothing is known, under faults. Python stands for all of them:
 //! it is there wherever this is tested.
 
-use crate::common::{halfopen, show, trials};
+use crate::common::{halfopen, show};
 use serde_json::Value;
 use std::fs;
 use std::process::Output;
@@ -52,9 +52,10 @@ fn exec(options: &[&str], what: &str) -> (Output, TempDir) {
 }
 
 fn the_trial(output: &Output) -> Value {
-    let trials = trials(output);
-    assert_eq!(trials.len(), 1, "{}", show(output));
-    trials[0].clone()
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no JSON ({error}): {}", show(output)));
+    assert_eq!(document["trials"].as_array().map(Vec::len), Some(1), "{}", show(output));
+    document["trials"][0].clone()
 }
 
 const POWER_OFF: [&str; 4] = ["--fault", "power-off", "--after", "300ms"];
