@@ -40,14 +40,10 @@ pub fn parameters(parameters: &Parameters, facts: &Facts, observed: Observed) ->
 }
 
 /// What its kernel will report, and when, if the program does nothing but what was observed.
-pub fn predict_program(
-    trial: &Parameters,
-    facts: &Facts,
-    observed: Observed,
-) -> Prediction {
+pub fn predict_program(trial: &Parameters, facts: &Facts, observed: Observed) -> Prediction {
     let own = parameters(trial, facts, observed);
     let unknown = |reason: &str| Prediction {
-        reference: crate::predict::reference(&own),
+        reference: crate::conclude::reference(&own),
         windows: Vec::new(),
         schedule: Vec::new(),
         why: reason.into(),

@@ -5,7 +5,7 @@ use super::{AFTERMATH, Trial};
 use crate::channel::{Ending, Message};
 use crate::instruments::Seen;
 use anyhow::Result;
-use model::program::{Observed, predict_program};
+use model::command::{Observed, predict_program};
 use nix::sys::signal::Signal;
 use observe::SocketDiag;
 use observe::clock::monotonic_ns;
