@@ -347,6 +347,7 @@ fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape)
         failure: None,
         timeline,
         artifacts,
+        directory: None,
     }
 }
 

@@ -143,7 +143,7 @@ impl Parameters {
             ("client.command", &client.command, client.program),
             ("server.command", &server.command, server.program),
         ] {
-            if (program == Program::Command) != !command.words.is_empty() {
+            if (program == Program::Command) == command.words.is_empty() {
                 let why = "the program is `command` where a command is given, and only there";
                 return Err((key, why.into()));
             }
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_line_is_split_as_a_shell_does_and_joined_again() {
-        let words = |line| split(line).unwrap();
+        let words = |line: &str| split(line).unwrap();
         assert_eq!(
             words(r#"redis-server --bind {server} --save """#),
             ["redis-server", "--bind", "{server}", "--save", ""]

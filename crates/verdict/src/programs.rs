@@ -170,13 +170,13 @@ fn judge_flow(
         What::Facts(facts) => Some((**facts).clone()),
         _ => None,
     });
-    let owned = events().find_map(|event| match &event.what {
+    let socket = events().find_map(|event| match &event.what {
         What::Options { side: Side::Client, owner, options } => {
             Some((owner.clone(), (**options).clone()))
         }
         _ => None,
     });
-    let (owner, options) = owned.unzip();
+    let (owner, options) = socket.unzip();
     let opened_s = (fault_at > 0).then(|| since(fault_at, opened_at));
     let (local, remote) = flow.ends.seen_from(Side::Client);
     let mut verdict = FlowVerdict {
@@ -223,12 +223,11 @@ fn judge_flow(
             Some(_) => Some(EndedBy::Program),
             None => ended_by(&part, &own, &measured, from),
         };
-        let weighed = match left {
-            Some(_) => weigh_farewell(&prediction, &measured),
-            None => {
-                let proved = crate::Proof { evidence: Vec::new() };
-                weigh(&own, &facts, &prediction, &part, &measured, &proved)
-            }
+        let weighed = if left.is_some() {
+            weigh_farewell(&prediction, &measured)
+        } else {
+            let proved = crate::Proof { evidence: Vec::new() };
+            weigh(&own, &facts, &prediction, &part, &measured, &proved)
         };
         (verdict.word, verdict.reason) = match weighed {
             Ok(()) => (Some(Word::Agrees), String::new()),
@@ -414,10 +413,10 @@ fn ended_by(
         _ => None,
     });
     match (expired, sampled) {
-        (Some(Timer::Keepalive), _) => Some(EndedBy::Keepalive),
-        (Some(_), _) => Some(write),
-        (None, Some(spec::facts::TcpFacts::TIMER_KEEPALIVE)) => Some(EndedBy::Keepalive),
-        (None, Some(_)) => Some(write),
+        (Some(Timer::Keepalive), _) | (None, Some(spec::facts::TcpFacts::TIMER_KEEPALIVE)) => {
+            Some(EndedBy::Keepalive)
+        }
+        (Some(_), _) | (None, Some(_)) => Some(write),
         (None, None) => None,
     }
 }

@@ -104,17 +104,13 @@ fn noticed_s(verdict: &Verdict, timeline: &Timeline) -> Option<f64> {
     let measured = verdict.measured.as_ref()?;
     let noticed_s = measured.noticed_s?;
     let fault_at = timeline.fault_at()?;
-    Some(match verdict.deciding() {
-        // Its reference is read off its own part of the timeline.
-        Some(flow) => {
-            let detected_s = measured.detected_s.unwrap_or(noticed_s);
-            flow.ended_s? + (noticed_s - detected_s)
-        }
-        None => {
-            let from = reference_at(timeline, measured.reference);
-            noticed_s + (from as f64 - fault_at as f64) / 1e9
-        }
-    })
+    // A flow's reference is read off its own part of the timeline.
+    if let Some(flow) = verdict.deciding() {
+        let detected_s = measured.detected_s.unwrap_or(noticed_s);
+        return Some(flow.ended_s? + (noticed_s - detected_s));
+    }
+    let from = reference_at(timeline, measured.reference);
+    Some(noticed_s + (from as f64 - fault_at as f64) / 1e9)
 }
 
 /// Whether the connection lives at the end, and everything that was sent is acknowledged.
