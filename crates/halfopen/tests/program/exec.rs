@@ -29,7 +29,7 @@ def wait(s):
 what = sys.argv[1]
 s = connect(what in ("keepalive", "two", "gives-up"))
 if what == "two":
-    connect(True)
+    other = connect(True)
 if what == "writes":
     time.sleep(1)
     s.sendall(b"again\n")
