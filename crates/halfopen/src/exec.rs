@@ -95,6 +95,7 @@ fn carry_out(arguments: &cli::ExecArgs, experiment: Experiment) -> Result<Exit> 
         experiments: vec![experiment],
         repeat: arguments.repeat,
         phases: None,
+        samples: false,
         clock,
         hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
         jobs: arguments.jobs,
