@@ -1,6 +1,6 @@
 //! A command of the user's as the program of a host: how it is started, what it writes, how it ends.
 
-use crate::peers::Heard;
+use crate::heard::Heard;
 use crate::program::{Ended, Program, Surroundings};
 use anyhow::{Context, Result, bail};
 use netns::Namespace;

@@ -16,6 +16,7 @@ mod examine;
 mod exec;
 mod files;
 mod guest;
+mod heard;
 mod hidden;
 mod instruments;
 mod judge;

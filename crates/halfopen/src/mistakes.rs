@@ -93,12 +93,12 @@ mod tests {
             (
                 &["predict", "--clock", "virtual"],
                 "`halfopen predict` has no `--clock`: it takes --set, --defaults, --hz, --format; \
-                 `run`, `article`, `validate` have it",
+                 `run`, `exec`, `article`, `validate` have it",
             ),
             (
                 &["predict", "--repeat=3"],
                 "`halfopen predict` has no `--repeat`: it takes --set, --defaults, --hz, --format; \
-                 `run`, `validate` have it",
+                 `run`, `exec`, `validate` have it",
             ),
             (&["doctor", "--all"], "`halfopen doctor` has no `--all`: it takes no options"),
             (

@@ -1,12 +1,13 @@
 //! The peer processes: started inside their hosts, told what to do, heard.
 
 use crate::command::{Ground, Outputs};
+use crate::heard::Heard;
 use crate::output;
 use crate::program::Program;
 use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use nix::sys::signal::Signal;
-use peer::{Command, Config, Milestone, Report, Role};
+use peer::{Command, Config, Report, Role};
 use sandbox::{Launch, Stdio};
 use spec::program::{Description, Finish};
 use spec::{Parameters, Plan};
@@ -24,24 +25,6 @@ pub(crate) fn run() -> u8 {
         Err(error) => Err(error.into()),
     };
     output::inner(result).0
-}
-
-/// What a program says.
-pub(crate) enum Heard {
-    /// Something it did.
-    Event(Event),
-    /// How far it is.
-    Reached(Milestone),
-    /// A line of its output, where it is a web server.
-    Line,
-    /// A line that a command wrote, and whether it is to be kept.
-    Said(Event, bool),
-    /// What a command wrote, byte by byte.
-    Wrote(Vec<u8>),
-    /// The process that was started for a command has ended.
-    Exited(Event),
-    /// It has ended, and how: a sentence.
-    Ended(String),
 }
 
 /// A client or a server, on its host. It is killed when dropped.

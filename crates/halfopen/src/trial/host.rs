@@ -1,7 +1,8 @@
 //! One of the two hosts, as the trial has to do with it: its program and what looks at it.
 
+use crate::heard::Heard;
 use crate::instruments::Running;
-use crate::peers::{Heard, Peer};
+use crate::peers::Peer;
 use anyhow::{Result, anyhow};
 use peer::{Command, Milestone};
 use std::sync::Arc;

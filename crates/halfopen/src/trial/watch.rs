@@ -3,8 +3,8 @@
 use super::host::Gone;
 use super::{AFTERMATH, Trial};
 use crate::channel::Message;
+use crate::heard::Heard;
 use crate::instruments::{Seen, hex};
-use crate::peers::Heard;
 use anyhow::Result;
 use model::{Prediction, Window};
 use observe::clock::monotonic_ns;
