@@ -22,11 +22,18 @@ pub(super) fn find_or_mount(mount_point: Option<&Path>) -> Result<PathBuf, Error
     Ok(mount_point.to_path_buf())
 }
 
+/// Where tracefs usually is (Documentation/trace/ftrace.rst).
+const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
 /// A mounted tracefs whose events can be read.
 pub(super) fn find() -> Option<PathBuf> {
+    let is_tracefs = |path: &PathBuf| path.join("events").is_dir();
     // Of this thread: a mount namespace can be one thread's.
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
-    tracefs_mounts(&mounts).find(|path| path.join("events").is_dir())
+    match fs::read_to_string("/proc/thread-self/mountinfo") {
+        Ok(mounts) => tracefs_mounts(&mounts).find(is_tracefs),
+        // The /proc here may be that of another PID namespace, which does not show this thread.
+        Err(_) => USUAL.map(PathBuf::from).into_iter().find(is_tracefs),
+    }
 }
 
 /// `36 35 98:0 / /sys/kernel/tracing rw,nosuid - tracefs tracefs rw`
