@@ -487,9 +487,7 @@ impl<'a> Scene<'a> {
             What::Call(call) if call.name == CallName::Check && call.result != Ok(0) => {
                 Some(match call.result {
                     Ok(bytes) => Evidence {
-                        finding: format!(
-                            "all {bytes} bytes received before the fault were correct"
-                        ),
+                        finding: format!("all {bytes} bytes that came back are what was sent"),
                         holds: true,
                     },
                     Err(_) => Evidence {
