@@ -1,8 +1,9 @@
 //! What reports about many trials need of each: small enough to be written down when the trial
 //! ends, and read back for the reports.
 
+use crate::human;
+use crate::json::trial as json;
 use crate::trial::{Machine, Status, Trial};
-use crate::{human, json};
 use model::Window;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -3,20 +3,26 @@
 //! A document's keys are a contract: they are always there, whatever the trial came to; what is
 //! unknown is null. Times are seconds, rounded to microseconds.
 
+mod measurement;
+mod prediction;
 mod programs;
+pub(crate) mod trial;
 
 use crate::digest::Digest;
 use crate::parameters::in_force;
 use crate::summary::{Group, Groups};
-use crate::trial::{Clock, Machine, Run, Status, Tally, Trial};
-use model::{Prediction, Step, StepKind, Window};
+use crate::tally::{Run, Tally};
+use crate::trial::{Clock, Status};
+use model::Prediction;
+use prediction::{Forecast, StepDocument, forecast, micros, step};
 use serde::Serialize;
-use serde_json::value::{RawValue, Value, to_raw_value};
-use spec::{Experiment, Outcome, Reference};
+use serde_json::value::Value;
+use spec::Experiment;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::Duration;
-use verdict::{DetectedBy, Evidence, Measured, Requirement, Word};
+use trial::{SCHEMA, TrialDocument, head, trial_document};
+
+pub(crate) use prediction::width;
 
 /// The document of a run, `halfopen run --format json`, a trial a line.
 ///
@@ -46,20 +52,6 @@ pub fn run(
     )
 }
 
-/// What says on what trials ran: an object with what every document of trials begins with.
-pub(crate) fn head(machine: &Machine) -> String {
-    #[derive(Serialize)]
-    struct Head<'a> {
-        schema: &'static str,
-        kernel: &'a str,
-        hz: u32,
-        clock: Clock,
-    }
-    let Machine { kernel, hz, clock } = machine;
-    let head = Head { schema: SCHEMA, kernel, hz: *hz, clock: *clock };
-    serde_json::to_string(&head).expect("our own types are JSON values")
-}
-
 /// A run in memory as part of another document.
 pub(crate) fn document(run: &Run) -> RunDocument<'_> {
     RunDocument {
@@ -71,13 +63,6 @@ pub(crate) fn document(run: &Run) -> RunDocument<'_> {
         trials: run.trials.iter().map(trial_document).collect(),
     }
 }
-
-/// A trial's object.
-pub(crate) fn trial(trial: &Trial) -> Box<RawValue> {
-    to_raw_value(&trial_document(trial)).expect("our own types are JSON values")
-}
-
-const SCHEMA: &str = "halfopen/run/1";
 
 /// The experiments and their questions: `halfopen list --format json`.
 pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8> {
@@ -137,42 +122,6 @@ pub(crate) struct RunDocument<'a> {
     trials: Vec<TrialDocument<'a>>,
 }
 
-#[derive(Serialize)]
-struct TrialDocument<'a> {
-    experiment: &'a str,
-    parameters: BTreeMap<String, Value>,
-    prediction: Forecast<'a>,
-    measured: Measurement<'a>,
-    verdict: Word,
-    reason: &'a str,
-    artifacts: Option<&'a str>,
-    /// From 1, among the trials of this name; the same as of its directory.
-    number: usize,
-    /// From 1, among the trials of this experiment with these settings.
-    turn: usize,
-    /// With `--phases`, from 1.
-    phase: Option<u32>,
-    key: &'a str,
-    /// What went wrong in halfopen itself.
-    failure: Option<&'a str>,
-    proof: &'a [Evidence],
-    requirements: Vec<RequirementDocument<'a>>,
-    /// Where the client is a command.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    programs: Option<programs::Programs<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flows: Option<Vec<programs::FlowDocument<'a>>>,
-}
-
-#[derive(Serialize)]
-struct RequirementDocument<'a> {
-    key: &'a str,
-    wanted: &'a str,
-    measured_s: Option<f64>,
-    met: bool,
-    found: &'a str,
-}
-
 /// Trials that differ in nothing but their turn.
 #[derive(Serialize)]
 pub(crate) struct GroupDocument<'a> {
@@ -201,57 +150,6 @@ struct PredictDocument<'a> {
     parameters: BTreeMap<String, Value>,
 }
 
-#[derive(Serialize)]
-struct Forecast<'a> {
-    earliest_s: Option<f64>,
-    latest_s: Option<f64>,
-    windows: Vec<WindowDocument>,
-    reference: Option<Reference>,
-    why: Option<&'a str>,
-    unknown: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct WindowDocument {
-    outcome: Outcome,
-    earliest_s: Option<f64>,
-    latest_s: Option<f64>,
-    retransmits: Option<u32>,
-    keepalive_probes: Option<u32>,
-    window_probes: Option<u32>,
-    /// What makes it as wide as it is, seconds by cause.
-    width_s: BTreeMap<&'static str, f64>,
-}
-
-#[derive(Serialize)]
-struct Measurement<'a> {
-    outcome: Option<Outcome>,
-    detected_s: Option<f64>,
-    noticed_s: Option<f64>,
-    reference: Option<Reference>,
-    detected_by: Option<DetectedBy>,
-    retransmits_on_wire: Option<u32>,
-    keepalive_probes_on_wire: Option<u32>,
-    window_probes_on_wire: Option<u32>,
-    fin_from_server: Option<bool>,
-    rst_from_server: Option<bool>,
-    client_state: Option<&'a str>,
-    server_state: Option<&'a str>,
-    rto_ms_at_fault: Option<u32>,
-    resolution_s: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct StepDocument {
-    n: u32,
-    kind: StepKind,
-    earliest_s: f64,
-    latest_s: f64,
-    nominal_s: f64,
-    timeout_s: f64,
-    held: bool,
-}
-
 fn groups(groups: &Groups) -> Vec<GroupDocument<'_>> {
     groups.all().iter().map(|group| group_document(groups, group)).collect()
 }
@@ -275,112 +173,11 @@ fn group_document<'a>(groups: &Groups, group: &'a Group) -> GroupDocument<'a> {
     }
 }
 
-fn trial_document(trial: &Trial) -> TrialDocument<'_> {
-    TrialDocument {
-        experiment: &trial.experiment.name,
-        parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
-        prediction: forecast(trial.prediction.as_ref()),
-        measured: measurement(trial.verdict.measured.as_ref()),
-        verdict: trial.verdict.word,
-        reason: &trial.verdict.reason,
-        artifacts: trial.artifacts.as_deref(),
-        number: trial.identity.number,
-        turn: trial.identity.turn,
-        phase: trial.identity.phase,
-        key: &trial.identity.key,
-        failure: trial.failure.as_deref(),
-        proof: &trial.verdict.proof.evidence,
-        requirements: trial.verdict.requirements.iter().map(requirement).collect(),
-        programs: programs::programs(trial),
-        flows: programs::flows(trial),
-    }
-}
-
-fn requirement(requirement: &Requirement) -> RequirementDocument<'_> {
-    let Requirement { key, wanted, measured_s, found, met } = requirement;
-    RequirementDocument { key, wanted, measured_s: measured_s.map(micros), met: *met, found }
-}
-
-fn forecast(prediction: Option<&Prediction>) -> Forecast<'_> {
-    let hull = prediction.and_then(Prediction::hull);
-    Forecast {
-        earliest_s: hull.map(|(earliest, _)| seconds(earliest)),
-        latest_s: hull.map(|(_, latest)| seconds(latest)),
-        windows: prediction.iter().flat_map(|p| &p.windows).map(window).collect(),
-        reference: prediction.map(|p| p.reference),
-        why: prediction.map(|p| p.why.as_str()),
-        unknown: prediction.and_then(|p| p.unknown.as_deref()),
-    }
-}
-
-fn window(window: &Window) -> WindowDocument {
-    WindowDocument {
-        outcome: window.outcome,
-        earliest_s: window.span.map(|(earliest, _)| seconds(earliest)),
-        latest_s: window.span.map(|(_, latest)| seconds(latest)),
-        retransmits: window.retransmits,
-        keepalive_probes: window.keepalive_probes,
-        window_probes: window.window_probes,
-        width_s: width(window, |by| seconds(*by)),
-    }
-}
-
-/// What makes a window as wide as it is, seconds by cause.
-pub(crate) fn width(
-    window: &Window,
-    seconds: impl Fn(&Duration) -> f64,
-) -> BTreeMap<&'static str, f64> {
-    window
-        .width
-        .iter()
-        .map(|share| (share.cause.name(), seconds(&window.share(share.cause))))
-        .collect()
-}
-
-fn measurement(measured: Option<&Measured>) -> Measurement<'_> {
-    Measurement {
-        outcome: measured.map(|m| m.outcome),
-        detected_s: measured.and_then(|m| m.detected_s).map(micros),
-        noticed_s: measured.and_then(|m| m.noticed_s).map(micros),
-        reference: measured.map(|m| m.reference),
-        detected_by: measured.and_then(|m| m.detected_by),
-        retransmits_on_wire: measured.and_then(|m| m.retransmits_on_wire),
-        keepalive_probes_on_wire: measured.and_then(|m| m.keepalive_probes_on_wire),
-        window_probes_on_wire: measured.and_then(|m| m.window_probes_on_wire),
-        fin_from_server: measured.map(|m| m.fin_from_server),
-        rst_from_server: measured.map(|m| m.rst_from_server),
-        client_state: measured.map(|m| m.client_state.as_str()),
-        server_state: measured.map(|m| m.server_state.as_str()),
-        rto_ms_at_fault: measured.and_then(|m| m.rto_ms_at_fault),
-        resolution_s: measured.map(|m| micros(m.resolution_s)),
-    }
-}
-
-fn step(step: &Step) -> StepDocument {
-    StepDocument {
-        n: step.n,
-        kind: step.kind,
-        earliest_s: seconds(step.earliest),
-        latest_s: seconds(step.latest),
-        nominal_s: seconds(step.nominal),
-        timeout_s: seconds(step.timeout),
-        held: step.held,
-    }
-}
-
-fn seconds(duration: Duration) -> f64 {
-    micros(duration.as_secs_f64())
-}
-
-fn micros(seconds: f64) -> f64 {
-    (seconds * 1e6).round() / 1e6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::samples;
-    use crate::trial::Lost;
+    use crate::tally::Lost;
 
     fn text(tally: &Tally, of: &Run) -> Vec<u8> {
         let mut text = Vec::new();

@@ -8,7 +8,8 @@
 
 use crate::digest::Digest;
 use crate::summary::Group;
-use crate::trial::{Run, Status, Tally};
+use crate::tally::{Run, Tally};
+use crate::trial::Status;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;

@@ -22,6 +22,7 @@ pub mod sampled;
 pub mod span;
 mod story;
 mod summary;
+mod tally;
 mod trial;
 pub mod validation;
 mod words;
@@ -32,7 +33,8 @@ pub use human::Live;
 pub use key::key;
 pub use narrate::{Narrator, Note};
 pub use summary::{Group, Groups};
-pub use trial::{Clock, Identity, Lost, Machine, Run, Status, Tally, Trial};
+pub use tally::{Lost, Run, Tally};
+pub use trial::{Clock, Identity, Machine, Status, Trial};
 
 #[cfg(test)]
 mod samples;

@@ -2,7 +2,7 @@
 
 use crate::human;
 use crate::span;
-use crate::trial::Tally;
+use crate::tally::Tally;
 use std::fmt::Write;
 
 /// The summary of a run. `link` gives the address of a trial's own page, by its experiment's name

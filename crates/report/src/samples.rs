@@ -1,7 +1,8 @@
 //! Made-up trials with realistic times, for the tests of this crate.
 
 use crate::article::{Article, Missing};
-use crate::trial::{Clock, Identity, Machine, Run, Trial};
+use crate::tally::Run;
+use crate::trial::{Clock, Identity, Machine, Trial};
 use model::width::{Cause, Share};
 use model::{Prediction, Step, StepKind, Window};
 use spec::{

@@ -1,7 +1,5 @@
 //! Programs that are commands of the user's, and what the user requires of them.
 
-use crate::choice::{FaultKind, Program, Traffic};
-use crate::experiment::Parameters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -128,94 +126,6 @@ pub fn join(words: &[String]) -> String {
         }
     });
     quoted.collect::<Vec<_>>().join(" ")
-}
-
-impl Parameters {
-    /// Whether the client's program is a command of the user's.
-    pub fn runs_command(&self) -> bool {
-        self.client.program == Program::Command
-    }
-
-    /// Combinations with a command.
-    pub(crate) fn validate_commands(&self) -> Result<(), (&'static str, String)> {
-        let Self { client, server, fault, require, .. } = self;
-        for (key, command, program) in [
-            ("client.command", &client.command, client.program),
-            ("server.command", &server.command, server.program),
-        ] {
-            if (program == Program::Command) == command.words.is_empty() {
-                let why = "the program is `command` where a command is given, and only there";
-                return Err((key, why.into()));
-            }
-        }
-        if !self.runs_command() {
-            if server.program == Program::Command {
-                let why = "a command as the server needs one as the client: give `client.command`";
-                return Err(("server.command", why.into()));
-            }
-            let only_with_command = [
-                ("server.listen", server.listen.is_some()),
-                ("fault.on_output", fault.on_output.is_some()),
-                ("require.exits", require.exits.is_some()),
-            ];
-            return match only_with_command.into_iter().find(|(_, given)| *given) {
-                Some((key, _)) => {
-                    Err((key, "it is about commands, and there is no `client.command`".into()))
-                }
-                None => Ok(()),
-            };
-        }
-        match (server.program, server.listen) {
-            (Program::Command, None) | (Program::Halfopen, Some(_)) => {}
-            (Program::Command, Some(_)) => {
-                let why = "`server.command` chooses its port itself: leave one of the two out";
-                return Err(("server.listen", why.into()));
-            }
-            (Program::Halfopen, None) => {
-                let why = "halfopen's own server needs a port where the client is a command; or \
-                           give `server.command`";
-                return Err(("server.listen", why.into()));
-            }
-            (Program::Nginx, _) => {
-                let why = "where the client is a command, give nginx as `server.command`";
-                return Err(("server.program", why.into()));
-            }
-        }
-        self.validate_only_commands()
-    }
-
-    /// Refuses what is about halfopen's own peers.
-    fn validate_only_commands(&self) -> Result<(), (&'static str, String)> {
-        let Self { client, server, fault, .. } = self;
-        let own = [
-            ("client.traffic", client.traffic != Traffic::Idle),
-            ("client.keepalive.enabled", client.keepalive.enabled),
-            ("client.keepalive.idle", client.keepalive.idle.is_some()),
-            ("client.keepalive.interval", client.keepalive.interval.is_some()),
-            ("client.keepalive.probes", client.keepalive.probes.is_some()),
-            ("client.user_timeout", client.user_timeout.is_some()),
-            ("client.rto_max", client.rto_max.is_some()),
-            ("client.rto_min", client.rto_min.is_some()),
-            ("client.thin_linear_timeouts", client.thin_linear_timeouts),
-            ("client.linger", client.linger.is_some()),
-            ("client.second_write", client.second_write.is_some()),
-            ("client.fills_window", client.fills_window),
-            ("server.reads", !server.reads),
-            ("server.linger", server.linger.is_some()),
-            ("server.inherited", server.inherited),
-            ("server.fills_window", server.fills_window),
-        ];
-        if let Some((key, _)) = own.into_iter().find(|(_, set)| *set) {
-            let why = "it is about halfopen's own programs, and a command goes its own way";
-            return Err((key, why.into()));
-        }
-        let is_own_server = server.program == Program::Halfopen;
-        if is_own_server && fault.kind == FaultKind::Reboot && server.command.stays_away {
-            let why = "it is about `server.command`, and there is none";
-            return Err(("server.restart", why.into()));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod act;
 pub mod choice;
+mod combinations;
 pub mod command;
 pub mod duration;
 pub mod effect;

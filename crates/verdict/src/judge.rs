@@ -1,77 +1,16 @@
 //! The verdict.
 
 use crate::measure::{DetectedBy, Measured, measure};
-use crate::programs::FlowVerdict;
 use crate::proof::{Proof, prove};
-use crate::requirements::Requirement;
 use crate::timers::fired;
+use crate::verdict::{Verdict, Word};
 use model::tick::Hz;
 use model::wheel::Wheel;
 use model::{Prediction, Window};
-use serde::{Deserialize, Serialize};
 use spec::{Facts, Outcome, Parameters, Reference, Topology};
-use std::fmt;
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind};
 use timeline::{FlowId, Source, Timeline, What};
-
-/// One trial's verdict, with everything it rests on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// The word.
-    pub word: Word,
-    /// Why, if it does not agree; empty otherwise.
-    pub reason: String,
-    /// What was measured; `None` if the trial never came to its fault.
-    pub measured: Option<Measured>,
-    /// The evidence for the fault.
-    pub proof: Proof,
-    /// Its connections one by one, where the client is a command.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flows: Vec<FlowVerdict>,
-    /// What the user needs, and whether it is so.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requirements: Vec<Requirement>,
-}
-
-/// The four words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Word {
-    /// Measured as predicted.
-    Agrees,
-    /// Not as predicted.
-    Disagrees,
-    /// Scheduling delay or lost evidence could have changed the verdict.
-    Inconclusive,
-    /// This machine or kernel cannot.
-    Skipped,
-}
-
-impl fmt::Display for Word {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Agrees => "agrees",
-            Self::Disagrees => "disagrees",
-            Self::Inconclusive => "inconclusive",
-            Self::Skipped => "skipped",
-        })
-    }
-}
-
-impl Verdict {
-    /// A verdict about a trial that could not be held against anything.
-    pub fn without_measurement(word: Word, reason: impl Into<String>) -> Self {
-        Self {
-            word,
-            reason: reason.into(),
-            measured: None,
-            proof: Proof { evidence: Vec::new() },
-            flows: Vec::new(),
-            requirements: Vec::new(),
-        }
-    }
-}
 
 /// Holds the measurement against the prediction.
 pub fn judge(

@@ -15,9 +15,11 @@ mod proof;
 mod requirements;
 pub mod samples;
 pub mod timers;
+mod verdict;
 
-pub use judge::{Verdict, Word, judge};
+pub use judge::judge;
 pub use measure::{DetectedBy, Measured, measure, reference_at, since_reference};
-pub use programs::{EndedBy, FlowVerdict, judge_programs};
+pub use programs::judge_programs;
 pub use proof::{Evidence, Proof, prove};
-pub use requirements::{Requirement, require, signal_name};
+pub use requirements::{require, signal_name};
+pub use verdict::{EndedBy, FlowVerdict, Requirement, Verdict, Word};

@@ -1,96 +1,16 @@
 //! Trials whose client is a command: every flow by itself, and what the programs did.
 
-use crate::judge::{Verdict, Word, weigh};
+use crate::judge::weigh;
 use crate::measure::{Measured, measure, reference_at};
 use crate::proof::prove;
+use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
 use model::Prediction;
 use model::command::{Observed, parameters, predict_program};
-use serde::{Deserialize, Serialize};
-use spec::{Errno, Facts, FaultKind, Outcome, Parameters, SocketOptions};
+use spec::{Errno, FaultKind, Outcome, Parameters};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use timeline::classify::{Class, Classifier};
-use timeline::event::{Call, FrameKind, Owner, Phase, Timer, Trace};
+use timeline::event::{Call, FrameKind, Phase, Timer, Trace};
 use timeline::{Event, Flow, FlowId, Side, Source, Timeline, What};
-
-/// One connection of a trial whose client is a command.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FlowVerdict {
-    /// Its number.
-    pub id: FlowId,
-    /// The end on the client's host.
-    pub local: SocketAddr,
-    /// The end on the server's host.
-    pub remote: SocketAddr,
-    /// The process that had the client's socket just before the fault.
-    pub owner: Option<Owner>,
-    /// When the first of it was seen, seconds after the fault.
-    pub opened_s: Option<f64>,
-    /// The client's socket's options just before the fault.
-    pub options: Option<SocketOptions>,
-    /// What was known just before the fault; `None`: it was not open then.
-    pub facts: Option<Facts>,
-    /// The prediction that was in force at its end.
-    pub prediction: Option<Prediction>,
-    /// What was measured.
-    pub measured: Option<Measured>,
-    /// What ended it.
-    pub ended_by: Option<EndedBy>,
-    /// When that was, seconds after the fault.
-    pub ended_s: Option<f64>,
-    /// The verdict; `None`: nothing was predicted.
-    pub word: Option<Word>,
-    /// Why, if it does not agree.
-    pub reason: String,
-}
-
-/// What ended a connection for the client's host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EndedBy {
-    /// Keepalive probes without an answer.
-    Keepalive,
-    /// Retransmissions without an answer.
-    Retransmission,
-    /// `TCP_USER_TIMEOUT`.
-    UserTimeout,
-    /// Zero-window probes without an answer.
-    WindowProbe,
-    /// An ICMP error.
-    Icmp,
-    /// A RST from the peer.
-    Reset,
-    /// A FIN from the peer.
-    Fin,
-    /// Its own program, which closed it or ended before its kernel knew.
-    Program,
-}
-
-impl EndedBy {
-    /// The written name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Keepalive => "keepalive",
-            Self::Retransmission => "retransmission",
-            Self::UserTimeout => "user-timeout",
-            Self::WindowProbe => "window-probe",
-            Self::Icmp => "icmp",
-            Self::Reset => "reset",
-            Self::Fin => "fin",
-            Self::Program => "program",
-        }
-    }
-}
-
-impl Verdict {
-    /// The flow whose measurement is the trial's: of those open at the fault the one that ended last.
-    pub fn deciding(&self) -> Option<&FlowVerdict> {
-        let end = |flow: &FlowVerdict| flow.ended_s.unwrap_or(f64::INFINITY);
-        let open = self.flows.iter().filter(|flow| flow.facts.is_some());
-        // The first of those that end at the same time.
-        open.rev().max_by(|a, b| end(a).total_cmp(&end(b))).or(self.flows.first())
-    }
-}
 
 /// The verdict on a trial whose client is a command: the gravest of its flows'.
 pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {

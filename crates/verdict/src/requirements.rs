@@ -1,27 +1,11 @@
 //! What the user needs, held against what happened: apart from the verdict, which is about the model.
 
-use crate::judge::Verdict;
 use crate::measure::reference_at;
-use serde::{Deserialize, Serialize};
+use crate::verdict::{Requirement, Verdict};
 use spec::command::Exits;
 use spec::{Outcome, Parameters, duration};
 use timeline::event::Phase;
 use timeline::{Source, Timeline, What};
-
-/// One requirement, and whether it is met.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Requirement {
-    /// Its key.
-    pub key: String,
-    /// What is wanted, as it is written.
-    pub wanted: String,
-    /// What was measured, seconds after the fault, where it is a time.
-    pub measured_s: Option<f64>,
-    /// What was found, a few words.
-    pub found: String,
-    /// Whether it is met.
-    pub met: bool,
-}
 
 /// Every requirement of the trial.
 pub fn require(

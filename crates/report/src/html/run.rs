@@ -6,7 +6,8 @@ use super::{capital, page};
 use crate::human::missing;
 use crate::span;
 use crate::summary::{Group, NOTHING_KNOWN};
-use crate::trial::{Status, Tally};
+use crate::tally::Tally;
+use crate::trial::Status;
 
 /// The report of a run. `link` gives the address of a trial's own page, by its experiment's name
 /// and its number, relative to this one.

@@ -1,7 +1,8 @@
 //! Tables: experiments, a summary of trials, a predicted schedule, and what the doctor found.
 
 use crate::human::paint::Paint;
-use crate::trial::{Machine, Status, Tally};
+use crate::tally::Tally;
+use crate::trial::{Machine, Status};
 use crate::{span, words};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
@@ -209,7 +210,7 @@ fn seconds(duration: Duration) -> String {
 mod tests {
     use super::*;
     use crate::samples;
-    use crate::trial::{Lost, Run};
+    use crate::tally::{Lost, Run};
 
     #[test]
     fn trials_of_the_same_settings_are_one_line() {

@@ -1,6 +1,7 @@
 //! What a trial's object says of commands and their connections.
 
-use super::{Forecast, Measurement, forecast, measurement, micros};
+use super::measurement::{Measurement, measurement};
+use super::prediction::{Forecast, forecast, micros};
 use crate::trial::Trial;
 use serde::Serialize;
 use spec::command::Command;

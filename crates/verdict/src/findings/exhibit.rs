@@ -1,8 +1,8 @@
 //! Judged trials as rules see them.
 
 use crate::claims::Settings;
-use crate::judge::{Verdict, Word};
 use crate::measure::{Measured, reference_at, since_reference};
+use crate::verdict::{Verdict, Word};
 use model::{Prediction, StepKind};
 use spec::{Facts, Outcome, Parameters};
 use timeline::classify::{Class, classified};

@@ -1,8 +1,8 @@
 use super::*;
 use crate::claims::{Catalogue, Claim, Settings};
-use crate::judge::{Verdict, Word};
 use crate::measure::Measured;
 use crate::proof::Proof;
+use crate::verdict::{Verdict, Word};
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, Outcome, Parameters, Reference};
 use timeline::event::{FaultStep, Phase};

@@ -1,0 +1,476 @@
+//! Which settings go together.
+
+use crate::choice::{FaultKind, Neighbour, Program, Topology, Traffic};
+use crate::duration;
+use crate::experiment::Parameters;
+use crate::script::Script;
+use std::time::Duration;
+
+impl Parameters {
+    /// Checks what no single setting can know: combinations.
+    ///
+    /// # Errors
+    /// The key to blame and a sentence that says what was given and what is accepted.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        let Self { topology, fault, client, .. } = self;
+        let topologies: &[Topology] = match fault.kind {
+            FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze => Topology::ALL,
+            FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap | FaultKind::Blackhole => {
+                &[Topology::Switch, Topology::Router]
+            }
+            FaultKind::Reject => &[Topology::Router],
+            FaultKind::Unplug => &[Topology::Direct],
+        };
+        if !topologies.contains(topology) {
+            let accepted: Vec<_> = topologies.iter().map(|t| format!("`{t}`")).collect();
+            return Err((
+                "fault.kind",
+                format!(
+                    "`{}` is not available with topology `{topology}`: use {}",
+                    fault.kind,
+                    accepted.join(" or ")
+                ),
+            ));
+        }
+        if fault.kind == FaultKind::Flap && fault.duration.is_none() {
+            return Err((
+                "fault.duration",
+                "the fault `flap` needs it: when does the link come back?".into(),
+            ));
+        }
+        if *topology == Topology::Direct && !self.path.rtt.is_zero() {
+            return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
+        }
+        self.validate_deadline()?;
+        self.validate_traffic()?;
+        self.validate_nginx()?;
+        self.validate_commands()?;
+        let asks = match client.traffic {
+            Traffic::Heartbeat => Some("heartbeats"),
+            Traffic::Script if client.script.as_ref().is_some_and(Script::requests) => {
+                Some("requests")
+            }
+            _ => None,
+        };
+        if let Some(asks) = asks.filter(|_| !self.server.reads) {
+            return Err((
+                "server.reads",
+                format!("a server that does not read cannot answer {asks}"),
+            ));
+        }
+        if let Some(asks) = asks
+            && fault.kind.effect().kills()
+            && self.server.inherited
+        {
+            return Err((
+                "server.inherited",
+                format!("the child that inherits the socket does not answer {asks}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A trial that ends before what it is about has happened shows nothing.
+    fn validate_deadline(&self) -> Result<(), (&'static str, String)> {
+        let Some(deadline) = self.deadline.filter(|_| !self.deadline_extends) else {
+            return Ok(());
+        };
+        let changes = (!self.later.sysctl.is_empty()).then_some(self.later.after);
+        for (key, what, at) in [
+            ("fault.duration", "the fault ends", self.fault_duration()),
+            ("later.after", "sysctls change", changes),
+        ] {
+            if let Some(at) = at.filter(|at| *at >= deadline) {
+                let (deadline, at) = (duration::show(deadline), duration::show(at));
+                let why = format!(
+                    "the trial would end {deadline} after the fault, before {what} at {at}: it \
+                     needs more than `{key}`"
+                );
+                return Err(("deadline", why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what only a kernel's HZ decides: `TCP_RTO_MIN_US` takes two jiffies at least
+    /// (`TCP_TIMEOUT_MIN`), once it is rounded up to jiffies (`do_tcp_setsockopt`, net/ipv4/tcp.c).
+    /// A route's smallest RTO has no such limit.
+    ///
+    /// # Errors
+    /// As for [`Self::validate`].
+    pub fn validate_at(&self, hz: u32) -> Result<(), (&'static str, String)> {
+        let jiffy = Duration::from_secs(1) / hz.max(1);
+        match self.client.rto_min {
+            Some(least) if least <= jiffy => Err((
+                "client.rto_min",
+                format!(
+                    "the kernel does not take {}, which is less than two jiffies at HZ {hz} \
+                     (accepted: more than {}, up to 200ms)",
+                    duration::show(least),
+                    duration::show(jiffy)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Combinations of what client and server do.
+    fn validate_traffic(&self) -> Result<(), (&'static str, String)> {
+        let Self { client, server, .. } = self;
+        match (client.traffic, &client.script) {
+            (Traffic::Script, None) => {
+                let why = "the traffic `script` needs it: which calls does the client make?";
+                return Err(("client.script", why.into()));
+            }
+            (traffic, Some(_)) if traffic != Traffic::Script => {
+                let why = format!("it needs the traffic `script`, not `{traffic}`");
+                return Err(("client.script", why));
+            }
+            _ => {}
+        }
+        let connects = client.traffic == Traffic::Connect;
+        let needs_connection = [
+            ("server.reads", !server.reads),
+            ("server.inherited", server.inherited),
+            ("server.fills_window", server.fills_window),
+            ("client.fills_window", client.fills_window),
+        ];
+        if let Some((key, _)) = needs_connection.iter().find(|(_, set)| connects && *set) {
+            let why = "it is about a connection, and with the traffic `connect` there is none \
+                       before the fault";
+            return Err((key, why.into()));
+        }
+        let own: &[Traffic] = &[Traffic::Idle, Traffic::Script];
+        for (key, set, accepted) in [
+            ("client.fills_window", client.fills_window, own),
+            ("server.fills_window", server.fills_window, &own[..1]),
+        ] {
+            if set && !accepted.contains(&client.traffic) {
+                let needs = any_of(accepted);
+                return Err((
+                    key,
+                    format!("it needs the traffic {needs}, not `{}`", client.traffic),
+                ));
+            }
+        }
+        if client.fills_window && server.reads {
+            let why = "a server that reads does not close its window: it needs \
+                       `server.reads = false`";
+            return Err(("client.fills_window", why.into()));
+        }
+        if server.fills_window && !self.fault.kind.effect().peer_kernel_answers() {
+            let why = "what the path does to data that the client reads late is another question: \
+                       it needs the fault `none`, `process-crash` or `process-freeze`";
+            return Err(("server.fills_window", why.into()));
+        }
+        if server.fills_window && (!server.reads || server.inherited) {
+            let why = "it needs a server that reads, and whose socket nobody has inherited";
+            return Err(("server.fills_window", why.into()));
+        }
+        if client.fills_window && server.fills_window {
+            let why = "one of the two fills the other's window, not both";
+            return Err(("server.fills_window", why.into()));
+        }
+        Ok(())
+    }
+
+    /// Combinations with a web server.
+    fn validate_nginx(&self) -> Result<(), (&'static str, String)> {
+        let Self { client, server, fault, .. } = self;
+        let (key, faults, traffics): (_, &[FaultKind], &[Traffic]) =
+            match (client.program, server.program) {
+                (Program::Halfopen, Program::Halfopen)
+                | (Program::Command, _)
+                | (_, Program::Command) => return Ok(()),
+                (Program::Nginx, Program::Nginx) => {
+                    let why = "one of the two is nginx, and the other asks it; not both";
+                    return Err(("server.program", why.into()));
+                }
+                (Program::Halfopen, Program::Nginx) => (
+                    "server.program",
+                    &[
+                        FaultKind::None,
+                        FaultKind::ProcessCrash,
+                        FaultKind::ProcessFreeze,
+                        FaultKind::PowerOff,
+                        FaultKind::Blackhole,
+                    ],
+                    &[Traffic::Idle, Traffic::OneWrite],
+                ),
+                (Program::Nginx, Program::Halfopen) => (
+                    "client.program",
+                    &[FaultKind::PowerOff, FaultKind::Blackhole],
+                    &[Traffic::Idle],
+                ),
+            };
+        if !faults.contains(&fault.kind) {
+            return Err((
+                key,
+                format!("with nginx there the fault is {}, not `{}`", any_of(faults), fault.kind),
+            ));
+        }
+        if !traffics.contains(&client.traffic) {
+            return Err((
+                key,
+                format!(
+                    "with nginx there the traffic is {}, not `{}`",
+                    any_of(traffics),
+                    client.traffic
+                ),
+            ));
+        }
+        let own = "it is about halfopen's own programs, and nginx goes its own way";
+        let settings = [
+            ("server.reads", !server.reads),
+            ("server.linger", server.linger.is_some()),
+            ("server.inherited", server.inherited),
+            ("server.fills_window", server.fills_window),
+            ("client.fills_window", client.fills_window),
+            ("client.second_write", client.second_write.is_some()),
+        ];
+        let sockets = [
+            ("client.keepalive.enabled", client.keepalive.enabled),
+            ("client.user_timeout", client.user_timeout.is_some()),
+            ("client.rto_max", client.rto_max.is_some()),
+            ("client.rto_min", client.rto_min.is_some()),
+            ("client.thin_linear_timeouts", client.thin_linear_timeouts),
+        ];
+        // The sockets' options are the client's, which is nginx or not.
+        let sockets = sockets.into_iter().filter(|_| client.program == Program::Nginx);
+        if let Some((key, _)) = settings.into_iter().chain(sockets).find(|(_, set)| *set) {
+            return Err((key, own.into()));
+        }
+        if client.program == Program::Nginx && self.neighbour == Neighbour::Learned {
+            let why = "it needs `permanent`: nginx closes some time after the fault, and what its \
+                       kernel still knows of its neighbour then is random";
+            return Err(("neighbour", why.into()));
+        }
+        let keeps_for = self.nginx.keeps_for();
+        if fault.after + self.path.rtt + NGINX_SETTLED >= keeps_for {
+            return Err((
+                "fault.after",
+                format!(
+                    "nginx closes an idle connection after {}: the fault must come {} before that \
+                     at least",
+                    duration::show(keeps_for),
+                    duration::show(NGINX_SETTLED + self.path.rtt)
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Combinations with a command.
+    fn validate_commands(&self) -> Result<(), (&'static str, String)> {
+        let Self { client, server, fault, require, .. } = self;
+        for (key, command, program) in [
+            ("client.command", &client.command, client.program),
+            ("server.command", &server.command, server.program),
+        ] {
+            if (program == Program::Command) == command.words.is_empty() {
+                let why = "the program is `command` where a command is given, and only there";
+                return Err((key, why.into()));
+            }
+        }
+        if !self.runs_command() {
+            if server.program == Program::Command {
+                let why = "a command as the server needs one as the client: give `client.command`";
+                return Err(("server.command", why.into()));
+            }
+            let only_with_command = [
+                ("server.listen", server.listen.is_some()),
+                ("fault.on_output", fault.on_output.is_some()),
+                ("require.exits", require.exits.is_some()),
+            ];
+            return match only_with_command.into_iter().find(|(_, given)| *given) {
+                Some((key, _)) => {
+                    Err((key, "it is about commands, and there is no `client.command`".into()))
+                }
+                None => Ok(()),
+            };
+        }
+        match (server.program, server.listen) {
+            (Program::Command, None) | (Program::Halfopen, Some(_)) => {}
+            (Program::Command, Some(_)) => {
+                let why = "`server.command` chooses its port itself: leave one of the two out";
+                return Err(("server.listen", why.into()));
+            }
+            (Program::Halfopen, None) => {
+                let why = "halfopen's own server needs a port where the client is a command; or \
+                           give `server.command`";
+                return Err(("server.listen", why.into()));
+            }
+            (Program::Nginx, _) => {
+                let why = "where the client is a command, give nginx as `server.command`";
+                return Err(("server.program", why.into()));
+            }
+        }
+        self.validate_only_commands()
+    }
+
+    /// Refuses what is about halfopen's own peers.
+    fn validate_only_commands(&self) -> Result<(), (&'static str, String)> {
+        let Self { client, server, fault, .. } = self;
+        let own = [
+            ("client.traffic", client.traffic != Traffic::Idle),
+            ("client.keepalive.enabled", client.keepalive.enabled),
+            ("client.keepalive.idle", client.keepalive.idle.is_some()),
+            ("client.keepalive.interval", client.keepalive.interval.is_some()),
+            ("client.keepalive.probes", client.keepalive.probes.is_some()),
+            ("client.user_timeout", client.user_timeout.is_some()),
+            ("client.rto_max", client.rto_max.is_some()),
+            ("client.rto_min", client.rto_min.is_some()),
+            ("client.thin_linear_timeouts", client.thin_linear_timeouts),
+            ("client.linger", client.linger.is_some()),
+            ("client.second_write", client.second_write.is_some()),
+            ("client.fills_window", client.fills_window),
+            ("server.reads", !server.reads),
+            ("server.linger", server.linger.is_some()),
+            ("server.inherited", server.inherited),
+            ("server.fills_window", server.fills_window),
+        ];
+        if let Some((key, _)) = own.into_iter().find(|(_, set)| *set) {
+            let why = "it is about halfopen's own programs, and a command goes its own way";
+            return Err((key, why.into()));
+        }
+        let is_own_server = server.program == Program::Halfopen;
+        if is_own_server && fault.kind == FaultKind::Reboot && server.command.stays_away {
+            let why = "it is about `server.command`, and there is none";
+            return Err(("server.restart", why.into()));
+        }
+        Ok(())
+    }
+}
+
+/// From the last exchange to the fault the laboratory takes this much time of its own at most.
+const NGINX_SETTLED: Duration = Duration::from_millis(200);
+
+/// The names of some choices: `` `a`, `b` or `c` ``.
+fn any_of<T: std::fmt::Display>(choices: &[T]) -> String {
+    let names: Vec<_> = choices.iter().map(|choice| format!("`{choice}`")).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    fn with(settings: &[(&str, &str)]) -> Parameters {
+        let mut parameters = Parameters::default();
+        for (key, value) in settings {
+            settings::apply(&mut parameters, key, value).unwrap();
+        }
+        parameters
+    }
+
+    /// `usecs_to_jiffies` rounds up: a microsecond more than a jiffy is two.
+    #[test]
+    fn the_smallest_rto_is_two_jiffies_of_the_kernel_s() {
+        for (least, hz, accepted) in [
+            ("4ms", 250, false),
+            ("4001us", 250, true),
+            ("4ms", 1000, true),
+            ("1ms", 1000, false),
+            ("10ms", 100, false),
+            ("11ms", 100, true),
+            ("200ms", 100, true),
+        ] {
+            let result = with(&[("client.rto_min", least)]).validate_at(hz);
+            assert_eq!(result.is_ok(), accepted, "{least} at HZ {hz}: {result:?}");
+            let names_it = |(key, why): (&str, String)| {
+                key == "client.rto_min" && why.contains(least) && why.contains("up to 200ms")
+            };
+            assert!(result.err().is_none_or(names_it), "{least} at HZ {hz}");
+        }
+        assert_eq!(with(&[("path.rto_min", "1ms")]).validate_at(100), Ok(()));
+    }
+
+    #[test]
+    fn a_script_goes_with_its_traffic_and_with_what_its_server_can_do() {
+        let traffic = ("client.traffic", "script");
+        let script = |text| ("client.script", text);
+        let closed = [("client.fills_window", "true"), ("server.reads", "false")];
+        for settings in [
+            &[traffic, script("wait 45s; write 100")][..],
+            &[traffic, script("request 100 2s; close"), ("client.linger", "2s")],
+            &[traffic, script("write 100"), closed[0], closed[1]],
+        ] {
+            assert_eq!(with(settings).validate(), Ok(()), "{settings:?}");
+        }
+        for (settings, key, complaint) in [
+            (&[traffic][..], "client.script", "the traffic `script` needs it"),
+            (&[script("write 100")], "client.script", "needs the traffic `script`, not `idle`"),
+            (
+                &[traffic, script("request 1 2s"), ("server.reads", "false")],
+                "server.reads",
+                "cannot answer requests",
+            ),
+            (
+                &[traffic, script("write 1"), ("server.fills_window", "true")],
+                "server.fills_window",
+                "`idle`, not `script`",
+            ),
+            (
+                &[traffic, script("write 1"), ("server.program", "nginx")],
+                "server.program",
+                "not `script`",
+            ),
+        ] {
+            let (blamed, why) = with(settings).validate().unwrap_err();
+            assert!(blamed == key && why.contains(complaint), "{settings:?}: {blamed}: {why}");
+        }
+        assert!(!with(&[traffic, script("write 1; shutdown")]).client_lets_go());
+        assert!(with(&[traffic, script("request 1 1s")]).client_lets_go());
+    }
+
+    #[test]
+    fn a_web_server_goes_with_what_it_can_do() {
+        let nginx = ("server.program", "nginx");
+        for settings in [
+            &[nginx][..],
+            &[nginx, ("client.traffic", "one-write")],
+            &[nginx, ("fault.kind", "process-crash")],
+            &[nginx, ("fault.kind", "process-freeze"), ("fault.duration", "1s")],
+            &[nginx, ("fault.kind", "power-off"), ("client.keepalive.enabled", "true")],
+            &[("client.program", "nginx"), ("fault.kind", "power-off")],
+        ] {
+            assert_eq!(with(settings).validate(), Ok(()), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_with_a_web_server_is_refused() {
+        let nginx = ("server.program", "nginx");
+        let behind = [("client.program", "nginx"), ("fault.kind", "power-off")];
+        for (settings, key, complaint) in [
+            (vec![nginx, ("client.program", "nginx")], "server.program", "not both"),
+            (
+                vec![nginx, ("topology", "router"), ("fault.kind", "reject")],
+                "server.program",
+                "`power-off` or `blackhole`, not `reject`",
+            ),
+            (vec![nginx, ("client.traffic", "stream")], "server.program", "`idle` or `one-write`"),
+            (vec![nginx, ("server.inherited", "true")], "server.inherited", "own programs"),
+            (
+                vec![nginx, ("nginx.keepalive_timeout", "1s"), ("fault.after", "900ms")],
+                "fault.after",
+                "closes an idle connection after 1s",
+            ),
+            (vec![("client.program", "nginx")], "client.program", "not `none`"),
+            (
+                vec![behind[0], behind[1], ("client.keepalive.enabled", "true")],
+                "client.keepalive.enabled",
+                "own programs",
+            ),
+            (vec![behind[0], behind[1], ("neighbour", "learned")], "neighbour", "`permanent`"),
+        ] {
+            let (blamed, why) = with(&settings).validate().unwrap_err();
+            assert!(blamed == key && why.contains(complaint), "{settings:?}: {blamed}: {why}");
+        }
+    }
+}

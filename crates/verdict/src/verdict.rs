@@ -1,0 +1,161 @@
+//! What is said of a trial: its verdict, with everything that it rests on.
+
+use crate::measure::Measured;
+use crate::proof::Proof;
+use model::Prediction;
+use serde::{Deserialize, Serialize};
+use spec::{Facts, SocketOptions};
+use std::fmt;
+use std::net::SocketAddr;
+use timeline::FlowId;
+use timeline::event::Owner;
+
+/// One trial's verdict, with everything it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The word.
+    pub word: Word,
+    /// Why, if it does not agree; empty otherwise.
+    pub reason: String,
+    /// What was measured; `None` if the trial never came to its fault.
+    pub measured: Option<Measured>,
+    /// The evidence for the fault.
+    pub proof: Proof,
+    /// Its connections one by one, where the client is a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowVerdict>,
+    /// What the user needs, and whether it is so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requirements: Vec<Requirement>,
+}
+
+/// The four words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// Measured as predicted.
+    Agrees,
+    /// Not as predicted.
+    Disagrees,
+    /// Scheduling delay or lost evidence could have changed the verdict.
+    Inconclusive,
+    /// This machine or kernel cannot.
+    Skipped,
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Agrees => "agrees",
+            Self::Disagrees => "disagrees",
+            Self::Inconclusive => "inconclusive",
+            Self::Skipped => "skipped",
+        })
+    }
+}
+
+impl Verdict {
+    /// A verdict about a trial that could not be held against anything.
+    pub fn without_measurement(word: Word, reason: impl Into<String>) -> Self {
+        Self {
+            word,
+            reason: reason.into(),
+            measured: None,
+            proof: Proof { evidence: Vec::new() },
+            flows: Vec::new(),
+            requirements: Vec::new(),
+        }
+    }
+
+    /// The flow whose measurement is the trial's: of those open at the fault the one that ended last.
+    pub fn deciding(&self) -> Option<&FlowVerdict> {
+        let end = |flow: &FlowVerdict| flow.ended_s.unwrap_or(f64::INFINITY);
+        let open = self.flows.iter().filter(|flow| flow.facts.is_some());
+        // The first of those that end at the same time.
+        open.rev().max_by(|a, b| end(a).total_cmp(&end(b))).or(self.flows.first())
+    }
+}
+
+/// One connection of a trial whose client is a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowVerdict {
+    /// Its number.
+    pub id: FlowId,
+    /// The end on the client's host.
+    pub local: SocketAddr,
+    /// The end on the server's host.
+    pub remote: SocketAddr,
+    /// The process that had the client's socket just before the fault.
+    pub owner: Option<Owner>,
+    /// When the first of it was seen, seconds after the fault.
+    pub opened_s: Option<f64>,
+    /// The client's socket's options just before the fault.
+    pub options: Option<SocketOptions>,
+    /// What was known just before the fault; `None`: it was not open then.
+    pub facts: Option<Facts>,
+    /// The prediction that was in force at its end.
+    pub prediction: Option<Prediction>,
+    /// What was measured.
+    pub measured: Option<Measured>,
+    /// What ended it.
+    pub ended_by: Option<EndedBy>,
+    /// When that was, seconds after the fault.
+    pub ended_s: Option<f64>,
+    /// The verdict; `None`: nothing was predicted.
+    pub word: Option<Word>,
+    /// Why, if it does not agree.
+    pub reason: String,
+}
+
+/// What ended a connection for the client's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedBy {
+    /// Keepalive probes without an answer.
+    Keepalive,
+    /// Retransmissions without an answer.
+    Retransmission,
+    /// `TCP_USER_TIMEOUT`.
+    UserTimeout,
+    /// Zero-window probes without an answer.
+    WindowProbe,
+    /// An ICMP error.
+    Icmp,
+    /// A RST from the peer.
+    Reset,
+    /// A FIN from the peer.
+    Fin,
+    /// Its own program, which closed it or ended before its kernel knew.
+    Program,
+}
+
+impl EndedBy {
+    /// The written name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keepalive => "keepalive",
+            Self::Retransmission => "retransmission",
+            Self::UserTimeout => "user-timeout",
+            Self::WindowProbe => "window-probe",
+            Self::Icmp => "icmp",
+            Self::Reset => "reset",
+            Self::Fin => "fin",
+            Self::Program => "program",
+        }
+    }
+}
+
+/// One requirement, and whether it is met.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// Its key.
+    pub key: String,
+    /// What is wanted, as it is written.
+    pub wanted: String,
+    /// What was measured, seconds after the fault, where it is a time.
+    pub measured_s: Option<f64>,
+    /// What was found, a few words.
+    pub found: String,
+    /// Whether it is met.
+    pub met: bool,
+}
