@@ -77,10 +77,15 @@ impl Peer {
         theirs.set_nonblocking(false).with_context(starting)?;
         let error = std::io::stderr();
         let stdio = Stdio { input: theirs.as_fd(), output: theirs.as_fd(), error: error.as_fd() };
-        let control = ground
-            .launcher
-            .launch(&Launch::default(), stdio, Some(namespace.as_fd()), None)
-            .with_context(starting)?;
+        let network = namespace.as_fd();
+        // What executes something needs files.
+        let executes = kind != spec::Program::Halfopen || server.inherited && role == Role::Server;
+        let control = if executes {
+            ground.launcher.launch(&Launch::default(), stdio, Some(network), None)
+        } else {
+            ground.launcher.launch_alone(stdio, network)
+        };
+        let control = control.with_context(starting)?;
         let (reports, commands) = ours.into_split();
         let mut peer = Self {
             name,

@@ -73,8 +73,8 @@ pub(crate) struct Program {
     line: Vec<u8>,
     /// The process that was started, in this PID namespace.
     main: Option<Pid>,
-    /// Its keeper: the parent of that process.
-    keeper: Option<u32>,
+    /// The process from which all of it descend.
+    root: Option<u32>,
     /// Whether the end of that process has been told.
     is_told: bool,
     ended: Option<ExitStatus>,
@@ -92,7 +92,7 @@ impl Program {
                 control: BufReader::new(stream),
                 line: Vec::new(),
                 main: None,
-                keeper: None,
+                root: None,
                 is_told: false,
                 ended: None,
             })
@@ -169,15 +169,15 @@ impl Program {
         }
     }
 
-    /// Its processes, by their numbers in this PID namespace: its keeper and all that descend from it,
-    /// however they came about.
+    /// Its processes, by their numbers in this PID namespace: its keeper, if it has one, and all that
+    /// descend from it, however they came about.
     pub(crate) async fn processes(&mut self) -> Result<Vec<u32>> {
-        while self.keeper.is_none() {
+        while self.root.is_none() {
             if self.word().await?.is_none() {
                 bail!("the {} has ended", self.name);
             }
         }
-        Ok(self.keeper.map(observe::options::family).unwrap_or_default())
+        Ok(self.root.map(observe::options::family).unwrap_or_default())
     }
 
     async fn order(&mut self, order: Order) -> Result<()> {
@@ -213,9 +213,9 @@ impl Program {
         self.line.clear();
         let word = word.checked().with_context(|| format!("starting the {}", self.name))?;
         match word {
-            Word::Started(number) => {
-                self.main = Some(Pid::from_raw(number.cast_signed()));
-                self.keeper = Some(observe::options::parent(number).unwrap_or(number));
+            Word::Started { main, root } => {
+                self.main = Some(Pid::from_raw(main.cast_signed()));
+                self.root = Some(root);
             }
             Word::Ended { code, signal, .. } => {
                 let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);

@@ -69,7 +69,7 @@ pub(crate) fn work(
     // Its length is bounded: no more than `jobs` trials run, and whoever starts them waits until
     // earlier ones are written.
     let (reports, queue) = mpsc::unbounded_channel();
-    let write = write_reports(queue, output);
+    let write = write_reports(queue, output, setup.clock);
     let writer = match setup.clock {
         // Whoever listens may be slow, and nothing else is to wait for that.
         Clock::Real => {
@@ -143,24 +143,31 @@ async fn run_all(
     Ok(())
 }
 
-/// Writes every message as a line; as many at once as there are.
+/// Writes every message as a line; as many at once as there are. In virtual time, where writing costs
+/// more than the wait for the end of a trial, what happened goes with the next that has to be known.
 async fn write_reports(
     mut queue: mpsc::UnboundedReceiver<Message>,
     mut output: impl Write,
+    clock: Clock,
 ) -> std::io::Result<()> {
     let mut lines = Vec::new();
     while let Some(message) = queue.recv().await {
         let mut next = Some(message);
+        let mut waits = clock == Clock::Virtual;
         while let Some(message) = next {
+            waits &= matches!(message, Message::Event(..) | Message::Captured(..));
             serde_json::to_writer(&mut lines, &message)?;
             lines.push(b'\n');
             next = if lines.len() < WRITE_MOST { queue.try_recv().ok() } else { None };
         }
-        output.write_all(&lines)?;
-        output.flush()?;
-        lines.clear();
+        if !waits || lines.len() >= WRITE_MOST {
+            output.write_all(&lines)?;
+            output.flush()?;
+            lines.clear();
+        }
     }
-    Ok(())
+    output.write_all(&lines)?;
+    output.flush()
 }
 
 /// About as many bytes are written at once.

@@ -100,6 +100,13 @@ pub(crate) fn wait_until_ready(
     Ok(())
 }
 
+/// A namespace for a host, and a socket to configure it with.
+pub(crate) fn namespace(family: Family) -> Result<(Namespace, Rtnl), Error> {
+    // Programs have no privileges, and may serve the ports that they want to.
+    let path = "ipv4/ip_unprivileged_port_start";
+    quiet_namespace(family, &[Setting { path, value: "0", part_of: None }])
+}
+
 /// A namespace that says nothing by itself, with `settings` besides, and a socket to configure it
 /// with.
 pub(crate) fn quiet_namespace(
@@ -110,17 +117,12 @@ pub(crate) fn quiet_namespace(
         .map_err(|source| Error::Namespace { doing: "making a host", source })?;
     let rtnl = namespace
         .run(|| {
-            let own = quiet(family).iter().chain(&[OPEN_PORTS]).chain(settings);
-            own.into_iter().try_for_each(Setting::write)?;
+            quiet(family).iter().chain(settings).try_for_each(Setting::write)?;
             Rtnl::open_here()
         })
         .map_err(|source| Error::Namespace { doing: "configuring a host", source })??;
     Ok((namespace, rtnl))
 }
-
-/// Programs have no privileges, and may serve the ports that they want to.
-const OPEN_PORTS: Setting =
-    Setting { path: "ipv4/ip_unprivileged_port_start", value: "0", part_of: None };
 
 /// A file below /proc/sys/net, and what to write there.
 pub(crate) struct Setting {

@@ -6,6 +6,7 @@
 //! their own interfaces both begin at 2.
 
 use crate::error::Error;
+use crate::nsid::Nsid;
 use crate::rtnl::Rtnl;
 use futures_util::{StreamExt, TryStreamExt};
 use netns::Namespace;
@@ -312,8 +313,20 @@ pub(crate) struct State {
 
 /// Looks at an interface; `None` if there is none of this number.
 pub(crate) fn state(rtnl: &mut Rtnl, index: Index) -> Result<Option<State>, Error> {
+    state_in(rtnl, None, index)
+}
+
+/// Looks at an interface in another namespace.
+pub(crate) fn state_in(
+    rtnl: &mut Rtnl,
+    namespace: Option<Nsid>,
+    index: Index,
+) -> Result<Option<State>, Error> {
     let found = rtnl.ask(format_args!("looking at interface {index}"), |handle| {
-        let mut answers = Box::pin(handle.link().get().match_index(index).execute());
+        let mut request = handle.link().get().match_index(index);
+        let there = namespace.map(|Nsid(number)| LinkAttribute::IfNetnsId(number));
+        request.message_mut().attributes.extend(there);
+        let mut answers = Box::pin(request.execute());
         async move { answers.try_next().await }
     });
     let link = match found {

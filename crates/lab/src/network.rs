@@ -27,6 +27,7 @@ use spec::facts::NeighbourFacts;
 use spec::{Addresses, FaultAct, Parameters, Reject};
 use std::fmt::Display;
 use std::sync::Arc;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// The hosts of one trial and what joins them. Dropping it removes everything; the kernel does
 /// that in its own time, so use [`Network::remove`] to know that it is done.
@@ -225,12 +226,11 @@ impl Network {
     pub async fn links(&self) -> Result<Vec<LinkState>, Error> {
         let (client, server) = (self.client.clone(), self.server.clone());
         let wiring = Arc::clone(&self.wiring);
-        blocking(move || {
-            let host =
-                |namespace: &Namespace, index| link::state(&mut Rtnl::open(namespace)?, index);
-            let server = server.map(|server| host(&server, SERVER)).transpose()?.flatten();
+        prompt(move || {
+            let server = server.map(|server| wiring.host_link(&server, SERVER));
+            let server = server.transpose()?.flatten();
             let mut links = vec![
-                LinkState::new("client", host(&client, CLIENT)?),
+                LinkState::new("client", wiring.host_link(&client, CLIENT)?),
                 LinkState::new("server", server),
             ];
             links.extend(
@@ -291,7 +291,7 @@ impl Network {
             return Err(Error::Sequence { operation, why: "something is broken already" });
         }
         let (wiring, server) = (Arc::clone(&self.wiring), self.server.clone());
-        let done = blocking(move || wiring.break_by(fault, server.as_ref())).await?;
+        let done = prompt(move || wiring.break_by(fault, server.as_ref())).await?;
         self.fault = Some(fault);
         Ok(done)
     }
@@ -325,6 +325,14 @@ impl LinkState {
             up: state.is_some_and(|state| state.up),
             carrier: state.is_some_and(|state| state.carrier),
         }
+    }
+}
+
+/// Work that never waits for the kernel. A runtime of one thread, on one processor, does it itself.
+async fn prompt<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => blocking(work).await,
     }
 }
 

@@ -15,25 +15,34 @@ use std::os::fd::AsRawFd;
 
 /// A namespace's number, as known in the namespace that was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nsid(i32);
+pub(crate) struct Nsid(pub(crate) i32);
 
 /// The number of `namespace` where `rtnl` is; it gets one if it has none.
 pub(crate) fn of(rtnl: &mut Rtnl, namespace: &Namespace) -> Result<Nsid, Error> {
-    let doing = format_args!("numbering a namespace");
-    let it = NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned());
-    // Any number that is free (`rtnl_net_newid`, net/core/net_namespace.c).
-    let any = [it.clone(), NsidAttribute::Id(-1)].into();
-    match ask(rtnl, doing, NLM_F_ACK, RouteNetlinkMessage::NewNsId, any) {
-        // A cable between the two has given it one already.
-        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {}
-        done => drop(done?),
+    // A cable between the two has given it one already.
+    if let Some(number) = known(rtnl, namespace)? {
+        return Ok(number);
     }
-    let answer = ask(rtnl, doing, 0, RouteNetlinkMessage::GetNsId, vec![it])?;
-    let number = answer.into_iter().flatten().find_map(|attribute| match attribute {
+    let doing = format_args!("numbering a namespace");
+    // Any number that is free (`rtnl_net_newid`, net/core/net_namespace.c).
+    let any = vec![attribute(namespace), NsidAttribute::Id(-1)];
+    ask(rtnl, doing, NLM_F_ACK, RouteNetlinkMessage::NewNsId, any)?;
+    known(rtnl, namespace)?
+        .ok_or_else(|| Error::kernel(doing.to_string(), std::io::ErrorKind::InvalidData.into()))
+}
+
+fn known(rtnl: &mut Rtnl, namespace: &Namespace) -> Result<Option<Nsid>, Error> {
+    let doing = format_args!("looking up a namespace's number");
+    let it = vec![attribute(namespace)];
+    let answer = ask(rtnl, doing, 0, RouteNetlinkMessage::GetNsId, it)?;
+    Ok(answer.into_iter().flatten().find_map(|attribute| match attribute {
         NsidAttribute::Id(number) if number >= 0 => Some(Nsid(number)),
         _ => None,
-    });
-    number.ok_or_else(|| Error::kernel(doing.to_string(), std::io::ErrorKind::InvalidData.into()))
+    }))
+}
+
+fn attribute(namespace: &Namespace) -> NsidAttribute {
+    NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned())
 }
 
 /// Whether anything holds the namespace of this number: a process in it, a descriptor of it, a

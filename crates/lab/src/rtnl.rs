@@ -117,7 +117,7 @@ impl Prompt {
             return Poll::Pending;
         }
         let mut bytes = Vec::with_capacity(Self::MESSAGE_LEN_MAX);
-        let received = self.socket.recv_from(&mut bytes, 0);
+        let received = self.socket.recv_from(&mut bytes, libc::MSG_DONTWAIT);
         self.is_answered.store(is_last(&bytes), Ordering::Relaxed);
         Self::at_once(received.map(|(_, address)| (bytes, address)))
     }
@@ -151,16 +151,15 @@ impl AsyncSocket for Prompt {
     }
 
     fn new(protocol: isize) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol)?;
-        socket.set_non_blocking(true)?;
+        // The kernel binds it when it is first used.
+        let socket = Socket::new(protocol)?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
-        socket.bind_auto()?;
         Ok(Self { socket, is_answered: AtomicBool::new(true) })
     }
 
     fn poll_send(&self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.sent(self.socket.send(bytes, 0))
+        self.sent(self.socket.send(bytes, libc::MSG_DONTWAIT))
     }
 
     fn poll_send_to(
@@ -169,7 +168,7 @@ impl AsyncSocket for Prompt {
         bytes: &[u8],
         address: &SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        self.sent(self.socket.send_to(bytes, address, 0))
+        self.sent(self.socket.send_to(bytes, address, libc::MSG_DONTWAIT))
     }
 
     fn poll_recv<B: bytes::BufMut>(

@@ -110,6 +110,17 @@ impl Switch {
         Ok(link::state(&mut self.rtnl(), index(port))?.is_some())
     }
 
+    /// An interface of a host.
+    pub(crate) fn link_of(
+        &self,
+        host: &Namespace,
+        index: Index,
+    ) -> Result<Option<link::State>, Error> {
+        let mut rtnl = self.rtnl();
+        let number = nsid::of(&mut rtnl, host)?;
+        link::state_in(&mut rtnl, Some(number), index)
+    }
+
     /// The number that a host's namespace has here.
     pub(crate) fn number(&self, host: &Namespace) -> Result<Nsid, Error> {
         nsid::of(&mut self.rtnl(), host)

@@ -160,13 +160,10 @@ const MACHINE_WIDE: &[&str] = &[
     "tcp_mem",
 ];
 
-/// Writes a file below /proc/sys/net in the calling thread's namespace, unless it says so already:
-/// reading waits for nobody. `false` if there is no such file.
+/// Writes a file below /proc/sys/net in the calling thread's namespace. `false` if there is no such
+/// file.
 pub(crate) fn write_if_present(below_net: &str, value: &str) -> io::Result<bool> {
     let path = Path::new("/proc/sys/net").join(below_net);
-    if fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
-        return Ok(true);
-    }
     match open(&path) {
         Ok(mut file) => file.write_all(value.as_bytes()).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

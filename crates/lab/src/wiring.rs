@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::holders;
 use crate::host::{self, Host};
 use crate::layout::{CLIENT, Layout, SERVER, side_towards};
-use crate::link::{self, End, PATIENCE};
+use crate::link::{self, End, Index, PATIENCE};
 use crate::relay::Port;
 use crate::router::Router;
 use crate::rtnl::Rtnl;
@@ -58,8 +58,8 @@ impl Wiring {
     /// Builds a network and waits until frames pass.
     pub(crate) fn build(layout: &Layout) -> Result<Built, Error> {
         let turn = take_turn();
-        let (client, mut client_rtnl) = host::quiet_namespace(layout.family, &[])?;
-        let (server, mut server_rtnl) = host::quiet_namespace(layout.family, &[])?;
+        let (client, mut client_rtnl) = host::namespace(layout.family)?;
+        let (server, mut server_rtnl) = host::namespace(layout.family)?;
         let (client_end, server_end) = (layout.client.end(&client), layout.server.end(&server));
         let wiring = match (side_towards(&layout.client), side_towards(&layout.server)) {
             (Some(to_client), Some(to_server)) => {
@@ -169,7 +169,7 @@ impl Wiring {
         let operation = "booting the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
-        let (namespace, mut rtnl) = host::quiet_namespace(host.family(), &[])?;
+        let (namespace, mut rtnl) = host::namespace(host.family())?;
         switch.plug_server(&host.end(&namespace))?;
         switch.set_server_port(false)?;
         host.settle(&namespace, &mut rtnl)?;
@@ -223,6 +223,19 @@ impl Wiring {
         drop(server);
         let gone = || Ok(!switch.knows(number)?);
         link::wait_until("a host to end", gone).map_err(|error| pinned(error, "server", inode))
+    }
+
+    /// An interface of one of the hosts: asked from the switch, if there is one, where no socket has
+    /// to be opened first.
+    pub(crate) fn host_link(
+        &self,
+        host: &Namespace,
+        index: Index,
+    ) -> Result<Option<link::State>, Error> {
+        match self.switch() {
+            Some(switch) => switch.link_of(host, index),
+            None => link::state(&mut Rtnl::open(host)?, index),
+        }
     }
 
     /// The interfaces between the hosts.

@@ -47,16 +47,11 @@ pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<
         let Some(socket) = duplicate(pid, number)? else { continue };
         let options = options(&socket);
         drop(socket);
-        let still_owned = descriptor(pid, &wanted).is_some();
+        let again = fs::read_link(format!("/proc/{pid}/fd/{number}"));
+        let still_owned = again.is_ok_and(|target| target == wanted);
         return Ok(Some(Found { owner, options, still_owned }));
     }
     Ok(None)
-}
-
-/// The process that started another, or took it on when its own had ended.
-pub fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
 /// A process and all that descend from it, as far as they have not ended.

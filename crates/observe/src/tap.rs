@@ -62,8 +62,7 @@ impl Tap {
         Ok(Self { socket, source, addresses: addresses.clone(), wall: WallClock::new() })
     }
 
-    /// Takes every frame that is waiting, and never blocks. Frames that did not fit into the
-    /// socket's buffer give one [`What::Lost`].
+    /// Takes every frame that is waiting, and never blocks.
     ///
     /// # Errors
     /// [`Error::System`] if receiving fails; an interface that went down is not an error.
@@ -71,7 +70,6 @@ impl Tap {
         if let Some(by_ns) = self.wall.read() {
             captured.push(self.without_frame(What::WallClockSet { by_ns }));
         }
-        let mut any = false;
         let mut buffer = [0; SNAP_LEN];
         loop {
             let frame = match self.socket.receive(&mut buffer) {
@@ -81,7 +79,6 @@ impl Tap {
                 Err(Errno::EINTR | Errno::ENETDOWN) => continue,
                 Err(errno) => return Err(Error::system("receiving from a tap", errno)),
             };
-            any = true;
             let bytes = &buffer[..SNAP_LEN.min(frame.wire_len as usize)];
             let (what, ends) = decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses);
             captured.push(Captured {
@@ -92,19 +89,16 @@ impl Tap {
                 wire_len: frame.wire_len,
             });
         }
-        if any { self.count_losses(captured) } else { Ok(()) }
+        Ok(())
     }
 
-    /// The last drain: what is still waiting, and what was lost.
+    /// The last drain: what is still waiting, and how much was lost from the first on, in one
+    /// [`What::Lost`].
     ///
     /// # Errors
     /// As for [`Self::drain`].
     pub fn finish(&mut self, captured: &mut Vec<Captured>) -> Result<(), Error> {
         self.drain(captured)?;
-        self.count_losses(captured)
-    }
-
-    fn count_losses(&self, captured: &mut Vec<Captured>) -> Result<(), Error> {
         let count = self.socket.take_drops()?;
         if count > 0 {
             captured.push(self.without_frame(What::Lost { count }));
@@ -153,15 +147,14 @@ const SLEW_PPM: u64 = 500;
 
 impl WallClock {
     fn new() -> Self {
-        let now_ns = clock::monotonic_ns();
-        let offset_ns = clock::wall_offset_ns();
+        let (now_ns, offset_ns) = clock::wall_offset_ns();
         Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns }
     }
 
     /// Reads both clocks; says by how much the wall clock was set since the last time, if it was.
     fn read(&mut self) -> Option<i64> {
-        let offset_ns = clock::wall_offset_ns();
-        self.advance(clock::monotonic_ns(), offset_ns)
+        let (now_ns, offset_ns) = clock::wall_offset_ns();
+        self.advance(now_ns, offset_ns)
     }
 
     fn advance(&mut self, now_ns: u64, offset_ns: i64) -> Option<i64> {

@@ -20,8 +20,13 @@ pub enum Order {
 /// What a keeper says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
-    /// The program runs; its number in the worker's PID namespace.
-    Started(u32),
+    /// The program runs. Both are numbers in the worker's PID namespace.
+    Started {
+        /// The process that was started.
+        main: u32,
+        /// The process from which all of the program's descend: its keeper, or itself.
+        root: u32,
+    },
     /// The program could not be started: the step that failed, and the error number.
     Failed(String, i32),
     /// The process that was started has ended.
@@ -30,7 +35,7 @@ pub enum Word {
         code: Option<i32>,
         /// The signal that ended it.
         signal: Option<i32>,
-        /// The most memory that any of the program's processes had, in KiB.
+        /// The most memory that any of the program's processes had, in KiB; 0 if it is alone.
         peak_rss_kib: u64,
     },
     /// The last order has been carried out.

@@ -76,12 +76,25 @@ impl Identity {
             .and_then(|()| nix::unistd::setuid(Uid::from_raw(self.uid)))
             .map_err(Error::of(operation()))
     }
-    /// Gives every privilege up: becomes this user, without capabilities, for good.
-    pub(crate) fn give_up_privileges(&self) -> Result<(), Error> {
-        self.assume()?;
+
+    /// Gives every privilege up: becomes this user, without capabilities, for good. `root` becomes
+    /// the root directory.
+    pub(crate) fn give_up_privileges(&self, root: Option<&str>) -> Result<(), Error> {
+        let enter = || -> rustix::io::Result<()> {
+            let Some(root) = root else { return Ok(()) };
+            rustix::process::chroot(root)?;
+            rustix::process::chdir("/")
+        };
+        let operation = "entering a root directory";
         if self.mapped {
+            self.assume()?;
+            // Who is in another root directory cannot make a user namespace (user_namespaces(7)).
+            enter().map_err(Error::of(operation))?;
             // A user namespace begins with all of them.
             empty_bounding_set();
+        } else {
+            enter().map_err(Error::of(operation))?;
+            self.assume()?;
         }
         let none = CapabilitySet::empty();
         let none = CapabilitySets { effective: none, permitted: none, inheritable: none };

@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 
@@ -28,19 +28,25 @@ pub(crate) struct Request {
     pub(crate) shm: Option<OwnedFd>,
 }
 
-/// Forks a keeper into namespaces of its own.
-pub(crate) fn start(request: Request, identity: &Identity, own: fn() -> u8) -> Result<(), Error> {
-    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD);
+/// Forks a keeper into namespaces of its own. `descriptors` is the program's limit on descriptors.
+pub(crate) fn start(
+    request: Request,
+    identity: &Identity,
+    descriptors: (u64, u64),
+    own: fn() -> u8,
+) -> Result<(), Error> {
+    // Without a signal for its end, [`reap`] waits for keepers and for no other child.
+    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::CLONE_NEWNS);
     let null = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: as fork(2), since neither a stack nor CLONE_VM is given: the child runs on a copy of
     // this memory. This process has one thread (see `Launcher::start`), so that no lock is held.
     match unsafe { libc::syscall(libc::SYS_clone, flags, null, null, null, 0) } {
         -1 => Err(Error::of("starting a keeper")(io::Error::last_os_error())),
         0 => {
+            close_all_but(&request);
             let mut keeper = Keeper { control: BufReader::new(request.control), main: None };
-            if let Err(error) =
-                keeper.keep(request.stdio, request.network, request.shm, identity, own)
-            {
+            let Request { stdio, network, shm, .. } = request;
+            if let Err(error) = keeper.keep(stdio, network, shm, identity, descriptors, own) {
                 keeper.say(&failure(&error));
             }
             std::process::exit(0)
@@ -62,6 +68,7 @@ impl Keeper {
         network: Option<OwnedFd>,
         shm: Option<OwnedFd>,
         identity: &Identity,
+        descriptors: (u64, u64),
         own: fn() -> u8,
     ) -> Result<(), Error> {
         let launch: Launch = read_line(&mut self.control)
@@ -72,6 +79,7 @@ impl Keeper {
         children.thread_block().map_err(Error::of("holding SIGCHLD back"))?;
         // By this /proc, which is the worker's, a process can be told its number there.
         let outer = File::open("/proc").map_err(Error::of("opening /proc"))?;
+        let root = own_number(&outer).map_err(Error::of("reading /proc/self"))?;
         let null = File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(Error::of("opening /dev/null"))?;
         if let Some(network) = network {
@@ -84,15 +92,15 @@ impl Keeper {
         mounts::make_own(shm.as_ref().map(AsFd::as_fd), launch.read_only)?;
         drop(shm);
         mounts::replace(&launch.files)?;
-        adjust(&launch)?;
-        identity.give_up_privileges()?;
+        adjust(&launch, descriptors)?;
+        identity.give_up_privileges(None)?;
         set_dumpable(false).map_err(Error::of("forbidding to be traced"))?;
 
         // SAFETY: this process has one thread.
         match unsafe { fork() }.map_err(Error::of("starting the program"))? {
             ForkResult::Child => {
                 let control = self.control.get_ref();
-                let code = match become_program(&launch, &stdio, &outer, control, own) {
+                let code = match become_program(&launch, &stdio, (root, &outer), control, own) {
                     Ok(code) => i32::from(code),
                     Err(error) => {
                         self.say(&failure(&error));
@@ -187,12 +195,12 @@ impl Keeper {
     }
 }
 
-fn failure(error: &Error) -> Word {
+pub(crate) fn failure(error: &Error) -> Word {
     Word::Failed(error.operation.clone(), error.source.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// What a process passes on to its children and only few launches ask for.
-fn adjust(launch: &Launch) -> Result<(), Error> {
+fn adjust(launch: &Launch, (soft, hard): (u64, u64)) -> Result<(), Error> {
     if let Some(processor) = launch.processor {
         let mut one = CpuSet::new();
         // Where it is not allowed the program is slower, and the same in all else.
@@ -203,6 +211,8 @@ fn adjust(launch: &Launch) -> Result<(), Error> {
             .and_then(|persona| personality::set(persona | Persona::ADDR_NO_RANDOMIZE))
             .map_err(Error::of("fixing addresses"))?;
     }
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
+        .map_err(Error::of("limiting the number of descriptors"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(Error::of("forbidding core files"))
 }
 
@@ -211,16 +221,15 @@ fn adjust(launch: &Launch) -> Result<(), Error> {
 fn become_program(
     launch: &Launch,
     stdio: &[OwnedFd; 3],
-    outer: &File,
+    (root, outer): (u32, &File),
     control: &UnixStream,
     own: fn() -> u8,
 ) -> Result<u8, Error> {
     let operation = "preparing the program's process";
     setsid().map_err(Error::of(operation))?;
     SigSet::all().thread_unblock().map_err(Error::of(operation))?;
-    let number = rustix::fs::readlinkat(outer, "self", Vec::new()).map_err(Error::of(operation))?;
-    let number = number.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    write_line(control, &Word::Started(number)).map_err(Error::of(operation))?;
+    let main = own_number(outer).map_err(Error::of(operation))?;
+    write_line(control, &Word::Started { main, root }).map_err(Error::of(operation))?;
     let [input, output, error] = stdio;
     stand_in([input, output, error]).map_err(Error::of(operation))?;
     let Some(command) = &launch.command else {
@@ -238,16 +247,53 @@ fn become_program(
     Err(Error::of(format!("executing {}", command.program.display()))(error))
 }
 
+/// This process's number in the PID namespace of a /proc.
+fn own_number(proc: &File) -> io::Result<u32> {
+    let number = rustix::fs::readlinkat(proc, "self", Vec::new())?;
+    let number = number.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Makes descriptors the standard streams.
-fn stand_in([input, output, error]: [&impl AsFd; 3]) -> io::Result<()> {
+pub(crate) fn stand_in([input, output, error]: [&impl AsFd; 3]) -> io::Result<()> {
     rustix::stdio::dup2_stdin(input)?;
     rustix::stdio::dup2_stdout(output)?;
     rustix::stdio::dup2_stderr(error)?;
     Ok(())
 }
 
+/// Closes every descriptor but the standard streams and those of a request.
+fn close_all_but(request: &Request) {
+    let [input, output, error] = &request.stdio;
+    let streams = [input.as_raw_fd(), output.as_raw_fd(), error.as_raw_fd()];
+    let others = [&request.network, &request.shm].into_iter().flatten().map(AsRawFd::as_raw_fd);
+    let mut kept: Vec<_> = streams.into_iter().chain(others).collect();
+    kept.push(request.control.as_raw_fd());
+    kept.sort_unstable();
+    let mut next = 3;
+    for kept in kept {
+        if kept > next {
+            // SAFETY: this process goes on with what needs none of them, and ends without dropping
+            // any.
+            unsafe { libc::close_range(next.cast_unsigned(), (kept - 1).cast_unsigned(), 0) };
+        }
+        next = kept + 1;
+    }
+    // SAFETY: likewise.
+    unsafe { libc::close_range(next.cast_unsigned(), libc::c_uint::MAX, 0) };
+}
+
+/// Takes the status of keepers that have ended.
+pub(crate) fn reap() {
+    let keepers = WaitPidFlag::WNOHANG | WaitPidFlag::__WCLONE;
+    while matches!(
+        waitpid(None, Some(keepers)),
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+    ) {}
+}
+
 /// Closes every descriptor but the standard streams.
-fn close_the_rest() {
+pub(crate) fn close_the_rest() {
     // SAFETY: this process goes on with what needs none of them, and ends without dropping any.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }

@@ -1,11 +1,12 @@
-//! The launcher: a process of one thread that forks a keeper for every program, and the worker's
-//! handle of it.
+//! The launcher: a process of one thread that forks a keeper for every program, or the program
+//! itself where that is alone; and the worker's handle of it.
 
+use crate::alone::Watch;
 use crate::control::write_line;
 use crate::keeper::{self, Request};
 use crate::{Control, Error, Identity, Launch, identity, mounts};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -22,6 +23,8 @@ const DESCRIPTORS_MAX: usize = 6;
 /// What is among the optional descriptors of a request.
 const WITH_NETWORK: u8 = 1;
 const WITH_SHM: u8 = 2;
+/// The program is alone.
+const ALONE: u8 = 4;
 
 /// The standard streams of a program.
 #[derive(Debug, Clone, Copy)]
@@ -84,16 +87,32 @@ impl Launcher {
         let mut descriptors = vec![theirs.as_fd(), stdio.input, stdio.output, stdio.error];
         descriptors.extend(network);
         descriptors.extend(shm);
-        let with =
-            [u8::from(network.is_some()) * WITH_NETWORK + u8::from(shm.is_some()) * WITH_SHM];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        debug_assert!(fits, "there is room for {DESCRIPTORS_MAX} descriptors");
+        let with = u8::from(network.is_some()) * WITH_NETWORK + u8::from(shm.is_some()) * WITH_SHM;
         // The keeper reads what to do from its control.
         write_line(&ours, launch)?;
-        sendmsg(&self.socket, &[IoSlice::new(&with)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        self.request(with, &descriptors)?;
         Ok(Control::new(ours))
+    }
+
+    /// Starts the launcher's own function (see [`serve`]) in the network namespace `network`, as
+    /// the only process of a PID namespace and without any file. It costs a fork.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn launch_alone(&self, stdio: Stdio, network: BorrowedFd) -> io::Result<Control> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let descriptors = [theirs.as_fd(), stdio.input, stdio.output, stdio.error, network];
+        self.request(WITH_NETWORK + ALONE, &descriptors)?;
+        Ok(Control::new(ours))
+    }
+
+    fn request(&self, with: u8, descriptors: &[BorrowedFd]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        debug_assert!(fits, "there is room for {DESCRIPTORS_MAX} descriptors");
+        sendmsg(&self.socket, &[IoSlice::new(&[with])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 }
 
@@ -114,35 +133,47 @@ const READY: &str = "ready";
 pub fn serve(identity: &Identity, own: fn() -> u8) -> Result<(), Error> {
     let stdin = io::stdin();
     let prepared = prepare(identity);
-    let said = prepared.as_ref().map_or_else(ToString::to_string, |()| READY.to_owned());
+    let said = prepared.as_ref().map_or_else(ToString::to_string, |_| READY.to_owned());
     rustix::io::write(&stdin, said.as_bytes()).map_err(Error::of("answering the worker"))?;
-    prepared?;
-    while let Some(request) =
-        receive(stdin.as_fd()).map_err(Error::of("listening to the worker"))?
-    {
-        while matches!(
-            waitpid(None, Some(WaitPidFlag::WNOHANG)),
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
-        ) {}
+    let descriptors = prepared?;
+    let mut watch = Watch::new(stdin.as_fd())?;
+    loop {
+        if !watch.wait()? {
+            continue;
+        }
+        let request = receive(stdin.as_fd()).map_err(Error::of("listening to the worker"))?;
+        let Some((request, alone)) = request else { return Ok(()) };
+        let started = if alone {
+            watch.start(request, identity, own)
+        } else {
+            keeper::reap();
+            keeper::start(request, identity, descriptors, own)
+        };
         // Without memory for a process the control closes, and the program has ended.
-        if let Err(error) = keeper::start(request, identity, own) {
+        if let Err(error) = started {
             eprintln!("{error}");
         }
     }
-    Ok(())
 }
 
-fn prepare(identity: &Identity) -> Result<(), Error> {
+/// Returns the limit on descriptors that programs are to have.
+fn prepare(identity: &Identity) -> Result<(u64, u64), Error> {
     keeper::close_the_rest_on_exec();
     unshare(CloneFlags::CLONE_NEWNS).map_err(Error::of("unsharing the mounts"))?;
     mounts::prepare()?;
     if !identity.mapped {
         identity::empty_bounding_set();
     }
-    Ok(())
+    // Two for each program that is alone.
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(Error::of("reading the descriptor limit"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .map_err(Error::of("raising the descriptor limit"))?;
+    Ok((soft, hard))
 }
 
-fn receive(socket: BorrowedFd) -> io::Result<Option<Request>> {
+/// The next request, and whether its program is alone.
+fn receive(socket: BorrowedFd) -> io::Result<Option<(Request, bool)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut with = [0];
@@ -161,10 +192,11 @@ fn receive(socket: BorrowedFd) -> io::Result<Option<Request>> {
         _ => Vec::new(),
     });
     let mut next = || descriptors.next().ok_or(io::ErrorKind::InvalidData);
-    Ok(Some(Request {
+    let request = Request {
         control: UnixStream::from(next()?),
         stdio: [next()?, next()?, next()?],
         network: if with[0] & WITH_NETWORK != 0 { Some(next()?) } else { None },
         shm: if with[0] & WITH_SHM != 0 { Some(next()?) } else { None },
-    }))
+    };
+    Ok(Some((request, with[0] & ALONE != 0)))
 }

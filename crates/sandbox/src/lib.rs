@@ -3,8 +3,9 @@
 //! ```text
 //! worker          has the privileges; holds the Launcher
 //! └─ launcher     one process of one thread: its mounts are those that every program starts with
-//!    └─ keeper    process 1 of the program's PID namespace: reaps, signals, ends with the worker
-//!       └─ program
+//!    ├─ keeper    process 1 of the program's PID namespace: reaps, signals, ends with the worker
+//!    │  └─ program
+//!    └─ program   one that is alone ([`Launcher::launch_alone`]): process 1 itself
 //! ```
 //!
 //! # What holds for a program
@@ -19,10 +20,13 @@
 //!   ([`Launch::read_only`]) or lie under a layer ([`Launch::layer`]).
 //! - When the keeper ends, the kernel kills every process of the namespace. The keeper ends when the
 //!   other end of its [`Control`] closes.
+//! - One that is alone sees no file at all: its root directory is empty and read-only. It has no
+//!   keeper, and is killed when the other end of its [`Control`] closes.
 //!
 //! The keeper itself has no more privileges than the program by the time that the program starts,
 //! and cannot be traced by it.
 
+mod alone;
 mod control;
 mod identity;
 mod keeper;

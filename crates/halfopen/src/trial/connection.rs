@@ -80,19 +80,18 @@ impl Trial {
         };
         let what = "the server does not listen";
         let until = Instant::now() + PATIENCE;
+        let mut diag = SocketDiag::open(&namespace)?;
         loop {
+            // A program that says something may listen now.
+            let look = until.min(Instant::now() + LOOK);
+            self.follow_until(look, |trial| trial.host(side).has_news).await?;
             self.host_mut(side).has_news = false;
-            let listens = SocketDiag::open(&namespace)
-                .and_then(|mut diag| diag.listens(address.ip(), Some(address.port())))?;
-            if listens {
+            if diag.listens(address.ip(), Some(address.port()))? {
                 return Ok(());
             }
             if Instant::now() >= until || self.host(side).end().is_some() {
                 return Err(self.host(side).fails_to(what));
             }
-            // A program that says something may listen now.
-            let look = until.min(Instant::now() + LOOK);
-            self.follow_until(look, |trial| trial.host(side).has_news).await?;
         }
     }
 

@@ -78,7 +78,7 @@ fn marked(mark: &str) -> Vec<String> {
         .collect()
 }
 
-fn start(mark: &str, out: &Path, arguments: &[&str]) -> Child {
+pub(crate) fn start(mark: &str, out: &Path, arguments: &[&str]) -> Child {
     let out = out.to_str().unwrap();
     halfopen(&["run", "--out", out])
         .args(arguments)
@@ -90,7 +90,7 @@ fn start(mark: &str, out: &Path, arguments: &[&str]) -> Child {
 }
 
 /// Reads what a person would see until a line has `part` in it.
-fn read_until(child: &mut Child, part: &str) {
+pub(crate) fn read_until(child: &mut Child, part: &str) {
     let mut seen = String::new();
     let stdout = child.stdout.as_mut().unwrap();
     // Byte by byte, so that nothing is taken that a later reader wants.
@@ -300,8 +300,7 @@ fn a_client_that_is_killed_from_outside_is_inconclusive() {
     let mark = format!("{}-client", std::process::id());
     let mut child = start(&mark, out.path(), &["host-crash-idle-no-keepalive"]);
     read_until(&mut child, "fault: power-off");
-    // The client was started after the server: sandbox, init, worker, launcher, its keeper, and it.
-    let client = descendant(child.id(), 5);
+    let client = descendant(child.id(), CLIENT);
     kill(Pid::from_raw(client.cast_signed()), Signal::SIGKILL).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", show(&output));
@@ -334,8 +333,12 @@ fn ctrl_c_among_thousands_writes_only_what_had_started() {
     wait_until_gone(&mark);
 }
 
+/// How deep halfopen's own client is, which is started after the server: sandbox, init, worker,
+/// launcher, and it.
+pub(crate) const CLIENT: u32 = 4;
+
 /// The last child of the last child … of a process.
-fn descendant(process: u32, depth: u32) -> u32 {
+pub(crate) fn descendant(process: u32, depth: u32) -> u32 {
     let path = format!("/proc/{process}/task/{process}/children");
     let children = fs::read_to_string(&path).unwrap();
     let child: u32 = children.split_whitespace().last().unwrap().parse().unwrap();

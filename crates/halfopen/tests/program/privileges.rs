@@ -2,6 +2,7 @@
 //! program runs as a program of a host, and tries.
 
 use crate::common::show;
+use crate::nothing_left::{CLIENT, descendant, read_until, start};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -9,11 +10,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Pid, Uid, chown, chroot, geteuid, sethostname, setuid};
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -58,6 +60,37 @@ fn nothing_is_gained_in_virtual_time() {
     for caller in [Caller::Root, Caller::Sudo] {
         try_everything(caller, "virtual");
     }
+}
+
+/// halfopen's own peers have even less: no file, no other process, and no descriptor but their
+/// standard streams and the connection.
+#[test]
+fn a_peer_of_ours_has_a_connection_and_nothing_else() {
+    let out = tempfile::tempdir().unwrap();
+    let mark = format!("{}-peer", std::process::id());
+    let mut child = start(&mark, out.path(), &["host-crash-idle-no-keepalive"]);
+    read_until(&mut child, "fault: power-off");
+    let client = PathBuf::from(format!("/proc/{}", descendant(child.id(), CLIENT)));
+    let status = fs::read_to_string(client.join("status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("{name}: {status}")).split_whitespace().collect::<Vec<_>>()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!(field("NoNewPrivs"), ["1"]);
+    assert_eq!(field("NSpid").last(), Some(&"1"));
+    assert_eq!(fs::read_dir(client.join("root")).unwrap().count(), 0, "it sees a file");
+    let made = File::create(client.join("root/made")).map_err(|error| error.kind());
+    assert_eq!(made.err(), Some(std::io::ErrorKind::ReadOnlyFilesystem));
+    let descriptors: BTreeSet<_> = fs::read_dir(client.join("fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(descriptors, ["0", "1", "2", "3"].map(String::from).into());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// Has a program of this caller's try everything, and lists what it tried.
