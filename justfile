@@ -179,6 +179,22 @@ host-reboot-sending *arguments: build
 keepalive-then-write *arguments: build
     @scripts/halfopen run keepalive-then-write "$@"
 
+# A router with connection tracking (NAT, a load balancer) has forgotten the idle connection: what does the next write meet?
+nat-forgets-idle *arguments: build
+    @scripts/halfopen run nat-forgets-idle "$@"
+
+# Keepalive asks less often than the router forgets: what do its probes find?
+nat-forgets-keepalive-late *arguments: build
+    @scripts/halfopen run nat-forgets-keepalive-late "$@"
+
+# Keepalive asks more often than the router forgets: does the connection live on?
+nat-forgets-keepalive-saves *arguments: build
+    @scripts/halfopen run nat-forgets-keepalive-saves "$@"
+
+# The router answers what it has forgotten with a reset: when is an idle client with keepalive told, and what?
+nat-forgets-reset *arguments: build
+    @scripts/halfopen run nat-forgets-reset "$@"
+
 # The path goes away and comes back before the threshold: is anything lost?
 path-flap-sending *arguments: build
     @scripts/halfopen run path-flap-sending "$@"

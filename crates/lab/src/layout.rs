@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::link::{Index, Mac};
 use crate::router::Side;
-use spec::{Addresses, Family, Neighbour, Parameters, Topology};
+use spec::{Addresses, Answer, Family, FaultKind, Neighbour, Parameters, Topology};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(crate) struct Layout {
     pub(crate) family: Family,
     pub(crate) neighbour: Neighbour,
     pub(crate) rtt: Duration,
+    /// For how long a flow is idle before the router forgets it, and what becomes of it then.
+    pub(crate) forgets: Option<(Duration, Answer)>,
     pub(crate) client: Host,
     pub(crate) server: Host,
 }
@@ -45,6 +47,11 @@ impl Layout {
             family: parameters.family,
             neighbour: parameters.neighbour,
             rtt: parameters.path.rtt,
+            forgets: parameters
+                .fault
+                .idle
+                .filter(|_| parameters.fault.kind == FaultKind::Forget)
+                .map(|idle| (idle, parameters.fault.answer)),
             client: Host {
                 rto_min: parameters.path.rto_min.map(|rto_min| (server, rto_min)),
                 ..host(CLIENT, client, to_server, server, &parameters.sysctl)

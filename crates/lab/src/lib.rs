@@ -5,12 +5,14 @@ pub mod network;
 pub mod sysctl;
 
 mod error;
+mod forget;
 mod holders;
 mod host;
 mod layout;
 mod link;
 mod netem;
 mod netlink;
+mod nf_tables;
 mod nsid;
 mod offload;
 mod reject;

@@ -76,6 +76,9 @@ impl Network {
         let layout = Layout::new(addresses, parameters);
         blocking(move || {
             let Built { client, server, wiring } = Wiring::build(&layout)?;
+            if let (Some((idle, answer)), Wiring::Router(router, _)) = (layout.forgets, &wiring) {
+                router.forget(idle, answer)?;
+            }
             Ok(Self {
                 client,
                 server: Some(server),

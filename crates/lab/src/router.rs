@@ -4,14 +4,15 @@ use crate::error::Error;
 use crate::host::{self, Setting};
 use crate::link::{self, End, Index, LOOPBACK, Mac};
 use crate::netlink::Socket;
-use crate::reject;
 use crate::rtnl::Rtnl;
+use crate::{forget, nf_tables, reject};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netns::Namespace;
 use spec::facts::NeighbourFacts;
-use spec::{Family, Neighbour, Reject};
+use spec::{Answer, Family, Neighbour, Reject};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const TO_CLIENT: Index = 5;
 const TO_SERVER: Index = 6;
@@ -121,8 +122,14 @@ impl Router {
         let mut netfilter = Socket::open(&self.namespace, NETLINK_NETFILTER)?;
         match kind {
             Some(kind) => reject::begin(&mut netfilter, kind),
-            None => reject::end(&mut netfilter),
+            None => nf_tables::end(&mut netfilter),
         }
+    }
+
+    /// Forgets flows that are idle for so long, from now on.
+    pub(crate) fn forget(&self, idle: Duration, answer: Answer) -> Result<(), Error> {
+        let mut netfilter = Socket::open(&self.namespace, NETLINK_NETFILTER)?;
+        forget::begin(&self.namespace, &mut netfilter, idle, answer)
     }
 
     /// Both interfaces, by name.

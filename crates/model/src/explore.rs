@@ -26,6 +26,9 @@ const STEPS_MOST: u64 = 600_000;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
 
+const FORGOTTEN_OR_NOT: &str = "a packet comes to the router when the flow was idle for as long as it \
+                                remembers it, to a few jiffies";
+
 /// What happens next to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
@@ -271,6 +274,10 @@ impl<'a> Explorer<'a> {
                     self.handle(&mut next, event, cfg, (due_ns, now_ns), &mut choices);
                 next.world.late = (0, false);
                 let seen = next.world.take_seen();
+                if next.world.undecided {
+                    self.unknown = Some(FORGOTTEN_OR_NOT.into());
+                    return result;
+                }
                 let is_window = next.sock.window_closed;
                 let mut children = Vec::new();
                 for index in &group {

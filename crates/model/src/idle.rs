@@ -71,7 +71,8 @@ pub(crate) fn scenes(
     if !enabled && !is_reset && !always {
         return Ok(None);
     }
-    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
+    let goes_away =
+        !fault.kind.effect().peer_kernel_stays() || fault.kind == FaultKind::ProcessCrash;
     let rtt_ns = round_trip_ns(parameters, facts);
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));

@@ -45,6 +45,18 @@ fn with_first_write(
         return prediction;
     }
     match (parameters.fault.kind, parameters.client.traffic) {
+        (FaultKind::Forget, Traffic::Heartbeat) => {
+            let reason = "heartbeats on a flow that may be forgotten are not modelled: use a script \
+                          of requests";
+            unknown(parameters, reason.into())
+        }
+        (FaultKind::Forget, traffic) => {
+            let once = traffic == Traffic::OneWrite && parameters.client.second_write.is_none();
+            let step = spec::script::Step::Write(spec::experiment::BLOCK);
+            let write = first_write_ns.filter(|_| once);
+            let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
+            scripted::predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
+        }
         (FaultKind::ProcessCrash, Traffic::Script) => crash::predict(parameters, facts),
         (_, Traffic::Script) => scripted::predict(parameters, facts, None),
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),

@@ -6,15 +6,18 @@ use crate::conclude::unknown;
 use crate::dead_path;
 use crate::explore::{End, Explorer};
 use crate::kernel::Kernel;
-use crate::laboratory::SLOP_NS;
+use crate::laboratory::{SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Calls, Program};
 use crate::run::{Called, Live, Past};
 use crate::sock::{RttRange, Timer};
 use crate::tick::{Hz, Phase};
 use crate::windows::{Counted, windows};
+use crate::world::Memory;
 use crate::{closed_window, idle, purpose, sending, start, window};
-use spec::{Facts, FaultKind, Outcome, Parameters, Reference};
+use spec::effect::PathFate;
+use spec::{Answer, Facts, FaultKind, Outcome, Parameters, Reference};
+use std::time::Duration;
 
 /// A system call that was seen, nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +190,7 @@ fn hops(
     let effect = parameters.fault.kind.effect();
     let reset = parameters.fault.kind == FaultKind::Reject
         && parameters.fault.reject == spec::Reject::TcpReset;
-    if effect.peer_kernel_answers() || reset {
+    if effect.peer_kernel_stays() || reset {
         return Ok(vec![crate::hop::Hop::Silent]);
     }
     let kinds = dead_path::hops(cfg, parameters, facts)?;
@@ -216,9 +219,31 @@ fn equip(
     run.world.peer.rtt_ns = dead_path::round_trip_ns(parameters, facts);
     let effect = parameters.fault.kind.effect();
     run.world.peer.replies =
-        effect.peer_kernel_answers() && effect.processes == spec::effect::Processes::Run;
+        effect.peer_kernel_stays() && effect.processes == spec::effect::Processes::Run;
+    if let Some(idle) = forgets_after(parameters) {
+        run.world.memory = Some(memory(cfg, parameters, &run, nanos(idle)));
+    }
     run.world.icmp_ns = if cfg.virtual_time { 0 } else { crate::scene::ICMP_NS };
     run
+}
+
+/// For how long a flow is idle before a router on the way forgets it, if one does.
+fn forgets_after(parameters: &Parameters) -> Option<Duration> {
+    let fault = &parameters.fault;
+    fault.idle.filter(|_| fault.kind.effect().path == PathFate::Forgotten)
+}
+
+/// What a router that forgets idle flows knows when the run begins: the last exchange has passed.
+fn memory(cfg: &Kernel, parameters: &Parameters, run: &Live, idle_ns: u64) -> Memory {
+    let tick_ns = cfg.hz.tick_ns();
+    // Data that nobody answers is acknowledged when the server's kernel likes.
+    let held_back = if run.world.peer.replies { 0 } else { cfg.hz.from_msecs(250) };
+    Memory {
+        idle: idle_ns / tick_ns,
+        passed: run.sock.stamps.rcv_tstamp,
+        open: 1 + cfg.late_ns().div_ceil(tick_ns) + held_back,
+        resets: parameters.fault.answer == Answer::TcpReset,
+    }
 }
 
 fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) -> Prediction {
@@ -251,6 +276,14 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
     prediction.why = why(cfg, &prediction);
+    let ends_by_error =
+        matches!(prediction.windows.first(), Some(w) if matches!(w.outcome, Outcome::Errno(_)));
+    if ends_by_error && let Some(idle) = forgets_after(parameters) {
+        let idle = idle.as_secs();
+        let why = &prediction.why;
+        prediction.why =
+            format!("the flow was idle for {idle} s, and the router has forgotten it: {why}");
+    }
     prediction
 }
 

@@ -148,6 +148,20 @@ impl Peer {
     }
 }
 
+/// A router that remembers a flow until it was idle for too long (`nf_ct_refresh_acct`,
+/// net/netfilter/nf_conntrack_core.c).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Memory {
+    /// For how long it remembers, jiffies.
+    pub(crate) idle: u64,
+    /// When the last packet passed, jiffies.
+    pub(crate) passed: u64,
+    /// By how much that may be wrong, jiffies.
+    pub(crate) open: u64,
+    /// Whether it answers what it has forgotten with a reset.
+    pub(crate) resets: bool,
+}
+
 /// What packets meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct World {
@@ -166,6 +180,10 @@ pub(crate) struct World {
     /// Whether nothing that is sent passes the client's tap once the peer is lost.
     pub(crate) unseen: bool,
     pub(crate) recovery: Option<Recovery>,
+    /// What a router on the way knows of the flow, if it may forget it.
+    pub(crate) memory: Option<Memory>,
+    /// Whether it has forgotten the flow when this packet came cannot be said.
+    pub(crate) undecided: bool,
     /// When other sysctls are in force.
     pub(crate) later: Moment,
     /// Until when what arrives moves the reference of the prediction.
@@ -198,6 +216,8 @@ impl World {
             icmp_ns: 0,
             unseen: false,
             recovery: None,
+            memory: None,
+            undecided: false,
             later: Moment::Never,
             reference_until: Moment::Never,
             in_flight: Vec::new(),
@@ -295,6 +315,7 @@ impl World {
         now_ns: u64,
         context: Context,
     ) -> Fate {
+        self.pass_router(sent, now_ns);
         if self.is_reached(now_ns) {
             self.reach_peer(cfg, sent, now_ns);
             return Fate::OnWire;
@@ -318,6 +339,32 @@ impl World {
             }
         }
         fate
+    }
+
+    /// A packet comes to the router, which has forgotten the flow or goes on remembering it: from what
+    /// answers the packet, if it is answered.
+    fn pass_router(&mut self, sent: Sent, now_ns: u64) {
+        let now = now_ns / self.tick_ns;
+        let Some(memory) = &mut self.memory else { return };
+        let idle = now.saturating_sub(memory.passed);
+        self.undecided |= idle + memory.open >= memory.idle && idle < memory.idle + memory.open;
+        if idle < memory.idle {
+            let answered = if sent == Sent::Ack { 0 } else { self.peer.rtt_ns / self.tick_ns };
+            memory.passed = now + answered;
+            return;
+        }
+        let resets = memory.resets;
+        self.memory = None;
+        self.lost = Moment::Past;
+        // The router is next door: what delays the path lies behind it.
+        self.recovery = resets.then_some(Recovery {
+            at: Moment::Past,
+            with: Answer::Reset,
+            moved: false,
+            back: WayBack::Known,
+            round_trip_ns: (0, 0),
+            late: false,
+        });
     }
 
     /// The peer's kernel lives and can be reached.

@@ -61,6 +61,36 @@ fn a_write_that_comes_too_late_is_not_the_reference() {
     assert_eq!(prediction.windows[0].keepalive_probes, Some(4));
 }
 
+const FORGET: [(&str, &str); 3] =
+    [("topology", "router"), ("fault.kind", "forget"), ("fault.idle", "60s")];
+
+/// What the router has forgotten is as dead as what a firewall drops, from the first probe on.
+#[test]
+fn probes_that_come_too_late_for_the_router_end_as_in_a_black_hole() {
+    let keepalive = |idle| [KEEPALIVE[0], ("client.keepalive.idle", idle), KEEPALIVE[2]];
+    let late = predict(&[&keepalive("90s")[..], &FORGET].concat());
+    let dropped = [("topology", "router"), ("fault.kind", "blackhole")];
+    let dropped = predict(&[&keepalive("90s")[..], &dropped].concat());
+    let ((a, b), (c, d)) = (hull(&late), hull(&dropped));
+    assert!((a - c).abs() < 0.01 && (b - d).abs() < 0.01, "{late:?} {dropped:?}");
+    assert!(late.why.contains("idle for 60 s"), "{}", late.why);
+    let soon = predict(&[&keepalive("30s")[..], &FORGET].concat());
+    assert_eq!(soon.windows[0].outcome, Outcome::None, "{soon:?}");
+    let at_once = predict(&[&keepalive("60s")[..], &FORGET].concat());
+    assert!(at_once.unknown.is_some_and(|why| why.contains("remembers")), "{:?}", at_once.windows);
+}
+
+/// Only what the flow was idle for counts: the second write comes in time, the third does not.
+#[test]
+fn each_write_has_the_router_remember() {
+    let reset = ("fault.answer", "tcp-reset");
+    let sets = [&FORGET[..], &[reset]].concat();
+    let lives = scripted("wait 50s; request 100 1s; wait 50s; write 100", &sets);
+    assert_eq!(lives.windows[0].outcome, Outcome::None);
+    let reset = scripted("wait 50s; request 100 1s; wait 70s; write 100", &sets);
+    assert_eq!(reset.windows[0].outcome.to_string(), "ECONNRESET");
+}
+
 /// A second write long after the first: its segment waits behind, and the first decides.
 #[test]
 fn two_writes_far_apart_end_as_the_first() {

@@ -6,7 +6,8 @@ use model::{Prediction, StepKind, Window};
 use spec::command;
 use spec::experiment::Fault;
 use spec::{
-    Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology, Traffic,
+    Answer, Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology,
+    Traffic,
 };
 use std::time::Duration;
 use verdict::DetectedBy;
@@ -63,6 +64,12 @@ pub(crate) fn act(parameters: &Parameters, act: FaultAct) -> String {
         FaultAct::RouterRejects => {
             let with = parameters.fault.reject;
             return format!("the router answers every packet it is to forward with {with}");
+        }
+        FaultAct::RouterForgets => {
+            let idle = span::exact(parameters.fault.idle.unwrap_or_default());
+            return format!(
+                "the router forgets a flow that is idle for {idle}, as it has from the start"
+            );
         }
         FaultAct::RouterForwards => "the router forwards again",
         FaultAct::Unplugged => "the server's end of the cable is down",
@@ -271,6 +278,14 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
         FaultKind::Blackhole => "frames are dropped silently in the middle".into(),
         FaultKind::Reject => format!("the router answers everything with {}", fault.reject),
+        FaultKind::Forget => format!(
+            "the router forgets a flow that is idle for {}, and {}",
+            span::exact(fault.idle.unwrap_or_default()),
+            match fault.answer {
+                Answer::Silent => "then drops its packets",
+                Answer::TcpReset => "then answers its packets with a reset",
+            }
+        ),
         FaultKind::Unplug => "the cable is pulled: the client loses its own carrier too".into(),
         FaultKind::Flap => format!("the server's link is down{lasting}"),
     };

@@ -47,6 +47,9 @@ pub enum FaultAct {
         alias = "the router answers every packet it is to forward with admin-prohibited"
     )]
     RouterRejects,
+    /// The router forgets a flow that is idle (`fault.idle` says for how long): as it does from before
+    /// the connection on.
+    RouterForgets,
     /// The router forwards again.
     #[serde(alias = "the router forwards again")]
     RouterForwards,

@@ -139,6 +139,8 @@ choice! {
         Blackhole = "blackhole",
         /// The router's netfilter answers with a TCP reset or an ICMP unreachable.
         Reject = "reject",
+        /// The router's connection tracking forgets a flow that was idle for `fault.idle`.
+        Forget = "forget",
         /// The server's end of the one veth pair goes down: the client loses its own carrier.
         Unplug = "unplug",
         /// `power-off`'s cut without destroying anything, restored after `fault.duration`.
@@ -159,6 +161,16 @@ choice! {
         PortUnreachable = "port-unreachable",
         /// ICMP type 3 code 13 (`ICMPv6`: type 1 code 1).
         AdminProhibited = "admin-prohibited",
+    }
+}
+
+choice! {
+    /// What becomes of the packets of a flow that the router has forgotten, under the fault `forget`.
+    Answer {
+        /// They are dropped; nobody is told.
+        Silent = "silent",
+        /// Each is answered with a TCP segment with RST.
+        TcpReset = "tcp-reset",
     }
 }
 

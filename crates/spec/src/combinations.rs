@@ -18,7 +18,7 @@ impl Parameters {
             FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap | FaultKind::Blackhole => {
                 &[Topology::Switch, Topology::Router]
             }
-            FaultKind::Reject => &[Topology::Router],
+            FaultKind::Reject | FaultKind::Forget => &[Topology::Router],
             FaultKind::Unplug => &[Topology::Direct],
         };
         if !topologies.contains(topology) {
@@ -37,6 +37,15 @@ impl Parameters {
                 "fault.duration",
                 "the fault `flap` needs it: when does the link come back?".into(),
             ));
+        }
+        if fault.kind == FaultKind::Forget && fault.idle.is_none() {
+            let why = "the fault `forget` needs it: how long is a flow idle before the router \
+                       forgets it?";
+            return Err(("fault.idle", why.into()));
+        }
+        if fault.kind == FaultKind::Forget && client.traffic == Traffic::Connect {
+            let why = "with the traffic `connect` there is no flow that could be forgotten";
+            return Err(("client.traffic", why.into()));
         }
         if *topology == Topology::Direct && !self.path.rtt.is_zero() {
             return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));

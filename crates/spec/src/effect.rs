@@ -63,6 +63,9 @@ pub enum PathFate {
     Silent,
     /// The router answers them by itself (`fault.reject`).
     Rejected,
+    /// They pass until the flow was idle for too long (`fault.idle`): then the router has forgotten
+    /// it.
+    Forgotten,
 }
 
 /// Whether a fault ends by itself.
@@ -107,6 +110,7 @@ impl FaultKind {
             },
             Self::Blackhole => Effect { path: PathFate::Silent, ..none },
             Self::Reject => Effect { path: PathFate::Rejected, ..none },
+            Self::Forget => Effect { path: PathFate::Forgotten, ..none },
             Self::Unplug => Effect { cable: Cable::CarrierLost, ..none },
             Self::Flap => Effect { cable: Cable::FarEndDown, ends: Ends::Always, ..none },
         }
@@ -126,7 +130,7 @@ impl Effect {
     pub const fn is_silent(self) -> bool {
         match (self.cable, self.path) {
             (Cable::FarEndDown | Cable::CarrierLost, _) | (_, PathFate::Silent) => true,
-            (Cable::Up, PathFate::Open | PathFate::Rejected) => false,
+            (Cable::Up, PathFate::Open | PathFate::Rejected | PathFate::Forgotten) => false,
         }
     }
 
@@ -141,5 +145,12 @@ impl Effect {
     /// Whether the lost host's kernel goes on answering: only programs are touched, or nothing.
     pub const fn peer_kernel_answers(self) -> bool {
         matches!((self.host, self.cable, self.path), (HostFate::Stays, Cable::Up, PathFate::Open))
+    }
+
+    /// Whether the lost host's kernel answers whatever reaches it, and the fault itself breaks
+    /// nothing: a flow may yet be forgotten on the way.
+    pub const fn peer_kernel_stays(self) -> bool {
+        let is_open = matches!(self.path, PathFate::Open | PathFate::Forgotten);
+        matches!((self.host, self.cable), (HostFate::Stays, Cable::Up)) && is_open
     }
 }

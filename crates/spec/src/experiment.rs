@@ -1,6 +1,6 @@
 //! An experiment: one question, and the stimulus that asks it.
 
-use crate::choice::{Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
+use crate::choice::{Answer, Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
 use crate::command::{Command, Requirements};
 use crate::effect::Ends;
 use crate::script::{Script, Step};
@@ -150,6 +150,10 @@ fn own_program() -> Program {
     Program::Halfopen
 }
 
+fn silent() -> Answer {
+    Answer::Silent
+}
+
 /// A real nginx.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nginx {
@@ -202,6 +206,12 @@ pub struct Fault {
     pub duration: Option<Duration>,
     /// What the router answers under `reject`.
     pub reject: Reject,
+    /// How long a flow is idle before the router forgets it, under `forget`.
+    #[serde(default)]
+    pub idle: Option<Duration>,
+    /// What becomes of a forgotten flow's packets.
+    #[serde(default = "silent")]
+    pub answer: Answer,
     /// Whether a rebooted host comes back with another MAC address.
     pub new_mac: bool,
 }
@@ -249,6 +259,8 @@ impl Default for Parameters {
                 on_output: None,
                 duration: None,
                 reject: Reject::TcpReset,
+                idle: None,
+                answer: silent(),
                 new_mac: false,
             },
             later: Later::default(),
@@ -364,6 +376,6 @@ impl Parameters {
 }
 
 /// What halfopen's own client writes at a time, bytes.
-const BLOCK: u32 = 100;
+pub const BLOCK: u32 = 100;
 /// From one write of `stream` to the next.
 const STREAM_INTERVAL: Duration = Duration::from_millis(50);

@@ -24,7 +24,7 @@ pub mod trial;
 
 pub use act::FaultAct;
 pub use choice::{
-    CallName, Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic,
+    Answer, CallName, Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic,
 };
 pub use effect::Effect;
 pub use experiment::{Experiment, Parameters};

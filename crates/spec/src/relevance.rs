@@ -70,6 +70,9 @@ const NEEDS: &[Need] = &[
     need(&["fault.reject"], "the fault `reject`", |p| {
         p.fault.kind.effect().path == PathFate::Rejected
     }),
+    need(&["fault.idle", "fault.answer"], "the fault `forget`", |p| {
+        p.fault.kind.effect().path == PathFate::Forgotten
+    }),
     need(&["fault.new_mac"], "the fault `reboot`", |p| {
         p.fault.kind.effect().host == HostFate::Replaced
     }),
@@ -142,6 +145,8 @@ mod tests {
             ("nginx.keepalive_timeout", "`nginx`"),
             ("fault.duration", "`flap`, `reboot` or `process-freeze`"),
             ("fault.reject", "`reject`"),
+            ("fault.idle", "`forget`"),
+            ("fault.answer", "`forget`"),
             ("fault.new_mac", "`reboot`"),
             ("later.after", "`later.sysctl.NAME`"),
         ] {

@@ -320,7 +320,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.kind",
-        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `blackhole`, `reject`, `unplug` or `flap`",
+        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `blackhole`, `reject`, `forget`, `unplug` or `flap`",
         set: |p, text| choose(&mut p.fault.kind, text),
         get: |p| Some(p.fault.kind.to_string()),
     },
@@ -356,6 +356,28 @@ pub const SETTINGS: &[Setting] = &[
         set: |p, text| choose(&mut p.fault.reject, text),
         get: |p| {
             (p.fault.kind.effect().path == PathFate::Rejected).then(|| p.fault.reject.to_string())
+        },
+    },
+    Setting {
+        key: "fault.idle",
+        accepts: "whole seconds from `1s` to `2000000s`",
+        set: |p, text| {
+            let least = Duration::from_secs(1);
+            let idle = time(text, least, Duration::from_secs(2_000_000))?;
+            if idle.subsec_nanos() != 0 {
+                return Err(format!("`{text}` is not whole seconds"));
+            }
+            p.fault.idle = Some(idle);
+            Ok(())
+        },
+        get: |p| p.fault.idle.map(duration::show),
+    },
+    Setting {
+        key: "fault.answer",
+        accepts: "`silent` or `tcp-reset`",
+        set: |p, text| choose(&mut p.fault.answer, text),
+        get: |p| {
+            (p.fault.kind.effect().path == PathFate::Forgotten).then(|| p.fault.answer.to_string())
         },
     },
     Setting {

@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{CallName, FaultKind, Parameters, Reject, Traffic};
+use spec::{Answer, CallName, FaultKind, Parameters, Reject, Traffic};
 use std::time::Duration;
 use timeline::classify::classified;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
@@ -102,13 +102,18 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }
+        FaultKind::Forget => {
+            proof.add(scene.forgot(parameters));
+            proof.add(scene.carrier("client", true));
+            proof.add(scene.carrier("server", true));
+        }
         FaultKind::Unplug => {
             proof.add(scene.carrier("client", false));
             proof.add(scene.silence());
         }
     }
     let effect = parameters.fault.kind.effect();
-    if effect.peer_kernel_answers() && !effect.kills() {
+    if effect.peer_kernel_stays() && !effect.kills() {
         proof.evidence.extend(scene.kept_alive(parameters));
     }
     proof.evidence.extend(scene.data_intact());
@@ -526,6 +531,50 @@ impl<'a> Scene<'a> {
         let asks = self.timeline.segments(Source::ClientWire);
         let asks = asks.filter(|(at, s)| *at >= self.done && s.sent && !s.flags.rst).count();
         (arrived == 0 && (answers > 0 || (sent > 0 && asks == 0)), finding)
+    }
+
+    /// What came to the router before the flow had been idle for so long passed it, and nothing after
+    /// that.
+    fn forgot(&self, parameters: &Parameters) -> (bool, String) {
+        let remembers = parameters.fault.idle.unwrap_or_default().as_nanos() as u64;
+        let slack = QUEUEING.as_nanos() as u64;
+        let (mut last, mut forgotten) = (None, None);
+        let (mut passed, mut lost, mut wrong, mut resets) = (0, 0, 0, 0);
+        for (at, segment) in self.timeline.segments(Source::ClientWire) {
+            let idle = last.map_or(0, |last| at - last);
+            if !segment.sent {
+                resets += u32::from(forgotten.is_some() && segment.flags.rst);
+                last = Some(at).filter(|_| forgotten.is_none()).or(last);
+                continue;
+            }
+            let arrived = self.timeline.segments(Source::ServerWire).any(|(came, other)| {
+                (at..at + self.transit).contains(&came)
+                    && Segment { sent: true, ..*other } == *segment
+                    && !other.sent
+            });
+            if forgotten.is_none() && idle >= remembers {
+                forgotten = Some(idle);
+            }
+            let near =
+                forgotten.is_none_or(|idle| idle < remembers + slack) && idle + slack >= remembers;
+            wrong += u32::from(arrived == forgotten.is_some() && !near);
+            (passed, lost) = (passed + u32::from(arrived), lost + u32::from(!arrived));
+            last = Some(at).filter(|_| arrived).or(last);
+        }
+        let answered = parameters.fault.answer == Answer::TcpReset;
+        let holds = wrong == 0 && (lost == 0 || answered == (resets > 0));
+        let finding = match forgotten {
+            Some(idle) => format!(
+                "the flow was idle for {}: {lost} segments did not pass the router after that, which \
+                 sent {resets} resets; {passed} had passed before",
+                span(idle)
+            ),
+            None => format!(
+                "the flow was never idle for {}: {passed} segments passed the router, {lost} did not",
+                span(remembers)
+            ),
+        };
+        (holds, finding)
     }
 
     fn icmp_answers(&self) -> usize {

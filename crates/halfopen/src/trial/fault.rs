@@ -45,6 +45,8 @@ impl Trial {
             }
             FaultKind::Blackhole => self.stage.network_mut()?.blackhole().await?,
             FaultKind::Reject => self.stage.network_mut()?.reject(parameters.fault.reject).await?,
+            // Its rules are in force from before the connection.
+            FaultKind::Forget => FaultAct::RouterForgets,
             FaultKind::Unplug => self.stage.network_mut()?.unplug().await?,
         };
         self.mark(What::Fault(FaultStep::Done(act)));
@@ -160,6 +162,7 @@ impl Trial {
             | FaultKind::PowerOff
             | FaultKind::Blackhole
             | FaultKind::Reject
+            | FaultKind::Forget
             | FaultKind::Unplug => {}
         }
         self.mark(What::Fault(FaultStep::Restored));

@@ -259,6 +259,19 @@ fn an_idle_client_ignores_what_a_firewall_says() {
 }
 
 #[test]
+fn a_router_that_forgets_is_met_by_what_comes_after() {
+    for (name, outcome, proof) in [
+        ("nat-forgets-idle", "ETIMEDOUT", "did not pass the router after that"),
+        ("nat-forgets-keepalive-late", "ETIMEDOUT", "did not pass the router after that"),
+        ("nat-forgets-keepalive-saves", "none", "0 did not"),
+        ("nat-forgets-reset", "ECONNRESET", "which sent 1 resets"),
+    ] {
+        let trial = ask(&[name], &json!({"outcome": outcome, "server_state": "ESTABLISHED"}));
+        assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+    }
+}
+
+#[test]
 fn a_path_that_comes_back_loses_nothing() {
     let trial = ask(
         &["path-flap-sending", "--set", "fault.duration=1s", "--set", "deadline=4s"],
