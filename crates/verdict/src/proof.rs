@@ -538,13 +538,13 @@ impl<'a> Scene<'a> {
     fn forgot(&self, parameters: &Parameters) -> (bool, String) {
         let remembers = parameters.fault.idle.unwrap_or_default().as_nanos() as u64;
         let slack = QUEUEING.as_nanos() as u64;
-        let (mut last, mut forgotten) = (None, None);
+        let (mut before, mut forgotten) = (None, None);
         let (mut passed, mut lost, mut wrong, mut resets) = (0, 0, 0, 0);
         for (at, segment) in self.timeline.segments(Source::ClientWire) {
-            let idle = last.map_or(0, |last| at - last);
+            let idle = before.map_or(0, |before| at - before);
             if !segment.sent {
                 resets += u32::from(forgotten.is_some() && segment.flags.rst);
-                last = Some(at).filter(|_| forgotten.is_none()).or(last);
+                before = Some(at).filter(|_| forgotten.is_none()).or(before);
                 continue;
             }
             let arrived = self.timeline.segments(Source::ServerWire).any(|(came, other)| {
@@ -559,7 +559,7 @@ impl<'a> Scene<'a> {
                 forgotten.is_none_or(|idle| idle < remembers + slack) && idle + slack >= remembers;
             wrong += u32::from(arrived == forgotten.is_some() && !near);
             (passed, lost) = (passed + u32::from(arrived), lost + u32::from(!arrived));
-            last = Some(at).filter(|_| arrived).or(last);
+            before = Some(at).filter(|_| arrived).or(before);
         }
         let answered = parameters.fault.answer == Answer::TcpReset;
         let holds = wrong == 0 && (lost == 0 || answered == (resets > 0));
