@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use spec::{Addresses, Experiment, Facts, Parameters, Phase};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use timeline::event::Stream;
 use timeline::{Event, Side};
 
 /// What the worker is to do: the first line that it reads. After it come [`Order`]s.
@@ -127,7 +128,7 @@ pub(crate) enum Message {
     /// What the model expects, before the fault.
     Prediction(usize, Box<model::Prediction>),
     /// What a command wrote, hexadecimal.
-    Wrote(usize, Side, String),
+    Wrote(usize, Side, Stream, String),
     /// A trial has ended.
     Ended(usize, Ending),
     /// Every trial that started has ended.

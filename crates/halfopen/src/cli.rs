@@ -119,8 +119,8 @@ pub(crate) struct ExecArgs {
     /// Without --server: the port of halfopen's own server, which sends back what it gets
     #[arg(long, value_name = "PORT", conflicts_with = "server")]
     pub(crate) listen: Option<u16>,
-    /// What breaks (see `fault.kind`)
-    #[arg(long, value_name = "KIND", default_value = "none")]
+    /// What breaks (see `fault.kind`); with several, each in a trial of its own
+    #[arg(long, value_name = "KIND[,KIND...]", default_value = "none")]
     pub(crate) fault: String,
     /// From the first data that the client receives to the fault
     #[arg(long, value_name = "D")]

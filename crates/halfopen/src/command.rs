@@ -288,7 +288,8 @@ impl Outputs {
         self.bytes += bytes.len() as u64;
         self.bytes_omitted += (bytes.len() - room) as u64;
         if room > 0 {
-            self.heard.push_back(Heard::Wrote(bytes[..room].to_vec()));
+            let kind = self.streams[index].kind;
+            self.heard.push_back(Heard::Wrote(kind, bytes[..room].to_vec()));
         }
         let stream = &mut self.streams[index];
         let is_over = bytes.is_empty();

@@ -200,9 +200,13 @@ impl Conductor {
                 screen.predicted(self.conducted.trials.experiment(place), &prediction);
                 self.record(position)?.prediction = Some(*prediction);
             }
-            Message::Wrote(position, side, bytes) => {
+            Message::Wrote(position, side, stream, bytes) => {
+                let bytes = files::unhex(&bytes);
+                if side == Side::Client {
+                    screen.pass_on(stream, &bytes);
+                }
                 let outputs = &mut self.record(position)?.outputs;
-                outputs[usize::from(side == Side::Server)].extend(files::unhex(&bytes));
+                outputs[usize::from(side == Side::Server)].extend(bytes);
             }
             Message::Ended(position, ending) => {
                 self.leases.remove(&position);

@@ -16,20 +16,20 @@ const NAME: &str = "exec";
 const QUESTION: &str = "When does this program find out, and what does it do then?";
 
 pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
-    let experiment = match experiment(arguments) {
-        Ok(experiment) => experiment,
+    let faults = arguments.fault.split(',').map(|fault| experiment(arguments, fault.trim()));
+    let experiments = match faults.collect::<Result<Vec<_>>>() {
+        Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    match carry_out(arguments, experiment) {
+    match carry_out(arguments, experiments) {
         Ok(exit) => exit,
         Err(error) => output::fail(Exit::INTERNAL, &error),
     }
 }
 
-fn experiment(arguments: &cli::ExecArgs) -> Result<Experiment> {
-    let cli::ExecArgs {
-        server, ready, listen, fault, after, on_output, fault_host, deadline, ..
-    } = arguments;
+fn experiment(arguments: &cli::ExecArgs, fault: &str) -> Result<Experiment> {
+    let cli::ExecArgs { server, ready, listen, after, on_output, fault_host, deadline, .. } =
+        arguments;
     if fault_host == "client" {
         bail!(
             "--fault-host client: only the server's host can break so far; start the program that \
@@ -56,7 +56,7 @@ fn experiment(arguments: &cli::ExecArgs) -> Result<Experiment> {
     let flags = [
         ("--ready", "server.ready", ready.as_deref().map(|line| words(line).map(|w| join(&w)))),
         ("--listen", "server.listen", listen.map(|port| Ok(port.to_string()))),
-        ("--fault", "fault.kind", Some(Ok(fault.clone()))),
+        ("--fault", "fault.kind", Some(Ok(fault.to_owned()))),
         ("--after", "fault.after", after.clone().map(Ok)),
         ("--on-output", "fault.on_output", on_output.clone().map(Ok)),
         ("--deadline", "deadline", deadline.clone().map(Ok)),
@@ -86,13 +86,13 @@ fn words(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-fn carry_out(arguments: &cli::ExecArgs, experiment: Experiment) -> Result<Exit> {
+fn carry_out(arguments: &cli::ExecArgs, experiments: Vec<Experiment>) -> Result<Exit> {
     let clock = Clock::from(arguments.clock);
     if let Err(error) = kernels::check_hz(arguments.hz, clock) {
         return Ok(output::fail(Exit::USAGE, &error));
     }
     let batch = Batch {
-        experiments: vec![experiment],
+        experiments,
         repeat: arguments.repeat,
         phases: None,
         samples: false,

@@ -2,6 +2,7 @@
 
 use peer::Milestone;
 use timeline::Event;
+use timeline::event::Stream;
 
 /// What a program says.
 pub(crate) enum Heard {
@@ -14,7 +15,7 @@ pub(crate) enum Heard {
     /// A line that a command wrote, and whether it is to be kept.
     Said(Event, bool),
     /// What a command wrote, byte by byte.
-    Wrote(Vec<u8>),
+    Wrote(Stream, Vec<u8>),
     /// The process that was started for a command has ended.
     Exited(Event),
     /// It has ended, and how: a sentence.

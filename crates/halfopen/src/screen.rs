@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Clock, Live, Tally, Trial, human};
 use spec::Experiment;
 use std::cell::Cell;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
-use timeline::event::{FaultStep, Phase};
-use timeline::{Event, What};
+use timeline::event::{FaultStep, Phase, Stream};
+use timeline::{Event, Source, What};
 
 /// Shows trials as they run. Silent where a program reads the output.
 pub(crate) struct Screen {
@@ -100,7 +100,11 @@ impl Screen {
 
     pub(crate) fn event(&mut self, event: &Event) {
         if let Some(live) = &mut self.live {
-            live.feed(event);
+            // What the client's command writes passes through as it is.
+            if !(event.source == Source::ClientProgram && matches!(event.what, What::Output { .. }))
+            {
+                live.feed(event);
+            }
             match (&event.what, self.latest_s) {
                 (What::Fault(FaultStep::Begin), Some(latest_s)) => {
                     let until_ns = event.at_ns + (latest_s * 1e9) as u64;
@@ -109,6 +113,16 @@ impl Screen {
                 (What::Phase(Phase::Aftermath), _) => self.waiting = None,
                 _ => {}
             }
+        }
+    }
+
+    /// What the client's command has written, where its trial is the only one.
+    pub(crate) fn pass_on(&self, stream: Stream, bytes: &[u8]) {
+        match stream {
+            _ if self.silent || self.live.is_none() => {}
+            Stream::Output => drop(self.above_the_bar(|| output::print(bytes))),
+            // Standard error may be closed; there is nobody left to tell then.
+            Stream::Error => drop(self.above_the_bar(|| std::io::stderr().write_all(bytes))),
         }
     }
 

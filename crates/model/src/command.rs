@@ -1,32 +1,64 @@
 //! A connection of a program that does as it likes: what happens if it stays as it is.
 
-use crate::{Prediction, predict, predict_after};
-use spec::{Facts, FaultKind, Parameters, SocketOptions, Traffic};
+use crate::conclude::unknown;
+use crate::hop::Hop;
+use crate::kernel::Kernel;
+use crate::scene::HopKind;
+use crate::{IfIt, ObservedCall, Prediction, dead_path, predict, predict_after, predict_socket};
+use spec::effect::{Cable, PathFate};
+use spec::script::{Script, Step};
+use spec::{Facts, FaultKind, Parameters, SocketOptions, TcpState, Traffic};
 use std::time::Duration;
 
-/// What is known of a program's connection, beside the facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What was observed of a program's connection, beside the facts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
-    /// When the program first wrote something new after the fault, `CLOCK_MONOTONIC`, nanoseconds.
-    pub first_write_ns: Option<u64>,
-    /// Whether it wrote again before the first segment was sent again.
-    pub wrote_again: bool,
+    /// The calls after the fault that the wire shows, in order.
+    pub calls: Vec<ObservedCall>,
     /// Whether something that it had sent before was not read by the other program at the fault.
     pub unread: bool,
 }
 
+impl Observed {
+    /// When the program first wrote something new after the fault, `CLOCK_MONOTONIC`, nanoseconds.
+    pub fn first_write_ns(&self) -> Option<u64> {
+        let write = self.calls.iter().find(|call| matches!(call.step, Step::Write(_)));
+        write.map(|call| call.at_ns)
+    }
+}
+
+/// A prediction, and what its times count from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conditional {
+    /// What happens if the program makes no other call.
+    pub prediction: Prediction,
+    /// Times and counts begin with the sample of the socket (`TcpFacts::sampled_at_ns`), and not with
+    /// the prediction's reference.
+    pub from_sample: bool,
+}
+
 /// The settings of the trial as this connection has them: its socket's options, and what was
 /// observed, take the place of what our own client is told.
-pub fn parameters(parameters: &Parameters, facts: &Facts, observed: Observed) -> Parameters {
-    let mut own = parameters.clone();
+pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Parameters {
+    let mut own = trial.clone();
     let options = facts.tcp.as_ref().and_then(|tcp| tcp.options_set.clone()).unwrap_or_default();
     let SocketOptions { keepalive, keepidle_s, keepintvl_s, keepcnt, .. } = options;
     let seconds = |value: Option<u32>| value.map(|value| Duration::from_secs(value.into()));
     let millis = |value: Option<u32>| {
         value.filter(|value| *value > 0).map(|value| Duration::from_millis(value.into()))
     };
-    own.client.traffic =
-        if observed.first_write_ns.is_some() { Traffic::OneWrite } else { Traffic::Idle };
+    let is_crash = trial.fault.kind == FaultKind::ProcessCrash;
+    own.client.traffic = match &observed.calls[..] {
+        _ if facts.tcp.as_ref().is_some_and(is_connecting) => Traffic::Connect,
+        _ if falls_silent(trial, facts) => Traffic::Script,
+        [] => Traffic::Idle,
+        _ if is_crash || is_one_write(observed) => Traffic::OneWrite,
+        _ => Traffic::Script,
+    };
+    own.client.script = Some(Script {
+        steps: observed.calls.iter().map(|call| call.step).collect(),
+        repeats: false,
+    });
     own.client.keepalive.enabled = keepalive == Some(true);
     own.client.keepalive.idle = seconds(keepidle_s);
     own.client.keepalive.interval = seconds(keepintvl_s);
@@ -39,34 +71,58 @@ pub fn parameters(parameters: &Parameters, facts: &Facts, observed: Observed) ->
     own
 }
 
-/// What its kernel will report, and when, if the program does nothing but what was observed.
-pub fn predict_program(trial: &Parameters, facts: &Facts, observed: Observed) -> Prediction {
+fn is_connecting(tcp: &spec::facts::TcpFacts) -> bool {
+    tcp.state == Some(TcpState::SynSent)
+}
+
+fn is_one_write(observed: &Observed) -> bool {
+    matches!(observed.calls[..], [ObservedCall { step: Step::Write(_), .. }])
+}
+
+/// What its kernel will report, and when, if the program makes no other call than those observed.
+///
+/// Where nobody answers any more, the socket's own state tells: `facts` may be of after the fault, and
+/// hold what the observed calls have left. Elsewhere they are of just before the fault.
+pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -> Conditional {
     let own = parameters(trial, facts, observed);
-    let unknown = |reason: &str| Prediction {
-        reference: crate::conclude::reference(&own),
-        windows: Vec::new(),
-        schedule: Vec::new(),
-        why: reason.into(),
-        unknown: Some(reason.into()),
+    let from_sample = falls_silent(trial, facts);
+    let prediction = match why_unknown(trial, facts, from_sample) {
+        Some(reason) => unknown(&own, reason.into()),
+        None if from_sample => predict_socket(facts, IfIt::StaysAsItIs),
+        None => match &observed.calls[..] {
+            [] => predict(&own, facts),
+            [one] if is_one_write(observed) => predict_after(&own, facts, one.at_ns),
+            calls => crate::predict_with(&own, facts, calls),
+        },
     };
+    Conditional { prediction, from_sample }
+}
+
+fn why_unknown(trial: &Parameters, facts: &Facts, from_sample: bool) -> Option<&'static str> {
     let Some(tcp) = &facts.tcp else {
-        return unknown("the socket could not be sampled just before the fault");
+        return Some("the socket could not be sampled just before the fault");
     };
     if tcp.options_set.is_none() {
-        return unknown("the socket's options could not be read just before the fault");
+        return Some("the socket's options could not be read just before the fault");
     }
     let is_path = !matches!(
-        own.fault.kind,
+        trial.fault.kind,
         FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze
     );
-    if is_path && (tcp.unacked > 0 || tcp.notsent_bytes > 0) {
-        return unknown("something was sent and not acknowledged at the moment of the fault");
-    }
-    if is_path && observed.wrote_again {
-        return unknown("the program wrote again before the first segment was sent again");
-    }
-    match observed.first_write_ns {
-        Some(at_ns) if is_path => predict_after(&own, facts, at_ns),
-        _ => predict(&own, facts),
-    }
+    let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
+    (is_path && is_busy && !from_sample).then_some(
+        "something was sent and not acknowledged at the moment of the fault, and somebody may answer \
+         later",
+    )
+}
+
+/// Whether nobody answers from the fault on, neither the server nor anybody in its place, so that the
+/// socket's own timers alone tell.
+pub fn falls_silent(trial: &Parameters, facts: &Facts) -> bool {
+    let effect = trial.fault.kind.effect();
+    let is_lost = effect.cable == Cable::FarEndDown || effect.path == PathFate::Silent;
+    let stays = trial.fault_duration().is_none() && trial.later.sysctl.is_empty();
+    let kernel = Kernel::new(trial, facts);
+    let hops = dead_path::hops(&kernel, trial, facts);
+    is_lost && stays && matches!(hops.as_deref(), Ok([HopKind::Fixed(Hop::Silent)]))
 }

@@ -259,10 +259,16 @@ fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
     first_called_at(timeline, fault_at, &[CallName::Write])
 }
 
+/// The first of these calls: of those that the program reports, after the fault; or one that the wire
+/// shows, which is among them only where times count from it.
 fn first_called_at(timeline: &Timeline, fault_at: u64, names: &[CallName]) -> Option<u64> {
-    calls(timeline)
-        .find(|(_, call)| names.contains(&call.name) && call.began_ns >= fault_at)
-        .map(|(_, call)| call.began_ns)
+    timeline.events().iter().find_map(|event| match &event.what {
+        What::Call(call) if names.contains(&call.name) => {
+            let reported = event.source == Source::ClientProgram && call.began_ns >= fault_at;
+            (reported || event.source == Source::ClientWire).then_some(call.began_ns)
+        }
+        _ => None,
+    })
 }
 
 /// When the client program knew.
@@ -295,8 +301,12 @@ fn noticed(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice>
     )
 }
 
-/// When a program that does not report its calls closed its socket: its kernel sends the FIN then.
+/// When a program that does not report its calls closed its socket: its kernel sends the FIN then. One
+/// that has shut down its direction has it still.
 fn farewell(timeline: &Timeline, fault_at: u64, closed_at: u64) -> Option<Notice> {
+    if first_called_at(timeline, fault_at, &[CallName::Shutdown]).is_some() {
+        return None;
+    }
     timeline
         .segments(Source::ClientWire)
         .find(|(at, segment)| {

@@ -4,9 +4,11 @@ use crate::judge::weigh;
 use crate::measure::{Measured, measure, reference_at};
 use crate::proof::prove;
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
-use model::Prediction;
-use model::command::{Observed, parameters, predict_program};
-use spec::{Errno, FaultKind, Outcome, Parameters};
+use model::command::{Conditional, Observed, parameters, predict_program};
+use model::{ObservedCall, Prediction};
+use spec::facts::TcpFacts;
+use spec::script::Step;
+use spec::{CallName, Errno, Facts, FaultKind, Outcome, Parameters, Reference};
 use std::collections::BTreeSet;
 use timeline::classify::{Class, Classifier};
 use timeline::event::{Call, FrameKind, Phase, Timer, Trace};
@@ -86,10 +88,12 @@ fn judge_flow(
 ) -> FlowVerdict {
     let about = |event: &&Event| event.flow == Some(id);
     let events = || timeline.events().iter().filter(about);
-    let facts = events().find_map(|event| match &event.what {
-        What::Facts(facts) => Some((**facts).clone()),
-        _ => None,
-    });
+    let looks: Vec<_> = events()
+        .filter_map(|event| match &event.what {
+            What::Facts(facts) => Some((event.at_ns, &**facts)),
+            _ => None,
+        })
+        .collect();
     let socket = events().find_map(|event| match &event.what {
         What::Options { side: Side::Client, owner, options } => {
             Some((owner.clone(), (**options).clone()))
@@ -106,7 +110,8 @@ fn judge_flow(
         owner,
         opened_s,
         options,
-        facts,
+        // What times count from and what is predicted begins with the last look.
+        facts: looks.last().map(|(_, facts)| (*facts).clone()),
         prediction: None,
         measured: None,
         ended_by: None,
@@ -122,13 +127,22 @@ fn judge_flow(
         };
         return verdict;
     };
-    let observed = observe(timeline, id, fault_at);
-    let own = parameters(trial, &facts, observed);
-    let prediction = predict_program(trial, &facts, observed);
-    let part = part_of(timeline, id, observed);
-    if let Some(mut measured) = measure(&own, &facts, &part) {
+    let seen = Seen::of(timeline, id, fault_at);
+    let own = parameters(trial, &facts, &seen.observed);
+    let Conditional { mut prediction, from_sample } =
+        predict_program(trial, &facts, &seen.observed);
+    let half_closed = seen.half_closed(&facts);
+    let part = part_of(timeline, id, &seen, &own, half_closed);
+    let at_fault = looks.first().map_or(&facts, |(_, facts)| facts);
+    if let Some(mut measured) = measure(&own, at_fault, &part) {
         let from = reference_at(&part, measured.reference);
-        let left = left_by_program(&part, fault_at, &measured, from);
+        let mut settled = facts.clone();
+        if from_sample {
+            count_from(&mut prediction, measured.reference, from, &seen, &facts);
+            // The connection need not have settled: its state is known, whatever it is.
+            settled.tcp = None;
+        }
+        let left = left_by_program(&part, fault_at, &measured, from, half_closed);
         if let Some(left_at) = left {
             measured.noticed_s = Some(since(from, left_at));
         } else if let Some(detected_s) = measured.detected_s {
@@ -147,7 +161,7 @@ fn judge_flow(
             weigh_farewell(&prediction, &measured)
         } else {
             let proved = crate::Proof { evidence: Vec::new() };
-            weigh(&own, &facts, &prediction, &part, &measured, &proved)
+            weigh(&own, &settled, &prediction, &part, &measured, &proved)
         };
         (verdict.word, verdict.reason) = match weighed {
             Ok(()) => (Some(Word::Agrees), String::new()),
@@ -164,38 +178,116 @@ fn since(from: u64, at: u64) -> f64 {
     (at as f64 - from as f64) / 1e9
 }
 
-/// What the wire and the server's socket show of what the program did.
-fn observe(timeline: &Timeline, id: FlowId, fault_at: u64) -> Observed {
-    let mut classifier = Classifier::new(Side::Client);
-    let mut observed = Observed::default();
-    let mut resent = false;
-    for event in timeline.events().iter().filter(|event| event.flow == Some(id)) {
-        match (&event.what, event.source) {
-            (What::Segment(segment), Source::ClientWire) => {
-                let class = classifier.feed(Some(id), segment);
-                if !segment.sent || event.at_ns < fault_at {
-                    continue;
-                }
-                match class {
-                    Class::Data { .. } if observed.first_write_ns.is_none() => {
-                        observed.first_write_ns = Some(event.at_ns);
-                    }
-                    Class::Data { .. } => observed.wrote_again |= !resent,
-                    class => resent |= class.is_data_again(),
-                }
-            }
-            (What::Socket(sample), Source::ServerSocket) if event.at_ns <= fault_at => {
-                observed.unread = sample.receive_queue > 0;
-            }
-            _ => {}
-        }
-    }
-    observed
+/// What the wire and the server's socket show of one connection.
+#[derive(Debug, Default)]
+struct Seen {
+    observed: Observed,
+    /// When it was asked for, if that was after the fault.
+    connected_ns: Option<u64>,
+    /// The earliest write that was not acknowledged at the fault.
+    unacknowledged_ns: Option<u64>,
+    /// The first FIN that the client sent after the fault.
+    fin_ns: Option<u64>,
+    /// What the client sent again, and its probes: when, and which.
+    sent_again: Vec<(u64, Class)>,
 }
 
-/// The timeline of one flow, up to the moment that the trial ends its programs. A write that the wire
-/// shows is a call like one that is reported.
-fn part_of(timeline: &Timeline, id: FlowId, observed: Observed) -> Timeline {
+impl Seen {
+    fn of(timeline: &Timeline, id: FlowId, fault_at: u64) -> Self {
+        let mut classifier = Classifier::new(Side::Client);
+        let mut seen = Self::default();
+        // Where what was written ends in the sequence space, and when that was.
+        let mut out: Vec<(u32, u64)> = Vec::new();
+        for event in timeline.events().iter().filter(|event| event.flow == Some(id)) {
+            let at_ns = event.at_ns;
+            let segment = match (&event.what, event.source) {
+                (What::Segment(segment), Source::ClientWire) => segment,
+                (What::Socket(sample), Source::ServerSocket) if at_ns <= fault_at => {
+                    seen.observed.unread = sample.receive_queue > 0;
+                    continue;
+                }
+                _ => continue,
+            };
+            let class = classifier.feed(Some(id), segment);
+            if !segment.sent {
+                let acked = segment.ack;
+                out.retain(|(end, _)| acked.wrapping_sub(*end).cast_signed() < 0);
+                continue;
+            }
+            match class {
+                Class::Data { .. } if at_ns < fault_at => {
+                    out.push((segment.seq.wrapping_add(segment.len), at_ns));
+                }
+                Class::Data { bytes } => {
+                    seen.observed.calls.push(ObservedCall { at_ns, step: Step::Write(bytes) });
+                }
+                Class::Syn { n: 1 } if at_ns >= fault_at => seen.connected_ns = Some(at_ns),
+                Class::Fin { n: 1, .. } if at_ns >= fault_at => {
+                    seen.fin_ns = Some(at_ns);
+                    seen.observed.calls.push(ObservedCall { at_ns, step: Step::Shutdown });
+                }
+                _ => seen.sent_again.push((at_ns, class)),
+            }
+        }
+        seen.unacknowledged_ns = out.first().map(|(_, at_ns)| *at_ns);
+        seen
+    }
+
+    /// Whether the client's program has shut down its direction and still has the socket.
+    fn half_closed(&self, last_look: &Facts) -> bool {
+        let tcp = last_look.tcp.as_ref();
+        let owned = tcp.filter(|tcp| tcp.options_set.is_some()).map(|tcp| tcp.sampled_at_ns);
+        self.fin_ns.zip(owned).is_some_and(|(fin_ns, at_ns)| fin_ns <= at_ns)
+    }
+
+    /// How many of these were sent between two moments.
+    fn count(&self, from: u64, to: u64, wanted: fn(Class) -> bool) -> u32 {
+        let within = |at: u64| (from..to).contains(&at);
+        let sent = self.sent_again.iter().filter(|(at, class)| within(*at) && wanted(*class));
+        u32::try_from(sent.count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Has times and counts that begin with a sample begin with the reference.
+fn count_from(
+    prediction: &mut Prediction,
+    reference: Reference,
+    reference_at: u64,
+    seen: &Seen,
+    facts: &Facts,
+) {
+    let sampled_at = facts.tcp.as_ref().map_or(reference_at, |tcp: &TcpFacts| tcp.sampled_at_ns);
+    let later = |time: std::time::Duration| {
+        let at = (time.as_nanos() as u64).saturating_add(sampled_at);
+        std::time::Duration::from_nanos(at.saturating_sub(reference_at))
+    };
+    let before = |wanted| seen.count(reference_at, sampled_at, wanted);
+    prediction.reference = reference;
+    for window in &mut prediction.windows {
+        window.span = window.span.map(|(earliest, latest)| (later(earliest), later(latest)));
+        let counts: [(&mut Option<u32>, u32); 3] = [
+            (&mut window.retransmits, before(Class::is_data_again) + before(Class::is_syn_again)),
+            (&mut window.keepalive_probes, before(Class::is_keepalive_probe)),
+            (&mut window.window_probes, before(Class::is_window_probe)),
+        ];
+        for (count, more) in counts {
+            *count = count.map(|count| count + more);
+        }
+    }
+    for step in &mut prediction.schedule {
+        (step.earliest, step.latest) = (later(step.earliest), later(step.latest));
+    }
+}
+
+/// The timeline of one flow, up to the moment that the trial ends its programs, with the calls that
+/// times count from, as the wire shows them.
+fn part_of(
+    timeline: &Timeline,
+    id: FlowId,
+    seen: &Seen,
+    own: &Parameters,
+    half_closed: bool,
+) -> Timeline {
     let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
     let is_program =
         |event: &Event| matches!(event.source, Source::ClientProgram | Source::ServerProgram);
@@ -204,14 +296,18 @@ fn part_of(timeline: &Timeline, id: FlowId, observed: Observed) -> Timeline {
         about && (event.at_ns < end || matches!(event.what, What::Phase(_)))
     };
     let mut events: Vec<_> = timeline.events().iter().filter(is_part).cloned().collect();
-    if let Some(at_ns) = observed.first_write_ns {
-        let call = Call {
-            name: spec::CallName::Write,
-            detail: "as the wire shows".into(),
-            result: Ok(0),
-            began_ns: at_ns,
-        };
-        events.push(Event::new(at_ns, Source::ClientProgram, What::Call(call)).of(id));
+    let is_path = !own.fault.kind.effect().peer_kernel_answers();
+    let written = seen.unacknowledged_ns.filter(|_| is_path);
+    let calls = [
+        (CallName::Connect, seen.connected_ns),
+        (CallName::Write, written.or(seen.observed.first_write_ns())),
+        (CallName::Shutdown, seen.fin_ns.filter(|_| half_closed)),
+    ];
+    for (name, at_ns) in calls {
+        let Some(at_ns) = at_ns else { continue };
+        let detail = "as the wire shows".into();
+        let call = Call { name, detail, result: Ok(0), began_ns: at_ns };
+        events.push(Event::new(at_ns, Source::ClientWire, What::Call(call)).of(id));
     }
     Timeline::new(events)
 }
@@ -222,6 +318,7 @@ fn left_by_program(
     fault_at: u64,
     measured: &Measured,
     reference_at: u64,
+    half_closed: bool,
 ) -> Option<u64> {
     if measured.outcome != Outcome::None {
         return None;
@@ -229,10 +326,11 @@ fn left_by_program(
     let closed = part.events().iter().filter(|event| event.at_ns >= fault_at).find(|event| {
         match &event.what {
             What::Trace(Trace::SetState { side: Side::Client, new, .. }) => {
-                matches!(new.as_str(), "FIN_WAIT1" | "LAST_ACK" | "CLOSE")
+                new == "CLOSE" || !half_closed && matches!(new.as_str(), "FIN_WAIT1" | "LAST_ACK")
             }
             What::Segment(segment) => {
-                event.source == Source::ClientWire && segment.sent && segment.flags.fin
+                let is_farewell = segment.sent && segment.flags.fin && !half_closed;
+                event.source == Source::ClientWire && is_farewell
             }
             _ => false,
         }

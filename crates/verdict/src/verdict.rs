@@ -70,7 +70,7 @@ impl Verdict {
     /// The flow whose measurement is the trial's: of those open at the fault the one that ended last.
     pub fn deciding(&self) -> Option<&FlowVerdict> {
         let end = |flow: &FlowVerdict| flow.ended_s.unwrap_or(f64::INFINITY);
-        let open = self.flows.iter().filter(|flow| flow.facts.is_some());
+        let open = self.flows.iter().filter(|flow| flow.is_open_at_fault());
         // The first of those that end at the same time.
         open.rev().max_by(|a, b| end(a).total_cmp(&end(b))).or(self.flows.first())
     }
@@ -91,7 +91,8 @@ pub struct FlowVerdict {
     pub opened_s: Option<f64>,
     /// The client's socket's options just before the fault.
     pub options: Option<SocketOptions>,
-    /// What was known just before the fault; `None`: it was not open then.
+    /// What was known of it when the prediction in force was made: just before the fault, or after the
+    /// program's last call; `None`: nothing is predicted.
     pub facts: Option<Facts>,
     /// The prediction that was in force at its end.
     pub prediction: Option<Prediction>,
@@ -105,6 +106,13 @@ pub struct FlowVerdict {
     pub word: Option<Word>,
     /// Why, if it does not agree.
     pub reason: String,
+}
+
+impl FlowVerdict {
+    /// Whether it was established when the fault came, and looked at.
+    fn is_open_at_fault(&self) -> bool {
+        self.facts.is_some() && self.opened_s.is_none_or(|opened| opened < 0.0)
+    }
 }
 
 /// What ended a connection for the client's host.

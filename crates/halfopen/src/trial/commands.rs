@@ -5,7 +5,7 @@ use super::{AFTERMATH, Trial};
 use crate::channel::{Ending, Message};
 use crate::instruments::Seen;
 use anyhow::Result;
-use model::command::{Observed, predict_program};
+use model::command::{Conditional, Observed, falls_silent, predict_program};
 use nix::sys::signal::Signal;
 use observe::SocketDiag;
 use observe::clock::monotonic_ns;
@@ -30,6 +30,22 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Where nothing breaks and no deadline is set.
 const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
+/// How long a tap may take to show what has passed.
+const SHOWN_MOST: Duration = Duration::from_millis(200);
+/// Segments of one write, and writes without a pause, come within this time.
+const TOGETHER: Duration = Duration::from_millis(1);
+
+/// What is predicted of a connection, and from what.
+struct Forecast {
+    facts: Facts,
+    unread: bool,
+    conditional: Conditional,
+    /// Whether it was open when the fault came.
+    was_open: bool,
+}
+
+type Forecasts = BTreeMap<FlowId, Forecast>;
+
 impl Trial {
     /// The trial, once the network is built.
     pub(super) async fn story_of_commands(
@@ -51,7 +67,7 @@ impl Trial {
         self.forward();
         self.flows.ignore(false);
         drop(turn);
-        let mut known = BTreeMap::new();
+        let mut forecasts = Forecasts::new();
         let fault_at;
         if parameters.fault.kind == FaultKind::None {
             self.mark(What::Phase(Phase::Connected));
@@ -64,14 +80,14 @@ impl Trial {
             if let Some(why) = self.wait_for_moment(parameters).await? {
                 return Ok(Ending::Disturbed(why));
             }
-            known = self.look_at_flows(parameters).await?;
+            forecasts = self.look_at_flows(parameters).await?;
             self.mark(What::Phase(Phase::Connected));
             self.look_at_links().await?;
             fault_at = Instant::now();
             self.inject(parameters).await?;
         }
         self.mark(What::Phase(Phase::Watching));
-        self.watch_commands(parameters, fault_at, &known).await?;
+        self.watch_commands(parameters, fault_at, forecasts).await?;
         self.mark(What::Phase(Phase::Aftermath));
         self.end_commands(parameters).await?;
         Ok(Ending::Complete)
@@ -139,7 +155,7 @@ impl Trial {
             let due = self.fault_due(after);
             let now = monotonic_ns();
             if due.is_some_and(|due| due <= now) {
-                return Ok(None);
+                return self.see_connections().await.map(|()| None);
             }
             let has_left = self.client.end().is_some();
             let is_open = self.flows.open().next().is_some();
@@ -174,6 +190,18 @@ impl Trial {
         }
     }
 
+    /// What a program writes can be faster than what the taps show: waits until they show what the
+    /// kernel has.
+    async fn see_connections(&mut self) -> Result<()> {
+        let (client, server) = (self.plan.addresses.client.ip(), self.plan.addresses.server.ip());
+        let connections = SocketDiag::open(&self.stage.client()?)?.connections(client, server)?;
+        if !connections.is_empty() {
+            let is_shown = |trial: &Self| trial.flows.open().next().is_some();
+            self.follow_until(Instant::now() + SHOWN_MOST, is_shown).await?;
+        }
+        Ok(())
+    }
+
     /// When the fault is due, nanoseconds of `CLOCK_MONOTONIC`, as far as that is known.
     fn fault_due(&self, after_ns: u64) -> Option<u64> {
         if self.pattern.is_some() {
@@ -184,14 +212,14 @@ impl Trial {
 
     /// What is known of each open connection at the last moment before the fault, and what is
     /// predicted of it.
-    async fn look_at_flows(&mut self, parameters: &Parameters) -> Result<BTreeMap<FlowId, Facts>> {
+    async fn look_at_flows(&mut self, parameters: &Parameters) -> Result<Forecasts> {
         let open: Vec<_> = self.flows.open().collect();
         let mut options = BTreeMap::new();
         for flow in &open {
             // First, since a descriptor of the socket must not be held across the fault.
             options.insert(*flow, self.look_at_options(*flow).await?);
         }
-        let mut known = BTreeMap::new();
+        let mut forecasts = Forecasts::new();
         for flow in open {
             let Some(ends) = self.flows.ends(flow) else { continue };
             let facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), parameters)?;
@@ -199,18 +227,64 @@ impl Trial {
             let sample = SocketDiag::open(&self.stage.server()?)?.sample(local, remote)?;
             let unread = sample.is_some_and(|sample| sample.receive_queue > 0);
             let observed = Observed { unread, ..Observed::default() };
-            let prediction = predict_program(parameters, &facts, observed);
-            let what = What::Facts(Box::new(facts.clone()));
-            let event = Event::new(monotonic_ns(), Source::ClientSocket, what).of(flow);
-            self.take(Seen::Event(event, None));
-            if known.is_empty() {
+            let conditional = predict_program(parameters, &facts, &observed);
+            self.tell_facts(flow, &facts);
+            if forecasts.is_empty() {
                 let number = self.plan.number;
                 self.report(Message::Facts(number, Box::new(facts.clone())));
-                self.report(Message::Prediction(number, Box::new(prediction)));
+                let prediction = Box::new(conditional.prediction.clone());
+                self.report(Message::Prediction(number, prediction));
             }
-            known.insert(flow, facts);
+            let forecast = Forecast { facts, unread, conditional, was_open: true };
+            forecasts.insert(flow, forecast);
         }
-        Ok(known)
+        Ok(forecasts)
+    }
+
+    fn tell_facts(&mut self, flow: FlowId, facts: &Facts) {
+        let sampled_at_ns = facts.tcp.as_ref().map_or_else(monotonic_ns, |tcp| tcp.sampled_at_ns);
+        let owned = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
+        self.flows.looked_at(flow, sampled_at_ns, owned);
+        let what = What::Facts(Box::new(facts.clone()));
+        let event = Event::new(monotonic_ns(), Source::ClientSocket, what).of(flow);
+        self.take(Seen::Event(event, None));
+    }
+
+    /// A program has made a call, or something has come that was on its way: what is predicted of the
+    /// connection is predicted anew.
+    async fn look_again(
+        &mut self,
+        flow: FlowId,
+        parameters: &Parameters,
+        forecasts: &mut Forecasts,
+    ) -> Result<()> {
+        let before = forecasts.get(&flow);
+        let unread = before.is_some_and(|forecast| forecast.unread);
+        let was_open = before.is_some_and(|forecast| forecast.was_open);
+        let facts = match before {
+            Some(forecast) if !forecast.conditional.from_sample => forecast.facts.clone(),
+            _ => {
+                let options = self.look_at_options(flow).await?;
+                self.facts_of(Some(flow), options, parameters)?
+            }
+        };
+        let observed = Observed { calls: self.flows.calls(flow), unread };
+        let is_silent = falls_silent(parameters, &facts);
+        let is_known = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
+        let can_tell = was_open || is_silent && is_known;
+        if !can_tell || facts.tcp.is_none() {
+            // It has ended, or nothing can be said of it.
+            self.flows.looked_at(flow, monotonic_ns(), is_known);
+            return Ok(());
+        }
+        if is_silent && is_known {
+            self.tell_facts(flow, &facts);
+        } else {
+            self.flows.looked_at(flow, monotonic_ns(), is_known && is_silent);
+        }
+        let conditional = predict_program(parameters, &facts, &observed);
+        forecasts.insert(flow, Forecast { facts, unread, conditional, was_open });
+        Ok(())
     }
 
     /// Watches until the client's program and the connections of the moment of the fault have ended,
@@ -219,16 +293,25 @@ impl Trial {
         &mut self,
         parameters: &Parameters,
         fault_at: Instant,
-        known: &BTreeMap<FlowId, Facts>,
+        mut forecasts: Forecasts,
     ) -> Result<()> {
         let mut acts = Self::later_acts(parameters, fault_at);
+        let breaks = parameters.fault.kind != FaultKind::None;
         loop {
-            let writes = self.flows.first_writes();
-            let deadline = fault_at + self.deadline_of_commands(parameters, known);
+            let deadline = fault_at + self.deadline_of_commands(parameters, &forecasts);
             let next = acts.first().map_or(deadline, |(at, _)| deadline.min(*at));
-            let is_done = |trial: &Self| trial.commands_are_done(known);
-            let moved = |trial: &Self| is_done(trial) || trial.flows.first_writes() != writes;
-            self.follow_until(next, moved).await?;
+            let is_done = |trial: &Self| trial.commands_are_done(&forecasts);
+            let is_outdated = |trial: &Self| breaks && !trial.flows.outdated().is_empty();
+            if self.follow_until(next, |trial| is_done(trial) || is_outdated(trial)).await?
+                && is_outdated(self)
+            {
+                // What belongs together comes together.
+                self.follow_until(Instant::now() + TOGETHER, |_| false).await?;
+                for flow in self.flows.outdated() {
+                    self.look_again(flow, parameters, &mut forecasts).await?;
+                }
+                continue;
+            }
             if is_done(self) || Instant::now() >= deadline {
                 break;
             }
@@ -246,30 +329,31 @@ impl Trial {
         Ok(())
     }
 
-    fn commands_are_done(&self, known: &BTreeMap<FlowId, Facts>) -> bool {
-        self.client.has_exited && known.keys().all(|flow| self.flows.has_ended(*flow))
+    fn commands_are_done(&self, forecasts: &Forecasts) -> bool {
+        let mut open = forecasts.iter().filter(|(_, forecast)| forecast.was_open);
+        self.client.has_exited && open.all(|(flow, _)| self.flows.has_ended(*flow))
     }
 
     /// How long after the fault the trial ends: by the latest of what is predicted now.
-    fn deadline_of_commands(
-        &self,
-        parameters: &Parameters,
-        known: &BTreeMap<FlowId, Facts>,
-    ) -> Duration {
+    fn deadline_of_commands(&self, parameters: &Parameters, forecasts: &Forecasts) -> Duration {
         if parameters.fault.kind == FaultKind::None {
             return parameters.deadline.unwrap_or(FOR_EVER);
         }
-        let writes = self.flows.first_writes();
+        if let Some(exact) = parameters.deadline.filter(|_| !parameters.deadline_extends) {
+            return exact;
+        }
         let fault_ns = self.flows.fault_ns();
-        let deadlines = known.iter().map(|(flow, facts)| {
-            let first_write_ns = writes.get(flow).copied();
-            let observed = Observed { first_write_ns, ..Observed::default() };
-            let prediction = predict_program(parameters, facts, observed);
-            let waited = first_write_ns.map_or(0, |at| at.saturating_sub(fault_ns));
-            Duration::from_nanos(waited) + self.deadline(parameters, &prediction)
+        let deadlines = forecasts.iter().map(|(flow, forecast)| {
+            let Forecast { facts, conditional, .. } = forecast;
+            let sampled = facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns);
+            let from = match self.flows.calls(*flow).first() {
+                _ if conditional.from_sample => sampled,
+                call => call.map(|call| call.at_ns),
+            };
+            let waited = from.map_or(0, |at| at.saturating_sub(fault_ns));
+            Duration::from_nanos(waited) + self.deadline(parameters, &conditional.prediction)
         });
-        let exact = parameters.deadline.filter(|_| !parameters.deadline_extends);
-        exact.unwrap_or_else(|| deadlines.max().unwrap_or(self.bench.never))
+        deadlines.max().unwrap_or(self.bench.never)
     }
 
     /// Ends the programs, and records what follows.

@@ -37,30 +37,31 @@ impl Trial {
         options: Option<SocketOptions>,
         parameters: &Parameters,
     ) -> Result<Facts> {
-        let network = self.stage.network()?;
+        let client = self.stage.client()?;
         let neighbour = if parameters.neighbour == Neighbour::Learned {
             let sampled_at_ns = monotonic_ns();
-            let known = network.knows_server()?;
+            let known = self.stage.network()?.knows_server()?;
             known.map(|known| NeighbourFacts { sampled_at_ns, ..known })
         } else {
             None
         };
-        let mut diag = SocketDiag::open(network.client())?;
+        let mut diag = SocketDiag::open(&client)?;
         let sampled_at_ns = monotonic_ns();
         let sample = match flow.and_then(|flow| self.flows.ends(flow)) {
             Some(Ends { client, server }) => diag.sample(client, server)?,
             None => None,
         };
-        let server_sysctl = match network.server() {
-            Some(server) => sysctl::read_tcp(server, parameters.server_sysctl.keys())?,
-            None => spec::sysctl::Sysctls::new(),
+        let server_sysctl = match self.stage.server() {
+            Ok(server) => sysctl::read_tcp(&server, parameters.server_sysctl.keys())?,
+            // It is gone, or on its way out.
+            Err(_) => spec::sysctl::Sysctls::new(),
         };
         let probed_ns = flow.and_then(|flow| self.flows.window_probed_ns(flow));
         let tcp = sample.and_then(|sample| sample.facts(sampled_at_ns, probed_ns));
         Ok(Facts {
             kernel: kernel_release(),
             hz: hz(),
-            sysctl: sysctl::read_tcp(network.client(), parameters.sysctl.keys())?,
+            sysctl: sysctl::read_tcp(&client, parameters.sysctl.keys())?,
             server_sysctl,
             tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, ..tcp }),
             jiffies: jiffy_clock(),
@@ -72,7 +73,7 @@ impl Trial {
     /// Reads the options of the client's socket from the process that has it, and says whose it is.
     pub(super) async fn look_at_options(&mut self, flow: FlowId) -> Result<Option<SocketOptions>> {
         let Some(Ends { client, server }) = self.flows.ends(flow) else { return Ok(None) };
-        let inode = SocketDiag::open(self.stage.network()?.client())?.inode(client, server)?;
+        let inode = SocketDiag::open(&self.stage.client()?)?.inode(client, server)?;
         let Some(inode) = inode else { return Ok(None) };
         let processes = self.client.peer()?.processes().await?;
         match observe::options::read(inode, processes) {

@@ -2,12 +2,17 @@
 //! is by what the kernel shows.
 
 use crate::instruments::Followed;
+use model::ObservedCall;
+use spec::script::Step;
 use spec::{Addresses, Parameters, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use timeline::classify::{Class, Classifier};
 use timeline::event::{SocketSample, Trace};
 use timeline::{Ends, Event, Flow, FlowId, FlowTable, Side, Source, What};
 use tokio::sync::watch;
+
+/// More calls than these are not kept: what is predicted does not depend on them.
+const CALLS_MOST: usize = 100;
 
 /// The connections of one trial.
 pub(super) struct Flows {
@@ -37,18 +42,34 @@ pub(super) struct Flows {
 }
 
 /// How far a connection is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Progress {
     opened_by: Option<Side>,
+    opened_ns: u64,
     established: bool,
     /// Its end, as the client's kernel sees it.
     ended: bool,
     /// A tracepoint has shown it.
     end_traced: bool,
-    /// When the client first sent something new after the fault.
-    first_write_ns: Option<u64>,
+    /// What the client has sent after the fault that was new, up to [`CALLS_MOST`].
+    calls: Vec<ObservedCall>,
+    /// When its socket was last stirred by a call or by its peer: what was known of it is outdated.
+    stirred_ns: u64,
+    /// When it was last looked at.
+    looked_ns: u64,
+    /// The client has sent its FIN, or is about to.
+    fin_sent: bool,
+    /// Its program has the socket still, though its direction is shut down.
+    half_closed: bool,
     /// When the client last began to probe a closed window.
     window_probed_ns: Option<u64>,
+}
+
+impl Progress {
+    /// Whether its kernel has told the end, or its program has let go of it.
+    const fn has_ended(&self) -> bool {
+        self.ended || self.fin_sent && !self.half_closed
+    }
 }
 
 impl Flows {
@@ -114,15 +135,39 @@ impl Flows {
         self.fault_ns.unwrap_or_default()
     }
 
-    /// When something new was first sent after the fault, of each connection where it was.
-    pub(super) fn first_writes(&self) -> BTreeMap<FlowId, u64> {
-        let writes = self.progress.iter();
-        writes.filter_map(|(flow, progress)| Some((*flow, progress.first_write_ns?))).collect()
+    /// The connections of which something is known that is outdated: those open at the fault, and the
+    /// first one that the client has asked for since.
+    pub(super) fn outdated(&self) -> Vec<FlowId> {
+        let since = self.progress.iter().filter(|(flow, _)| !self.watched.contains(flow));
+        let next = since.map(|(flow, _)| *flow).find(|flow| self.is_opened_since(*flow));
+        let flows = self.watched.iter().copied().chain(next);
+        let is_outdated = |flow: &FlowId| {
+            self.progress.get(flow).is_some_and(|p| !p.ended && p.stirred_ns > p.looked_ns)
+        };
+        flows.filter(is_outdated).collect()
+    }
+
+    fn is_opened_since(&self, flow: FlowId) -> bool {
+        let progress = self.progress.get(&flow);
+        progress.is_some_and(|p| p.opened_by == Some(Side::Client) && p.opened_ns > self.fault_ns())
+    }
+
+    /// It was looked at, and whether a process had it.
+    pub(super) fn looked_at(&mut self, flow: FlowId, at_ns: u64, owned: bool) {
+        let progress = self.progress.entry(flow).or_default();
+        progress.looked_ns = at_ns;
+        progress.half_closed = owned && progress.fin_sent;
+    }
+
+    /// What the client has sent on a connection after the fault that was new.
+    pub(super) fn calls(&self, flow: FlowId) -> Vec<ObservedCall> {
+        self.progress.get(&flow).map(|progress| progress.calls.clone()).unwrap_or_default()
     }
 
     /// Whether a connection has ended for the client's kernel, or its program has closed it.
     pub(super) fn has_ended(&self, flow: FlowId) -> bool {
-        self.progress.get(&flow).is_some_and(|progress| progress.ended)
+        let progress = self.progress.get(&flow);
+        progress.is_some_and(Progress::has_ended)
     }
 
     /// The flow that a prediction is about: that of our own peers, or else the first that is open.
@@ -132,7 +177,7 @@ impl Flows {
 
     /// The flows that are open now.
     pub(super) fn open(&self) -> impl Iterator<Item = FlowId> {
-        let open = |progress: &Progress| progress.established && !progress.ended;
+        let open = |progress: &Progress| progress.established && !progress.has_ended();
         self.progress.iter().filter(move |(_, progress)| open(progress)).map(|(flow, _)| *flow)
     }
 
@@ -181,7 +226,9 @@ impl Flows {
         }
         if let Some(Event { flow: Some(id), what: What::Flow(Flow { opened_by, .. }), .. }) = opened
         {
-            self.progress.entry(id).or_default().opened_by = Some(opened_by);
+            let progress = self.progress.entry(id).or_default();
+            (progress.opened_by, progress.opened_ns) = (Some(opened_by), event.at_ns);
+            progress.stirred_ns = event.at_ns;
             self.followed.send_replace(self.table.latest());
         }
         if let Some(flow) = event.flow {
@@ -198,20 +245,31 @@ impl Flows {
             self.established_ns.get_or_insert(event.at_ns);
         }
         let says_ended = says_ended(event, self.lets_go);
-        progress.ended |= says_ended || self.commands && says_closed(event);
+        progress.ended |= says_ended;
+        if self.commands && says_closed(event) && !progress.fin_sent {
+            progress.fin_sent = true;
+            progress.stirred_ns = event.at_ns;
+        }
         progress.end_traced |= says_ended && event.source == Source::Tracepoint;
         let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
             return;
         };
-        match self.classifier.feed(Some(flow), segment) {
+        let class = self.classifier.feed(Some(flow), segment);
+        if !segment.sent || matches!(class, Class::Data { .. }) {
+            progress.stirred_ns = event.at_ns;
+        }
+        match class {
             Class::WindowProbe { since_closed: 1, .. } => {
                 progress.window_probed_ns = Some(event.at_ns);
             }
             Class::Data { .. } if !segment.sent => {
                 self.data_ns.get_or_insert(event.at_ns);
             }
-            Class::Data { .. } if self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns) => {
-                progress.first_write_ns.get_or_insert(event.at_ns);
+            Class::Data { bytes }
+                if self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns) =>
+            {
+                let call = ObservedCall { at_ns: event.at_ns, step: Step::Write(bytes) };
+                progress.calls.extend((progress.calls.len() < CALLS_MOST).then_some(call));
             }
             _ => {}
         }

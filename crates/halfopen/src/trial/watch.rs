@@ -85,8 +85,8 @@ impl Trial {
                     self.take(Seen::Event(event, None));
                 }
             }
-            Heard::Wrote(bytes) => {
-                self.report(Message::Wrote(self.plan.number, side, hex(&bytes)));
+            Heard::Wrote(stream, bytes) => {
+                self.report(Message::Wrote(self.plan.number, side, stream, hex(&bytes)));
             }
             Heard::Exited(event) => {
                 self.host_mut(side).has_exited = true;

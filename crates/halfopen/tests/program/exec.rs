@@ -33,8 +33,20 @@ if what == "two":
 if what == "writes":
     time.sleep(1)
     s.sendall(b"again\n")
-if what == "gives-up":
+if what == "writes-thrice":
+    for _ in range(3):
+        time.sleep(0.5)
+        s.sendall(b"again\n")
+if what == "shuts-down":
+    time.sleep(1)
+    s.sendall(b"last\n")
+    s.shutdown(socket.SHUT_WR)
+if what in ("gives-up", "connects-anew"):
     s.settimeout(1)
+if what == "connects-anew":
+    try: s.recv(100)
+    except OSError: pass
+    s = connect(False)
 if what == "spams":
     for _ in range(40000): print("x" * 100)
 wait(s)
@@ -110,6 +122,59 @@ fn what_it_writes_after_the_fault_is_predicted_anew() {
     assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT");
     assert_eq!(trial["measured"]["reference"], "first-write");
     assert_eq!(trial["flows"][0]["measured"]["ended_by"], "retransmission");
+}
+
+#[test]
+fn whatever_it_does_after_the_fault_is_predicted_from_its_socket() {
+    let retries = ["--set", "sysctl.tcp_retries2=2"];
+    for what in ["writes-thrice", "shuts-down"] {
+        let (output, _out) = exec(&[&POWER_OFF[..], &retries].concat(), what);
+        assert_eq!(output.status.code(), Some(0), "{what}: {}", show(&output));
+        let trial = the_trial(&output);
+        assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT", "{what}");
+        assert_eq!(trial["measured"]["reference"], "first-write", "{what}");
+        assert_eq!(trial["flows"][0]["measured"]["ended_by"], "retransmission", "{what}");
+        assert_eq!(trial["programs"]["client"]["exit"], 7, "{what}");
+    }
+}
+
+#[test]
+fn what_it_opens_after_the_fault_is_predicted_from_its_syn() {
+    let retries =
+        ["--set", "sysctl.tcp_syn_retries=1", "--set", "sysctl.tcp_syn_linear_timeouts=0"];
+    let (output, _out) = exec(&[&POWER_OFF[..], &retries].concat(), "connects-anew");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    let anew = &trial["flows"][1];
+    assert!(anew["opened_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(anew["verdict"], "agrees");
+    assert_eq!(anew["measured"]["outcome"], "ETIMEDOUT");
+    assert_eq!(anew["measured"]["reference"], "connect");
+    // The trial's own is the one that was open when the fault came.
+    assert_eq!(trial["flows"][0]["measured"]["ended_by"], "program");
+    assert_eq!(trial["measured"]["outcome"], "none");
+}
+
+#[test]
+fn several_faults_are_several_trials() {
+    let faults = ["--fault", "power-off,process-crash", "--after", "100ms", "--deadline", "500ms"];
+    let (output, out) = exec(&faults, "idle");
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outcome = |index: usize| document["trials"][index]["measured"]["outcome"].clone();
+    assert_eq!((outcome(0), outcome(1)), ("none".into(), "EOF".into()), "{}", show(&output));
+    assert!(out.path().join("exec-2/verdict.json").exists());
+}
+
+#[test]
+fn a_person_sees_what_the_client_writes() {
+    let out = tempfile::tempdir().unwrap();
+    let directory = out.path().to_str().unwrap();
+    let script = "printf 'no \\001 line end'; echo of its own >&2";
+    let arguments = ["exec", "--listen", "7000", "--out", directory, "--", "sh", "-c", script];
+    let output = halfopen(&arguments).output().unwrap();
+    assert!(output.stdout.windows(13).any(|part| part == b"no \x01 line end"), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("of its own"));
 }
 
 #[test]
