@@ -15,8 +15,7 @@ test:
 
 # The tests that need the virtual kernel (`just kernel`)
 test-virtual:
-    # Left out, an open defect: under the test runner this one's guest does not end.
-    cargo test --package halfopen --test program -- --ignored --skip nothing_is_gained_in_virtual_time
+    cargo test --package halfopen --test program -- --ignored
 
 # Formatting and lints, warnings as errors
 lint:
