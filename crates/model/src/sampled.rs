@@ -1,7 +1,11 @@
 //! Any live socket, in whatever trouble it is: when and how it ends from here, if its peer has fallen
-//! silent. It starts from what `struct tcp_info`, sock_diag's timer and the socket's options show. What
-//! a sample cannot tell (for how long the pending timer was armed, and so its slot; when the first
-//! retransmission was stamped; the phase of the clock) is gone through, and shows in the window.
+//! silent. It starts from what `struct tcp_info`, sock_diag's timer and the socket's options show
+//! (net/ipv4/inet_diag.c, `tcp_get_info`). What a sample cannot tell (the phase of the clock, for how
+//! long the pending timer was armed and so its slot, when the first retransmission or window probe was
+//! sent) is gone through, and shows in the window.
+
+mod probing;
+mod retransmitting;
 
 use crate::conclude::unknown;
 use crate::explore::Explorer;
@@ -9,14 +13,13 @@ use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
 use crate::program::{Call, Calls, Program};
-use crate::rto;
 use crate::run::{Live, Past};
-use crate::sock::{Armed, Carries, Pending, Segment, Sock, State, Timer};
+use crate::sock::{Armed, Sock, Stamps, State, Timer};
 use crate::tick::{Hz, Phase};
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Peer, World};
-use crate::{closed_window, scripted, start};
+use crate::{scripted, start};
 use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Parameters, Reference, SocketOptions, TcpState};
 use std::collections::BTreeSet;
@@ -34,36 +37,32 @@ pub enum IfIt {
 }
 
 /// How many phases of the clock are looked at where none is known.
-const PHASES_MOST: u64 = 512;
-/// From the time stamp of a sample of socket diagnostics to the kernel's look at the socket.
-const SAMPLE_NS: u64 = 200_000;
-/// More moments of a first retransmission than these are thinned out.
-const STAMPS_MOST: usize = 128;
+const PHASES_MOST: u64 = 128;
+/// How long a look at a socket takes where nobody has measured it.
+const LOOK_NS: u64 = 200_000;
 
 /// What a socket's kernel will report, and when, if its peer is silent from now on. Times count from the
 /// sample (the reference says `last-activity`, for want of a better name).
+///
+/// An ICMP error that came before the sample and took no doubling of the RTO back is not in it: the
+/// kernel then reports that error at the same time, where this says ETIMEDOUT.
 pub fn predict_socket(facts: &Facts, if_it: IfIt) -> Prediction {
     let parameters = parameters(facts);
     let mut cfg = Kernel::new(&parameters, facts);
-    if let Some(retries) = options(facts).syncnt.filter(|retries| *retries > 0) {
-        cfg.syn_retries = retries;
-    }
     let Some(tcp) = &facts.tcp else {
         return unknown(&parameters, "nobody has looked at the socket".into());
     };
+    if let Some(retries) = options(facts).syncnt.filter(|retries| *retries > 0) {
+        cfg.syn_retries = retries;
+    }
     let calls = match if_it {
         IfIt::WritesNow => Calls::one(Call::Write(1)),
         IfIt::StaysIdle | IfIt::StaysAsItIs => Calls::none(),
     };
-    let mut explorer = Explorer::new(&cfg, None, &calls);
-    let begun = if tcp.timer == TcpFacts::TIMER_PROBE0 {
-        window_probes(&mut explorer, &cfg, &parameters, facts, &calls)
-    } else {
-        others(&mut explorer, &cfg, tcp, facts, &calls, if_it)
+    let (begun, explorer) = match go(&cfg, tcp, facts, &calls, if_it) {
+        Ok(gone) => gone,
+        Err(reason) => return unknown(&parameters, reason),
     };
-    if let Err(reason) = begun.and_then(|()| explorer.go()) {
-        return unknown(&parameters, reason);
-    }
     let counted = Counted {
         keepalive_probes: tcp.timer == TcpFacts::TIMER_KEEPALIVE && if_it != IfIt::WritesNow,
         window_probes: tcp.timer == TcpFacts::TIMER_PROBE0,
@@ -74,6 +73,10 @@ pub fn predict_socket(facts: &Facts, if_it: IfIt) -> Prediction {
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
     prediction.why = scripted::why(&cfg, &prediction);
+    if retransmitting::reverted(&cfg, tcp) {
+        let socks = begun.iter().flat_map(|(look, socks)| socks.iter().map(|s| (*look, s)));
+        retransmitting::open_to_icmp(&mut prediction, &cfg, socks, explorer.longest);
+    }
     prediction
 }
 
@@ -96,103 +99,124 @@ fn parameters(facts: &Facts) -> Parameters {
     client.user_timeout = options.user_timeout_ms.filter(|ms| *ms > 0).map(ms);
     client.rto_max = options.rto_max_ms.map(ms);
     client.thin_linear_timeouts = options.thin_linear_timeouts.unwrap_or(false);
-    client.fills_window = facts.tcp.as_ref().is_some_and(|tcp| tcp.timer == TcpFacts::TIMER_PROBE0);
-    parameters.server.reads = !client.fills_window;
     parameters.fault.kind = FaultKind::PowerOff;
     parameters.fault.after = Duration::ZERO;
     parameters
 }
 
-/// A closed window: what of it can be known is known as for an experiment.
-fn window_probes(
-    explorer: &mut Explorer<'_>,
-    cfg: &Kernel,
-    parameters: &Parameters,
-    facts: &Facts,
-    calls: &Calls,
-) -> Result<(), String> {
-    let tick_ns = cfg.hz.tick_ns();
-    for (scene, start) in closed_window::scenes(cfg, parameters, facts)? {
-        if scene.reference_until_ns > 0 {
-            // There is no laboratory that takes its time.
-            continue;
-        }
-        let (mut run, _) = start::window_run(cfg, &scene, &start, 0);
-        run.world.reference_until = Moment::Past;
-        run.program = Program::new(calls, start.sampled_ns, 0);
-        let sampled = (start.sampled_ns, start.sampled_ns + SAMPLE_NS);
-        let mut past = Past::new(sampled, start.sampled_ns, run.sock.stamps);
-        past.due(Timer::Write, start.expires * tick_ns);
-        explorer.start(run, past);
-    }
-    Ok(())
+/// A moment at which the kernel may have looked at the socket. Times are nanoseconds of one clock, whose
+/// jiffy 0 is a multiple of every slot of the wheel.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// The jiffy.
+    jiffy: u64,
+    /// What times count from: the time stamp of the sample.
+    at_ns: u64,
+    /// By how much sooner and later than computed that may be.
+    between_ns: u64,
+    /// How long the look may have been before or after its time stamp.
+    within_ns: u64,
+    /// `CLOCK_MONOTONIC` at `at_ns`.
+    monotonic_ns: u64,
 }
 
-fn others(
-    explorer: &mut Explorer<'_>,
-    cfg: &Kernel,
-    tcp: &TcpFacts,
-    facts: &Facts,
-    calls: &Calls,
-    if_it: IfIt,
-) -> Result<(), String> {
+/// The moments to go through: one for each jiffy in which the kernel may have looked, or where the jiffy
+/// clock is not known, one for each phase of so many jiffies.
+fn looks(cfg: &Kernel, tcp: &TcpFacts, facts: &Facts, period: u64) -> Vec<Look> {
     let tick_ns = cfg.hz.tick_ns();
-    let known = facts.jiffies.and_then(|clock| Phase::new(cfg.hz, clock).of(tcp.sampled_at_ns));
-    let (moments, between_ns): (Vec<u64>, u64) = if let Some(at_ns) = known {
-        (vec![at_ns, at_ns + SAMPLE_NS], 0)
-    } else {
-        let period = cfg.wheel.slot(cfg.rto_max.max(cfg.keepalive_time));
-        let stride = period.div_ceil(PHASES_MOST);
-        let phases = (0..period).step_by(stride as usize);
-        let moments = phases.map(|phase| (start::EPOCH + phase) * tick_ns + tick_ns / 2);
-        (moments.collect(), stride * tick_ns)
+    let within_ns = if tcp.sampled_within_ns > 0 { tcp.sampled_within_ns } else { LOOK_NS };
+    let monotonic_ns = tcp.sampled_at_ns;
+    let known = facts.jiffies.and_then(|clock| Phase::new(cfg.hz, clock).of(monotonic_ns));
+    if let Some(at_ns) = known {
+        let jiffies = (at_ns - within_ns) / tick_ns..=(at_ns + within_ns) / tick_ns;
+        return jiffies
+            .map(|jiffy| Look { jiffy, at_ns, between_ns: 0, within_ns, monotonic_ns })
+            .collect();
+    }
+    let stride = period.div_ceil(PHASES_MOST);
+    let look = |phase| {
+        let jiffy = start::EPOCH + phase;
+        let (at_ns, between_ns) = (jiffy * tick_ns + tick_ns / 2, stride * tick_ns);
+        Look { jiffy, at_ns, between_ns, within_ns, monotonic_ns }
     };
-    for sampled_ns in moments {
-        for (sock, stamps) in sockets(cfg, tcp, sampled_ns / tick_ns, if_it)? {
-            let peer = Peer {
-                rtt_ns: 0,
-                exposed_ns: 0,
-                delayed_ack: 0,
-                invalid_ratelimit: 0,
-                last_oow_ack: None,
-                replies: false,
-            };
-            let mut world = World::new(cfg, peer, Hop::Silent);
-            world.lost = Moment::Past;
-            let program = Program::new(calls, sampled_ns, 0);
-            for stamp in stamps {
-                let sampled = (sampled_ns - between_ns, sampled_ns + between_ns);
-                let mut sock = sock.clone();
-                sock.stamps.retrans_stamp = stamp.map(|jiffy| jiffy * tick_ns);
-                let mut past = Past::new(sampled, sampled_ns, sock.stamps);
-                for timer in [Timer::Write, Timer::Keepalive] {
-                    past.due(timer, sock.fires(timer).unwrap_or(0) * tick_ns);
-                }
-                let run =
-                    Live { sock, world: world.clone(), program: program.clone(), overtaken: false };
-                explorer.start(run, past);
-            }
-        }
-    }
-    Ok(())
+    (0..period).step_by(stride as usize).map(look).collect()
 }
 
-/// A socket, and the jiffies at which its first retransmission may have been stamped.
-type Sampled = (Sock, Vec<Option<u64>>);
+/// A look, and the sockets that it may be of.
+type Begun = (Look, Vec<Sampled>);
 
-/// The sockets that it may be a sample of, each with the jiffies at which its first retransmission may
-/// have been stamped.
-fn sockets(
-    cfg: &Kernel,
+/// Goes through what the socket may be, from every moment at which the kernel may have looked at it.
+///
+/// # Errors
+/// Why that is not possible.
+fn go<'a>(
+    cfg: &'a Kernel,
     tcp: &TcpFacts,
-    sampled: u64,
+    facts: &Facts,
+    calls: &'a Calls,
     if_it: IfIt,
-) -> Result<Vec<Sampled>, String> {
+) -> Result<(Vec<Begun>, Explorer<'a>), String> {
+    let mut period = 1;
+    loop {
+        let looks = looks(cfg, tcp, facts, period);
+        let is_known = looks.iter().all(|look| look.between_ns == 0);
+        let mut explorer = Explorer::new(cfg, None, calls);
+        let mut begun = Vec::new();
+        for look in looks {
+            let sockets = sockets(cfg, tcp, look, if_it)?;
+            for (sock, stamps) in &sockets {
+                for stamps in stamps {
+                    let (run, past) = run(cfg, calls, look, sock, *stamps);
+                    explorer.start(run, past);
+                }
+            }
+            begun.push((look, sockets));
+        }
+        explorer.go()?;
+        // Slots of coarser timers than those that fire make no difference.
+        let needed = cfg.wheel.slot(explorer.longest);
+        if is_known || needed <= period {
+            return Ok((begun, explorer));
+        }
+        period = needed;
+    }
+}
+
+/// A run of a socket.
+fn run(cfg: &Kernel, calls: &Calls, look: Look, sock: &Sock, stamps: Stamps) -> (Live, Past) {
+    let peer = Peer {
+        rtt_ns: 0,
+        exposed_ns: 0,
+        delayed_ack: 0,
+        invalid_ratelimit: 0,
+        last_oow_ack: None,
+        replies: false,
+    };
+    let mut world = World::new(cfg, peer, Hop::Silent);
+    world.lost = Moment::Past;
+    let start = (look.at_ns - look.between_ns, look.at_ns + look.between_ns);
+    let mut past = Past::new(start, look.at_ns, stamps);
+    for timer in [Timer::Write, Timer::Keepalive] {
+        past.due(timer, sock.fires(timer).unwrap_or(0) * cfg.hz.tick_ns());
+    }
+    if sock.window_closed {
+        past.counts.window_probes = sock.probes_out;
+    }
+    let program = Program::new(calls, look.at_ns, 0);
+    let sock = Sock { stamps, ..sock.clone() };
+    (Live { sock, world, program, overtaken: false }, past)
+}
+
+/// A socket, and the stamps that it may have.
+type Sampled = (Sock, Vec<Stamps>);
+
+/// The sockets that it may be a sample of.
+fn sockets(cfg: &Kernel, tcp: &TcpFacts, look: Look, if_it: IfIt) -> Result<Vec<Sampled>, String> {
+    let sampled = look.jiffy;
     let whole = |ms: u32| cfg.hz.whole_in_msecs(u64::from(ms));
     let rto = cfg.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, cfg.rto_max);
     let cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
     let mut sock = Sock::settled(rto, u64::from(tcp.srtt_us.max(1)), cwnd);
-    sock.rto_base = rto >> tcp.backoff.min(31);
     sock.state = match tcp.state {
         None | Some(TcpState::Established | TcpState::CloseWait) => State::Open,
         Some(TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck) => State::FinSent,
@@ -200,25 +224,39 @@ fn sockets(
         Some(TcpState::SynSent) => State::SynSent,
         Some(other) => return Err(format!("what a socket in {other} waits for is not modelled")),
     };
+    // A connection that nobody has accepted yet has no inode either, but has not been closed.
+    sock.closed = tcp.inode == Some(0) && matches!(sock.state, State::FinSent | State::FinWait2);
+    sock.orphaned_ns = sock.closed.then_some(0);
     let received = sampled.saturating_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)));
     sock.stamps.rcv_tstamp = received;
-    let expires = sampled + whole(tcp.timer_expires_ms);
-    sock.stamps.expires = expires;
+    sock.stamps.expires = sampled + whole(tcp.timer_expires_ms);
+    let only = |sock: Sock| (sock.clone(), vec![sock.stamps]);
     match tcp.timer {
-        0 => Ok(vec![(sock, vec![None])]),
-        TcpFacts::TIMER_KEEPALIVE if if_it == IfIt::WritesNow => Ok(vec![(sock, vec![None])]),
+        0 => Ok(vec![only(sock)]),
+        TcpFacts::TIMER_KEEPALIVE if if_it == IfIt::WritesNow => Ok(vec![only(sock)]),
         TcpFacts::TIMER_KEEPALIVE => {
-            sock.keepopen = true;
+            sock.keepopen = !sock.closed;
             sock.probes_out = tcp.probes.into();
-            let longest = if tcp.probes > 0 { cfg.keepalive_interval } else { cfg.keepalive_time };
+            let longest = match (sock.closed, tcp.probes) {
+                (true, _) => cfg.fin_timeout,
+                (_, 0) => cfg.keepalive_time,
+                _ => cfg.keepalive_interval,
+            };
+            let expires = sock.stamps.expires;
             let longest = longest.max(expires - sampled);
             let socks = slots(cfg, expires, sampled, longest).into_iter().map(|fires| {
                 let timer = Armed { fires, timeout: longest };
-                (Sock { keepalive_timer: Some(timer), ..sock.clone() }, vec![None])
+                only(Sock { keepalive_timer: Some(timer), ..sock.clone() })
             });
             Ok(socks.collect())
         }
-        1 => Ok(retransmitting(cfg, tcp, sock, sampled)),
+        TcpFacts::TIMER_PROBE0 => Ok(probing::sockets(cfg, tcp, &sock, sampled)),
+        1 if tcp.snd_wnd == 0 && sock.state == State::Open && tcp.inode.is_some() => Err(
+            "the peer has taken its window back while data was out: retransmissions are probes \
+                 then, which is not modelled"
+                .into(),
+        ),
+        1 => Ok(retransmitting::sockets(cfg, tcp, &sock, look)),
         other => Err(format!("a timer of kind {other} is not modelled")),
     }
 }
@@ -236,88 +274,41 @@ fn slots(cfg: &Kernel, expires: u64, sampled: u64, longest: u64) -> BTreeSet<u64
     fires
 }
 
-/// Something is out, and nobody has acknowledged it.
-fn retransmitting(cfg: &Kernel, tcp: &TcpFacts, mut sock: Sock, sampled: u64) -> Vec<Sampled> {
-    let tick_ns = cfg.hz.tick_ns();
-    let expires = sock.stamps.expires;
-    let sent = sampled.saturating_sub(cfg.hz.whole_in_msecs(tcp.last_data_sent_ms.into()));
-    let out = tcp.unacked.max(1);
-    let carries = match sock.state {
-        State::SynSent => Carries::Syn,
-        State::FinSent if out == 1 => Carries::Fin,
-        _ => Carries::Data,
-    };
-    let segment = Segment { carries, sent_ns: sent * tick_ns, writes: 1 };
-    sock.queue = vec![segment; out as usize];
-    sock.waiting = tcp.notsent_bytes > 0;
-    sock.timeouts = tcp.retransmits.into();
-    sock.backoff = tcp.backoff.into();
-    sock.retrans_out = tcp.retransmits > 0;
-    let armed = expires.saturating_sub(sock.rto);
-    if tcp.retransmits == 0 {
-        // The tail loss probe is yet to come, or out; and a SYN is stamped when it is sent.
-        let stamp = (sock.state == State::SynSent).then_some(armed);
-        let mut all = Vec::new();
-        let probe = rto::probe_timeout(cfg, sock.srtt_us, sock.queue.len());
-        for (pending, timeout) in [(Pending::LossProbe, probe), (Pending::Retransmission, sock.rto)]
-        {
-            let near = (sent + timeout).abs_diff(expires) <= 1;
-            let other = (sent + if timeout == probe { sock.rto } else { probe }).abs_diff(expires);
-            let is_probe = pending == Pending::LossProbe;
-            let impossible = is_probe && (!cfg.tail_loss_probe || stamp.is_some());
-            if impossible || (!near && other <= 1) {
-                continue;
-            }
-            for fires in slots(cfg, expires, sampled, timeout.max(expires - sampled)) {
-                let timer = (pending, Armed { fires, timeout });
-                let sock = Sock { write_timer: Some(timer), tlp_out: !is_probe, ..sock.clone() };
-                all.push((sock, vec![stamp]));
-            }
-        }
-        return all;
-    }
-    // Its handler armed it when it last sent.
-    let armed = if cfg.user_timeout_ms.is_some() { sent.min(expires) } else { armed };
-    let fires = cfg.wheel.fires_at(armed, expires - armed, Context::Handler);
-    sock.write_timer = Some((Pending::Retransmission, Armed { fires, timeout: expires - armed }));
-    let stamps = stamps(cfg, &sock, armed);
-    vec![(sock, stamps.into_iter().map(Some).collect())]
+/// By how much the moment that a timer of so many jiffies was set for may lie before the sample: where it
+/// is over and its slot is not, `idiag_expires` is 0 (`jiffies_delta_to_msecs`).
+fn overdue(cfg: &Kernel, tcp: &TcpFacts, timeout: u64) -> u64 {
+    if tcp.timer_expires_ms == 0 { cfg.wheel.slot(timeout) } else { 0 }
 }
 
-/// When the first retransmission may have been stamped, if the last of them was sent at jiffy `last`:
-/// each was `icsk_rto` of then before the next, and the slot that this falls into, and a jiffy if its
-/// handler ran late.
-fn stamps(cfg: &Kernel, sock: &Sock, last: u64) -> Vec<u64> {
-    let linear = if sock.state == State::SynSent { cfg.syn_linear_timeouts } else { 0 };
-    // A SYN's stamp is that of the SYN itself.
-    let first = u32::from(sock.state != State::SynSent);
-    let timeouts = (first..sock.timeouts).rev().map(|nth| {
-        sock.rto_base
-            .checked_shl(nth.saturating_sub(linear))
-            .map_or(cfg.rto_max, |rto| rto.min(cfg.rto_max))
-    });
+/// More moments of a first retransmission or probe than these are thinned out.
+const MOMENTS_MOST: usize = 128;
+
+/// Some of these, the first and the last among them.
+fn thinned(moments: &BTreeSet<u64>) -> BTreeSet<u64> {
+    let stride = moments.len().div_ceil(MOMENTS_MOST).max(1);
+    let ends = [moments.first().copied(), moments.last().copied()];
+    moments.iter().copied().step_by(stride).chain(ends.into_iter().flatten()).collect()
+}
+
+/// When timers may have been armed that were armed for so many jiffies, and whose handlers ran at one of
+/// these.
+fn armed_before(cfg: &Kernel, ran: &BTreeSet<u64>, timeout: u64) -> BTreeSet<u64> {
+    let slot = cfg.wheel.slot(timeout);
     let late = u64::from(!cfg.virtual_time);
-    let mut at = BTreeSet::from([last]);
-    for timeout in timeouts {
-        let slot = cfg.wheel.slot(timeout);
-        let mut before = BTreeSet::new();
-        for next in &at {
-            let latest = next.saturating_sub(timeout);
-            for armed in latest.saturating_sub(slot + late)..=latest {
-                let fires = cfg.wheel.fires_at(armed, timeout, Context::Handler);
-                if fires == *next || fires + late == *next {
-                    before.insert(armed);
-                }
-            }
-        }
-        if before.is_empty() {
-            // Something else has moved it.
-            before.extend(at.iter().map(|next| next.saturating_sub(timeout)));
-            before.extend(at.iter().map(|next| next.saturating_sub(timeout + slot)));
-        }
-        let stride = before.len().div_ceil(STAMPS_MOST).max(1);
-        let ends = [before.first().copied(), before.last().copied()];
-        at = before.into_iter().step_by(stride).chain(ends.into_iter().flatten()).collect();
+    let mut before = BTreeSet::new();
+    for next in ran {
+        let latest = next.saturating_sub(timeout);
+        before.extend((latest.saturating_sub(slot + late)..=latest).filter(|armed| {
+            [Context::Call, Context::Handler].into_iter().any(|context| {
+                let fires = cfg.wheel.fires_at(*armed, timeout, context);
+                fires == *next || fires + late == *next
+            })
+        }));
     }
-    at.into_iter().collect()
+    if before.is_empty() {
+        // Something else has moved it.
+        before.extend(ran.iter().map(|next| next.saturating_sub(timeout)));
+        before.extend(ran.iter().map(|next| next.saturating_sub(timeout + slot)));
+    }
+    thinned(&before)
 }

@@ -139,6 +139,8 @@ fn sample_of(socket: &TcpSocket) -> SocketSample {
         timer_expires_ms: socket.timer_expires_ms,
         receive_queue: socket.receive_queue,
         send_queue: socket.send_queue,
+        inode: socket.inode,
+        within_ns: 0,
         info: socket.tcp_info.as_deref().map(parse_tcp_info),
     }
 }
@@ -175,6 +177,8 @@ fn parse_tcp_info(info: &[u8]) -> TcpInfo {
         bytes_retrans: u64_at(208),
         snd_wnd: u32_at(228),
         total_rto: u16_at(240),
+        total_rto_recoveries: u16_at(242),
+        total_rto_time_ms: u32_at(244),
     }
 }
 

@@ -51,7 +51,8 @@ pub const DRAWN: &str = "Each trial of the validation looks at the client's sock
     too, ever further apart. Of the looks after the fault after which nothing reached the client, its \
     program made no call and no sysctl changed, four were drawn at random from each trial, and the end \
     was predicted from that look, the socket's options and the sysctls alone. Neighbours that are \
-    learned are left out: their entries are not in a look at a socket.";
+    learned are left out: their entries are not in a look at a socket. Nor is the ICMP error that came \
+    last: where one had come before the look, the time was compared, and any error taken for the other.";
 
 impl Row {
     /// The width of all windows, seconds.

@@ -91,6 +91,25 @@ pub struct TcpFacts {
     /// Its options, where they could be read.
     #[serde(default)]
     pub options_set: Option<SocketOptions>,
+    /// The kernel looked within so much of `sampled_at_ns`, nanoseconds.
+    #[serde(default)]
+    pub sampled_within_ns: u64,
+    /// `idiag_inode`: 0 where no process has the socket; `None` in files of before it was kept.
+    #[serde(default)]
+    pub inode: Option<u32>,
+    /// `tcpi_retrans`: segments sent again and not acknowledged.
+    #[serde(default)]
+    pub retrans: u32,
+    /// `tcpi_total_retrans`: segments sent again in the connection's life; `None` in files of before it was
+    /// kept.
+    #[serde(default)]
+    pub total_retrans: Option<u32>,
+    /// `tcpi_total_rto_recoveries` (Linux 6.7): how often a first timeout came, of a connection's life.
+    #[serde(default)]
+    pub rto_recoveries: u16,
+    /// `tcpi_total_rto_time`, milliseconds: how long these lasted, each from its first timeout on.
+    #[serde(default)]
+    pub rto_time_ms: u32,
 }
 
 impl TcpFacts {

@@ -291,6 +291,12 @@ pub struct SocketSample {
     pub receive_queue: u32,
     /// `idiag_wqueue`: bytes written and not acknowledged.
     pub send_queue: u32,
+    /// `idiag_inode`: 0 where no process has it.
+    #[serde(default)]
+    pub inode: u32,
+    /// For how long the look lasted, nanoseconds: the kernel looked within so much of its time stamp.
+    #[serde(default)]
+    pub within_ns: u64,
     /// `struct tcp_info`, the fields that matter; `None` for sockets that have none any more.
     pub info: Option<TcpInfo>,
 }
@@ -324,6 +330,10 @@ pub struct TcpInfo {
     pub min_rtt_us: u32,
     pub snd_wnd: u32,
     pub total_rto: u16,
+    #[serde(default)]
+    pub total_rto_recoveries: u16,
+    #[serde(default)]
+    pub total_rto_time_ms: u32,
 }
 
 /// A kernel tracepoint, for one of the trial's sockets.
@@ -469,6 +479,12 @@ impl SocketSample {
             last_data_sent_ms: info.last_data_sent_ms,
             timer_count: self.timer_count,
             options_set: None,
+            sampled_within_ns: self.within_ns,
+            inode: Some(self.inode),
+            retrans: info.retrans,
+            total_retrans: Some(info.total_retrans),
+            rto_recoveries: info.total_rto_recoveries,
+            rto_time_ms: info.total_rto_time_ms,
         })
     }
 }

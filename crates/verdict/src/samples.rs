@@ -5,10 +5,13 @@ use crate::measure::{Measured, reference_at};
 use model::{Prediction, Window};
 use serde::Serialize;
 use spec::facts::TcpFacts;
-use spec::{CallName, Facts, Neighbour, Outcome, Parameters, SocketOptions};
+use spec::{CallName, Facts, Neighbour, Outcome, Parameters, SocketOptions, Traffic};
 use std::time::Duration;
 use timeline::event::{Frame, FrameKind, Phase};
 use timeline::{Event, Source, Timeline, What};
+
+/// From the kernel's report of an error to the capture of the segment that made it, at most.
+const ARRIVES_NS: u64 = 1_000_000;
 
 /// One sample, and what became of the socket.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub struct Sample {
     pub ended_s: f64,
     /// How much sooner that may have been.
     pub resolution_s: f64,
+    /// Whether an ICMP error had come since the fault: which one is not in a look at a socket.
+    pub icmp: bool,
 }
 
 /// How a prediction from a sample came out.
@@ -61,11 +66,15 @@ impl Sample {
             self.ended_s >= span.0.as_secs_f64()
                 && self.ended_s - self.resolution_s <= span.1.as_secs_f64()
         };
+        let is_told = |predicted: Outcome, outcome: Outcome| {
+            let errors = [predicted, outcome].iter().all(|o| matches!(o, Outcome::Errno(_)));
+            predicted == outcome || (self.icmp && errors)
+        };
         let holds = |window: &Window| match (window.span, self.outcome) {
             (None, outcome) => outcome == Outcome::None,
             // It was watched no longer.
             (Some(span), Outcome::None) => span.1.as_secs_f64() >= self.ended_s,
-            (Some(span), outcome) => window.outcome == outcome && ended(span),
+            (Some(span), outcome) => is_told(window.outcome, outcome) && ended(span),
         };
         if prediction.windows.iter().any(holds) { Came::Inside } else { Came::Outside }
     }
@@ -91,7 +100,13 @@ pub fn samples(
         .detected_s
         .map_or(watched, |after_s| reference_ns.saturating_add((after_s * 1e9) as u64));
     // What arrives at the end has made it.
-    let disturbs = |event: &&Event| (fault_at..=ended_ns).contains(&event.at_ns) && disturbs(event);
+    let disturbs = |event: &&Event| {
+        // An attempt to connect also ends with what arrives, which is captured a little later.
+        let ends_it =
+            parameters.client.traffic == Traffic::Connect && event.source == Source::ClientWire;
+        let until_ns = ended_ns.saturating_add(if ends_it { ARRIVES_NS } else { 0 });
+        (fault_at..=until_ns).contains(&event.at_ns) && disturbs(event)
+    };
     let settled_ns = timeline.events().iter().filter(disturbs).map(|event| event.at_ns).max();
     let settled_ns = settled_ns.unwrap_or(fault_at);
     let options = options(parameters);
@@ -109,6 +124,9 @@ pub fn samples(
         .filter_map(|event| {
             let What::Socket(sample) = &event.what else { return None };
             let tcp = sample.facts(event.at_ns, None)?;
+            let icmp = timeline.events().iter().any(|other| {
+                (fault_at..event.at_ns).contains(&other.at_ns) && is_icmp_error(other)
+            });
             let tcp = TcpFacts { options_set: Some(options.clone()), ..tcp };
             Some(Sample {
                 after_fault_ns: event.at_ns - fault_at,
@@ -116,6 +134,7 @@ pub fn samples(
                 outcome: measured.outcome,
                 ended_s: (ended_ns - event.at_ns) as f64 / 1e9,
                 resolution_s: measured.resolution_s,
+                icmp,
             })
         })
         .collect()
@@ -125,10 +144,7 @@ pub fn samples(
 fn disturbs(event: &Event) -> bool {
     match &event.what {
         What::Segment(segment) => event.source == Source::ClientWire && !segment.sent,
-        What::Frame(Frame {
-            sent: false,
-            kind: FrameKind::Icmp { about_connection: true, .. },
-        }) => event.source == Source::ClientWire,
+        What::Frame(_) => is_icmp_error(event),
         What::Call(call) => {
             event.source == Source::ClientProgram
                 && match call.name {
@@ -147,6 +163,15 @@ fn disturbs(event: &Event) -> bool {
         What::Sysctl { .. } => true,
         _ => false,
     }
+}
+
+/// Whether an ICMP error about the connection has come to the client.
+fn is_icmp_error(event: &Event) -> bool {
+    let icmp = matches!(
+        event.what,
+        What::Frame(Frame { sent: false, kind: FrameKind::Icmp { about_connection: true, .. } })
+    );
+    icmp && event.source == Source::ClientWire
 }
 
 /// The options that the client's program has set.

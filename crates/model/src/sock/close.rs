@@ -105,6 +105,19 @@ impl Sock {
         }
         ended()
     }
+
+    /// `tcp_keepalive_timer` of an orphan in FIN_WAIT2: a mini-socket for the rest, or a RST and the end.
+    pub(super) fn fin_wait2_timer(&self, step: &mut Step<'_>) -> Progress {
+        match past_time_wait(step.cfg, self.rto) {
+            0 => step.told(spec::Outcome::Released),
+            rest => {
+                let rest = rest.max(least_fin_time(self.rto));
+                let fires = step.cfg.wheel.fires_at(step.jiffy(), rest, step.wheel_context());
+                step.released_at(fires * step.tick_ns(), rest * step.tick_ns());
+                ended()
+            }
+        }
+    }
 }
 
 /// FIN_WAIT2 of a connection whose program has let go, from the acknowledgement of the FIN at jiffy
@@ -116,26 +129,32 @@ impl Sock {
 /// once more (`tmo` in `tcp_keepalive_timer`): 61 s are 1 s and 1 s.
 fn fin_wait2<'a>(cfg_at: impl Fn(u64) -> &'a Kernel, acknowledged: u64, rto: u64) -> (u64, u64) {
     // `tcp_fin_time`, and `tcp_time_wait` again.
-    let least = (rto << 2) - (rto >> 1);
-    let past = |cfg: &Kernel| {
-        let timewait = u64::from(cfg.hz.get()) * TIMEWAIT_SECS;
-        cfg.fin_timeout.max(least).saturating_sub(timewait)
-    };
     let cfg = cfg_at(acknowledged);
-    let first = past(cfg);
+    let first = past_time_wait(cfg, rto);
     if first == 0 {
-        let time = cfg.fin_timeout.max(least);
+        let time = cfg.fin_timeout.max(least_fin_time(rto));
         return (cfg.wheel.fires_at(acknowledged, time, Context::Call), time);
     }
     let halfway = cfg.wheel.fires_at(acknowledged, first, Context::Call);
-    match past(cfg_at(halfway)) {
+    match past_time_wait(cfg_at(halfway), rto) {
         // Nothing left: a RST, and the end.
         0 => (halfway, first),
         rest => {
-            let rest = rest.max(least);
+            let rest = rest.max(least_fin_time(rto));
             (cfg.wheel.fires_at(halfway, rest, Context::Handler), first + rest)
         }
     }
+}
+
+/// What of `tcp_fin_time` is past `TCP_TIMEWAIT_LEN`, jiffies.
+fn past_time_wait(cfg: &Kernel, rto: u64) -> u64 {
+    let timewait = u64::from(cfg.hz.get()) * TIMEWAIT_SECS;
+    cfg.fin_timeout.max(least_fin_time(rto)).saturating_sub(timewait)
+}
+
+/// 3.5 times the RTO: the least that `tcp_fin_time` and `tcp_time_wait` give.
+fn least_fin_time(rto: u64) -> u64 {
+    (rto << 2) - (rto >> 1)
 }
 
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h), seconds.

@@ -5,7 +5,7 @@
 //! (`keepalive_time_elapsed`), and waits for the rest. From the first probe on it is armed for the
 //! interval at each firing, each time rounded to a slot of the wheel.
 
-use super::{Armed, Sock, Timer};
+use super::{Armed, Sock, State, Timer};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::step::{Progress, Step};
@@ -23,6 +23,9 @@ impl Sock {
     /// `tcp_keepalive_timer`.
     pub(super) fn tcp_keepalive_timer(&mut self, step: &mut Step<'_>) -> Progress {
         self.keepalive_timer = None;
+        if self.state == State::FinWait2 && self.closed {
+            return self.fin_wait2_timer(step);
+        }
         if !self.keepopen {
             return Ok(());
         }

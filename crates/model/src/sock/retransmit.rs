@@ -133,7 +133,7 @@ impl Sock {
     }
 
     /// When the patience is over, nanoseconds, unless a number of SYNs decides.
-    pub(super) fn over_ns(&self, cfg: &Kernel, now_ns: u64) -> Option<u64> {
+    pub(crate) fn over_ns(&self, cfg: &Kernel, now_ns: u64) -> Option<u64> {
         let first_ns = self.stamps.retrans_stamp.filter(|_| self.state != State::SynSent)?;
         let patience_ns = self.patience_ms(cfg, now_ns).saturating_mul(1_000_000);
         Some(first_ns.saturating_add(patience_ns))
@@ -150,12 +150,14 @@ impl Sock {
         }
         // A timer of the very jiffy at which the program lets go runs before the program does.
         let orphaned = self.orphaned_ns.is_some_and(|at_ns| now_ns > at_ns);
-        rto::model_timeout_ms(cfg, if orphaned { self.orphan_retries(cfg) } else { cfg.retries2 })
+        let alive = self.rto < cfg.rto_max;
+        let retries = if orphaned { self.orphan_retries(cfg, alive) } else { cfg.retries2 };
+        rto::model_timeout_ms(cfg, retries)
     }
 
-    /// `tcp_orphan_retries`. 0 stands for 8 while the RTO has not reached its maximum.
-    pub(super) fn orphan_retries(&self, cfg: &Kernel) -> u32 {
-        let alive = self.rto < cfg.rto_max;
+    /// `tcp_orphan_retries`. 0 stands for 8 while the socket is `alive`: its timeout has not reached its
+    /// maximum.
+    pub(super) fn orphan_retries(&self, cfg: &Kernel, alive: bool) -> u32 {
         match cfg.orphan_retries {
             0 if alive => 8,
             _ if self.err_soft.is_some() && !alive => 0,

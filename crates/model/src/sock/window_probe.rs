@@ -33,7 +33,7 @@ impl Sock {
     /// `tcp_probe_timer`: it ends after so many probes without an answer, or so long after the first.
     pub(super) fn tcp_probe_timer(&mut self, step: &mut Step<'_>) -> Progress {
         let now = step.jiffy();
-        if self.window_probe_timed_out(step.cfg, now) || self.probes_out >= self.probes_most(step) {
+        if self.window_probe_timed_out(step.cfg, now) || self.has_probed_enough(step) {
             return self.write_err(step);
         }
         if self.stamps.probes_tstamp.is_none() {
@@ -46,10 +46,17 @@ impl Sock {
         Ok(())
     }
 
-    /// The number of probes without an answer that ends it.
-    fn probes_most(&self, step: &Step<'_>) -> u32 {
-        let orphaned = self.orphaned_ns.is_some_and(|at_ns| step.now_ns > at_ns);
-        if orphaned { self.orphan_retries(step.cfg) } else { step.cfg.retries2 }
+    /// Whether so many probes in a row were not answered that it ends. An orphan whose probes have come
+    /// to their longest time is given up for their number alone, answered or not.
+    fn has_probed_enough(&self, step: &Step<'_>) -> bool {
+        let cfg = step.cfg;
+        if self.orphaned_ns.is_none_or(|at_ns| step.now_ns <= at_ns) {
+            return self.probes_out >= cfg.retries2;
+        }
+        // `inet_csk_rto_backoff`.
+        let longest = self.rto.checked_shl(self.backoff).is_none_or(|rto| rto >= cfg.rto_max);
+        let most = self.orphan_retries(cfg, !longest);
+        self.probes_out >= most || (longest && self.backoff >= most)
     }
 
     fn window_probe_timed_out(&self, cfg: &Kernel, now: u64) -> bool {
