@@ -46,12 +46,13 @@ fn carry_out(arguments: &cli::ArticleArgs) -> Result<Exit> {
         }
     }
 
-    let Session { laboratories, store } = Session::open(ready, &arguments.out)?;
+    let Session { laboratories, store } = Session::open(ready, &arguments.results.out)?;
     let store = store.fresh_inside("article")?;
     let mut runs = Vec::new();
     for (leg, laboratory) in run.into_iter().zip(laboratories) {
         let inside = store.fresh_inside(&leg.name())?;
-        let mut conducted = laboratory.conduct(Arc::new(inside), arguments.output.format)?;
+        let mut conducted =
+            laboratory.conduct(Arc::new(inside), arguments.results.output.format)?;
         conducted.tell_missing();
         exit = exit.and(conducted.exit());
         if !conducted.is_whole() {
@@ -71,7 +72,7 @@ fn carry_out(arguments: &cli::ArticleArgs) -> Result<Exit> {
         ("article.json", document(&article)),
         ("junit.xml", junit::reports(&article.runs)),
     ])?;
-    let written = match arguments.output.format {
+    let written = match arguments.results.output.format {
         Format::Json => output::print(&document(&article)),
         Format::Human | Format::Jsonl => {
             let text = terminal(&article, output::colour(&std::io::stdout()));

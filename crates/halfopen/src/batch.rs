@@ -173,7 +173,9 @@ pub(crate) fn hint(trials: &Trials) -> Option<String> {
         };
         parameters.fault.after + told
     };
-    let each: Vec<_> = trials.setup.experiments.iter().map(takes).collect();
+    // What a command does is not known beforehand.
+    let known = |experiment: &&Experiment| !experiment.parameters.runs_command();
+    let each: Vec<_> = trials.setup.experiments.iter().filter(known).map(takes).collect();
     let longest = each.iter().max().copied().unwrap_or_default();
     let all = each.iter().sum::<Duration>() * trials.each as u32;
     let takes = longest.max(all / trials.setup.jobs as u32);

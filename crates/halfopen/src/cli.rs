@@ -82,29 +82,11 @@ pub(crate) struct RunArgs {
     #[arg(required = true, value_name = "NAME|FILE")]
     pub(crate) experiments: Vec<String>,
     #[command(flatten)]
-    pub(crate) settings: SettingsArgs,
-    /// Clock: `real`, or `virtual` (a kernel that skips waiting)
-    #[arg(long, value_enum, default_value = "real")]
-    pub(crate) clock: ClockName,
-    /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
-    /// fire [default: 250]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
-    pub(crate) hz: Option<u32>,
-    /// Run each experiment this many times
-    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
-    pub(crate) repeat: u32,
+    pub(crate) trials: TrialsArgs,
     /// In virtual time: run each experiment at N start phases of the timer wheel, to show the whole
     /// range of times that it can take
     #[arg(long, value_name = "N", conflicts_with = "repeat", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) phases: Option<u32>,
-    /// Run at most this many trials side by side [default: all, up to 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
-    pub(crate) jobs: Option<u32>,
-    /// Put results here; the directory may exist and hold other files
-    #[arg(long, value_name = "DIR", default_value = "results/runs")]
-    pub(crate) out: PathBuf,
-    #[command(flatten)]
-    pub(crate) output: StreamedArgs,
 }
 
 #[derive(Debug, Args)]
@@ -131,28 +113,11 @@ pub(crate) struct ExecArgs {
     /// Whose host breaks
     #[arg(long, value_name = "client|server", default_value = "server")]
     pub(crate) fault_host: String,
-    #[command(flatten)]
-    pub(crate) settings: SettingsArgs,
-    /// Whose time: this machine's, or that of a kernel whose time jumps to the next timer
-    #[arg(long, value_enum, default_value = "real")]
-    pub(crate) clock: ClockName,
-    /// In virtual time: timer interrupts a second of the kernel [default: 250]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
-    pub(crate) hz: Option<u32>,
-    /// Run it this many times
-    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
-    pub(crate) repeat: u32,
-    /// Run at most this many trials side by side [default: all, up to 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
-    pub(crate) jobs: Option<u32>,
     /// From the fault to the end of the trial [default: from the prediction]
     #[arg(long, value_name = "D")]
     pub(crate) deadline: Option<String>,
-    /// Put results here; the directory may exist and hold other files
-    #[arg(long, value_name = "DIR", default_value = "results/runs")]
-    pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: StreamedArgs,
+    pub(crate) trials: TrialsArgs,
     /// The client's command
     #[arg(last = true, value_name = "CLIENT")]
     pub(crate) client: Vec<String>,
@@ -169,11 +134,8 @@ pub(crate) struct ClocksArgs {
     /// Timer interrupts a second of the virtual kernel [default: 250]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
     pub(crate) hz: Option<u32>,
-    /// Put results into a fresh directory here; this one may exist and hold other files
-    #[arg(long, value_name = "DIR", default_value = "results/runs")]
-    pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) results: ResultsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -184,21 +146,14 @@ pub(crate) struct ArticleArgs {
     /// Also write what is small enough to be kept, a directory for each kernel and clock, here
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
-    /// Put results into a fresh directory here; this one may exist and hold other files
-    #[arg(long, value_name = "DIR", default_value = "results/runs")]
-    pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) results: ResultsArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// Clock: `real`, or `virtual` (a kernel that skips waiting)
-    #[arg(long, value_enum, default_value = "real")]
-    pub(crate) clock: ClockName,
-    /// In virtual time: timer interrupts a second of the kernel, 100, 250, 300 or 1000 [default: 250]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
-    pub(crate) hz: Option<u32>,
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
     /// Try each setting this many times
     #[arg(long, default_value_t = 3, value_name = "N", allow_negative_numbers = true, value_parser = whole(20))]
     pub(crate) repeat: u32,
@@ -211,11 +166,8 @@ pub(crate) struct ValidateArgs {
     /// Also write the table into a directory for this kernel and clock here, to be kept
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
-    /// Put results into a fresh directory here; this one may exist and hold other files
-    #[arg(long, value_name = "DIR", default_value = "results/runs")]
-    pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) results: ResultsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +205,57 @@ fn whole(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Syn
 fn parse_hz(text: &str) -> Result<u32, String> {
     let known = || text.parse().ok().filter(|hz| kernels::HZ.contains(hz));
     known().ok_or_else(|| "a virtual kernel is built with 100, 250, 300 or 1000".into())
+}
+
+/// How trials are run, whatever they are.
+#[derive(Debug, Args)]
+pub(crate) struct TrialsArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
+    /// Run each this many times
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
+    pub(crate) repeat: u32,
+    /// Run at most this many trials side by side [default: all, up to 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
+    pub(crate) jobs: Option<u32>,
+    /// Put results here; the directory may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: StreamedArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TimeArgs {
+    /// Clock: `real`, or `virtual` (a kernel that skips waiting)
+    #[arg(long, value_enum, default_value = "real")]
+    pub(crate) clock: ClockName,
+    /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
+    /// fire: 100, 250, 300 or 1000 [default: 250]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
+    pub(crate) hz: Option<u32>,
+}
+
+impl TimeArgs {
+    /// The clock and its kernel's HZ.
+    ///
+    /// # Errors
+    /// For a person: HZ cannot be chosen.
+    pub(crate) fn chosen(&self) -> anyhow::Result<(report::Clock, u32)> {
+        let clock = self.clock.into();
+        Ok((clock, kernels::chosen_hz(self.hz, clock)?))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArgs {
+    /// Put results into a fresh directory here; this one may exist and hold other files
+    #[arg(long, value_name = "DIR", default_value = "results/runs")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -22,14 +22,16 @@ pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    if let Err(error) = kernels::check_hz(arguments.hz, Clock::Virtual) {
-        return output::fail(Exit::USAGE, &error);
-    }
-    carry_out(arguments, &experiments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+    let hz = match kernels::chosen_hz(arguments.hz, Clock::Virtual) {
+        Ok(hz) => hz,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
+    carry_out(&arguments.results, &experiments, hz)
+        .unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::ClocksArgs, experiments: &[Experiment]) -> Result<Exit> {
-    let format = arguments.output.format;
+fn carry_out(results: &cli::ResultsArgs, experiments: &[Experiment], hz: u32) -> Result<Exit> {
+    let format = results.output.format;
     let mut ready = Vec::new();
     // The one that may be missing is looked for first.
     for clock in [Clock::Virtual, Clock::Real] {
@@ -38,7 +40,7 @@ fn carry_out(arguments: &cli::ClocksArgs, experiments: &[Experiment]) -> Result<
             repeat: 1,
             phases: None,
             clock,
-            hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
+            hz,
             jobs: None,
             samples: false,
             defaults: false,
@@ -49,7 +51,7 @@ fn carry_out(arguments: &cli::ClocksArgs, experiments: &[Experiment]) -> Result<
         }
     }
 
-    let Session { laboratories, store } = Session::open(ready, &arguments.out)?;
+    let Session { laboratories, store } = Session::open(ready, &results.out)?;
     let store = store.fresh_inside("clocks")?;
     let (mut runs, mut exit) = (Vec::new(), Exit::AGREES);
     for laboratory in laboratories {

@@ -1,29 +1,20 @@
 //! `halfopen exec`: commands of the user's as the programs of a trial.
 
-use crate::batch::Batch;
-use crate::conducted::Conducted;
 use crate::output::{self, Exit};
-use crate::session::Session;
-use crate::{cli, command, kernels};
+use crate::{cli, command, run};
 use anyhow::{Result, anyhow, bail};
-use report::Clock;
 use spec::Experiment;
 use spec::command::{join, split};
 use spec::file::assemble;
-use std::sync::Arc;
 
 const NAME: &str = "exec";
 const QUESTION: &str = "When does this program find out, and what does it do then?";
 
 pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
     let faults = arguments.fault.split(',').map(|fault| experiment(arguments, fault.trim()));
-    let experiments = match faults.collect::<Result<Vec<_>>>() {
-        Ok(experiments) => experiments,
-        Err(error) => return output::fail(Exit::USAGE, &error),
-    };
-    match carry_out(arguments, experiments) {
-        Ok(exit) => exit,
-        Err(error) => output::fail(Exit::INTERNAL, &error),
+    match faults.collect() {
+        Ok(experiments) => run::conduct(&arguments.trials, experiments, None),
+        Err(error) => output::fail(Exit::USAGE, &error),
     }
 }
 
@@ -69,7 +60,7 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str) -> Result<Experiment> {
     if fault == spec::FaultKind::None.name() {
         given.push(("exec", "require.exits", "0".into()));
     }
-    let settings = &arguments.settings;
+    let settings = &arguments.trials.settings;
     let experiment = assemble(NAME, QUESTION, &given, settings.defaults, &settings.overrides)
         .map_err(|error| anyhow!("{error}"))?;
     command::check(&experiment.parameters)?;
@@ -84,29 +75,4 @@ fn words(line: &str) -> Result<Vec<String>, String> {
     } else {
         split(line)
     }
-}
-
-fn carry_out(arguments: &cli::ExecArgs, experiments: Vec<Experiment>) -> Result<Exit> {
-    let clock = Clock::from(arguments.clock);
-    if let Err(error) = kernels::check_hz(arguments.hz, clock) {
-        return Ok(output::fail(Exit::USAGE, &error));
-    }
-    let batch = Batch {
-        experiments,
-        repeat: arguments.repeat,
-        phases: None,
-        samples: false,
-        clock,
-        hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
-        jobs: arguments.jobs,
-        defaults: arguments.settings.defaults,
-    };
-    let format = arguments.output.format;
-    let trials = match batch.prepare()? {
-        Ok(trials) => trials,
-        Err((trials, why)) => return Ok(Conducted::skipped(trials, format, &why)?.conclude()),
-    };
-    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
-    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
-    Ok(laboratory.conduct(Arc::new(store), format)?.conclude())
 }

@@ -30,16 +30,9 @@ pub(crate) fn verdict(
 /// Where the client is a command.
 fn of_commands(ending: &Ending, parameters: &Parameters, timeline: &Timeline) -> Verdict {
     let mut verdict = verdict::judge_programs(parameters, timeline);
-    let other = match ending {
-        Ending::Complete => None,
-        Ending::Skipped(why) => Some((Word::Skipped, why.clone())),
-        Ending::Failed(why) | Ending::Refused(why) => {
-            Some((Word::Inconclusive, format!("the trial failed: {why}")))
-        }
-        Ending::Disturbed(why) => Some((Word::Inconclusive, why.clone())),
-        Ending::Interrupted => Some((Word::Inconclusive, INTERRUPTED.into())),
-    };
-    if let Some((word, reason)) = other {
+    let interrupted =
+        || (*ending == Ending::Interrupted).then(|| (Word::Inconclusive, INTERRUPTED.to_owned()));
+    if let Some((word, reason)) = cut_short(ending).or_else(interrupted) {
         (verdict.word, verdict.reason) = (word, reason);
     }
     verdict
@@ -53,27 +46,33 @@ fn of_own(
     prediction: Option<&Prediction>,
     timeline: &Timeline,
 ) -> Verdict {
-    let without = Verdict::without_measurement;
-    match (ending, facts, prediction) {
-        (Ending::Skipped(why), ..) => without(Word::Skipped, why.clone()),
-        (Ending::Failed(why) | Ending::Refused(why), ..) => {
-            without(Word::Inconclusive, format!("the trial failed: {why}"))
+    if let Some((word, reason)) = cut_short(ending) {
+        return Verdict::without_measurement(word, reason);
+    }
+    let interrupted = *ending == Ending::Interrupted;
+    let (Some(facts), Some(prediction)) = (facts, prediction) else {
+        let why = "the trial left no facts or prediction";
+        let why = if interrupted { INTERRUPTED } else { why };
+        return Verdict::without_measurement(Word::Inconclusive, why);
+    };
+    let mut verdict = verdict::judge(parameters, facts, prediction, timeline);
+    let ended = verdict.measured.as_ref().is_some_and(|m| m.detected_s.is_some());
+    // What had ended before the interruption stands; what had not may have yet.
+    if interrupted && !(ended && verdict.word == Word::Agrees) {
+        (verdict.word, verdict.reason) = (Word::Inconclusive, INTERRUPTED.into());
+    }
+    verdict
+}
+
+/// The verdict on a trial that has not come to its end, whatever was measured.
+fn cut_short(ending: &Ending) -> Option<(Word, String)> {
+    match ending {
+        Ending::Complete | Ending::Interrupted => None,
+        Ending::Skipped(why) => Some((Word::Skipped, why.clone())),
+        Ending::Failed(why) | Ending::Refused(why) => {
+            Some((Word::Inconclusive, format!("the trial failed: {why}")))
         }
-        (Ending::Disturbed(why), ..) => without(Word::Inconclusive, why.clone()),
-        (Ending::Complete | Ending::Interrupted, Some(facts), Some(prediction)) => {
-            let mut verdict = verdict::judge(parameters, facts, prediction, timeline);
-            let ended = verdict.measured.as_ref().is_some_and(|m| m.detected_s.is_some());
-            // What had ended before the interruption stands; what had not may have yet.
-            if *ending == Ending::Interrupted && !(ended && verdict.word == Word::Agrees) {
-                verdict.word = Word::Inconclusive;
-                verdict.reason = INTERRUPTED.into();
-            }
-            verdict
-        }
-        (Ending::Interrupted, ..) => without(Word::Inconclusive, INTERRUPTED.into()),
-        (Ending::Complete, ..) => {
-            without(Word::Inconclusive, "the trial left no facts or prediction".into())
-        }
+        Ending::Disturbed(why) => Some((Word::Inconclusive, why.clone())),
     }
 }
 

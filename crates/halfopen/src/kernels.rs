@@ -33,11 +33,11 @@ pub(crate) fn find(hz: u32) -> Result<PathBuf, String> {
     })
 }
 
-/// Whether the HZ that was asked for can be chosen.
+/// The HZ of a batch: what was asked for, or the usual one.
 ///
 /// # Errors
 /// For a person: on the real clock nothing can, and the environment may have named a kernel.
-pub(crate) fn check_hz(asked: Option<u32>, clock: Clock) -> Result<()> {
+pub(crate) fn chosen_hz(asked: Option<u32>, clock: Clock) -> Result<u32> {
     if asked.is_some() && clock == Clock::Real {
         bail!(
             "--hz needs --clock virtual: a kernel's HZ is decided when it is built \
@@ -50,7 +50,7 @@ pub(crate) fn check_hz(asked: Option<u32>, clock: Clock) -> Result<()> {
              already: leave one of the two out"
         );
     }
-    Ok(())
+    Ok(asked.unwrap_or(HZ_DEFAULT))
 }
 
 /// The kernel that the environment names.

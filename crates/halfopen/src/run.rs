@@ -4,14 +4,13 @@ use crate::batch::{self, Batch};
 use crate::conducted::Conducted;
 use crate::output::{self, Exit};
 use crate::session::Session;
-use crate::{catalogue, cli, command, kernels};
+use crate::{catalogue, cli, command};
 use anyhow::{Result, anyhow};
-use report::Clock;
 use spec::Experiment;
 use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
-    let settings = &arguments.settings;
+    let settings = &arguments.trials.settings;
     let found = catalogue::find_all(&arguments.experiments, settings.defaults, &settings.overrides);
     let experiments = match found {
         Ok(experiments) => experiments,
@@ -22,33 +21,40 @@ pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
             return output::fail(Exit::USAGE, &error.context(experiment.name.clone()));
         }
     }
-    if arguments.phases.is_some() && arguments.clock != cli::ClockName::Virtual {
+    if arguments.phases.is_some() && arguments.trials.time.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }
-    if let Err(error) = kernels::check_hz(arguments.hz, arguments.clock.into()) {
-        return output::fail(Exit::USAGE, &error);
-    }
-    match carry_out(arguments, experiments) {
-        Ok(exit) => exit,
-        Err(error) => output::fail(Exit::INTERNAL, &error),
-    }
+    conduct(&arguments.trials, experiments, arguments.phases)
 }
 
 /// The phases of the real clock's wheel cannot be chosen without waiting minutes for them.
 const PHASES_ARE_VIRTUAL: &str = "--phases needs --clock virtual: the timer wheel's longest slot is \
     over a minute of real time";
 
-fn carry_out(arguments: &cli::RunArgs, experiments: Vec<Experiment>) -> Result<Exit> {
+/// Runs trials of these experiments.
+pub(crate) fn conduct(
+    arguments: &cli::TrialsArgs,
+    experiments: Vec<Experiment>,
+    phases: Option<u32>,
+) -> Exit {
+    let (clock, hz) = match arguments.time.chosen() {
+        Ok(chosen) => chosen,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,
-        phases: arguments.phases,
-        clock: Clock::from(arguments.clock),
-        hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
+        phases,
+        clock,
+        hz,
         jobs: arguments.jobs,
         samples: false,
         defaults: arguments.settings.defaults,
     };
+    carry_out(arguments, batch).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+}
+
+fn carry_out(arguments: &cli::TrialsArgs, batch: Batch) -> Result<Exit> {
     let format = arguments.output.format;
     let trials = match batch.prepare()? {
         Ok(trials) => trials,

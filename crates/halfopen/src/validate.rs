@@ -21,20 +21,21 @@ use verdict::samples::samples;
 const SETTINGS: &str = include_str!("../validation.toml");
 
 pub(crate) fn run(arguments: &cli::ValidateArgs) -> Exit {
-    if let Err(error) = kernels::check_hz(arguments.hz, arguments.clock.into()) {
-        return output::fail(Exit::USAGE, &error);
-    }
-    carry_out(arguments).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+    let (clock, hz) = match arguments.time.chosen() {
+        Ok(chosen) => chosen,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
+    carry_out(arguments, clock, hz).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
+fn carry_out(arguments: &cli::ValidateArgs, clock: Clock, hz: u32) -> Result<Exit> {
     let (mut settings, experiments) = settings()?;
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,
         phases: None,
-        clock: Clock::from(arguments.clock),
-        hz: arguments.hz.unwrap_or(kernels::HZ_DEFAULT),
+        clock,
+        hz,
         jobs: Some(arguments.jobs),
         samples: arguments.samples,
         defaults: false,
@@ -43,10 +44,10 @@ fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
         Ok(trials) => trials,
         Err((_, why)) => return Ok(output::fail(Exit::SKIPPED, &anyhow!(why))),
     };
-    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
+    let Session { laboratories, store } = Session::open(vec![trials], &arguments.results.out)?;
     let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
     let store = Arc::new(store.fresh_inside("validation")?);
-    let mut conducted = laboratory.conduct(store.clone(), arguments.output.format)?;
+    let mut conducted = laboratory.conduct(store.clone(), arguments.results.output.format)?;
     conducted.tell_missing();
     let exit = conducted.exit();
     if !conducted.is_whole() {
@@ -79,11 +80,11 @@ fn carry_out(arguments: &cli::ValidateArgs) -> Result<Exit> {
     store.write_files(&files(""))?;
     if let Some(directory) = &arguments.reference {
         let name = format!("{}-{}", validation.run.machine.kernel, validation.run.machine.clock);
-        let other_hz = arguments.hz.filter(|hz| *hz != kernels::HZ_DEFAULT);
+        let other_hz = arguments.time.hz.filter(|hz| *hz != kernels::HZ_DEFAULT);
         let end = other_hz.map_or_else(String::new, |hz| format!("-hz{hz}"));
         Store::open(directory)?.inside(&name)?.write_files(&files(&end))?;
     }
-    let written = match arguments.output.format {
+    let written = match arguments.results.output.format {
         Format::Json => output::print(&document(&validation)),
         Format::Human | Format::Jsonl => {
             let place = store.directory().join("validation.md");

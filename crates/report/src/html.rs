@@ -12,11 +12,12 @@ mod schedule;
 mod strips;
 mod text;
 
+use crate::escape::escaped;
 use crate::human;
 use crate::parameters::in_force;
 use crate::trial::{Machine, Trial};
 use crate::words;
-use text::{escaped, prose, push};
+use text::{prose, push};
 
 pub use article::article_page;
 pub use run::run_page;

@@ -14,7 +14,7 @@ use crate::summary::{Group, Groups};
 use crate::tally::{Run, Tally};
 use crate::trial::{Clock, Status};
 use model::Prediction;
-use prediction::{Forecast, StepDocument, forecast, micros, step};
+use prediction::{Forecast, forecast, micros, seconds};
 use serde::Serialize;
 use serde_json::value::Value;
 use spec::Experiment;
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use trial::{SCHEMA, TrialDocument, head, trial_document};
 
-pub(crate) use prediction::width;
+pub(crate) use prediction::{StepDocument, WindowDocument, width};
 
 /// The document of a run, `halfopen run --format json`, a trial a line.
 ///
@@ -94,7 +94,7 @@ pub fn predict(experiment: &Experiment, hz: u32, prediction: &Prediction) -> Vec
         schema: "halfopen/predict/1",
         hz,
         prediction: forecast(Some(prediction)),
-        schedule: prediction.schedule.iter().map(step).collect(),
+        schedule: prediction.schedule.iter().map(|step| StepDocument::new(step, seconds)).collect(),
         experiment: &experiment.name,
         parameters: in_force(&experiment.parameters, None),
     })

@@ -7,6 +7,7 @@
 //! cases', and the report's the sum of its suites'.
 
 use crate::digest::Digest;
+use crate::escape::escaped;
 use crate::summary::Group;
 use crate::tally::{Run, Tally};
 use crate::trial::Status;
@@ -127,24 +128,6 @@ fn case(experiment: &str, trial: &Digest) -> String {
 
 fn seconds(duration: Duration) -> String {
     format!("{:.3}", duration.as_secs_f64())
-}
-
-/// Text for XML, without the control characters that XML 1.0 cannot hold.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' | '\t' => escaped.push(character),
-            '\u{fffe}' | '\u{ffff}' => {}
-            other if other.is_control() => {}
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

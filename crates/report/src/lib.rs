@@ -7,6 +7,7 @@ pub mod article;
 pub mod clocks;
 mod course;
 mod digest;
+mod escape;
 pub mod html;
 pub mod human;
 pub mod json;

@@ -1,12 +1,12 @@
 //! The data files of a trial, and how they are read back: each names its schema, has times in
 //! seconds, and settings by their keys. Files of before there were schemas are read too.
 
-use crate::json::{pretty, width};
+use crate::json::{StepDocument, WindowDocument, pretty};
 use model::width::{Cause, Share};
-use model::{Prediction, Step, StepKind, Window};
+use model::{Prediction, Step, Window};
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer};
 use serde::{Deserialize, Serialize};
-use spec::{Experiment, Outcome, Parameters, Reference, settings};
+use spec::{Experiment, Parameters, Reference, settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::Timeline;
@@ -101,75 +101,24 @@ struct PredictionFile {
     reference: Reference,
     why: String,
     unknown: Option<String>,
-    windows: Vec<WindowFile>,
-    schedule: Vec<StepFile>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WindowFile {
-    outcome: Outcome,
-    earliest_s: Option<f64>,
-    latest_s: Option<f64>,
-    retransmits: Option<u32>,
-    keepalive_probes: Option<u32>,
-    window_probes: Option<u32>,
-    width_s: BTreeMap<String, f64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StepFile {
-    n: u32,
-    kind: StepKind,
-    earliest_s: f64,
-    latest_s: f64,
-    nominal_s: f64,
-    timeout_s: f64,
-    /// What of the time between is for timers before it that run late.
-    late_s: f64,
-    held: bool,
+    windows: Vec<WindowDocument>,
+    schedule: Vec<StepDocument>,
 }
 
 /// `prediction.json`.
 pub fn prediction(prediction: &Prediction) -> Vec<u8> {
+    let exact = |duration: Duration| duration.as_secs_f64();
     let hull = prediction.hull();
     pretty(&PredictionFile {
         schema: PREDICTION.into(),
-        earliest_s: hull.map(|(earliest, _)| earliest.as_secs_f64()),
-        latest_s: hull.map(|(_, latest)| latest.as_secs_f64()),
+        earliest_s: hull.map(|(earliest, _)| exact(earliest)),
+        latest_s: hull.map(|(_, latest)| exact(latest)),
         reference: prediction.reference,
         why: prediction.why.clone(),
         unknown: prediction.unknown.clone(),
-        windows: prediction.windows.iter().map(window).collect(),
-        schedule: prediction.schedule.iter().map(step).collect(),
+        windows: prediction.windows.iter().map(|w| WindowDocument::new(w, exact)).collect(),
+        schedule: prediction.schedule.iter().map(|step| StepDocument::new(step, exact)).collect(),
     })
-}
-
-fn window(window: &Window) -> WindowFile {
-    WindowFile {
-        outcome: window.outcome,
-        earliest_s: window.span.map(|(earliest, _)| earliest.as_secs_f64()),
-        latest_s: window.span.map(|(_, latest)| latest.as_secs_f64()),
-        retransmits: window.retransmits,
-        keepalive_probes: window.keepalive_probes,
-        window_probes: window.window_probes,
-        width_s: width(window, Duration::as_secs_f64)
-            .into_iter()
-            .map(|(cause, by)| (cause.to_owned(), by))
-            .collect(),
-    }
-}
-
-fn step(step: &Step) -> StepFile {
-    StepFile {
-        n: step.n,
-        kind: step.kind,
-        earliest_s: step.earliest.as_secs_f64(),
-        latest_s: step.latest.as_secs_f64(),
-        nominal_s: step.nominal.as_secs_f64(),
-        timeout_s: step.timeout.as_secs_f64(),
-        late_s: step.late.as_secs_f64(),
-        held: step.held,
-    }
 }
 
 /// Reads [`prediction`] back: to the nanosecond, since seconds are not rounded there.
@@ -190,7 +139,7 @@ pub fn read_prediction(bytes: &[u8]) -> serde_json::Result<Prediction> {
     })
 }
 
-fn read_window(file: WindowFile) -> serde_json::Result<Window> {
+fn read_window(file: WindowDocument) -> serde_json::Result<Window> {
     let span = match (file.earliest_s, file.latest_s) {
         (Some(earliest), Some(latest)) => Some((seconds(earliest)?, seconds(latest)?)),
         _ => None,
@@ -211,7 +160,7 @@ fn read_window(file: WindowFile) -> serde_json::Result<Window> {
     })
 }
 
-fn read_step(file: &StepFile) -> serde_json::Result<Step> {
+fn read_step(file: &StepDocument) -> serde_json::Result<Step> {
     Ok(Step {
         n: file.n,
         kind: file.kind,

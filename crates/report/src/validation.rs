@@ -13,7 +13,6 @@ use serde::Serialize;
 use spec::Outcome;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 use verdict::Word;
 use verdict::timers::{Comparison, Uncompared, compare};
 
@@ -54,7 +53,7 @@ struct Row {
     earliest_s: Option<f64>,
     latest_s: Option<f64>,
     /// What makes that as wide as it is, seconds by cause.
-    width_s: BTreeMap<&'static str, f64>,
+    width_s: BTreeMap<String, f64>,
     retransmits: Option<u32>,
     keepalive_probes: Option<u32>,
     window_probes: Option<u32>,
@@ -109,7 +108,7 @@ fn row(trial: &Trial) -> Row {
         earliest_s: span.map(|(earliest, _)| earliest.as_secs_f64()),
         latest_s: span.map(|(_, latest)| latest.as_secs_f64()),
         width_s: window
-            .map(|window| json::width(window, Duration::as_secs_f64))
+            .map(|window| json::width(window, |by| by.as_secs_f64()))
             .unwrap_or_default(),
         retransmits: measured.and_then(|m| m.retransmits_on_wire),
         keepalive_probes: measured.and_then(|m| m.keepalive_probes_on_wire),
@@ -333,7 +332,7 @@ fn widest(rows: &[Row]) -> String {
     let shares = widest.into_iter().flat_map(|row| &row.width_s);
     let common = [Cause::Tick, Cause::Slice, Cause::Clocks].map(Cause::name);
     shares
-        .filter(|(name, _)| !common.contains(name))
+        .filter(|(name, _)| !common.contains(&name.as_str()))
         .map(|(name, by)| format!("{name} {}", span::measured(*by)))
         .collect::<Vec<_>>()
         .join(", ")

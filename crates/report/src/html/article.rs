@@ -1,9 +1,10 @@
 //! The page of an article: every claim, its finding, and the trials that it rests on.
 
 use super::ruler::{Scale, spans};
-use super::text::{escaped, prose, push};
+use super::text::{prose, push};
 use super::{capital, framed, schedule};
 use crate::article::{Article, Brief, about};
+use crate::escape::escaped;
 use crate::tally::Run;
 use crate::trial::{Clock, Trial};
 use verdict::Word;

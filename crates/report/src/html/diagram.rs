@@ -2,8 +2,9 @@
 
 use super::axis::Axis;
 use super::strips::{self, Span};
-use super::text::{self, cut, escaped, prose, push};
+use super::text::{self, cut, prose, push};
 use crate::course;
+use crate::escape::escaped;
 use crate::narrate::{Note, Place, Tone};
 use crate::passage::Passage;
 use crate::span;

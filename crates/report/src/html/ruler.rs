@@ -1,6 +1,7 @@
 //! The measured time in its predicted window, drawn to scale.
 
-use super::text::{escaped, push};
+use super::text::push;
+use crate::escape::escaped;
 use crate::trial::Trial;
 use crate::{span, words};
 use model::Prediction;

@@ -1,8 +1,9 @@
 //! The page of a whole run.
 
 use super::ruler::Scale;
-use super::text::{escaped, prose, push};
+use super::text::{prose, push};
 use super::{capital, page};
+use crate::escape::escaped;
 use crate::human::missing;
 use crate::span;
 use crate::summary::{Group, NOTHING_KNOWN};

@@ -1,7 +1,8 @@
 //! Each retransmission or probe: predicted, measured, and where in its window.
 
-use super::text::{escaped, push};
+use super::text::push;
 use crate::course::{Leg, course};
+use crate::escape::escaped;
 use crate::trial::Trial;
 use crate::words;
 use model::{Prediction, StepKind};
