@@ -28,19 +28,34 @@ pub(crate) fn find(
         known_claims(&experiment)?;
         Ok(experiment)
     };
-    let built_in = BUILT_IN.iter().find(|(name, _)| *name == name_or_file);
-    if let Some((name, text)) = built_in {
+    if let Some((name, text)) = built_in(name_or_file) {
         return load(name, &format!("experiments/{name}.toml"), text);
     }
     let path = Path::new(name_or_file);
     let looks_like_a_file = path.extension().is_some() || name_or_file.contains('/');
     if !looks_like_a_file && !path.is_file() {
-        return Err(anyhow!("there is no experiment `{name_or_file}`: {}", meant(name_or_file)));
+        return Err(no_such(name_or_file));
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| anyhow!("reading the experiment file {name_or_file}: {error}"))?;
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("experiment");
     load(stem, name_or_file, &text)
+}
+
+/// The text of a built-in experiment's file.
+///
+/// # Errors
+/// For a person: an unknown name with the nearest.
+pub(crate) fn text(name: &str) -> Result<&'static str> {
+    built_in(name).map(|(_, text)| text).ok_or_else(|| no_such(name))
+}
+
+fn built_in(name: &str) -> Option<(&'static str, &'static str)> {
+    BUILT_IN.iter().find(|(known, _)| *known == name).copied()
+}
+
+fn no_such(name: &str) -> anyhow::Error {
+    anyhow!("there is no experiment `{name}`: {}", meant(name))
 }
 
 /// The experiments that a command names, with its settings; says what `--defaults` leaves out.

@@ -33,6 +33,25 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Print an experiment's file
+    Show {
+        /// The experiment's name
+        #[arg(value_name = "NAME")]
+        experiment: String,
+    },
+    /// List the keys of settings, with their defaults
+    Keys {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Explain a key: what it is, what it accepts, its default, and an example
+    Explain {
+        /// The key, such as `client.user_timeout` or `sysctl.tcp_retries2`
+        #[arg(value_name = "KEY")]
+        key: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Run experiments
     Run(RunArgs),
     /// Run a client and a server of your own, break something, and see what they do

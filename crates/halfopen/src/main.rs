@@ -31,6 +31,7 @@ mod output;
 mod peers;
 mod predict;
 mod program;
+mod reference;
 mod run;
 mod screen;
 mod session;
@@ -43,7 +44,7 @@ mod worker;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use output::{Exit, Format};
+use output::Exit;
 
 fn main() -> std::process::ExitCode {
     guest::take_over_if_guest();
@@ -60,7 +61,10 @@ fn main() -> std::process::ExitCode {
         Err(error) => return mistakes::tell(&error).into(),
     };
     let code = match cli.command {
-        Command::List { output } => list(output.format),
+        Command::List { output } => reference::list(output.format),
+        Command::Show { experiment } => reference::show(&experiment),
+        Command::Keys { output } => reference::keys(output.format),
+        Command::Explain { key, output } => reference::explain(&key, output.format),
         Command::Run(arguments) => run::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments),
         Command::Clocks(arguments) => clocks::run(&arguments),
@@ -79,21 +83,4 @@ fn main() -> std::process::ExitCode {
         Command::Worker => output::inner(laboratory::run()),
     };
     code.into()
-}
-
-fn list(format: Format) -> Exit {
-    let mut experiments = Vec::new();
-    for (name, _) in catalogue::BUILT_IN {
-        match catalogue::find(name, false, &[], output::colour(&std::io::stderr())) {
-            Ok(experiment) => experiments.push(experiment),
-            Err(error) => return output::fail(Exit::INTERNAL, &error),
-        }
-    }
-    let colour = output::colour(&std::io::stdout());
-    match format {
-        Format::Human | Format::Jsonl => {
-            output::print(report::human::list(&experiments, colour).as_bytes())
-        }
-        Format::Json => output::print(&report::json::list(&experiments)),
-    }
 }

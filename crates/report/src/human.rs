@@ -20,8 +20,8 @@ use verdict::findings::Standing;
 use verdict::{Measured, Requirement, Word};
 
 pub use live::Live;
-pub(crate) use tables::table;
 pub use tables::{Check, CheckState, doctor, list, missing, predict, summary};
+pub(crate) use tables::{table, trimmed};
 
 /// Before a trial: its question, and what is about to happen.
 pub fn announce(experiment: &Experiment, colour: bool) -> String {
@@ -270,8 +270,12 @@ fn offset(seconds: f64, which: &str) -> String {
 
 /// One labelled line.
 fn line(text: &mut String, paint: Paint, label: &str, what: &str) {
-    let label = paint.quiet(&format!("{label:>10}"));
-    writeln!(text, "{label}  {what}").expect("a String takes all");
+    writeln!(text, "{}  {what}", self::label(label, paint.0)).expect("a String takes all");
+}
+
+/// What stands before a line and says what it is.
+pub(crate) fn label(label: &str, colour: bool) -> String {
+    Paint(colour).quiet(&format!("{label:>10}"))
 }
 
 #[cfg(test)]

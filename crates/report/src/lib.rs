@@ -13,6 +13,7 @@ pub mod human;
 pub mod json;
 pub mod junit;
 mod key;
+pub mod keys;
 pub mod markdown;
 pub mod narrate;
 mod parameters;

@@ -120,13 +120,13 @@ pub(crate) fn contradicts<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{self, SETTINGS};
+    use crate::settings;
 
     #[test]
     fn every_key_of_the_table_is_a_setting() {
         for need in NEEDS {
             for key in need.keys {
-                let is_one = SETTINGS.iter().any(|setting| need.is_of(setting.key));
+                let is_one = settings::settings().any(|setting| need.is_of(setting.key));
                 assert!(is_one, "{key}");
             }
         }

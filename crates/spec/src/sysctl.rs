@@ -241,21 +241,13 @@ const NEIGH: &[&str] = &[
     "unres_qlen_bytes",
 ];
 
-/// Checks a sysctl before anything is built.
+/// What a sysctl accepts.
 ///
 /// # Errors
-/// A sentence: an unknown name (with the nearest known one), one that no namespace has of its
-/// own, or a value outside the kernel's limits.
-pub fn check(name: &str, value: &str) -> Result<(), String> {
+/// A sentence: an unknown name (with the nearest known one), or one that no namespace has of its own.
+pub fn accepts(name: &str) -> Result<String, String> {
     if let Some((_, least, most)) = NUMBERS.iter().find(|(known, ..)| *known == name) {
-        let accepted = format!("a whole number from {least} to {most}");
-        let number: i64 =
-            value.trim().parse().map_err(|_| format!("`{value}` is not {accepted}"))?;
-        return if (*least..=*most).contains(&number) {
-            Ok(())
-        } else {
-            Err(format!("`{value}` is not {accepted}"))
-        };
+        return Ok(format!("a whole number from {least} to {most}"));
     }
     if GLOBAL.contains(&name) {
         return Err(format!("`net.ipv4.{name}` belongs to the whole machine, not to a namespace"));
@@ -263,15 +255,31 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     let known = OTHERS.contains(&name)
         || per_interface(name, "conf.").is_some_and(|leaf| CONF.contains(&leaf))
         || per_interface(name, "neigh.").is_some_and(|leaf| NEIGH.contains(&leaf));
-    if !known {
-        let names = NUMBERS.iter().map(|(name, ..)| *name).chain(OTHERS.iter().copied());
-        let hint = nearest(name, names).map_or(String::new(), |near| format!(": is it `{near}`?"));
-        return Err(format!("Linux has no sysctl `net.ipv4.{name}`{hint}"));
+    if known {
+        return Ok("what the kernel accepts".into());
     }
-    if value.trim().is_empty() || value.contains('\n') {
-        return Err(format!("`{}` is not a value of a sysctl", value.escape_debug()));
-    }
-    Ok(())
+    let names = NUMBERS.iter().map(|(name, ..)| *name).chain(OTHERS.iter().copied());
+    let hint = nearest(name, names).map_or(String::new(), |near| format!(": is it `{near}`?"));
+    Err(format!("Linux has no sysctl `net.ipv4.{name}`{hint}"))
+}
+
+/// Checks a sysctl before anything is built.
+///
+/// # Errors
+/// As for [`accepts`], or a value outside the kernel's limits.
+pub fn check(name: &str, value: &str) -> Result<(), String> {
+    let accepted = accepts(name)?;
+    let limits = NUMBERS.iter().find(|(known, ..)| *known == name);
+    let is_accepted = match limits {
+        Some((_, least, most)) => {
+            value.trim().parse().is_ok_and(|number: i64| (*least..=*most).contains(&number))
+        }
+        None if value.trim().is_empty() || value.contains('\n') => {
+            return Err(format!("`{}` is not a value of a sysctl", value.escape_debug()));
+        }
+        None => true,
+    };
+    if is_accepted { Ok(()) } else { Err(format!("`{value}` is not {accepted}")) }
 }
 
 /// The name nearest to `name`, if one is near enough to have been meant.

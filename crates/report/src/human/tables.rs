@@ -107,10 +107,7 @@ pub fn predict(
             column.set_cell_alignment(CellAlignment::Right);
         }
         text.push('\n');
-        for line in table.lines() {
-            text += line.trim_end();
-            text.push('\n');
-        }
+        text += &trimmed(&table);
     }
     let after = words::after_reference(prediction.reference, &experiment.parameters);
     let mut foot = format!("HZ {hz}, times {after}");
@@ -193,6 +190,11 @@ pub(crate) fn table<'a>(heads: impl IntoIterator<Item = &'a str>) -> Table {
     table.force_no_tty();
     table.set_header(heads.into_iter().map(Cell::new));
     table
+}
+
+/// A table's lines, without the blanks at their ends.
+pub(crate) fn trimmed(table: &Table) -> String {
+    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
 /// A status in its colour, where it stands as a word of its own.

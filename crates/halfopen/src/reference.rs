@@ -1,0 +1,56 @@
+//! What there is: `halfopen list`, `show`, `keys` and `explain`.
+
+use crate::catalogue;
+use crate::output::{self, Exit, Format};
+use anyhow::anyhow;
+use report::keys;
+
+/// The experiments and their questions.
+pub(crate) fn list(format: Format) -> Exit {
+    let mut experiments = Vec::new();
+    for (name, _) in catalogue::BUILT_IN {
+        match catalogue::find(name, false, &[], output::colour(&std::io::stderr())) {
+            Ok(experiment) => experiments.push(experiment),
+            Err(error) => return output::fail(Exit::INTERNAL, &error),
+        }
+    }
+    let colour = output::colour(&std::io::stdout());
+    match format {
+        Format::Human | Format::Jsonl => {
+            output::print(report::human::list(&experiments, colour).as_bytes())
+        }
+        Format::Json => output::print(&report::json::list(&experiments)),
+    }
+}
+
+/// An experiment's file.
+pub(crate) fn show(name: &str) -> Exit {
+    match catalogue::text(name) {
+        Ok(text) => output::print(text.as_bytes()),
+        Err(error) => output::fail(Exit::USAGE, &error),
+    }
+}
+
+/// Every key of a setting.
+pub(crate) fn keys(format: Format) -> Exit {
+    let all = keys::all();
+    match format {
+        Format::Human | Format::Jsonl => output::print(keys::terminal(&all).as_bytes()),
+        Format::Json => output::print(&keys::document(&all)),
+    }
+}
+
+/// One key.
+pub(crate) fn explain(key: &str, format: Format) -> Exit {
+    let key = match keys::explain(key) {
+        Ok(key) => key,
+        Err(why) => return output::fail(Exit::USAGE, &anyhow!(why)),
+    };
+    match format {
+        Format::Human | Format::Jsonl => {
+            let colour = output::colour(&std::io::stdout());
+            output::print(keys::explained(&key, colour).as_bytes())
+        }
+        Format::Json => output::print(&keys::document(&[key])),
+    }
+}

@@ -1,0 +1,155 @@
+//! What breaks, how long the trial goes on, and what the user needs.
+
+use super::Setting;
+use super::value::{LONGEST_TRIAL, UP_TO_A_YEAR, YES_OR_NO, choose, flag, time};
+use crate::command::Exits;
+use crate::duration;
+use crate::effect::{HostFate, PathFate};
+use std::time::Duration;
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "deadline",
+        about: "When the trial ends, counted from the fault. Without it: the latest prediction and 10 %, at least 2 s more.",
+        default: None,
+        example: "30s",
+        accepts: "a duration from `100ms` to `365d`",
+        set: |p, text| {
+            time(text, Duration::from_millis(100), LONGEST_TRIAL).map(|t| p.deadline = Some(t))
+        },
+        get: |p| p.deadline.map(duration::show),
+    },
+    Setting {
+        key: "fault.kind",
+        about: "What breaks.",
+        default: Some("none"),
+        example: "power-off",
+        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `blackhole`, `reject`, `forget`, `unplug` or `flap`",
+        set: |p, text| choose(&mut p.fault.kind, text),
+        get: |p| Some(p.fault.kind.to_string()),
+    },
+    Setting {
+        key: "fault.after",
+        about: "When it breaks, counted from the last exchange; where the client is a command, from the first data that it receives.",
+        default: Some("200ms"),
+        example: "2s",
+        accepts: UP_TO_A_YEAR,
+        set: |p, text| time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.fault.after = t),
+        get: |p| Some(duration::show(p.fault.after)),
+    },
+    Setting {
+        key: "fault.on_output",
+        about: "With commands: `fault.after` counts from the first line of output that this matches.",
+        default: None,
+        example: "ready",
+        accepts: "a regular expression",
+        set: |p, text| {
+            if let Err(error) = regex::Regex::new(text) {
+                return Err(format!("`{text}` cannot be understood: {error}"));
+            }
+            p.fault.on_output = Some(text.into());
+            Ok(())
+        },
+        get: |p| p.fault.on_output.clone(),
+    },
+    Setting {
+        key: "fault.duration",
+        about: "When the fault ends, counted from its beginning. `flap` needs it; a rebooted host is back after 500 ms without it.",
+        default: None,
+        example: "3s",
+        accepts: "a duration from `1ms` to `365d`",
+        set: |p, text| {
+            time(text, Duration::from_millis(1), LONGEST_TRIAL).map(|t| p.fault.duration = Some(t))
+        },
+        get: |p| p.fault_duration().map(duration::show),
+    },
+    Setting {
+        key: "fault.reject",
+        about: "What the router answers.",
+        default: Some("tcp-reset"),
+        example: "host-unreachable",
+        accepts: "`tcp-reset`, `host-unreachable`, `net-unreachable`, `port-unreachable` or `admin-prohibited`",
+        set: |p, text| choose(&mut p.fault.reject, text),
+        get: |p| {
+            (p.fault.kind.effect().path == PathFate::Rejected).then(|| p.fault.reject.to_string())
+        },
+    },
+    Setting {
+        key: "fault.idle",
+        about: "The router forgets a flow that was idle for so long.",
+        default: None,
+        example: "350s",
+        accepts: "whole seconds from `1s` to `2000000s`",
+        set: |p, text| {
+            let least = Duration::from_secs(1);
+            let idle = time(text, least, Duration::from_secs(2_000_000))?;
+            if idle.subsec_nanos() != 0 {
+                return Err(format!("`{text}` is not whole seconds"));
+            }
+            p.fault.idle = Some(idle);
+            Ok(())
+        },
+        get: |p| p.fault.idle.map(duration::show),
+    },
+    Setting {
+        key: "fault.answer",
+        about: "What the router does with packets of a flow that it has forgotten: drop them, or answer with a reset.",
+        default: Some("silent"),
+        example: "tcp-reset",
+        accepts: "`silent` or `tcp-reset`",
+        set: |p, text| choose(&mut p.fault.answer, text),
+        get: |p| {
+            (p.fault.kind.effect().path == PathFate::Forgotten).then(|| p.fault.answer.to_string())
+        },
+    },
+    Setting {
+        key: "fault.new_mac",
+        about: "Whether the rebooted host has another MAC address.",
+        default: Some("false"),
+        example: "true",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.fault.new_mac, text),
+        get: |p| {
+            let replaced = p.fault.kind.effect().host == HostFate::Replaced;
+            replaced.then(|| p.fault.new_mac.to_string())
+        },
+    },
+    Setting {
+        key: "require.noticed_within",
+        about: "The longest time from the fault until the client's program acts on it. Not met: exit code 6.",
+        default: None,
+        example: "10s",
+        accepts: UP_TO_A_YEAR,
+        set: |p, text| {
+            time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.require.noticed_within = Some(t))
+        },
+        get: |p| p.require.noticed_within.map(duration::show),
+    },
+    Setting {
+        key: "require.survives",
+        about: "Whether the connection must live at the end of the trial, with everything acknowledged that was sent. Not met: exit code 6.",
+        default: None,
+        example: "true",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(p.require.survives.get_or_insert_default(), text),
+        get: |p| p.require.survives.map(|survives| survives.to_string()),
+    },
+    Setting {
+        key: "require.exits",
+        about: "How the client's command must end. Not met: exit code 6.",
+        default: None,
+        example: "0",
+        accepts: "an exit code from 0 to 255, or a signal's name such as `SIGTERM`",
+        set: |p, text| text.parse().map(|exits: Exits| p.require.exits = Some(exits)),
+        get: |p| p.require.exits.as_ref().map(ToString::to_string),
+    },
+    Setting {
+        key: "later.after",
+        about: "When the sysctls of `later.sysctl.NAME` change, counted from the fault.",
+        default: Some("0s"),
+        example: "5s",
+        accepts: UP_TO_A_YEAR,
+        set: |p, text| time(text, Duration::ZERO, LONGEST_TRIAL).map(|t| p.later.after = t),
+        get: |p| (!p.later.sysctl.is_empty()).then(|| duration::show(p.later.after)),
+    },
+];
