@@ -46,7 +46,7 @@ predict *arguments: build
 article *arguments: build
     @scripts/halfopen article "$@"
 
-# Hold the model against this kernel on many settings; the table is kept under results/
+# Check the model against this kernel on many settings; the table is kept under results/
 validate *arguments: build
     @scripts/halfopen validate --reference results "$@"
 

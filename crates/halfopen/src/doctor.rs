@@ -95,7 +95,7 @@ fn descriptors() -> Check {
     let (result, remedy) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => {
             let trials = descriptors::trials_within(hard);
-            let detail = format!("up to {hard}: {trials} trials side by side");
+            let detail = format!("up to {hard}: {} side by side", spec::counted(trials, "trial"));
             if trials > 0 {
                 (Ok(detail), "")
             } else {

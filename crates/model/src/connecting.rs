@@ -169,15 +169,15 @@ fn why_timed_out(kernel: &Kernel, span: Option<(Duration, Duration)>, again: usi
     let patience = Purpose::Syn.patience_ms(kernel, moment) as f64 / 1000.0;
     let most = Purpose::Syn.timeouts_most(kernel);
     if end < patience {
-        return format!("{most} SYNs sent again are as many as the kernel sends");
+        return format!("the kernel sends a SYN again {most} times at most");
     }
     let name = match kernel.user_timeout_ms {
-        Some(_) => "the user timeout",
-        None => "the time that tcp_syn_retries doublings of a second take",
+        Some(_) => "TCP_USER_TIMEOUT",
+        None => "tcp_syn_retries doublings of a second",
     };
     format!(
-        "timeout {}, at {end:.1} s, is the first that comes {patience} s ({name}) or more after \
-         the SYN",
+        "the kernel gives up at the first timeout at least {patience} s (from {name}) after the SYN: \
+         timeout {}, at {end:.1} s",
         again + 1
     )
 }

@@ -14,6 +14,7 @@ use crate::tick::Phase;
 use crate::way::{self, Healed};
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
+use spec::counted;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::collections::BTreeSet;
@@ -387,13 +388,15 @@ pub(crate) fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &W
             );
             match kernel.user_timeout_ms {
                 Some(ms) => format!(
-                    "the first keepalive timer at or past the user timeout of {} s, after at least \
-                     one probe, ends it at {end:.1} s: {probes} probes fit",
-                    ms as f64 / 1000.0
+                    "TCP_USER_TIMEOUT ({} s) is checked only when a keepalive timer fires after a \
+                     probe; the first check past it is at {end:.1} s, after {}",
+                    ms as f64 / 1000.0,
+                    counted(probes, "probe")
                 ),
                 None => format!(
-                    "{idle} s idle, then {probes} probes, {interval} s apart and each rounded up to a \
-                     slot of the timer wheel: nobody has answered by {end:.1} s"
+                    "{idle} s idle, then {}, {interval} s apart and each rounded up to a slot of the \
+                     timer wheel: declared dead no earlier than {end:.1} s",
+                    counted(probes, "probe")
                 ),
             }
         }

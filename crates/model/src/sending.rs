@@ -281,12 +281,12 @@ pub(crate) fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
         prediction.schedule.iter().filter(|step| step.kind != StepKind::TailLossProbe).count();
     let end = window.span.map_or(0.0, |(earliest, _)| earliest.as_secs_f64());
     let (patience_ms, name) = match kernel.user_timeout_ms {
-        Some(ms) => (ms, "user timeout"),
-        None => (rto::model_timeout_ms(kernel, kernel.retries2), "threshold of tcp_retries2"),
+        Some(ms) => (ms, "TCP_USER_TIMEOUT"),
+        None => (rto::model_timeout_ms(kernel, kernel.retries2), "tcp_retries2"),
     };
     format!(
-        "timeout {timeouts}, at {end:.1} s, is the first that comes {} s (the {name}) or more after \
-         the first retransmission on timeout",
+        "the kernel gives up at the first timeout at least {} s (from {name}) after the first \
+         retransmission on timeout: timeout {timeouts}, at {end:.1} s",
         patience_ms as f64 / 1000.0
     )
 }

@@ -407,7 +407,7 @@ impl<'a> Client<'a> {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EIO));
         control.call(
             CallName::Check,
-            "answers, byte for byte what was sent",
+            "all bytes that came back are as sent",
             now_ns(),
             &checked,
         )?;

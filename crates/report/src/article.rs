@@ -121,11 +121,11 @@ impl Brief {
 /// One line about a run.
 pub(crate) fn about(run: &Run) -> String {
     format!(
-        "{} clock: Linux {}, HZ {}, {} trials ({}), {} of wall time",
+        "{} clock: Linux {}, HZ {}, {} ({}), {} of wall time",
         run.machine.clock,
         run.machine.kernel,
         run.machine.hz,
-        run.trials.len(),
+        spec::counted(run.trials.len(), "trial"),
         run.trials.iter().map(Trial::status).collect::<Counts>(),
         span::measured(run.wall_s)
     )

@@ -8,7 +8,7 @@ use crate::span;
 use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::{CallName, Errno, FaultKind, Parameters};
+use spec::{CallName, Errno, FaultKind, Parameters, counted};
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
 use timeline::{Class, Classifier, Event, FlowId, Segment, Side, Source, What};
@@ -130,7 +130,7 @@ impl Narrator {
                 trial(&format!("without {instrument}: {why}"), Tone::Warning)
             }
             What::Lost { count } => {
-                let text = format!("{}: {count} events lost", event.source);
+                let text = format!("{}: {} lost", event.source, counted(*count, "event"));
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
             What::Late { by_ns } if *by_ns > self.latest_ns => {
@@ -152,14 +152,18 @@ impl Narrator {
                 Some(Note { place: here, text: format!("writes: {line}"), tone: Tone::Step })
             }
             What::OutputOmitted { lines, bytes } => {
-                let text = format!("wrote {lines} more lines, and {bytes} bytes that are not kept");
+                let text = format!(
+                    "wrote {} more, and {} that are not kept",
+                    counted(*lines, "line"),
+                    counted(*bytes, "byte")
+                );
                 Some(Note { place: here, text, tone: Tone::Quiet })
             }
             What::Exited { code, signal } => {
                 let how = match (code, signal) {
                     (Some(code), _) => format!("exit code {code}"),
                     (None, Some(signal)) => verdict::signal_name(*signal),
-                    (None, None) => "how, nobody knows".into(),
+                    (None, None) => "in an unknown way".into(),
                 };
                 Some(Note { place: here, text: format!("ended: {how}"), tone: Tone::End })
             }
@@ -267,7 +271,7 @@ fn called(place: Place, call: &Call) -> Note {
         (CallName::Read, Ok(0)) if ends => ("read gives 0: end of file".into(), Tone::End),
         (CallName::Read, Ok(0)) => ("read gives 0".into(), Tone::Step),
         (CallName::Read | CallName::Write, Ok(count)) => {
-            (format!("{name} {count} bytes"), Tone::Ordinary)
+            (format!("{name} {}", counted(*count, "byte")), Tone::Ordinary)
         }
         (CallName::Write, Err(Errno::EAGAIN)) => {
             ("write waits: the send buffer is full".into(), Tone::Step)

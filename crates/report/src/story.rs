@@ -6,7 +6,7 @@ use crate::passage::{Pairing, Passage};
 use crate::span;
 use crate::trial::Trial;
 use model::Prediction;
-use spec::{CallName, Parameters, Reference};
+use spec::{CallName, Parameters, Reference, counted};
 use std::time::Duration;
 use timeline::event::{FaultStep, Phase};
 use timeline::{Event, Segment, Source, What};
@@ -192,7 +192,7 @@ impl Story {
             format!(", RTO {}", span::exact(Duration::from_micros(self.rto_us.into())))
         };
         self.end_ordinary();
-        let text = format!("settled after {} exchanges{rto}", self.exchanges.count);
+        let text = format!("settled after {}{rto}", counted(self.exchanges.count, "exchange"));
         let note = Note { place: Place::Trial, text, tone: Tone::Quiet };
         self.items.push(Item::Happened { at_ns, note, passage: Passage::None });
     }

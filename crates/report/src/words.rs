@@ -3,12 +3,12 @@
 use crate::span::{self, Digits};
 use model::width::Cause;
 use model::{Prediction, StepKind, Window};
-use spec::command;
 use spec::experiment::Fault;
 use spec::{
     Answer, Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology,
     Traffic,
 };
+use spec::{command, counted};
 use std::time::Duration;
 use verdict::DetectedBy;
 
@@ -199,10 +199,9 @@ pub(crate) fn counts(
     keepalive_probes: Option<u32>,
     window_probes: Option<u32>,
 ) -> String {
-    let counted = |count: u32, what: &str| match count {
+    let or_none = |count: u32, what: &str| match count {
         0 => format!("no {what}s"),
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
+        _ => counted(count, what),
     };
     let parts = [
         (retransmits, "retransmission"),
@@ -210,7 +209,7 @@ pub(crate) fn counts(
         (window_probes, "window probe"),
     ]
     .into_iter()
-    .filter_map(|(count, what)| Some(counted(count?, what)));
+    .filter_map(|(count, what)| Some(or_none(count?, what)));
     parts.collect::<Vec<_>>().join(", ")
 }
 

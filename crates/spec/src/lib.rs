@@ -8,6 +8,7 @@ pub mod act;
 pub mod choice;
 mod combinations;
 pub mod command;
+mod counted;
 pub mod duration;
 pub mod effect;
 pub mod experiment;
@@ -26,6 +27,7 @@ pub use act::FaultAct;
 pub use choice::{
     Answer, CallName, Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic,
 };
+pub use counted::counted;
 pub use effect::Effect;
 pub use experiment::{Experiment, Parameters};
 pub use facts::Facts;

@@ -128,7 +128,7 @@ pub fn find(claim: &crate::claims::Claim, bench: &Bench<'_>) -> Finding {
     let rule = RULES.iter().find(|(id, _)| *id == claim.id);
     match (&claim.untested, rule) {
         (Some(why), _) => Finding::new(Standing::NotTested, why.clone()),
-        (None, None) => Finding::new(Standing::NotTested, "nobody has written a rule for it"),
+        (None, None) => Finding::new(Standing::NotTested, "there is no rule for it"),
         (None, Some((_, rule))) => {
             rule(bench).unwrap_or_else(|why| Finding::new(Standing::NotTested, why))
         }

@@ -7,7 +7,7 @@ use crate::verdict::{Verdict, Word};
 use model::tick::Hz;
 use model::wheel::Wheel;
 use model::{Prediction, Window};
-use spec::{Facts, Outcome, Parameters, Reference, Topology};
+use spec::{Facts, Outcome, Parameters, Reference, Topology, counted};
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind};
 use timeline::{FlowId, Source, Timeline, What};
@@ -124,7 +124,11 @@ pub(crate) fn weigh(
 fn blind(timeline: &Timeline) -> Option<String> {
     timeline.events().iter().find_map(|event| match (&event.what, event.source) {
         (What::Lost { count }, Source::ClientWire | Source::ServerWire | Source::Instrument) => {
-            Some(format!("{count} packets were lost by the laboratory itself ({})", event.source))
+            Some(format!(
+                "the laboratory itself lost {} ({})",
+                counted(*count, "packet"),
+                event.source
+            ))
         }
         (What::Suspended { for_ns }, _) => Some(format!(
             "the machine was suspended for {:.1} s during the trial",
@@ -144,10 +148,11 @@ fn half_blind(timeline: &Timeline, prediction: &Prediction, measured: &Measured)
     let lost: u64 =
         lost.map(|event| if let What::Lost { count } = event.what { count } else { 0 }).sum();
     let told = measured.detected_by == Some(DetectedBy::Tracepoint);
-    let counted = prediction.windows.iter().any(|window| counts_fit(window, measured));
-    (lost > 0 && !told && counted).then(|| {
+    let fit = prediction.windows.iter().any(|window| counts_fit(window, measured));
+    (lost > 0 && !told && fit).then(|| {
         format!(
-            "the tracepoints lost {lost} events, the end of the connection perhaps among them ({})",
+            "the tracepoints lost {}, the end of the connection perhaps among them ({})",
+            counted(lost, "event"),
             difference(prediction, measured)
         )
     })

@@ -14,7 +14,7 @@ use timeline::classify::{Class, Classifier};
 use timeline::event::{Call, FrameKind, Phase, Timer, Trace};
 use timeline::{Event, Flow, FlowId, Side, Source, Timeline, What};
 
-/// The verdict on a trial whose client is a command: the gravest of its flows'.
+/// The verdict on a trial whose client is a command: the most severe of its flows'.
 pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
     if timeline.fault_at().is_none() {
         let mut verdict =

@@ -2,7 +2,7 @@
 
 use crate::measure::server_is_gone;
 use serde::{Deserialize, Serialize};
-use spec::{Answer, CallName, FaultKind, Parameters, Reject, Traffic};
+use spec::{Answer, CallName, FaultKind, Parameters, Reject, Traffic, counted};
 use std::time::Duration;
 use timeline::classify::classified;
 use timeline::event::{FaultStep, Frame, FrameKind, Phase, Side, Trace};
@@ -217,8 +217,9 @@ impl<'a> Scene<'a> {
             (came + 1, ended + u32::from(segment.flags.fin || segment.flags.rst))
         });
         let finding = format!(
-            "{left} segments left the client and {arrived} arrived at the server; {came} came from \
-             it, {ended} with FIN or RST among them"
+            "{} left the client and {arrived} arrived at the server; {came} came from \
+             it, {ended} with FIN or RST among them",
+            counted(left, "segment")
         );
         (arrived == 0 && came == 0, finding)
     }
@@ -319,7 +320,7 @@ impl<'a> Scene<'a> {
     fn nothing_said(&self) -> (bool, String) {
         let data = self.arrived(Source::ClientWire, Source::ServerWire);
         let data = data.filter(|segment| segment.len > 0).count();
-        (data == 0, format!("{data} segments with data came from the stopped program"))
+        (data == 0, format!("{} with data came from the stopped program", counted(data, "segment")))
     }
 
     /// Something was put to the test: if the client sent nothing while it lived, then its closing
@@ -340,7 +341,8 @@ impl<'a> Scene<'a> {
         (
             left > 0,
             format!(
-                "{left} segments left the client, its closing FIN and its questions for addresses included"
+                "{} left the client, its closing FIN and its questions for addresses included",
+                counted(left, "segment")
             ),
         )
     }
@@ -399,7 +401,8 @@ impl<'a> Scene<'a> {
             let too_soon = watched < WATCHED_AFTER.as_nanos() as u64;
             return too_soon.then_some(Evidence { finding, holds: false });
         }
-        let finding = format!("{came} segments came from the server once the path was back");
+        let finding =
+            format!("{} came from the server once the path was back", counted(came, "segment"));
         Some(Evidence { finding, holds: came > 0 })
     }
 
@@ -417,7 +420,7 @@ impl<'a> Scene<'a> {
                     format!("the {interface}'s interface {state}"),
                 )
             }
-            None => (false, format!("nobody looked at the {interface}'s interface")),
+            None => (false, format!("the {interface}'s interface was not watched")),
         }
     }
 
@@ -446,7 +449,7 @@ impl<'a> Scene<'a> {
             Some((false, ..)) => {
                 (true, "the switch's port to the server is gone with the server".into())
             }
-            None => (false, "nobody looked at the switch's port to the server".into()),
+            None => (false, "the switch's port to the server was not watched".into()),
         }
     }
 
@@ -473,8 +476,9 @@ impl<'a> Scene<'a> {
                 format!("the fault was over {} after it began", span(at - self.began));
             if missed > 0 {
                 finding += &format!(
-                    ", {} later than it should: {missed} segments were lost meanwhile",
-                    span(at - due)
+                    ", {} later than it should: {} lost meanwhile",
+                    span(at - due),
+                    counted(missed, "segment")
                 );
             }
             (missed == 0, finding)
@@ -492,7 +496,7 @@ impl<'a> Scene<'a> {
             What::Call(call) if call.name == CallName::Check && call.result != Ok(0) => {
                 Some(match call.result {
                     Ok(bytes) => Evidence {
-                        finding: format!("all {bytes} bytes that came back are what was sent"),
+                        finding: format!("{} came back as sent", counted(bytes, "byte")),
                         holds: true,
                     },
                     Err(_) => Evidence {
@@ -524,8 +528,9 @@ impl<'a> Scene<'a> {
             self.icmp_answers()
         };
         let finding = format!(
-            "{sent} segments left the client, {arrived} passed the router, which answered \
-             {answers} times ({kind})"
+            "{} left the client, {arrived} passed the router, which answered {} ({kind})",
+            counted(sent, "segment"),
+            counted(answers, "time")
         );
         // A RST draws no answer.
         let asks = self.timeline.segments(Source::ClientWire);

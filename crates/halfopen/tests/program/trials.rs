@@ -278,7 +278,7 @@ fn a_path_that_comes_back_loses_nothing() {
         &json!({"outcome": "none", "client_state": "ESTABLISHED", "server_state": "ESTABLISHED"}),
     );
     let proof = trial["proof"].to_string();
-    assert!(proof.contains("bytes that came back are what was sent"), "{proof}");
+    assert!(proof.contains("bytes came back as sent"), "{proof}");
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn a_web_server_closes_when_its_own_timer_ends() {
     );
     assert!(detected(&again) > 0.999, "{again:#}");
     let proof = again["proof"].to_string();
-    assert!(proof.contains("bytes that came back are what was sent"), "{proof}");
+    assert!(proof.contains("bytes came back as sent"), "{proof}");
 }
 
 #[test]

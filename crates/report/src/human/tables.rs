@@ -7,7 +7,7 @@ use crate::{span, words};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
 use model::{Prediction, StepKind};
-use spec::{Experiment, Outcome, Traffic};
+use spec::{Experiment, Outcome, Traffic, counted};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -65,8 +65,7 @@ pub fn summary(tally: &Tally, colour: bool) -> String {
 pub fn missing(tally: &Tally) -> Option<String> {
     let trials = |count: usize| match count {
         0 => "no trial".to_owned(),
-        1 => "1 trial".to_owned(),
-        _ => format!("{count} trials"),
+        _ => counted(count, "trial"),
     };
     let idle = tally.not_started;
     match &tally.lost {

@@ -2,6 +2,7 @@
 
 use crate::narrate::Tone;
 use model::{Step, StepKind};
+use spec::counted;
 use timeline::{Class, Segment, Side};
 
 /// What the schedule says about data that is sent again: which time is the tail loss probe.
@@ -50,7 +51,7 @@ pub(super) fn describe(
     match class {
         Class::Syn { n } => (times("SYN", n), Tone::Step),
         Class::SynAck { n } => (times("SYN-ACK", n), Tone::Step),
-        Class::Data { bytes } => (format!("data {bytes} bytes"), Tone::Ordinary),
+        Class::Data { bytes } => (format!("data {}", counted(bytes, "byte")), Tone::Ordinary),
         Class::Retransmission { n, oldest, .. } if sender == Side::Client => {
             (resends.name(n, oldest), Tone::Step)
         }
@@ -68,7 +69,7 @@ pub(super) fn describe(
         Class::Ack => ("ACK".into(), Tone::Ordinary),
         Class::Fin { n, data_again } => {
             let data = if segment.len > 0 {
-                format!(" with {} bytes", segment.len)
+                format!(" with {}", counted(segment.len, "byte"))
             } else {
                 String::new()
             };

@@ -4,7 +4,7 @@ use super::exhibit::{Bench, Sound, time, times};
 use super::{Finding, Standing};
 use model::tick::Hz;
 use model::wheel::Wheel;
-use spec::Outcome;
+use spec::{Outcome, counted};
 
 /// The time that `tcp_retries2` = 15 is said to amount to, seconds.
 const SAID_S: f64 = 924.6;
@@ -24,9 +24,9 @@ pub(super) fn silence(bench: &Bench<'_>) -> Result<Finding, String> {
     Ok(Finding::holds_if(
         ends == 0 && !at_once,
         format!(
-            "In {} trials {ends} FIN or RST came from the dead host. The client that knew first \
+            "In {} {ends} FIN or RST came from the dead host. The client that knew first \
              knew after {}; an idle one was told {idle}.",
-            exhibits.len(),
+            counted(exhibits.len(), "trial"),
             time(soonest),
         ),
     ))
@@ -35,15 +35,15 @@ pub(super) fn silence(bench: &Bench<'_>) -> Result<Finding, String> {
 /// B2.
 pub(super) fn retransmits_and_tells(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.best("host-crash-sending")?;
-    let resends = exhibit.resends().len();
+    let resends = counted(exhibit.resends().len(), "retransmission");
     let (outcome, Some(noticed_s)) = (exhibit.measured.outcome, exhibit.measured.noticed_s) else {
         return Ok(Finding::new(
             Standing::DoesNotHold,
-            format!("{resends} retransmissions, and the client was told {}.", exhibit.told()),
+            format!("{resends}, and the client was told {}.", exhibit.told()),
         ));
     };
     let base = format!(
-        "{resends} retransmissions, then {}; the program saw it {} later.",
+        "{resends}, then {}; the program saw it {} later.",
         exhibit.told(),
         time(noticed_s - exhibit.measured.detected_s.unwrap_or(noticed_s))
     );
@@ -141,7 +141,8 @@ pub(super) fn fifteen_fit(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.at_defaults("host-crash-sending")?;
     let (on_timeout, all) = (exhibit.resends_on_timeout().len(), exhibit.resends().len());
     let mut text = vec![format!(
-        "{on_timeout} retransmissions on timeout before {}, at an RTT of {}.",
+        "{} on timeout before {}, at an RTT of {}.",
+        counted(on_timeout, "retransmission"),
         exhibit.told(),
         time(exhibit.srtt_s())
     )];

@@ -2,7 +2,7 @@
 
 use super::exhibit::{Bench, Sound, time, times};
 use super::{Finding, Standing};
-use spec::{Errno, Outcome};
+use spec::{Errno, Outcome, counted};
 
 /// A published time counts as measured again if it is no further off than this part of it: the
 /// kernels were others, and so were the phases of their timer wheels (an eighth of a timeout).
@@ -56,9 +56,9 @@ pub(super) fn freeze(bench: &Bench<'_>) -> Result<Finding, String> {
     let idle = bench.best("process-freeze-idle-keepalive")?;
     let sending = bench.best("process-freeze-sending")?;
     let text = format!(
-        "Idle: {} probes, {} answers, told {}. Sending: told {}.",
-        idle.probes().len(),
-        idle.answers(),
+        "Idle: {}, {}, told {}. Sending: told {}.",
+        counted(idle.probes().len(), "probe"),
+        counted(idle.answers(), "answer"),
         idle.told(),
         sending.told()
     );
@@ -137,8 +137,8 @@ pub(super) fn busy_15(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.at_defaults("host-crash-sending")?;
     let on_timeout = exhibit.resends_on_timeout().len();
     let text = format!(
-        "{} retransmissions, {on_timeout} of them on timeout, and {}; published: {}.",
-        exhibit.resends().len(),
+        "{}, {on_timeout} of them on timeout, and {}; published: {}.",
+        counted(exhibit.resends().len(), "retransmission"),
         exhibit.told(),
         time(END_S)
     );
@@ -153,8 +153,9 @@ pub(super) fn silenced(bench: &Bench<'_>) -> Result<Finding, String> {
     let plain = bench.best("host-crash-sending").ok();
     let probes = exhibit.probes().len();
     let text = format!(
-        "With keepalive 1 s / 1 s / 3 on: {probes} probes, {} retransmissions, and {}.",
-        exhibit.resends().len(),
+        "With keepalive 1 s / 1 s / 3 on: {}, {}, and {}.",
+        counted(probes, "probe"),
+        counted(exhibit.resends().len(), "retransmission"),
         exhibit.told()
     );
     let same = plain.is_none_or(|plain| plain.measured.outcome == exhibit.measured.outcome);
@@ -185,9 +186,9 @@ pub(super) fn firewall_drop(bench: &Bench<'_>) -> Result<Finding, String> {
     let drop = bench.best("firewall-drop-sending")?;
     let dead = bench.best("host-crash-sending")?;
     let text = format!(
-        "{} with {} retransmissions, against {} with {}.",
+        "{} with {}, against {} with {}.",
         drop.told(),
-        drop.resends().len(),
+        counted(drop.resends().len(), "retransmission"),
         dead.told(),
         dead.resends().len()
     );
@@ -231,8 +232,8 @@ pub(super) fn router(bench: &Bench<'_>) -> Result<Finding, String> {
     let gaps: Vec<f64> = resends.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let longest = gaps.iter().copied().fold(0.0, f64::max);
     let text = format!(
-        "{} retransmissions, {} at most between two of them, and {}.",
-        resends.len(),
+        "{}, {} at most between two of them, and {}.",
+        counted(resends.len(), "retransmission"),
         time(longest),
         exhibit.told()
     );
@@ -253,9 +254,9 @@ pub(super) fn neighbour(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.best("host-crash-sending-lan")?;
     let so = exhibit.measured.outcome == Outcome::Errno(Errno::EHOSTUNREACH);
     let text = format!(
-        "{}, with {} retransmissions on the wire.",
+        "{}, with {} on the wire.",
         exhibit.told(),
-        exhibit.resends().len()
+        counted(exhibit.resends().len(), "retransmission")
     );
     Ok(Finding::holds_if(so, text))
 }
@@ -264,9 +265,9 @@ pub(super) fn unplug(bench: &Bench<'_>) -> Result<Finding, String> {
     let cable = bench.best("unplug-sending")?;
     let dead = bench.best("host-crash-sending")?;
     let text = format!(
-        "{} with {} retransmissions on the wire, against {} with {}.",
+        "{} with {} on the wire, against {} with {}.",
         cable.told(),
-        cable.resends().len(),
+        counted(cable.resends().len(), "retransmission"),
         dead.told(),
         dead.resends().len()
     );
@@ -305,9 +306,6 @@ fn is_trace(exhibit: &Sound<'_>, probes: usize, end_s: f64) -> bool {
 fn trace(exhibit: &Sound<'_>) -> String {
     let probes = exhibit.probes();
     let at = times(probes.iter().map(|probe| probe.at_s));
-    let count = match probes.len() {
-        1 => "1 probe".to_owned(),
-        count => format!("{count} probes"),
-    };
+    let count = counted(probes.len(), "probe");
     format!("{count}, at {at}; {}.", exhibit.told())
 }

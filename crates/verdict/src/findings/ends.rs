@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::exhibit::{Bench, time};
-use spec::{Errno, Outcome};
+use spec::{Errno, Outcome, counted};
 
 pub(super) fn syn(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.best("connect-host-down")?;
@@ -12,7 +12,8 @@ pub(super) fn syn(bench: &Bench<'_>) -> Result<Finding, String> {
     );
     let sent = exhibit.measured.retransmits_on_wire.unwrap_or(0);
     let text = format!(
-        "tcp_syn_retries = {retries}: {sent} SYNs were sent again, and connect was told {}.",
+        "tcp_syn_retries = {retries}: a SYN was sent again {}, and connect was told {}.",
+        counted(sent, "time"),
         exhibit.told()
     );
     if !matches!(exhibit.measured.outcome, Outcome::Errno(Errno::ETIMEDOUT | Errno::EHOSTUNREACH)) {
@@ -33,10 +34,10 @@ pub(super) fn orphan(bench: &Bench<'_>) -> Result<Finding, String> {
     Ok(Finding::holds_if(
         exhibit.measured.outcome == Outcome::Released,
         format!(
-            "tcp_orphan_retries = {}: the FIN was sent again {} times, and the kernel forgot the \
+            "tcp_orphan_retries = {}: the FIN was sent again {}, and the kernel forgot the \
              connection after {}; the program, which had closed it, was told nothing.",
             exhibit.sysctl("tcp_orphan_retries").map_or("?".into(), |value| value.to_string()),
-            exhibit.measured.retransmits_on_wire.unwrap_or(0),
+            counted(exhibit.measured.retransmits_on_wire.unwrap_or(0), "time"),
             exhibit.measured.detected_s.map_or("never".into(), time)
         ),
     ))

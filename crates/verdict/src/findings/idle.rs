@@ -2,7 +2,7 @@
 
 use super::exhibit::{Bench, Sound, lasting, time, times};
 use super::{Finding, Standing};
-use spec::Outcome;
+use spec::{Outcome, counted};
 use std::time::Duration;
 
 /// 2 h 11 min 15 s: 7200 s and nine times 75 s.
@@ -41,8 +41,8 @@ pub(super) fn a_live_peer_answers(bench: &Bench<'_>) -> Result<Finding, String> 
     let gaps: Vec<f64> = probes.windows(2).map(|pair| pair[1].at_s - pair[0].at_s).collect();
     let idle_s = idle(&exhibit);
     let text = format!(
-        "{} probes in {}, {answers} of them answered, {} apart; the client was told {}.",
-        probes.len(),
+        "{} in {}, {answers} of them answered, {} apart; the client was told {}.",
+        counted(probes.len(), "probe"),
         lasting(exhibit.watched_s()),
         spread(&gaps),
         exhibit.told()
@@ -63,7 +63,7 @@ pub(super) fn reported_dead(bench: &Bench<'_>) -> Result<Finding, String> {
     });
     let seen = exhibits.iter().enumerate().map(|(index, e)| {
         let what = if index < gone { "gone" } else { "unreachable" };
-        format!("{what}: {} probes, {}", e.probes().len(), e.told())
+        format!("{what}: {}, {}", counted(e.probes().len(), "probe"), e.told())
     });
     let seen: Vec<_> = seen.collect();
     Ok(Finding::holds_if(so, capital(&seen.join("; ")) + "."))
@@ -112,11 +112,12 @@ pub(super) fn not_without_the_option(bench: &Bench<'_>) -> Result<Finding, Strin
     let probes = exhibit.probes().len();
     let sysctl = |name| exhibit.sysctl(name).map_or("?".into(), |value| value.to_string());
     let text = format!(
-        "With tcp_keepalive_time = {}, _intvl = {} and _probes = {}: {probes} probes, and the \
-         client was told {}.",
+        "With tcp_keepalive_time = {}, _intvl = {} and _probes = {}: {}, and the client \
+         was told {}.",
         sysctl("tcp_keepalive_time"),
         sysctl("tcp_keepalive_intvl"),
         sysctl("tcp_keepalive_probes"),
+        counted(probes, "probe"),
         exhibit.told()
     );
     Ok(Finding::holds_if(probes == 0 && exhibit.measured.outcome == Outcome::None, text))
@@ -135,7 +136,7 @@ pub(super) fn a_probe_is_empty(bench: &Bench<'_>) -> Result<Finding, String> {
     };
     let repeats = probes.iter().all(|probe| probe.before_next == -1);
     let bytes = if least == most { most.to_string() } else { format!("{least} to {most}") };
-    let mut text = format!("{} probes carried {bytes} bytes each", probes.len());
+    let mut text = format!("{} carried {bytes} bytes each", counted(probes.len(), "probe"));
     if repeats {
         text += ", with the sequence number just before the next one (snd_nxt − 1): one that the \
                  peer has acknowledged, so that it must answer";

@@ -376,7 +376,7 @@ fn a_web_server_may_close_late_and_not_early() {
     };
     let finding = found("F2", trials(3.003, 3.01));
     assert_eq!(finding.standing, Standing::HoldsWithACondition);
-    assert!(finding.text.contains("another 6.797 s, sent its FIN 5 times more"), "{finding:?}");
+    assert!(finding.text.contains("another 6.797 s, sent its FIN again 5 times"), "{finding:?}");
     assert_eq!(found("F2", trials(2.99, 3.003)).standing, Standing::DoesNotHold);
     assert_eq!(found("F2", trials(3.003, 1.5)).standing, Standing::DoesNotHold);
     let mut open = trials(3.003, 3.003);

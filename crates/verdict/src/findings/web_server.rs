@@ -2,7 +2,7 @@
 
 use super::exhibit::{Bench, Sound, time};
 use super::{Finding, Standing};
-use spec::Outcome;
+use spec::{Outcome, counted};
 
 /// F2.
 pub(super) fn closes_in_time(bench: &Bench<'_>) -> Result<Finding, String> {
@@ -38,10 +38,10 @@ pub(super) fn closes_in_time(bench: &Bench<'_>) -> Result<Finding, String> {
         conditions.push(format!(
             "It is the program's timer: with the client's host gone it ended after {} all the \
              same, and nginx closed its socket; but the kernel kept the connection for another \
-             {}, sent its FIN {} times more, and told nobody (tcp_orphan_retries).",
+             {}, sent its FIN again {}, and told nobody (tcp_orphan_retries).",
             time(let_go_s),
             time(forgotten_s - let_go_s),
-            lost.measured.retransmits_on_wire.unwrap_or(0)
+            counted(lost.measured.retransmits_on_wire.unwrap_or(0), "time")
         ));
     }
     Ok(Finding::with_conditions(text, &conditions))

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::exhibit::{Bench, Sound, lasting, time};
-use spec::Outcome;
+use spec::{Outcome, counted};
 
 pub(super) fn alive(bench: &Bench<'_>) -> Result<Finding, String> {
     let exhibit = bench.best("zero-window-alive")?;
@@ -62,10 +62,10 @@ pub(super) fn user_timeout(bench: &Bench<'_>) -> Result<Finding, String> {
     Ok(Finding::holds_if(
         so,
         format!(
-            "TCP_USER_TIMEOUT {}: told {}, though {} probes were answered.",
+            "TCP_USER_TIMEOUT {}: told {}, though the peer answered {}.",
             time(exhibit.parameters().client.user_timeout.unwrap_or_default().as_secs_f64()),
             exhibit.told(),
-            exhibit.answers()
+            counted(exhibit.answers(), "probe")
         ),
     ))
 }
