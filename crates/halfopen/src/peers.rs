@@ -162,10 +162,11 @@ impl Peer {
         self.program.kill().await
     }
 
-    /// SIGKILL to the process that was started alone. What it has started goes on until this is
-    /// dropped.
-    pub(crate) async fn kill_main(&mut self) -> Result<()> {
-        self.program.kill_main().await
+    /// SIGKILL to all of it, or to the process that was started alone: what that has started goes on
+    /// until this is dropped. Returns for how long the process waited for a processor until it had
+    /// ended, nanoseconds.
+    pub(crate) async fn crash(&mut self, with_children: bool) -> Result<Option<u64>> {
+        self.program.crash(with_children).await
     }
 
     async fn send(&mut self, message: &impl serde::Serialize) -> Result<()> {

@@ -78,6 +78,8 @@ pub(crate) struct Program {
     /// Whether the end of that process has been told.
     is_told: bool,
     ended: Option<ExitStatus>,
+    /// For how long that process waited for a processor in all its life, once it has ended.
+    waited_ns: Option<u64>,
 }
 
 impl Program {
@@ -95,6 +97,7 @@ impl Program {
                 root: None,
                 is_told: false,
                 ended: None,
+                waited_ns: None,
             })
             .with_context(|| format!("taking charge of the {name}"))
     }
@@ -111,6 +114,21 @@ impl Program {
         self.order(Order::SignalMain(signal as i32)).await
     }
 
+    /// A crash: SIGKILL to every process of the program, or to the one that was started alone. Waits
+    /// until the kernel has taken them down. Returns for how long that one waited for a processor
+    /// until it had ended, nanoseconds, where this kernel counts that.
+    pub(crate) async fn crash(&mut self, with_children: bool) -> Result<Option<u64>> {
+        self.started().await?;
+        let main = self.main.map(|main| main.as_raw().cast_unsigned());
+        let before = main.and_then(sandbox::waited_ns);
+        if with_children {
+            self.kill().await?;
+        } else {
+            self.kill_main().await?;
+        }
+        Ok(before.zip(self.waited_ns).map(|(before, after)| after.saturating_sub(before)))
+    }
+
     /// SIGKILL to every process of the program, and waits until the kernel has taken them down.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         // It may have ended already, with its keeper.
@@ -121,7 +139,7 @@ impl Program {
     }
 
     /// SIGKILL to the process that was started, and waits until it has ended.
-    pub(crate) async fn kill_main(&mut self) -> Result<()> {
+    async fn kill_main(&mut self) -> Result<()> {
         self.signal_at_once(Signal::SIGKILL).await?;
         self.end().await.map(drop)
     }
@@ -129,11 +147,7 @@ impl Program {
     /// Signals the process that was started without its keeper, whose turn on a processor may come
     /// late: when a fault happens is a measurement.
     async fn signal_at_once(&mut self, signal: Signal) -> Result<()> {
-        while self.main.is_none() && self.ended.is_none() {
-            if self.word().await?.is_none() {
-                break;
-            }
-        }
+        self.started().await?;
         match self.main.filter(|_| self.ended.is_none()) {
             // No other process has this number, unless it has ended just now and some 4 million were
             // started since.
@@ -141,6 +155,12 @@ impl Program {
                 .with_context(|| format!("sending {signal} to the {} process", self.name)),
             None => bail!("the {} process has ended", self.name),
         }
+    }
+
+    /// Waits until it has started, or ended.
+    async fn started(&mut self) -> Result<()> {
+        while self.main.is_none() && self.ended.is_none() && self.word().await?.is_some() {}
+        Ok(())
     }
 
     /// Waits for the process that was started to end. The error is that it could not be started.
@@ -217,7 +237,8 @@ impl Program {
                 self.main = Some(Pid::from_raw(main.cast_signed()));
                 self.root = Some(root);
             }
-            Word::Ended { code, signal, .. } => {
+            Word::Ended { code, signal, waited_ns, .. } => {
+                self.waited_ns = waited_ns;
                 let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
                 self.ended = Some(ExitStatus::from_raw(raw));
             }

@@ -29,8 +29,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// The hosts of one trial and what joins them. Dropping it removes everything; the kernel does
-/// that in its own time, so use [`Network::remove`] to know that it is done.
+/// The hosts of one trial and what joins them. Dropping it removes everything that
+/// nothing else holds; use [`Network::remove`] to know that nothing does.
 #[derive(Debug)]
 pub struct Network {
     client: Namespace,
@@ -271,8 +271,8 @@ impl Network {
         self.wiring.switch().map_or(0, Switch::lost)
     }
 
-    /// Removes the network, and waits until the kernel has. Connections that are left in it are
-    /// destroyed; processes and other sockets in it must be gone.
+    /// Removes the network, and waits until nothing holds it any more. Connections that are left in
+    /// it are destroyed; processes and other sockets in it must be gone.
     ///
     /// # Errors
     /// [`Error::Pinned`] if something keeps a namespace alive.

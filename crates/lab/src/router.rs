@@ -141,11 +141,6 @@ impl Router {
         ])
     }
 
-    /// Whether the client's cable is there.
-    pub(crate) fn has_client(&self) -> Result<bool, Error> {
-        Ok(link::state(&mut self.rtnl(), TO_CLIENT)?.is_some())
-    }
-
     fn sides(&self) -> [(Index, &Side); 2] {
         [(TO_CLIENT, &self.client), (TO_SERVER, &self.server)]
     }

@@ -186,22 +186,15 @@ impl Wiring {
         switch.wait_until_forwarding()
     }
 
-    /// Lets go of the namespace of the client, whose connections are destroyed, and waits until the
-    /// kernel has removed it.
+    /// Lets go of the namespace of the client, whose connections are destroyed, and waits until
+    /// nothing holds it any more. What the kernel then does with it it does in its own time.
     pub(crate) fn end_client(&self, client: Namespace) -> Result<(), Error> {
-        end("client", client, || match self {
-            Self::Direct => Ok(false),
-            Self::Switch(switch) => switch.has(Port::Near),
-            Self::Router(router, _) => router.has_client(),
-        })
+        end("client", CLIENT, client, self.switch())
     }
 
     /// The same for the server.
     pub(crate) fn end_server(&self, server: Namespace) -> Result<(), Error> {
-        end("server", server, || match self {
-            Self::Direct => Ok(false),
-            Self::Switch(switch) | Self::Router(_, switch) => switch.has(Port::Server),
-        })
+        end("server", SERVER, server, self.switch())
     }
 
     /// Ends the server's host now: its connections and its cable, and every hold on its namespace.
@@ -280,26 +273,27 @@ fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends a host whose connections are destroyed: its interface, and with it the other end of its
-/// cable, goes when nothing is left in its namespace. On a direct cable nobody is left to see that.
+/// Ends a host whose connections are destroyed. On a direct cable nobody is left to see that.
 fn end(
     host: &'static str,
+    index: Index,
     namespace: Namespace,
-    cable_is_there: impl Fn() -> Result<bool, Error>,
+    switch: Option<&Switch>,
 ) -> Result<(), Error> {
     // A last segment that waits for the other host's link-layer address would keep the namespace
     // for three seconds; an interface that goes down waits for nobody.
-    let index = if host == "server" { SERVER } else { CLIENT };
-    let mut rtnl = Rtnl::open(&namespace)?;
-    if link::state(&mut rtnl, index)?.is_some() {
-        link::set_up(&mut rtnl, index, false)?;
+    match link::set_up(&mut Rtnl::open(&namespace)?, index, false) {
+        // It went with the other end of its cable.
+        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+        down => down?,
     }
-    drop(rtnl);
+    let Some(switch) = switch else { return Ok(()) };
+    let number = switch.number(&namespace)?;
     let inode = namespace
         .inode()
         .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
     drop(namespace);
-    link::wait_until("a host to end", || Ok(!cable_is_there()?))
+    link::wait_until("a host to end", || Ok(!switch.knows(number)?))
         .map_err(|error| pinned(error, host, inode))
 }
 

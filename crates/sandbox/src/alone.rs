@@ -2,7 +2,7 @@
 //! program sees no file. It costs one process and no mount, where others cost two and a dozen.
 #![expect(unsafe_code, reason = "clone has no safe wrapper")]
 
-use crate::control::{Order, Word, read_line, write_line};
+use crate::control::{Order, Word, read_line, waited_ns, write_line};
 use crate::keeper::{Request, close_the_rest, failure, stand_in};
 use crate::{Error, Identity};
 use nix::sched::{CloneFlags, setns};
@@ -148,17 +148,22 @@ impl Watch {
     /// Tells the worker that a program has ended.
     fn bury(&mut self, number: u32) {
         let Some(program) = self.programs.remove(&number) else { return };
+        // A program that was forked just now has copies of the descriptors for a moment: closing
+        // these would not end their events.
+        let _ = epoll::delete(&self.epoll, &program.process);
+        let _ = epoll::delete(&self.epoll, program.control.get_ref());
+        let waited_ns = waited_ns(number);
         let status = waitid(WaitId::PidFd(program.process.as_fd()), WaitIdOptions::EXITED);
         let status = status.ok().flatten();
         program.say(&Word::Ended {
             code: status.as_ref().and_then(WaitIdStatus::exit_status),
             signal: status.as_ref().and_then(WaitIdStatus::terminating_signal),
             peak_rss_kib: 0,
+            waited_ns,
         });
         if program.killed {
             program.say(&Word::Done);
         }
-        // A program that was forked just now may have a copy of the descriptor for a moment.
         let _ = program.control.get_ref().shutdown(Shutdown::Both);
     }
 }

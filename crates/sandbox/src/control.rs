@@ -37,6 +37,9 @@ pub enum Word {
         signal: Option<i32>,
         /// The most memory that any of the program's processes had, in KiB; 0 if it is alone.
         peak_rss_kib: u64,
+        /// For how long in its life it waited for a processor, nanoseconds; `None` where this kernel
+        /// does not count that.
+        waited_ns: Option<u64>,
     },
     /// The last order has been carried out.
     Done,
@@ -95,6 +98,16 @@ impl AsFd for Control {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.get_ref().as_fd()
     }
+}
+
+/// For how long a process has waited for a processor so far, nanoseconds (`run_delay`,
+/// kernel/sched/stats.h). `None` if there is no such process, or this kernel does not count.
+pub fn waited_ns(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    // Time on a processor comes first: nobody ends without any.
+    let ran = numbers.next()?.ok()?;
+    numbers.next()?.ok().filter(|_| ran > 0)
 }
 
 pub(crate) fn read_line<T: for<'a> Deserialize<'a>>(

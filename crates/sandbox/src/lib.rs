@@ -33,7 +33,7 @@ mod keeper;
 mod launcher;
 mod mounts;
 
-pub use control::{Control, Order, Word};
+pub use control::{Control, Order, Word, waited_ns};
 pub use identity::Identity;
 pub use launcher::{Launcher, Stdio, serve};
 pub use mounts::read_only_copy;

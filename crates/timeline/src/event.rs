@@ -132,9 +132,10 @@ pub enum What {
         /// How many packets or events.
         count: u64,
     },
-    /// A sleeping thread of the instruments woke late by this much: the machine was busy.
+    /// The machine was busy: a sleeping thread of the instruments woke late, or a process that was
+    /// killed waited for a processor to end on.
     Late {
-        /// Nanoseconds past the moment it had asked for.
+        /// By how much, nanoseconds.
         by_ns: u64,
     },
     /// The machine was suspended: `CLOCK_BOOTTIME` went on and `CLOCK_MONOTONIC` did not.

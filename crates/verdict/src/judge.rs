@@ -232,7 +232,7 @@ fn disturbed(
     let delay_s = longest_delay_s(timeline);
     if within(delay_s, Missing::default()) {
         return Some(format!(
-            "the machine was busy: a thread woke {:.1} ms late, which is more than what the \
+            "the machine was busy: a thread or process ran {:.1} ms late, which is more than what the \
              measurement is off by ({})",
             delay_s * 1000.0,
             difference(prediction, measured)

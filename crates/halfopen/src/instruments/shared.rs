@@ -103,11 +103,13 @@ fn deliver(tracer: &mut Tracer, sinks: &Mutex<HashMap<usize, Sink>>) {
     });
 }
 
+/// A scheduling delay that is told.
+pub(crate) const WORTH_TELLING_NS: u64 = 2_000_000;
+
 /// Sleeps and looks how late it wakes. What delays this thread may delay peers and instruments.
 /// After a suspend, which stops the monotonic clock, it may have slept for much longer.
 fn watch_lateness(sinks: &Mutex<HashMap<usize, Sink>>) {
     const SLEEP: Duration = Duration::from_millis(5);
-    const WORTH_TELLING_NS: u64 = 2_000_000;
     /// Two clocks are read one after the other: what a thread waits between the two is no suspend.
     const SUSPENDED_NS: u64 = 500_000_000;
     let mut suspended_ns = clock::suspended_ns();

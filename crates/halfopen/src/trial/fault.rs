@@ -1,6 +1,7 @@
 //! The fault: what is broken, destroyed, booted again and restored, and when.
 
 use super::Trial;
+use crate::instruments::WORTH_TELLING_NS;
 use anyhow::Result;
 use lab::sysctl;
 use nix::sys::signal::Signal;
@@ -29,7 +30,11 @@ impl Trial {
         let act = match parameters.fault.kind {
             FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
-                self.server.crash(!parameters.server.inherited).await?;
+                let waited_ns = self.server.crash(!parameters.server.inherited).await?;
+                // It cannot close its connections before it has a processor.
+                if let Some(by_ns) = waited_ns.filter(|by_ns| *by_ns >= WORTH_TELLING_NS) {
+                    self.mark_as(Source::Instrument, What::Late { by_ns });
+                }
                 if parameters.server.program == Program::Command {
                     let signal = Some(Signal::SIGKILL as i32);
                     self.mark_as(Source::ServerProgram, What::Exited { code: None, signal });

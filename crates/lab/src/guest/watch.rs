@@ -77,7 +77,7 @@ pub(super) fn run(
             match control.word().map_err(Error::of("listening to the keeper"))? {
                 None => kept = false,
                 Some(word) => {
-                    if let Word::Ended { code, signal, peak_rss_kib: peak } = word.checked()? {
+                    if let Word::Ended { code, signal, peak_rss_kib: peak, .. } = word.checked()? {
                         (ending, peak_rss_kib) = (Ending::Kernel { code, signal }, peak);
                     }
                 }
