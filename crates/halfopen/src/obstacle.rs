@@ -133,6 +133,18 @@ impl Machine {
             Obstacle { why, remedy: known.unwrap_or_else(|| "run halfopen with sudo".into()) }
         }
     }
+
+    /// Why a call failed under a seccomp filter, which answers with any errno.
+    pub(crate) fn filtered_call(
+        &self,
+        what: &str,
+        error: &impl std::fmt::Display,
+    ) -> Option<Obstacle> {
+        self.filtered.then(|| Obstacle {
+            why: format!("{what}: {error}: a seccomp filter forbids it, as in a container"),
+            remedy: IN_A_CONTAINER.into(),
+        })
+    }
 }
 
 /// An AppArmor profile that lets this executable make user namespaces, and changes nothing else.

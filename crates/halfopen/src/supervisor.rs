@@ -67,11 +67,17 @@ pub(crate) fn sandbox() -> Result<i32> {
     // What runs from here on runs from a read-only mount: no program can write the executable by way
     // of its /proc/self/exe. A file that is there no more needs no protection.
     let executable = fs::read_link("/proc/self/exe").context("finding this executable")?;
-    let copy = executable
-        .exists()
-        .then(|| sandbox::read_only_copy(&executable))
-        .transpose()
-        .context("mounting the executable read-only")?;
+    let copy = executable.exists().then(|| sandbox::read_only_copy(&executable)).transpose();
+    let copy = match copy {
+        Ok(copy) => copy,
+        Err(error) => {
+            let what = "mounting the executable read-only (mount_setattr)";
+            return match Machine::read().filtered_call(what, &error) {
+                Some(Obstacle { why, remedy }) => cannot(&format!("{why}; {remedy}")),
+                None => Err(error).context(what),
+            };
+        }
+    };
     let path = copy
         .as_ref()
         .map_or("/proc/self/exe".into(), |copy| format!("/proc/self/fd/{}", copy.as_raw_fd()));
