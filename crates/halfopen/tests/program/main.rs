@@ -7,6 +7,7 @@ mod machines;
 mod nothing_left;
 mod parallel;
 mod privileges;
+mod readme;
 mod results;
 mod trials;
 mod virtual_time;

@@ -1,0 +1,243 @@
+//! What became of the path: silence, carriers, the router.
+
+use super::{Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
+use crate::measure::server_is_gone;
+use spec::{Answer, CallName, Parameters, Reject, counted};
+use timeline::event::{FaultStep, Frame, FrameKind, Side, Trace};
+use timeline::{Segment, Source, What};
+
+impl Scene<'_> {
+    /// While the fault lasts, nothing that the client sends arrives, and nothing comes from the
+    /// server's address.
+    pub(super) fn silence(&self) -> (bool, String) {
+        let left = self.during(Source::ClientWire, true).count();
+        let arrived = self.arrived(Source::ServerWire, Source::ClientWire).count();
+        let came = self.arrived(Source::ClientWire, Source::ServerWire);
+        let (came, ended) = came.fold((0, 0), |(came, ended), segment| {
+            (came + 1, ended + u32::from(segment.flags.fin || segment.flags.rst))
+        });
+        let finding = format!(
+            "{} left the client and {arrived} arrived at the server; {came} came from \
+             it, {ended} with FIN or RST among them",
+            counted(left, "segment")
+        );
+        (arrived == 0 && came == 0, finding)
+    }
+
+    /// After a path came back to a client that had sent something, something came back to it.
+    pub(super) fn path_is_back(&self) -> Option<Evidence> {
+        let restored = self.timeline.fault_step(&FaultStep::Restored)?;
+        let sent = self.during(Source::ClientWire, true).count();
+        let ended = self.timeline.events().iter().any(|event| {
+            matches!(event.what, What::Trace(Trace::ErrorReport { side: Side::Client, .. }))
+                || event.source == Source::ClientProgram
+                    && matches!(&event.what, What::Call(call) if call.name == CallName::Read && call.result.is_err())
+                // A program that has given up waits for nothing more.
+                || event.source == Source::ClientProgram
+                    && matches!(&event.what, What::Call(call) if call.name == CallName::Heartbeat)
+                // A program that has closed is told nothing.
+                || event.at_ns < self.end
+                    && event.source == Source::ClientSocket
+                    && event.what == What::SocketGone
+        });
+        if sent == 0 || ended {
+            return None;
+        }
+        let segments = self.timeline.segments(Source::ClientWire);
+        let came = segments.filter(|(at, s)| (restored..self.end).contains(at) && !s.sent).count();
+        // What is sent too late is not answered before the trial ends; and where nothing is sent,
+        // nothing can come.
+        let answerable = self.end.saturating_sub(self.transit * 3);
+        let tried = self.timeline.events().iter().any(|event| {
+            (restored..answerable).contains(&event.at_ns)
+                && event.source == Source::ClientWire
+                && match &event.what {
+                    What::Segment(segment) => segment.sent,
+                    What::Frame(frame) => asks(frame),
+                    _ => false,
+                }
+        });
+        let watched = self.end.saturating_sub(restored);
+        if came == 0 && !tried {
+            // A retransmission can be far off; but who looks away at once has seen nothing.
+            let finding = format!("the trial ended {} after the path was back", span(watched));
+            let too_soon = watched < WATCHED_AFTER.as_nanos() as u64;
+            return too_soon.then_some(Evidence { finding, holds: false });
+        }
+        let finding =
+            format!("{} came from the server once the path was back", counted(came, "segment"));
+        Some(Evidence { finding, holds: came > 0 })
+    }
+
+    /// Whether a host's carrier is as it must be at the end, or when the fault began to be undone.
+    pub(super) fn carrier(&self, interface: &str, wanted: bool) -> (bool, String) {
+        match self.link(interface, self.until.min(self.end)) {
+            Some((exists, up, carrier)) => {
+                let state = match (exists, up && carrier) {
+                    (false, _) => "no longer exists",
+                    (_, true) => "kept its carrier",
+                    (_, false) => "lost its carrier",
+                };
+                (
+                    exists && (up && carrier) == wanted,
+                    format!("the {interface}'s interface {state}"),
+                )
+            }
+            None => (false, format!("the {interface}'s interface was not watched")),
+        }
+    }
+
+    /// The last look at an interface after the fault and before `until`.
+    pub(super) fn link(&self, name: &str, until: u64) -> Option<(bool, bool, bool)> {
+        self.timeline
+            .events()
+            .iter()
+            .filter(|event| (self.done..=until).contains(&event.at_ns))
+            .filter_map(|event| match &event.what {
+                What::Link { interface, exists, up, carrier } if interface == name => {
+                    Some((*exists, *up, *carrier))
+                }
+                _ => None,
+            })
+            .next_back()
+    }
+
+    /// The server's port of the switch is down, or gone with the server.
+    pub(super) fn port_down(&self) -> (bool, String) {
+        match self.link("switch port to server", self.until) {
+            Some((true, up, _)) => (
+                !up,
+                format!("the switch's port to the server is {}", if up { "up" } else { "down" }),
+            ),
+            Some((false, ..)) => {
+                (true, "the switch's port to the server is gone with the server".into())
+            }
+            None => (false, "the switch's port to the server was not watched".into()),
+        }
+    }
+
+    pub(super) fn destroyed(&self) -> (bool, String) {
+        if server_is_gone(self.timeline) {
+            (true, "the server's host is gone, with its processes, sockets and interface".into())
+        } else {
+            (false, "the server's host was not destroyed".into())
+        }
+    }
+
+    /// A fault that ends did end when it was due, unless the trial ended before. Undoing it takes
+    /// a moment, and on a busy machine more: that matters if the client sent something meanwhile.
+    pub(super) fn restored(&self, parameters: &Parameters) -> (bool, String) {
+        if let Some(at) = self.timeline.fault_step(&FaultStep::Restored) {
+            let due = self.began
+                + parameters.fault_duration().map_or(0, |duration| duration.as_nanos() as u64);
+            let missed = self
+                .timeline
+                .segments(Source::ClientWire)
+                .filter(|(sent, segment)| (due..at).contains(sent) && segment.sent)
+                .count();
+            let mut finding =
+                format!("the fault was over {} after it began", span(at - self.began));
+            if missed > 0 {
+                finding += &format!(
+                    ", {} later than it should: {} lost meanwhile",
+                    span(at - due),
+                    counted(missed, "segment")
+                );
+            }
+            (missed == 0, finding)
+        } else if self.timeline.fault_step(&FaultStep::Outlasted).is_some() {
+            (true, "the deadline passed before the fault was scheduled to end".into())
+        } else {
+            (false, "the fault was not undone before the trial ended".into())
+        }
+    }
+
+    /// Nothing of the connection passes the router any more, which answers what it rejects.
+    pub(super) fn rejected(&self, kind: Reject) -> (bool, String) {
+        // The closing FIN included: an idle client sends nothing else.
+        let sent = self
+            .timeline
+            .segments(Source::ClientWire)
+            .filter(|(at, segment)| *at >= self.done && segment.sent)
+            .count();
+        let passed = self.arrived(Source::ServerWire, Source::ClientWire);
+        let arrived = passed.filter(|segment| !segment.flags.rst).count();
+        let answers = if kind == Reject::TcpReset {
+            let came = self.timeline.segments(Source::ClientWire);
+            came.filter(|(at, s)| *at >= self.began && !s.sent && s.flags.rst).count()
+        } else {
+            self.icmp_answers()
+        };
+        let finding = format!(
+            "{} left the client, {arrived} passed the router, which answered {} ({kind})",
+            counted(sent, "segment"),
+            counted(answers, "time")
+        );
+        // A RST draws no answer.
+        let asks = self.timeline.segments(Source::ClientWire);
+        let asks = asks.filter(|(at, s)| *at >= self.done && s.sent && !s.flags.rst).count();
+        (arrived == 0 && (answers > 0 || (sent > 0 && asks == 0)), finding)
+    }
+
+    /// What came to the router before the flow had been idle for so long passed it, and nothing after
+    /// that.
+    pub(super) fn forgot(&self, parameters: &Parameters) -> (bool, String) {
+        let remembers = parameters.fault.idle.unwrap_or_default().as_nanos() as u64;
+        let slack = QUEUEING.as_nanos() as u64;
+        let (mut before, mut forgotten) = (None, None);
+        let (mut passed, mut lost, mut wrong, mut resets) = (0, 0, 0, 0);
+        for (at, segment) in self.timeline.segments(Source::ClientWire) {
+            let idle = before.map_or(0, |before| at - before);
+            if !segment.sent {
+                resets += u32::from(forgotten.is_some() && segment.flags.rst);
+                before = Some(at).filter(|_| forgotten.is_none()).or(before);
+                continue;
+            }
+            let arrived = self.timeline.segments(Source::ServerWire).any(|(came, other)| {
+                (at..at + self.transit).contains(&came)
+                    && Segment { sent: true, ..*other } == *segment
+                    && !other.sent
+            });
+            if forgotten.is_none() && idle >= remembers {
+                forgotten = Some(idle);
+            }
+            let near =
+                forgotten.is_none_or(|idle| idle < remembers + slack) && idle + slack >= remembers;
+            wrong += u32::from(arrived == forgotten.is_some() && !near);
+            (passed, lost) = (passed + u32::from(arrived), lost + u32::from(!arrived));
+            before = Some(at).filter(|_| arrived).or(before);
+        }
+        let answered = parameters.fault.answer == Answer::TcpReset;
+        let holds = wrong == 0 && (lost == 0 || answered == (resets > 0));
+        let finding = match forgotten {
+            Some(idle) => format!(
+                "the flow was idle for {}: {lost} segments did not pass the router after that, which \
+                 sent {resets} resets; {passed} had passed before",
+                span(idle)
+            ),
+            None => format!(
+                "the flow was never idle for {}: {passed} segments passed the router, {lost} did not",
+                span(remembers)
+            ),
+        };
+        (holds, finding)
+    }
+
+    pub(super) fn icmp_answers(&self) -> usize {
+        self.timeline
+            .events()
+            .iter()
+            .filter(|event| event.at_ns >= self.done)
+            .filter(|event| event.source == Source::ClientWire)
+            .filter(|event| {
+                matches!(
+                    event.what,
+                    What::Frame(Frame {
+                        sent: false,
+                        kind: FrameKind::Icmp { about_connection: true, .. }
+                    })
+                )
+            })
+            .count()
+    }
+}
