@@ -52,7 +52,7 @@ impl Parameters {
         }
         self.validate_deadline()?;
         self.validate_traffic()?;
-        self.validate_nginx()?;
+        self.validate_web_server()?;
         self.validate_commands()?;
         let asks = match client.traffic {
             Traffic::Heartbeat => Some("heartbeats"),
@@ -184,51 +184,51 @@ impl Parameters {
     }
 
     /// Combinations with a web server.
-    fn validate_nginx(&self) -> Result<(), (&'static str, String)> {
+    fn validate_web_server(&self) -> Result<(), (&'static str, String)> {
         let Self { client, server, fault, .. } = self;
-        let (key, faults, traffics): (_, &[FaultKind], &[Traffic]) =
-            match (client.program, server.program) {
-                (Program::Halfopen, Program::Halfopen)
-                | (Program::Command, _)
-                | (_, Program::Command) => return Ok(()),
-                (Program::Nginx, Program::Nginx) => {
-                    let why = "one of the two is nginx, and the other asks it; not both";
-                    return Err(("server.program", why.into()));
-                }
-                (Program::Halfopen, Program::Nginx) => (
-                    "server.program",
-                    &[
-                        FaultKind::None,
-                        FaultKind::ProcessCrash,
-                        FaultKind::ProcessFreeze,
-                        FaultKind::PowerOff,
-                        FaultKind::Blackhole,
-                    ],
-                    &[Traffic::Idle, Traffic::OneWrite],
-                ),
-                (Program::Nginx, Program::Halfopen) => (
-                    "client.program",
-                    &[FaultKind::PowerOff, FaultKind::Blackhole],
-                    &[Traffic::Idle],
-                ),
-            };
+        if [client.program, server.program].contains(&Program::Command) {
+            return Ok(());
+        }
+        let [left_behind, serves] =
+            [client.program, server.program].map(|program| program.description().is_web_server);
+        let (key, faults, traffics): (_, &[FaultKind], &[Traffic]) = match (left_behind, serves) {
+            (false, false) => return Ok(()),
+            (true, true) => {
+                let why = "one of the two is a web server, and the other asks it; not both";
+                return Err(("server.program", why.into()));
+            }
+            (false, true) => (
+                "server.program",
+                &[
+                    FaultKind::None,
+                    FaultKind::ProcessCrash,
+                    FaultKind::ProcessFreeze,
+                    FaultKind::PowerOff,
+                    FaultKind::Blackhole,
+                ],
+                &[Traffic::Idle, Traffic::OneWrite],
+            ),
+            (true, false) => {
+                ("client.program", &[FaultKind::PowerOff, FaultKind::Blackhole], &[Traffic::Idle])
+            }
+        };
+        let program = if serves { server.program } else { client.program };
         if !faults.contains(&fault.kind) {
             return Err((
                 key,
-                format!("with nginx there the fault is {}, not `{}`", any_of(faults), fault.kind),
+                format!("with {program} the fault is {}, not `{}`", any_of(faults), fault.kind),
             ));
         }
         if !traffics.contains(&client.traffic) {
             return Err((
                 key,
                 format!(
-                    "with nginx there the traffic is {}, not `{}`",
+                    "with {program} the traffic is {}, not `{}`",
                     any_of(traffics),
                     client.traffic
                 ),
             ));
         }
-        let own = "it is about halfopen's own programs, and nginx goes its own way";
         let settings = [
             ("server.reads", !server.reads),
             ("server.linger", server.linger.is_some()),
@@ -244,25 +244,28 @@ impl Parameters {
             ("client.rto_min", client.rto_min.is_some()),
             ("client.thin_linear_timeouts", client.thin_linear_timeouts),
         ];
-        // The sockets' options are the client's, which is nginx or not.
-        let sockets = sockets.into_iter().filter(|_| client.program == Program::Nginx);
+        // The sockets' options are the client's, which is the web server or not.
+        let sockets = sockets.into_iter().filter(|_| left_behind);
         if let Some((key, _)) = settings.into_iter().chain(sockets).find(|(_, set)| *set) {
-            return Err((key, own.into()));
+            let why = format!("it is about halfopen's own programs, and {program} is not one");
+            return Err((key, why));
         }
-        if client.program == Program::Nginx && self.neighbour == Neighbour::Learned {
-            let why = "it needs `permanent`: nginx closes some time after the fault, and what its \
-                       kernel still knows of its neighbour then is random";
-            return Err(("neighbour", why.into()));
+        if left_behind && self.neighbour == Neighbour::Learned {
+            let why = format!(
+                "it needs `permanent`: {program} closes some time after the fault, and what its \
+                 kernel still knows of its neighbour then is random"
+            );
+            return Err(("neighbour", why));
         }
         let keeps_for = self.nginx.keeps_for();
-        if fault.after + self.path.rtt + NGINX_SETTLED >= keeps_for {
+        if fault.after + self.path.rtt + SETTLED >= keeps_for {
             return Err((
                 "fault.after",
                 format!(
-                    "nginx closes an idle connection after {}: the fault must come {} before that \
-                     at least",
+                    "{program} closes an idle connection after {}: the fault must come {} before \
+                     that at least",
                     duration::show(keeps_for),
-                    duration::show(NGINX_SETTLED + self.path.rtt)
+                    duration::show(SETTLED + self.path.rtt)
                 ),
             ));
         }
@@ -309,9 +312,10 @@ impl Parameters {
                            give `server.command`";
                 return Err(("server.listen", why.into()));
             }
-            (Program::Nginx, _) => {
-                let why = "where the client is a command, give nginx as `server.command`";
-                return Err(("server.program", why.into()));
+            (other, _) => {
+                let why =
+                    format!("where the client is a command, give {other} as `server.command`");
+                return Err(("server.program", why));
             }
         }
         self.validate_only_commands()
@@ -352,7 +356,7 @@ impl Parameters {
 }
 
 /// From the last exchange to the fault the laboratory takes this much time of its own at most.
-const NGINX_SETTLED: Duration = Duration::from_millis(200);
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// The names of some choices: `` `a`, `b` or `c` ``.
 fn any_of<T: std::fmt::Display>(choices: &[T]) -> String {

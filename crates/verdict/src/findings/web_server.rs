@@ -11,12 +11,16 @@ pub(super) fn closes_in_time(bench: &Bench<'_>) -> Result<Finding, String> {
     let (Some(closed_s), Some(again_s)) = (closed(&idle), closed(&again)) else {
         return Ok(Finding::new(
             Standing::DoesNotHold,
-            format!("nginx did not close: {}; with a new request {}.", idle.told(), again.told()),
+            format!(
+                "the web server did not close: {}; with a new request {}.",
+                idle.told(),
+                again.told()
+            ),
         ));
     };
     let keeps_for_s = keeps_for(&idle);
     let mut text = format!(
-        "With keepalive_timeout {} nginx closed {} after the last answer; after another request, \
+        "With keepalive_timeout {} the web server closed {} after the last answer; after another request, \
          made {} after the one before, {} after that.",
         time(keeps_for_s),
         time(closed_s),
@@ -37,7 +41,7 @@ pub(super) fn closes_in_time(bench: &Bench<'_>) -> Result<Finding, String> {
     if lost.measured.outcome == Outcome::Released && forgotten_s > let_go_s {
         conditions.push(format!(
             "It is the program's timer: with the client's host gone it ended after {} all the \
-             same, and nginx closed its socket; but the kernel kept the connection for another \
+             same, and the web server closed its socket; but the kernel kept the connection for another \
              {}, sent its FIN again {}, and told nobody (tcp_orphan_retries).",
             time(let_go_s),
             time(forgotten_s - let_go_s),
@@ -50,7 +54,7 @@ pub(super) fn closes_in_time(bench: &Bench<'_>) -> Result<Finding, String> {
 /// What the clocks of wire and tracepoints may differ by.
 const CLOCKS_S: f64 = 0.0005;
 
-/// When the client was told of nginx's FIN.
+/// When the client was told of its FIN.
 fn closed(exhibit: &Sound<'_>) -> Option<f64> {
     exhibit.measured.detected_s.filter(|_| exhibit.measured.outcome == Outcome::Eof)
 }

@@ -1,0 +1,201 @@
+use super::*;
+use crate::FaultKind;
+use crate::choice::Traffic;
+use std::fmt::Write;
+use std::time::Duration;
+
+const GOOD: &str = r#"
+question = "When does an idle client find out?"
+claims = ["E2"]
+
+[client]
+traffic = "idle"
+keepalive = { enabled = true, idle = "2s", interval = "1s", probes = 3 }
+
+[fault]
+kind = "power-off"
+
+[sysctl]
+tcp_retries2 = 5
+"#;
+
+fn load_text(text: &str) -> Result<Experiment, Error> {
+    load("test", "experiments/test.toml", text, false, &[])
+}
+
+#[test]
+fn a_good_file_is_read() {
+    let experiment = load_text(GOOD).unwrap();
+    assert_eq!(experiment.claims, ["E2"]);
+    let parameters = experiment.parameters;
+    assert_eq!(parameters.fault.kind, FaultKind::PowerOff);
+    assert_eq!(parameters.client.traffic, Traffic::Idle);
+    assert_eq!(parameters.client.keepalive.idle, Some(Duration::from_secs(2)));
+    assert_eq!(parameters.sysctl["tcp_retries2"], "5");
+}
+
+#[test]
+fn defaults_come_after_the_file_and_before_overrides() {
+    let overrides = [("sysctl.tcp_retries2".to_owned(), "7".to_owned())];
+    let parameters = load("t", "t.toml", GOOD, true, &overrides).unwrap().parameters;
+    assert!(parameters.client.keepalive.enabled, "what is switched on stays on");
+    assert_eq!(parameters.client.keepalive.idle, None);
+    assert_eq!(parameters.sysctl["tcp_retries2"], "7");
+    let parameters = load("t", "t.toml", GOOD, true, &[]).unwrap().parameters;
+    assert!(parameters.sysctl.is_empty());
+}
+
+/// The file's deadline was chosen for its short settings.
+#[test]
+fn with_the_defaults_a_files_deadline_holds_keepalive_and_one_that_was_asked_for_is_exact() {
+    let file = format!("deadline = \"6s\"\n{GOOD}");
+    let load = |defaults, overrides: &[(&str, &str)]| {
+        let overrides: Vec<_> =
+            overrides.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let parameters = load("t", "t.toml", &file, defaults, &overrides).unwrap().parameters;
+        (parameters.deadline.unwrap().as_secs(), parameters.deadline_extends)
+    };
+    assert_eq!(load(false, &[]), (6, false));
+    assert_eq!(load(true, &[]), ((7200 + 9 * 75) * 11 / 10, true));
+    assert_eq!(load(true, &[("deadline", "7s")]), (7, false));
+    assert_eq!(load(true, &[("client.keepalive.enabled", "false")]), (6, true));
+    let quick = [("client.keepalive.idle", "10s"), ("sysctl.tcp_keepalive_intvl", "10")];
+    assert_eq!(load(true, &quick), (110, true));
+}
+
+/// The errors that bad files give, as a person sees them.
+#[test]
+fn bad_files() {
+    let bad = [
+        ("malformed", "question = \"x\"\n[client\n"),
+        ("no question", "[fault]\nkind = \"none\"\n"),
+        ("unknown key", "question = \"x\"\n[client]\ntrafic = \"idle\"\n"),
+        ("unknown table", "question = \"x\"\n[cleint]\ntraffic = \"idle\"\n"),
+        ("duplicate key", "question = \"x\"\nquestion = \"y\"\n"),
+        ("no unit", "question = \"x\"\n[fault]\nafter = 5\n"),
+        ("wrong unit", "question = \"x\"\n[fault]\nafter = \"5 apples\"\n"),
+        ("negative", "question = \"x\"\ndeadline = \"-5s\"\n"),
+        ("absurd", "question = \"x\"\ndeadline = \"400d\"\n"),
+        ("wrong type", "question = \"x\"\ntopology = [1]\n"),
+        ("question is a number", "question = 5\n"),
+        ("question is empty", "question = \"\"\n"),
+        ("question has lines", "question = \"x\\ny\"\n"),
+        ("no quotes", "question = \"x\"\n[client]\ntraffic = idle\n"),
+        ("a time without quotes", "question = \"x\"\n[fault]\nafter = 5s\n"),
+        ("no fault", "question = \"x\"\n[client]\ntraffic = \"idle\"\n"),
+        (
+            "keepalive options alone",
+            "question = \"x\"\n[client]\nkeepalive = { idle = \"5s\" }\n[fault]\nkind = \"power-off\"\n",
+        ),
+        (
+            "a deadline before the fault is over",
+            "question = \"x\"\ndeadline = \"2s\"\n[fault]\nkind = \"flap\"\nduration = \"12s\"\n",
+        ),
+        ("nearly a fault", "question = \"x\"\n[fault]\nkind = \"poweroff\"\n"),
+        ("combination", "question = \"x\"\n[fault]\nkind = \"unplug\"\n"),
+        ("flap for ever", "question = \"x\"\n[fault]\nkind = \"flap\"\n"),
+        ("sysctl name", "question = \"x\"\n[sysctl]\ntcp_retires2 = 5\n"),
+        ("sysctl value", "question = \"x\"\n[sysctl]\ntcp_retries2 = 999\n"),
+        ("huge", "question = \"x\"\n[sysctl]\ntcp_retries2 = 99999999999999999999\n"),
+        ("sysctl without a name", "sysctl = 5\nquestion = \"x\"\n"),
+    ];
+    let mut all = String::new();
+    for (name, text) in bad {
+        let error = load_text(text).expect_err(name);
+        write!(all, "── {name}\n{error}\n\n").expect("writing to a String cannot fail");
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_script_is_a_text_or_a_list() {
+    let file = |script: &str| {
+        let text = format!(
+            "question = \"x\"\n[fault]\nkind = \"none\"\n[client]\ntraffic = \"script\"\nscript = {script}\n"
+        );
+        load_text(&text)
+    };
+    let one = file("\"write 100; wait 5s; close\"").unwrap();
+    let list = file("[\"write 100\", \"wait 5s\", \"close\"]").unwrap();
+    assert_eq!(one.parameters, list.parameters);
+    for (script, complaint) in [
+        ("[\"write 100\", \"wrte 5\"]", "step 2, \"wrte 5\": is it \"write 5\"?"),
+        ("[\"write 100\", 5]", "something that is not a text"),
+        ("[]", "at least one step"),
+    ] {
+        let error = file(script).unwrap_err();
+        assert!(error.to_string().contains(complaint), "{script}: {error}");
+        assert_eq!(error.place.map(|place| place.span.len()), Some(script.len()));
+    }
+    let error = load_text("question = \"x\"\ntopology = [\"router\"]\n").unwrap_err();
+    assert!(error.to_string().contains("is not a text"), "{error}");
+}
+
+/// A sweep over `enabled` leaves the options as they are.
+#[test]
+fn what_is_explicitly_off_is_no_mistake() {
+    let off = |key: &str| (key.to_owned(), "false".to_owned());
+    let idle = ("client.keepalive.idle".to_owned(), "5s".to_owned());
+    let load = |text: &str, overrides: &[Override]| load("t", "t.toml", text, false, overrides);
+    assert!(load(GOOD, &[off("client.keepalive.enabled")]).is_ok());
+    assert!(load(GOOD, &[off("client.keepalive.enabled"), idle.clone()]).is_ok());
+    assert!(load(&GOOD.replace("enabled = true", "enabled = false"), &[]).is_ok());
+    let without = GOOD.replace("enabled = true, ", "");
+    assert!(load(&without, &[]).unwrap_err().message.contains("`client.keepalive.enabled"));
+    assert!(load(&without, &[off("client.keepalive.enabled")]).is_ok());
+    let crash = "question = \"x\"\n[fault]\nkind = \"power-off\"\n";
+    assert!(load(crash, &[idle]).unwrap_err().message.contains("client.keepalive.enabled"));
+    assert!(load(GOOD, &[("sysctl.tcp_keepalive_time".into(), "5".into())]).is_ok());
+}
+
+#[test]
+fn a_question_says_what_was_changed() {
+    let ask = |defaults, key: &str, value: &str| {
+        let overrides = [(key.to_owned(), value.to_owned())];
+        load("t", "t.toml", GOOD, defaults, &overrides).unwrap().question
+    };
+    let file = "When does an idle client find out?";
+    assert_eq!(ask(false, "fault.kind", "power-off"), file, "it was so before");
+    let changed = ask(false, "fault.kind", "process-crash");
+    assert_eq!(changed, format!("{file} (with fault.kind = process-crash)"));
+    let changed = ask(true, "client.user_timeout", "off");
+    assert_eq!(changed, format!("{file} (with the Linux defaults)"));
+}
+
+#[test]
+fn overrides_are_blamed_by_name() {
+    let cases = [
+        (("client.keepalive.idle", "2"), "no unit"),
+        (("fault.kind", "unplug"), "use `direct`"),
+        (("fault.duration", "2s"), "matters only with the fault `flap`, `reboot` or"),
+    ];
+    for ((key, value), complaint) in cases {
+        let overrides = [(key.to_owned(), value.to_owned())];
+        let error = load("t", "t.toml", GOOD, false, &overrides).unwrap_err().to_string();
+        assert!(error.contains(complaint) && error.contains(key), "{error}");
+    }
+    assert!(parse_override("novalue").is_err());
+}
+
+#[test]
+fn what_has_no_effect_on_connecting_is_refused() {
+    let file =
+        "question = \"x?\"\n[client]\ntraffic = \"connect\"\n[fault]\nkind = \"power-off\"\n";
+    let set = |key: &str, value: &str| {
+        load("t", "t.toml", file, false, &[(key.to_owned(), value.to_owned())])
+    };
+    for (key, value) in [
+        ("client.rto_min", "50ms"),
+        ("path.rto_min", "50ms"),
+        ("client.thin_linear_timeouts", "true"),
+        ("client.keepalive.enabled", "true"),
+        ("client.keepalive.idle", "5s"),
+    ] {
+        let error = set(key, value).unwrap_err().to_string();
+        let expected = format!("`{key}` matters only with a traffic other than `connect`");
+        assert!(error.contains(&expected), "{error}");
+    }
+    for (key, value) in [("client.user_timeout", "2s"), ("client.rto_max", "2s")] {
+        assert!(set(key, value).is_ok(), "{key}");
+    }
+}
