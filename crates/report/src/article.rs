@@ -12,7 +12,7 @@ use crate::tally::Run;
 use crate::trial::{Clock, Trial};
 use serde::Serialize;
 use std::fmt::{self, Write};
-use verdict::claims::Claim;
+use verdict::claims::{ARTICLE, Claim};
 use verdict::findings::{Finding, Standing, Table};
 
 /// Claims, findings, and the runs that they rest on.
@@ -169,7 +169,8 @@ fn provenance(article: &Article) -> impl Iterator<Item = String> + '_ {
 
 /// For a repository, or a step summary. `link` gives the address of a trial's page.
 pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>) -> String {
-    let mut text = String::from("# The article, claim by claim\n\n");
+    let mut text =
+        format!("# The article, claim by claim\n\nThe article is {}.\n\n", cell(ARTICLE));
     writeln!(text, "**{}**\n", article.counted()).expect("a String takes all");
     writeln!(text, "- made {} by `{}`", article.date, article.command).expect("a String takes all");
     for line in provenance(article) {

@@ -18,6 +18,7 @@ use crate::parameters::in_force;
 use crate::trial::{Machine, Trial};
 use crate::words;
 use text::{prose, push};
+use verdict::claims::{ARTICLE, Catalogue};
 
 pub use article::article_page;
 pub use run::run_page;
@@ -38,7 +39,9 @@ pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
     let claims = if experiment.claims.is_empty() {
         String::new()
     } else {
-        format!(" · claims {}", escaped(&experiment.claims.join(", ")))
+        let link = |id: &String| format!("<a href=\"#claim-{0}\">{0}</a>", escaped(id));
+        let links: Vec<_> = experiment.claims.iter().map(link).collect();
+        format!(" · claims {}", links.join(", "))
     };
     push(
         &mut body,
@@ -60,6 +63,7 @@ pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
     body.push_str("</section>\n<section>\n");
     schedule::section(&mut body, trial);
     proof(&mut body, trial);
+    claims_tested(&mut body, &experiment.claims);
     conditions(&mut body, machine, trial);
     list_files(&mut body, files);
     body.push_str("</section>\n</div>\n");
@@ -123,6 +127,21 @@ fn proof(body: &mut String, trial: &Trial) {
         push(body, format_args!("<li{class}>{}</li>\n", prose(&finding)));
     }
     body.push_str("</ul>\n");
+}
+
+/// What the ids of claims stand for.
+fn claims_tested(body: &mut String, ids: &[String]) {
+    if ids.is_empty() {
+        return;
+    }
+    body.push_str("<h2>Claims that it tests</h2>\n<dl>\n");
+    for claim in Catalogue::built_in().claims.iter().filter(|claim| ids.contains(&claim.id)) {
+        let source = if claim.is_of_the_article() { ARTICLE } else { &claim.source };
+        let (id, says) = (escaped(&claim.id), prose(&claim.says));
+        let source = prose(source);
+        push(body, format_args!("<dt id=\"claim-{id}\">{id}</dt><dd>{says} ({source})</dd>\n"));
+    }
+    body.push_str("</dl>\n");
 }
 
 fn conditions(body: &mut String, machine: &Machine, trial: &Trial) {

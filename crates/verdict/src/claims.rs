@@ -14,6 +14,10 @@ pub struct Catalogue {
     variations: BTreeMap<String, Variation>,
 }
 
+/// What the source "the article" is.
+pub const ARTICLE: &str = "a well-known explanation of what a TCP client sees when its server dies: a \
+    killed process, a host without power, keepalive; its sentences are paraphrased here";
+
 /// A sentence that can be true or false on a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +72,13 @@ pub struct Piece {
     pub experiment: String,
     /// `KEY=VALUE` each.
     pub overrides: Vec<String>,
+}
+
+impl Claim {
+    /// Whether the article says it, and not another source.
+    pub fn is_of_the_article(&self) -> bool {
+        self.source == "the article"
+    }
 }
 
 impl Catalogue {

@@ -8,7 +8,7 @@ use crate::escape::escaped;
 use crate::tally::Run;
 use crate::trial::{Clock, Trial};
 use verdict::Word;
-use verdict::claims::Claim;
+use verdict::claims::{ARTICLE, Claim};
 use verdict::findings::{Finding, Standing, Table};
 
 /// The claim below which every retransmission is listed.
@@ -25,6 +25,7 @@ pub fn article_page(article: &Article, link: impl Fn(&Run, &Trial) -> Option<Str
             capital(&prose(&article.counted())),
         ),
     );
+    push(&mut body, format_args!("<p class=\"question\">The article is {}.</p>\n", prose(ARTICLE)));
     provenance(&mut body, article);
     index(&mut body, article);
     let mut beyond = false;
@@ -84,7 +85,7 @@ fn section(
             prose(&claim.says),
         ),
     );
-    if claim.source != "the article" {
+    if !claim.is_of_the_article() {
         push(body, format_args!("<p class=\"question\">{}</p>\n", prose(&claim.source)));
     }
     push(
