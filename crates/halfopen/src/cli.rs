@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Clocks(ClocksArgs),
     /// Hold every claim of the article against the kernel, on both clocks side by side
     Article(ArticleArgs),
+    /// Say of each TCP connection here when it would find out that its peer has gone; looks, never touches
+    Audit(AuditArgs),
     /// Check the model against this kernel, on many settings side by side
     Validate(ValidateArgs),
     /// Say what should happen, without a kernel or privileges
@@ -187,6 +189,36 @@ pub(crate) struct ValidateArgs {
     pub(crate) reference: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) results: ResultsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only connections of this process
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(u32::MAX))]
+    pub(crate) pid: Option<u32>,
+    /// Only connections with this port at either end
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u16>,
+    /// Every network namespace of the machine that a process is in; it takes root
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Exit with 1 if a connection would take longer than this to find out, idle or writing
+    #[arg(long, value_name = "D", value_parser = spec::duration::parse)]
+    pub(crate) over: Option<std::time::Duration>,
+    /// For people, one JSON document, or a line a connection
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: AuditFormat,
+}
+
+/// What `audit` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditFormat {
+    /// Text for people.
+    Human,
+    /// One JSON document.
+    Json,
+    /// Comma-separated values.
+    Csv,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `halfopen`: the server is gone; when does the client find out, and what is it told?
 
 mod article;
+mod audit;
 mod batch;
 mod catalogue;
 mod channel;
@@ -69,6 +70,7 @@ fn main() -> std::process::ExitCode {
         Command::Exec(arguments) => exec::run(&arguments),
         Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Judge { directories, output } => judge::run(&directories, output.format),

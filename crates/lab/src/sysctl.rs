@@ -107,8 +107,11 @@ pub fn read_tcp<'a>(
     Ok(sysctls)
 }
 
-/// All of them, one by one.
-fn read_all(namespace: &Namespace) -> Result<Sysctls, Error> {
+/// All TCP sysctls in force in a namespace, whoever has set them.
+///
+/// # Errors
+/// [`Error::Io`] if /proc/sys/net/ipv4 cannot be listed.
+pub fn read_all(namespace: &Namespace) -> Result<Sysctls, Error> {
     namespace.run(|| {
         let listing = fs::read_dir(ROOT).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries =

@@ -25,6 +25,7 @@ mod keepalive;
 mod kernel;
 mod laboratory;
 mod old;
+mod outlook;
 mod predict;
 pub mod prediction;
 mod program;
@@ -50,6 +51,7 @@ mod world;
 
 pub use facts::nominal_facts;
 pub use kernel::smallest_rto;
+pub use outlook::{Doing, Outlook, outlook};
 pub use predict::{predict, predict_after, predict_with};
 pub use prediction::{Prediction, Step, StepKind, Window};
 pub use sampled::{IfIt, predict_socket};

@@ -79,6 +79,10 @@ impl Namespace {
     /// If `work` panics. A thread that cannot go back to its own namespace ends the process: nothing
     /// that runs on it later would be where it belongs.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        if self.inode()? == current()?.inode()? {
+            // Nobody needs a privilege to stay.
+            return Ok(work());
+        }
         let back = Back::here()?;
         enter(self)?;
         INSIDE.set(Some(self.clone()));
@@ -133,18 +137,22 @@ struct Back {
 }
 
 impl Back {
-    /// To the namespace that the thread is in now: this process's own, but inside `run`.
+    /// To the namespace that the thread is in now.
     fn here() -> Result<Self, Error> {
-        static HOME: OnceLock<Namespace> = OnceLock::new();
-        let outer = INSIDE.with_borrow(Clone::clone);
-        let home = match (&outer, HOME.get()) {
-            (Some(namespace), _) | (None, Some(namespace)) => namespace.clone(),
-            (None, None) => {
-                let here = Namespace::of_this_thread()?;
-                HOME.get_or_init(|| here).clone()
-            }
-        };
-        Ok(Self { outer, home })
+        Ok(Self { outer: INSIDE.with_borrow(Clone::clone), home: current()? })
+    }
+}
+
+/// The namespace that the thread is in: this process's own, but inside `run`.
+fn current() -> Result<Namespace, Error> {
+    static HOME: OnceLock<Namespace> = OnceLock::new();
+    match (INSIDE.with_borrow(Clone::clone), HOME.get()) {
+        (Some(namespace), _) => Ok(namespace),
+        (None, Some(namespace)) => Ok(namespace.clone()),
+        (None, None) => {
+            let here = Namespace::of_this_thread()?;
+            Ok(HOME.get_or_init(|| here).clone())
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Socket diagnostics (`sock_diag(7)`) for the TCP sockets of a namespace: one looked up, all listed,
 //! one destroyed. What is read here is the kernel's own; whoever asks makes of it what he needs.
 
-use crate::{Error as NamespaceError, Namespace};
+use crate::{Error as NamespaceError, Namespace, monotonic_ns};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
@@ -64,6 +64,17 @@ pub struct TcpSocket {
     family: u8,
     /// `struct inet_diag_sockid`, with the cookie that tells it from a later one.
     id: [u8; ID_LEN],
+}
+
+/// A socket of a list, and when the kernel looked at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// The socket.
+    pub socket: TcpSocket,
+    /// `CLOCK_MONOTONIC`, nanoseconds, to within `within_ns`.
+    pub at_ns: u64,
+    /// By how much sooner or later that may be, nanoseconds.
+    pub within_ns: u64,
 }
 
 /// Every state, as a set of bits by the number of the state.
@@ -139,19 +150,41 @@ impl SockDiag {
     /// # Errors
     /// [`Error::Unsupported`], [`Error::System`] or [`Error::Malformed`].
     pub fn list(&mut self, ipv6: bool, states: u32) -> Result<Vec<TcpSocket>, Error> {
+        let found = self.dump(ipv6, states, false)?;
+        Ok(found.into_iter().map(|looked| looked.socket).collect())
+    }
+
+    /// The same with `tcp_info`, and when the kernel looked at each.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], [`Error::System`] or [`Error::Malformed`].
+    pub fn look(&mut self, ipv6: bool, states: u32) -> Result<Vec<Looked>, Error> {
+        self.dump(ipv6, states, true)
+    }
+
+    fn dump(&mut self, ipv6: bool, states: u32, info: bool) -> Result<Vec<Looked>, Error> {
         const OPERATION: &str = "listing TCP sockets";
         let family = if ipv6 { AF_INET6 } else { AF_INET };
-        let question = Request { family, info: false, states, id: [0; ID_LEN] };
+        let question = Request { family, info, states, id: [0; ID_LEN] };
+        let mut before_ns = monotonic_ns();
         self.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &question, OPERATION)?;
         let mut found = Vec::new();
         let mut answer = vec![0; 32 << 10];
         loop {
+            let began_ns = monotonic_ns();
             let len = self.receive(&mut answer, OPERATION)?;
+            // Each part was made while the one before was received, or when it was asked for
+            // (`netlink_dump`, net/netlink/af_netlink.c).
+            let within_ns = (monotonic_ns() - before_ns).div_ceil(2);
+            let at_ns = before_ns + within_ns;
+            before_ns = began_ns;
             for message in messages(&answer[..len], self.sequence) {
                 match message? {
                     Message::Done => return Ok(found),
                     Message::Refused(errno) => return Err(refused(OPERATION, errno)),
-                    Message::Socket(socket) => found.push(*socket),
+                    Message::Socket(socket) => {
+                        found.push(Looked { socket: *socket, at_ns, within_ns });
+                    }
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! outside the program that owns them.
 
 use crate::Error;
+use netns::monotonic_ns;
 use netns::sock_diag::{self, ALL_STATES, LISTEN, SockDiag, TcpSocket};
 use spec::TcpState;
 use std::net::{IpAddr, SocketAddr};
@@ -38,7 +39,10 @@ impl SocketDiag {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Result<Option<SocketSample>, Error> {
-        Ok(self.lookup(local, remote)?.map(|socket| sample_of(&socket)))
+        let began_ns = monotonic_ns();
+        let found = self.lookup(local, remote)?;
+        let within_ns = monotonic_ns() - began_ns;
+        Ok(found.map(|socket| SocketSample { within_ns, ..sample_of(&socket) }))
     }
 
     /// The same socket by the number of its inode, which `/proc/PID/fd` shows; `None` as above,
@@ -131,7 +135,7 @@ pub(crate) fn state_name(state: u32) -> String {
         .map_or_else(|| format!("STATE_{state}"), |state| state.to_string())
 }
 
-fn sample_of(socket: &TcpSocket) -> SocketSample {
+pub(crate) fn sample_of(socket: &TcpSocket) -> SocketSample {
     SocketSample {
         state: state_name(u32::from(socket.state)),
         timer: socket.timer,

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod diag;
 pub mod error;
 pub mod options;
+pub mod sockets;
 pub mod tap;
 pub mod tracer;
 

@@ -42,8 +42,7 @@ pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<
     let wanted = PathBuf::from(format!("socket:[{inode}]"));
     for pid in processes {
         let Some(number) = descriptor(pid, &wanted) else { continue };
-        let process = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let owner = Owner { pid, process: process.trim_end().to_owned() };
+        let owner = Owner { pid, process: name(pid) };
         let Some(socket) = duplicate(pid, number)? else { continue };
         let options = options(&socket);
         drop(socket);
@@ -52,6 +51,21 @@ pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<
         return Ok(Some(Found { owner, options, still_owned }));
     }
     Ok(None)
+}
+
+/// The options of the socket with this inode, of which a process has this descriptor, by a duplicate that
+/// is closed at once; `None`: it no longer has it there.
+pub(crate) fn of(pid: u32, number: RawFd, inode: u32) -> io::Result<Option<SocketOptions>> {
+    let Some(socket) = duplicate(pid, number)? else { return Ok(None) };
+    // The process may have opened something else there meanwhile.
+    let same = rustix::fs::fstat(&socket)?.st_ino == u64::from(inode);
+    Ok(same.then(|| options(&socket)))
+}
+
+/// `/proc/PID/comm`.
+pub(crate) fn name(pid: u32) -> String {
+    let process = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    process.trim_end().to_owned()
 }
 
 /// A process and all that descend from it, as far as they have not ended.

@@ -3,7 +3,7 @@
 //! Every text ends with a newline. Colour is an argument; the escape codes are those of ANSI.
 
 mod live;
-mod paint;
+pub(crate) mod paint;
 mod row;
 mod tables;
 

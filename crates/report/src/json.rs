@@ -23,6 +23,7 @@ use std::io::{self, Write};
 use trial::{SCHEMA, TrialDocument, head, trial_document};
 
 pub(crate) use prediction::{StepDocument, WindowDocument, width};
+pub(crate) use programs::OptionsDocument;
 
 /// The document of a run, `halfopen run --format json`, a trial a line.
 ///

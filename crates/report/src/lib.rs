@@ -4,6 +4,7 @@
 //! writes the files, and knows whether a terminal takes colours.
 
 pub mod article;
+pub mod audit;
 pub mod clocks;
 mod course;
 mod digest;

@@ -298,7 +298,7 @@ impl Sampled {
         output: &Output,
     ) -> Option<Duration> {
         let began_ns = monotonic_ns();
-        let mut sample = match diag.sample(self.local, self.remote) {
+        let sample = match diag.sample(self.local, self.remote) {
             Ok(sample) => sample,
             Err(error) => {
                 tracing::warn!("socket diagnostics failed: {error}");
@@ -306,9 +306,6 @@ impl Sampled {
             }
         };
         let ended_ns = monotonic_ns();
-        if let Some(sample) = &mut sample {
-            sample.within_ns = ended_ns - began_ns;
-        }
         let changed = match &self.last {
             None => sample.is_some(),
             Some((_, before)) => differs(before.as_ref(), sample.as_ref()),

@@ -6,31 +6,31 @@ use anstyle::{AnsiColor, Color, Style};
 
 /// Whether to use them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Paint(pub(super) bool);
+pub(crate) struct Paint(pub(crate) bool);
 
 impl Paint {
-    pub(super) fn strong(self, text: &str) -> String {
+    pub(crate) fn strong(self, text: &str) -> String {
         self.with(Style::new().bold(), text)
     }
 
-    pub(super) fn quiet(self, text: &str) -> String {
+    pub(crate) fn quiet(self, text: &str) -> String {
         self.with(Style::new().dimmed(), text)
     }
 
-    pub(super) fn good(self, text: &str) -> String {
+    pub(crate) fn good(self, text: &str) -> String {
         self.with(coloured(AnsiColor::Green), text)
     }
 
-    pub(super) fn warning(self, text: &str) -> String {
+    pub(crate) fn warning(self, text: &str) -> String {
         self.with(coloured(AnsiColor::Yellow), text)
     }
 
-    pub(super) fn bad(self, text: &str) -> String {
+    pub(crate) fn bad(self, text: &str) -> String {
         self.with(coloured(AnsiColor::Red), text)
     }
 
     /// `text` in the colour of a status.
-    pub(super) fn status(self, status: Status, text: &str) -> String {
+    pub(crate) fn status(self, status: Status, text: &str) -> String {
         let colour = match status {
             Status::Agrees => AnsiColor::Green,
             Status::Unmet | Status::Disagrees | Status::Failed => AnsiColor::Red,
@@ -41,7 +41,7 @@ impl Paint {
     }
 
     /// `text` in the tone of a note.
-    pub(super) fn tone(self, tone: Tone, text: &str) -> String {
+    pub(crate) fn tone(self, tone: Tone, text: &str) -> String {
         let style = match tone {
             Tone::Ordinary => Style::new(),
             Tone::Quiet | Tone::State => Style::new().dimmed(),

@@ -4,6 +4,7 @@ use super::measurement::{Measurement, measurement};
 use super::prediction::{Forecast, forecast, micros};
 use crate::trial::Trial;
 use serde::Serialize;
+use spec::SocketOptions;
 use spec::command::Command;
 use timeline::{Source, What};
 use verdict::{EndedBy, FlowVerdict, Word, signal_name};
@@ -39,8 +40,9 @@ pub(super) struct FlowDocument<'a> {
     reason: &'a str,
 }
 
+/// A socket's options; each null where it could not be read.
 #[derive(Serialize, Default)]
-struct OptionsDocument {
+pub(crate) struct OptionsDocument {
     keepalive: Option<bool>,
     keepidle_s: Option<u32>,
     keepintvl_s: Option<u32>,
@@ -48,6 +50,20 @@ struct OptionsDocument {
     user_timeout_ms: Option<u32>,
     nodelay: Option<bool>,
     rto_max_ms: Option<u32>,
+}
+
+impl OptionsDocument {
+    pub(crate) fn of(options: Option<&SocketOptions>) -> Self {
+        options.map_or_else(Self::default, |options| Self {
+            keepalive: options.keepalive,
+            keepidle_s: options.keepidle_s,
+            keepintvl_s: options.keepintvl_s,
+            keepcnt: options.keepcnt,
+            user_timeout_ms: options.user_timeout_ms,
+            nodelay: options.nodelay,
+            rto_max_ms: options.rto_max_ms,
+        })
+    }
 }
 
 /// A measurement, and what ended the connection.
@@ -112,7 +128,6 @@ pub(super) fn flows(trial: &Trial) -> Option<Vec<FlowDocument<'_>>> {
 }
 
 fn flow(flow: &FlowVerdict) -> FlowDocument<'_> {
-    let options = flow.options.as_ref();
     FlowDocument {
         id: flow.id.0,
         local: flow.local.to_string(),
@@ -120,15 +135,7 @@ fn flow(flow: &FlowVerdict) -> FlowDocument<'_> {
         owner: flow.owner.as_ref().map(|owner| owner.process.as_str()),
         pid: flow.owner.as_ref().map(|owner| owner.pid),
         opened_s: flow.opened_s.map(micros),
-        options: options.map_or_else(OptionsDocument::default, |options| OptionsDocument {
-            keepalive: options.keepalive,
-            keepidle_s: options.keepidle_s,
-            keepintvl_s: options.keepintvl_s,
-            keepcnt: options.keepcnt,
-            user_timeout_ms: options.user_timeout_ms,
-            nodelay: options.nodelay,
-            rto_max_ms: options.rto_max_ms,
-        }),
+        options: OptionsDocument::of(flow.options.as_ref()),
         prediction: forecast(flow.prediction.as_ref()),
         measured: FlowMeasurement {
             measured: measurement(flow.measured.as_ref()),

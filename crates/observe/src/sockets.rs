@@ -1,0 +1,172 @@
+//! The TCP connections that live on this machine, and the processes that have them.
+
+use crate::diag::sample_of;
+use crate::{Error, options};
+use netns::Namespace;
+use netns::sock_diag::SockDiag;
+use spec::SocketOptions;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::path::Path;
+use timeline::event::{Owner, SocketSample};
+
+/// A connection as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Its own end.
+    pub local: SocketAddr,
+    /// Its peer's end.
+    pub remote: SocketAddr,
+    /// Whether something listens at its own port: it was accepted.
+    pub accepted: bool,
+    /// When the kernel looked, `CLOCK_MONOTONIC`, nanoseconds, to within `sample.within_ns`.
+    pub at_ns: u64,
+    /// What it showed.
+    pub sample: SocketSample,
+}
+
+/// The connections of a namespace. Listeners, requests that are being answered and what is left of
+/// connections that are over (TIME_WAIT, and FIN_WAIT2 as a mini-socket) are left out.
+///
+/// # Errors
+/// [`Error::Namespace`] if it cannot be entered, [`Error::System`], [`Error::Malformed`].
+pub fn connections(namespace: &Namespace) -> Result<Vec<Connection>, Error> {
+    let mut diag = SockDiag::open(namespace)?;
+    let mut listening = HashSet::new();
+    for ipv6 in [false, true] {
+        let listeners = diag.list(ipv6, netns::sock_diag::LISTEN)?;
+        listening.extend(listeners.iter().map(|listener| listener.local.port()));
+    }
+    let mut found = Vec::new();
+    for ipv6 in [false, true] {
+        found.extend(diag.look(ipv6, CONNECTED)?.into_iter().map(|looked| Connection {
+            local: looked.socket.local,
+            remote: looked.socket.remote,
+            accepted: listening.contains(&looked.socket.local.port()),
+            at_ns: looked.at_ns,
+            sample: SocketSample { within_ns: looked.within_ns, ..sample_of(&looked.socket) },
+        }));
+    }
+    found.retain(|connection| connection.sample.info.is_some());
+    Ok(found)
+}
+
+/// ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (include/net/tcp_states.h).
+const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+
+/// A process's descriptor of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub owner: Owner,
+    number: RawFd,
+}
+
+impl Holder {
+    /// The options of the socket with this inode, by a duplicate that is closed at once. `None`: the
+    /// process no longer has it there.
+    ///
+    /// # Errors
+    /// [`io::Error`]: EPERM without the right to trace the process (`ptrace(2)`), ENOSYS before Linux 5.6.
+    pub fn options(&self, inode: u32) -> io::Result<Option<SocketOptions>> {
+        options::of(self.owner.pid, self.number, inode)
+    }
+}
+
+/// The descriptors of sockets, by inode, of every process whose descriptors may be seen, or of one.
+/// Processes of other users are not seen without root, nor any that `hidepid` hides.
+pub fn holders(only: Option<u32>) -> HashMap<u32, Vec<Holder>> {
+    let mut found: HashMap<u32, Vec<Holder>> = HashMap::new();
+    for pid in only.map_or_else(processes, |pid| vec![pid]) {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let mut owner = None;
+        for descriptor in descriptors.flatten() {
+            let Some((number, inode)) = socket(&descriptor.path()) else { continue };
+            let owner = owner.get_or_insert_with(|| Owner { pid, process: options::name(pid) });
+            found.entry(inode).or_default().push(Holder { owner: owner.clone(), number });
+        }
+    }
+    found
+}
+
+/// A descriptor's number and the inode of its socket, if it is one.
+fn socket(path: &Path) -> Option<(RawFd, u32)> {
+    let target = fs::read_link(path).ok()?;
+    let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+    Some((path.file_name()?.to_str()?.parse().ok()?, inode.parse().ok()?))
+}
+
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A network namespace that processes are in.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// Its container, as the control group of a process in it is named.
+    pub container: Option<String>,
+}
+
+/// Every network namespace that a process is in whose `/proc/PID/ns` may be seen, by inode.
+pub fn places() -> BTreeMap<u64, Place> {
+    let mut found = BTreeMap::new();
+    for pid in processes() {
+        let Ok(namespace) = Namespace::at(Path::new(&format!("/proc/{pid}/ns/net"))) else {
+            continue;
+        };
+        let Ok(inode) = namespace.inode() else { continue };
+        let place = found.entry(inode).or_insert(Place { namespace, container: None });
+        if place.container.is_none() {
+            place.container = container(pid);
+        }
+    }
+    found
+}
+
+/// `/system.slice/docker-<id>.scope`, `/docker/<id>`, `…/cri-containerd-<id>.scope`, `…/libpod-<id>.scope`,
+/// `/lxc/<name>`, `/machine.slice/machine-<name>.scope`: the engine and the name.
+fn container(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = text.lines().filter_map(|line| line.rsplit_once(':').map(|(_, path)| path));
+    groups.flat_map(|path| path.split('/').zip(path.split('/').skip(1))).find_map(name_of)
+}
+
+fn name_of((above, part): (&str, &str)) -> Option<String> {
+    let short = |id: &str| id.chars().take(12).collect::<String>();
+    let part = part.strip_suffix(".scope").unwrap_or(part);
+    let prefixed = ["docker-", "cri-containerd-", "crio-", "libpod-", "machine-"]
+        .into_iter()
+        .find_map(|prefix| Some((prefix, part.strip_prefix(prefix)?)));
+    match (prefixed, above) {
+        (Some(("machine-", name)), _) => Some(name.to_owned()),
+        (Some((_, id)), _) if !id.contains("conmon") => Some(short(id)),
+        (_, "docker") => Some(short(part)),
+        (_, "lxc" | "lxc.payload") => Some(part.to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_named_by_their_control_groups() {
+        for (path, expected) in [
+            (("system.slice", "docker-0123456789abcdef.scope"), Some("0123456789ab")),
+            (("docker", "0123456789abcdef"), Some("0123456789ab")),
+            (("x.slice", "cri-containerd-0123456789abcdef.scope"), Some("0123456789ab")),
+            (("machine.slice", "machine-web.scope"), Some("web")),
+            (("lxc", "web"), Some("web")),
+            (("system.slice", "ssh.service"), None),
+        ] {
+            assert_eq!(name_of(path).as_deref(), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The table for people, in the order of the columns of `ss`.
+
+use super::{Audit, Latest, Socket, name_of, text};
+use crate::human::paint::Paint;
+use model::{Doing, Prediction};
+use spec::{Outcome, SocketOptions};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// More connections than these that differ in one end alone are one line.
+const ALIKE_MOST: usize = 3;
+/// The columns of `ss -t`, then what is this program's own.
+const HEAD: [&str; 9] = [
+    "State",
+    "Recv-Q",
+    "Send-Q",
+    "Local Address:Port",
+    "Peer Address:Port",
+    "Process",
+    "Options",
+    "If it stays idle",
+    "If it writes now",
+];
+
+/// The table, the worst first, then a line a program.
+pub fn human(audit: &Audit, colour: bool) -> String {
+    if audit.sockets.is_empty() {
+        return "no TCP connections\n".into();
+    }
+    let paint = Paint(colour);
+    let mut rows: Vec<([String; 9], [Latest; 2])> = Vec::new();
+    let mut groups: Vec<(Vec<String>, Vec<&Socket>)> = Vec::new();
+    for socket in audit.sorted() {
+        let key = alike(socket);
+        match groups.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, group)) => group.push(socket),
+            None => groups.push((key, vec![socket])),
+        }
+    }
+    for (_, group) in &groups {
+        if group.len() > ALIKE_MOST {
+            rows.push(row(group));
+        } else {
+            rows.extend(group.iter().map(|socket| row(&[*socket])));
+        }
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|(cells, _)| cells[column].chars().count());
+        cells.chain([HEAD[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let mut text = String::new();
+    let mut line = |cells: [&str; 9], paints: &dyn Fn(usize, String) -> String| {
+        let padded = cells.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            let right = (1..=2).contains(&column);
+            let padded = if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            paints(column, padded)
+        });
+        let line = padded.collect::<Vec<_>>().join("  ");
+        writeln!(text, "{}", line.trim_end()).expect("a String takes all");
+    };
+    line(HEAD, &|_, cell| paint.strong(&cell));
+    for (cells, latest) in &rows {
+        line(cells.each_ref().map(String::as_str), &|column, cell| match column {
+            7 | 8 => marked(paint, latest[column - 7], &cell),
+            _ => cell,
+        });
+    }
+    text.push('\n');
+    for line in programs(audit) {
+        writeln!(text, "{line}").expect("a String takes all");
+    }
+    let Audit { kernel, hz, sockets } = audit;
+    let count = counted(sockets.len());
+    writeln!(
+        text,
+        "{}",
+        paint.quiet(&format!(
+            "{count} · kernel {kernel} · HZ {hz} · times count from now, if the peer has just gone"
+        ))
+    )
+    .expect("a String takes all");
+    text
+}
+
+fn counted(connections: usize) -> String {
+    if connections == 1 { "1 connection".into() } else { format!("{connections} connections") }
+}
+
+/// What makes connections one line: all but the end that each has for itself, and the times.
+fn alike(socket: &Socket) -> Vec<String> {
+    let port = if socket.accepted { socket.local } else { socket.remote };
+    let at = if socket.accepted { port.port().to_string() } else { port.to_string() };
+    let doing = name_of(socket.outlook.doing).to_owned();
+    let owner = text(socket.owners.first().map(|(pid, _)| *pid));
+    let never = (socket.worst() == Latest::Never).to_string();
+    let place = socket.namespace.to_string();
+    vec![owner, socket.state.clone(), options(socket), doing, at, never, place]
+}
+
+fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
+    let first = group[0];
+    let many = (group.len() > 1).then(|| format!("({} connections)", group.len()));
+    let (mut local, mut remote) = (first.local.to_string(), first.remote.to_string());
+    if let Some(many) = many {
+        if first.accepted {
+            local = format!("*:{}", first.local.port());
+            remote = many;
+        } else {
+            local = many;
+        }
+    }
+    let process = first.owners.first().map_or_else(
+        || "-".into(),
+        |(pid, process)| {
+            let others = match first.owners.len() {
+                1 => String::new(),
+                count => format!(",+{}", count - 1),
+            };
+            let place = first.container.as_ref().map_or_else(String::new, |c| format!(" in {c}"));
+            format!("{process} pid={pid}{others}{place}")
+        },
+    );
+    let sum = |queue: fn(&Socket) -> u32| {
+        group.iter().map(|socket| u64::from(queue(socket))).sum::<u64>().to_string()
+    };
+    let idle: Vec<_> = group.iter().map(|socket| &socket.outlook.if_idle).collect();
+    let writes: Vec<_> =
+        group.iter().filter_map(|socket| socket.outlook.if_it_writes.as_ref()).collect();
+    let latest = |of: &[&Prediction]| {
+        of.iter().map(|p| Latest::of(p)).max().unwrap_or(Latest::Within(Duration::ZERO))
+    };
+    let trouble = match first.outlook.doing {
+        _ if !first.outlook.in_trouble => "",
+        Doing::Idle => "",
+        Doing::Unacknowledged if first.state == "SYN_SENT" => "connecting, ends in ",
+        Doing::Unacknowledged => "retransmitting, ends in ",
+        Doing::Probing => "probing, ends in ",
+        Doing::ClosedWindow => "window closed, ends in ",
+        Doing::Closing => "closing, gone in ",
+    };
+    let cells = [
+        first.state.replace('_', "-"),
+        sum(|socket| socket.receive_queue),
+        sum(|socket| socket.send_queue),
+        local,
+        remote,
+        process,
+        options(first),
+        times(&idle, trouble),
+        if writes.is_empty() { "-".into() } else { times(&writes, "") },
+    ];
+    (cells, [latest(&idle), latest(&writes)])
+}
+
+/// From the earliest to the latest of these predictions.
+fn times(predictions: &[&Prediction], before: &str) -> String {
+    match predictions.iter().map(|p| Latest::of(p)).max() {
+        None | Some(Latest::Unknown) => "? not known".into(),
+        Some(Latest::Never) => "!! never".into(),
+        Some(Latest::Within(latest)) => {
+            let hulls = predictions.iter().filter_map(|p| p.hull());
+            let earliest = hulls.map(|(earliest, _)| earliest).min().unwrap_or_default();
+            let outcome = predictions.iter().find_map(|p| p.windows.first().map(|w| w.outcome));
+            let named = match outcome {
+                Some(Outcome::TIMED_OUT | Outcome::Released) | None => String::new(),
+                Some(outcome) => format!(" {outcome}"),
+            };
+            let mark = if latest >= MINUTE { "! " } else { "" };
+            format!("{mark}{before}{}{named}", brief(earliest, latest))
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A window in one unit, short: `8.0–8.2 s`, `15.4–15.7 min`, `2.19–2.22 h`.
+fn brief(earliest: Duration, latest: Duration) -> String {
+    let (unit, name, digits) = match latest.as_secs() {
+        0..120 => (1.0, "s", 1),
+        120..7200 => (60.0, "min", 1),
+        7200..172_800 => (3600.0, "h", 2),
+        _ => (86_400.0, "d", 1),
+    };
+    let shown = |time: Duration| format!("{:.digits$}", time.as_secs_f64() / unit);
+    let (from, to) = (shown(earliest), shown(latest));
+    if from == to { format!("{to} {name}") } else { format!("{from}–{to} {name}") }
+}
+
+fn marked(paint: Paint, latest: Latest, cell: &str) -> String {
+    match latest {
+        Latest::Never | Latest::Unknown => paint.bad(cell),
+        Latest::Within(latest) if latest >= MINUTE => paint.warning(cell),
+        Latest::Within(_) => cell.to_owned(),
+    }
+}
+
+fn options(socket: &Socket) -> String {
+    let Some(options) = &socket.options else { return "not readable".into() };
+    let number = |value: Option<u32>| value.map_or_else(|| "?".into(), |v: u32| v.to_string());
+    let mut text = match options.keepalive {
+        Some(true) => {
+            let SocketOptions { keepidle_s, keepintvl_s, keepcnt, .. } = options;
+            let times = [*keepidle_s, *keepintvl_s, *keepcnt].map(number);
+            format!("keepalive {}", times.join("/"))
+        }
+        Some(false) => "no keepalive".into(),
+        None => "keepalive ?".into(),
+    };
+    if let Some(ms) = options.user_timeout_ms.filter(|ms| *ms > 0) {
+        let timeout = crate::span::exact(Duration::from_millis(ms.into()));
+        text += &format!(", user timeout {timeout}");
+    }
+    text
+}
+
+/// A line for each program, the worst first.
+fn programs(audit: &Audit) -> Vec<String> {
+    let mut programs: BTreeMap<&str, Vec<&Socket>> = BTreeMap::new();
+    for socket in &audit.sockets {
+        programs.entry(socket.process()).or_default().push(socket);
+    }
+    let mut lines: Vec<(Latest, String)> = programs
+        .into_iter()
+        .map(|(name, sockets)| {
+            let worst = sockets.iter().map(|socket| socket.worst()).max();
+            let worst = worst.unwrap_or(Latest::Unknown);
+            (worst, program(name, &sockets, worst))
+        })
+        .collect();
+    lines.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+fn program(name: &str, sockets: &[&Socket], worst: Latest) -> String {
+    let name = if name == "-" { "without a process" } else { name };
+    let count = counted(sockets.len());
+    let of_worst: Vec<_> = sockets.iter().filter(|socket| socket.worst() == worst).collect();
+    let some = match of_worst.len() {
+        all if all == sockets.len() => String::new(),
+        some => format!("{some} of them "),
+    };
+    match worst {
+        Latest::Never => {
+            let reason = of_worst[0].reason();
+            format!("{name}: {count}, {some}would never find out while idle: {reason}")
+        }
+        Latest::Unknown => {
+            let reason = of_worst[0].outlook.if_idle.unknown.clone().unwrap_or_default();
+            format!("{name}: {count}, {some}not known: {reason}")
+        }
+        Latest::Within(latest) => {
+            format!("{name}: {count}, would find out after {} at the latest", brief(latest, latest))
+        }
+    }
+}
