@@ -137,6 +137,9 @@ pub(crate) struct ExecArgs {
     /// From the fault to the end of the trial [default: from the prediction]
     #[arg(long, value_name = "D")]
     pub(crate) deadline: Option<String>,
+    /// Give the client a terminal as its standard streams
+    #[arg(long)]
+    pub(crate) tty: bool,
     #[command(flatten)]
     pub(crate) trials: TrialsArgs,
     /// The client's command

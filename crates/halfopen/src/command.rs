@@ -1,12 +1,14 @@
 //! A command of the user's as the program of a host: how it is started, what it writes, how it ends.
 
 use crate::heard::Heard;
-use crate::program::{Ended, Program, Surroundings};
+use crate::program::{Ended, Program, Surroundings, belong_to};
 use anyhow::{Context, Result, bail};
 use netns::Namespace;
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::unistd::{AccessFlags, User, access};
 use observe::clock::monotonic_ns;
 use report::Clock;
-use sandbox::{Launch, Launcher, Stdio};
+use sandbox::{Identity, Launch, Launcher, Stdio};
 use spec::command::Command;
 use spec::{Addresses, Parameters};
 use std::collections::VecDeque;
@@ -40,13 +42,29 @@ pub(crate) fn check(parameters: &Parameters) -> Result<()> {
         ("server.ready", &server.command, &server.command.ready),
     ] {
         let Some(executable) = words.first() else { continue };
+        if let Some(user) = &command.user {
+            let key = key.split('.').next().unwrap_or_default();
+            let is_root = nix::unistd::geteuid().is_root() && Identity::under_sudo().is_none();
+            if !is_root {
+                bail!("`{key}.user`: only root can run a command as another user ({user})");
+            }
+            if Identity::of_user(user).is_none() {
+                bail!("`{key}.user`: there is no user `{user}`");
+            }
+        }
         let elsewhere = command.environment.contains_key("PATH") || executable.contains('{');
         let directory = Path::new(command.directory.as_deref().unwrap_or("."));
         if let Some(named) = command.directory.as_ref().filter(|_| !directory.is_dir()) {
             bail!("`{key}`: there is no directory {named} to run it in");
         }
+        let path = directory.join(executable);
+        if path.is_file() && executable.contains('/') && access(&path, AccessFlags::X_OK).is_err() {
+            bail!(
+                "`{key}`: {executable} may not be executed: `chmod +x` it, or name its interpreter"
+            );
+        }
         let is_there = if executable.contains('/') {
-            directory.join(executable).is_file()
+            path.is_file()
         } else {
             peer::find(executable).is_some()
         };
@@ -83,6 +101,10 @@ impl Ground<'_> {
         };
         let words: Vec<std::ffi::OsString> = words.iter().map(placed).collect();
         let mut launched = self.surroundings.command(&words)?;
+        let identity = command.user.as_deref().map(identity_of).transpose()?;
+        if let Some(Ok(Some(user))) = command.user.as_deref().map(User::from_name) {
+            belong_to(&mut launched.environment, user);
+        }
         let own =
             [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
         let own = own.map(|(name, value)| (name.to_owned(), value));
@@ -95,6 +117,7 @@ impl Ground<'_> {
         }
         let launch = Launch {
             command: Some(launched),
+            identity,
             layer: self.clock == Clock::Virtual,
             files: self.names(),
             ..Launch::default()
@@ -128,6 +151,15 @@ impl Ground<'_> {
         command: &Command,
     ) -> Result<(Program, Outputs)> {
         let preparing = || format!("preparing the {name}'s standard streams");
+        if command.terminal {
+            let (ours, theirs) = terminal(&command.stdin).with_context(preparing)?;
+            let theirs = theirs.as_fd();
+            let stdio = Stdio { input: theirs, output: theirs, error: theirs };
+            let program = self.launch(name, namespace, &command.words, command, stdio)?;
+            let streams =
+                [Reading::of(Stream::Output, Some(ours)), Reading::of(Stream::Error, None)];
+            return Ok((program, Outputs::new(name, source, streams)));
+        }
         let (output, theirs) = stream().with_context(preparing)?;
         let (error, their_error) = stream().with_context(preparing)?;
         let input: OwnedFd = if command.stdin.is_empty() {
@@ -138,9 +170,8 @@ impl Ground<'_> {
         let stdio =
             Stdio { input: input.as_fd(), output: theirs.as_fd(), error: their_error.as_fd() };
         let program = self.launch(name, namespace, &command.words, command, stdio)?;
-        let streams = [(Stream::Output, output), (Stream::Error, error)].map(|(kind, pipe)| {
-            Reading { kind, pipe: Some(pipe), buffer: vec![0; READ_MOST], pending: Vec::new() }
-        });
+        let streams = [(Stream::Output, output), (Stream::Error, error)];
+        let streams = streams.map(|(kind, pipe)| Reading::of(kind, Some(pipe)));
         Ok((program, Outputs::new(name, source, streams)))
     }
 
@@ -166,6 +197,32 @@ impl Ground<'_> {
 fn stream() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
     let (sender, receiver) = pipe::pipe()?;
     Ok((receiver, sender.into_blocking_fd()?))
+}
+
+/// A terminal of 80 columns on which a text is typed: ours to read from, and the program's end.
+fn terminal(typed: &str) -> std::io::Result<(pipe::Receiver, OwnedFd)> {
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let OpenptyResult { master, slave } = openpty(&size, None)?;
+    rustix::fs::fcntl_setfl(&master, rustix::fs::OFlags::NONBLOCK)?;
+    let mut keys = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
+    let mut typed = typed.to_owned();
+    if !typed.is_empty() && !typed.ends_with('\n') {
+        // Enter.
+        typed.push('\n');
+    }
+    tokio::spawn(async move {
+        let _ = keys.write_all(typed.as_bytes()).await;
+    });
+    Ok((pipe::Receiver::from_owned_fd_unchecked(master)?, slave))
+}
+
+/// Whose rights a command has that is not to have the caller's.
+fn identity_of(user: &str) -> Result<Identity> {
+    let caller = crate::program::caller()?;
+    if caller.uid != 0 || caller.mapped {
+        bail!("only root can run a command as another user ({user})");
+    }
+    Identity::of_user(user).with_context(|| format!("there is no user `{user}`"))
 }
 
 /// A pipe that a text is written into, as it is read.
@@ -207,10 +264,18 @@ struct Reading {
 }
 
 impl Reading {
+    fn of(kind: Stream, pipe: Option<pipe::Receiver>) -> Self {
+        Self { kind, pipe, buffer: vec![0; READ_MOST], pending: Vec::new() }
+    }
+
     /// Reads once; for ever where nothing can come. Nothing is lost if this is dropped.
     async fn read(&mut self) -> std::io::Result<usize> {
         match &mut self.pipe {
-            Some(pipe) => pipe.read(&mut self.buffer).await,
+            Some(pipe) => match pipe.read(&mut self.buffer).await {
+                // A terminal that nobody holds open any more.
+                Err(error) if error.raw_os_error() == Some(nix::Error::EIO as i32) => Ok(0),
+                count => count,
+            },
             None => std::future::pending().await,
         }
     }

@@ -57,6 +57,9 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str) -> Result<Experiment> {
             given.push((flag, key, value.map_err(|why| anyhow!("{flag}: {why}"))?));
         }
     }
+    if arguments.tty {
+        given.push(("--tty", "client.tty", "true".into()));
+    }
     if fault == spec::FaultKind::None.name() {
         given.push(("exec", "require.exits", "0".into()));
     }

@@ -8,8 +8,8 @@ mod wall;
 
 use crate::channel::{Ending, Message, Order, Setup, Sole, Task, write_line};
 use crate::hidden::GUEST;
-use crate::supervisor;
 use crate::worker::Starts;
+use crate::{program, supervisor};
 use anyhow::{Context, Result, anyhow, bail};
 use lab::guest::{End, Exchange, Guest, Report, init};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -121,7 +121,7 @@ fn boot(
     };
     let executable = supervisor::executable()?;
     // The guest's root knows every user by the number that it has outside.
-    let caller = Identity { mapped: false, ..supervisor::caller()? };
+    let caller = Identity { mapped: false, ..program::caller()? };
     let caller = serde_json::to_string(&caller)?;
     std::thread::scope(|scope| {
         let mut guests = Vec::new();
@@ -139,7 +139,7 @@ fn boot(
                     "HALFOPEN_LOG",
                     std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()),
                 )
-                .env(supervisor::CALLER, &caller)
+                .env(program::CALLER, &caller)
                 .watchdog(WATCHDOG)
                 .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * jobs as u32)
                 .processor(processor)

@@ -13,6 +13,15 @@ use std::process::ExitStatus;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+/// In the environment from the sandbox on: whose rights programs have, as JSON.
+pub(crate) const CALLER: &str = "HALFOPEN_CALLER";
+
+/// Inside the sandbox: whose rights programs have.
+pub(crate) fn caller() -> Result<Identity> {
+    let text = std::env::var(CALLER).with_context(|| format!("reading {CALLER}"))?;
+    serde_json::from_str(&text).with_context(|| format!("understanding {CALLER}"))
+}
+
 /// What a command has from the caller.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Surroundings {
@@ -46,16 +55,21 @@ fn environment() -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = std::env::vars_os().collect();
     let caller = Identity::under_sudo().map(|caller| User::from_uid(Uid::from_raw(caller.uid)));
     if let Some(Ok(Some(user))) = caller {
-        let own: [(&str, OsString); 4] = [
-            ("HOME", user.dir.into()),
-            ("USER", user.name.clone().into()),
-            ("LOGNAME", user.name.into()),
-            ("SHELL", user.shell.into()),
-        ];
-        environment.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
-        environment.extend(own.map(|(name, value)| (name.into(), value)));
+        belong_to(&mut environment, user);
     }
     environment
+}
+
+/// Puts what tells a user from others into an environment.
+pub(crate) fn belong_to(environment: &mut Vec<(OsString, OsString)>, user: User) {
+    let own: [(&str, OsString); 4] = [
+        ("HOME", user.dir.into()),
+        ("USER", user.name.clone().into()),
+        ("LOGNAME", user.name.into()),
+        ("SHELL", user.shell.into()),
+    ];
+    environment.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
+    environment.extend(own.map(|(name, value)| (name.into(), value)));
 }
 
 /// An end that a program comes to.

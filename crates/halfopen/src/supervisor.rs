@@ -15,6 +15,7 @@ use crate::channel::{Message, write_line};
 use crate::hidden::{INIT, LAUNCHER, SANDBOX, WORKER};
 use crate::obstacle::{self, Machine, Obstacle};
 use crate::output::Exit;
+use crate::program;
 use anyhow::{Context, Result, anyhow, bail};
 use netns::Namespace;
 use nix::mount::{MsFlags, mount};
@@ -34,9 +35,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// In the environment from the sandbox on: whose rights programs have, as JSON.
-pub(crate) const CALLER: &str = "HALFOPEN_CALLER";
-/// Likewise: where the executable lies. What runs from a mount of its own cannot tell.
+/// The environment variable that says where the executable lies. What runs from a mount of its own cannot tell.
 const EXECUTABLE: &str = "HALFOPEN_EXECUTABLE";
 
 /// Starts the worker in its sandbox. Its standard input is the lifeline: what it is to do comes
@@ -84,7 +83,7 @@ pub(crate) fn sandbox() -> Result<i32> {
     let status = Command::new(path)
         .arg0("halfopen")
         .arg(INIT)
-        .env(CALLER, serde_json::to_string(&caller)?)
+        .env(program::CALLER, serde_json::to_string(&caller)?)
         .env(EXECUTABLE, executable)
         .status()
         .context("starting the sandbox's init process")?;
@@ -99,12 +98,6 @@ pub(crate) fn cannot(why: &str) -> Result<i32> {
     Ok(i32::from(Exit::SKIPPED.0))
 }
 
-/// Inside the sandbox: whose rights programs have.
-pub(crate) fn caller() -> Result<Identity> {
-    let text = std::env::var(CALLER).with_context(|| format!("reading {CALLER}"))?;
-    serde_json::from_str(&text).with_context(|| format!("understanding {CALLER}"))
-}
-
 /// Inside the sandbox: where the executable lies.
 pub(crate) fn executable() -> Result<PathBuf> {
     std::env::var_os(EXECUTABLE).map(PathBuf::from).with_context(|| format!("reading {EXECUTABLE}"))
@@ -117,7 +110,7 @@ pub(crate) fn start_launcher() -> Result<Launcher, sandbox::Error> {
 
 /// The launcher's life.
 pub(crate) fn launcher() -> Result<i32> {
-    sandbox::serve(&caller()?, crate::peers::run)?;
+    sandbox::serve(&program::caller()?, crate::peers::run)?;
     Ok(0)
 }
 

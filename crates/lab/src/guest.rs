@@ -222,6 +222,7 @@ impl Guest {
                 environment,
                 directory: "/".into(),
             }),
+            identity: None,
             read_only: true,
             layer: false,
             files: Vec::new(),

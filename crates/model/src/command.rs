@@ -4,8 +4,9 @@ use crate::conclude::unknown;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::scene::HopKind;
-use crate::{IfIt, ObservedCall, Prediction, dead_path, predict, predict_after, predict_socket};
+use crate::{IfIt, ObservedCall, Prediction, dead_path, predict, predict_socket, predict_with};
 use spec::effect::{Cable, PathFate};
+use spec::facts::TcpFacts;
 use spec::script::{Script, Step};
 use spec::{Facts, FaultKind, Parameters, SocketOptions, TcpState, Traffic};
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Par
         _ if facts.tcp.as_ref().is_some_and(is_connecting) => Traffic::Connect,
         _ if falls_silent(trial, facts) => Traffic::Script,
         [] => Traffic::Idle,
-        _ if is_crash || is_one_write(observed) => Traffic::OneWrite,
+        _ if is_crash => Traffic::OneWrite,
         _ => Traffic::Script,
     };
     own.client.script = Some(Script {
@@ -71,12 +72,8 @@ pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Par
     own
 }
 
-fn is_connecting(tcp: &spec::facts::TcpFacts) -> bool {
+fn is_connecting(tcp: &TcpFacts) -> bool {
     tcp.state == Some(TcpState::SynSent)
-}
-
-fn is_one_write(observed: &Observed) -> bool {
-    matches!(observed.calls[..], [ObservedCall { step: Step::Write(_), .. }])
 }
 
 /// What its kernel will report, and when, if the program makes no other call than those observed.
@@ -86,19 +83,21 @@ fn is_one_write(observed: &Observed) -> bool {
 pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -> Conditional {
     let own = parameters(trial, facts, observed);
     let from_sample = falls_silent(trial, facts);
-    let prediction = match why_unknown(trial, facts, from_sample) {
+    let prediction = match why_unknown(trial, facts, observed, from_sample) {
         Some(reason) => unknown(&own, reason.into()),
         None if from_sample => predict_socket(facts, IfIt::StaysAsItIs),
-        None => match &observed.calls[..] {
-            [] => predict(&own, facts),
-            [one] if is_one_write(observed) => predict_after(&own, facts, one.at_ns),
-            calls => crate::predict_with(&own, facts, calls),
-        },
+        None if own.client.traffic == Traffic::Script => predict_with(&own, facts, &observed.calls),
+        None => predict(&own, facts),
     };
     Conditional { prediction, from_sample }
 }
 
-fn why_unknown(trial: &Parameters, facts: &Facts, from_sample: bool) -> Option<&'static str> {
+fn why_unknown(
+    trial: &Parameters,
+    facts: &Facts,
+    observed: &Observed,
+    from_sample: bool,
+) -> Option<&'static str> {
     let Some(tcp) = &facts.tcp else {
         return Some("the socket could not be sampled just before the fault");
     };
@@ -110,11 +109,32 @@ fn why_unknown(trial: &Parameters, facts: &Facts, from_sample: bool) -> Option<&
         FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze
     );
     let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
-    (is_path && is_busy && !from_sample).then_some(
-        "something was sent and not acknowledged at the moment of the fault, and somebody may answer \
-         later",
+    if !is_path || from_sample {
+        return None;
+    }
+    if is_busy {
+        return Some(
+            "something was sent and not acknowledged at the moment of the fault, and somebody may \
+             answer later",
+        );
+    }
+    (!observed.calls.is_empty() && !is_armed_by_exchange(tcp)).then_some(
+        "keepalive was set some time before the last exchange, and the program made calls after a \
+         fault that somebody answers",
     )
 }
+
+/// Whether the keepalive timer, if it runs, was armed as our own client does it: with the last exchange.
+fn is_armed_by_exchange(tcp: &TcpFacts) -> bool {
+    let idle_ms = tcp.options_set.as_ref().and_then(|options| options.keepidle_s).unwrap_or(0);
+    let since_ms = tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms);
+    let armed_for_ms = u64::from(tcp.timer_expires_ms) + u64::from(since_ms);
+    let late_ms = (u64::from(idle_ms) * 1000).abs_diff(armed_for_ms);
+    tcp.timer != TcpFacts::TIMER_KEEPALIVE || late_ms <= EXCHANGE_MS
+}
+
+/// How long an exchange takes, and a tick at each end, milliseconds.
+const EXCHANGE_MS: u64 = 12;
 
 /// Whether nobody answers from the fault on, neither the server nor anybody in its place, so that the
 /// socket's own timers alone tell.

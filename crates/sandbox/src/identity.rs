@@ -35,6 +35,15 @@ impl Identity {
         })
     }
 
+    /// The user of this name; `None`: there is none.
+    pub fn of_user(name: &str) -> Option<Self> {
+        let user = User::from_name(name).ok().flatten()?;
+        let groups = getgrouplist(&CString::new(name).ok()?, user.gid);
+        let groups = groups.unwrap_or_else(|_| vec![user.gid]);
+        let groups = groups.into_iter().map(Gid::as_raw).collect();
+        Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups, mapped: false })
+    }
+
     /// The user who called sudo, if this process is root by it.
     pub fn under_sudo() -> Option<Self> {
         let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();

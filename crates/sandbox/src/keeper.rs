@@ -96,7 +96,7 @@ impl Keeper {
         drop(shm);
         mounts::replace(&launch.files)?;
         adjust(&launch, descriptors)?;
-        identity.give_up_privileges(None)?;
+        launch.identity.as_ref().unwrap_or(identity).give_up_privileges(None)?;
         set_dumpable(false).map_err(Error::of("forbidding to be traced"))?;
 
         // SAFETY: this process has one thread.
@@ -246,6 +246,8 @@ fn become_program(
     write_line(control, &Word::Started { main, root }).map_err(Error::of(operation))?;
     let [input, output, error] = stdio;
     stand_in([input, output, error]).map_err(Error::of(operation))?;
+    // Where its input is a terminal, that is its controlling one.
+    let _ = rustix::process::ioctl_tiocsctty(input);
     let Some(command) = &launch.command else {
         close_the_rest();
         return Ok(own());

@@ -48,6 +48,8 @@ use std::path::PathBuf;
 pub struct Launch {
     /// The command; `None` for the launcher's own function (see [`serve`]), which costs a fork only.
     pub command: Option<Command>,
+    /// Whose rights it has; `None`: those of the caller that the launcher serves.
+    pub identity: Option<Identity>,
     /// Every file system is read-only but /dev/shm.
     pub read_only: bool,
     /// What is written goes to a layer over the root's file system, which ends with the program. Only

@@ -17,6 +17,10 @@ pub struct Command {
     pub directory: Option<String>,
     /// What it reads on standard input, before the end of that.
     pub stdin: String,
+    /// The user whose rights it has; `None`: the caller's. Only root may choose.
+    pub user: Option<String>,
+    /// Its standard streams are a terminal, and not two pipes.
+    pub terminal: bool,
     /// A command that succeeds once this one, a server, is ready. It runs on the client's host.
     pub ready: Vec<String>,
     /// After a `reboot`, whether it is not started again.

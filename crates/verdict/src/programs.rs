@@ -198,7 +198,10 @@ impl Seen {
         let mut seen = Self::default();
         // Where what was written ends in the sequence space, and when that was.
         let mut out: Vec<(u32, u64)> = Vec::new();
-        for event in timeline.events().iter().filter(|event| event.flow == Some(id)) {
+        // What a program does when it is told to end is none of its doing.
+        let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
+        let about = |event: &&Event| event.flow == Some(id) && event.at_ns < end;
+        for event in timeline.events().iter().filter(about) {
             let at_ns = event.at_ns;
             let segment = match (&event.what, event.source) {
                 (What::Segment(segment), Source::ClientWire) => segment,
@@ -222,10 +225,8 @@ impl Seen {
                     seen.observed.calls.push(ObservedCall { at_ns, step: Step::Write(bytes) });
                 }
                 Class::Syn { n: 1 } if at_ns >= fault_at => seen.connected_ns = Some(at_ns),
-                Class::Fin { n: 1, .. } if at_ns >= fault_at => {
-                    seen.fin_ns = Some(at_ns);
-                    seen.observed.calls.push(ObservedCall { at_ns, step: Step::Shutdown });
-                }
+                // Where somebody answers, this is its farewell: what would have come without it is said.
+                Class::Fin { n: 1, .. } if at_ns >= fault_at => seen.fin_ns = Some(at_ns),
                 _ => seen.sent_again.push((at_ns, class)),
             }
         }

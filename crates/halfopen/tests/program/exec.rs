@@ -49,6 +49,7 @@ if what == "connects-anew":
     s = connect(False)
 if what == "spams":
     for _ in range(40000): print("x" * 100)
+    print("that was all", flush=True)
 wait(s)
 "#;
 
@@ -69,6 +70,14 @@ fn the_trial(output: &Output) -> Value {
     assert_eq!(document["trials"].as_array().map(Vec::len), Some(1), "{}", show(output));
     document["trials"][0].clone()
 }
+
+/// A server that finds its port taken.
+const TAKEN: &str = "python3 -c 'import socket
+first = socket.create_server((\"\", 7000)); second = socket.create_server((\"\", 7000))'";
+/// A client that connects to its own host.
+const ELSEWHERE: &str = "import socket, time
+there = socket.create_server((\"127.0.0.1\", 9)); here = socket.create_connection((\"127.0.0.1\", 9))
+time.sleep(1000)";
 
 const POWER_OFF: [&str; 4] = ["--fault", "power-off", "--after", "300ms"];
 
@@ -278,6 +287,9 @@ fn what_cannot_be_tried_is_said_in_a_word() {
         (&["--listen", "7000", "--fault", "power-off"], &["false"], 3, "had no connection"),
         (&["--server", "false", "--fault", "power-off"], &["true"], 3, "does not listen"),
         (&["--listen", "7000"], &["false"], 6, "require.exits"),
+        (&["--server", TAKEN], &["true"], 3, "Address already in use"),
+        (&["--listen", "7000"], &["/etc/passwd"], 2, "may not be executed"),
+        (&["--listen", "7000", "--set", "client.user=no-such-user"], &["true"], 2, "client.user"),
     ] {
         let out = tempfile::tempdir().unwrap();
         let mut arguments = vec!["exec", "--out", out.path().to_str().unwrap()];
@@ -292,7 +304,8 @@ fn what_cannot_be_tried_is_said_in_a_word() {
 
 #[test]
 fn much_output_is_counted_and_the_trial_goes_on() {
-    let (output, out) = exec(&[&POWER_OFF[..], &["--deadline", "300ms"]].concat(), "spams");
+    let options = ["--on-output", "^that was all", "--fault", "power-off", "--after", "0s"];
+    let (output, out) = exec(&[&options[..], &["--deadline", "300ms"]].concat(), "spams");
     assert_eq!(output.status.code(), Some(0), "{}", show(&output));
     let timeline = fs::read_to_string(out.path().join("exec/timeline.jsonl")).unwrap();
     assert!(timeline.contains("output-omitted"));
@@ -332,4 +345,89 @@ fn the_same_command_line_runs_in_virtual_time() {
     assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT");
     assert_eq!(trial["flows"][0]["measured"]["ended_by"], "keepalive");
     assert_eq!(trial["programs"]["client"]["exit"], 7);
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn what_does_not_come_is_said_in_a_word() {
+    let fault = ["--fault", "power-off", "--clock", "virtual"];
+    for (server, client, complaint) in [
+        (&["--server", "sleep 1000"][..], &["true"][..], "did not listen at its address"),
+        (&["--listen", "7000"], &["sleep", "1000"], "had no connection with the server's host"),
+        (&["--listen", "7000"], &["python3", "-c", ELSEWHERE], "had no connection with"),
+        (&["--server", "sleep 1000", "--ready", "false"], &["true"], "did not listen"),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let directory = ["--out", out.path().to_str().unwrap(), "--"];
+        let arguments = [&["exec"], &fault[..], server, &directory, client].concat();
+        let output = halfopen(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {}", show(&output));
+        assert!(show(&output).contains(complaint), "{arguments:?}: {}", show(&output));
+    }
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn programs_that_fork_away_or_do_not_care_for_signals_are_followed() {
+    let server = "python3 -c 'import socket, time
+l = socket.create_server((\"\", 7000)); c = l.accept()[0]; c.sendall(c.recv(100)); time.sleep(1e6)' &";
+    let client =
+        format!("trap \"\" TERM; (trap \"\" TERM; python3 -c '{CLIENT}' keepalive) & exit 0");
+    let out = tempfile::tempdir().unwrap();
+    let arguments = [
+        &["exec", "--clock", "virtual", "--server", server, "--format", "json"][..],
+        &["--out", out.path().to_str().unwrap()],
+        &POWER_OFF,
+        &["--", "sh", "-c", &client],
+    ]
+    .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT");
+    assert_eq!(trial["programs"]["client"]["exit"], 0);
+}
+
+#[test]
+fn a_client_that_ignores_sigterm_is_killed() {
+    let script = format!("trap '' TERM; python3 -c '{CLIENT}' idle; sleep 1000000");
+    let out = tempfile::tempdir().unwrap();
+    let arguments = [
+        &["exec", "--listen", "7000", "--deadline", "300ms", "--out"][..],
+        &[out.path().to_str().unwrap()],
+        &POWER_OFF,
+        &["--", "sh", "-c", &script],
+    ]
+    .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn a_client_can_have_a_terminal_in_virtual_time() {
+    with_a_terminal(&["--clock", "virtual"]);
+}
+
+#[test]
+fn a_client_can_have_a_terminal() {
+    with_a_terminal(&[]);
+}
+
+fn with_a_terminal(clock: &[&str]) {
+    let out = tempfile::tempdir().unwrap();
+    let script = "test -t 0 && test -t 2 && echo it is one; read word; echo read $word; exec 3>/dev/tty \
+                  && echo controls >&3";
+    let arguments = [
+        &["exec", "--listen", "7000", "--tty", "--set", "client.stdin=typed"][..],
+        &["--format", "json", "--out", out.path().to_str().unwrap()],
+        clock,
+        &["--", "sh", "-c", script],
+    ]
+    .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    // Nothing was connected, and the verdict says so.
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let written = fs::read_to_string(out.path().join("exec/client.out")).unwrap();
+    assert_eq!(written, "typed\r\nit is one\r\nread typed\r\ncontrols\r\n");
 }

@@ -74,7 +74,7 @@ pub fn is_guest() -> bool {
     std::process::id() == 1 && std::env::var_os(EXCHANGE_VARIABLE).is_some()
 }
 
-/// Makes the guest habitable: mounts `/proc`, `/sys`, tracefs, `/dev/shm`,
+/// Makes the guest habitable: mounts `/proc`, `/sys`, tracefs, `/dev/shm`, `/dev/pts`,
 /// `/tmp` and the exchange, brings the loopback interface up, and raises
 /// the limit on descriptors. Reads what the launcher asked for.
 ///
@@ -96,6 +96,8 @@ pub fn enter() -> Result<Entry, EnterError> {
     }
     directory("/dev/shm")?;
     attach("shm", "/dev/shm", "tmpfs", MsFlags::MS_NOSUID, Some("mode=1777"))?;
+    directory("/dev/pts")?;
+    attach("devpts", "/dev/pts", "devpts", MsFlags::MS_NOSUID, Some("ptmxmode=666"))?;
     attach("tmp", "/tmp", "tmpfs", MsFlags::MS_NOSUID, Some("mode=1777"))?;
     // A kernel without tracepoints has no such directory; whoever wants them
     // finds out for itself.

@@ -34,6 +34,27 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| shown(&p.client.command.words),
     },
     Setting {
+        key: "client.user",
+        about: "The user whose rights the client's command has; only root may choose.",
+        default: None,
+        example: "postgres",
+        accepts: "the name of a user",
+        set: |p, text| {
+            p.client.command.user = Some(text.into());
+            Ok(())
+        },
+        get: |p| p.client.command.user.clone(),
+    },
+    Setting {
+        key: "client.tty",
+        about: "Whether the standard streams of the client's command are a terminal.",
+        default: Some("false"),
+        example: "true",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.client.command.terminal, text),
+        get: |p| p.client.command.terminal.then(|| "true".into()),
+    },
+    Setting {
         key: "client.cwd",
         about: "The working directory of the client's command; without it the caller's.",
         default: None,

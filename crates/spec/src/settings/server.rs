@@ -52,6 +52,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| p.server.command.stays_away.then(|| "false".into()),
     },
     Setting {
+        key: "server.user",
+        about: "The user whose rights the server's command has; only root may choose.",
+        default: None,
+        example: "postgres",
+        accepts: "the name of a user",
+        set: |p, text| {
+            p.server.command.user = Some(text.into());
+            Ok(())
+        },
+        get: |p| p.server.command.user.clone(),
+    },
+    Setting {
         key: "server.cwd",
         about: "The working directory of the server's command; without it the caller's.",
         default: None,
