@@ -6,7 +6,7 @@ use crate::{descriptors, kernels};
 use anyhow::Result;
 use report::{Clock, Machine};
 use spec::{Experiment, Phase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -154,12 +154,37 @@ impl Trials {
 /// Real trials that are predicted to take longer together are announced.
 const LONG: Duration = Duration::from_secs(60);
 
-/// What to say before trials on the real clock that will take long: how long, and what takes
-/// seconds.
+/// What to say before a sweep, and before trials on the real clock that will take long: how many, how
+/// long, and what takes seconds.
 pub(crate) fn hint(trials: &Trials) -> Option<String> {
-    if trials.setup.clock == Clock::Virtual {
+    let experiments = &trials.setup.experiments;
+    let names: BTreeSet<_> = experiments.iter().map(|experiment| &experiment.name).collect();
+    let is_sweep = names.len() < experiments.len();
+    let is_real = trials.setup.clock == Clock::Real;
+    let takes = if is_real { takes(trials) } else { Duration::ZERO };
+    if !is_sweep && takes <= LONG {
         return None;
     }
+    let mut parts = Vec::new();
+    if is_sweep {
+        let points = spec::counted(experiments.len(), "point");
+        let all = spec::counted(trials.total(), "trial");
+        parts.push(if trials.each == 1 {
+            all
+        } else {
+            format!("{points} × {} = {all}", trials.each)
+        });
+    }
+    if is_real {
+        let takes = report::span::measured(takes.as_secs_f64().ceil());
+        parts.push(format!("this will take about {takes} on the real clock"));
+    }
+    let told = parts.join("; ");
+    Some(if takes > LONG { format!("{told}; --clock virtual takes seconds") } else { told })
+}
+
+/// How long trials on the real clock are predicted to take together.
+fn takes(trials: &Trials) -> Duration {
     let hz = observe::clock::hz();
     let takes = |experiment: &Experiment| {
         let parameters = &experiment.parameters;
@@ -178,18 +203,13 @@ pub(crate) fn hint(trials: &Trials) -> Option<String> {
     let each: Vec<_> = trials.setup.experiments.iter().filter(known).map(takes).collect();
     let longest = each.iter().max().copied().unwrap_or_default();
     let all = each.iter().sum::<Duration>() * trials.each as u32;
-    let takes = longest.max(all / trials.setup.jobs as u32);
-    (takes > LONG).then(|| {
-        let takes = report::span::measured(takes.as_secs_f64().round());
-        format!("this will take about {takes} on the real clock; --clock virtual takes seconds")
-    })
+    longest.max(all / trials.setup.jobs as u32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use spec::Parameters;
-    use std::collections::BTreeSet;
 
     fn experiment(name: &str, after: u64) -> Experiment {
         let mut parameters = Parameters::default();
@@ -221,6 +241,8 @@ mod tests {
         idle.parameters.client.keepalive.idle = Some(Duration::from_secs(2));
         idle.parameters.client.keepalive.interval = Some(Duration::from_secs(1));
         assert_eq!(hint(&trials(vec![idle.clone()], 1)), None);
+        let said = hint(&trials(vec![idle.clone(), experiment("a", 2)], 3)).unwrap();
+        assert!(said.starts_with("2 points × 3 = 6 trials; "), "{said}");
         // Two side by side.
         let said = hint(&trials(vec![idle], 40)).unwrap();
         assert!(said.contains("about 24"), "{said}");

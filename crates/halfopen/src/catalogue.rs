@@ -3,8 +3,9 @@
 use crate::output;
 use anyhow::{Result, anyhow, bail};
 use spec::Experiment;
-use spec::file::{Override, load};
+use spec::file::{Override, load, matrix};
 use spec::settings;
+use spec::sweep::{Axis, product};
 use spec::sysctl::nearest;
 use std::path::Path;
 
@@ -22,24 +23,77 @@ pub(crate) fn find(
     colour: bool,
 ) -> Result<Experiment> {
     check_once(overrides)?;
-    let load = |name: &str, path: &str, text: &str| {
-        let experiment = load(name, path, text, defaults, overrides)
+    Source::read(name_or_file)?.experiment(defaults, overrides, colour)
+}
+
+/// The text of an experiment.
+struct Source {
+    name: String,
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn read(name_or_file: &str) -> Result<Self> {
+        if let Some((name, text)) = built_in(name_or_file) {
+            let path = format!("experiments/{name}.toml");
+            return Ok(Self { name: name.into(), path, text: text.into() });
+        }
+        let path = Path::new(name_or_file);
+        let looks_like_a_file = path.extension().is_some() || name_or_file.contains('/');
+        if !looks_like_a_file && !path.is_file() {
+            return Err(no_such(name_or_file));
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| anyhow!("reading the experiment file {name_or_file}: {error}"))?;
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("experiment");
+        Ok(Self { name: stem.into(), path: name_or_file.into(), text })
+    }
+
+    fn experiment(
+        &self,
+        defaults: bool,
+        overrides: &[Override],
+        colour: bool,
+    ) -> Result<Experiment> {
+        let experiment = load(&self.name, &self.path, &self.text, defaults, overrides)
             .map_err(|error| anyhow!(error.render(colour)))?;
         known_claims(&experiment)?;
         Ok(experiment)
-    };
-    if let Some((name, text)) = built_in(name_or_file) {
-        return load(name, &format!("experiments/{name}.toml"), text);
     }
-    let path = Path::new(name_or_file);
-    let looks_like_a_file = path.extension().is_some() || name_or_file.contains('/');
-    if !looks_like_a_file && !path.is_file() {
-        return Err(no_such(name_or_file));
+
+    /// Every combination of what the file sweeps over and what was asked for, which comes first.
+    fn points(&self, overrides: &[Override], colour: bool) -> Result<Vec<Vec<Override>>> {
+        let of_file =
+            matrix(&self.path, &self.text).map_err(|error| anyhow!(error.render(colour)))?;
+        let asked = |axis: &Axis| overrides.iter().any(|(key, _)| plain(key) == plain(&axis.key));
+        let mut axes: Vec<_> = of_file.into_iter().filter(|axis| !asked(axis)).collect();
+        axes.extend(self::axes(overrides)?);
+        product(&axes).map_err(|why| anyhow!("{}: {why}", self.name))
     }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| anyhow!("reading the experiment file {name_or_file}: {error}"))?;
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("experiment");
-    load(stem, name_or_file, &text)
+}
+
+/// Every combination of the values that were asked for.
+///
+/// # Errors
+/// For a person: what is no list and no range, a setting that is given twice, too many.
+pub(crate) fn points(overrides: &[Override]) -> Result<Vec<Vec<Override>>> {
+    check_once(overrides)?;
+    product(&axes(overrides)?).map_err(|why| anyhow!(why))
+}
+
+fn axes(overrides: &[Override]) -> Result<Vec<Axis>> {
+    overrides
+        .iter()
+        .map(|(key, text)| {
+            Axis::read(key, text).map_err(|why| anyhow!("--set {key}={text}: {why}"))
+        })
+        .collect()
+}
+
+/// A key by its shortest name.
+fn plain(key: &str) -> String {
+    key.replace("sysctl.net.ipv4.", "sysctl.")
 }
 
 /// The text of a built-in experiment's file.
@@ -58,7 +112,8 @@ fn no_such(name: &str) -> anyhow::Error {
     anyhow!("there is no experiment `{name}`: {}", meant(name))
 }
 
-/// The experiments that a command names, with its settings; says what `--defaults` leaves out.
+/// The experiments that a command names, with its settings, one for each combination of these; says
+/// what `--defaults` leaves out.
 ///
 /// # Errors
 /// As [`find`], or that a setting is given twice.
@@ -67,16 +122,21 @@ pub(crate) fn find_all(
     defaults: bool,
     overrides: &[Override],
 ) -> Result<Vec<Experiment>> {
+    check_once(overrides)?;
     let colour = output::colour(&std::io::stderr());
     let mut found = Vec::new();
     for name in names {
-        let experiment = find(name.as_ref(), defaults, overrides, colour)?;
-        if let Some(note) =
-            defaults.then(|| left_out(name.as_ref(), &experiment, overrides)).flatten()
-        {
-            eprintln!("{note}");
+        let source = Source::read(name.as_ref())?;
+        for (at, point) in source.points(overrides, colour)?.iter().enumerate() {
+            let experiment = source.experiment(defaults, point, colour)?;
+            if defaults
+                && at == 0
+                && let Some(note) = left_out(name.as_ref(), &experiment, point)
+            {
+                eprintln!("{note}");
+            }
+            found.push(experiment);
         }
-        found.push(experiment);
     }
     Ok(found)
 }
@@ -102,9 +162,9 @@ fn left_out(name: &str, with: &Experiment, overrides: &[Override]) -> Option<Str
 
 /// A setting may be given once: of two, one would be ignored without a word.
 fn check_once(overrides: &[Override]) -> Result<()> {
-    let name = |key: &str| key.replace("sysctl.net.ipv4.", "sysctl.");
     for (at, (key, value)) in overrides.iter().enumerate() {
-        if let Some((_, first)) = overrides[..at].iter().find(|(other, _)| name(other) == name(key))
+        if let Some((_, first)) =
+            overrides[..at].iter().find(|(other, _)| plain(other) == plain(key))
         {
             bail!("--set {key} is given twice, {first} and {value}: leave one of them out");
         }

@@ -314,8 +314,9 @@ pub(crate) struct ResultsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
-    /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
+    /// Change a setting, such as `client.keepalive.idle=5s`. Several values, `3,5,8`, or a range,
+    /// `1..15` or `200ms..3s/200ms`, are a sweep: every combination of all such settings
+    #[arg(long = "set", value_name = "KEY=VALUE[,VALUE...]", value_parser = parse_override)]
     pub(crate) overrides: Vec<Override>,
     /// Put sysctls and keepalive times at the Linux defaults
     #[arg(long)]

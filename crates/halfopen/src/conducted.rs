@@ -144,7 +144,7 @@ impl Conducted {
         Tally {
             machine: self.machine.clone(),
             wall_s: self.started.elapsed().as_secs_f64(),
-            groups: self.ledger.groups.clone(),
+            groups: self.ledger.groups.clone().in_order(),
             not_started: self.not_started(),
             lost: self.lost.clone(),
         }
@@ -235,8 +235,13 @@ fn write_reports(store: &Store, tally: &Tally, ledger: &Ledger) -> Result<std::p
     write("summary.md", &mut |output| {
         output.write_all(report::markdown::summary(tally, page).as_bytes())
     })?;
+    write("run.csv", &mut |output| {
+        report::csv::run(output, &tally.groups, |group| ledger.of_group(group))
+    })?;
     write("junit.xml", &mut |output| {
-        report::junit::report(output, &[tally], |_, group| ledger.of_group(group))
+        report::junit::report(output, &[tally], |_, group| {
+            ledger.of_group(tally.groups.all()[group].place())
+        })
     })?;
     Ok(directory.path().to_owned())
 }

@@ -1,24 +1,29 @@
 //! `halfopen exec`: commands of the user's as the programs of a trial.
 
 use crate::output::{self, Exit};
-use crate::{cli, command, run};
+use crate::{catalogue, cli, command, run};
 use anyhow::{Result, anyhow, bail};
 use spec::Experiment;
 use spec::command::{join, split};
-use spec::file::assemble;
+use spec::file::{Override, assemble};
 
 const NAME: &str = "exec";
 const QUESTION: &str = "When does this program find out, and what does it do then?";
 
 pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
-    let faults = arguments.fault.split(',').map(|fault| experiment(arguments, fault.trim()));
-    match faults.collect() {
+    let settings = &arguments.trials.settings;
+    let experiments = catalogue::points(&settings.overrides).and_then(|points| {
+        let faults = arguments.fault.split(',').map(str::trim);
+        let all = faults.flat_map(|fault| points.iter().map(move |point| (fault, point)));
+        all.map(|(fault, point)| experiment(arguments, fault, point)).collect()
+    });
+    match experiments {
         Ok(experiments) => run::conduct(&arguments.trials, experiments, None),
         Err(error) => output::fail(Exit::USAGE, &error),
     }
 }
 
-fn experiment(arguments: &cli::ExecArgs, fault: &str) -> Result<Experiment> {
+fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Result<Experiment> {
     let cli::ExecArgs { server, ready, listen, after, on_output, fault_host, deadline, .. } =
         arguments;
     if fault_host == "client" {
@@ -63,9 +68,9 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str) -> Result<Experiment> {
     if fault == spec::FaultKind::None.name() {
         given.push(("exec", "require.exits", "0".into()));
     }
-    let settings = &arguments.trials.settings;
-    let experiment = assemble(NAME, QUESTION, &given, settings.defaults, &settings.overrides)
-        .map_err(|error| anyhow!("{error}"))?;
+    let defaults = arguments.trials.settings.defaults;
+    let experiment =
+        assemble(NAME, QUESTION, &given, defaults, point).map_err(|error| anyhow!("{error}"))?;
     command::check(&experiment.parameters)?;
     Ok(experiment)
 }

@@ -20,7 +20,7 @@ use verdict::findings::Standing;
 use verdict::{Measured, Requirement, Word};
 
 pub use live::Live;
-pub use tables::{Check, CheckState, doctor, list, missing, predict, summary};
+pub use tables::{Check, CheckState, doctor, list, missing, predict, predictions, summary};
 pub(crate) use tables::{table, trimmed};
 
 /// Before a trial: its question, and what is about to happen.

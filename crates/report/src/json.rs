@@ -91,13 +91,34 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8
 
 /// The document of a prediction: `halfopen predict --format json`.
 pub fn predict(experiment: &Experiment, hz: u32, prediction: &Prediction) -> Vec<u8> {
-    pretty(&PredictDocument {
+    pretty(&point(experiment, hz, prediction))
+}
+
+fn point<'a>(
+    experiment: &'a Experiment,
+    hz: u32,
+    prediction: &'a Prediction,
+) -> PredictDocument<'a> {
+    PredictDocument {
         schema: "halfopen/predict/1",
         hz,
         prediction: forecast(Some(prediction)),
         schedule: prediction.schedule.iter().map(|step| StepDocument::new(step, seconds)).collect(),
         experiment: &experiment.name,
         parameters: in_force(&experiment.parameters, None),
+    }
+}
+
+/// The document of a sweep: `halfopen predict --format json` with several values of a setting. Each
+/// point is as the document of one prediction.
+pub fn predictions(points: &[(Experiment, Prediction)], hz: u32) -> Vec<u8> {
+    pretty(&SweepDocument {
+        schema: "halfopen/predict/1",
+        hz,
+        points: points
+            .iter()
+            .map(|(experiment, prediction)| point(experiment, hz, prediction))
+            .collect(),
     })
 }
 
@@ -110,6 +131,14 @@ pub fn pretty(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("our own types are JSON values");
     text.push(b'\n');
     text
+}
+
+/// `halfopen/predict/1`, of a sweep.
+#[derive(Serialize)]
+struct SweepDocument<'a> {
+    schema: &'static str,
+    hz: u32,
+    points: Vec<PredictDocument<'a>>,
 }
 
 /// `halfopen/run/1`.

@@ -7,6 +7,7 @@ pub mod article;
 pub mod audit;
 pub mod clocks;
 mod course;
+pub mod csv;
 mod digest;
 mod escape;
 pub mod html;

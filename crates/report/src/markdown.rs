@@ -2,6 +2,7 @@
 
 use crate::human;
 use crate::span;
+use crate::summary::{Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
 use std::fmt::Write;
 
@@ -20,8 +21,12 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
         span::measured(tally.wall_s)
     )
     .expect("a String takes all");
-    text += "| experiment | verdict | outcome | predicted | measured | noticed |\n";
-    text += "|---|---|---|---|---|---|\n";
+    let columns = tally.groups.columns();
+    let heads = cells(&columns);
+    writeln!(text, "| experiment |{heads} verdict | outcome | predicted | measured | noticed |")
+        .expect("a String takes all");
+    writeln!(text, "|---{}|---|---|---|---|---|", "|---".repeat(columns.len()))
+        .expect("a String takes all");
     let groups = || tally.groups.labels().into_iter().zip(tally.groups.all());
     for (label, group) in groups() {
         let label = match group.numbers() {
@@ -32,8 +37,10 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
         };
         let cells = [group.outcomes(), group.predicted(), group.measured(), group.noticed()];
         let cells = cells.map(|text| cell(&text)).join(" | ");
+        let values = Groups::values(group, &columns, NOTHING_KNOWN);
+        let values = self::cells(&values);
         let verdicts = group.verdicts();
-        writeln!(text, "| {label} | {verdicts} | {cells} |").expect("a String takes all");
+        writeln!(text, "| {label} |{values} {verdicts} | {cells} |").expect("a String takes all");
     }
     let reasons: Vec<_> = tally
         .groups
@@ -52,6 +59,11 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
         writeln!(text, "- {}", cell(&reason)).expect("a String takes all");
     }
     text
+}
+
+/// Further cells of a row.
+fn cells(texts: &[String]) -> String {
+    texts.iter().fold(String::new(), |row, text| row + " " + &cell(text) + " |")
 }
 
 /// Text that cannot end its cell, nor become markup.

@@ -15,13 +15,22 @@ pub(crate) const NOTHING_KNOWN: &str = "–";
 /// How many reasons of one group are listed one by one.
 const REASONS_MOST: usize = 10;
 
-/// The groups of a run, in the order in which their first trials were added.
+/// The groups of a run, in the order in which their first trials were added, or
+/// [`Groups::in_order`].
 #[derive(Debug, Clone, Default)]
 pub struct Groups {
-    groups: Vec<Group>,
+    all: Vec<Group>,
     /// Where each experiment with its settings is.
     places: BTreeMap<String, usize>,
+    /// For each name: the settings of its first group, and those that another has otherwise.
+    names: BTreeMap<String, (Settings, BTreeSet<String>)>,
 }
+
+/// Settings by key.
+type Settings = BTreeMap<String, String>;
+
+/// More settings than these that vary are named with each group, and have no column.
+const COLUMNS_MOST: usize = 4;
 
 impl Groups {
     /// The groups of these trials.
@@ -36,29 +45,42 @@ impl Groups {
     /// Adds a trial of this experiment, and says in which group it is, from 0.
     pub fn add(&mut self, experiment: &Experiment, trial: &Digest) -> usize {
         let settings = settings::all(&experiment.parameters);
-        let place =
-            *self.places.entry(format!("{} {settings:?}", experiment.name)).or_insert_with(|| {
-                self.groups.push(Group::new(experiment));
-                self.groups.len() - 1
-            });
-        self.groups[place].add(trial);
+        let known = format!("{} {settings:?}", experiment.name);
+        let place = *self.places.entry(known).or_insert(self.all.len());
+        if place == self.all.len() {
+            let (first, apart) = self
+                .names
+                .entry(experiment.name.clone())
+                .or_insert_with(|| (settings.clone(), BTreeSet::new()));
+            let keys = first.keys().chain(settings.keys());
+            apart.extend(keys.filter(|key| first.get(*key) != settings.get(*key)).cloned());
+            self.all.push(Group { place, ..Group::new(experiment, settings) });
+        }
+        self.all[place].add(trial);
         place
+    }
+
+    /// In the order of their trials' positions: to be shown, and added to no more.
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.all.sort_by_key(|group| group.first);
+        self
     }
 
     /// Each group.
     pub fn all(&self) -> &[Group] {
-        &self.groups
+        &self.all
     }
 
     /// How many trials there are.
     pub fn trials(&self) -> usize {
-        self.groups.iter().map(Group::trials).sum()
+        self.all.iter().map(Group::trials).sum()
     }
 
     /// `28 agree, 2 disagree`, the most severe last.
     pub(crate) fn counted(&self) -> String {
         let mut all = Counts::default();
-        for group in &self.groups {
+        for group in &self.all {
             for (sum, count) in all.0.iter_mut().zip(group.counts.0) {
                 *sum += count;
             }
@@ -66,13 +88,32 @@ impl Groups {
         all.to_string()
     }
 
+    /// The settings that vary, where they are few enough for a column each.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        Some(self.varying()).filter(|keys| keys.len() <= COLUMNS_MOST).unwrap_or_default()
+    }
+
+    /// The settings in which groups of one name differ.
+    pub(crate) fn varying(&self) -> Vec<String> {
+        let all: BTreeSet<_> = self.names.values().flat_map(|(_, apart)| apart).cloned().collect();
+        all.into_iter().collect()
+    }
+
+    /// What a group has for these settings; `none` where it has nothing.
+    pub(crate) fn values(group: &Group, keys: &[String], none: &str) -> Vec<String> {
+        let value = |key: &String| group.settings.get(key).map_or(none, String::as_str);
+        keys.iter().map(|key| value(key).to_owned()).collect()
+    }
+
     /// For each group: its experiment and how many trials if there are several; with what sets it
-    /// apart from others of the same name.
+    /// apart from others of the same name, unless that has columns of its own.
     pub(crate) fn labels(&self) -> Vec<String> {
-        self.groups
+        let has_columns = !self.columns().is_empty();
+        self.all
             .iter()
             .map(|group| {
-                let label = self.name(group);
+                let label =
+                    if has_columns { group.experiment.name.clone() } else { self.name(group) };
                 match group.trials() {
                     1 => label,
                     count => format!("{label} ×{count}"),
@@ -90,19 +131,9 @@ impl Groups {
 
     /// The settings of a group that others of the same name have not, or have otherwise.
     pub(crate) fn apart(&self, group: &Group) -> BTreeMap<String, String> {
-        let named = |other: &&Group| other.experiment.name == group.experiment.name;
-        let others: Vec<_> = self.groups.iter().filter(named).collect();
-        if others.len() == 1 {
-            return BTreeMap::new();
-        }
-        let of = |group: &Group| settings::all(&group.experiment.parameters);
-        let all: Vec<_> = others.into_iter().map(of).collect();
-        let keys: BTreeSet<_> = all.iter().flat_map(|settings| settings.keys()).collect();
-        let own = of(group);
-        keys.into_iter()
-            .filter(|key| all.iter().any(|settings| settings.get(*key) != own.get(*key)))
-            .map(|key| (key.clone(), own.get(key).map_or_else(|| "unset".into(), Clone::clone)))
-            .collect()
+        let apart = self.names.get(&group.experiment.name).map(|(_, apart)| apart);
+        let own = |key: &String| group.settings.get(key).map_or("unset", String::as_str).to_owned();
+        apart.into_iter().flatten().map(|key| (key.clone(), own(key))).collect()
     }
 }
 
@@ -111,6 +142,10 @@ impl Groups {
 pub struct Group {
     /// What was done.
     pub experiment: Experiment,
+    settings: Settings,
+    /// What [`Groups::add`] has said, and the least of its trials' positions.
+    place: usize,
+    first: usize,
     counts: Counts,
     outcomes: BTreeMap<String, usize>,
     /// The first trial's windows, each as wide as that of all trials: each trial's prediction
@@ -133,9 +168,12 @@ pub struct Group {
 }
 
 impl Group {
-    fn new(experiment: &Experiment) -> Self {
+    fn new(experiment: &Experiment, settings: Settings) -> Self {
         Self {
             experiment: experiment.clone(),
+            settings,
+            place: 0,
+            first: usize::MAX,
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
             windows: Vec::new(),
@@ -152,13 +190,15 @@ impl Group {
 
     /// Of one trial.
     pub(crate) fn of(trial: &Trial) -> Self {
-        let mut group = Self::new(&trial.experiment);
+        let settings = settings::all(&trial.experiment.parameters);
+        let mut group = Self::new(&trial.experiment, settings);
         group.add(&Digest::new(0, trial));
         group
     }
 
     fn add(&mut self, trial: &Digest) {
         self.counts.0[trial.status as usize] += 1;
+        self.first = self.first.min(trial.position);
         self.numbers.push((trial.number, trial.artifacts.is_some()));
         self.took += trial.took;
         if trial.status != Status::Agrees && self.reasons.len() < REASONS_MOST {
@@ -190,6 +230,11 @@ impl Group {
                 self.spans.push(span);
             }
         }
+    }
+
+    /// Which group it is, as [`Groups::add`] says.
+    pub fn place(&self) -> usize {
+        self.place
     }
 
     /// How many trials it has; there is at least one.
@@ -376,11 +421,16 @@ mod tests {
         let mut other = samples::sending();
         other.experiment.parameters.sysctl.insert("tcp_retries2".into(), "3".into());
         let groups = Groups::of(&[samples::sending(), other.clone(), other, samples::crash()]);
-        let labels = groups.labels();
-        let (first, second) = (&labels[0], &labels[1]);
-        assert!(first.starts_with("host-crash-sending sysctl.tcp_retries2="), "{first}");
-        assert_eq!(second, "host-crash-sending sysctl.tcp_retries2=3 ×2");
-        assert!(!labels[2].contains('='), "{labels:?}");
+        let name = |at: usize| groups.name(&groups.all()[at]);
+        assert!(name(0).starts_with("host-crash-sending sysctl.tcp_retries2="), "{}", name(0));
+        assert_eq!(name(1), "host-crash-sending sysctl.tcp_retries2=3");
+        assert!(!name(2).contains('='), "{}", name(2));
+        // What varies has a column.
+        assert_eq!(groups.labels()[1], "host-crash-sending ×2");
+        let columns = groups.columns();
+        assert_eq!(columns, ["sysctl.tcp_retries2"]);
+        let values = groups.all().iter().flat_map(|group| Groups::values(group, &columns, "–"));
+        assert_eq!(values.collect::<Vec<_>>(), ["5", "3", "–"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::experiment::{Experiment, Parameters};
 use crate::relevance::{self, Need};
 use crate::settings;
+use crate::sweep::Axis;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::ops::Range;
 use toml::Spanned;
@@ -123,6 +124,8 @@ pub fn load(
                     value.span(),
                 ));
             }
+            // See [`matrix`].
+            ("matrix", _) => {}
             (name, _) => {
                 let mut leaves = Vec::new();
                 flatten(name, key.span(), value, &mut leaves);
@@ -184,6 +187,44 @@ pub fn load(
     }
     let question = with_changes(question, &of_file, &parameters, defaults, overrides);
     Ok(Experiment { name: name.into(), question, claims, parameters })
+}
+
+/// What a file sweeps over: its table `[matrix]`, a list of values or a range for each key.
+///
+/// # Errors
+/// [`Error`], with its place.
+pub fn matrix(path: &str, text: &str) -> Result<Vec<Axis>, Error> {
+    // What is no TOML is for [`load`] to say.
+    let Ok(table) = DeTable::parse(text) else { return Ok(Vec::new()) };
+    let Some((name, value)) = table.get_ref().iter().find(|(name, _)| name.get_ref() == "matrix")
+    else {
+        return Ok(Vec::new());
+    };
+    let blame = |message: String, span: Range<usize>| Error {
+        message,
+        place: Some(Place { path: path.into(), text: text.into(), span }),
+    };
+    let mut leaves = Vec::new();
+    flatten("", name.span(), value, &mut leaves);
+    let mut found = Vec::new();
+    for (key, _, value) in leaves {
+        let key = key.trim_start_matches('.').to_owned();
+        let axis = match value.get_ref() {
+            DeValue::Array(values) if !values.is_empty() => values
+                .iter()
+                .map(|value| written(value.get_ref()))
+                .collect::<Option<Vec<_>>>()
+                .map(|values| Axis { key: key.clone(), values }),
+            DeValue::String(range) => Some(
+                Axis::read(&key, range)
+                    .map_err(|why| blame(format!("`matrix.{key}`: {why}"), value.span()))?,
+            ),
+            _ => None,
+        };
+        let what = "is a list of values, as `[1, 2]`, or a range in quotes, as `\"1..15\"`";
+        found.push(axis.ok_or_else(|| blame(format!("`matrix.{key}` {what}"), value.span()))?);
+    }
+    Ok(found)
 }
 
 /// A file's question, and what was changed in what it asks.

@@ -20,6 +20,7 @@ pub mod relevance;
 pub mod script;
 pub mod settings;
 pub mod socket;
+pub mod sweep;
 pub mod sysctl;
 pub mod trial;
 

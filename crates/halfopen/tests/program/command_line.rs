@@ -300,6 +300,39 @@ fn predict_needs_no_privileges_and_gives_data() {
 }
 
 #[test]
+fn a_sweep_is_every_combination() {
+    let sweep = ["--set", "sysctl.tcp_retries2=3..5", "--set", "client.user_timeout=5s,off"];
+    let output = run(&[&["predict", "--hz", "250", "--format", "json"], &sweep[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let points = document["points"].as_array().unwrap();
+    let retries = |point: &serde_json::Value| point["parameters"]["sysctl.tcp_retries2"].as_u64();
+    let all: Vec<_> = points.iter().map(|point| retries(point).unwrap()).collect();
+    assert_eq!(all, [3, 3, 4, 4, 5, 5]);
+    let output = run(&["predict", "--set", "fault.after=1s..2s"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has no step"), "{}", show(&output));
+}
+
+#[test]
+fn a_matrix_in_a_file_is_swept_and_what_is_asked_for_comes_first() {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let text = "question = \"?\"\n[fault]\nkind = \"power-off\"\n[client]\ntraffic = \
+                \"one-write\"\n[matrix]\nsysctl.tcp_retries2 = \"1..3\"\nclient.user_timeout = \
+                [\"off\", \"4s\"]\n";
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap();
+    let points = |more: &[&str]| {
+        let output = run(&[&["predict", path, "--format", "json"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["points"].as_array().unwrap().len()
+    };
+    assert_eq!(points(&[]), 6);
+    assert_eq!(points(&["--set", "sysctl.tcp_retries2=7"]), 2);
+}
+
+#[test]
 fn doctor_finds_this_machine_able() {
     let output = run(&["doctor"]);
     assert_eq!(output.status.code(), Some(0), "{}", show(&output));

@@ -1,6 +1,7 @@
 //! Tables: experiments, a summary of trials, a predicted schedule, and what the doctor found.
 
 use crate::human::paint::Paint;
+use crate::summary::{Group, Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
 use crate::trial::{Machine, Status};
 use crate::{span, words};
@@ -8,6 +9,7 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
 use model::{Prediction, StepKind};
 use spec::{Experiment, Outcome, Traffic, counted};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -25,16 +27,15 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, colour: b
 
 /// What several trials came to, one line an experiment with the same settings.
 pub fn summary(tally: &Tally, colour: bool) -> String {
-    let mut table = table(["experiment", "verdict", "outcome", "predicted", "measured", "noticed"]);
+    let columns = tally.groups.columns();
+    let rest = ["verdict", "outcome", "predicted", "measured", "noticed"];
+    let heads = columns.iter().map(String::as_str).chain(rest);
+    let mut table = table(std::iter::once("experiment").chain(heads));
     for (label, group) in tally.groups.labels().into_iter().zip(tally.groups.all()) {
-        table.add_row([
-            label,
-            group.verdicts(),
-            group.outcomes(),
-            group.predicted(),
-            group.measured(),
-            group.noticed(),
-        ]);
+        let mut row = vec![label];
+        row.extend(Groups::values(group, &columns, NOTHING_KNOWN));
+        row.extend(of_group(group));
+        table.add_row(row);
     }
     let paint = Paint(colour);
     let mut text = String::new();
@@ -59,6 +60,44 @@ pub fn summary(tally: &Tally, colour: bool) -> String {
     )
     .expect("a String takes all");
     text
+}
+
+/// What a group's trials came to.
+fn of_group(group: &Group) -> [String; 5] {
+    let times = [group.predicted(), group.measured(), group.noticed()];
+    let [predicted, measured, noticed] = times;
+    [group.verdicts(), group.outcomes(), predicted, measured, noticed]
+}
+
+/// What several settings are predicted to come to, one line each: `halfopen predict` of a sweep.
+pub fn predictions(points: &[(Experiment, Prediction)], hz: u32, colour: bool) -> String {
+    let settings = |(experiment, _): &(Experiment, _)| spec::settings::all(&experiment.parameters);
+    let all: Vec<_> = points.iter().map(settings).collect();
+    let keys: BTreeSet<_> = all.iter().flat_map(|settings| settings.keys()).collect();
+    let differs = |key: &&&String| all.iter().any(|other| other.get(**key) != all[0].get(**key));
+    let varying: Vec<_> = keys.iter().filter(differs).collect();
+    let heads = varying.iter().map(|key| key.as_str());
+    let mut table = table(heads.chain(["outcome", "predicted"]));
+    for ((_, prediction), settings) in points.iter().zip(&all) {
+        let mut row: Vec<_> = varying
+            .iter()
+            .map(|key| settings.get(**key).map_or(NOTHING_KNOWN, String::as_str).to_owned())
+            .collect();
+        let outcomes = prediction.windows.iter().map(|window| window.outcome.to_string());
+        let outcomes: BTreeSet<_> = outcomes.collect();
+        row.push(outcomes.into_iter().collect::<Vec<_>>().join(", "));
+        row.push(match (&prediction.unknown, prediction.hull()) {
+            (Some(why), _) => format!("unknown: {why}"),
+            (None, Some((earliest, latest))) => {
+                format!("{}–{} s", seconds(earliest), seconds(latest))
+            }
+            (None, None) => "nothing".to_owned(),
+        });
+        table.add_row(row);
+    }
+    let name = points.first().map_or("", |(experiment, _)| &experiment.name);
+    let foot = format!("{name}, {}, HZ {hz}", counted(points.len(), "point"));
+    trimmed(&table) + &Paint(colour).quiet(&foot) + "\n"
 }
 
 /// Which trials are missing, and why.
