@@ -12,7 +12,7 @@ use crate::dead_path;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::prediction::{Prediction, StepKind};
-use crate::purpose::{Moment, Purpose};
+use crate::purpose::Purpose;
 use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
 use crate::sending;
 use crate::world::Answer;
@@ -165,9 +165,8 @@ fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> Str
 
 fn why_timed_out(kernel: &Kernel, span: Option<(Duration, Duration)>, again: usize) -> String {
     let end = span.map_or(0.0, |(earliest, _)| earliest.as_secs_f64());
-    let moment = Moment { rto: 0, warned: false, orphaned: false };
-    let patience = Purpose::Syn.patience_ms(kernel, moment) as f64 / 1000.0;
-    let most = Purpose::Syn.timeouts_most(kernel);
+    let patience = crate::rto::syn_patience_ms(kernel) as f64 / 1000.0;
+    let most = kernel.syn_retries + kernel.syn_linear_timeouts;
     if end < patience {
         return format!("the kernel sends a SYN again {most} times at most");
     }

@@ -14,15 +14,23 @@ use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
 use crate::run::{Called, Fired, Live, Past};
 use crate::sock::{Carries, Decides, Stamps, Timer};
-use crate::step::{Choices, Effects, Progress, Step};
+use crate::step::{Choices, Effects, Progress, Step, Told};
 use crate::wheel::Context;
+use crate::windows::COUNTED_MOST;
 use crate::world::{Arrival, InFlight, Sent};
 use alike::{alike, merge, skip_alike, skip_answered};
 use spec::Outcome;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// No more steps than this are gone through.
 const STEPS_MOST: u64 = 600_000;
+/// After so many steps, those of all explorers of a prediction together, no handler runs late any more.
+/// What is due by then a jiffy more or less has come to more phases than anybody tells apart.
+const LATE_STEPS: u64 = 40_000;
+/// The same where so many runs are on their way that ICMP errors meet: they are of as many phases.
+const LATE_BESIDE: usize = 128;
+/// Of runs that stand for others, how many there are in the time of one timeout.
+const STANDING: u64 = 8;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
 
@@ -89,8 +97,25 @@ pub(crate) struct Explorer<'a> {
     pub(crate) ends: Vec<End>,
     /// The longest timer that fired, jiffies.
     pub(crate) longest: u64,
+    on_their_way: usize,
     steps: u64,
+    late_steps: u64,
+    standing: Standing,
     unknown: Option<String>,
+}
+
+/// The runs that stand for others. Where ICMP errors come, a retransmission may follow the other at
+/// the same distance for long, and each may be a jiffy late: once they have come to every phase
+/// ([`LATE_STEPS`]), those beyond [`COUNTED_MOST`], which are no longer counted, are a few runs, and each
+/// end of theirs is open by what lies between it and the next.
+#[derive(Debug, Default)]
+struct Standing {
+    /// When the last of them came so far, nanoseconds, by how far it had doubled and how much waited at its hop.
+    came: HashMap<(u32, usize), u64>,
+    /// From the reference to `retrans_stamp`, at least and at most, nanoseconds.
+    to_stamp_ns: Option<(u64, u64)>,
+    /// How far apart they are at most, nanoseconds.
+    apart_ns: u64,
 }
 
 impl<'a> Explorer<'a> {
@@ -104,9 +129,17 @@ impl<'a> Explorer<'a> {
             call_spread_ns: None,
             ends: Vec::new(),
             longest: 0,
+            on_their_way: 0,
             steps: 0,
+            late_steps: LATE_STEPS,
+            standing: Standing::default(),
             unknown: None,
         }
+    }
+
+    /// The same as one of so many explorers of a prediction.
+    pub(crate) fn one_of(self, explorers: usize) -> Self {
+        Self { late_steps: LATE_STEPS / explorers.max(1) as u64, ..self }
     }
 
     /// A run that begins. Those that come one after the other and are alike are one.
@@ -134,7 +167,11 @@ impl<'a> Explorer<'a> {
         if live.program.next.is_none() {
             live.world.in_jiffies();
         }
-        live.world.peer.forget(at_ns / self.cfg.hz.tick_ns());
+        let jiffy = at_ns / self.cfg.hz.tick_ns();
+        live.world.peer.forget(jiffy);
+        live.world.hop.forget(jiffy);
+        // Only a SYN's timer asks for it.
+        live.world.hop_armed_last &= live.sock.state == crate::sock::State::SynSent;
         Some(at_ns)
     }
 
@@ -147,6 +184,7 @@ impl<'a> Explorer<'a> {
             self.push(last, pasts);
         }
         while let Some((at_ns, lives)) = self.frontier.pop_first() {
+            self.on_their_way -= lives.len();
             for (live, pasts) in alike(lives) {
                 self.steps += 1;
                 if self.steps > STEPS_MOST {
@@ -167,14 +205,58 @@ impl<'a> Explorer<'a> {
     fn push(&mut self, mut live: Live, pasts: Vec<Past>) {
         // Each past has its own.
         live.sock.stamps = Stamps::default();
+        let uncounted = live.sock.timeouts > COUNTED_MOST && !live.world.is_silent();
+        if uncounted && (live.stands || (!self.cfg.virtual_time && !self.is_late_explored(&live))) {
+            if !live.stands && !self.stands(&live, &pasts) {
+                return;
+            }
+            live.stands = true;
+        }
         match self.forget(&mut live) {
-            Some(at_ns) => self.frontier.entry(at_ns).or_default().push((live, pasts)),
+            Some(at_ns) => {
+                self.on_their_way += 1;
+                self.frontier.entry(at_ns).or_default().push((live, pasts));
+            }
             None => {
                 for past in pasts {
                     self.end(&live, past, Outcome::None, 0, (0, 0), None);
                 }
             }
         }
+    }
+
+    /// Whether handlers may run late.
+    fn is_late_explored(&self, live: &Live) -> bool {
+        !self.cfg.virtual_time
+            && self.steps < self.late_steps
+            && (live.world.is_silent() || self.on_their_way < LATE_BESIDE)
+    }
+
+    /// The settings in force at a moment.
+    fn cfg_at(&self, live: &Live, at_ns: u64) -> &'a Kernel {
+        self.later.filter(|_| live.world.later.is_past(at_ns)).unwrap_or(self.cfg)
+    }
+
+    /// Whether a run that has come to so many timeouts stands for others.
+    fn stands(&mut self, live: &Live, pasts: &[Past]) -> bool {
+        for past in pasts {
+            let Some(stamp_ns) = past.stamps.retrans_stamp else { continue };
+            let (least, most) = self.standing.to_stamp_ns.unwrap_or((u64::MAX, 0));
+            self.standing.to_stamp_ns = Some((
+                least.min(stamp_ns.saturating_sub(past.start.1)),
+                most.max(stamp_ns.saturating_sub(past.start.0)),
+            ));
+        }
+        let Some((at_ns, _)) = next(live, self.cfg) else { return true };
+        let apart_ns = live.sock.rto * self.cfg.hz.tick_ns() / STANDING;
+        self.standing.apart_ns = self.standing.apart_ns.max(apart_ns);
+        let came = &mut self.standing.came;
+        let last_ns = came.entry((live.sock.backoff, live.world.hop.waiting())).or_default();
+        let stands = at_ns >= *last_ns + apart_ns;
+        if stands {
+            *last_ns = at_ns;
+        }
+        stands
     }
 
     fn advance(&mut self, mut live: Live, pasts: &[Past], at_ns: u64) {
@@ -184,10 +266,14 @@ impl<'a> Explorer<'a> {
             self.step(live, pasts, event, (at_ns, at_ns), None);
             return;
         }
+        if !self.is_late_explored(live) {
+            self.step(live, pasts, event, (at_ns, at_ns), None);
+            return;
+        }
         self.overtake(live, pasts, at_ns);
         let ended = self.step(live, pasts, event, (at_ns, at_ns), None);
         // That an acknowledgement goes a jiffy later makes no difference.
-        if !self.cfg.virtual_time && event != Event::Expiry(Timer::DelayedAck) {
+        if event != Event::Expiry(Timer::DelayedAck) {
             let late_ns = at_ns + self.cfg.hz.tick_ns();
             self.step(live, pasts, event, (at_ns, late_ns), Some(&ended));
         }
@@ -224,11 +310,7 @@ impl<'a> Explorer<'a> {
         on_time: Option<&[OnTime]>,
     ) -> Vec<OnTime> {
         let mut result = vec![OnTime::default(); pasts.len()];
-        let cfg = if live.world.later.is_past(now_ns) {
-            self.later.unwrap_or(self.cfg)
-        } else {
-            self.cfg
-        };
+        let cfg = self.cfg_at(live, now_ns);
         let decides = match event {
             Event::Expiry(timer) => Decides::Expiry(timer),
             Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
@@ -389,10 +471,16 @@ impl<'a> Explorer<'a> {
                 Ok(())
             }
             (Event::Arrival, Some(InFlight { what: Arrival::Ack { echoed_ns }, .. })) => {
-                if step.world.peer.replies {
-                    program.answered(self.calls, now_ns);
+                let is_answered = step.world.peer.replies && program.is_answered();
+                if is_answered && sock.closed {
+                    // Data for a socket that nobody reads any more: `TCPABORTONDATA`.
+                    sock.reset(&mut step)
+                } else {
+                    if is_answered {
+                        program.answered(self.calls, now_ns);
+                    }
+                    sock.acknowledged(&mut step, echoed_ns)
                 }
-                sock.acknowledged(&mut step, echoed_ns)
             }
             (Event::Arrival, Some(InFlight { what: Arrival::ProbeAck, .. })) => {
                 sock.tcp_ack_probe(&mut step);
@@ -457,6 +545,11 @@ impl<'a> Explorer<'a> {
             }
             let open_ns = packet.map_or((0, 0), |packet| packet.open_ns);
             let open_ns = if told.waited_ns.is_some() { (0, 0) } else { open_ns };
+            if live.stands {
+                let end = self.stood_for(live, past, told, gave_up);
+                self.ends.push(end);
+                continue;
+            }
             // What only a late handler leads to is allowed to be so late anyway.
             let drawn = packet.filter(|_| told.waited_ns.is_none());
             let late_ns = drawn.map_or(handler_late_ns, |packet| packet.late_ns);
@@ -470,6 +563,24 @@ impl<'a> Explorer<'a> {
                 ..End::new(live, past, told.outcome, told.at_ns - late_ns, open_ns, timeout_ns)
             });
         }
+    }
+
+    /// The end of a run that stands for others.
+    fn stood_for(&self, live: &Live, mut past: Past, told: &Told, gave_up: bool) -> End {
+        let apart_ns = self.standing.apart_ns + self.cfg.hz.tick_ns();
+        if let (Some((least, most)), Some(stamp_ns)) =
+            (self.standing.to_stamp_ns, past.stamps.retrans_stamp)
+        {
+            past.start = (stamp_ns.saturating_sub(most), stamp_ns.saturating_sub(least));
+        }
+        let mut sock = live.sock.clone();
+        sock.stamps = past.stamps;
+        let cfg = self.cfg_at(live, told.at_ns);
+        let open_ns = match sock.over_ns(cfg, told.at_ns).filter(|_| gave_up) {
+            Some(over_ns) => (told.at_ns.saturating_sub(over_ns).min(apart_ns), apart_ns),
+            None => (apart_ns, apart_ns),
+        };
+        End::new(live, past, told.outcome, told.at_ns, open_ns, None)
     }
 
     fn end(

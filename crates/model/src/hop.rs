@@ -88,17 +88,6 @@ impl Hop {
         }
     }
 
-    /// How many jiffies later than `now` an ICMP error would pass the rate limit that does not pass
-    /// it now.
-    pub(crate) fn early_for_limit(&self, now: u64) -> Option<u64> {
-        match self {
-            Self::Rejects(limit, _) => {
-                limit.cost.checked_sub(limit.earned(now)).filter(|needed| *needed > 0)
-            }
-            _ => None,
-        }
-    }
-
     /// Whether segments wait here for an address.
     fn waits(&self) -> bool {
         matches!(self, Self::Asks(neighbour, ..) if !neighbour.queue.is_empty())
@@ -173,6 +162,15 @@ impl Hop {
         self
     }
 
+    /// Forgets what cannot matter from a jiffy on.
+    pub(crate) fn forget(&mut self, jiffy: u64) {
+        if let Self::Rejects(limit, _) | Self::Asks(_, limit, _) = self
+            && limit.full_at <= jiffy
+        {
+            limit.full_at = 0;
+        }
+    }
+
     /// Whether the client's own neighbour entry decides what passes its tap.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Asks(Neighbour { local: true, .. }, ..))
@@ -192,8 +190,9 @@ impl Hop {
 pub(crate) struct Limit {
     /// Jiffies a token; 0: no limit.
     cost: u64,
-    tokens: u64,
-    last: u64,
+    /// When the bucket is full if nothing more is taken, jiffies: what `rate_tokens` and `rate_last`
+    /// come to.
+    full_at: u64,
 }
 
 impl Limit {
@@ -202,7 +201,7 @@ impl Limit {
 
     /// An address that has drawn no ICMP for a while.
     pub(crate) fn per(cost: u64) -> Self {
-        Self { cost, tokens: Self::BURST * cost, last: 0 }
+        Self { cost, full_at: 0 }
     }
 
     /// A router's, by default: one a second; for IPv6 four on the way to a /64
@@ -222,21 +221,11 @@ impl Limit {
         Self::per(0)
     }
 
-    /// The tokens there are at jiffy `now`.
-    fn earned(&self, now: u64) -> u64 {
-        let earned = now.saturating_sub(self.last);
-        self.tokens.saturating_add(earned).min(Self::BURST * self.cost)
-    }
-
     fn allows(&mut self, now: u64) -> bool {
-        if self.cost == 0 {
-            return true;
-        }
-        self.tokens = self.earned(now);
-        self.last = now;
-        let allowed = self.tokens >= self.cost;
-        if allowed {
-            self.tokens -= self.cost;
+        let taken = self.full_at.saturating_sub(now);
+        let allowed = taken + self.cost <= Self::BURST * self.cost;
+        if allowed && self.cost > 0 {
+            self.full_at = now + taken + self.cost;
         }
         allowed
     }

@@ -7,7 +7,7 @@ use crate::hop::Hop;
 use crate::keepalive::{self, Known};
 use crate::kernel::{Kernel, server_sysctl};
 use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
-use crate::prediction::{Prediction, Window};
+use crate::prediction::{Prediction, StepKind, Window};
 use crate::rto;
 use crate::start;
 use crate::tick::Phase;
@@ -367,7 +367,9 @@ const CYCLES_MOST: u32 = 20;
 const EXCHANGE_NS: u64 = 3_000_000;
 
 pub(crate) fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &Window) -> String {
-    let probes = window.keepalive_probes.unwrap_or(0);
+    let sent = prediction.schedule.iter().filter(|step| step.kind == StepKind::KeepaliveProbe);
+    let (held, out): (Vec<_>, Vec<_>) = sent.partition(|step| step.held);
+    let probes = held.len() + out.len();
     match window.outcome {
         Outcome::None => "a keepalive probe is answered before their number is used up".into(),
         Outcome::Errno(Errno::ECONNRESET) if probes == 0 => {
@@ -386,17 +388,21 @@ pub(crate) fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &W
                 kernel.hz.duration(kernel.keepalive_time).as_secs_f64(),
                 kernel.hz.duration(kernel.keepalive_interval).as_secs_f64(),
             );
+            let held = match held.len() {
+                0 => String::new(),
+                _ => format!(", of which {} leave the client's host", out.len()),
+            };
             match kernel.user_timeout_ms {
                 Some(ms) => format!(
                     "TCP_USER_TIMEOUT ({} s) is checked only when a keepalive timer fires after a \
-                     probe; the first check past it is at {end:.1} s, after {}",
+                     probe; the first check past it is at {end:.1} s, after {}{held}",
                     ms as f64 / 1000.0,
-                    counted(probes, "probe")
+                    counted(probes as u32, "probe")
                 ),
                 None => format!(
-                    "{idle} s idle, then {}, {interval} s apart and each rounded up to a slot of the \
-                     timer wheel: declared dead no earlier than {end:.1} s",
-                    counted(probes, "probe")
+                    "{idle} s idle, then {}{held}, {interval} s apart and each rounded up to a slot of \
+                     the timer wheel: declared dead no earlier than {end:.1} s",
+                    counted(probes as u32, "probe")
                 ),
             }
         }

@@ -2,7 +2,6 @@
 //! own units.
 
 use crate::allowance;
-use crate::old::Slip;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
 use spec::{Facts, Parameters, Traffic};
@@ -141,12 +140,6 @@ impl Kernel {
             facts.sysctl.insert(name.clone(), value.clone());
         }
         Ok((!later.is_empty()).then(|| Self::new(parameters, &facts)))
-    }
-
-    /// By how much the handler of a timer may run late that those before it have put off so much.
-    /// Where time stands still while the kernel works, none runs late.
-    pub(crate) fn late(&self, slip: &Slip) -> Slip {
-        if self.virtual_time { Slip::none() } else { slip.and_own() }
     }
 
     /// How late a reference may be that a timer made, nanoseconds, beside the jiffy that is gone

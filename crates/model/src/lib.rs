@@ -1,10 +1,10 @@
 //! What the kernel should do: predictions from an experiment and from facts measured before the
 //! fault. This room is pure and cannot see what happened.
 //!
-//! [`predict()`] finds which timer decides (`keepalive`, `retransmit`), lets it run from every
-//! phase of the clock that cannot be known, each one exactly as the kernel would ([`wheel`]), and
-//! gathers the courses into windows. A phase that is known leaves one course ([`predict_after`]), and
-//! those that part from it where a timer runs late (`slip`).
+//! [`predict()`] puts a socket (`sock`) into a world (`world`) with a program (`program`), lets all
+//! three run from every phase of the clock that cannot be known (`start`, `explore`), each timer
+//! exactly as the kernel has it ([`wheel`]), and gathers the ends into windows (`windows`). A phase that
+//! is known leaves one run ([`predict_after`]), and those that part from it where a timer runs late.
 
 pub mod allowance;
 mod closed_window;
@@ -14,8 +14,6 @@ mod conclude;
 mod connecting;
 mod crash;
 mod dead_path;
-#[cfg(test)]
-mod difference;
 mod entry;
 mod explore;
 mod facts;
@@ -24,7 +22,6 @@ mod idle;
 mod keepalive;
 mod kernel;
 mod laboratory;
-mod old;
 mod outlook;
 mod predict;
 pub mod prediction;

@@ -80,13 +80,15 @@ pub(crate) struct Program {
     pub(crate) answer_due: Option<u64>,
     /// The call that asked for it.
     asked: usize,
+    /// Whether an answer is still to come, waited for or not.
+    unanswered: bool,
 }
 
 impl Program {
     /// A program whose calls begin at `start_ns`.
     pub(crate) fn new(calls: &Calls, start_ns: u64, lag_ns: u64) -> Self {
         let next = calls.all.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
-        Self { next, lag_ns, answer_due: None, asked: 0 }
+        Self { next, lag_ns, answer_due: None, asked: 0, unanswered: false }
     }
 
     /// The call that is due is made, and the next planned.
@@ -97,6 +99,7 @@ impl Program {
             self.answer_due = Some(at_ns.saturating_add(deadline_ns));
             // What comes next waits for the answer.
             self.asked = index;
+            self.unanswered = true;
             return Some(call);
         }
         self.plan(calls, index, at_ns);
@@ -114,6 +117,11 @@ impl Program {
         self.next = next.map(|(after_ns, index)| {
             (at_ns.saturating_add(after_ns).saturating_add(lag_ns), index)
         });
+    }
+
+    /// Whether what is acknowledged next is also answered.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        std::mem::take(&mut self.unanswered)
     }
 
     /// The answer comes that it waits for.

@@ -87,8 +87,15 @@ pub(crate) fn model_timeout_ms(kernel: &Kernel, boundary: u32) -> u64 {
     model_timeout_from_ms(kernel, boundary, kernel.hz.tcp_rto_min())
 }
 
+/// How long after the SYN the kernel gives up, milliseconds, unless the number of SYNs decides.
+pub(crate) fn syn_patience_ms(kernel: &Kernel) -> u64 {
+    kernel.user_timeout_ms.unwrap_or_else(|| {
+        model_timeout_from_ms(kernel, kernel.syn_retries, kernel.hz.get().into())
+    })
+}
+
 /// The same for doublings of `base` jiffies.
-pub(crate) fn model_timeout_from_ms(kernel: &Kernel, boundary: u32, base: u64) -> u64 {
+fn model_timeout_from_ms(kernel: &Kernel, boundary: u32, base: u64) -> u64 {
     let linear = (kernel.rto_max / base).max(1).ilog2();
     let jiffies = if boundary <= linear {
         ((2_u64 << boundary) - 1) * base

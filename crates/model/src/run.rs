@@ -19,6 +19,14 @@ pub(crate) struct Live {
     pub(crate) program: Program,
     /// Whether a call has come before a timer that was due, and ran late.
     pub(crate) overtaken: bool,
+    /// Whether it stands for others that have come as far at another time.
+    pub(crate) stands: bool,
+}
+
+impl Live {
+    pub(crate) fn new(sock: Sock, world: World, program: Program) -> Self {
+        Self { sock, world, program, overtaken: false, stands: false }
+    }
 }
 
 /// How many steps a schedule shows at most; the later ones are all alike.

@@ -204,7 +204,7 @@ fn run(cfg: &Kernel, calls: &Calls, look: Look, sock: &Sock, stamps: Stamps) -> 
     }
     let program = Program::new(calls, look.at_ns, 0);
     let sock = Sock { stamps, ..sock.clone() };
-    (Live { sock, world, program, overtaken: false }, past)
+    (Live::new(sock, world, program), past)
 }
 
 /// A socket, and the stamps that it may have.

@@ -4,20 +4,19 @@ use crate::entry::Looked;
 use crate::hop::{self, Hop, Icmp, Limit, Neighbour, State};
 use crate::kernel::Kernel;
 use crate::laboratory::SLOP_NS;
-use crate::purpose::{Moment, Purpose};
+use crate::purpose::Purpose;
+use crate::rto;
 use crate::world::{Answer, WayBack};
 
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;
-/// How many steps a schedule shows at most; the later ones are all alike.
-pub(crate) const BEATS_MOST: usize = 300;
+/// So many timeouts in silence are looked at one by one beside the doublings.
+const TIMEOUTS_ALIKE: u64 = 75;
 /// By how much a program's later writes may lag behind their times, nanoseconds.
 const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
 /// The same where time is virtual: what a sleep may be longer than it was asked to be
 /// (`timer_slack_ns`, 50 µs), or nothing.
 const WRITES_LATE_VIRTUAL_NS: [u64; 2] = [0, 60_000];
-/// A course with more steps than this is not gone through.
-const STEPS_MOST: u64 = 6_000;
 
 /// What a sender is up against.
 #[derive(Debug, Clone)]
@@ -128,8 +127,8 @@ pub(crate) struct Healed {
 }
 
 impl Scene {
-    /// About how many events a course has, if that is not too many.
-    pub(crate) fn steps_allowed(&self, kernel: &Kernel) -> Result<u64, String> {
+    /// About how many events a run has.
+    pub(crate) fn events(&self, kernel: &Kernel) -> u64 {
         let tick_ns = kernel.hz.tick_ns();
         let most = self.cwnd.min(self.writes_most) as u64;
         let writes = self
@@ -137,35 +136,28 @@ impl Scene {
             .map_or(0, |interval| (self.rto * tick_ns / interval.max(1)).min(most));
         let timeouts = match self.hop {
             _ if self.healed.is_some_and(|healed| healed.at_ns == 0) => 0,
-            HopKind::Fixed(Hop::Silent) => {
-                u64::from(kernel.rto_max.ilog2()) + BEATS_MOST as u64 / 4
+            HopKind::Fixed(Hop::Silent) => u64::from(kernel.rto_max.ilog2()) + TIMEOUTS_ALIKE,
+            _ if self.purpose.is_syn() => {
+                u64::from(kernel.syn_retries + kernel.syn_linear_timeouts)
             }
-            _ if self.purpose.is_syn() => u64::from(self.purpose.timeouts_most(kernel)),
             _ => self.longest_patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
         };
-        let steps = writes * 3 + timeouts.saturating_add(10);
-        if steps > STEPS_MOST {
-            return Err(format!(
-                "some {steps} retransmissions are more than this model goes through"
-            ));
-        }
-        Ok(steps)
+        writes * 3 + timeouts.saturating_add(10)
     }
 
     /// The longest that anything which may be in force has it wait.
     fn longest_patience_ms(&self, kernel: &Kernel) -> u64 {
         let later = self.later.as_ref().map_or(kernel, |(_, kernel)| kernel);
-        let patience_ms = |(kernel, orphaned)| {
-            let moment = Moment { rto: self.rto, warned: false, orphaned };
-            self.purpose.patience_ms(kernel, moment)
+        let patience_ms = |kernel: &Kernel| {
+            let orphan_retries = match (self.purpose, kernel.orphan_retries) {
+                (Purpose::Fin(_), 0) => 8,
+                (Purpose::Fin(_), retries) => retries,
+                _ => 0,
+            };
+            let retries = kernel.retries2.max(orphan_retries);
+            kernel.user_timeout_ms.unwrap_or_else(|| rto::model_timeout_ms(kernel, retries))
         };
-        let all = [(kernel, false), (kernel, true), (later, false), (later, true)];
-        all.into_iter().map(patience_ms).max().unwrap_or(0)
-    }
-
-    /// Whether a router rejects what is sent.
-    pub(crate) fn rejects(&self) -> bool {
-        matches!(self.hop, HopKind::Fixed(Hop::Rejects(..)))
+        patience_ms(kernel).max(patience_ms(later))
     }
 
     pub(crate) fn is_local(&self) -> bool {

@@ -10,12 +10,12 @@ use crate::laboratory::{SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Calls, Program};
 use crate::run::{Called, Live, Past};
-use crate::sock::{RttRange, Timer};
+use crate::sock::Timer;
 use crate::tick::{Hz, Phase};
 use crate::windows::{Counted, windows};
 use crate::world::Memory;
 use crate::{closed_window, idle, purpose, sending, start, window};
-use spec::effect::PathFate;
+use spec::effect::{HostFate, PathFate, Processes};
 use spec::{Answer, Facts, FaultKind, Outcome, Parameters, Reference};
 use std::time::Duration;
 
@@ -213,13 +213,11 @@ fn equip(
         run.sock.cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
     }
     let farewell = purpose::farewell(cfg, parameters, facts);
-    run.sock.rtt =
-        Some(RttRange { estimates: farewell.estimates, timestamps: farewell.timestamps });
+    run.sock.rtt = Some(farewell.rtt);
     run.world.peer.delayed_ack = farewell.acknowledged_after;
     run.world.peer.rtt_ns = dead_path::round_trip_ns(parameters, facts);
     let effect = parameters.fault.kind.effect();
-    run.world.peer.replies =
-        effect.peer_kernel_stays() && effect.processes == spec::effect::Processes::Run;
+    run.world.peer.replies = effect.host == HostFate::Stays && effect.processes == Processes::Run;
     if let Some(idle) = forgets_after(parameters) {
         run.world.memory = Some(memory(cfg, parameters, &run, nanos(idle)));
     }

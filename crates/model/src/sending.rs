@@ -7,7 +7,6 @@ use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, nanos};
-use crate::old;
 use crate::prediction::{Prediction, Step, StepKind, Window};
 use crate::purpose::{self, Purpose};
 use crate::rto;
@@ -70,18 +69,6 @@ pub(crate) fn found(
         .filter_map(|(clock, at_ns)| Phase::new(kernel.hz, clock).of(at_ns))
         .collect();
     let goes_on = scenes.iter().any(|scene| scene.write_interval_ns.is_some());
-    let hears = scenes.iter().any(|scene| scene.has_timer() || scene.rejects());
-    if !kernel.virtual_time && (goes_on || hears) {
-        // Too many ways to be late for each to be gone through.
-        let mut courses = old::Courses::new(kernel.hz);
-        if starts.is_empty() {
-            old::courses(kernel, scenes, &mut courses)?;
-        }
-        for start_ns in starts {
-            old::courses_at(kernel, scenes, start_ns, &mut courses)?;
-        }
-        return Ok(courses.into_windows());
-    }
     let counted = Counted { while_it_lives: !goes_on, ..Counted::default() };
     Ok(windows(&start::ends(kernel, scenes, &starts)?, &counted, kernel.hz))
 }

@@ -14,7 +14,7 @@ mod retransmit;
 mod window_probe;
 
 pub(crate) use crate::step::{Stamps, Timer};
-pub(crate) use close::RttRange;
+pub(crate) use close::{RttRange, TIMEWAIT_SECS};
 pub(crate) use window_probe::probe0_when;
 
 use crate::hop::{Fate, Number};
@@ -313,7 +313,11 @@ impl Sock {
         // timeout in silence nobody.
         let forgets = match what {
             Pending::WindowProbe => fires == step.cfg.wheel.fires_at(now, timeout, Context::Call),
-            Pending::Retransmission => self.timeouts > 0 && step.world.is_silent(),
+            // An ICMP error asks for less than the RTO, unless that is the longest.
+            Pending::Retransmission => {
+                let doubles = timeout == self.rto && self.rto < step.cfg.rto_max;
+                self.timeouts > 0 && (doubles || step.world.is_silent())
+            }
             Pending::LossProbe => false,
         };
         self.stamp(step, Stamp::Expires(if forgets { 0 } else { expires }));

@@ -8,7 +8,7 @@ use crate::program::{Call, Calls, Program};
 use crate::purpose::Purpose;
 use crate::run::{Live, Past};
 use crate::scene::Scene;
-use crate::sock::{Armed, Pending, RttRange, Sock, Timer};
+use crate::sock::{Armed, Pending, Sock, Timer};
 use crate::wheel::Context;
 use crate::world::{Answer, Arrival, InFlight, Moment, Peer, Recovery, World};
 use crate::{closed_window, way};
@@ -72,8 +72,7 @@ fn live(
         _ => Sock::settled(scene.rto, scene.srtt_us, scene.cwnd as u32),
     };
     if let Purpose::Fin(farewell) = scene.purpose {
-        sock.rtt =
-            Some(RttRange { estimates: farewell.estimates, timestamps: farewell.timestamps });
+        sock.rtt = Some(farewell.rtt);
     }
     let peer = Peer {
         rtt_ns: 0,
@@ -93,7 +92,7 @@ fn live(
         world.later = Moment::At(start_ns.saturating_add(*at_ns));
     }
     let program = Program::new(calls, start_ns, lag_ns);
-    Live { sock, world, program, overtaken: false }
+    Live::new(sock, world, program)
 }
 
 /// Starts everything that begins with a first call at `begins_ns`, or as much sooner and later as
@@ -128,7 +127,7 @@ pub(crate) fn ends(cfg: &Kernel, scenes: &[Scene], known_ns: &[u64]) -> Result<V
         let calls = calls(cfg, scene);
         let later = scene.later.as_ref().map(|(_, later)| later);
         let explore = |begins: &mut dyn FnMut(&mut Explorer<'_>)| {
-            let mut explorer = Explorer::new(cfg, later, &calls);
+            let mut explorer = Explorer::new(cfg, later, &calls).one_of(scenes.len());
             begins(&mut explorer);
             explorer.go().map(|()| (explorer.ends, explorer.longest))
         };
@@ -177,7 +176,7 @@ fn over_phases(
 ) {
     let tick_ns = cfg.hz.tick_ns();
     let stride = if scene.is_finer_than_jiffies() {
-        let steps = scene.steps_allowed(cfg).unwrap_or(STEPS_IN_ALL) * scenes;
+        let steps = scene.events(cfg) * scenes;
         let variants = PARTS * scene.lates_ns(cfg).len() as u64;
         period.div_ceil((STEPS_IN_ALL / (steps * variants)).max(16))
     } else {
@@ -222,7 +221,7 @@ pub(crate) fn keepalive_ends(
     let mut all = Vec::new();
     for (scene, known) in scenes {
         let later = scene.later.as_ref().map(|(_, later)| later);
-        let mut explorer = Explorer::new(cfg, later, &calls);
+        let mut explorer = Explorer::new(cfg, later, &calls).one_of(scenes.len());
         match known {
             Some(known) => from_known_keepalive(&mut explorer, cfg, scene, known),
             None => from_any_keepalive(&mut explorer, cfg, scene),
@@ -381,7 +380,7 @@ pub(crate) fn idle(
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(exchange_ns.saturating_add(*at_ns));
     }
-    Live { sock, world, program: Program::new(&Calls::none(), 0, 0), overtaken: false }
+    Live::new(sock, world, Program::new(&Calls::none(), 0, 0))
 }
 
 fn probe_recovery(healed: way::Healed, origin_ns: u64) -> Recovery {
@@ -500,7 +499,7 @@ pub(crate) fn window_run(
         world.draws_before(armed * tick_ns, origin_ns);
     }
     let program = Program::new(&calls, 0, 0);
-    let run = Live { sock, world, program, overtaken: false };
+    let run = Live::new(sock, world, program);
     let received_ns = (start.received + 1) * tick_ns - 1;
     let begins = (received_ns - (tick_ns - 1) - between_ns, received_ns + between_ns);
     let mut past = Past::new(begins, received_ns, run.sock.stamps);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
 /// and each timer that runs late may make one less of them.
-const COUNTED_MOST: u32 = 64;
+pub(crate) const COUNTED_MOST: u32 = 64;
 /// So many windows of one outcome are told apart.
 const WINDOWS_MOST: usize = 4;
 /// How many probes of a living peer a schedule shows: more than the doublings.

@@ -190,7 +190,7 @@ pub(crate) struct World {
     pub(crate) reference_until: Moment,
     /// What is on its way, in the order of its arrival.
     pub(crate) in_flight: Vec<InFlight>,
-    /// When the segments were sent that wait at the hop.
+    /// When the first FINs were sent that wait at the hop.
     waiting_ns: Vec<u64>,
     /// When a link-layer address comes that was asked for.
     pub(crate) resolved_ns: Option<u64>,
@@ -330,7 +330,9 @@ impl World {
             }
             self.answer_probe(sent, fate, now_ns);
         } else {
-            if self.hop.is_asking() && fate != Fate::Busy {
+            // Of these the first two matter, and only what a FIN's acknowledgement echoes.
+            let echoed = sent == Sent::Fin && self.recovery.is_some() && self.waiting_ns.len() < 2;
+            if echoed && self.hop.is_asking() && fate != Fate::Busy {
                 self.waiting_ns.push(now_ns);
             }
             let by_asking_only = self.recovery.as_ref().is_some_and(|recovery| recovery.moved);

@@ -11,7 +11,7 @@ use crate::step::{Progress, Step};
 use crate::wheel::Context;
 
 /// What the round trips before have come to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RttRange {
     /// With the least and the most variance that the RTO in whole jiffies leaves open.
     pub(crate) estimates: [Estimator; 2],
@@ -158,4 +158,4 @@ fn least_fin_time(rto: u64) -> u64 {
 }
 
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h), seconds.
-const TIMEWAIT_SECS: u64 = 60;
+pub(crate) const TIMEWAIT_SECS: u64 = 60;

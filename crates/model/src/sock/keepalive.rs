@@ -83,6 +83,7 @@ impl Sock {
     /// `tcp_write_wakeup`: a segment that the peer has to answer.
     pub(super) fn tcp_write_wakeup(step: &mut Step<'_>, probe: Sent) {
         let number = step.world.next_probe();
-        step.world.send(step.cfg, probe, number, step.now_ns, step.wheel_context());
+        let fate = step.world.send(step.cfg, probe, number, step.now_ns, step.wheel_context());
+        step.held(fate);
     }
 }

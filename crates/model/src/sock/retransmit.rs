@@ -79,11 +79,12 @@ impl Sock {
         let (timeout, sooner) = (rest.min(self.rto), sooner.min(self.rto));
         let timeout = if sooner != timeout && step.either() { sooner } else { timeout };
         self.reset_xmit_timer(step, Pending::Retransmission, timeout);
-        if step.world.is_silent() {
+        self.after_sending(step, self.first, fate)?;
+        if !step.world.hop.has_timer() {
             // Nothing will ask when they were sent.
             self.queue.iter_mut().for_each(|segment| segment.sent_ns = 0);
         }
-        self.after_sending(step, self.first, fate)
+        Ok(())
     }
 
     /// `tcp_retransmit_skb`, of the first segment.
@@ -142,11 +143,11 @@ impl Sock {
     /// `tcp_write_timeout`: how long after the first retransmission (of a SYN: after the SYN) the
     /// kernel gives up, milliseconds.
     fn patience_ms(&self, cfg: &Kernel, now_ns: u64) -> u64 {
+        if self.state == State::SynSent {
+            return rto::syn_patience_ms(cfg);
+        }
         if let Some(ms) = cfg.user_timeout_ms {
             return ms;
-        }
-        if self.state == State::SynSent {
-            return rto::model_timeout_from_ms(cfg, cfg.syn_retries, cfg.hz.get().into());
         }
         // A timer of the very jiffy at which the program lets go runs before the program does.
         let orphaned = self.orphaned_ns.is_some_and(|at_ns| now_ns > at_ns);
