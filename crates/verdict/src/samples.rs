@@ -5,7 +5,7 @@ use crate::measure::{Measured, reference_at};
 use model::{Prediction, Window};
 use serde::Serialize;
 use spec::facts::TcpFacts;
-use spec::{CallName, Facts, Neighbour, Outcome, Parameters, SocketOptions, Traffic};
+use spec::{CallName, Errno, Facts, Neighbour, Outcome, Parameters, SocketOptions, Traffic};
 use std::time::Duration;
 use timeline::event::{Frame, FrameKind, Phase};
 use timeline::{Event, Source, Timeline, What};
@@ -91,6 +91,10 @@ pub fn samples(
     let Some(fault_at) = timeline.fault_at() else { return Vec::new() };
     // What the neighbour entry does is not in a sample of a socket.
     if parameters.neighbour == Neighbour::Learned {
+        return Vec::new();
+    }
+    // Only what arrives makes such an end.
+    if matches!(measured.outcome, Outcome::Eof | Outcome::Errno(Errno::ECONNRESET)) {
         return Vec::new();
     }
     let watched = [Phase::Aftermath, Phase::Interrupted].map(|phase| timeline.phase_at(phase));
