@@ -249,6 +249,11 @@ impl Seen {
     }
 }
 
+/// Whether something is sent again.
+const fn is_again(class: Class) -> bool {
+    class.is_data_again() || class.is_fin_again() || class.is_syn_again()
+}
+
 /// Has times and counts that begin with a sample begin with the reference.
 fn count_from(
     prediction: &mut Prediction,
@@ -267,7 +272,7 @@ fn count_from(
     for window in &mut prediction.windows {
         window.span = window.span.map(|(earliest, latest)| (later(earliest), later(latest)));
         let counts: [(&mut Option<u32>, u32); 3] = [
-            (&mut window.retransmits, before(Class::is_data_again) + before(Class::is_syn_again)),
+            (&mut window.retransmits, before(is_again)),
             (&mut window.keepalive_probes, before(Class::is_keepalive_probe)),
             (&mut window.window_probes, before(Class::is_window_probe)),
         ];

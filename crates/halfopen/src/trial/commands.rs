@@ -9,6 +9,7 @@ use model::command::{Conditional, Observed, falls_silent, predict_program};
 use nix::sys::signal::Signal;
 use observe::SocketDiag;
 use observe::clock::monotonic_ns;
+use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Parameters, Program};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,7 +43,33 @@ struct Forecast {
     conditional: Conditional,
     /// Whether it was open when the fault came.
     was_open: bool,
+    /// When the timer will have expired of which nobody can tell whether it is that of a loss probe or
+    /// of a retransmission; afterwards it can be told.
+    clear_at: Option<Instant>,
 }
+
+impl Forecast {
+    fn new(facts: Facts, unread: bool, conditional: Conditional, was_open: bool) -> Self {
+        // A loss probe's, or that of a retransmission which is overdue: either is sooner than the RTO.
+        let is_unclear = |tcp: &&TcpFacts| {
+            let sooner = u64::from(tcp.timer_expires_ms) * 2_000 < u64::from(tcp.rto_us);
+            tcp.timer == 1 && tcp.unacked > 1 && tcp.retransmits == 0 && sooner
+        };
+        let tcp = facts.tcp.as_ref().filter(|_| conditional.from_sample).filter(is_unclear);
+        let expired = |tcp: &TcpFacts| {
+            Instant::now() + Duration::from_millis(tcp.timer_expires_ms.into()) + EXPIRED
+        };
+        let clear_at = tcp.map(expired);
+        Self { facts, unread, conditional, was_open, clear_at }
+    }
+
+    fn is_clear(&self, now: Instant) -> bool {
+        self.clear_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// Two ticks at HZ 100, and a slot: by then a short timer has expired.
+const EXPIRED: Duration = Duration::from_millis(30);
 
 type Forecasts = BTreeMap<FlowId, Forecast>;
 
@@ -223,6 +250,10 @@ impl Trial {
         for flow in open {
             let Some(ends) = self.flows.ends(flow) else { continue };
             let facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), parameters)?;
+            if facts.tcp.is_none() {
+                // It has ended just now.
+                continue;
+            }
             let (local, remote) = ends.seen_from(Side::Server);
             let sample = SocketDiag::open(&self.stage.server()?)?.sample(local, remote)?;
             let unread = sample.is_some_and(|sample| sample.receive_queue > 0);
@@ -235,8 +266,7 @@ impl Trial {
                 let prediction = Box::new(conditional.prediction.clone());
                 self.report(Message::Prediction(number, prediction));
             }
-            let forecast = Forecast { facts, unread, conditional, was_open: true };
-            forecasts.insert(flow, forecast);
+            forecasts.insert(flow, Forecast::new(facts, unread, conditional, true));
         }
         Ok(forecasts)
     }
@@ -272,6 +302,9 @@ impl Trial {
         let is_silent = falls_silent(parameters, &facts);
         let is_known = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
         let can_tell = was_open || is_silent && is_known;
+        if let Some(forecast) = forecasts.get_mut(&flow) {
+            forecast.clear_at = None;
+        }
         if !can_tell || facts.tcp.is_none() {
             // It has ended, or nothing can be said of it.
             self.flows.looked_at(flow, monotonic_ns(), is_known);
@@ -283,7 +316,7 @@ impl Trial {
             self.flows.looked_at(flow, monotonic_ns(), is_known && is_silent);
         }
         let conditional = predict_program(parameters, &facts, &observed);
-        forecasts.insert(flow, Forecast { facts, unread, conditional, was_open });
+        forecasts.insert(flow, Forecast::new(facts, unread, conditional, was_open));
         Ok(())
     }
 
@@ -300,14 +333,21 @@ impl Trial {
         loop {
             let deadline = fault_at + self.deadline_of_commands(parameters, &forecasts);
             let next = acts.first().map_or(deadline, |(at, _)| deadline.min(*at));
+            let clear = forecasts.values().filter_map(|forecast| forecast.clear_at).min();
+            let next = clear.map_or(next, |at| next.min(at));
             let is_done = |trial: &Self| trial.commands_are_done(&forecasts);
             let is_outdated = |trial: &Self| breaks && !trial.flows.outdated().is_empty();
-            if self.follow_until(next, |trial| is_done(trial) || is_outdated(trial)).await?
-                && is_outdated(self)
-            {
+            self.follow_until(next, |trial| is_done(trial) || is_outdated(trial)).await?;
+            let mut outdated = if breaks { self.flows.outdated() } else { Vec::new() };
+            if !outdated.is_empty() {
                 // What belongs together comes together.
                 self.follow_until(Instant::now() + TOGETHER, |_| false).await?;
-                for flow in self.flows.outdated() {
+            }
+            let now = Instant::now();
+            let cleared = forecasts.iter().filter(|(_, forecast)| forecast.is_clear(now));
+            outdated.extend(cleared.map(|(flow, _)| *flow));
+            if !outdated.is_empty() {
+                for flow in outdated {
                     self.look_again(flow, parameters, &mut forecasts).await?;
                 }
                 continue;

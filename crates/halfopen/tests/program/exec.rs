@@ -41,6 +41,13 @@ if what == "shuts-down":
     time.sleep(1)
     s.sendall(b"last\n")
     s.shutdown(socket.SHUT_WR)
+if what == "streams":
+    try:
+        while True:
+            s.sendall(b"x" * 100)
+            time.sleep(0.01)
+    except OSError:
+        sys.exit(7)
 if what in ("gives-up", "connects-anew"):
     s.settimeout(1)
 if what == "connects-anew":
@@ -136,7 +143,7 @@ fn what_it_writes_after_the_fault_is_predicted_anew() {
 #[test]
 fn whatever_it_does_after_the_fault_is_predicted_from_its_socket() {
     let retries = ["--set", "sysctl.tcp_retries2=2"];
-    for what in ["writes-thrice", "shuts-down"] {
+    for what in ["writes-thrice", "shuts-down", "streams"] {
         let (output, _out) = exec(&[&POWER_OFF[..], &retries].concat(), what);
         assert_eq!(output.status.code(), Some(0), "{what}: {}", show(&output));
         let trial = the_trial(&output);
