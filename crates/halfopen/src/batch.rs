@@ -1,6 +1,7 @@
 //! Which trials a command runs, in order, and what the laboratory must be told about them.
 
 use crate::channel::{Setup, Task};
+use crate::part::{self, Earlier};
 use crate::program::Surroundings;
 use crate::{descriptors, kernels};
 use anyhow::Result;
@@ -46,12 +47,17 @@ pub(crate) struct Trials {
     /// For each experiment: how many trials come before its first, among those with the same
     /// settings, and among those with the same name.
     before: Vec<(usize, usize)>,
+    /// The positions of those that are run.
+    positions: Vec<usize>,
+    hz: u32,
+    /// Those that had ended before.
+    pub(crate) earlier: Vec<Earlier>,
 }
 
 /// One of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    /// From 0, among all trials of the run.
+    /// From 0, among the trials that are run.
     pub(crate) position: usize,
     /// The place of its experiment.
     pub(crate) experiment: usize,
@@ -95,7 +101,10 @@ impl Batch {
             },
         };
         let phases = self.phases.is_some();
-        let trials = |kernel| Trials { setup, kernel, each, phases, before };
+        let (hz, positions) = (self.hz, (0..total).collect());
+        let earlier = Vec::new();
+        let trials =
+            |kernel| Trials { setup, kernel, each, phases, before, positions, hz, earlier };
         Ok(match self.clock {
             Clock::Real => {
                 descriptors::raise_for_leases(jobs)?;
@@ -119,13 +128,23 @@ impl Trials {
         }
     }
 
-    /// How many there are.
+    /// How many are run.
     pub(crate) fn total(&self) -> usize {
-        self.each * self.setup.experiments.len()
+        self.positions.len()
     }
 
-    /// The trial at a position.
+    /// The trial at a position among those that are run.
     pub(crate) fn place(&self, position: usize) -> Place {
+        Place { position, ..self.place_of(self.positions[position]) }
+    }
+
+    /// Where a trial that is run is among all of the sweep.
+    pub(crate) fn overall(&self, position: usize) -> usize {
+        self.positions[position]
+    }
+
+    /// The trial at a position among all of the sweep.
+    pub(crate) fn place_of(&self, position: usize) -> Place {
         let (experiment, turn) = (position / self.each, position % self.each);
         let (alike, named) = self.before[experiment];
         Place {
@@ -135,6 +154,22 @@ impl Trials {
             number: named + turn + 1,
             phase: self.phases.then_some(Phase { number: turn as u32 }),
         }
+    }
+
+    /// The trials that are to run: the position of each in the sweep, and its key there.
+    pub(crate) fn keys(&self) -> Vec<(usize, String)> {
+        let key = |position: &usize| {
+            let place = self.place_of(*position);
+            let phase = place.phase.map(|phase| phase.number + 1);
+            let experiment = self.experiment(place);
+            part::key_of(experiment, self.setup.clock, self.hz, place.turn, phase)
+        };
+        self.positions.iter().map(|position| (*position, key(position))).collect()
+    }
+
+    /// Only these positions of the sweep are run.
+    pub(crate) fn keep(&mut self, kept: impl Fn(usize) -> bool) {
+        self.positions.retain(|position| kept(*position));
     }
 
     pub(crate) fn experiment(&self, place: Place) -> &Experiment {

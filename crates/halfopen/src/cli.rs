@@ -2,6 +2,7 @@
 
 use crate::kernels;
 use crate::output::Format;
+use crate::part::Partition;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spec::file::{Override, parse_override};
@@ -74,6 +75,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: StreamedArgs,
     },
+    /// Join the parts of a sweep: judge their trials again, and say what is missing
+    Merge {
+        /// Directories of results (--out)
+        #[arg(required = true, value_name = "DIR")]
+        directories: Vec<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Say what this machine can do, and what to do about what it cannot
     Doctor,
     /// A peer of a trial: talks to the laboratory on standard input and output
@@ -108,6 +117,19 @@ pub(crate) struct RunArgs {
     /// range of times that it can take
     #[arg(long, value_name = "N", conflicts_with = "repeat", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) phases: Option<u32>,
+    #[command(flatten)]
+    pub(crate) parts: PartsArgs,
+}
+
+/// Which trials of a sweep are run.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PartsArgs {
+    /// Go on with what is in --out: no trial that has ended is repeated
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Run one part of so many, such as 2/5; `halfopen merge` joins them
+    #[arg(long, value_name = "I/N")]
+    pub(crate) partition: Option<Partition>,
 }
 
 #[derive(Debug, Args)]

@@ -39,7 +39,13 @@ impl Laboratory {
             .build()
             .context("starting the runtime")?;
         let screen = Screen::new(format, &trials);
+        let nothing = trials.total() == 0;
         let conducted = Conducted::new(trials, Some(store.clone()), screen, format)?;
+        if nothing {
+            drop(process.stdin.take());
+            process.wait().context("waiting for the laboratory's process")?;
+            return Ok(conducted);
+        }
         let mut conductor = Conductor::new(conducted, store);
         // Its end closes the lifeline, which ends whatever is left of the laboratory.
         let followed = runtime.block_on(conductor.follow(&mut process));
@@ -240,6 +246,7 @@ impl Conductor {
         let taken = self.taken.entry(experiment.name.clone());
         let number = place.number + *taken.or_insert_with(|| store.taken(&experiment.name));
         let identity = Identity { number, turn: place.turn, phase, key };
+        let position = self.trials().overall(position);
         let ended = Ended { position, identity, experiment, record, ending };
         self.waiting.spawn_blocking(move || ended.conclude(&machine, &store));
     }

@@ -5,6 +5,7 @@ use crate::ended::Concluded;
 use crate::files;
 use crate::ledger::Ledger;
 use crate::output::{self, Exit, Format};
+use crate::part::Earlier;
 use crate::screen::Screen;
 use crate::store::Store;
 use anyhow::{Context, Result};
@@ -29,6 +30,8 @@ pub(crate) struct Conducted {
     format: Format,
     ledger: Ledger,
     ended: usize,
+    /// How many had ended before.
+    earlier: usize,
     /// The most severe of all trials.
     exit: Exit,
     /// What was said about refused settings.
@@ -44,9 +47,11 @@ impl Conducted {
         screen: Screen,
         format: Format,
     ) -> Result<Self> {
+        let mut trials = trials;
+        let earlier = std::mem::take(&mut trials.earlier);
         let place =
             store.as_ref().map_or_else(std::env::temp_dir, |store| store.directory().into());
-        Ok(Self {
+        let mut conducted = Self {
             machine: trials.machine(),
             trials,
             screen,
@@ -56,10 +61,17 @@ impl Conducted {
             format,
             ledger: Ledger::open(&place)?,
             ended: 0,
+            earlier: earlier.len(),
             exit: Exit::AGREES,
             refused: BTreeSet::new(),
             started: Instant::now(),
-        })
+        };
+        for Earlier { experiment, machine, digest, exit } in earlier {
+            conducted.machine = machine;
+            conducted.exit = conducted.exit.and(exit);
+            conducted.ledger.add(&experiment, digest)?;
+        }
+        Ok(conducted)
     }
 
     /// A batch that this machine cannot run, for this reason.
@@ -155,7 +167,7 @@ impl Conducted {
         self.tell_missing();
         let tally = self.tally();
         let mut exit = self.exit();
-        if self.trials.total() > 1
+        if self.trials.total() + self.earlier > 1
             && let Some(store) = &self.store
         {
             match write_reports(store, &tally, &self.ledger) {
@@ -168,7 +180,7 @@ impl Conducted {
                 output::print_by(|output| report::json::run(output, &tally, self.ledger.digests()))
             }
             Format::Jsonl => Exit::AGREES,
-            Format::Human => self.screen.conclude(&tally, self.trials.total()),
+            Format::Human => self.screen.conclude(&tally, self.trials.total() + self.earlier),
         })
     }
 

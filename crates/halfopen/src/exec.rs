@@ -18,7 +18,9 @@ pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
         all.map(|(fault, point)| experiment(arguments, fault, point)).collect()
     });
     match experiments {
-        Ok(experiments) => run::conduct(&arguments.trials, experiments, None),
+        Ok(experiments) => {
+            run::conduct(&arguments.trials, experiments, None, &cli::PartsArgs::default())
+        }
         Err(error) => output::fail(Exit::USAGE, &error),
     }
 }

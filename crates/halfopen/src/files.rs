@@ -71,8 +71,9 @@ pub(crate) fn of(
     files.push(("timeline.jsonl", timeline.into_bytes()));
     files.push(("verdict.json", record::marked("verdict", &trial.verdict)));
     files.push(("capture.pcapng", packets(trial, captures)));
-    files.push(("trial.json", record::marked("trial", circumstances)));
     files.push(("report.html", trial_page(machine, trial, &beside())));
+    // Last: a trial that has it is whole.
+    files.push(("trial.json", record::marked("trial", circumstances)));
     Ok(files)
 }
 

@@ -1,5 +1,6 @@
 //! `halfopen judge`: recorded trials, judged again from their files alone.
 
+use crate::channel::Ending;
 use crate::files::{self, Recorded};
 use crate::output::{self, Exit, Format};
 use crate::{judging, ledger::Ledger};
@@ -65,12 +66,12 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
 }
 
 /// A path for a terminal, which is not to obey what somebody named a directory.
-fn shown(path: &str) -> String {
+pub(crate) fn shown(path: &str) -> String {
     path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The directory itself if it holds a trial, or those in it that do.
-fn trial_directories(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn trial_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     let holds_trial = |path: &Path| path.join("experiment.json").is_file();
     if holds_trial(directory) {
         return Ok(vec![directory.to_owned()]);
@@ -107,15 +108,16 @@ fn natural(path: &Path) -> (String, usize) {
 }
 
 /// A trial, judged now.
-struct Judged {
-    trial: Trial,
-    machine: Machine,
-    exit: Exit,
+pub(crate) struct Judged {
+    pub(crate) trial: Trial,
+    pub(crate) machine: Machine,
+    pub(crate) exit: Exit,
+    pub(crate) is_interrupted: bool,
     /// In which way its verdict was another when it was recorded.
     changed: Option<String>,
 }
 
-fn judge(directory: &Path) -> Result<Judged> {
+pub(crate) fn judge(directory: &Path) -> Result<Judged> {
     let Recorded { mut trial, circumstances } = files::read(directory)?;
     let recorded: Word = trial.verdict.word;
     trial.verdict = judging::verdict(
@@ -130,5 +132,6 @@ fn judge(directory: &Path) -> Result<Judged> {
     let now = trial.verdict.word;
     let changed = (recorded != now)
         .then(|| format!("{}: recorded as {recorded}, judged {now} now", directory.display()));
-    Ok(Judged { trial, machine, exit, changed })
+    let is_interrupted = circumstances.ending == Ending::Interrupted;
+    Ok(Judged { trial, machine, exit, is_interrupted, changed })
 }

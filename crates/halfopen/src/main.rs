@@ -26,9 +26,12 @@ mod kernels;
 mod laboratory;
 mod lease;
 mod ledger;
+mod merge;
 mod mistakes;
 mod obstacle;
 mod output;
+mod part;
+mod parts;
 mod peers;
 mod predict;
 mod program;
@@ -73,6 +76,7 @@ fn main() -> std::process::ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
+        Command::Merge { directories, output } => merge::run(&directories, output.format),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor => doctor::run(),
         Command::Peer { hold: true } => peer::hold(),

@@ -4,7 +4,7 @@ use crate::batch::{self, Batch};
 use crate::conducted::Conducted;
 use crate::output::{self, Exit};
 use crate::session::Session;
-use crate::{catalogue, cli, command};
+use crate::{catalogue, cli, command, parts};
 use anyhow::{Result, anyhow};
 use spec::Experiment;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
     if arguments.phases.is_some() && arguments.trials.time.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }
-    conduct(&arguments.trials, experiments, arguments.phases)
+    conduct(&arguments.trials, experiments, arguments.phases, &arguments.parts)
 }
 
 /// The phases of the real clock's wheel cannot be chosen without waiting minutes for them.
@@ -36,6 +36,7 @@ pub(crate) fn conduct(
     arguments: &cli::TrialsArgs,
     experiments: Vec<Experiment>,
     phases: Option<u32>,
+    parts: &cli::PartsArgs,
 ) -> Exit {
     let (clock, hz) = match arguments.time.chosen() {
         Ok(chosen) => chosen,
@@ -51,19 +52,32 @@ pub(crate) fn conduct(
         samples: false,
         defaults: arguments.settings.defaults,
     };
-    carry_out(arguments, batch).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+    carry_out(arguments, batch, parts).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::TrialsArgs, batch: Batch) -> Result<Exit> {
+fn carry_out(arguments: &cli::TrialsArgs, batch: Batch, chosen: &cli::PartsArgs) -> Result<Exit> {
     let format = arguments.output.format;
-    let trials = match batch.prepare()? {
+    let mut trials = match batch.prepare()? {
         Ok(trials) => trials,
         Err((trials, why)) => return Ok(Conducted::skipped(trials, format, &why)?.conclude()),
     };
+    let plan = parts::plan(&trials);
+    if let Some(part) = chosen.partition {
+        parts::partition(&mut trials, part);
+    }
     if let Some(hint) = batch::hint(&trials) {
         eprintln!("{hint}");
     }
     let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
-    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    let [mut laboratory] =
+        <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    if chosen.partition.is_some() || chosen.resume {
+        store.write_files(&[plan])?;
+    }
+    if chosen.resume {
+        parts::resume(&mut laboratory.trials, &arguments.out)?;
+        let (left, ended) = (laboratory.trials.total(), laboratory.trials.earlier.len());
+        eprintln!("{} ended before, {left} left", spec::counted(ended, "trial"));
+    }
     Ok(laboratory.conduct(Arc::new(store), format)?.conclude())
 }

@@ -1,8 +1,10 @@
 //! Sweeps: settings with several values each, and every combination of these.
 
-use crate::file::Override;
 use crate::{Parameters, duration, settings};
 use std::time::Duration;
+
+/// One combination: keys and values.
+pub type Point = Vec<(String, String)>;
 
 /// A setting, and the values that it takes one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,14 +94,14 @@ fn few(what: &str, count: u128) -> Result<usize, String> {
 ///
 /// # Errors
 /// A sentence: there are too many.
-pub fn product(axes: &[Axis]) -> Result<Vec<Vec<Override>>, String> {
+pub fn product(axes: &[Axis]) -> Result<Vec<Point>, String> {
     let count = axes.iter().fold(1_u128, |count, axis| count * axis.values.len() as u128);
     few("the sweep", count)?;
-    let mut points = vec![Vec::new()];
+    let mut points = vec![Point::new()];
     for Axis { key, values } in axes {
         points = points
             .iter()
-            .flat_map(|point: &Vec<Override>| {
+            .flat_map(|point: &Point| {
                 values.iter().map(|value| {
                     let mut point = point.clone();
                     point.push((key.clone(), value.clone()));
@@ -165,8 +167,7 @@ mod tests {
             Axis::read("c", "3..5").unwrap(),
         ];
         let points = product(&axes).unwrap();
-        let of =
-            |point: &Vec<Override>| point.iter().map(|(_, value)| &**value).collect::<String>();
+        let of = |point: &Point| point.iter().map(|(_, value)| &**value).collect::<String>();
         let all: Vec<_> = points.iter().map(of).collect();
         assert_eq!(all, ["1x3", "1x4", "1x5", "2x3", "2x4", "2x5"]);
         assert_eq!(product(&[]).unwrap(), [Vec::new()]);

@@ -169,3 +169,46 @@ fn the_experiments_are_listed_for_programs_in_the_same_order() {
     assert_eq!(listed.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
     assert!(listed.iter().all(|one| one["question"].as_str().unwrap().ends_with('?')));
 }
+
+/// A sweep that is killed on the way goes on where it was: nothing that has ended is repeated, and
+/// what a part lacks is said.
+#[test]
+fn a_killed_sweep_goes_on_and_its_parts_are_joined() {
+    let out = tempfile::tempdir().unwrap();
+    let sweep = ["process-crash-idle", "--set", "fault.after=100ms..400ms/100ms", "--repeat", "3"];
+    let slowly = [&sweep[..], &["--jobs", "2", "--resume"]].concat();
+    let mark = format!("{}-sweep", std::process::id());
+    let mut child = crate::nothing_left::start(&mark, out.path(), &slowly);
+    let whole = || {
+        let entries = std::fs::read_dir(out.path()).unwrap().flatten();
+        let trials = entries.map(|entry| entry.path().join("trial.json"));
+        trials.filter(|path| path.is_file()).collect::<std::collections::BTreeSet<_>>()
+    };
+    while whole().len() < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = whole();
+    assert!(before.len() < 12, "all had ended");
+    let path = out.path().to_str().unwrap();
+
+    let merged = run(&["merge", "--format", "json", path]);
+    assert_eq!(merged.status.code(), Some(3), "{}", show(&merged));
+    let merged: Value = serde_json::from_slice(&merged.stdout).unwrap();
+    assert_eq!(merged["not_started"], 12 - before.len());
+
+    let (document, code) = trials(out.path(), &[&sweep[..], &["--resume"]].concat());
+    assert!([0, 3].contains(&code), "{code}: {document}");
+    assert_eq!(document["trials"].as_array().unwrap().len(), 12);
+    let after = whole();
+    assert_eq!((after.len(), after.is_superset(&before)), (12, true));
+
+    let merged = run(&["merge", "--format", "json", path]);
+    let merged: Value = serde_json::from_slice(&merged.stdout).unwrap();
+    assert_eq!(
+        (merged["trials"].as_array().unwrap().len(), &merged["not_started"]),
+        (12, &Value::from(0))
+    );
+}
