@@ -109,7 +109,11 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
                 back,
             })
         }
-        _ => None,
+        FaultKind::PowerOff
+        | FaultKind::Blackhole
+        | FaultKind::Reject
+        | FaultKind::Forget
+        | FaultKind::Unplug => None,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::scene::{Confirms, Healed, HopKind};
 use crate::tick::Phase;
 use crate::wheel::Context;
 use crate::world::{Answer, WayBack};
+use spec::effect::{Cable, HostFate};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
@@ -36,7 +37,14 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<Healed> {
     let with = match fault.kind {
         FaultKind::Flap => Answer::Ack,
         FaultKind::Reboot => Answer::Reset,
-        _ => return None,
+        FaultKind::None
+        | FaultKind::ProcessCrash
+        | FaultKind::ProcessFreeze
+        | FaultKind::PowerOff
+        | FaultKind::Blackhole
+        | FaultKind::Reject
+        | FaultKind::Forget
+        | FaultKind::Unplug => return None,
     };
     let moved = moves(parameters);
     if moved && parameters.neighbour == Neighbour::Permanent {
@@ -55,7 +63,10 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<Healed> {
 
 /// Whether the fault takes the server's cable away, so that a router has to ask for it.
 pub(crate) fn is_cut(parameters: &Parameters) -> bool {
-    matches!(parameters.fault.kind, FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap)
+    match parameters.fault.kind.effect().cable {
+        Cable::FarEndDown => true,
+        Cable::Up | Cable::CarrierLost => false,
+    }
 }
 
 /// Whether the host comes back with another link-layer address than the one that whoever sends to
@@ -63,14 +74,22 @@ pub(crate) fn is_cut(parameters: &Parameters) -> bool {
 pub(crate) fn moves(parameters: &Parameters) -> bool {
     let forgotten =
         parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
-    parameters.fault.kind == FaultKind::Reboot && parameters.fault.new_mac && !forgotten
+    let replaced = match parameters.fault.kind.effect().host {
+        HostFate::Replaced => true,
+        HostFate::Stays | HostFate::Destroyed => false,
+    };
+    replaced && parameters.fault.new_mac && !forgotten
 }
 
 /// Whether the server's host knows the way back: one that is new, or that has lost its carrier
 /// (`neigh_carrier_down`, net/core/neighbour.c), has learned nothing.
 pub(crate) fn way_back(parameters: &Parameters) -> WayBack {
-    let fresh = parameters.client.traffic == Traffic::Connect
-        || matches!(parameters.fault.kind, FaultKind::Flap | FaultKind::Reboot);
+    let forgot = match parameters.fault.kind.effect().host {
+        HostFate::Replaced => true,
+        HostFate::Stays => is_cut(parameters),
+        HostFate::Destroyed => false,
+    };
+    let fresh = parameters.client.traffic == Traffic::Connect || forgot;
     if parameters.neighbour == Neighbour::Permanent || !fresh {
         return WayBack::Known;
     }

@@ -8,19 +8,21 @@
 //! are alike from there on are one again. Where time is virtual, nothing runs late.
 
 mod alike;
+mod standing;
 
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
 use crate::run::{Called, Fired, Live, Past};
 use crate::sock::{Carries, Decides, Stamps, Timer};
-use crate::step::{Choices, Effects, Progress, Step, Told};
+use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
 use crate::windows::COUNTED_MOST;
 use crate::world::{Arrival, InFlight, Sent};
 use alike::{alike, merge, skip_alike, skip_answered};
 use spec::Outcome;
-use std::collections::{BTreeMap, HashMap};
+use standing::Standing;
+use std::collections::BTreeMap;
 
 /// No more steps than this are gone through.
 const STEPS_MOST: u64 = 600_000;
@@ -29,8 +31,6 @@ const STEPS_MOST: u64 = 600_000;
 const LATE_STEPS: u64 = 40_000;
 /// The same where so many runs are on their way that ICMP errors meet: they are of as many phases.
 const LATE_BESIDE: usize = 128;
-/// Of runs that stand for others, how many there are in the time of one timeout.
-const STANDING: u64 = 8;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
 
@@ -102,20 +102,6 @@ pub(crate) struct Explorer<'a> {
     late_steps: u64,
     standing: Standing,
     unknown: Option<String>,
-}
-
-/// The runs that stand for others. Where ICMP errors come, a retransmission may follow the other at
-/// the same distance for long, and each may be a jiffy late: once they have come to every phase
-/// ([`LATE_STEPS`]), those beyond [`COUNTED_MOST`], which are no longer counted, are a few runs, and each
-/// end of theirs is open by what lies between it and the next.
-#[derive(Debug, Default)]
-struct Standing {
-    /// When the last of them came so far, nanoseconds, by how far it had doubled and how much waited at its hop.
-    came: HashMap<(u32, usize), u64>,
-    /// From the reference to `retrans_stamp`, at least and at most, nanoseconds.
-    to_stamp_ns: Option<(u64, u64)>,
-    /// How far apart they are at most, nanoseconds.
-    apart_ns: u64,
 }
 
 impl<'a> Explorer<'a> {
@@ -235,28 +221,6 @@ impl<'a> Explorer<'a> {
     /// The settings in force at a moment.
     fn cfg_at(&self, live: &Live, at_ns: u64) -> &'a Kernel {
         self.later.filter(|_| live.world.later.is_past(at_ns)).unwrap_or(self.cfg)
-    }
-
-    /// Whether a run that has come to so many timeouts stands for others.
-    fn stands(&mut self, live: &Live, pasts: &[Past]) -> bool {
-        for past in pasts {
-            let Some(stamp_ns) = past.stamps.retrans_stamp else { continue };
-            let (least, most) = self.standing.to_stamp_ns.unwrap_or((u64::MAX, 0));
-            self.standing.to_stamp_ns = Some((
-                least.min(stamp_ns.saturating_sub(past.start.1)),
-                most.max(stamp_ns.saturating_sub(past.start.0)),
-            ));
-        }
-        let Some((at_ns, _)) = next(live, self.cfg) else { return true };
-        let apart_ns = live.sock.rto * self.cfg.hz.tick_ns() / STANDING;
-        self.standing.apart_ns = self.standing.apart_ns.max(apart_ns);
-        let came = &mut self.standing.came;
-        let last_ns = came.entry((live.sock.backoff, live.world.hop.waiting())).or_default();
-        let stands = at_ns >= *last_ns + apart_ns;
-        if stands {
-            *last_ns = at_ns;
-        }
-        stands
     }
 
     fn advance(&mut self, mut live: Live, pasts: &[Past], at_ns: u64) {
@@ -563,24 +527,6 @@ impl<'a> Explorer<'a> {
                 ..End::new(live, past, told.outcome, told.at_ns - late_ns, open_ns, timeout_ns)
             });
         }
-    }
-
-    /// The end of a run that stands for others.
-    fn stood_for(&self, live: &Live, mut past: Past, told: &Told, gave_up: bool) -> End {
-        let apart_ns = self.standing.apart_ns + self.cfg.hz.tick_ns();
-        if let (Some((least, most)), Some(stamp_ns)) =
-            (self.standing.to_stamp_ns, past.stamps.retrans_stamp)
-        {
-            past.start = (stamp_ns.saturating_sub(most), stamp_ns.saturating_sub(least));
-        }
-        let mut sock = live.sock.clone();
-        sock.stamps = past.stamps;
-        let cfg = self.cfg_at(live, told.at_ns);
-        let open_ns = match sock.over_ns(cfg, told.at_ns).filter(|_| gave_up) {
-            Some(over_ns) => (told.at_ns.saturating_sub(over_ns).min(apart_ns), apart_ns),
-            None => (apart_ns, apart_ns),
-        };
-        End::new(live, past, told.outcome, told.at_ns, open_ns, None)
     }
 
     fn end(

@@ -72,7 +72,15 @@ fn with_first_write(
             if lives && probed.unknown.is_none() { living(parameters) } else { probed }
         }
         (FaultKind::None | FaultKind::ProcessFreeze, _) => living(parameters),
-        _ => lost(parameters, facts, first_write_ns),
+        (
+            FaultKind::PowerOff
+            | FaultKind::Reboot
+            | FaultKind::Blackhole
+            | FaultKind::Reject
+            | FaultKind::Unplug
+            | FaultKind::Flap,
+            _,
+        ) => lost(parameters, facts, first_write_ns),
     }
 }
 
@@ -93,6 +101,12 @@ fn lost(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>) -> 
     }
     match parameters.client.traffic {
         Traffic::Idle => idle::predict(&kernel, parameters, facts),
-        _ => sending::predict(&kernel, parameters, facts, first_write_ns),
+        Traffic::OneWrite
+        | Traffic::Stream
+        | Traffic::Heartbeat
+        | Traffic::Shutdown
+        | Traffic::Connect
+        | Traffic::Close
+        | Traffic::Script => sending::predict(&kernel, parameters, facts, first_write_ns),
     }
 }

@@ -43,7 +43,14 @@ impl Healed {
             FaultKind::Reject if fault.reject == Reject::TcpReset => {
                 Some(Self { round_trip_ns: (0, 0), back: WayBack::Known, ..healed })
             }
-            _ => None,
+            FaultKind::None
+            | FaultKind::ProcessCrash
+            | FaultKind::ProcessFreeze
+            | FaultKind::PowerOff
+            | FaultKind::Blackhole
+            | FaultKind::Reject
+            | FaultKind::Forget
+            | FaultKind::Unplug => None,
         }
     }
 
