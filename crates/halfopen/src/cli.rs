@@ -29,7 +29,7 @@ With several trials, the most severe code is returned: 5, 1, 6, 3, 4, 0.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the experiments, with their questions
+    /// List the experiments, with their questions
     List {
         #[command(flatten)]
         output: OutputArgs,
@@ -57,15 +57,15 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run a client and a server of your own, break something, and see what they do
     Exec(ExecArgs),
-    /// Run experiments on both clocks with the same settings, and hold them side by side
+    /// Run experiments on both clocks with the same settings, and compare
     Clocks(ClocksArgs),
-    /// Hold every claim of the article against the kernel, on both clocks side by side
+    /// Check every claim of the article against the kernel, on both clocks
     Article(ArticleArgs),
     /// Say of each TCP connection here when it would find out that its peer has gone; looks, never touches
     Audit(AuditArgs),
-    /// Check the model against this kernel, on many settings side by side
+    /// Check the model against this kernel, on many settings
     Validate(ValidateArgs),
-    /// Say what should happen, without a kernel or privileges
+    /// Predict what should happen; needs no kernel and no privileges
     Predict(PredictArgs),
     /// Judge recorded trials again, without privileges
     Judge {
@@ -83,7 +83,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Say what this machine can do, and what to do about what it cannot
+    /// Check what this machine can do, with a remedy for what it cannot
     Doctor,
     /// A peer of a trial: talks to the laboratory on standard input and output
     #[command(hide = true)]

@@ -33,7 +33,7 @@ pub struct Article {
 /// A kernel that could not be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// Whose time it would have been.
+    /// The clock that it would have had.
     pub clock: Clock,
     /// Its HZ, where the clock has kernels of several; `None` for the usual one.
     pub hz: Option<u32>,
@@ -65,7 +65,7 @@ impl Article {
         })
     }
 
-    /// Whose time a piece of evidence is in: `virtual`, or `virtual, HZ 100` where kernels of
+    /// The clock of a piece of evidence: `virtual`, or `virtual, HZ 100` where kernels of
     /// several HZ have made it.
     pub(crate) fn whose(&self, run: &Run, trial: &Trial) -> String {
         let made = |other: &&Run| {

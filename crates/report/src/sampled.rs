@@ -38,7 +38,7 @@ pub struct Sampled {
     pub kernel: String,
     /// Timer interrupts a second.
     pub hz: u32,
-    /// Whose time.
+    /// The clock of its times.
     pub clock: crate::trial::Clock,
     /// How the samples were drawn.
     pub drawn: &'static str,

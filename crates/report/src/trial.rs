@@ -142,17 +142,17 @@ pub struct Machine {
     pub kernel: String,
     /// Timer interrupts a second.
     pub hz: u32,
-    /// Whose time.
+    /// The clock of its times.
     pub clock: Clock,
 }
 
-/// Whose time a run's times are.
+/// The clock of a run's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clock {
-    /// That of the machine.
+    /// The machine's.
     Real,
-    /// That of a kernel whose time jumps to the next timer.
+    /// A kernel whose time jumps to the next timer.
     Virtual,
 }
 

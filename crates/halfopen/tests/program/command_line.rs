@@ -341,3 +341,21 @@ fn doctor_finds_this_machine_able() {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
 }
+
+#[test]
+fn a_file_and_a_key_are_shown_and_a_wrong_one_is_told_what_it_may_mean() {
+    let shown = run(&["show", "host-crash-sending"]);
+    let file = include_bytes!("../../../../experiments/host-crash-sending.toml");
+    assert_eq!(shown.stdout, file, "{}", show(&shown));
+    let explained = run(&["explain", "client.user_timeout"]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("TCP_USER_TIMEOUT") && text.contains("from `1ms`"), "{text}");
+    for (command, meant) in [
+        (["show", "host-crash-sendin"], "is it `host-crash-sending`?"),
+        (["explain", "client.user_timout"], "is it `client.user_timeout`?"),
+    ] {
+        let output = run(&command);
+        assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+        assert!(show(&output).contains(meant), "{}", show(&output));
+    }
+}

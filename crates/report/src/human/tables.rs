@@ -132,10 +132,14 @@ pub fn predict(
         let mut table = self::table(["n", "what", "timeout", "nominal", "earliest", "latest"]);
         for step in &prediction.schedule {
             let n = if step.kind == StepKind::GiveUp { String::new() } else { step.n.to_string() };
-            let times = [step.timeout, step.nominal, step.earliest, step.latest].map(seconds);
+            let [timeout, earliest, latest] =
+                [step.timeout, step.earliest, step.latest].map(seconds);
+            // The sum of the timeouts says nothing once ICMP errors have armed timers anew.
+            let nominal =
+                if step.nominal > step.latest { "–".into() } else { seconds(step.nominal) };
             let held = if step.held { ", held" } else { "" };
             let mut row = Row::from([n, format!("{}{held}", words::step(step.kind))]);
-            for time in times {
+            for time in [timeout, nominal, earliest, latest] {
                 row.add_cell(time.into());
             }
             table.add_row(row);
