@@ -77,112 +77,38 @@ pub fn load(
     defaults: bool,
     overrides: &[Override],
 ) -> Result<Experiment, Error> {
-    let blame = |message: String, span: Range<usize>| Error {
-        message,
-        place: Some(Place { path: path.into(), text: text.into(), span }),
-    };
-
-    let table = DeTable::parse(text).map_err(|error| {
-        let span = error.span().unwrap_or(0..text.len().min(1));
-        let message = bare_word(text, span.start).map_or_else(
-            || error.message().to_owned(),
-            |word| format!("a text needs quotes: `\"{word}\"`"),
-        );
-        blame(message, span)
-    })?;
-    let mut question = None;
-    let mut claims = Vec::new();
-    let mut parameters = Parameters::default();
-    let mut places: Vec<(String, Range<usize>)> = Vec::new();
-    let mut given: Vec<Override> = Vec::new();
-
-    for (key, value) in table.get_ref() {
-        match (key.get_ref().as_ref(), value.get_ref()) {
-            ("question", DeValue::String(sentence))
-                if sentence.trim().is_empty() || sentence.contains(['\n', '\r']) =>
-            {
-                return Err(blame(
-                    "`question` is one line, and says something".into(),
-                    value.span(),
-                ));
-            }
-            ("question", DeValue::String(sentence)) => question = Some(sentence.to_string()),
-            ("question", _) => {
-                return Err(blame("`question` is a text in quotes".into(), value.span()));
-            }
-            ("claims", DeValue::Array(ids)) => {
-                for id in ids {
-                    let DeValue::String(id) = id.get_ref() else {
-                        return Err(blame("a claim's id is a text in quotes".into(), id.span()));
-                    };
-                    claims.push(id.to_string());
-                }
-            }
-            ("claims", _) => {
-                return Err(blame(
-                    "`claims` is a list of ids, such as [\"A1\"]".into(),
-                    value.span(),
-                ));
-            }
-            // See [`matrix`].
-            ("matrix", _) => {}
-            (name, _) => {
-                let mut leaves = Vec::new();
-                flatten(name, key.span(), value, &mut leaves);
-                for (key, key_span, value) in leaves {
-                    let Some(text) = written(value.get_ref()).or_else(|| listed(&key, value))
-                    else {
-                        return Err(blame(
-                            format!(
-                                "`{key}` is set to something that is not a text, a whole number, true or false"
-                            ),
-                            value.span(),
-                        ));
-                    };
-                    settings::apply(&mut parameters, &key, &text).map_err(|problem| {
-                        let unknown = problem.starts_with("there is no setting")
-                            || problem.starts_with("Linux has no sysctl");
-                        let span = if unknown { key_span.clone() } else { value.span() };
-                        blame(named(&key, &problem), span)
-                    })?;
-                    places.push((key.clone(), value.span()));
-                    given.push((key, text));
-                }
-            }
-        }
-    }
-    let beginning = || 0..text.len().min(1);
-    let Some(question) = question else {
-        let what = "the file has no question: add `question = \"…\"` (free text, shown in reports)";
-        return Err(blame(what.into(), beginning()));
-    };
-    let has_fault = |settings: &[Override]| settings.iter().any(|(key, _)| key == "fault.kind");
-    if !has_fault(&given) && !has_fault(overrides) {
+    let file = Text { path, text };
+    let Read { question, claims, parameters: of_file, given } = file.read()?;
+    let has_fault = |key: &str| key == "fault.kind";
+    if !given.iter().any(|one| has_fault(&one.key))
+        && !overrides.iter().any(|(key, _)| has_fault(key))
+    {
         let what = "the file names no fault: add `[fault]` with `kind = \"…\"` (`none` for a live \
                     server)";
-        return Err(blame(what.into(), beginning()));
+        return Err(file.blame(what.into(), file.beginning()));
     }
-    let of_file = parameters.clone();
-
+    let mut parameters = of_file.clone();
     merge(&mut parameters, defaults, overrides)?;
     parameters.validate().map_err(|(key, problem)| {
-        match places.iter().find(|(placed, _)| placed == key) {
-            Some((_, span)) if overrides.is_empty() => blame(named(key, &problem), span.clone()),
+        match given.iter().find(|one| one.key == key) {
+            Some(one) if overrides.is_empty() => file.blame(named(key, &problem), one.span.clone()),
             _ => Error::bare(format!("{name}: {}", named(key, &problem))),
         }
     })?;
-    let known = || given.iter().chain(overrides).map(|(key, value)| (&**key, &**value));
+    let of_file_given = given.iter().map(|one| (&*one.key, &*one.value));
+    let known =
+        || of_file_given.clone().chain(overrides.iter().map(|(key, value)| (&**key, &**value)));
     for (key, value) in overrides {
         if let Some(need) = relevance::contradicts(key, value, &parameters, known()) {
             return Err(Error::bare(format!("--set {key}={value}: {}", useless(key, need))));
         }
     }
     // What a file has for a fault or traffic that was overridden is harmless.
-    for ((key, value), (_, span)) in given.iter().zip(&places) {
+    for Given { key, value, span } in &given {
         let need = relevance::contradicts(key, value, &of_file, known())
             .filter(|_| relevance::lacks(key, &parameters).is_some());
         if let Some(need) = need {
-            return Err(blame(useless(key, need), span.clone()));
+            return Err(file.blame(useless(key, need), span.clone()));
         }
     }
     let question = with_changes(question, &of_file, &parameters, defaults, overrides);
@@ -200,10 +126,7 @@ pub fn matrix(path: &str, text: &str) -> Result<Vec<Axis>, Error> {
     else {
         return Ok(Vec::new());
     };
-    let blame = |message: String, span: Range<usize>| Error {
-        message,
-        place: Some(Place { path: path.into(), text: text.into(), span }),
-    };
+    let file = Text { path, text };
     let mut leaves = Vec::new();
     flatten("", name.span(), value, &mut leaves);
     let mut found = Vec::new();
@@ -217,14 +140,130 @@ pub fn matrix(path: &str, text: &str) -> Result<Vec<Axis>, Error> {
                 .map(|values| Axis { key: key.clone(), values }),
             DeValue::String(range) => Some(
                 Axis::read(&key, range)
-                    .map_err(|why| blame(format!("`matrix.{key}`: {why}"), value.span()))?,
+                    .map_err(|why| file.blame(format!("`matrix.{key}`: {why}"), value.span()))?,
             ),
             _ => None,
         };
         let what = "is a list of values, as `[1, 2]`, or a range in quotes, as `\"1..15\"`";
-        found.push(axis.ok_or_else(|| blame(format!("`matrix.{key}` {what}"), value.span()))?);
+        found.push(axis.ok_or_else(|| file.blame(format!("`matrix.{key}` {what}"), value.span()))?);
     }
     Ok(found)
+}
+
+/// The text of an experiment file.
+struct Text<'a> {
+    path: &'a str,
+    text: &'a str,
+}
+
+/// What a file says.
+struct Read {
+    question: String,
+    claims: Vec<String>,
+    parameters: Parameters,
+    given: Vec<Given>,
+}
+
+/// A setting in a file, and where its value stands.
+struct Given {
+    key: String,
+    value: String,
+    span: Range<usize>,
+}
+
+impl Text<'_> {
+    fn blame(&self, message: String, span: Range<usize>) -> Error {
+        Error {
+            message,
+            place: Some(Place { path: self.path.into(), text: self.text.into(), span }),
+        }
+    }
+
+    /// Where the file as a whole is to blame.
+    fn beginning(&self) -> Range<usize> {
+        0..self.text.len().min(1)
+    }
+
+    fn read(&self) -> Result<Read, Error> {
+        let table = DeTable::parse(self.text).map_err(|error| {
+            let span = error.span().unwrap_or_else(|| self.beginning());
+            let message = bare_word(self.text, span.start).map_or_else(
+                || error.message().to_owned(),
+                |word| format!("a text needs quotes: `\"{word}\"`"),
+            );
+            self.blame(message, span)
+        })?;
+        let (mut question, mut claims) = (None, Vec::new());
+        let (mut parameters, mut given) = (Parameters::default(), Vec::new());
+        for (key, value) in table.get_ref() {
+            match key.get_ref().as_ref() {
+                "question" => question = Some(self.question(value)?),
+                "claims" => claims = self.claims(value)?,
+                // See [`matrix`].
+                "matrix" => {}
+                group => {
+                    let mut leaves = Vec::new();
+                    flatten(group, key.span(), value, &mut leaves);
+                    for (key, key_span, value) in leaves {
+                        given.push(self.setting(&mut parameters, key, key_span, value)?);
+                    }
+                }
+            }
+        }
+        let question = question.ok_or_else(|| {
+            let what =
+                "the file has no question: add `question = \"…\"` (free text, shown in reports)";
+            self.blame(what.into(), self.beginning())
+        })?;
+        Ok(Read { question, claims, parameters, given })
+    }
+
+    fn question(&self, value: &Spanned<DeValue<'_>>) -> Result<String, Error> {
+        let problem = match value.get_ref() {
+            DeValue::String(text) if text.trim().is_empty() || text.contains(['\n', '\r']) => {
+                "`question` is one line, and says something"
+            }
+            DeValue::String(text) => return Ok(text.to_string()),
+            _ => "`question` is a text in quotes",
+        };
+        Err(self.blame(problem.into(), value.span()))
+    }
+
+    fn claims(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Error> {
+        let DeValue::Array(ids) = value.get_ref() else {
+            let what = "`claims` is a list of ids, such as [\"A1\"]";
+            return Err(self.blame(what.into(), value.span()));
+        };
+        ids.iter()
+            .map(|id| match id.get_ref() {
+                DeValue::String(text) => Ok(text.to_string()),
+                _ => Err(self.blame("a claim's id is a text in quotes".into(), id.span())),
+            })
+            .collect()
+    }
+
+    fn setting(
+        &self,
+        parameters: &mut Parameters,
+        key: String,
+        key_span: Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Given, Error> {
+        let span = value.span();
+        let Some(text) = written(value.get_ref()).or_else(|| listed(&key, value)) else {
+            let what = format!(
+                "`{key}` is set to something that is not a text, a whole number, true or false"
+            );
+            return Err(self.blame(what, span));
+        };
+        settings::apply(parameters, &key, &text).map_err(|problem| {
+            let unknown = problem.starts_with("there is no setting")
+                || problem.starts_with("Linux has no sysctl");
+            let span = if unknown { key_span } else { span.clone() };
+            self.blame(named(&key, &problem), span)
+        })?;
+        Ok(Given { key, value: text, span })
+    }
 }
 
 /// A file's question, and what was changed in what it asks.
