@@ -2,35 +2,27 @@
 //! force.
 
 use serde_json::Value;
-use spec::{Facts, Parameters, Traffic, settings};
+use spec::{Facts, Parameters, relevance, settings};
 use std::collections::BTreeMap;
-
-/// The Linux defaults of the sysctls that keepalive takes its times from (include/net/tcp.h).
-const KEEPALIVE: [(&str, &str, u64); 3] = [
-    ("client.keepalive.idle", "tcp_keepalive_time", 7200),
-    ("client.keepalive.interval", "tcp_keepalive_intvl", 75),
-    ("client.keepalive.probes", "tcp_keepalive_probes", 9),
-];
 
 /// By key: numbers and truth values as such, durations as they are set. What the socket leaves to
 /// its namespace is that one's value, from the facts if there are any.
 pub(crate) fn in_force(parameters: &Parameters, facts: Option<&Facts>) -> BTreeMap<String, Value> {
     let mut shown = settings::all(parameters);
-    let traffic = parameters.client.traffic;
-    shown.retain(|key, _| !key.starts_with("client.heartbeat.") || traffic == Traffic::Heartbeat);
-    if traffic == Traffic::Connect {
-        shown.retain(|key, _| !key.starts_with("client.keepalive."));
-    } else if parameters.client.keepalive.enabled {
-        for (key, sysctl, default) in KEEPALIVE {
-            let set = facts.map_or(&parameters.sysctl, |facts| &facts.sysctl).get(sysctl);
-            let value = set.map_or_else(|| default.to_string(), |value| value.trim().to_owned());
-            let unit = if key.ends_with("probes") { "" } else { "s" };
-            shown.entry(key.to_owned()).or_insert_with(|| value + unit);
-        }
-    } else {
-        shown.retain(|key, _| !KEEPALIVE.iter().any(|(time, ..)| key == time));
+    let mut known = parameters.clone();
+    if let Some(facts) = facts {
+        known.sysctl.clone_from(&facts.sysctl);
     }
-    shown.entry("client.user_timeout".into()).or_insert_with(|| "off".into());
+    let (idle, interval, probes) = known.keepalive_in_force();
+    for (key, value) in [
+        ("client.keepalive.idle", format!("{}s", idle.as_secs())),
+        ("client.keepalive.interval", format!("{}s", interval.as_secs())),
+        ("client.keepalive.probes", probes.to_string()),
+        ("client.user_timeout", "off".into()),
+    ] {
+        shown.entry(key.into()).or_insert(value);
+    }
+    shown.retain(|key, _| relevance::lacks(key, parameters).is_none());
     shown.into_iter().map(|(key, value)| (key, typed(value))).collect()
 }
 
@@ -45,6 +37,7 @@ fn typed(text: String) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spec::Traffic;
     use std::time::Duration;
 
     #[test]
