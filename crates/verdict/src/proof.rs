@@ -134,6 +134,9 @@ impl Collector {
 /// How long a segment can wait on its way, beside the path's own delay.
 const QUEUEING: Duration = Duration::from_millis(20);
 
+/// How long neighbour discovery takes, with its first two questions lost.
+const ASKING: Duration = Duration::from_secs(2);
+
 /// From a moment that an experiment sets to the moment the laboratory acts, at most.
 const ACTING: Duration = Duration::from_millis(100);
 

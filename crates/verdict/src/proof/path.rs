@@ -1,6 +1,6 @@
 //! What became of the path: silence, carriers, the router.
 
-use super::{Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
+use super::{ASKING, Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
 use crate::measure::server_is_gone;
 use spec::{Answer, CallName, Parameters, Reject, counted};
 use timeline::event::{FaultStep, Frame, FrameKind, Side, Trace};
@@ -193,8 +193,10 @@ impl Scene<'_> {
                 before = Some(at).filter(|_| forgotten.is_none()).or(before);
                 continue;
             }
+            // The first of all wait until the router knows the server's link-layer address.
+            let waits = if at < self.began { ASKING.as_nanos() as u64 } else { 0 };
             let arrived = self.timeline.segments(Source::ServerWire).any(|(came, other)| {
-                (at..at + self.transit).contains(&came)
+                (at..at + self.transit + waits).contains(&came)
                     && Segment { sent: true, ..*other } == *segment
                     && !other.sent
             });
