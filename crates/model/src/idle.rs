@@ -114,6 +114,7 @@ pub(crate) fn scenes(
         unseen: fault.kind == FaultKind::Unplug,
         delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
         delayed_ack_error: delayed_ack_error(parameters),
+        memory: way::memory(kernel, parameters, 0),
         answers_every: kernel.hz.from_msecs(limit_ms),
         enabled,
     };

@@ -9,6 +9,7 @@ use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::way::Healed;
 use crate::wheel::Context;
+use crate::world::Memory;
 use spec::Errno;
 
 /// How an idle connection meets its fault.
@@ -41,6 +42,8 @@ pub(crate) struct Scene {
     pub(crate) delayed_ack_error: Option<Errno>,
     /// `tcp_invalid_ratelimit` at the peer, jiffies.
     pub(crate) answers_every: u64,
+    /// What a router on the way knows of the flow, if it may forget it.
+    pub(crate) memory: Option<Memory>,
     /// Whether keepalive is on.
     pub(crate) enabled: bool,
 }

@@ -3,7 +3,9 @@
 use crate::conclude::{lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
-use crate::{closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window};
+use crate::{
+    closing, connecting, crash, dead_path, idle, scripted, sending, way, web_server, window,
+};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
@@ -45,18 +47,7 @@ fn with_first_write(
         return prediction;
     }
     match (parameters.fault.kind, parameters.client.traffic) {
-        (FaultKind::Forget, Traffic::Heartbeat) => {
-            let reason = "heartbeats on a flow that may be forgotten are not modelled: use a script \
-                          of requests";
-            unknown(parameters, reason.into())
-        }
-        (FaultKind::Forget, traffic) => {
-            let once = traffic == Traffic::OneWrite && parameters.client.second_write.is_none();
-            let step = spec::script::Step::Write(spec::experiment::BLOCK);
-            let write = first_write_ns.filter(|_| once);
-            let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
-            scripted::predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
-        }
+        (FaultKind::Forget, _) => forgotten(parameters, facts, first_write_ns),
         (FaultKind::ProcessCrash, Traffic::Script) => crash::predict(parameters, facts),
         (_, Traffic::Script) => scripted::predict(parameters, facts, None),
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
@@ -82,6 +73,35 @@ fn with_first_write(
             _,
         ) => lost(parameters, facts, first_write_ns),
     }
+}
+
+/// A router on the way forgets the flow, unless enough passes.
+fn forgotten(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>) -> Prediction {
+    let client = &parameters.client;
+    let mut prediction = match client.traffic {
+        Traffic::Heartbeat => {
+            let reason = "heartbeats on a flow that may be forgotten are not modelled: use a script \
+                          of requests";
+            return unknown(parameters, reason.into());
+        }
+        Traffic::Idle if !client.fills_window => {
+            idle::predict(&Kernel::new(parameters, facts), parameters, facts)
+        }
+        traffic => {
+            let once = traffic == Traffic::OneWrite && client.second_write.is_none();
+            let step = spec::script::Step::Write(spec::experiment::BLOCK);
+            let write = first_write_ns.filter(|_| once);
+            let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
+            scripted::predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
+        }
+    };
+    let ends = prediction.windows.iter().any(|w| matches!(w.outcome, Outcome::Errno(_)));
+    if let Some(idle) = way::forgets_after(parameters).filter(|_| ends) {
+        let (idle, why) = (idle.as_secs(), &prediction.why);
+        prediction.why =
+            format!("the flow was idle for {idle} s, and the router has forgotten it: {why}");
+    }
+    prediction
 }
 
 /// The server's kernel lives on, whatever its process does, and answers in time.

@@ -6,18 +6,16 @@ use crate::conclude::unknown;
 use crate::dead_path;
 use crate::explore::{End, Explorer};
 use crate::kernel::Kernel;
-use crate::laboratory::{SLOP_NS, nanos};
+use crate::laboratory::SLOP_NS;
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Calls, Program};
 use crate::run::{Called, Live, Past};
 use crate::sock::Timer;
 use crate::tick::{Hz, Phase};
 use crate::windows::{Counted, windows};
-use crate::world::Memory;
-use crate::{closed_window, idle, purpose, sending, start, window};
-use spec::effect::{HostFate, PathFate, Processes};
-use spec::{Answer, Facts, FaultKind, Outcome, Parameters, Reference};
-use std::time::Duration;
+use crate::{closed_window, idle, purpose, sending, start, way, window};
+use spec::effect::{HostFate, Processes};
+use spec::{Facts, FaultKind, Outcome, Parameters, Reference};
 
 /// A system call that was seen, nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,30 +216,11 @@ fn equip(
     run.world.peer.rtt_ns = dead_path::round_trip_ns(parameters, facts);
     let effect = parameters.fault.kind.effect();
     run.world.peer.replies = effect.host == HostFate::Stays && effect.processes == Processes::Run;
-    if let Some(idle) = forgets_after(parameters) {
-        run.world.memory = Some(memory(cfg, parameters, &run, nanos(idle)));
+    if run.world.memory.is_none() {
+        run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
     run.world.icmp_ns = if cfg.virtual_time { 0 } else { crate::scene::ICMP_NS };
     run
-}
-
-/// For how long a flow is idle before a router on the way forgets it, if one does.
-fn forgets_after(parameters: &Parameters) -> Option<Duration> {
-    let fault = &parameters.fault;
-    fault.idle.filter(|_| fault.kind.effect().path == PathFate::Forgotten)
-}
-
-/// What a router that forgets idle flows knows when the run begins: the last exchange has passed.
-fn memory(cfg: &Kernel, parameters: &Parameters, run: &Live, idle_ns: u64) -> Memory {
-    let tick_ns = cfg.hz.tick_ns();
-    // Data that nobody answers is acknowledged when the server's kernel likes.
-    let held_back = if run.world.peer.replies { 0 } else { cfg.hz.from_msecs(250) };
-    Memory {
-        idle: idle_ns / tick_ns,
-        passed: run.sock.stamps.rcv_tstamp,
-        open: 1 + cfg.late_ns().div_ceil(tick_ns) + held_back,
-        resets: parameters.fault.answer == Answer::TcpReset,
-    }
 }
 
 fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) -> Prediction {
@@ -274,14 +253,6 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
     prediction.why = why(cfg, &prediction);
-    let ends_by_error =
-        matches!(prediction.windows.first(), Some(w) if matches!(w.outcome, Outcome::Errno(_)));
-    if ends_by_error && let Some(idle) = forgets_after(parameters) {
-        let idle = idle.as_secs();
-        let why = &prediction.why;
-        prediction.why =
-            format!("the flow was idle for {idle} s, and the router has forgotten it: {why}");
-    }
     prediction
 }
 

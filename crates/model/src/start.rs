@@ -10,7 +10,7 @@ use crate::run::{Live, Past};
 use crate::scene::Scene;
 use crate::sock::{Armed, Pending, Sock, Timer};
 use crate::wheel::Context;
-use crate::world::{Answer, Arrival, InFlight, Moment, Peer, Recovery, World};
+use crate::world::{Answer, Arrival, InFlight, Memory, Moment, Peer, Recovery, World};
 use crate::{closed_window, way};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
@@ -376,6 +376,8 @@ pub(crate) fn idle(
     world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(exchange_ns + ns));
     world.reference_until = Moment::At(exchange_ns.saturating_add(scene.reference_until_ns));
     world.unseen = scene.unseen;
+    let passed = exchange_ns / tick_ns;
+    world.memory = scene.memory.clone().map(|memory| Memory { passed, ..memory });
     world.recovery = scene.healed.map(|healed| probe_recovery(healed, exchange_ns));
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(exchange_ns.saturating_add(*at_ns));
