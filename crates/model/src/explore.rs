@@ -17,13 +17,15 @@ use crate::run::{Called, Fired, Live, Past};
 use crate::sock::{Carries, Decides, Stamps, Timer};
 use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
-use crate::windows::COUNTED_MOST;
 use crate::world::{Arrival, InFlight, Sent};
 use alike::{alike, merge, skip_alike, skip_answered};
 use spec::Outcome;
 use standing::Standing;
 use std::collections::BTreeMap;
 
+/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
+/// and each timer that runs late may make one less of them.
+pub(crate) const COUNTED_MOST: u32 = 64;
 /// No more steps than this are gone through.
 const STEPS_MOST: u64 = 600_000;
 /// After so many steps, those of all explorers of a prediction together, no handler runs late any more.

@@ -122,9 +122,10 @@ fn runs(
     let tick_ns = cfg.hz.tick_ns();
     let mut all = Vec::new();
     if parameters.client.fills_window {
+        let between_ns = window::between_ns(cfg, parameters, facts);
         for (scene, start) in closed_window::scenes(cfg, parameters, facts)? {
             let fault_ns = start.sampled_ns + scene.reference_until_ns;
-            let (run, past) = start::window_run(cfg, &scene, &start, 0);
+            let (run, past) = start::window_run(cfg, &scene, &start, between_ns);
             all.push((equip(cfg, parameters, facts, run, Some(start.base)), past, fault_ns));
         }
         return Ok(all);
@@ -253,6 +254,9 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
     prediction.why = why(cfg, &prediction);
+    if parameters.client.fills_window {
+        window::open_by_rto(cfg, parameters, facts, &mut prediction);
+    }
     prediction
 }
 

@@ -21,18 +21,11 @@ use std::time::Duration;
 /// An idle client whose last data the server's closed window holds back.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let kernel = Kernel::new(parameters, facts);
-    let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
-    let phase_known = facts.jiffies.is_some() && looked;
-    let between_ns = if phase_known {
-        0
-    } else {
-        (phases(&kernel, parameters).1 - 1) as u64 * kernel.hz.tick_ns()
-    };
     let scenes = match scenes(&kernel, parameters, facts) {
         Ok(scenes) => scenes,
         Err(reason) => return unknown(parameters, reason),
     };
-    let ends = match start::window_ends(&kernel, &scenes, between_ns) {
+    let ends = match start::window_ends(&kernel, &scenes, between_ns(&kernel, parameters, facts)) {
         Ok(ends) => ends,
         Err(reason) => return unknown(parameters, reason),
     };
@@ -45,10 +38,35 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
     let mut prediction = conclude(parameters, windows(&ends, &counted, kernel.hz), |prediction| {
         why(&kernel, prediction)
     });
-    if !looked {
-        let shortest_and_longest = bases(&kernel, parameters, facts.tcp.as_ref());
+    open_by_rto(&kernel, parameters, facts, &mut prediction);
+    prediction
+}
+
+fn is_looked(facts: &Facts) -> bool {
+    facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0)
+}
+
+/// What lies between the phases that are gone through, nanoseconds.
+pub(crate) fn between_ns(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
+    if facts.jiffies.is_some() && is_looked(facts) {
+        0
+    } else {
+        (phases(kernel, parameters).1 - 1) as u64 * kernel.hz.tick_ns()
+    }
+}
+
+/// Where nobody has looked at the socket, what of a window's width has no other cause is the RTO's
+/// with which the peer's window closed.
+pub(crate) fn open_by_rto(
+    kernel: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    prediction: &mut Prediction,
+) {
+    if !is_looked(facts) {
+        let shortest_and_longest = bases(kernel, parameters, facts.tcp.as_ref());
         join(&mut prediction.windows);
-        prediction.windows.iter_mut().for_each(open_by_rto);
+        prediction.windows.iter_mut().for_each(the_rest_is_the_rto_s);
         let ms = |jiffies: u64| kernel.hz.to_msecs(jiffies);
         prediction.why += &format!(
             "; nobody has looked at the RTO with which the window closed, {} to {} ms: what filled it \
@@ -57,11 +75,10 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
             ms(*shortest_and_longest.end())
         );
     }
-    prediction
 }
 
 /// What of a window's width has no other cause is the RTO's.
-pub(crate) fn open_by_rto(window: &mut Window) {
+pub(crate) fn the_rest_is_the_rto_s(window: &mut Window) {
     window.width.retain(|share| share.cause != Cause::Undetermined);
     let named = window.width.iter().map(|share| share.by).sum();
     let whole = window.span.map_or(Duration::ZERO, |(from, to)| to.saturating_sub(from));

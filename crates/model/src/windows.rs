@@ -1,7 +1,7 @@
 //! The windows of a prediction, from the ends that runs have come to.
 
 use crate::allowance;
-use crate::explore::End;
+use crate::explore::{COUNTED_MOST, End};
 use crate::prediction::{Step, StepKind, Window};
 use crate::run::Expiry;
 use crate::tick::Hz;
@@ -11,9 +11,6 @@ use spec::Outcome;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
-/// and each timer that runs late may make one less of them.
-pub(crate) const COUNTED_MOST: u32 = 64;
 /// So many windows of one outcome are told apart.
 const WINDOWS_MOST: usize = 4;
 /// How many probes of a living peer a schedule shows: more than the doublings.
