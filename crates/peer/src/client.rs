@@ -21,6 +21,9 @@ const SETTLED_AFTER: u32 = 5;
 /// And no longer than this many.
 const EXCHANGES_MOST: u32 = 40;
 
+/// A wait of less than this is late by no more than the kernel's slack for any timer.
+const SHORT_NS: u64 = 10_000_000;
+
 pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
     let mut client = if config.parameters.client.traffic == Traffic::Connect {
         let client = Client::new(config)?;
@@ -331,10 +334,12 @@ impl<'a> Client<'a> {
     }
 
     /// Waits for these events of the socket (none: it is not watched), for a command, or until
-    /// `wake_ns`.
+    /// `wake_ns`; less for longer waits, since a `poll` may be late by a 200th of its timeout
+    /// (`select_estimate_accuracy`, fs/select.c), and whoever waits asks again.
     fn wait(&self, events: PollFlags, wake_ns: Option<u64>) -> Result<(PollFlags, bool), Error> {
         let timeout = wake_ns.map(|due| {
             let left = due.saturating_sub(now_ns());
+            let left = if left < SHORT_NS { left } else { left - left / 100 };
             Timespec {
                 tv_sec: (left / 1_000_000_000) as i64,
                 tv_nsec: (left % 1_000_000_000) as i64,

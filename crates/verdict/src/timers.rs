@@ -233,14 +233,18 @@ fn compare_schedule(
     }
 }
 
-/// Whether the program makes a second call: when within its jiffy that comes cannot be known.
+/// Whether the program makes, or may make, a second call: when within its jiffy that comes cannot be
+/// known.
 fn calls_again(parameters: &Parameters) -> bool {
     match parameters.client.traffic {
         Traffic::Heartbeat => true,
         Traffic::Connect => false,
         _ => parameters.script().is_some_and(|script| {
             let waits = script.steps.iter().filter(|step| matches!(step, Call::Wait(_))).count();
-            script.repeats || script.steps.len() - waits > 1
+            let calls = script.steps.len() - waits;
+            // A request that is not answered closes, and a window was filled by calls before.
+            let more = script.requests() || calls == 1 && parameters.client.fills_window;
+            script.repeats || calls > 1 || more
         }),
     }
 }
