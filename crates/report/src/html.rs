@@ -12,12 +12,12 @@ mod schedule;
 mod strips;
 mod text;
 
-use crate::escape::escaped;
 use crate::human;
 use crate::parameters::in_force;
 use crate::trial::{Machine, Trial};
 use crate::words;
-use text::{prose, push};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use text::prose;
 use verdict::claims::{ARTICLE, Catalogue};
 
 pub use article::article_page;
@@ -35,116 +35,160 @@ pub struct File {
 /// The report of one trial. `files` are those that lie beside it.
 pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
     let experiment = &trial.experiment;
-    let mut body = String::new();
-    let claims = if experiment.claims.is_empty() {
-        String::new()
-    } else {
-        let link = |id: &String| format!("<a href=\"#claim-{0}\">{0}</a>", escaped(id));
-        let links: Vec<_> = experiment.claims.iter().map(link).collect();
-        format!(" · claims {}", links.join(", "))
+    let body = html! {
+        p.kicker {
+            b { (experiment.name) }
+            @for (number, id) in experiment.claims.iter().enumerate() {
+                @if number == 0 { " · claims " } @else { ", " }
+                a href={ "#claim-" (id) } { (id) }
+            }
+            " · trial " (trial.identity.number)
+        }
+        h1 { (prose(&experiment.question)) }
+        (verdict(trial))
+        .columns {
+            section {
+                @if let Some(diagram) = diagram::diagram(trial) {
+                    h2 { "What happened" }
+                    (diagram)
+                    (legend())
+                }
+            }
+            section {
+                (schedule::section(trial))
+                (proof(trial))
+                (claims_tested(&experiment.claims))
+                (conditions(machine, trial))
+                (list_files(files))
+            }
+        }
     };
-    push(
-        &mut body,
-        format_args!(
-            "<p class=\"kicker\"><b>{}</b>{claims} · trial {}</p>\n<h1>{}</h1>\n",
-            escaped(&experiment.name),
-            trial.identity.number,
-            prose(&experiment.question),
-        ),
-    );
-    verdict(&mut body, trial);
-    body.push_str("<div class=\"columns\">\n<section>\n");
-    let diagram = diagram::diagram(trial);
-    if !diagram.is_empty() {
-        body.push_str("<h2>What happened</h2>\n");
-        body.push_str(&diagram);
-        body.push_str(LEGEND);
-    }
-    body.push_str("</section>\n<section>\n");
-    schedule::section(&mut body, trial);
-    proof(&mut body, trial);
-    claims_tested(&mut body, &experiment.claims);
-    conditions(&mut body, machine, trial);
-    list_files(&mut body, files);
-    body.push_str("</section>\n</div>\n");
     page(&format!("{} – halfopen", experiment.name), machine, &body)
 }
 
-const LEGEND: &str = "<ul class=\"legend\">\
-<li><i class=\"l-open\"></i>established</li>\
-<li><i class=\"l-between\"></i>closing</li>\
-<li><i class=\"l-closed\"></i>closed</li>\
-<li><i class=\"l-retransmission\"></i>retransmission timer</li>\
-<li><i class=\"l-keepalive\"></i>keepalive timer</li>\
-<li><i class=\"l-window\"></i>predicted</li>\
-<li><i class=\"l-cut\"></i>nothing passes</li></ul>\n\
-<p class=\"legend\">Each event has its row; the space between two grows with the logarithm of the \
-time between them.</p>\n";
-
-fn verdict(body: &mut String, trial: &Trial) {
-    let word = trial.verdict.word;
-    push(
-        body,
-        format_args!(
-            "<p class=\"verdict {word}\"><b>{}.</b> {}.</p>\n",
-            capital(&trial.status().to_string()),
-            prose(&capital(human::compared(trial).trim_end_matches('.'))),
-        ),
-    );
-    let has_reason = trial.verdict.measured.is_some() && !trial.verdict.reason.is_empty();
-    if has_reason {
-        let reason = words::by_name(&trial.experiment.parameters, &trial.verdict.reason);
-        let reason = prose(&reason);
-        push(body, format_args!("<p class=\"reason {word}\">{reason}</p>\n"));
-    }
-    ruler::ruler(body, trial);
-    if let Some(prediction) = &trial.prediction {
-        let choice = words::choice(&trial.experiment.parameters, prediction);
-        let (how, why) = match &prediction.unknown {
-            None if choice.is_some() => {
-                ("Predicted before the fault; the first window, because", &prediction.why)
+fn legend() -> Markup {
+    html! {
+        ul.legend {
+            @for (class, what) in [
+                ("l-open", "established"),
+                ("l-between", "closing"),
+                ("l-closed", "closed"),
+                ("l-retransmission", "retransmission timer"),
+                ("l-keepalive", "keepalive timer"),
+                ("l-window", "predicted"),
+                ("l-cut", "nothing passes"),
+            ] {
+                li { i class=(class) {} (what) }
             }
-            None => ("Predicted before the fault, because", &prediction.why),
-            Some(_) if has_reason => return, // which says the same
-            Some(unknown) => ("Before the fault no outcome was predicted:", unknown),
-        };
-        let why = prose(why.trim_end_matches('.'));
-        let choice = choice.map_or_else(String::new, |choice| format!(" {}.", capital(&choice)));
-        let choice = prose(&choice);
-        push(body, format_args!("<p class=\"why\">{how} {why}.{choice}</p>\n"));
+        }
+        p.legend {
+            "Each event has its row; the space between two grows with the logarithm of the time \
+             between them."
+        }
     }
 }
 
-fn proof(body: &mut String, trial: &Trial) {
+fn verdict(trial: &Trial) -> Markup {
+    let word = trial.verdict.word;
+    let reason = trial.verdict.measured.as_ref().map(|_| trial.verdict.reason.as_str());
+    let reason = reason.filter(|reason| !reason.is_empty());
+    html! {
+        p class={ "verdict " (word) } {
+            b { (capital(&trial.status().to_string())) "." }
+            " " (prose(&capital(human::compared(trial).trim_end_matches('.')))) "."
+        }
+        @if let Some(reason) = reason {
+            p class={ "reason " (word) } {
+                (prose(&words::by_name(&trial.experiment.parameters, reason)))
+            }
+        }
+        (ruler::ruler(trial))
+        @if let Some(why) = why(trial, reason.is_some()) {
+            p.why { (prose(&why)) }
+        }
+    }
+}
+
+/// Why the outcome was predicted, or why none was.
+fn why(trial: &Trial, has_reason: bool) -> Option<String> {
+    let prediction = trial.prediction.as_ref()?;
+    let choice = words::choice(&trial.experiment.parameters, prediction);
+    let (how, why) = match &prediction.unknown {
+        None if choice.is_some() => {
+            ("Predicted before the fault; the first window, because", &prediction.why)
+        }
+        None => ("Predicted before the fault, because", &prediction.why),
+        Some(_) if has_reason => return None, // the reason says the same
+        Some(unknown) => ("Before the fault no outcome was predicted:", unknown),
+    };
+    let choice = choice.map_or_else(String::new, |choice| format!(" {}.", capital(&choice)));
+    Some(format!("{how} {}.{choice}", why.trim_end_matches('.')))
+}
+
+fn proof(trial: &Trial) -> Markup {
     let evidence = &trial.verdict.proof.evidence;
-    if evidence.is_empty() {
-        return;
+    html! {
+        @if !evidence.is_empty() {
+            h2 { "Proof of the fault" }
+            ul.proof {
+                @for piece in evidence {
+                    li class=[(!piece.holds).then_some("fails")] {
+                        (prose(&words::by_name(&trial.experiment.parameters, &piece.finding)))
+                    }
+                }
+            }
+        }
     }
-    body.push_str("<h2>Proof of the fault</h2>\n<ul class=\"proof\">\n");
-    for piece in evidence {
-        let class = if piece.holds { "" } else { " class=\"fails\"" };
-        let finding = words::by_name(&trial.experiment.parameters, &piece.finding);
-        push(body, format_args!("<li{class}>{}</li>\n", prose(&finding)));
-    }
-    body.push_str("</ul>\n");
 }
 
 /// What the ids of claims stand for.
-fn claims_tested(body: &mut String, ids: &[String]) {
-    if ids.is_empty() {
-        return;
+fn claims_tested(ids: &[String]) -> Markup {
+    let catalogue = Catalogue::built_in();
+    html! {
+        @if !ids.is_empty() {
+            h2 { "Claims that it tests" }
+            dl {
+                @for claim in catalogue.claims.iter().filter(|claim| ids.contains(&claim.id)) {
+                    dt id={ "claim-" (claim.id) } { (claim.id) }
+                    dd {
+                        @let source =
+                            if claim.is_of_the_article() { ARTICLE } else { &claim.source };
+                        (prose(&claim.says)) " (" (prose(source)) ")"
+                    }
+                }
+            }
+        }
     }
-    body.push_str("<h2>Claims that it tests</h2>\n<dl>\n");
-    for claim in Catalogue::built_in().claims.iter().filter(|claim| ids.contains(&claim.id)) {
-        let source = if claim.is_of_the_article() { ARTICLE } else { &claim.source };
-        let (id, says) = (escaped(&claim.id), prose(&claim.says));
-        let source = prose(source);
-        push(body, format_args!("<dt id=\"claim-{id}\">{id}</dt><dd>{says} ({source})</dd>\n"));
-    }
-    body.push_str("</dl>\n");
 }
 
-fn conditions(body: &mut String, machine: &Machine, trial: &Trial) {
+fn conditions(machine: &Machine, trial: &Trial) -> Markup {
+    let parameters = &trial.experiment.parameters;
+    html! {
+        h2 { "Conditions" }
+        dl {
+            @for (name, value) in condition_rows(machine, trial) {
+                dt { (name) }
+                dd { (prose(&value)) }
+            }
+        }
+        details {
+            summary { "Every setting" }
+            dl {
+                @for (key, value) in in_force(parameters, trial.facts.as_ref()) {
+                    dt { (key) }
+                    dd {
+                        @match value.as_str() {
+                            Some(text) => (text),
+                            None => (value),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn condition_rows(machine: &Machine, trial: &Trial) -> Vec<(&'static str, String)> {
     let parameters = &trial.experiment.parameters;
     let mut rows = vec![
         ("network and socket", words::setting(parameters)),
@@ -185,49 +229,51 @@ fn conditions(body: &mut String, machine: &Machine, trial: &Trial) {
             rows.push(("end seen by", words::detected_by(by, measured.resolution_s)));
         }
     }
-    body.push_str("<h2>Conditions</h2>\n<dl>\n");
-    for (name, value) in rows {
-        push(body, format_args!("<dt>{name}</dt><dd>{}</dd>\n", prose(&value)));
-    }
-    body.push_str("</dl>\n<details><summary>Every setting</summary>\n<dl>\n");
-    for (key, value) in in_force(parameters, trial.facts.as_ref()) {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        push(body, format_args!("<dt>{}</dt><dd>{}</dd>\n", escaped(&key), escaped(&value)));
-    }
-    body.push_str("</dl>\n</details>\n");
+    rows
 }
 
-fn list_files(body: &mut String, files: &[File]) {
-    if files.is_empty() {
-        return;
+fn list_files(files: &[File]) -> Markup {
+    html! {
+        @if !files.is_empty() {
+            .evidence {
+                h2 { "Evidence" }
+                ul.files {
+                    @for File { name, what } in files {
+                        li { a href=(name) { (name) } br; (what) }
+                    }
+                }
+            }
+        }
     }
-    body.push_str("<div class=\"evidence\">\n<h2>Evidence</h2>\n<ul class=\"files\">\n");
-    for file in files {
-        let (name, what) = (escaped(&file.name), escaped(&file.what));
-        push(body, format_args!("<li><a href=\"{name}\">{name}</a><br>{what}</li>\n"));
-    }
-    body.push_str("</ul>\n</div>\n");
 }
 
 /// The frame of a page about what was measured on one machine.
-fn page(title: &str, machine: &Machine, body: &str) -> Vec<u8> {
+fn page(title: &str, machine: &Machine, body: &Markup) -> Vec<u8> {
     let Machine { kernel, hz, clock } = machine;
     let footer = format!("halfopen · measured on Linux {kernel}, HZ {hz}, {clock} clock");
     framed(title, &footer, body)
 }
 
 /// The frame of every page.
-fn framed(title: &str, footer: &str, body: &str) -> Vec<u8> {
-    let style = include_str!("html/style.css");
-    let (title, footer) = (escaped(title), escaped(footer));
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\
-         <footer>{footer}</footer>\n\
-         </main>\n</body>\n</html>\n"
-    )
-    .into_bytes()
+fn framed(title: &str, footer: &str, body: &Markup) -> Vec<u8> {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(include_str!("html/style.css"))) }
+            }
+            body {
+                main {
+                    (body)
+                    footer { (footer) }
+                }
+            }
+        }
+    };
+    page.into_string().into_bytes()
 }
 
 fn capital(word: &str) -> String {

@@ -7,11 +7,11 @@
 //! cases', and the report's the sum of its suites'.
 
 use crate::digest::Digest;
-use crate::escape::escaped;
+use crate::legal::legal;
 use crate::summary::Group;
 use crate::tally::{Run, Tally};
-use crate::trial::Status;
-use std::fmt::Write as _;
+use crate::trial::{Machine, Status};
+use maud::{Markup, html};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -29,15 +29,17 @@ where
     T: IntoIterator<Item = io::Result<Digest>>,
 {
     let groups: Vec<_> = runs.iter().flat_map(|run| run.groups.all()).collect();
-    writeln!(output, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
-    writeln!(output, "<testsuites name=\"halfopen\"{}>", counts(&groups))?;
+    write!(output, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"halfopen\"")?;
+    writeln!(output, "{}>", counts(&groups))?;
     for (run, tally) in runs.iter().enumerate() {
         for (place, group) in tally.groups.all().iter().enumerate() {
-            begin_suite(output, tally, group)?;
+            let name = html! { (legal(&tally.groups.name(group))) };
+            writeln!(output, "<testsuite name=\"{}\"{}>", name.0, counts(&[group]))?;
+            writeln!(output, "{}", properties(tally, group).0)?;
             for digest in trials(run, place) {
-                output.write_all(case(&group.experiment.name, &digest?).as_bytes())?;
+                writeln!(output, "{}", case(&group.experiment.name, &digest?).0)?;
             }
-            writeln!(output, "  </testsuite>")?;
+            writeln!(output, "</testsuite>")?;
         }
     }
     writeln!(output, "</testsuites>")
@@ -84,46 +86,43 @@ fn counts(groups: &[&Group]) -> String {
     )
 }
 
-fn begin_suite(output: &mut dyn Write, tally: &Tally, group: &Group) -> io::Result<()> {
-    let name = escaped(&tally.groups.name(group));
-    writeln!(output, "  <testsuite name=\"{name}\"{}>", counts(&[group]))?;
-    writeln!(output, "    <properties>")?;
-    let mut property = |name: &str, value: &str| {
-        let (name, value) = (escaped(name), escaped(value));
-        writeln!(output, "      <property name=\"{name}\" value=\"{value}\"/>")
-    };
-    property("kernel", &tally.machine.kernel)?;
-    property("hz", &tally.machine.hz.to_string())?;
-    property("clock", &tally.machine.clock.to_string())?;
-    property("time", "seconds of the trials' clock, the sum of all trials")?;
-    for (key, value) in spec::settings::all(&group.experiment.parameters) {
-        property(&key, &value)?;
+fn properties(tally: &Tally, group: &Group) -> Markup {
+    let Machine { kernel, hz, clock } = &tally.machine;
+    let of_the_run = [
+        ("kernel", kernel.clone()),
+        ("hz", hz.to_string()),
+        ("clock", clock.to_string()),
+        ("time", "seconds of the trials' clock, the sum of all trials".to_owned()),
+    ];
+    let of_the_run = of_the_run.map(|(name, value)| (name.to_owned(), value));
+    html! {
+        properties {
+            @for (name, value) in
+                of_the_run.into_iter().chain(spec::settings::all(&group.experiment.parameters)) {
+                property name=(legal(&name)) value=(legal(&value)) {}
+            }
+        }
     }
-    writeln!(output, "    </properties>")
 }
 
-fn case(experiment: &str, trial: &Digest) -> String {
-    let mut case = format!(
-        "    <testcase name=\"trial {}\" classname=\"{}\" time=\"{}\">\n",
-        trial.number,
-        escaped(experiment),
-        seconds(trial.took)
-    );
-    let element = match trial.status {
-        Status::Agrees => None,
-        Status::Disagrees | Status::Unmet => Some("failure"),
-        Status::Inconclusive | Status::Failed => Some("error"),
-        Status::Skipped => Some("skipped"),
-    };
-    if let Some(element) = element {
-        let (status, reason) = (trial.status, escaped(&trial.reason));
-        writeln!(case, "      <{element} type=\"{status}\" message=\"{reason}\"/>")
-            .expect("a String takes all");
+fn case(experiment: &str, trial: &Digest) -> Markup {
+    let reason = legal(&trial.reason);
+    html! {
+        testcase name={ "trial " (trial.number) } classname=(legal(experiment))
+            time=(seconds(trial.took)) {
+            @match trial.status {
+                Status::Agrees => {}
+                Status::Disagrees | Status::Unmet => {
+                    failure type=(trial.status) message=(reason) {}
+                }
+                Status::Inconclusive | Status::Failed => {
+                    error type=(trial.status) message=(reason) {}
+                }
+                Status::Skipped => skipped type=(trial.status) message=(reason) {},
+            }
+            system-out { (legal(&trial.told)) }
+        }
     }
-    let told = escaped(&trial.told);
-    write!(case, "      <system-out>{told}</system-out>\n    </testcase>\n")
-        .expect("a String takes all");
-    case
 }
 
 fn seconds(duration: Duration) -> String {
@@ -142,7 +141,8 @@ mod tests {
         run.trials[1].verdict.word = Word::Inconclusive;
         run.trials[1].verdict.reason = "the machine was busy: 300 ms late & more".into();
         run.trials[2].failure = Some("writing \u{1b}[1mit\": no space".into());
-        insta::assert_snapshot!(String::from_utf8(reports(&[run])).unwrap());
+        let text = String::from_utf8(reports(&[run])).unwrap();
+        insta::assert_snapshot!(text.replace("><", ">\n<"));
     }
 
     /// In virtual time a trial takes longer than its run.

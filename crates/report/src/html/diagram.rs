@@ -2,15 +2,15 @@
 
 use super::axis::Axis;
 use super::strips::{self, Span};
-use super::text::{self, cut, prose, push};
+use super::text::{self, cut, prose};
 use crate::course;
-use crate::escape::escaped;
 use crate::narrate::{Note, Place, Tone};
 use crate::passage::Passage;
 use crate::span;
 use crate::story::{self, Item};
 use crate::trial::Trial;
 use crate::words;
+use maud::{Markup, html};
 use model::StepKind;
 use spec::{Outcome, Topology};
 use timeline::What;
@@ -44,46 +44,33 @@ enum Kind {
     More(u32),
 }
 
-/// The diagram as an SVG element; empty if nothing happened.
-pub(super) fn diagram(trial: &Trial) -> String {
+/// The diagram as an SVG element; `None` if nothing happened.
+pub(super) fn diagram(trial: &Trial) -> Option<Markup> {
     let rows = rows(trial);
-    if rows.is_empty() {
-        return String::new();
-    }
+    let origin_ns = course::reference_ns(trial).unwrap_or(rows.first()?.at_ns);
     let (axis, heights) = Axis::new(TOP, rows.iter().map(|row| (row.at_ns, row.height())));
     let hosts = words::hosts(&trial.experiment.parameters);
     let height = axis.bottom() + 24.0;
-    let long = if height > PAGE { " long" } else { "" };
-    let mut svg = String::new();
-    push(
-        &mut svg,
-        format_args!(
-            "<svg class=\"sequence{long}\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
-             aria-label=\"Sequence of events at the {}, on the wire and at the {}\">\n",
-            hosts[0], hosts[1]
-        ),
-    );
     let routed = trial.experiment.parameters.topology == Topology::Router;
-    heads(&mut svg, hosts, routed);
-    cut_wire(&mut svg, trial, &axis);
-    windows(&mut svg, trial, &axis);
-    lifelines(&mut svg, trial, &axis);
-    let gone_ns = host_gone(trial);
-    let origin_ns = course::reference_ns(trial).unwrap_or(rows[0].at_ns);
-    let mut before: Option<(u64, f64)> = None;
-    for (row, y) in rows.iter().zip(heights) {
-        if let Some((before_ns, before_y)) = before {
-            let seconds = (row.at_ns - before_ns) as f64 / 1e9;
-            let server_gone = gone_ns.is_some_and(|gone_ns| before_ns >= gone_ns);
-            let lines = if server_gone { &[CLIENT][..] } else { &[CLIENT, SERVER] };
-            gap(&mut svg, seconds, (before_y + 4.0, y - row.height() + 6.0), lines);
+    let befores = std::iter::once(None).chain(rows.iter().zip(&heights).map(Some));
+    Some(html! {
+        svg.sequence.long[height > PAGE] viewBox={ "0 0 " (WIDTH) " " (height.round()) } role="img"
+            aria-label={ "Sequence of events at the " (hosts[0]) ", on the wire and at the " (hosts[1]) } {
+            (heads(hosts, routed))
+            (cut_wire(trial, &axis))
+            (windows(trial, &axis))
+            (lifelines(trial, &axis))
+            @for ((row, y), before) in rows.iter().zip(&heights).zip(befores) {
+                @if let Some((before, before_y)) = before {
+                    @let gone = host_gone(trial).is_some_and(|gone_ns| before.at_ns >= gone_ns);
+                    @let seconds = (row.at_ns - before.at_ns) as f64 / 1e9;
+                    (gap(seconds, (before_y + 4.0, y - row.height() + 6.0), gone))
+                }
+                @let since_ns = before.map(|(before, _)| row.at_ns - before.at_ns);
+                (draw(row, *y, &moment(row.at_ns, origin_ns, since_ns)))
+            }
         }
-        let since_ns = before.map(|(before_ns, _)| row.at_ns - before_ns);
-        draw(&mut svg, row, y, &moment(row.at_ns, origin_ns, since_ns));
-        before = Some((row.at_ns, y));
-    }
-    svg.push_str("</svg>\n");
-    svg
+    })
 }
 
 impl Row {
@@ -145,126 +132,79 @@ fn rows(trial: &Trial) -> Vec<Row> {
     rows
 }
 
-fn heads(svg: &mut String, [watched, other]: [&str; 2], routed: bool) {
+fn heads([watched, other]: [&str; 2], routed: bool) -> Markup {
     let (middle, between) =
         if routed { (LOST, "router") } else { (f64::midpoint(CLIENT, SERVER), "wire") };
-    for (x, anchor, text) in [
-        (TIMES, "end", "seconds"),
-        (TIMER - 2.0, "start", watched),
-        (middle, "middle", between),
-        (SERVER + 4.0, "end", other),
-    ] {
-        push(
-            svg,
-            format_args!(
-                "<text class=\"head\" x=\"{x}\" y=\"12\" text-anchor=\"{anchor}\">{text}</text>\n"
-            ),
-        );
+    html! {
+        (text("head", (TIMES, 12.0), "end", "seconds"))
+        (text("head", (TIMER - 2.0, 12.0), "start", watched))
+        (text("head", (middle, 12.0), "middle", between))
+        (text("head", (SERVER + 4.0, 12.0), "end", other))
     }
 }
 
 /// The time in which nothing passes, where the fault is of that kind.
-fn cut_wire(svg: &mut String, trial: &Trial, axis: &Axis) {
+fn cut_wire(trial: &Trial, axis: &Axis) -> Markup {
     let cuts = trial.experiment.parameters.fault.kind.effect().is_silent();
-    let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else { return };
+    let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else {
+        return Markup::default();
+    };
     let to_ns = trial.timeline.fault_step(&FaultStep::Restored);
     let from = axis.y(from_ns);
     let to = to_ns.map_or(axis.bottom() + 12.0, |to_ns| axis.y(to_ns));
-    push(
-        svg,
-        format_args!(
-            "<rect class=\"cut\" x=\"{LOST}\" y=\"{from:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\n",
-            SERVER - 4.0 - LOST,
-            (to - from).max(0.0),
-        ),
-    );
+    rect("cut", (LOST, SERVER - 4.0 - LOST), (from, (to - from).max(0.0)), None)
 }
 
 /// The predicted windows beside the axis.
-fn windows(svg: &mut String, trial: &Trial, axis: &Axis) {
-    let Some(reference_ns) = course::reference_ns(trial) else { return };
-    for leg in course::course(trial) {
-        let Some(step) = leg.step else { continue };
-        let at = |time: std::time::Duration| axis.y(reference_ns + time.as_nanos() as u64);
-        let (from, to) = (at(step.earliest), at(step.latest));
-        let middle = f64::midpoint(from, to);
-        let half = ((to - from) / 2.0).max(3.0);
-        let class = if step.kind == StepKind::GiveUp { "window end" } else { "window" };
-        push(
-            svg,
-            format_args!(
-                "<rect class=\"{class}\" x=\"{WINDOWS}\" y=\"{:.1}\" width=\"6\" height=\"{:.1}\">\
-                 <title>{} predicted {}</title></rect>\n",
-                middle - half,
-                half * 2.0,
-                escaped(&leg.name),
-                escaped(&span::range(step.earliest, step.latest)),
-            ),
-        );
+fn windows(trial: &Trial, axis: &Axis) -> Markup {
+    let Some(reference_ns) = course::reference_ns(trial) else { return Markup::default() };
+    html! {
+        @for leg in course::course(trial) {
+            @if let Some(step) = leg.step {
+                @let at = |time: std::time::Duration| axis.y(reference_ns + time.as_nanos() as u64);
+                @let (from, to) = (at(step.earliest), at(step.latest));
+                @let half = ((to - from) / 2.0).max(3.0);
+                @let class = if step.kind == StepKind::GiveUp { "window end" } else { "window" };
+                @let title =
+                    format!("{} predicted {}", leg.name, span::range(step.earliest, step.latest));
+                (rect(class, (WINDOWS, 6.0), (f64::midpoint(from, to) - half, half * 2.0), Some(&title)))
+            }
+        }
     }
 }
 
 /// Both sockets through their states, and the client's timers beside its line.
-fn lifelines(svg: &mut String, trial: &Trial, axis: &Axis) {
+fn lifelines(trial: &Trial, axis: &Axis) -> Markup {
     let bottom = axis.bottom() + 14.0;
     let router = (trial.experiment.parameters.topology == Topology::Router).then_some(LOST);
-    for x in [CLIENT, SERVER].into_iter().chain(router) {
-        push(
-            svg,
-            format_args!(
-                "<line class=\"host\" x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom:.1}\"/>\n"
-            ),
-        );
-    }
     let gone_ns = host_gone(trial);
     let [watched, other] = words::hosts(&trial.experiment.parameters);
-    for (side, host, x) in [(Side::Client, watched, CLIENT), (Side::Server, other, SERVER)] {
-        for state in strips::states(&trial.timeline, side) {
-            let class = state_class(&state.what);
-            let title = format!("{host}: {}", state.what);
-            let state = match gone_ns {
-                Some(gone_ns) if side == Side::Server => Span {
-                    to_ns: state.to_ns.min(gone_ns),
-                    from_ns: state.from_ns.min(gone_ns),
-                    ..state
-                },
-                _ => state,
-            };
-            strip(svg, axis, (x - 3.0, 6.0), &state, class, &title);
+    html! {
+        @for x in [CLIENT, SERVER].into_iter().chain(router) {
+            (line("host", (x, TOP), (x, bottom)))
         }
-    }
-    for timer in strips::timers(&trial.timeline, Side::Client) {
-        if let Some(name) = crate::narrate::timer_name(timer.what) {
-            strip(svg, axis, (TIMER, 3.0), &timer, timer_class(timer.what), name);
+        @for (side, host, x) in [(Side::Client, watched, CLIENT), (Side::Server, other, SERVER)] {
+            @for state in strips::states(&trial.timeline, side) {
+                @let until_ns = gone_ns.filter(|_| side == Side::Server).unwrap_or(u64::MAX);
+                @let title = format!("{host}: {}", state.what);
+                (strip(axis, (x - 3.0, 6.0), &state.until(until_ns), state_class(&state.what), &title))
+            }
         }
-    }
-    if let Some(gone_ns) = gone_ns {
-        let y = axis.y(gone_ns);
-        cross(svg, SERVER, y + 7.0);
+        @for timer in strips::timers(&trial.timeline, Side::Client) {
+            @if let Some(name) = crate::narrate::timer_name(timer.what) {
+                (strip(axis, (TIMER, 3.0), &timer, timer_class(timer.what), name))
+            }
+        }
+        @if let Some(gone_ns) = gone_ns { (cross(SERVER, axis.y(gone_ns) + 7.0)) }
     }
 }
 
-fn strip<T>(
-    svg: &mut String,
-    axis: &Axis,
-    (x, width): (f64, f64),
-    span: &Span<T>,
-    class: &str,
-    title: &str,
-) {
+fn strip<T>(axis: &Axis, across: (f64, f64), span: &Span<T>, class: &str, title: &str) -> Markup {
     let (from, to) = (axis.y(span.from_ns), axis.y(span.to_ns));
     if to - from < 0.5 {
-        return;
+        return Markup::default();
     }
-    push(
-        svg,
-        format_args!(
-            "<rect class=\"{class}\" x=\"{x}\" y=\"{from:.1}\" width=\"{width}\" height=\"{:.1}\">\
-             <title>{}</title></rect>\n",
-            to - from,
-            escaped(title),
-        ),
-    );
+    rect(class, across, (from, to - from), Some(title))
 }
 
 fn state_class(state: &str) -> &'static str {
@@ -298,76 +238,56 @@ fn host_gone(trial: &Trial) -> Option<u64> {
 }
 
 /// A long wait: how long it was, and a break in the lines that go on.
-fn gap(svg: &mut String, seconds: f64, (from, to): (f64, f64), lines: &[f64]) {
+fn gap(seconds: f64, (from, to): (f64, f64), server_gone: bool) -> Markup {
     if seconds < 0.1 {
-        return;
+        return Markup::default();
     }
     let y = f64::midpoint(from, to);
-    push(
-        svg,
-        format_args!(
-            "<text class=\"gap\" x=\"{TIMES}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-            y + 3.5,
-            escaped(&span::measured(seconds)),
-        ),
-    );
-    for x in lines {
-        let (left, upper, lower) = (x - 5.0, y + 1.0, y + 5.5);
-        push(
-            svg,
-            format_args!(
-                "<path class=\"break\" d=\"M{left:.1} {upper:.1}l10 -4M{left:.1} {lower:.1}l10 -4\"/>\n"
-            ),
-        );
+    let lines = if server_gone { &[CLIENT][..] } else { &[CLIENT, SERVER] };
+    html! {
+        (text("gap", (TIMES, y + 3.5), "end", &span::measured(seconds)))
+        @for x in lines {
+            @let (left, upper, lower) = (x - 5.0, y + 1.0, y + 5.5);
+            (path("break", &format!("M{left:.1} {upper:.1}l10 -4M{left:.1} {lower:.1}l10 -4")))
+        }
     }
 }
 
-fn draw(svg: &mut String, row: &Row, y: f64, moment: &str) {
+fn draw(row: &Row, y: f64, moment: &str) -> Markup {
     let (note, passage) = match &row.kind {
         Kind::Event(note, passage) => (note, *passage),
         Kind::More(count) => {
             let text = format!("⋯ {count} more of that kind");
-            return words(svg, (CLIENT + 12.0, y), "start", "quiet", &text);
+            return words((CLIENT + 12.0, y), "start", "quiet", &text);
         }
     };
-    push(
-        svg,
-        format_args!(
-            "<text class=\"time\" x=\"{TIMES}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-            y + if matches!(note.place, Place::ToServer | Place::ToClient) { 1.0 } else { 0.0 },
-            escaped(moment),
-        ),
-    );
     let tone = tone_class(note.tone);
-    match note.place {
-        Place::Client => {
-            dot(svg, CLIENT, y - 4.0, tone);
-            words(svg, (CLIENT + 12.0, y), "start", tone, &note.text);
-        }
-        Place::Server => {
-            dot(svg, SERVER, y - 4.0, tone);
-            words(svg, (SERVER - 12.0, y), "end", tone, &note.text);
-        }
-        Place::Trial => {
-            if note.tone == Tone::Fault {
-                push(
-                    svg,
-                    format_args!(
-                        "<line class=\"fault-line\" x1=\"{CLIENT}\" y1=\"{0:.1}\" x2=\"{SERVER}\" y2=\"{0:.1}\"/>\n",
-                        y - 15.0
-                    ),
-                );
+    let is_frame = matches!(note.place, Place::ToServer | Place::ToClient);
+    html! {
+        (text("time", (TIMES, if is_frame { y + 1.0 } else { y }), "end", moment))
+        @match note.place {
+            Place::Client => {
+                (dot(CLIENT, y - 4.0, tone))
+                (words((CLIENT + 12.0, y), "start", tone, &note.text))
             }
-            words(svg, (CLIENT + 12.0, y), "start", tone, &note.text);
+            Place::Server => {
+                (dot(SERVER, y - 4.0, tone))
+                (words((SERVER - 12.0, y), "end", tone, &note.text))
+            }
+            Place::Trial => {
+                @if note.tone == Tone::Fault {
+                    (line("fault-line", (CLIENT, y - 15.0), (SERVER, y - 15.0)))
+                }
+                (words((CLIENT + 12.0, y), "start", tone, &note.text))
+            }
+            Place::ToServer | Place::ToClient => (arrow(note, passage, y)),
         }
-        Place::ToServer | Place::ToClient => arrow(svg, note, passage, y),
     }
 }
 
-fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
+fn arrow(note: &Note, passage: Passage, y: f64) -> Markup {
     let tone = tone_class(note.tone);
     let rightward = note.place == Place::ToServer;
-    let lost = passage == Passage::Lost;
     let unknown = if passage == Passage::Unknown { " unknown" } else { "" };
     let (start, finish) =
         if rightward { (CLIENT + 4.0, SERVER - 4.0) } else { (SERVER - 4.0, CLIENT + 4.0) };
@@ -376,21 +296,7 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
         Passage::Appeared => (LOST, finish),
         _ => (start, finish),
     };
-    push(
-        svg,
-        format_args!(
-            "<line class=\"arrow {tone}{unknown}\" x1=\"{from}\" y1=\"{y:.1}\" x2=\"{to}\" y2=\"{y:.1}\"/>\n"
-        ),
-    );
-    if lost {
-        cross(svg, to, y);
-    } else if passage != Passage::Unknown {
-        let back = if rightward { -7.0 } else { 7.0 };
-        push(
-            svg,
-            format_args!("<path class=\"tip {tone}\" d=\"M{to} {y:.1}l{back} -3.6v7.2z\"/>\n"),
-        );
-    }
+    let back = if rightward { -7.0 } else { 7.0 };
     // A name stands where its frame begins, if it is a host or if there is room.
     let from_router = passage == Passage::Appeared;
     let (x, anchor) = match rightward {
@@ -398,37 +304,63 @@ fn arrow(svg: &mut String, note: &Note, passage: Passage, y: f64) {
         false if from_router && note.text.chars().count() <= ROUTER_LETTERS => (LOST - 8.0, "end"),
         _ => (SERVER - 12.0, "end"),
     };
-    words(svg, (x, y - 5.0), anchor, tone, &cut(&note.text, LETTERS));
-}
-
-fn cross(svg: &mut String, x: f64, y: f64) {
-    push(
-        svg,
-        format_args!(
-            "<path class=\"cross\" d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\"/>\n",
-            x - 4.0,
-            y - 4.0
-        ),
-    );
-}
-
-fn dot(svg: &mut String, x: f64, y: f64, tone: &str) {
-    push(svg, format_args!("<circle class=\"dot {tone}\" cx=\"{x}\" cy=\"{y:.1}\" r=\"4\"/>\n"));
+    html! {
+        (line(&format!("arrow {tone}{unknown}"), (from, y), (to, y)))
+        @match passage {
+            Passage::Lost => (cross(to, y)),
+            Passage::Unknown => {}
+            _ => (path(&format!("tip {tone}"), &format!("M{to} {y:.1}l{back} -3.6v7.2z"))),
+        }
+        (words((x, y - 5.0), anchor, tone, &cut(&note.text, LETTERS)))
+    }
 }
 
 /// Text that may take several lines, the last of which stands at `y`.
-fn words(svg: &mut String, (x, y): (f64, f64), anchor: &str, class: &str, text: &str) {
-    let lines = text::lines(text, LETTERS);
-    for (line, above) in lines.iter().zip((0..lines.len()).rev()) {
-        push(
-            svg,
-            format_args!(
-                "<text class=\"{class}\" x=\"{x}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
-                y - LINE * above as f64,
-                prose(line),
-            ),
-        );
+fn words((x, y): (f64, f64), anchor: &str, class: &str, all: &str) -> Markup {
+    let lines = text::lines(all, LETTERS);
+    html! {
+        @for (line, above) in lines.iter().zip((0..lines.len()).rev()) {
+            (text(class, (x, y - LINE * above as f64), anchor, &prose(line)))
+        }
     }
+}
+
+fn text(class: &str, (x, y): (f64, f64), anchor: &str, text: &str) -> Markup {
+    html! { text class=(class) x=(x) y=(tenth(y)) text-anchor=(anchor) { (text) } }
+}
+
+fn line(class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) -> Markup {
+    html! { line class=(class) x1=(x1) y1=(tenth(y1)) x2=(x2) y2=(tenth(y2)) {} }
+}
+
+/// A rectangle from its left edge with its width, and from its top with its height.
+fn rect(
+    class: &str,
+    (x, width): (f64, f64),
+    (y, height): (f64, f64),
+    title: Option<&str>,
+) -> Markup {
+    html! {
+        rect class=(class) x=(x) y=(tenth(y)) width=(width) height=(tenth(height)) {
+            @if let Some(title) = title { title { (title) } }
+        }
+    }
+}
+
+fn path(class: &str, d: &str) -> Markup {
+    html! { path class=(class) d=(d) {} }
+}
+
+fn cross(x: f64, y: f64) -> Markup {
+    path("cross", &format!("M{:.1} {:.1}l8 8m0 -8l-8 8", x - 4.0, y - 4.0))
+}
+
+fn dot(x: f64, y: f64, tone: &str) -> Markup {
+    html! { circle class={ "dot " (tone) } cx=(x) cy=(tenth(y)) r="4" {} }
+}
+
+fn tenth(length: f64) -> String {
+    format!("{length:.1}")
 }
 
 const fn tone_class(tone: Tone) -> &'static str {

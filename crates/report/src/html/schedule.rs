@@ -1,40 +1,51 @@
 //! Each retransmission or probe: predicted, measured, and where in its window.
 
-use super::text::push;
+use super::ruler;
 use crate::course::{Leg, course};
-use crate::escape::escaped;
 use crate::trial::Trial;
 use crate::words;
+use maud::{Markup, html};
 use model::{Prediction, StepKind};
 use spec::Outcome;
 
-pub(super) fn section(body: &mut String, trial: &Trial) {
+pub(super) fn section(trial: &Trial) -> Markup {
     let legs = course(trial);
-    let Some(prediction) = trial.prediction.as_ref().filter(|_| !legs.is_empty()) else { return };
-    push(
-        body,
-        format_args!(
-            "<h2>Predicted and measured</h2>\n<table>\n<caption>seconds {}</caption>\n<thead><tr><th>step</th>\
-             <th class=\"number spare\">timeout</th><th class=\"number spare\">nominal</th>\
-             <th class=\"number\">predicted</th><th class=\"number\">measured</th><th></th></tr></thead>\n<tbody>\n",
-            words::after_reference(prediction.reference, &trial.experiment.parameters)
-        ),
-    );
-    for leg in &legs {
-        row(body, leg, prediction);
+    let prediction = trial.prediction.as_ref().filter(|_| !legs.is_empty());
+    html! {
+        @if let Some(prediction) = prediction {
+            h2 { "Predicted and measured" }
+            table {
+                caption {
+                    "seconds "
+                    (words::after_reference(prediction.reference, &trial.experiment.parameters))
+                }
+                thead {
+                    tr {
+                        th { "step" }
+                        th.number.spare { "timeout" }
+                        th.number.spare { "nominal" }
+                        th.number { "predicted" }
+                        th.number { "measured" }
+                        th {}
+                    }
+                }
+                tbody {
+                    @for leg in &legs { (row(leg, prediction)) }
+                }
+            }
+        }
     }
-    body.push_str("</tbody>\n</table>\n");
 }
 
-fn row(body: &mut String, leg: &Leg, prediction: &Prediction) {
+fn row(leg: &Leg, prediction: &Prediction) -> Markup {
     let seconds = |seconds: f64| format!("{seconds:.3}");
     let name = match &leg.step {
         Some(step) if step.kind == StepKind::GiveUp => {
             // A program that has closed is told nothing any more.
             let released = prediction.windows.iter().any(|w| w.outcome == Outcome::Released);
-            if released { "lets go" } else { "told" }.to_owned()
+            if released { "lets go" } else { "told" }
         }
-        _ => leg.name.clone(),
+        _ => &leg.name,
     };
     let (timeout, nominal, predicted) = leg.step.as_ref().map_or_else(
         || (String::new(), String::new(), "–".to_owned()),
@@ -45,34 +56,26 @@ fn row(body: &mut String, leg: &Leg, prediction: &Prediction) {
             (timeout, nominal, format!("{earliest}–{latest}"))
         },
     );
-    let off = leg.misses();
     let measured = leg.measured_s.map_or_else(|| "–".into(), seconds);
-    push(
-        body,
-        format_args!(
-            "<tr><td>{}</td><td class=\"number spare\">{}</td><td class=\"number spare\">{}</td>\
-             <td class=\"number\">{}</td><td class=\"number{}\">{}</td><td>{}</td></tr>\n",
-            escaped(&name),
-            escaped(&timeout),
-            escaped(&nominal),
-            escaped(&predicted),
-            if off { " off" } else { "" },
-            escaped(&measured),
-            bar(leg),
-        ),
-    );
+    html! {
+        tr {
+            td { (name) }
+            td.number.spare { (timeout) }
+            td.number.spare { (nominal) }
+            td.number { (predicted) }
+            td.number.off[leg.misses()] { (measured) }
+            td { (bar(leg)) }
+        }
+    }
 }
 
 /// The window from a fifth to four fifths of the bar, and the measurement where it lies.
-fn bar(leg: &Leg) -> String {
-    let Some(step) = &leg.step else { return String::new() };
+fn bar(leg: &Leg) -> Markup {
+    let Some(step) = &leg.step else { return Markup::default() };
     let (earliest, latest) = (step.earliest.as_secs_f64(), step.latest.as_secs_f64());
-    let mut bar = "<span class=\"bar\"><i style=\"left:20%;width:60%\"></i>".to_owned();
-    if let Some(at) = leg.measured_s {
+    let measured = leg.measured_s.map(|at| {
         let share = if latest > earliest { (at - earliest) / (latest - earliest) } else { 0.5 };
-        let percent = (20.0 + 60.0 * share).clamp(1.0, 99.0);
-        let off = if leg.misses() { " class=\"off\"" } else { "" };
-        push(&mut bar, format_args!("<b{off} style=\"left:{percent:.1}%\"></b>"));
-    }
-    bar + "</span>"
+        ((20.0 + 60.0 * share).clamp(1.0, 99.0), leg.misses())
+    });
+    ruler::bar("bar", [(20.0, 80.0)], measured)
 }

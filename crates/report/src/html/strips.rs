@@ -12,6 +12,14 @@ pub(super) struct Span<T> {
     pub(super) what: T,
 }
 
+impl<T: Clone> Span<T> {
+    /// The part of it before `end_ns`.
+    pub(super) fn until(&self, end_ns: u64) -> Self {
+        let [from_ns, to_ns] = [self.from_ns, self.to_ns].map(|at_ns| at_ns.min(end_ns));
+        Self { from_ns, to_ns, what: self.what.clone() }
+    }
+}
+
 /// The states of one side's socket.
 pub(super) fn states(timeline: &Timeline, side: Side) -> Vec<Span<String>> {
     let sample = if side == Side::Client { Source::ClientSocket } else { Source::ServerSocket };

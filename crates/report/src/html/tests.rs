@@ -11,41 +11,46 @@ fn files() -> Vec<File> {
     ]
 }
 
+/// An element a line, so that changes can be read.
+fn in_lines(page: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(page).replace("><", ">\n<").into_bytes()
+}
+
 #[test]
 fn a_page_for_a_trial_with_probes() {
     let page = trial_page(&samples::run().machine, &samples::keepalive(), &files());
-    insta::assert_binary_snapshot!("keepalive.html", page);
+    insta::assert_binary_snapshot!("keepalive.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_trial_with_retransmissions() {
     let page = trial_page(&samples::run().machine, &samples::sending(), &files());
-    insta::assert_binary_snapshot!("sending.html", page);
+    insta::assert_binary_snapshot!("sending.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_trial_that_disagrees() {
     let page = trial_page(&samples::run().machine, &samples::late(), &files());
-    insta::assert_binary_snapshot!("late.html", page);
+    insta::assert_binary_snapshot!("late.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_killed_process() {
     let page = trial_page(&samples::run().machine, &samples::crash(), &files());
-    insta::assert_binary_snapshot!("crash.html", page);
+    insta::assert_binary_snapshot!("crash.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_trial_with_a_router() {
     let page = trial_page(&samples::run().machine, &samples::routed(), &files());
-    insta::assert_binary_snapshot!("routed.html", page);
+    insta::assert_binary_snapshot!("routed.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_run() {
     let link = |name: &str, number: usize| format!("../{name}-{number}/report.html");
     let page = run_page(&samples::repeated().tally(), link);
-    insta::assert_binary_snapshot!("run.html", page);
+    insta::assert_binary_snapshot!("run.html", in_lines(&page));
 }
 
 #[test]
@@ -53,7 +58,7 @@ fn a_page_for_an_article() {
     let page = article_page(&samples::article(), |run, trial| {
         Some(format!("{}/{}/report.html", run.machine.clock, trial.experiment.name))
     });
-    insta::assert_binary_snapshot!("article.html", page);
+    insta::assert_binary_snapshot!("article.html", in_lines(&page));
 }
 
 #[test]
@@ -83,7 +88,9 @@ fn what_a_file_says_cannot_become_markup() {
     let mut trial = samples::keepalive();
     trial.experiment.question = "<b>is it?</b>".into();
     trial.verdict.reason = "<i>".into();
+    trial.experiment.name = "\"><script>".into();
     let page = trial_page(&samples::run().machine, &trial, &[]);
     let page = String::from_utf8(page).unwrap();
     assert!(!page.contains("<b>is it") && !page.contains("<i>"));
+    assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"));
 }

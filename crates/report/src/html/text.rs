@@ -1,10 +1,9 @@
 //! Text inside HTML and SVG.
 
-use crate::escape::escaped;
-use std::fmt::Write;
+use crate::legal::legal;
 
-/// A sentence for reading: escaped, with typographic apostrophes, and without a break between a
-/// number and its unit or inside a range.
+/// A sentence for reading: with typographic apostrophes, without a break between a number and its
+/// unit or inside a range, and without control characters.
 pub(super) fn prose(text: &str) -> String {
     const UNITS: &[&str] = &["s", "ms", "µs", "min", "h", "d"];
     let mut set = String::with_capacity(text.len());
@@ -22,12 +21,7 @@ pub(super) fn prose(text: &str) -> String {
             other => set.push(other),
         }
     }
-    escaped(&set)
-}
-
-/// Appends formatted text.
-pub(super) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    text.write_fmt(arguments).expect("a String takes all");
+    legal(&set)
 }
 
 /// `text`, or its beginning with an ellipsis.
