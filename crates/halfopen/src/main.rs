@@ -1,5 +1,6 @@
 //! `halfopen`: the server is gone; when does the client find out, and what is it told?
 
+mod advise;
 mod article;
 mod audit;
 mod batch;
@@ -75,6 +76,7 @@ fn main() -> std::process::ExitCode {
         Command::Article(arguments) => article::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Advise(arguments) => advise::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Merge { directories, output } => merge::run(&directories, output.format),
         Command::Judge { directories, output } => judge::run(&directories, output.format),

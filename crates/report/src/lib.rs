@@ -3,6 +3,7 @@
 //! This room is pure: it is handed trials and events, and returns texts and bytes. Who calls it
 //! writes the files, and knows whether a terminal takes colours.
 
+pub mod advice;
 pub mod article;
 pub mod audit;
 pub mod clocks;

@@ -1,5 +1,6 @@
 //! Tests of the program as a whole: the real executable, on real namespaces.
 
+mod advise;
 mod audit;
 mod command_line;
 mod common;

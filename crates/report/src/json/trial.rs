@@ -32,7 +32,7 @@ pub(crate) fn trial(trial: &Trial) -> Box<RawValue> {
 }
 
 #[derive(Serialize)]
-pub(super) struct TrialDocument<'a> {
+pub(crate) struct TrialDocument<'a> {
     experiment: &'a str,
     parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
@@ -67,7 +67,7 @@ struct RequirementDocument<'a> {
     found: &'a str,
 }
 
-pub(super) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
+pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
     TrialDocument {
         experiment: &trial.experiment.name,
         parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),

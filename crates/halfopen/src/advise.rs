@@ -1,0 +1,229 @@
+//! `halfopen advise`: which options to choose, proven by trials of their worst cases.
+
+use crate::batch::{self, Batch};
+use crate::cli::AdviseArgs;
+use crate::output::{self, Exit, Format};
+use crate::session::Session;
+use crate::{conducted::Conducted, kernels};
+use advice::{
+    Advice, Busy, Chosen, Demand, Ecosystem, Options, Outlook, Path, Survived, ecosystems,
+};
+use anyhow::{Result, anyhow, bail};
+use report::Clock;
+use report::advice::{
+    Proven, document, explained, explained_document, human, reviewed, reviewed_document,
+};
+use spec::Experiment;
+use spec::sysctl::nearest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) fn run(arguments: &AdviseArgs) -> Exit {
+    let path = match path(arguments) {
+        Ok(path) => path,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
+    match (&arguments.explain, &arguments.review, arguments.detect) {
+        (Some(settings), None, None) => explain(arguments, settings, &path),
+        (None, Some(text), None) => review(arguments, text, &path),
+        (None, None, Some(detect)) => advise(arguments, detect, path),
+        _ => output::fail(
+            Exit::USAGE,
+            &anyhow!("say one of --detect D, --explain SETTINGS and --review TEXT"),
+        ),
+    }
+}
+
+/// What is known of path and kernel.
+fn path(arguments: &AdviseArgs) -> Result<Path> {
+    let kernel = arguments.kernel.clone().unwrap_or_else(observe::clock::kernel_release);
+    let mut numbers = kernel.split(['.', '-']).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        bail!("--kernel {kernel}: it is a version such as 6.12");
+    };
+    Ok(Path {
+        rtt: arguments.rtt,
+        forgets_after: arguments.behind.as_deref().map(behind).transpose()?,
+        hz: arguments.hz.unwrap_or_else(observe::clock::hz),
+        kernel: (major, minor),
+    })
+}
+
+/// When middleboxes forget an idle flow, by their makers' documentation.
+const MIDDLEBOXES: [(&str, u64); 5] = [
+    ("aws-nlb", 350),
+    ("aws-network-firewall", 350),
+    ("azure", 240),
+    ("ipvs", 900),
+    ("conntrack", 432_000),
+];
+
+fn behind(text: &str) -> Result<Duration> {
+    if let Some((_, seconds)) = MIDDLEBOXES.iter().find(|(name, _)| *name == text) {
+        return Ok(Duration::from_secs(*seconds));
+    }
+    spec::duration::parse(text).map_err(|why| {
+        let names: Vec<_> = MIDDLEBOXES.iter().map(|(name, _)| *name).collect();
+        anyhow!("--behind {text}: {why}; or one of {}", names.join(", "))
+    })
+}
+
+fn explain(arguments: &AdviseArgs, settings: &str, path: &Path) -> Exit {
+    let options: Options = match settings.parse() {
+        Ok(options) => options,
+        Err(why) => return output::fail(Exit::USAGE, &anyhow!("--explain {settings}: {why}")),
+    };
+    let outlook = Outlook::of(&options, path);
+    let survived = Survived::with(&options, &outlook, path);
+    match arguments.output.format {
+        Format::Json => output::print(&explained_document(&options, &outlook, &survived)),
+        Format::Human | Format::Jsonl => {
+            let colour = output::colour(&std::io::stdout());
+            output::print(explained(&options, &outlook, &survived, colour).as_bytes())
+        }
+    }
+}
+
+fn review(arguments: &AdviseArgs, text: &str, path: &Path) -> Exit {
+    let readings = match advice::review(text, path) {
+        Ok(readings) => readings,
+        Err(why) => return output::fail(Exit::USAGE, &anyhow!("--review: {why}")),
+    };
+    match arguments.output.format {
+        Format::Json => output::print(&reviewed_document(&readings)),
+        Format::Human | Format::Jsonl => {
+            let colour = output::colour(&std::io::stdout());
+            output::print(reviewed(&readings, colour).as_bytes())
+        }
+    }
+}
+
+fn advise(arguments: &AdviseArgs, detect: Duration, path: Path) -> Exit {
+    let ecosystems = match chosen(arguments.ecosystems.as_deref()) {
+        Ok(ecosystems) => ecosystems,
+        Err(error) => return output::fail(Exit::USAGE, &error),
+    };
+    let busy = arguments.traffic.into();
+    let demand = Demand { detect, survive: arguments.survive, busy, path };
+    let advice = advice::advise(&demand);
+    prove(arguments, &advice, &ecosystems)
+        .unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+}
+
+/// The ecosystems by their short names.
+fn chosen(list: Option<&str>) -> Result<BTreeMap<String, Ecosystem>> {
+    let mut all = ecosystems();
+    let Some(list) = list else { return Ok(BTreeMap::new()) };
+    if list == "all" {
+        return Ok(all);
+    }
+    let mut chosen = BTreeMap::new();
+    for name in list.split(',').map(str::trim) {
+        let Some(ecosystem) = all.remove(name) else {
+            let names: Vec<_> = all.keys().map(String::as_str).collect();
+            let hint = nearest(name, names.iter().copied())
+                .map_or_else(String::new, |near| format!("is it `{near}`? "));
+            bail!("--for {name}: {hint}accepted are all, {}", names.join(", "));
+        };
+        chosen.insert(name.to_owned(), ecosystem);
+    }
+    Ok(chosen)
+}
+
+/// Says what to choose; then runs its worst cases.
+fn prove(
+    arguments: &AdviseArgs,
+    advice: &Advice,
+    ecosystems: &BTreeMap<String, Ecosystem>,
+) -> Result<Exit> {
+    let is_json = arguments.output.format == Format::Json;
+    let mut proven = Proven { advice, ecosystems, proof: None, not_proven: None };
+    if !is_json {
+        let colour = output::colour(&std::io::stdout());
+        output::print(human(&proven, colour).as_bytes());
+    }
+    let mut exit = if advice.chosen.is_some() { Exit::AGREES } else { Exit::SKIPPED };
+    let wanted = advice.chosen.as_ref().filter(|_| !arguments.no_prove);
+    let (mut run, mut not_proven) = (None, None);
+    match wanted.map(|chosen| plan(chosen, advice)) {
+        None => {}
+        Some(Err(why)) => {
+            eprintln!("not proven: {why}");
+            not_proven = Some(why);
+        }
+        Some(Ok(batch)) => {
+            if !is_json {
+                let clock = batch.clock;
+                output::print(format!("\nThe worst cases, {clock} clock\n").as_bytes());
+            }
+            let conducted = conduct(arguments, batch)?;
+            exit = exit.and(conducted.exit());
+            if is_json {
+                run = Some(conducted.into_run()?);
+            } else {
+                exit = exit.and(conducted.conclude());
+            }
+        }
+    }
+    if !is_json {
+        return Ok(exit);
+    }
+    (proven.proof, proven.not_proven) = (run.as_ref(), not_proven.as_deref());
+    Ok(exit.and(output::print(&document(&proven))))
+}
+
+/// Trials of the worst cases: in virtual time where its kernel is there, else on the real clock.
+fn plan(chosen: &Chosen, advice: &Advice) -> Result<Batch, String> {
+    let path = &advice.demand.path;
+    let experiments: Vec<Experiment> = chosen
+        .worst_cases(&advice.demand)
+        .into_iter()
+        .map(|(case, require)| case.experiment(&chosen.options, path, Some(require)))
+        .collect::<Result<_, _>>()?;
+    let simulated = if chosen.options.rto_max.is_some() {
+        Err("the virtual kernel has no TCP_RTO_MAX_MS".to_owned())
+    } else {
+        kernels::find(path.hz).map(|_| ())
+    };
+    let clock = match simulated {
+        Ok(()) => Clock::Virtual,
+        Err(_) if path.hz == observe::clock::hz() => Clock::Real,
+        Err(why) => return Err(format!("{why}; and this machine's kernel has another HZ")),
+    };
+    Ok(Batch {
+        experiments,
+        repeat: 1,
+        phases: None,
+        clock,
+        hz: path.hz,
+        jobs: None,
+        samples: false,
+        defaults: false,
+    })
+}
+
+fn conduct(arguments: &AdviseArgs, batch: Batch) -> Result<Conducted> {
+    let trials = match batch.prepare()? {
+        Ok(trials) => trials,
+        Err((trials, why)) => return Conducted::skipped(trials, arguments.output.format, &why),
+    };
+    if let Some(hint) = batch::hint(&trials) {
+        eprintln!("{hint}");
+    }
+    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
+    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    let mut conducted = laboratory.conduct(Arc::new(store), arguments.output.format)?;
+    conducted.tell_missing();
+    Ok(conducted)
+}
+
+impl From<crate::cli::TrafficName> for Busy {
+    fn from(name: crate::cli::TrafficName) -> Self {
+        match name {
+            crate::cli::TrafficName::Idle => Self::Idle,
+            crate::cli::TrafficName::Sending => Self::Sending,
+            crate::cli::TrafficName::Any => Self::Any,
+        }
+    }
+}

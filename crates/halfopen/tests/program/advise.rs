@@ -1,0 +1,154 @@
+//! `halfopen advise`: what it chooses is proven, and reaches a socket as it is written for it.
+
+use crate::common::{run, show};
+use serde_json::Value;
+use std::path::Path;
+
+fn advise(arguments: &[&str]) -> (Value, i32) {
+    let mut all = vec!["advise", "--format", "json"];
+    all.extend(arguments);
+    let output = run(&all);
+    let document = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no JSON ({error}): {}", show(&output)));
+    (document, output.status.code().expect("it exits by itself"))
+}
+
+#[test]
+fn the_document_has_what_the_contract_names() {
+    let (document, code) =
+        advise(&["--detect", "10s", "--survive", "3s", "--no-prove", "--for", "all"]);
+    assert_eq!(code, 0);
+    assert_eq!(document["schema"], "halfopen/advise/1");
+    assert_eq!(document["possible"], true);
+    let options = &document["options"];
+    for key in ["keepidle_s", "keepintvl_s", "keepcnt", "user_timeout_ms"] {
+        assert!(options[key].is_u64(), "{options}");
+    }
+    for (key, most) in [("idle_s", 10.0), ("sending_s", 10.0)] {
+        assert!(document["worst"][key].as_f64().is_some_and(|worst| worst <= most), "{document}");
+        assert!(
+            document["survived"][key].as_f64().is_some_and(|longest| longest >= 3.0),
+            "{document}"
+        );
+    }
+    assert!(document["cost"]["probes_per_hour_idle"].as_f64().is_some_and(|n| n > 0.0));
+    assert_eq!(document["proof"], Value::Array(Vec::new()));
+    // node's interval and probes are fixed: ten seconds alone.
+    assert_eq!(document["snippets"]["node"], "", "{document}");
+    let snippets = document["snippets"].as_object().unwrap();
+    assert!(snippets.len() >= 20, "{snippets:?}");
+    let placeholder = |text: &Value| {
+        text.as_str().is_some_and(|text| text.contains("_s}") || text.contains("_ms}"))
+    };
+    assert!(!snippets.values().any(placeholder), "{snippets:?}");
+}
+
+#[test]
+fn what_no_option_can_do_has_a_nearest() {
+    let (document, code) = advise(&["--detect", "5s", "--survive", "3s", "--traffic", "idle"]);
+    assert_eq!((code, &document["possible"]), (4, &Value::Bool(false)));
+    assert!(document["nearest"]["detect_s"].as_f64().is_some_and(|s| s > 5.0), "{document}");
+    assert!(document["nearest"]["survive_s"].as_f64().is_some_and(|s| s < 3.0), "{document}");
+    assert!(document["why"].as_str().is_some_and(|why| why.contains("seconds")), "{document}");
+}
+
+#[test]
+fn what_is_asked_wrongly_is_named() {
+    for (arguments, named) in [
+        (&["--detect", "0s"][..], "longer than 0 s"),
+        (&["--detect", "10s", "--for", "pythn"], "is it `python`?"),
+        (&["--detect", "10s", "--behind", "aws"], "aws-nlb"),
+        (&["--detect", "10s", "--kernel", "new"], "6.12"),
+        (&["--explain", "keepalive=1/2"], "IDLE/INTERVAL/PROBES"),
+        (&["--explain", "user_timeout=5s,user_timeout=6s"], "twice"),
+        (&["--review", "nothing"], "libpq"),
+        (&[], "--detect"),
+    ] {
+        let mut all = vec!["advise"];
+        all.extend(arguments);
+        let output = run(&all);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", show(&output));
+        assert!(said.contains(named), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_setting_is_explained_and_reviewed() {
+    let (document, code) = advise(&["--explain", "keepalive=5/2/3,user_timeout=4s"]);
+    assert_eq!(code, 0);
+    assert!(document["idle"]["latest_s"].as_f64().is_some_and(|s| s > 7.0), "{document}");
+    let (document, code) = advise(&["--review", "postgres://h/d?keepalives=0&tcp_user_timeout=5"]);
+    assert_eq!(code, 0);
+    let libpq = &document["readings"][0];
+    assert_eq!(libpq["options"]["user_timeout_ms"], 5, "{document}");
+    let findings = libpq["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|f| f["kind"] == "dangerous"), "{document}");
+    assert_eq!(document["readings"][1]["options"]["user_timeout_ms"], 5000, "{document}");
+}
+
+/// What is written for Python is what the socket of a Python program then has.
+#[test]
+fn a_snippet_reaches_the_socket() {
+    let demand =
+        ["--detect", "20s", "--survive", "2s", "--no-prove", "--kernel", "6.12", "--for", "python"];
+    let (document, _) = advise(&demand);
+    let snippet = document["snippets"]["python"].as_str().unwrap();
+    let program = format!(
+        "import socket, time\nsock = socket.create_connection(('server', 7000))\n{snippet}\n\
+         sock.sendall(b'x')\nsock.recv(1)\ntime.sleep(5)\n"
+    );
+    let out = tempfile::tempdir().unwrap();
+    let options = options_of(out.path(), &["python3", "-c", &program]);
+    for key in ["keepalive", "keepidle_s", "keepintvl_s", "keepcnt", "user_timeout_ms"] {
+        assert_eq!(options[key], document["options"][key], "{key}: {options}");
+    }
+}
+
+/// The options of a client's socket just before its server's host loses power.
+fn options_of(out: &Path, client: &[&str]) -> Value {
+    let mut all = vec![
+        "exec",
+        "--format",
+        "json",
+        "--listen",
+        "7000",
+        "--fault",
+        "power-off",
+        "--after",
+        "200ms",
+        "--deadline",
+        "1s",
+        "--out",
+        out.to_str().unwrap(),
+        "--",
+    ];
+    all.extend(client);
+    let output = run(&all);
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no JSON ({error}): {}", show(&output)));
+    document["trials"][0]["flows"][0]["options"].clone()
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn what_is_chosen_is_proven() {
+    for demand in [
+        &["--detect", "10s", "--survive", "3s"][..],
+        &["--detect", "4s", "--survive", "3s", "--traffic", "sending", "--kernel", "6.12"],
+        &["--detect", "10m", "--behind", "azure", "--traffic", "idle"],
+        &["--detect", "30s", "--survive", "5s", "--rtt", "100ms"],
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let mut all = demand.to_vec();
+        all.extend(["--hz", "250", "--out", out.path().to_str().unwrap()]);
+        let (document, code) = advise(&all);
+        assert_eq!(code, 0, "{demand:?}: {document}");
+        let proof = document["proof"].as_array().unwrap();
+        assert!(proof.len() >= 2, "{demand:?}: {document}");
+        for trial in proof {
+            assert_eq!(trial["verdict"], "agrees", "{demand:?}: {trial}");
+            assert_eq!(trial["requirements"][0]["met"], true, "{demand:?}: {trial}");
+        }
+    }
+}
