@@ -10,6 +10,7 @@ mod ruler;
 mod run;
 mod schedule;
 mod strips;
+mod sweep;
 mod text;
 
 use crate::human;

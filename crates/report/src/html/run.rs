@@ -1,7 +1,7 @@
 //! The page of a whole run.
 
 use super::text::prose;
-use super::{capital, page, ruler};
+use super::{capital, page, ruler, sweep};
 use crate::human::missing;
 use crate::span;
 use crate::summary::{Group, NOTHING_KNOWN};
@@ -23,6 +23,7 @@ pub fn run_page(tally: &Tally, link: impl Fn(&str, usize) -> String) -> Vec<u8> 
         @if let Some(line) = missing(tally) {
             p.result { (prose(&capital(&line))) }
         }
+        (sweep::pictures(&tally.groups))
         @for group in tally.groups.all() {
             (section(&tally.groups.name(group), group, &link))
         }
