@@ -119,6 +119,10 @@ pub(crate) struct RunArgs {
     /// range of times that it can take
     #[arg(long, value_name = "N", conflicts_with = "repeat", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) phases: Option<u32>,
+    /// Run each at the moments of its fault at which the model finds what it requires (require.*) in
+    /// the most danger, instead of fault.after
+    #[arg(long)]
+    pub(crate) worst: bool,
     #[command(flatten)]
     pub(crate) parts: PartsArgs,
 }

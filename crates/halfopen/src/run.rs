@@ -6,13 +6,14 @@ use crate::output::{self, Exit};
 use crate::session::Session;
 use crate::{catalogue, cli, command, parts};
 use anyhow::{Result, anyhow};
+use report::Clock;
 use spec::Experiment;
 use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
     let settings = &arguments.trials.settings;
     let found = catalogue::find_all(&arguments.experiments, settings.defaults, &settings.overrides);
-    let experiments = match found {
+    let mut experiments = match found {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
@@ -24,7 +25,27 @@ pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
     if arguments.phases.is_some() && arguments.trials.time.clock != cli::ClockName::Virtual {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }
+    if arguments.worst {
+        experiments = match worst(&arguments.trials.time, &experiments) {
+            Ok(experiments) => experiments,
+            Err(error) => return output::fail(Exit::USAGE, &error),
+        };
+    }
     conduct(&arguments.trials, experiments, arguments.phases, &arguments.parts)
+}
+
+/// Each at the moments of its fault that the model finds worst.
+fn worst(time: &cli::TimeArgs, experiments: &[Experiment]) -> Result<Vec<Experiment>> {
+    const MOMENTS: usize = 3;
+    let (clock, hz) = time.chosen()?;
+    let hz = if clock == Clock::Virtual { hz } else { observe::clock::hz() };
+    let mut all = Vec::new();
+    for experiment in experiments {
+        let found = advice::worst(experiment, hz, MOMENTS)
+            .map_err(|why| anyhow!("{}: {why}", experiment.name))?;
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 /// The phases of the real clock's wheel cannot be chosen without waiting minutes for them.
