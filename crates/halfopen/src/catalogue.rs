@@ -141,7 +141,7 @@ pub(crate) fn find_all(
     Ok(found)
 }
 
-/// Which of a file's own settings `--defaults` has put back.
+/// Which of a file's own settings `--defaults` has replaced.
 fn left_out(name: &str, with: &Experiment, overrides: &[Override]) -> Option<String> {
     // Without the defaults it may be no valid experiment: then there is nothing to compare.
     let without = find(name, false, overrides, false).ok()?;
@@ -153,7 +153,7 @@ fn left_out(name: &str, with: &Experiment, overrides: &[Override]) -> Option<Str
         .collect();
     (!put_back.is_empty()).then(|| {
         format!(
-            "--defaults: not used of {}: {} (--set sets them again)",
+            "--defaults replaces settings of {}: {} (to keep one, give it with --set)",
             without.name,
             put_back.join(", ")
         )

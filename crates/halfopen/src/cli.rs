@@ -22,9 +22,14 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 every trial agrees · 1 one disagrees · 2 bad usage or experiment file ·
-3 inconclusive · 4 skipped: this machine cannot · 5 internal failure, an unwritable output included ·
-6 a requirement (require.*) is not met.
+Exit codes:
+  0  every trial agrees
+  1  a trial disagrees; `audit --over`: a connection would take longer
+  2  bad usage, or a bad experiment file
+  3  a trial is inconclusive
+  4  a trial is skipped: this machine cannot run it
+  5  internal failure, such as an output that cannot be written
+  6  a requirement (require.*) is not met
 With several trials, the most severe code is returned: 5, 1, 6, 3, 4, 0.";
 
 #[derive(Debug, Subcommand)]
@@ -45,9 +50,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Explain a key: what it is, what it accepts, its default, and an example
+    /// Explain a key (what it accepts, its default, an example) or a claim's id
     Explain {
-        /// The key, such as `client.user_timeout` or `sysctl.tcp_retries2`
+        /// The key, such as `client.user_timeout` or `sysctl.tcp_retries2`; or a claim's id, such
+        /// as `B1`
         #[arg(value_name = "KEY")]
         key: String,
         #[command(flatten)]
@@ -61,7 +67,8 @@ pub(crate) enum Command {
     Clocks(ClocksArgs),
     /// Check every claim of the article against the kernel, on both clocks
     Article(ArticleArgs),
-    /// Say of each TCP connection here when it would find out that its peer has gone; looks, never touches
+    /// Predict when each TCP connection of this machine would find out that its peer is gone;
+    /// changes nothing
     Audit(AuditArgs),
     /// Check the model against this kernel, on many settings
     Validate(ValidateArgs),
@@ -77,7 +84,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: StreamedArgs,
     },
-    /// Join the parts of a sweep: judge their trials again, and say what is missing
+    /// Join the parts of a sweep: judge their trials again, and list what is missing
     Merge {
         /// Directories of results (--out)
         #[arg(required = true, value_name = "DIR")]
@@ -86,7 +93,10 @@ pub(crate) enum Command {
         output: OutputArgs,
     },
     /// Check what this machine can do, with a remedy for what it cannot
-    Doctor,
+    Doctor {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// A peer of a trial: talks to the laboratory on standard input and output
     #[command(hide = true)]
     Peer {
@@ -130,10 +140,10 @@ pub(crate) struct RunArgs {
 /// Which trials of a sweep are run.
 #[derive(Debug, Default, Args)]
 pub(crate) struct PartsArgs {
-    /// Go on with what is in --out: no trial that has ended is repeated
+    /// Continue the sweep in --out: trials that have ended are not repeated
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Run one part of so many, such as 2/5; `halfopen merge` joins them
+    /// Run part I of N parts, such as 2/5; `halfopen merge` joins them
     #[arg(long, value_name = "I/N")]
     pub(crate) partition: Option<Partition>,
 }
@@ -153,16 +163,16 @@ pub(crate) struct ExecArgs {
     /// What breaks (see `fault.kind`); with several, each in a trial of its own
     #[arg(long, value_name = "KIND[,KIND...]", default_value = "none")]
     pub(crate) fault: String,
-    /// From the first data that the client receives to the fault
+    /// The time from the first data that the client receives to the fault
     #[arg(long, value_name = "D")]
     pub(crate) after: Option<String>,
     /// Count --after from a line of a program's output that matches this
     #[arg(long, value_name = "REGEX")]
     pub(crate) on_output: Option<String>,
-    /// Whose host breaks
+    /// The host that breaks
     #[arg(long, value_name = "client|server", default_value = "server")]
     pub(crate) fault_host: String,
-    /// From the fault to the end of the trial [default: from the prediction]
+    /// The time from the fault to the end of the trial [default: from the prediction]
     #[arg(long, value_name = "D")]
     pub(crate) deadline: Option<String>,
     /// Give the client a terminal as its standard streams
@@ -367,7 +377,7 @@ pub(crate) struct TrialsArgs {
     /// Run at most this many trials side by side [default: all, up to 32]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(4000))]
     pub(crate) jobs: Option<u32>,
-    /// Put results here; the directory may exist and hold other files
+    /// The directory for results; it may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -398,7 +408,7 @@ impl TimeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ResultsArgs {
-    /// Put results into a fresh directory here; this one may exist and hold other files
+    /// Put results into a new directory below this one, which may exist and hold other files
     #[arg(long, value_name = "DIR", default_value = "results/runs")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -425,7 +435,7 @@ pub(crate) struct OutputArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamedArgs {
-    /// For people; one JSON document for programs; or an object a line for each trial as it ends
+    /// Text for people, one JSON document, or one JSON line for each trial as it ends
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) format: Format,
 }

@@ -173,7 +173,8 @@ impl Conductor {
         match serde_json::from_str(line) {
             Ok(message) => self.take(message)?,
             Err(error) => {
-                self.unreadable = Some(format!("the sandbox said something unreadable: {error}"));
+                self.unreadable =
+                    Some(format!("a message from the sandbox cannot be read: {error}"));
             }
         }
         Ok(())
@@ -267,9 +268,10 @@ impl Conductor {
             return Ok(());
         }
         self.stopping = true;
-        self.conducted
-            .screen
-            .say("stopping: the trials that run are ended and written (again to stop at once)");
+        self.conducted.screen.say(
+            "stopping: running trials are ended and written (press Ctrl-C again to stop at \
+            once)",
+        );
         order(commands, &Order::Stop)
     }
 

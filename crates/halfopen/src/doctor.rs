@@ -3,7 +3,7 @@
 
 use crate::channel::{Check, Message, Task, order};
 use crate::obstacle::{self, Machine, Obstacle};
-use crate::output::{self, Exit};
+use crate::output::{self, Exit, Format};
 use crate::{descriptors, kernels, supervisor};
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit};
@@ -11,7 +11,7 @@ use observe::clock::{hz, kernel_release};
 use report::human::{self, CheckState};
 use std::io::{BufRead, BufReader};
 
-pub(crate) fn run() -> Exit {
+pub(crate) fn run(format: Format) -> Exit {
     let mut checks = read_machine();
     match ask_worker() {
         Ok(found) => checks.extend(found),
@@ -25,9 +25,13 @@ pub(crate) fn run() -> Exit {
     let missing = checks.iter().any(|check| check.needed && check.result.is_err());
     let exit = if missing { Exit::SKIPPED } else { Exit::AGREES };
     let checks: Vec<human::Check> = checks.into_iter().map(shown).collect();
-    let colour = output::colour(&std::io::stdout());
-    let written = output::print(human::doctor(&checks, colour).as_bytes());
-    exit.and(written)
+    let text = match format {
+        Format::Json => report::json::doctor(&checks),
+        Format::Human | Format::Jsonl => {
+            human::doctor(&checks, output::colour(&std::io::stdout())).into_bytes()
+        }
+    };
+    exit.and(output::print(&text))
 }
 
 /// What can be read without trying.
@@ -48,7 +52,7 @@ fn read_machine() -> Vec<Check> {
                 },
                 Err,
             ),
-            remedy: "a newer kernel".into(),
+            remedy: String::new(),
         },
         note(
             "privileges",

@@ -83,7 +83,7 @@ fn try_tracepoints() -> Check {
     let tracer = Tracer::open(Some(Path::new(TRACEFS)));
     let result = match &tracer {
         Ok(tracer) if tracer.missing().is_empty() => {
-            Ok("tell when the kernel reports an error".into())
+            Ok("tell when the kernel reports an error (Linux 5.14)".into())
         }
         Ok(tracer) => {
             let missing: Vec<_> =

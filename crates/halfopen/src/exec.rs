@@ -30,8 +30,8 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Res
         arguments;
     if fault_host == "client" {
         bail!(
-            "--fault-host client: only the server's host can break so far; start the program that \
-             is to be left behind as the client"
+            "--fault-host client: only the server's host can break so far; start the surviving \
+             program as the client"
         );
     }
     if fault_host != "server" {

@@ -290,14 +290,17 @@ impl Relay {
         }
         let why = match &report.end {
             End::PoweredOff(0) if self.finished => return Ok(()),
-            End::PoweredOff(code) => format!("the guest's worker ended early with code {code}"),
-            End::NoCode => "the guest ended without a word".into(),
-            End::Panicked { reason } => format!("the guest's kernel panicked: {reason}"),
-            End::Died(how) => format!("the guest's kernel died: {how}"),
+            End::PoweredOff(code) => format!(
+                "the worker in the virtual kernel ended early with \
+            code {code}"
+            ),
+            End::NoCode => "the virtual kernel ended without a report".into(),
+            End::Panicked { reason } => format!("the virtual kernel panicked: {reason}"),
+            End::Died(how) => format!("the virtual kernel died: {how}"),
             End::Hung { watchdog } => {
-                format!("the guest did nothing for {} s of wall time", watchdog.as_secs())
+                format!("the virtual kernel did nothing for {} s of real time", watchdog.as_secs())
             }
-            End::Killed => "the guest was killed".into(),
+            End::Killed => "the virtual kernel was killed".into(),
         };
         eprintln!("{why}; its console:\n{}", report.console_text());
         self.end(&Ending::Disturbed(why))

@@ -80,7 +80,7 @@ fn main() -> std::process::ExitCode {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Merge { directories, output } => merge::run(&directories, output.format),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
-        Command::Doctor => doctor::run(),
+        Command::Doctor { output } => doctor::run(output.format),
         Command::Peer { hold: true } => peer::hold(),
         Command::Peer { hold: false } => Exit(peers::run()),
         Command::Sandbox => output::inner(supervisor::sandbox()),

@@ -100,7 +100,7 @@ mod tests {
                 "`halfopen predict` has no `--repeat`: it takes --set, --defaults, --hz, --format; \
                  `run`, `exec`, `validate` have it",
             ),
-            (&["doctor", "--mine"], "`halfopen doctor` has no `--mine`: it takes no options"),
+            (&["doctor", "--mine"], "`halfopen doctor` has no `--mine`: it takes --format"),
             (
                 &["--phases", "3", "run", "host-crash-sending"],
                 "`--phases` must come after the command; `run` has it",

@@ -162,7 +162,10 @@ pub(crate) fn too_old() -> Option<String> {
     let release = kernel_release();
     let (major, minor) = FLOOR;
     is_before(&release, FLOOR)
-        .then(|| format!("halfopen needs Linux {major}.{minor} or later; this is Linux {release}"))
+        .then(|| format!(
+        "trials need Linux {major}.{minor} or later, on both clocks; this is Linux {release}: use a \
+         newer kernel (`halfopen predict`, `judge` and `audit` run on this one)"
+    ))
 }
 
 fn is_before(release: &str, floor: (u32, u32)) -> bool {

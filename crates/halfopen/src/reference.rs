@@ -40,17 +40,22 @@ pub(crate) fn keys(format: Format) -> Exit {
     }
 }
 
-/// One key.
+/// One key, or one claim by its id.
 pub(crate) fn explain(key: &str, format: Format) -> Exit {
+    let colour = output::colour(&std::io::stdout());
+    let claims = verdict::claims::Catalogue::built_in().claims;
+    if let Some(claim) = claims.iter().find(|claim| claim.id == key) {
+        return match format {
+            Format::Human | Format::Jsonl => output::print(keys::claim(claim, colour).as_bytes()),
+            Format::Json => output::print(&keys::claim_document(claim)),
+        };
+    }
     let key = match keys::explain(key) {
         Ok(key) => key,
         Err(why) => return output::fail(Exit::USAGE, &anyhow!(why)),
     };
     match format {
-        Format::Human | Format::Jsonl => {
-            let colour = output::colour(&std::io::stdout());
-            output::print(keys::explained(&key, colour).as_bytes())
-        }
+        Format::Human | Format::Jsonl => output::print(keys::explained(&key, colour).as_bytes()),
         Format::Json => output::print(&keys::document(&[key])),
     }
 }

@@ -30,7 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Sysctl(#[from] sysctl::Error),
     /// This machine or kernel cannot do it: the trial is skipped.
-    #[error("{what} cannot be had here: {remedy}")]
+    #[error("{what} is not available here: {remedy}")]
     Unsupported {
         /// What was asked for.
         what: String,
@@ -38,7 +38,7 @@ pub enum Error {
         remedy: String,
     },
     /// The kernel did not get something done in time.
-    #[error("waited {waited:?} for {what}, in vain: is the machine overloaded?")]
+    #[error("gave up waiting for {what} after {waited:?}: is the machine overloaded?")]
     Late {
         /// What did not happen.
         what: String,
@@ -61,7 +61,7 @@ pub enum Error {
         holders: String,
     },
     /// The fault does not exist on this topology.
-    #[error("{operation}: there is no such thing on the topology `{topology}`")]
+    #[error("{operation}: not possible with topology `{topology}`")]
     Topology {
         /// What was asked for.
         operation: &'static str,
@@ -69,13 +69,13 @@ pub enum Error {
         topology: Topology,
     },
     /// There is no server to do it to: it was destroyed.
-    #[error("{operation}: the server was destroyed before")]
+    #[error("{operation}: the server has been destroyed already")]
     NoServer {
         /// What was asked for.
         operation: &'static str,
     },
     /// The server's place is taken: it was not destroyed before it was booted again.
-    #[error("booting the server: the one before was not destroyed")]
+    #[error("booting the server: the previous one was not destroyed")]
     ServerPresent,
     /// Nothing was broken that could be restored, or it is broken already.
     #[error("{operation}: {why}")]

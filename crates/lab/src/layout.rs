@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::link::{Index, Mac};
 use crate::router::Side;
-use spec::{Addresses, Answer, Family, FaultKind, Neighbour, Parameters, Topology};
+use spec::{Addresses, Answer, Family, Neighbour, Parameters, Topology};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -47,11 +47,7 @@ impl Layout {
             family: parameters.family,
             neighbour: parameters.neighbour,
             rtt: parameters.path.rtt,
-            forgets: parameters
-                .fault
-                .idle
-                .filter(|_| parameters.fault.kind == FaultKind::Forget)
-                .map(|idle| (idle, parameters.fault.answer)),
+            forgets: parameters.forgets_after().map(|idle| (idle, parameters.fault.answer)),
             client: Host {
                 rto_min: parameters.path.rto_min.map(|rto_min| (server, rto_min)),
                 ..host(CLIENT, client, to_server, server, &parameters.sysctl)

@@ -194,11 +194,11 @@ fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> Str
         None if parameters.client.linger.is_some() => {
             "tcp_retries2 while `close` lingers, tcp_orphan_retries after that"
         }
-        None if kernel.orphan_retries == 0 => "tcp_orphan_retries, 0, which stands for 8",
+        None if kernel.orphan_retries == 0 => "tcp_orphan_retries = 0, which means 8",
         None => "tcp_orphan_retries",
     };
     format!(
-        "nobody acknowledges the FIN and no program waits for it: timeout {timeouts}, at {end:.1} \
+        "the FIN is not acknowledged and no program waits for it: timeout {timeouts}, at {end:.1} \
          s, is the first past the threshold ({name})"
     )
 }

@@ -114,8 +114,7 @@ fn why_unknown(
     }
     if is_busy {
         return Some(
-            "something was sent and not acknowledged at the moment of the fault, and somebody may \
-             answer later",
+            "data were unacknowledged at the moment of the fault, and a host may answer them later",
         );
     }
     (!observed.calls.is_empty() && !is_armed_by_exchange(tcp)).then_some(

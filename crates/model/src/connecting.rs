@@ -148,8 +148,9 @@ fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> Str
         Outcome::None if again == 0 => "the server's kernel answers the SYN".into(),
         Outcome::None => "a SYN gets through before the kernel gives up".into(),
         Outcome::Errno(Errno::ECONNREFUSED) if parameters.fault.kind == FaultKind::ProcessCrash => {
-            "nobody listens on the port any more: the server's kernel answers the SYN with a RST"
-                .into()
+            "no socket listens on the port any more: the server's kernel answers the SYN with a \
+             RST"
+            .into()
         }
         Outcome::Errno(Errno::ETIMEDOUT) => why_timed_out(kernel, window.span, again),
         _ if parameters.fault.kind == FaultKind::Reject => {

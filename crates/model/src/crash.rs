@@ -28,8 +28,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         return prediction;
     }
     let (outcome, why) = if !server.reads {
-        let why = "the server's kernel throws unread data away and says so with a RST instead of \
-                   a FIN";
+        let why = "the server's kernel discards unread data, and sends a RST instead of a FIN";
         (Outcome::Errno(Errno::ECONNRESET), why)
     } else if server.linger == Some(Duration::ZERO) {
         let why = "SO_LINGER with 0 seconds makes the closing of the socket a RST";

@@ -73,7 +73,7 @@ pub(crate) fn scenes(
         return Ok(None);
     }
     let goes_away =
-        !fault.kind.effect().peer_kernel_stays() || fault.kind == FaultKind::ProcessCrash;
+        !fault.kind.effect().reachable_at_fault() || fault.kind == FaultKind::ProcessCrash;
     let rtt_ns = round_trip_ns(parameters, facts);
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
@@ -372,10 +372,10 @@ pub(crate) fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &W
     let (held, out): (Vec<_>, Vec<_>) = sent.partition(|step| step.held);
     let probes = held.len() + out.len();
     match window.outcome {
-        Outcome::None => "a keepalive probe is answered before their number is used up".into(),
+        Outcome::None => "a keepalive probe is answered before the last one is due".into(),
         Outcome::Errno(Errno::ECONNRESET) if probes == 0 => {
-            "the last exchange's acknowledgement, delayed, meets what does not know the \
-             connection: a RST"
+            "the delayed acknowledgement of the last exchange reaches a host that does not know \
+             the connection: a RST"
                 .into()
         }
         Outcome::Errno(Errno::ECONNRESET) => {
@@ -391,6 +391,7 @@ pub(crate) fn why_keepalive(kernel: &Kernel, prediction: &Prediction, window: &W
             );
             let held = match held.len() {
                 0 => String::new(),
+                _ if out.len() == 1 => ", of which 1 leaves the client's host".to_owned(),
                 _ => format!(", of which {} leave the client's host", out.len()),
             };
             match kernel.user_timeout_ms {

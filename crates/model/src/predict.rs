@@ -3,9 +3,7 @@
 use crate::conclude::{lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
-use crate::{
-    closing, connecting, crash, dead_path, idle, scripted, sending, way, web_server, window,
-};
+use crate::{closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
@@ -96,7 +94,7 @@ fn forgotten(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>
         }
     };
     let ends = prediction.windows.iter().any(|w| matches!(w.outcome, Outcome::Errno(_)));
-    if let Some(idle) = way::forgets_after(parameters).filter(|_| ends) {
+    if let Some(idle) = parameters.forgets_after().filter(|_| ends) {
         let (idle, why) = (idle.as_secs(), &prediction.why);
         prediction.why =
             format!("the flow was idle for {idle} s, and the router has forgotten it: {why}");

@@ -50,7 +50,7 @@ pub fn predict_socket(facts: &Facts, if_it: IfIt) -> Prediction {
     let parameters = parameters(facts);
     let mut cfg = Kernel::new(&parameters, facts);
     let Some(tcp) = &facts.tcp else {
-        return unknown(&parameters, "nobody has looked at the socket".into());
+        return unknown(&parameters, "the socket was not sampled".into());
     };
     if let Some(retries) = options(facts).syncnt.filter(|retries| *retries > 0) {
         cfg.syn_retries = retries;
@@ -222,7 +222,7 @@ fn sockets(cfg: &Kernel, tcp: &TcpFacts, look: Look, if_it: IfIt) -> Result<Vec<
         Some(TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck) => State::FinSent,
         Some(TcpState::FinWait2) => State::FinWait2,
         Some(TcpState::SynSent) => State::SynSent,
-        Some(other) => return Err(format!("what a socket in {other} waits for is not modelled")),
+        Some(other) => return Err(format!("a socket in state {other} is not modelled")),
     };
     // A connection that nobody has accepted yet has no inode either, but has not been closed.
     sock.closed = tcp.inode == Some(0) && matches!(sock.state, State::FinSent | State::FinWait2);
@@ -252,8 +252,8 @@ fn sockets(cfg: &Kernel, tcp: &TcpFacts, look: Look, if_it: IfIt) -> Result<Vec<
         }
         TcpFacts::TIMER_PROBE0 => Ok(probing::sockets(cfg, tcp, &sock, sampled)),
         1 if tcp.snd_wnd == 0 && sock.state == State::Open && tcp.inode.is_some() => Err(
-            "the peer has taken its window back while data was out: retransmissions are probes \
-                 then, which is not modelled"
+            "the peer closed its window while data were unacknowledged: retransmissions are probes \
+             then, which is not modelled"
                 .into(),
         ),
         1 => Ok(retransmitting::sockets(cfg, tcp, &sock, look)),

@@ -189,7 +189,7 @@ fn hops(
     let effect = parameters.fault.kind.effect();
     let reset = parameters.fault.kind == FaultKind::Reject
         && parameters.fault.reject == spec::Reject::TcpReset;
-    if effect.peer_kernel_stays() || reset {
+    if effect.reachable_at_fault() || reset {
         return Ok(vec![crate::hop::Hop::Silent]);
     }
     let kinds = dead_path::hops(cfg, parameters, facts)?;
@@ -267,7 +267,7 @@ pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
     let last = steps.rfind(|step| step.kind != StepKind::GiveUp);
     match (window.outcome, last.map(|step| step.kind)) {
         (Outcome::None, None) => {
-            "what the program does is answered, or it sends nothing that could be missed".into()
+            "everything the program sends is answered, or it sends nothing".into()
         }
         (Outcome::Released, None) => {
             "the program has closed, and the kernel lets the connection go".into()
@@ -275,7 +275,8 @@ pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
         (_, Some(StepKind::KeepaliveProbe)) => idle::why_keepalive(cfg, prediction, window),
         (_, Some(StepKind::WindowProbe)) => window::why(cfg, prediction),
         (Outcome::Released, Some(_)) => {
-            "the program has closed: nobody acknowledges, and the timeouts of an orphan end it"
+            "the program has closed and nothing is acknowledged: the timeouts of an orphaned \
+             socket end it"
                 .into()
         }
         _ => sending::why_sending(cfg, prediction),

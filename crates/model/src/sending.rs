@@ -41,7 +41,7 @@ pub(crate) fn predict(
             return why;
         }
         let after = spec::duration::show(parameters.later.after);
-        format!("each timer goes by what is set when it fires, and that changes after {after}")
+        format!("each timer uses the sysctls in force when it fires, and they change after {after}")
     });
     let prediction = until_server_sends_again(kernel, parameters, facts, prediction);
     let prediction = until_program_gives_up(parameters, prediction);

@@ -6,11 +6,9 @@ use crate::hop::{Hop, Icmp, Limit, Neighbour};
 use crate::kernel::Kernel;
 use crate::laboratory::nanos;
 use crate::world::{Memory, WayBack};
-use spec::effect::PathFate;
 use spec::{
     Answer, Errno, Facts, FaultKind, Neighbour as Neighbours, Parameters, Reject, Topology,
 };
-use std::time::Duration;
 
 /// What answers probes after the fault.
 #[derive(Debug, Clone, Copy)]
@@ -75,18 +73,12 @@ pub(crate) fn exposed_ns(parameters: &Parameters, rtt_ns: u64) -> u64 {
     if parameters.topology == Topology::Router && !is_cut(parameters) { rtt_ns } else { rtt_ns / 2 }
 }
 
-/// For how long a flow is idle before a router on the way forgets it, if one does.
-pub(crate) fn forgets_after(parameters: &Parameters) -> Option<Duration> {
-    let fault = &parameters.fault;
-    fault.idle.filter(|_| fault.kind.effect().path == PathFate::Forgotten)
-}
-
 /// What such a router knows when the last exchange has passed it, at this jiffy.
 pub(crate) fn memory(cfg: &Kernel, parameters: &Parameters, passed: u64) -> Option<Memory> {
     // Data that nobody answers is acknowledged when the server's kernel likes.
     let held_back = if parameters.server.reads { 0 } else { cfg.hz.from_msecs(250) };
     Some(Memory {
-        idle: nanos(forgets_after(parameters)?) / cfg.hz.tick_ns(),
+        idle: nanos(parameters.forgets_after()?) / cfg.hz.tick_ns(),
         passed,
         open: 1 + cfg.late_ns().div_ceil(cfg.hz.tick_ns()) + held_back,
         resets: parameters.fault.answer == Answer::TcpReset,

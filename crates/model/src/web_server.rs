@@ -37,7 +37,7 @@ pub(crate) fn predict_client(parameters: &Parameters, facts: &Facts) -> Option<P
         (FaultKind::None, ..) => Some(closes(parameters, facts)),
         (FaultKind::ProcessFreeze, None, _) => Some(lives_on(
             parameters,
-            "a stopped web server's timer ends, and nobody looks at it; its kernel goes on \
+            "a stopped web server does not handle its expired timer; its kernel goes on \
              acknowledging"
                 .into(),
         )),
@@ -46,8 +46,8 @@ pub(crate) fn predict_client(parameters: &Parameters, facts: &Facts) -> Option<P
         }
         (FaultKind::ProcessFreeze, Some(_), _) => Some(unknown(
             parameters,
-            "whether a web server that runs again sees the request first or its timer's end is \
-             its own affair"
+            "whether the web server, once it runs again, handles the request or its expired timer \
+             first is not known"
                 .into(),
         )),
         _ => None,
@@ -141,7 +141,7 @@ pub(crate) fn predict_left_behind(parameters: &Parameters, facts: &Facts) -> Pre
     prediction.reference = Reference::LastRequest;
     prediction.why = format!(
         "nginx's own timer closes the connection keepalive_timeout, {}, after the last request, \
-         whatever has become of its client; then its kernel goes on alone: {}",
+         whether its client is there or not; then its kernel goes on alone: {}",
         spec::duration::show(keeps_for),
         prediction.why
     );

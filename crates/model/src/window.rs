@@ -55,7 +55,7 @@ pub(crate) fn between_ns(kernel: &Kernel, parameters: &Parameters, facts: &Facts
     }
 }
 
-/// Where nobody has looked at the socket, what of a window's width has no other cause is the RTO's
+/// Where the socket was not sampled, what of a window's width has no other cause is the RTO's
 /// with which the peer's window closed.
 pub(crate) fn open_by_rto(
     kernel: &Kernel,
@@ -118,8 +118,8 @@ pub(crate) fn why(kernel: &Kernel, prediction: &Prediction) -> String {
             ms as f64 / 1000.0
         ),
         (Outcome::TIMED_OUT, _) => format!(
-            "{} window probes in a row are not answered: here tcp_retries2 is a number, and the \
-             next expiry of the timer ends it",
+            "{} window probes in a row are not answered: for window probes tcp_retries2 is a \
+             count, and the next expiry of the timer ends it",
             kernel.retries2
         ),
         _ => "a window probe meets a host that does not know the connection: a RST".into(),

@@ -167,6 +167,16 @@ fn provenance(article: &Article) -> impl Iterator<Item = String> + '_ {
     article.runs.iter().map(about).chain(article.missing.iter().map(Missing::to_string))
 }
 
+/// Where a claim stands in [`markdown`].
+fn anchor(id: &str) -> String {
+    format!("claim-{}", id.to_lowercase())
+}
+
+/// A claim's id with a link to what it says.
+fn linked(id: &str) -> String {
+    format!("[{id}](#{})", anchor(id))
+}
+
 /// For a repository, or a step summary. `link` gives the address of a trial's page.
 pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>) -> String {
     let mut text =
@@ -181,8 +191,13 @@ pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>
         let cells = [&claim.id, &claim.says, &format!("**{}**", finding.standing), &finding.text];
         let [id, says, standing, found] = cells;
         let (says, found) = (cell(says), cell(found));
-        writeln!(text, "| {id} | {says} ({}) | {standing} | {found} |", cell(&claim.source))
-            .expect("a String takes all");
+        writeln!(
+            text,
+            "| <a id=\"{}\"></a>{id} | {says} ({}) | {standing} | {found} |",
+            anchor(id),
+            cell(&claim.source)
+        )
+        .expect("a String takes all");
     }
     for (claim, finding) in &article.claims {
         let Some(table) = &finding.table else { continue };
@@ -190,7 +205,7 @@ pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>
             let cells: Vec<_> = cells.iter().map(|text| cell(text)).collect();
             format!("| {} |\n", cells.join(" | "))
         };
-        write!(text, "\n## {}, in figures\n\n{}", claim.id, row(&table.head))
+        write!(text, "\n## {}, in figures\n\n{}", linked(&claim.id), row(&table.head))
             .expect("a String takes all");
         text += &row(&vec!["---".into(); table.head.len()]);
         text.extend(table.rows.iter().map(|cells| row(cells)));
@@ -208,7 +223,7 @@ pub fn markdown(article: &Article, link: impl Fn(&Run, &Trial) -> Option<String>
             writeln!(
                 text,
                 "| {} | {label} | {} | {} | {} | {} |",
-                claim.id,
+                linked(&claim.id),
                 article.whose(run, trial),
                 cell(&predicted),
                 cell(&measured),
@@ -322,9 +337,12 @@ mod tests {
         again.machine.hz = 1000;
         article.runs.push(again);
         let text = markdown(&article, |_, _| None);
-        assert!(text.contains("| C7 | host-crash-sending | real, HZ 250 |"), "{text}");
-        assert!(text.contains("| C7 | host-crash-sending | real, HZ 1000 |"), "{text}");
-        assert!(text.contains("| E2 | host-crash-idle-keepalive | real |"), "{text}");
+        assert!(text.contains("| [C7](#claim-c7) | host-crash-sending | real, HZ 250 |"), "{text}");
+        assert!(
+            text.contains("| [C7](#claim-c7) | host-crash-sending | real, HZ 1000 |"),
+            "{text}"
+        );
+        assert!(text.contains("| [E2](#claim-e2) | host-crash-idle-keepalive | real |"), "{text}");
         let document: serde_json::Value = serde_json::from_slice(&document(&article)).unwrap();
         assert_eq!(document["claims"][1]["evidence"][1]["hz"], 1000);
         assert_eq!(document["claims"][1]["table"]["rows"][0][1], "210 ms");

@@ -196,7 +196,7 @@ fn condition_rows(machine: &Machine, trial: &Trial) -> Vec<(&'static str, String
         ("stimulus", words::stimulus(parameters)),
     ];
     if let Some(width) = trial.prediction.as_ref().and_then(words::width) {
-        rows.push(("what makes the window so wide", width));
+        rows.push(("causes of the window's width", width));
     }
     let kernel = trial.facts.as_ref().map_or(&machine.kernel, |facts| &facts.kernel);
     let hz = trial.facts.as_ref().map_or(machine.hz, |facts| facts.hz);

@@ -55,6 +55,9 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
         let what = words::window(window);
         line(&mut text, paint, label, &format!("{what}{after}{counts}{until}"));
     }
+    if let Some(deadline) = words::deadline_before(parameters, prediction) {
+        line(&mut text, paint, "deadline", &deadline);
+    }
     let choice = words::choice(parameters, prediction);
     if prediction.unknown.as_ref() != Some(&prediction.why) {
         let first = if choice.is_some() { "the first: " } else { "" };

@@ -9,6 +9,7 @@ mod programs;
 pub(crate) mod trial;
 
 use crate::digest::Digest;
+use crate::human::Check;
 use crate::parameters::in_force;
 use crate::summary::{Group, Groups};
 use crate::tally::{Run, Tally};
@@ -87,6 +88,16 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8
     };
     let experiments = experiments.into_iter().map(listed).collect();
     pretty(&List { schema: "halfopen/list/1", experiments })
+}
+
+/// What this machine can do: `halfopen doctor --format json`.
+pub fn doctor(checks: &[Check]) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        schema: &'static str,
+        checks: &'a [Check],
+    }
+    pretty(&Document { schema: "halfopen/doctor/1", checks })
 }
 
 /// The document of a prediction: `halfopen predict --format json`.

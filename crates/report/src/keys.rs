@@ -6,6 +6,7 @@ use serde::Serialize;
 use spec::settings::{FAMILIES, Family, settings, unknown};
 use spec::{relevance, sysctl};
 use std::fmt::Write;
+use verdict::claims::{ARTICLE, Claim};
 
 /// A key, and what there is to know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,6 +128,24 @@ pub fn explained(key: &Key, colour: bool) -> String {
     let value = if bare { value.to_owned() } else { format!("\"{value}\"") };
     say("in a file", &format!("{key} = {value}"));
     text
+}
+
+/// `halfopen explain ID` of a claim, for a person.
+pub fn claim(claim: &Claim, colour: bool) -> String {
+    let source = if claim.is_of_the_article() { ARTICLE } else { &claim.source };
+    let mut text = format!("{}\n", claim.id);
+    for (name, what) in [("claim", claim.says.as_str()), ("source", source)] {
+        writeln!(text, "{}  {what}", label(name, colour)).expect("a String takes all");
+    }
+    text
+}
+
+/// The same for programs: `halfopen/claim/1`.
+pub fn claim_document(claim: &Claim) -> Vec<u8> {
+    let Claim { id, says, source, .. } = claim;
+    pretty(&serde_json::json!({
+        "schema": "halfopen/claim/1", "id": id, "says": says, "source": source
+    }))
 }
 
 /// Keys for programs: `halfopen/keys/1`.

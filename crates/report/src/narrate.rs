@@ -281,7 +281,7 @@ fn called(place: Place, call: &Call) -> Note {
         (CallName::Connect, Err(Errno::EINPROGRESS)) => ("connect begins".into(), Tone::Step),
         (CallName::Accept, Ok(_)) => ("accepted".into(), Tone::Step),
         (CallName::SetSockOpt, Ok(_)) => (detail.clone(), Tone::Quiet),
-        (CallName::Check, Ok(0)) => ("check: nothing was to be answered".into(), Tone::Quiet),
+        (CallName::Check, Ok(0)) => ("check: no answers were expected".into(), Tone::Quiet),
         (CallName::Check, Ok(_)) => (format!("check: {detail}"), Tone::Quiet),
         (_, Ok(_)) => (name.to_string(), Tone::Step),
         (_, Err(errno)) if ends => (format!("{name} fails: {errno}"), Tone::End),

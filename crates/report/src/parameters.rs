@@ -26,7 +26,8 @@ pub(crate) fn in_force(parameters: &Parameters, facts: Option<&Facts>) -> BTreeM
     shown.into_iter().map(|(key, value)| (key, typed(value))).collect()
 }
 
-fn typed(text: String) -> Value {
+/// A value as JSON has it: a number or a truth value as such, anything else as text.
+pub(crate) fn typed(text: String) -> Value {
     match (text.parse::<bool>(), text.parse::<i64>()) {
         (Ok(flag), _) => flag.into(),
         (_, Ok(number)) => number.into(),

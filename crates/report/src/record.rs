@@ -2,10 +2,12 @@
 //! seconds, and settings by their keys. Files of before there were schemas are read too.
 
 use crate::json::{StepDocument, WindowDocument, pretty};
+use crate::parameters::typed;
 use model::width::{Cause, Share};
 use model::{Prediction, Step, Window};
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use spec::{Experiment, Parameters, Reference, settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,7 +59,7 @@ struct ExperimentFile {
     name: String,
     question: String,
     claims: Vec<String>,
-    parameters: BTreeMap<String, String>,
+    parameters: BTreeMap<String, Value>,
     #[serde(default)]
     deadline_extends: bool,
 }
@@ -70,7 +72,7 @@ pub fn experiment(experiment: &Experiment) -> Vec<u8> {
         name,
         question,
         claims,
-        parameters: settings::all(&parameters),
+        parameters: settings::all(&parameters).into_iter().map(|(k, v)| (k, typed(v))).collect(),
         deadline_extends: parameters.deadline_extends,
     })
 }
@@ -87,7 +89,8 @@ pub fn read_experiment(bytes: &[u8]) -> serde_json::Result<Experiment> {
         serde_json::from_slice(bytes)?;
     let mut parameters = Parameters { deadline_extends, ..Parameters::default() };
     for (key, value) in &shown {
-        settings::apply(&mut parameters, key, value)
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        settings::apply(&mut parameters, key, &text)
             .map_err(|why| serde_json::Error::custom(format!("`{key}`: {why}")))?;
     }
     Ok(Experiment { name, question, claims, parameters })

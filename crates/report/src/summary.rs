@@ -346,7 +346,7 @@ impl Group {
     pub(crate) fn reasons(&self) -> impl Iterator<Item = String> {
         let listed = self.reasons.iter().map(|(number, reason)| format!("#{number}: {reason}"));
         let more = self.trials() - self.count(Status::Agrees) - self.reasons.len();
-        listed.chain((more > 0).then(|| format!("and {more} more that do not agree")))
+        listed.chain((more > 0).then(|| format!("(and {more} more that do not agree)")))
     }
 }
 
@@ -439,6 +439,6 @@ mod tests {
         let groups = Groups::of(&trials);
         let reasons: Vec<_> = groups.all()[0].reasons().collect();
         assert_eq!(reasons.len(), REASONS_MOST + 1);
-        assert_eq!(reasons[REASONS_MOST], "and 290 more that do not agree");
+        assert_eq!(reasons[REASONS_MOST], "(and 290 more that do not agree)");
     }
 }

@@ -225,7 +225,7 @@ fn conclusion(validation: &Validation) -> Vec<String> {
         .max_by(|(_, a), (_, b)| a.width_s[open].total_cmp(&b.width_s[open]))
     {
         lines.push(format!(
-            "{} are wider by what cannot be followed on the way, {} at most: {} {}.",
+            "{} are wider by steps that are not modelled to the jiffy, {} at most: {} {}.",
             spans().count() - within,
             span::measured(row.width_s[open]),
             setting.experiment,
@@ -257,7 +257,7 @@ pub fn markdown(validation: &Validation) -> String {
         if part != setting.part {
             part = &setting.part;
             writeln!(text, "\n## {}\n", cell(part)).expect("a String takes all");
-            text += "| experiment, settings | outcome | predicted | measured | what makes it so wide | counts | timers | verdict |\n";
+            text += "| experiment, settings | outcome | predicted | measured | causes of its width | counts | timers | verdict |\n";
             text += "|---|---|---|---|---|---|---|---|\n";
         }
         let cells = [

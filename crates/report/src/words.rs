@@ -103,6 +103,24 @@ pub(crate) fn window_to(window: &Window, digits: Digits) -> String {
     }
 }
 
+/// That a deadline comes before the connection may have ended; `None` if it does not.
+pub(crate) fn deadline_before(parameters: &Parameters, prediction: &Prediction) -> Option<String> {
+    let (deadline, (earliest, latest)) = (parameters.deadline?, prediction.hull()?);
+    let before_fault = match prediction.reference {
+        Reference::LastActivity | Reference::LastRequest => parameters.fault.after,
+        Reference::Fault | Reference::FirstWrite | Reference::Connect | Reference::Close => {
+            Duration::ZERO
+        }
+    };
+    let end = deadline.saturating_add(before_fault);
+    let what = match () {
+        () if end < earliest => "before the earliest predicted time",
+        () if end < latest => "possibly before the predicted end",
+        () => return None,
+    };
+    Some(format!("the trial ends {} after the fault, {what}", span::exact(deadline)))
+}
+
 /// The windows of a prediction; those of the outcome that was measured do not repeat it.
 pub(crate) fn windows(prediction: &Prediction, measured: Outcome, digits: Digits) -> Vec<String> {
     let short = |w: &Window| match (w.outcome, w.span) {
@@ -125,10 +143,10 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     }
     let mut unknown = vec!["the phase of the timer wheel"];
     if parameters.neighbour == Neighbour::Learned {
-        unknown.push("the random life of a neighbour entry");
+        unknown.push("the random lifetime of a neighbour entry");
     }
     if parameters.fault_duration().is_some() {
-        unknown.push("the very moment at which the fault ends");
+        unknown.push("the exact moment at which the fault ends");
     }
     let by_lateness = others.iter().all(|other| other.differs_in_time_only(first))
         && first.outcome != Outcome::Errno(Errno::ECONNRESET);
@@ -140,9 +158,11 @@ pub(crate) fn choice(parameters: &Parameters, prediction: &Prediction) -> Option
     } else if others.iter().any(|other| other.outcome != first.outcome) {
         "which outcome it is depends on"
     } else if first.outcome == Outcome::Errno(Errno::ECONNRESET) {
-        "each window has another segment that may be the first to come through; which it is depends on"
+        "each window is that of a different segment being the first to get through; which one \
+         depends on"
     } else {
-        "each window has another timeout that may be the first past the threshold; which it is depends on"
+        "each window is that of a different timeout being the first past the threshold; which one \
+         depends on"
     };
     let last = unknown.pop().unwrap_or_default();
     let unknown =
@@ -178,8 +198,8 @@ const CAUSES: [(&[Cause], &str); 10] = [
     (&[Cause::RoundTrip], "the round trip"),
     (&[Cause::ProcessExit], "the end of the killed process"),
     (&[Cause::ProgramTimer], "the program's own timer"),
-    (&[Cause::Call], "until the next call or act"),
-    (&[Cause::Undetermined], "what cannot be followed on the way"),
+    (&[Cause::Call], "time until the next call or fault step"),
+    (&[Cause::Undetermined], "steps that are not modelled to the jiffy"),
     (&[Cause::Tick, Cause::Slice], "tick and scheduling"),
     (&[Cause::Clocks], "clocks"),
 ];

@@ -168,16 +168,16 @@ impl Parameters {
             return Err(("client.fills_window", why.into()));
         }
         if server.fills_window && !self.fault.kind.effect().peer_kernel_answers() {
-            let why = "what the path does to data that the client reads late is another question: \
-                       it needs the fault `none`, `process-crash` or `process-freeze`";
+            let why = "what the path does to data that the client reads late is not modelled: it \
+            needs the fault `none`, `process-crash` or `process-freeze`";
             return Err(("server.fills_window", why.into()));
         }
         if server.fills_window && (!server.reads || server.inherited) {
-            let why = "it needs a server that reads, and whose socket nobody has inherited";
+            let why = "it needs `server.reads = true` and `server.inherited = false`";
             return Err(("server.fills_window", why.into()));
         }
         if client.fills_window && server.fills_window {
-            let why = "one of the two fills the other's window, not both";
+            let why = "only one of the two can fill the other's window";
             return Err(("server.fills_window", why.into()));
         }
         Ok(())
@@ -194,7 +194,7 @@ impl Parameters {
         let (key, faults, traffics): (_, &[FaultKind], &[Traffic]) = match (left_behind, serves) {
             (false, false) => return Ok(()),
             (true, true) => {
-                let why = "one of the two is a web server, and the other asks it; not both";
+                let why = "only one host can be a web server: the other sends it requests";
                 return Err(("server.program", why.into()));
             }
             (false, true) => (
@@ -247,7 +247,7 @@ impl Parameters {
         // The sockets' options are the client's, which is the web server or not.
         let sockets = sockets.into_iter().filter(|_| left_behind);
         if let Some((key, _)) = settings.into_iter().chain(sockets).find(|(_, set)| *set) {
-            let why = format!("it is about halfopen's own programs, and {program} is not one");
+            let why = format!("it applies to halfopen's own programs, not to {program}");
             return Err((key, why));
         }
         if left_behind && self.neighbour == Neighbour::Learned {
@@ -295,9 +295,12 @@ impl Parameters {
                 ("require.exits", require.exits.is_some()),
             ];
             return match only_with_command.into_iter().find(|(_, given)| *given) {
-                Some((key, _)) => {
-                    Err((key, "it is about commands, and there is no `client.command`".into()))
-                }
+                Some((key, _)) => Err((
+                    key,
+                    "it applies to commands only: give `client.command` too, or leave it \
+                    out"
+                    .into(),
+                )),
                 None => Ok(()),
             };
         }
@@ -343,12 +346,12 @@ impl Parameters {
             ("server.fills_window", server.fills_window),
         ];
         if let Some((key, _)) = own.into_iter().find(|(_, set)| *set) {
-            let why = "it is about halfopen's own programs, and a command goes its own way";
+            let why = "it applies to halfopen's own programs, not to commands";
             return Err((key, why.into()));
         }
         let is_own_server = server.program == Program::Halfopen;
         if is_own_server && fault.kind == FaultKind::Reboot && server.command.stays_away {
-            let why = "it is about `server.command`, and there is none";
+            let why = "it applies to `server.command` only: give that too, or leave it out";
             return Err(("server.restart", why.into()));
         }
         Ok(())
@@ -461,7 +464,7 @@ mod tests {
         let nginx = ("server.program", "nginx");
         let behind = [("client.program", "nginx"), ("fault.kind", "power-off")];
         for (settings, key, complaint) in [
-            (vec![nginx, ("client.program", "nginx")], "server.program", "not both"),
+            (vec![nginx, ("client.program", "nginx")], "server.program", "only one host"),
             (
                 vec![nginx, ("topology", "router"), ("fault.kind", "reject")],
                 "server.program",

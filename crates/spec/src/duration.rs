@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         return Err(format!("`{text}` has no unit: is it `{text}s` or `{text}ms`?"));
     }
     if text.starts_with('-') || text.ends_with("ago") {
-        return Err(format!("`{text}` is negative: durations here are not"));
+        return Err(format!("`{text}` is negative: a duration must not be"));
     }
     // jiff reads days only in calendar spans, where they need a reference date; here a day is 24 h.
     let (days, rest) = match text.split_once('d') {
@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             _ => format!("`{text}` is not a duration"),
         })?;
         Duration::try_from(signed)
-            .map_err(|_| format!("`{text}` is negative: durations here are not"))?
+            .map_err(|_| format!("`{text}` is negative: a duration must not be"))?
     };
     let total = Duration::from_secs(u64::from(days) * 86_400).checked_add(rest);
     match total {

@@ -1,4 +1,4 @@
-//! What each fault does to the lost host and to the path, layer by layer. Whoever looks at a fault
+//! What each fault does to the lost host and to the path, layer by layer. Every crate
 //! asks here; each function matches exhaustively, so that a new fault is a compile error and never a
 //! guess.
 
@@ -19,7 +19,7 @@ pub struct Effect {
     pub ends: Ends,
 }
 
-/// What becomes of the programs.
+/// What happens to the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Processes {
     /// They run on.
@@ -28,11 +28,11 @@ pub enum Processes {
     Stopped,
     /// SIGKILL: their kernel closes their sockets.
     Killed,
-    /// They go with their host: nobody closes anything.
+    /// They are destroyed with their host: no socket is closed.
     Gone,
 }
 
-/// What becomes of the host.
+/// What happens to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostFate {
     /// Its kernel and its sockets stay.
@@ -43,7 +43,7 @@ pub enum HostFate {
     Replaced,
 }
 
-/// What becomes of the cable between the host and the path.
+/// What happens to the cable between the host and the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
     /// It carries.
@@ -54,12 +54,12 @@ pub enum Cable {
     CarrierLost,
 }
 
-/// What becomes of packets in the middle.
+/// What happens to packets in the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathFate {
     /// They pass.
     Open,
-    /// They are dropped; nobody is told.
+    /// They are dropped without an error.
     Silent,
     /// The router answers them by itself (`fault.reject`).
     Rejected,
@@ -126,7 +126,7 @@ impl Effect {
         }
     }
 
-    /// Whether packets are lost on the way and nobody answers for them.
+    /// Whether packets are lost without an answer.
     pub const fn is_silent(self) -> bool {
         match (self.cable, self.path) {
             (Cable::FarEndDown | Cable::CarrierLost, _) | (_, PathFate::Silent) => true,
@@ -134,7 +134,7 @@ impl Effect {
         }
     }
 
-    /// Whether the programs of the lost host are killed, and their kernel says goodbye for them.
+    /// Whether the programs of the lost host are killed, and their kernel closes their sockets.
     pub const fn kills(self) -> bool {
         match self.processes {
             Processes::Killed => true,
@@ -142,14 +142,15 @@ impl Effect {
         }
     }
 
-    /// Whether the lost host's kernel goes on answering: only programs are touched, or nothing.
+    /// Whether every packet reaches the lost host's kernel and is answered: the fault touches only
+    /// programs, or nothing.
     pub const fn peer_kernel_answers(self) -> bool {
         matches!((self.host, self.cable, self.path), (HostFate::Stays, Cable::Up, PathFate::Open))
     }
 
-    /// Whether the lost host's kernel answers whatever reaches it, and the fault itself breaks
-    /// nothing: a flow may yet be forgotten on the way.
-    pub const fn peer_kernel_stays(self) -> bool {
+    /// Whether packets reach the lost host's kernel once the fault is there. Under `forget` they do
+    /// until the flow has been idle for too long.
+    pub const fn reachable_at_fault(self) -> bool {
         let is_open = matches!(self.path, PathFate::Open | PathFate::Forgotten);
         matches!((self.host, self.cable), (HostFate::Stays, Cable::Up)) && is_open
     }

@@ -2,7 +2,7 @@
 
 use crate::choice::{Answer, Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
 use crate::command::{Command, Requirements};
-use crate::effect::Ends;
+use crate::effect::{Ends, PathFate};
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
@@ -363,6 +363,11 @@ impl Parameters {
             Traffic::Shutdown => (vec![Step::Shutdown], false),
         };
         Some(Script { steps, repeats })
+    }
+
+    /// How long a flow is idle before a router on the path forgets it, if one does.
+    pub fn forgets_after(&self) -> Option<Duration> {
+        self.fault.idle.filter(|_| self.fault.kind.effect().path == PathFate::Forgotten)
     }
 
     /// How long a fault lasts that ends by itself, if it does.

@@ -1,5 +1,6 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
+use crate::choice::Traffic;
 use crate::experiment::{Experiment, Parameters};
 use crate::relevance::{self, Need};
 use crate::settings;
@@ -266,7 +267,7 @@ impl Text<'_> {
     }
 }
 
-/// A file's question, and what was changed in what it asks.
+/// A file's question; where settings were changed, one that asks about those in force.
 fn with_changes(
     question: String,
     of_file: &Parameters,
@@ -281,10 +282,29 @@ fn with_changes(
         .filter(|key| before.get(*key) != after.get(*key))
         .map(|key| format!("{key} = {}", after.get(key).map_or("off", String::as_str)))
         .collect();
-    if defaults && parameters.sysctl != of_file.sysctl {
+    // What a file asks may speak of what was changed.
+    let question = if changes.is_empty() { question } else { fitting(parameters).to_owned() };
+    let mut at_defaults = of_file.clone();
+    at_defaults.reset_to_linux_defaults();
+    if defaults && settings::all(&at_defaults) != before {
         changes.insert(0, "the Linux defaults".into());
     }
     if changes.is_empty() { question } else { format!("{question} (with {})", changes.join(", ")) }
+}
+
+/// A question that fits any settings.
+fn fitting(parameters: &Parameters) -> &'static str {
+    if parameters.runs_command() {
+        "When does this program find out, and what does it do then?"
+    } else if parameters.has_web_server() {
+        "When is the connection closed, and when has the kernel forgotten it?"
+    } else if parameters.client.traffic == Traffic::Connect {
+        "When does connect return, and with which result?"
+    } else if parameters.client_lets_go() {
+        "When does the client's kernel let go of the connection?"
+    } else {
+        "When does the client find out, and what is it told?"
+    }
 }
 
 /// An experiment without a file: settings that were given otherwise, each with how it was given, take

@@ -132,8 +132,10 @@ pub fn unknown(key: &str) -> String {
              `{key}.tcp_retries2`"
         );
     }
-    if sysctl::accepts(key).is_ok() {
-        return format!("there is no setting `{key}`: is it `sysctl.{key}`?");
+    let name = key.rsplit('.').next().unwrap_or(key);
+    if sysctl::accepts(name).is_ok() {
+        let group = if key.starts_with("server.") { "server.sysctl" } else { "sysctl" };
+        return format!("there is no setting `{key}`: is it `{group}.{name}`?");
     }
     if let Some(first) =
         keys().find(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))

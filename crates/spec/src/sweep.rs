@@ -80,7 +80,10 @@ fn range(text: &str, first: &str, last: &str) -> Result<Vec<String>, String> {
 }
 
 fn backwards(text: &str) -> String {
-    format!("`{text}` leads nowhere: the first value is the least, and the step is more than 0")
+    format!(
+        "`{text}` is an empty range: the first value must be the least, and the step more than \
+    0"
+    )
 }
 
 fn few(what: &str, count: u128) -> Result<usize, String> {
@@ -146,10 +149,10 @@ mod tests {
     #[test]
     fn a_range_that_cannot_be_gone_through_is_refused() {
         for (text, expected) in [
-            ("5..1", "leads nowhere"),
-            ("1..5/0", "leads nowhere"),
+            ("5..1", "is an empty range"),
+            ("1..5/0", "is an empty range"),
             ("1s..2s", "has no step"),
-            ("2s..1s/1s", "leads nowhere"),
+            ("2s..1s/1s", "is an empty range"),
             ("1..x", "is not a range"),
             ("1,,2", "empty value"),
             ("1..9999999", "is the most"),

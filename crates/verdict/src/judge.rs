@@ -83,7 +83,7 @@ pub(crate) fn weigh(
         && measured.noticed_s.is_none()
         && timeline.fault_step(&FaultStep::Outlasted).is_some()
     {
-        return inconclusive("the trial ended before the fault did".into());
+        return inconclusive("the trial ended before the fault was over".into());
     }
     // Times that count from something else cannot be compared.
     let same = prediction.reference == measured.reference || measured.detected_s.is_none();
@@ -242,8 +242,8 @@ fn disturbed(
         && within(late_s + again_s, Missing::default())
     {
         return Some(format!(
-            "the fault was over {:.1} ms later than it should: a question for the server's \
-             link-layer address was lost meanwhile ({})",
+            "the fault was over {:.1} ms later than planned: a request for the server's link-layer \
+             address was lost meanwhile ({})",
             late_s * 1000.0,
             difference(prediction, measured)
         ));

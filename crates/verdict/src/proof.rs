@@ -114,7 +114,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         }
     }
     let effect = parameters.fault.kind.effect();
-    if effect.peer_kernel_stays() && !effect.kills() {
+    if effect.reachable_at_fault() && !effect.kills() {
         proof.evidence.extend(scene.kept_alive(parameters));
     }
     proof.evidence.extend(scene.data_intact());

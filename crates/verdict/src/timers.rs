@@ -62,7 +62,7 @@ impl Uncompared {
     pub const fn why(self) -> &'static str {
         match self {
             Self::NoClock => "without a view of the kernel's timers",
-            Self::SeveralCourses => "in predictions with more than one course",
+            Self::SeveralCourses => "in predictions with several possible courses",
             Self::LaterCalls => "of programs that call again",
             Self::Astride => "that count from a call or segment astride two jiffies",
             Self::LateTimer => "after a timer that ran late",
@@ -224,9 +224,9 @@ fn compare_schedule(
             let what = match difference {
                 Some(0) => continue,
                 Some(difference) if !gross => {
-                    format!("fired {difference:+} jiffies from where the model has it")
+                    format!("fired {difference:+} jiffies from the predicted one")
                 }
-                _ => "did not fire anywhere near where the model has it".into(),
+                _ => "did not fire near the predicted jiffy".into(),
             };
             comparison.differences.push(format!("{} {} {what}", step.kind.name(), step.n));
         }

@@ -318,7 +318,7 @@ fn a_question_that_a_late_restoration_missed_excuses_a_later_answer() {
     let mut recorded = Recorded::read("host-reboot-idle-late");
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
-    assert!(verdict.reason.contains("over 48.3 ms later than it should"), "{}", verdict.reason);
+    assert!(verdict.reason.contains("over 48.3 ms later than planned"), "{}", verdict.reason);
     // Neither another error nor one that came sooner.
     let predicted = recorded.prediction.clone();
     recorded.prediction.windows[0].outcome = Outcome::TIMED_OUT;
@@ -461,7 +461,7 @@ fn a_program_that_gave_up_before_the_fault_ended_has_decided() {
     recorded.events.push(Event::new(at_ns + 1_000_000, Source::Lab, what));
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
-    assert!(verdict.reason.contains("ended before the fault did"), "{}", verdict.reason);
+    assert!(verdict.reason.contains("ended before the fault was over"), "{}", verdict.reason);
 
     let call = Call {
         name: CallName::Heartbeat,

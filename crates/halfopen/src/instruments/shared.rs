@@ -38,7 +38,7 @@ impl Shared {
             let sinks = shared.sinks.clone();
             let watch = move || watch_lateness(&sinks);
             if let Err(error) = std::thread::Builder::new().name("lateness".into()).spawn(watch) {
-                tracing::warn!("nobody watches for scheduling delay: {error}");
+                tracing::warn!("scheduling delays are not recorded: {error}");
             }
         }
         shared

@@ -188,9 +188,9 @@ impl Trial {
             let is_open = self.flows.open().next().is_some();
             if let Some(how) = self.client.end().filter(|_| due.is_none() || !is_open) {
                 let what = match self.pattern {
-                    Some(_) if due.is_none() => "no line of output was as `fault.on_output` says",
+                    Some(_) if due.is_none() => "no line of output matched `fault.on_output`",
                     _ if self.flows.any_is_established() => {
-                        "its connections ended before the fault was due (`--after`)"
+                        "its connections ended before the fault (`--after`)"
                     }
                     _ => "it had no connection with the server's host",
                 };
@@ -199,9 +199,7 @@ impl Trial {
             if due.is_none() && Instant::now() >= most {
                 let address = self.plan.addresses.server.ip();
                 return Ok(Some(match self.pattern {
-                    Some(_) => {
-                        "no line of output was as `fault.on_output` says within an hour".into()
-                    }
+                    Some(_) => "no line of output matched `fault.on_output` within an hour".into(),
                     None => format!(
                         "the client's program had no connection with the server's host within {} s \
                          (the host is called `server`, and its address is {address})",

@@ -15,7 +15,7 @@ pub(super) struct Gone(pub(super) &'static str);
 
 impl std::fmt::Display for Gone {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "the {} process was ended from outside", self.0)
+        write!(formatter, "the {} process was killed from outside the trial", self.0)
     }
 }
 

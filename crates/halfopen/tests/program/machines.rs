@@ -60,6 +60,21 @@ fn no_user_namespaces_are_named_with_their_sysctl() {
     is_skipped(&script, &["user.max_user_namespaces is 0", "sysctl -w user.max_user_namespaces"]);
 }
 
+/// The kernel says 2.6 to a process of this personality, and it is one that runs here.
+#[test]
+fn a_kernel_before_the_floor_is_named_on_both_clocks() {
+    let complaints = ["trials need Linux 5.12 or later", "this is Linux 2.6."];
+    for command in [
+        "doctor",
+        "run process-crash-idle --out $D",
+        "run process-crash-idle --clock virtual --out $D",
+        "exec --listen 7000 --out $D -- true",
+        "clocks process-crash-idle --out $D",
+    ] {
+        is_skipped(&format!("exec setarch --uname-2.6 $H {command}"), &complaints);
+    }
+}
+
 #[test]
 fn sysctls_that_a_container_mounts_read_only_are_a_reason_to_skip() {
     let script = format!(

@@ -124,7 +124,7 @@ fn rows(trial: &Trial) -> Vec<Row> {
     }
     if let (Some(Outcome::None), Some(at_ns)) = (outcome, trial.timeline.phase_at(Phase::Aftermath))
     {
-        let text = "until here the kernel told nothing".into();
+        let text = "up to here the kernel reported nothing".into();
         let note = Note { place: Place::Client, text, tone: Tone::End };
         rows.push(Row { at_ns, kind: Kind::Event(note, Passage::None) });
     }
@@ -257,7 +257,7 @@ fn draw(row: &Row, y: f64, moment: &str) -> Markup {
     let (note, passage) = match &row.kind {
         Kind::Event(note, passage) => (note, *passage),
         Kind::More(count) => {
-            let text = format!("⋯ {count} more of that kind");
+            let text = format!("⋯ {count} more like this");
             return words((CLIENT + 12.0, y), "start", "quiet", &text);
         }
     };

@@ -49,7 +49,7 @@ pub(super) fn rule(text: &str, paint: Paint) -> String {
 
 /// Ordinary events that were left out.
 pub(super) fn more(count: u32, paint: Paint) -> String {
-    paint.quiet(&format!("{:>TIME$}  ⋯ {count} more of that kind", ""))
+    paint.quiet(&format!("{:>TIME$}  ⋯ {count} more like this", ""))
 }
 
 fn to_server(text: &str, passage: Passage) -> (String, &'static str) {

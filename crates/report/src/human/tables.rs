@@ -8,6 +8,7 @@ use crate::{span, words};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
 use model::{Prediction, StepKind};
+use serde::Serialize;
 use spec::{Experiment, Outcome, Traffic, counted};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -182,7 +183,7 @@ fn gives_up(prediction: &Prediction) -> bool {
 }
 
 /// One thing that the doctor looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What: `user namespaces`.
     pub name: String,
@@ -195,7 +196,8 @@ pub struct Check {
 }
 
 /// How something stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CheckState {
     /// As it must be.
     Ok,

@@ -170,7 +170,7 @@ pub(super) fn flap(bench: &Bench<'_>) -> Result<Finding, String> {
     let lasting =
         |e: &Sound<'_>| time(e.parameters().fault_duration().unwrap_or_default().as_secs_f64());
     let text = format!(
-        "{} of darkness: told {}. {} with tcp_retries2 = {}: told {}.",
+        "{} without a path: told {}. {} with tcp_retries2 = {}: told {}.",
         lasting(&short),
         short.told(),
         lasting(&long),

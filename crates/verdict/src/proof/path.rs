@@ -139,7 +139,7 @@ impl Scene<'_> {
                 format!("the fault was over {} after it began", span(at - self.began));
             if missed > 0 {
                 finding += &format!(
-                    ", {} later than it should: {} lost meanwhile",
+                    ", {} later than planned: {} lost meanwhile",
                     span(at - due),
                     counted(missed, "segment")
                 );

@@ -123,7 +123,8 @@ impl<'a> Scene<'a> {
         (
             left > 0,
             format!(
-                "{} left the client, its closing FIN and its questions for addresses included",
+                "{} left the client, its closing FIN and its requests for link-layer addresses \
+                 included",
                 counted(left, "segment")
             ),
         )
@@ -138,7 +139,7 @@ impl<'a> Scene<'a> {
         let ran = self.timeline.fault_step(&FaultStep::Restored)?;
         let late = (ran - last).saturating_sub(due.as_nanos() as u64);
         Some(Evidence {
-            finding: format!("the server process ran again, {} later than it should", span(late)),
+            finding: format!("the server process ran again, {} later than planned", span(late)),
             holds: late <= ACTING.as_nanos() as u64,
         })
     }
