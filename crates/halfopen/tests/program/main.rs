@@ -4,6 +4,7 @@ mod advise;
 mod audit;
 mod command_line;
 mod common;
+mod examples;
 mod exec;
 mod machines;
 mod nothing_left;

@@ -1,0 +1,69 @@
+//! The examples, rehearsed: their own lines are run.
+
+use crate::common::show;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The one line of a file with this in it, from `halfopen` on.
+fn line(text: &str, with: &str) -> String {
+    let found = text.lines().find(|line| line.contains(with));
+    let line = found.unwrap_or_else(|| panic!("no line with `{with}`"));
+    line[line.find("halfopen").expect("it is a command")..].to_owned()
+}
+
+/// A shell in `directory`, which finds the program under test.
+fn shell(directory: &Path, script: &str, environment: &[(&str, String)]) -> Output {
+    let mut path = PathBuf::from(env!("CARGO_BIN_EXE_halfopen"));
+    path.pop();
+    let paths = format!("{}:{}", path.display(), std::env::var("PATH").unwrap_or_default());
+    Command::new("/bin/sh")
+        .args(["-c", script])
+        .current_dir(directory)
+        .env("PATH", paths)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .output()
+        .expect("there is a shell")
+}
+
+/// Four trials, each in one part, joined and judged again.
+fn is_whole(merged: &Output) {
+    let said = String::from_utf8_lossy(&merged.stdout);
+    assert!(merged.status.success(), "{}", show(merged));
+    assert!(said.contains("4 agree"), "{}", show(merged));
+}
+
+#[test]
+fn a_sweep_on_several_runners_of_github() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = example("sweep/github-actions.yml");
+    let run = line(&text, "--partition");
+    let parts: Vec<_> =
+        ["1", "2", "3"].map(|part| run.replace("${{ matrix.part }}", part) + " &").into();
+    let output = shell(directory.path(), &(parts.join("\n") + "\nwait"), &[]);
+    assert!(output.status.success(), "{}", show(&output));
+    is_whole(&shell(directory.path(), &line(&text, "halfopen merge"), &[]));
+}
+
+#[test]
+fn a_sweep_as_an_indexed_job() {
+    let directory = tempfile::tempdir().unwrap();
+    let results = directory.path().display().to_string();
+    let text = example("sweep/kubernetes-job.yaml").replace("/results/", &format!("{results}/"));
+    for index in 0..3 {
+        let environment = [("JOB_COMPLETION_INDEX", index.to_string())];
+        let output = shell(directory.path(), &line(&text, "--partition"), &environment);
+        assert!(output.status.success(), "{}", show(&output));
+    }
+    is_whole(&shell(directory.path(), &line(&text, "halfopen merge"), &[]));
+}
+
+#[test]
+fn a_sweep_with_xargs() {
+    let directory = tempfile::tempdir().unwrap();
+    is_whole(&shell(directory.path(), &example("sweep/parallel.sh"), &[]));
+}
