@@ -6,7 +6,7 @@ use crate::output::{self, Exit, Format};
 use crate::parts;
 use anyhow::{Context, Result};
 use report::{Digest, Tally, human};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -16,20 +16,21 @@ pub(crate) fn run(directories: &[PathBuf], format: Format) -> Exit {
 
 fn join(directories: &[PathBuf], format: Format) -> Result<Exit> {
     let started = Instant::now();
-    let mut found = BTreeMap::new();
-    for directory in directories {
-        found.extend(parts::of_directory(directory)?);
-    }
-    let keys: BTreeSet<_> = found.keys().cloned().collect();
-    let missing = parts::missing(directories, &keys)?;
+    let mut keys = BTreeSet::new();
     let mut ledger = Ledger::open(&std::env::temp_dir())?;
     let (mut exit, mut machine) = (Exit::AGREES, None);
-    for (position, judged) in found.into_values().enumerate() {
-        exit = exit.and(judged.exit);
-        let digest = Digest::new(position, &judged.trial);
-        ledger.add(&judged.trial.experiment, digest)?;
-        machine.get_or_insert(judged.machine);
+    for directory in directories {
+        parts::each_of_directory(directory, |key, judged| {
+            if keys.insert(key) {
+                exit = exit.and(judged.exit);
+                let digest = Digest::new(keys.len() - 1, &judged.trial);
+                ledger.add(&judged.trial.experiment, digest)?;
+                machine.get_or_insert(judged.machine);
+            }
+            Ok(())
+        })?;
     }
+    let missing = parts::missing(directories, &keys)?;
     let tally = Tally {
         machine: machine.context("there is no trial that has ended")?,
         wall_s: started.elapsed().as_secs_f64(),

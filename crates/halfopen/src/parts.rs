@@ -9,20 +9,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The trials of a sweep, by key, that a directory holds: judged again. Not those that were
-/// interrupted, nor what a killed run has written half.
-pub(crate) fn of_directory(directory: &Path) -> Result<BTreeMap<String, Judged>> {
-    let mut found = BTreeMap::new();
+/// Judges the trials of a sweep that a directory holds again, and gives each, by its key, to `take`: one
+/// after the other, since all together may be more than fits into memory. Not those that were interrupted,
+/// nor what a killed run has written half.
+pub(crate) fn each_of_directory(
+    directory: &Path,
+    mut take: impl FnMut(String, Judged) -> Result<()>,
+) -> Result<()> {
     for trial in judge::trial_directories(directory).unwrap_or_default() {
         if !trial.join("trial.json").is_file() {
             continue;
         }
         let judged = judge::judge(&trial)?;
         if !judged.is_interrupted {
-            found.insert(key(&judged), judged);
+            take(key(&judged), judged)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn key(judged: &Judged) -> String {
@@ -33,14 +36,18 @@ fn key(judged: &Judged) -> String {
 
 /// Leaves out what `directory` already holds of these trials, and keeps it to be reported.
 pub(crate) fn resume(trials: &mut Trials, directory: &Path) -> Result<()> {
-    let mut found = of_directory(directory)?;
+    let positions: BTreeMap<_, _> =
+        trials.keys().into_iter().map(|(position, key)| (key, position)).collect();
     let mut ended = BTreeSet::new();
-    for (position, key) in trials.keys() {
-        let Some(Judged { trial, exit, machine, .. }) = found.remove(&key) else { continue };
-        let digest = Digest::new(position, &trial);
-        trials.earlier.push(Earlier { experiment: trial.experiment, machine, digest, exit });
-        ended.insert(position);
-    }
+    each_of_directory(directory, |key, Judged { trial, exit, machine, .. }| {
+        if let Some(position) = positions.get(&key).copied()
+            && ended.insert(position)
+        {
+            let digest = Digest::new(position, &trial);
+            trials.earlier.push(Earlier { experiment: trial.experiment, machine, digest, exit });
+        }
+        Ok(())
+    })?;
     trials.keep(|position| !ended.contains(&position));
     Ok(())
 }
