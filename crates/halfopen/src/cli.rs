@@ -97,6 +97,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual's pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory, which must be there
+        directory: PathBuf,
+    },
     /// A peer of a trial: talks to the laboratory on standard input and output
     #[command(hide = true)]
     Peer {

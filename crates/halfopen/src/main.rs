@@ -27,6 +27,7 @@ mod kernels;
 mod laboratory;
 mod lease;
 mod ledger;
+mod manual;
 mod merge;
 mod mistakes;
 mod obstacle;
@@ -77,6 +78,8 @@ fn main() -> std::process::ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Advise(arguments) => advise::run(&arguments),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::pages(&directory),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Merge { directories, output } => merge::run(&directories, output.format),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
