@@ -58,6 +58,26 @@ clocks *arguments: build
 results *arguments: build
     @scripts/halfopen article --reference results "$@"
 
+# The client's process is killed while the server sends without a pause: what is the server told?
+client-crash-streaming *arguments: build
+    @scripts/halfopen run client-crash-streaming "$@"
+
+# The client's host loses power before the server answers: when does the server's kernel give up?
+client-power-off-answering *arguments: build
+    @scripts/halfopen run client-power-off-answering "$@"
+
+# The client's host loses power while the server waits for a request: does the server ever find out?
+client-power-off-idle *arguments: build
+    @scripts/halfopen run client-power-off-idle "$@"
+
+# The client's host loses power while the server waits with keepalive: when does the server find out?
+client-power-off-keepalive *arguments: build
+    @scripts/halfopen run client-power-off-keepalive "$@"
+
+# The client's host loses power while the server sends without a pause: when does the server find out?
+client-power-off-streaming *arguments: build
+    @scripts/halfopen run client-power-off-streaming "$@"
+
 # The server hangs when the client closes: how long does the client's kernel remember the connection?
 close-frozen-server *arguments: build
     @scripts/halfopen run close-frozen-server "$@"

@@ -114,6 +114,9 @@ pub(crate) enum Command {
         /// Only hold standard input, a connection, open
         #[arg(long)]
         hold: bool,
+        /// Only connect as standard input says, and read
+        #[arg(long, conflicts_with = "hold")]
+        passive: bool,
     },
     #[command(hide = true, name = crate::hidden::SANDBOX)]
     Sandbox,
@@ -168,8 +171,9 @@ pub(crate) struct ExecArgs {
     /// A command on the client's host that succeeds once the server is ready
     #[arg(long, value_name = "CMD", requires = "server")]
     pub(crate) ready: Option<String>,
-    /// Without --server: the port of halfopen's own server, which sends back what it gets
-    #[arg(long, value_name = "PORT", conflicts_with = "server")]
+    /// Without --server: the port of halfopen's own server, which sends back what it gets. Without a
+    /// client: the port that halfopen's own client connects to [default: where the server listens]
+    #[arg(long, value_name = "PORT")]
     pub(crate) listen: Option<u16>,
     /// What breaks (see `fault.kind`); with several, each in a trial of its own
     #[arg(long, value_name = "KIND[,KIND...]", default_value = "none")]
@@ -180,9 +184,9 @@ pub(crate) struct ExecArgs {
     /// Count --after from a line of a program's output that matches this
     #[arg(long, value_name = "REGEX")]
     pub(crate) on_output: Option<String>,
-    /// The host that breaks
-    #[arg(long, value_name = "client|server", default_value = "server")]
-    pub(crate) fault_host: String,
+    /// The host that breaks [default: server; without a client, client]
+    #[arg(long, value_name = "client|server")]
+    pub(crate) fault_host: Option<String>,
     /// The time from the fault to the end of the trial [default: from the prediction]
     #[arg(long, value_name = "D")]
     pub(crate) deadline: Option<String>,
@@ -191,7 +195,7 @@ pub(crate) struct ExecArgs {
     pub(crate) tty: bool,
     #[command(flatten)]
     pub(crate) trials: TrialsArgs,
-    /// The client's command
+    /// The client's command; without it halfopen's own client connects, says nothing and reads
     #[arg(last = true, value_name = "CLIENT")]
     pub(crate) client: Vec<String>,
 }

@@ -9,10 +9,11 @@ use nix::unistd::{AccessFlags, User, access};
 use observe::clock::monotonic_ns;
 use report::Clock;
 use sandbox::{Identity, Launch, Launcher, Stdio};
+use spec::Parameters;
 use spec::command::Command;
-use spec::{Addresses, Parameters};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -39,8 +40,10 @@ pub(crate) fn check(parameters: &Parameters) -> Result<()> {
     for (key, command, words) in [
         ("client.command", &client.command, &client.command.words),
         ("server.command", &server.command, &server.command.words),
+        ("client.ready", &client.command, &client.command.ready),
         ("server.ready", &server.command, &server.command.ready),
     ] {
+        let key = parameters.named(key);
         let Some(executable) = words.first() else { continue };
         if let Some(user) = &command.user {
             let key = key.split('.').next().unwrap_or_default();
@@ -80,7 +83,9 @@ pub(crate) fn check(parameters: &Parameters) -> Result<()> {
 pub(crate) struct Ground<'a> {
     pub(crate) launcher: &'a Launcher,
     pub(crate) surroundings: &'a Surroundings,
-    pub(crate) addresses: &'a Addresses,
+    /// The addresses of the hosts that are called client and server.
+    pub(crate) client: IpAddr,
+    pub(crate) server: IpAddr,
     pub(crate) clock: Clock,
 }
 
@@ -94,7 +99,7 @@ impl Ground<'_> {
         command: &Command,
         stdio: Stdio,
     ) -> Result<Program> {
-        let (client, server) = (self.addresses.client.ip(), self.addresses.server.ip());
+        let Self { client, server, .. } = self;
         let placed = |word: &String| {
             let word = word.replace("{client}", &client.to_string());
             word.replace("{server}", &server.to_string()).into()
@@ -135,8 +140,8 @@ impl Ground<'_> {
         let hosts = format!(
             "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {}\n{} client\n{} server\n",
             machine.filter(|name| !name.is_empty()).unwrap_or_else(|| "host".into()),
-            self.addresses.client.ip(),
-            self.addresses.server.ip(),
+            self.client,
+            self.server,
         );
         let resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned();
         vec![("/etc/hosts".into(), hosts), ("/etc/resolv.conf".into(), resolver)]

@@ -209,9 +209,7 @@ impl Conductor {
             }
             Message::Wrote(position, side, stream, bytes) => {
                 let bytes = files::unhex(&bytes);
-                if side == Side::Client {
-                    screen.pass_on(stream, &bytes);
-                }
+                screen.pass_on(side, stream, &bytes);
                 let outputs = &mut self.record(position)?.outputs;
                 outputs[usize::from(side == Side::Server)].extend(bytes);
             }

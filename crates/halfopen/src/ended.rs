@@ -87,6 +87,11 @@ impl Ended {
     }
 }
 
+/// The file of what a host's command wrote.
+fn output_file(host: &'static str) -> &'static str {
+    if host == "client" { "client.out" } else { "server.out" }
+}
+
 /// Writes its files into a directory of its own, whose number becomes the trial's.
 fn write(
     trial: &mut Trial,
@@ -104,7 +109,8 @@ fn write(
     trial.directory = absolute.ok().map(|directory| directory.display().to_string());
     let mut files = files::of(trial, captures, &circumstances, machine)?;
     if trial.experiment.parameters.runs_command() {
-        files.extend(["client.out", "server.out"].into_iter().zip(outputs));
+        let names = trial.experiment.parameters.names().map(output_file);
+        files.extend(names.into_iter().zip(outputs));
     }
     directory.fill(&files)
 }

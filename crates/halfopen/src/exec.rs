@@ -3,9 +3,9 @@
 use crate::output::{self, Exit};
 use crate::{catalogue, cli, command, run};
 use anyhow::{Result, anyhow, bail};
-use spec::Experiment;
 use spec::command::{join, split};
 use spec::file::{Override, assemble};
+use spec::{Experiment, LostHost};
 
 const NAME: &str = "exec";
 const QUESTION: &str = "When does this program find out, and what does it do then?";
@@ -26,27 +26,31 @@ pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
 }
 
 fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Result<Experiment> {
-    let cli::ExecArgs { server, ready, listen, after, on_output, fault_host, deadline, .. } =
-        arguments;
-    if fault_host == "client" {
-        bail!(
-            "--fault-host client: only the server's host can break so far; start the surviving \
-             program as the client"
-        );
-    }
-    if fault_host != "server" {
-        bail!("--fault-host {fault_host}: it is `server` or `client`");
-    }
-    if arguments.client.is_empty() {
-        bail!("there is no client: give its command after `--`");
-    }
+    let cli::ExecArgs { server, ready, listen, after, on_output, deadline, .. } = arguments;
+    let fault_host = arguments.fault_host.as_deref();
     if server.is_none() && listen.is_none() {
         bail!(
             "there is no server: give its command with --server, or a port with --listen for \
                halfopen's own, which sends back what it gets"
         );
     }
-    let mut given = vec![("-- CLIENT", "client.command", join(&arguments.client))];
+    if server.is_none() && arguments.client.is_empty() {
+        bail!("there is no program of yours: give the client's command after `--`, or --server");
+    }
+    if server.is_some() && listen.is_some() && !arguments.client.is_empty() {
+        bail!(
+            "--listen: the command of --server chooses its port itself: leave one of the two out"
+        );
+    }
+    let host = match (fault_host, arguments.client.is_empty()) {
+        (Some(host), _) => host,
+        (None, true) => LostHost::Client.name(),
+        (None, false) => LostHost::Server.name(),
+    };
+    let mut given = vec![("--fault-host", "fault.host", host.to_owned())];
+    if !arguments.client.is_empty() {
+        given.push(("-- CLIENT", "client.command", join(&arguments.client)));
+    }
     if let Some(line) = server {
         let words = words(line).map_err(|why| anyhow!("--server: {why}"))?;
         given.push(("--server", "server.command", join(&words)));
@@ -67,7 +71,8 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Res
     if arguments.tty {
         given.push(("--tty", "client.tty", "true".into()));
     }
-    if fault == spec::FaultKind::None.name() {
+    let is_left = host == LostHost::Server.name() && !arguments.client.is_empty();
+    if fault == spec::FaultKind::None.name() && is_left {
         given.push(("exec", "require.exits", "0".into()));
     }
     let defaults = arguments.trials.settings.defaults;

@@ -84,8 +84,11 @@ fn main() -> std::process::ExitCode {
         Command::Merge { directories, output } => merge::run(&directories, output.format),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor { output } => doctor::run(output.format),
-        Command::Peer { hold: true } => peer::hold(),
-        Command::Peer { hold: false } => Exit(peers::run()),
+        Command::Peer { hold: true, .. } => peer::hold(),
+        Command::Peer { passive: true, .. } => {
+            output::inner(peer::run_passive().map(|()| 0).map_err(Into::into))
+        }
+        Command::Peer { .. } => Exit(peers::run()),
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),
         Command::Guest => output::inner(guest::work()),

@@ -60,16 +60,22 @@ impl Peer {
         namespace: &Namespace,
         plan: &Plan,
     ) -> Result<Self> {
-        let Parameters { client, server, .. } = &plan.experiment.parameters;
+        let parameters = &plan.experiment.parameters;
+        let Parameters { client, server, .. } = parameters;
+        let [survivor, lost] = parameters.names();
         let (name, source, kind, command) = match role {
-            Role::Client => ("client", Source::ClientProgram, client.program, &client.command),
-            Role::Server => ("server", Source::ServerProgram, server.program, &server.command),
+            Role::Client => (survivor, Source::ClientProgram, client.program, &client.command),
+            Role::Server => (lost, Source::ServerProgram, server.program, &server.command),
         };
-        let description = kind.description();
-        if kind == spec::Program::Command {
+        let passive = passive(role, plan);
+        if let Some(command) =
+            passive.as_ref().or((kind == spec::Program::Command).then_some(command))
+        {
+            let description = spec::Program::Command.description();
             let (program, outputs) = ground.start(name, source, namespace, command)?;
             return Ok(Self { name, description, program, voice: Voice::Outputs(outputs) });
         }
+        let description = kind.description();
         let starting = || format!("starting the {name} process");
         let (ours, theirs) = UnixStream::pair().with_context(starting)?;
         let theirs = theirs.into_std().with_context(starting)?;
@@ -117,6 +123,11 @@ impl Peer {
                 bail!("the {}'s program takes no commands, and {command:?} is one", self.name)
             }
         }
+    }
+
+    /// Whether it reports its calls.
+    pub(crate) const fn reports_calls(&self) -> bool {
+        self.description.reports
     }
 
     /// Sends a signal to every process of it.
@@ -178,6 +189,22 @@ impl Peer {
         }
         .with_context(|| format!("talking to the {} process", self.name))
     }
+}
+
+/// The command by which halfopen's own client connects to a command; `None`: this is not it.
+fn passive(role: Role, plan: &Plan) -> Option<spec::command::Command> {
+    let parameters = &plan.experiment.parameters;
+    let Parameters { client, server, .. } = parameters;
+    let (own, to) = match role {
+        Role::Client if !parameters.survivor_accepts() => (client, plan.addresses.server),
+        Role::Server if parameters.survivor_accepts() => (server, plan.addresses.client),
+        Role::Client | Role::Server => return None,
+    };
+    let is_one = parameters.runs_command() && own.program == spec::Program::Halfopen;
+    // Not by its name: in the guest the directory that it lies in may be hidden.
+    let words = ["/proc/self/exe", "peer", "--passive"].map(str::to_owned).into();
+    let stdin = peer::told_passive(to, parameters);
+    is_one.then(|| spec::command::Command { words, stdin, ..Default::default() })
 }
 
 impl Own {

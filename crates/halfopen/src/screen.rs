@@ -5,12 +5,12 @@ use crate::batch::Trials;
 use crate::output::{self, Exit, Format};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Clock, Live, Tally, Trial, human};
-use spec::Experiment;
+use spec::{Experiment, LostHost};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use timeline::event::{FaultStep, Phase, Stream};
-use timeline::{Event, Source, What};
+use timeline::{Event, Side, Source, What};
 
 /// Shows trials as they run. Silent where a program reads the output.
 pub(crate) struct Screen {
@@ -18,6 +18,8 @@ pub(crate) struct Screen {
     silent: bool,
     /// The trial's live timeline; `None` when several run and only their ends are shown.
     live: Option<Live>,
+    /// Where its client is.
+    client: Side,
     /// Whether events come at the pace of this machine's clock.
     real_time: bool,
     /// Whether a bar can be drawn.
@@ -47,14 +49,19 @@ impl Screen {
         let colour = output::colour(&std::io::stdout());
         let setup = &trials.setup;
         let total = trials.total();
-        let live = match &setup.experiments[..] {
-            [experiment] if total == 1 => Some(Live::new(&experiment.parameters, colour)),
-            _ => None,
+        let (live, client) = match &setup.experiments[..] {
+            [Experiment { parameters, .. }] if total == 1 => {
+                let is_lost = parameters.fault.host == LostHost::Client;
+                let client = if is_lost { Side::Server } else { Side::Client };
+                (Some(Live::new(parameters, colour)), client)
+            }
+            _ => (None, Side::Client),
         };
         Self {
             colour,
             silent,
             live,
+            client,
             real_time: setup.clock == Clock::Real,
             // Virtual time has no moment to wait for.
             animated: !silent && terminal && setup.clock == Clock::Real,
@@ -101,8 +108,11 @@ impl Screen {
     pub(crate) fn event(&mut self, event: &Event) {
         if let Some(live) = &mut self.live {
             // What the client's command writes passes through as it is.
-            if !(event.source == Source::ClientProgram && matches!(event.what, What::Output { .. }))
-            {
+            let program = match self.client {
+                Side::Client => Source::ClientProgram,
+                Side::Server => Source::ServerProgram,
+            };
+            if !(event.source == program && matches!(event.what, What::Output { .. })) {
                 live.feed(event);
             }
             match (&event.what, self.latest_s) {
@@ -117,9 +127,9 @@ impl Screen {
     }
 
     /// What the client's command has written, where its trial is the only one.
-    pub(crate) fn pass_on(&self, stream: Stream, bytes: &[u8]) {
+    pub(crate) fn pass_on(&self, side: Side, stream: Stream, bytes: &[u8]) {
         match stream {
-            _ if self.silent || self.live.is_none() => {}
+            _ if self.silent || self.live.is_none() || side != self.client => {}
             Stream::Output => drop(self.above_the_bar(|| output::print(bytes))),
             // Standard error may be closed; there is nobody left to tell then.
             Stream::Error => drop(self.above_the_bar(|| std::io::stderr().write_all(bytes))),

@@ -18,12 +18,14 @@ use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use flows::Flows;
 use host::{Gone, Host};
+use netns::Namespace;
 use observe::clock::hz;
 use peer::{Command, Milestone};
 use report::Clock;
 use sandbox::Launcher;
-use spec::{Addresses, Parameters, Plan};
+use spec::{LostHost, Parameters, Plan};
 use stage::Stage;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::event::Phase;
@@ -51,10 +53,15 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// What is needed to start commands on the hosts with these addresses.
-    pub(crate) fn ground<'a>(&'a self, addresses: &'a Addresses) -> Ground<'a> {
+    /// What is needed to start commands on a trial's hosts.
+    pub(crate) fn ground(&self, plan: &Plan) -> Ground<'_> {
         let Self { launcher, surroundings, clock, .. } = self;
-        Ground { launcher, surroundings, addresses, clock: *clock }
+        let (survivor, lost) = (plan.addresses.client.ip(), plan.addresses.server.ip());
+        let (client, server) = match plan.experiment.parameters.fault.host {
+            LostHost::Server => (survivor, lost),
+            LostHost::Client => (lost, survivor),
+        };
+        Ground { launcher, surroundings, client, server, clock: *clock }
     }
 }
 
@@ -67,9 +74,15 @@ const SETTLING_MOST: u32 = 60;
 
 /// Runs one trial and reports how it ended. Whatever happens, its network is taken down.
 pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
-    if let Some(port) = plan.experiment.parameters.server.listen {
-        plan.addresses.server.set_port(port);
+    let Parameters { client, server, .. } = &plan.experiment.parameters;
+    for (peer, address) in
+        [(client, &mut plan.addresses.client), (server, &mut plan.addresses.server)]
+    {
+        if let Some(port) = peer.listen {
+            address.set_port(port);
+        }
     }
+    let [survivor, lost] = plan.experiment.parameters.names();
     let number = plan.number;
     let (sink, seen) = mpsc::unbounded_channel();
     bench.shared.join(number, &plan.addresses, sink.clone());
@@ -80,8 +93,8 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
         sink,
         seen,
         stage: Stage::Empty,
-        client: Host::new("client"),
-        server: Host::new("server"),
+        client: Host::new(survivor),
+        server: Host::new(lost),
         client_may_end: true,
         pattern: None,
         matched_ns: None,
@@ -212,6 +225,20 @@ impl Trial {
             });
         }
         Ok(())
+    }
+
+    fn namespace(&self, side: Side) -> Result<Namespace> {
+        match side {
+            Side::Client => self.stage.client(),
+            Side::Server => self.stage.server(),
+        }
+    }
+
+    fn address_mut(&mut self, side: Side) -> &mut SocketAddr {
+        match side {
+            Side::Client => &mut self.plan.addresses.client,
+            Side::Server => &mut self.plan.addresses.server,
+        }
     }
 
     fn host(&self, side: Side) -> &Host {

@@ -9,14 +9,14 @@ use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
 /// before the fault.
 pub fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
-    with_first_write(parameters, facts, None)
+    named(parameters, with_first_write(parameters, facts, None))
 }
 
 /// The same once the first write after the fault has been observed, at `first_write_ns` of
 /// `CLOCK_MONOTONIC`: where the jiffy clock is known ([`Facts::jiffies`]), the timers that this
 /// write arms are predicted to their jiffy.
 pub fn predict_after(parameters: &Parameters, facts: &Facts, first_write_ns: u64) -> Prediction {
-    with_first_write(parameters, facts, Some(first_write_ns))
+    named(parameters, with_first_write(parameters, facts, Some(first_write_ns)))
 }
 
 /// The same once these calls have been observed since the fault: what is predicted if the program
@@ -30,7 +30,14 @@ pub fn predict_with(
     if programs.contains(&Program::Nginx) || parameters.fault.kind == FaultKind::ProcessCrash {
         return predict(parameters, facts);
     }
-    scripted::predict(parameters, facts, Some(calls))
+    named(parameters, scripted::predict(parameters, facts, Some(calls)))
+}
+
+/// The model's client is the survivor: what is said of it has its name.
+fn named(parameters: &Parameters, mut prediction: Prediction) -> Prediction {
+    prediction.why = parameters.named(&prediction.why);
+    prediction.unknown = prediction.unknown.map(|unknown| parameters.named(&unknown));
+    prediction
 }
 
 fn with_first_write(

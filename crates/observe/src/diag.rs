@@ -54,12 +54,12 @@ impl SocketDiag {
         Ok(self.lookup(local, remote)?.map(|socket| socket.inode).filter(|inode| *inode != 0))
     }
 
-    /// Whether a program listens at this address and port, or at the port of every address; of any
-    /// port if that is `None`.
+    /// The port at which a program listens at this address, or at every address: this one, or any if
+    /// that is `None`.
     ///
     /// # Errors
     /// As for [`Self::sample`].
-    pub fn listens(&mut self, address: IpAddr, port: Option<u16>) -> Result<bool, Error> {
+    pub fn listener(&mut self, address: IpAddr, port: Option<u16>) -> Result<Option<u16>, Error> {
         let serves = |socket: &TcpSocket| {
             let at = socket.local;
             (at.ip() == address || at.ip().is_unspecified())
@@ -67,11 +67,11 @@ impl SocketDiag {
         };
         // A listener of IPv6 may serve IPv4 too.
         for ipv6 in if address.is_ipv4() { &[false, true][..] } else { &[true] } {
-            if self.diag.list(*ipv6, LISTEN)?.iter().any(serves) {
-                return Ok(true);
+            if let Some(socket) = self.diag.list(*ipv6, LISTEN)?.into_iter().find(serves) {
+                return Ok(Some(socket.local.port()));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Every connection with this address at its own end and that one at the other, whatever the

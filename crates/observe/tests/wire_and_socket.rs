@@ -214,11 +214,13 @@ fn listeners_and_connections_are_found_by_their_addresses() {
     let pair = Pair::new(8108, Family::Ipv6);
     let (client, server) = (pair.addresses.client.ip(), pair.addresses.server.ip());
     let mut diag = SocketDiag::open(&pair.server).unwrap();
-    assert!(!diag.listens(server, None).unwrap());
+    assert_eq!(diag.listener(server, None).unwrap(), None);
     let listener = pair.listen();
     let port = pair.addresses.server.port();
-    assert!(diag.listens(server, Some(port)).unwrap() && diag.listens(server, None).unwrap());
-    assert!(!diag.listens(server, Some(port + 1)).unwrap());
+    for wanted in [Some(port), None] {
+        assert_eq!(diag.listener(server, wanted).unwrap(), Some(port));
+    }
+    assert_eq!(diag.listener(server, Some(port + 1)).unwrap(), None);
     assert_eq!(diag.connections(server, client).unwrap(), []);
     let _stream = pair.connect();
     let _accepted = listener.accept().unwrap();

@@ -4,12 +4,12 @@ use crate::calls::{Calls, nanos};
 use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
 use crate::dialogue::{Dialogue, Unsent};
 use crate::exchange::SIZE;
-use crate::{Error, socket};
+use crate::{Error, server, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
 use spec::script::Step;
-use spec::{CallName, Parameters, Traffic};
+use spec::{Addresses, CallName, LostHost, Parameters, Traffic};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -35,7 +35,12 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
         control.reached(Milestone::Ready)?;
         client
     } else {
-        let mut client = Client::connect(config, control)?;
+        let connected = if config.parameters.fault.host == LostHost::Client {
+            Client::accept(config, control)?
+        } else {
+            Some(Client::connect(config, control)?)
+        };
+        let Some(mut client) = connected else { return Ok(()) };
         client.settle(control)?;
         client
     };
@@ -100,6 +105,22 @@ impl<'a> Client<'a> {
         socket::prepare_client(&client.socket, &config.parameters, control)?;
         control.reached(Milestone::Connected)?;
         Ok(client)
+    }
+
+    /// The client is called the server, and the other one connects. `None`: nobody did.
+    fn accept(config: &'a Config, control: &mut Control) -> Result<Option<Self>, Error> {
+        let Addresses { client, server, .. } = config.addresses;
+        let listener = server::listen(client, 1, control)?;
+        let Some(socket) = server::accept(&listener, control)? else { return Ok(None) };
+        socket::prepare_client(&socket, &config.parameters, control)?;
+        control.reached(Milestone::Connected)?;
+        Ok(Some(Self {
+            parameters: &config.parameters,
+            server: server.into(),
+            socket,
+            dialogue: Dialogue::new(&config.parameters, server),
+            told: false,
+        }))
     }
 
     fn call_connect(&self, control: &Control) -> Result<io::Result<i64>, Error> {

@@ -1,5 +1,6 @@
-//! The client and server programs: blocking sockets, no async runtime, since the client's errno
-//! and time stamp are the measurement.
+//! The client and server programs: blocking sockets, no async runtime, since the survivor's errno
+//! and time stamp are the measurement. Where the client's host breaks, the survivor is the server: it
+//! does then what a client does otherwise, on the connection that it has accepted.
 //!
 //! A peer is a process of its own, started inside its host's network namespace. It reads its
 //! [`Config`] and then [`Command`]s from standard input, one JSON document a line, and writes
@@ -13,6 +14,7 @@ mod dialogue;
 mod exchange;
 mod http;
 mod nginx;
+mod passive;
 mod server;
 mod socket;
 
@@ -20,6 +22,7 @@ use spec::{Parameters, Program};
 use std::path::PathBuf;
 
 pub use control::{Command, Config, Milestone, Report, Role};
+pub use passive::{run as run_passive, told as told_passive};
 
 /// Sets the socket option `TCP_RTO_MIN_US` (Linux 6.17) on a socket that is for nothing else.
 ///
@@ -57,6 +60,9 @@ pub fn run() -> Result<(), Error> {
     };
     match (own, config.role) {
         (Program::Nginx, _) => nginx::become_nginx(address, &config.parameters),
+        (Program::Halfopen, _) if config.parameters.runs_command() => {
+            server::answer_everyone(address, &mut control)
+        }
         (Program::Halfopen, Role::Client) => client::run(&config, &mut control),
         (Program::Halfopen, Role::Server) if other.description().accepts => {
             // The one that asks is on the server's host, and goes with it.

@@ -6,21 +6,21 @@ use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use socket2::Socket;
-use spec::CallName;
+use spec::{Addresses, CallName, LostHost};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::{Command as Process, Stdio};
 
 pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
-    let listener = socket::bound(config.addresses.server)?;
-    let answers_everyone = config.parameters.runs_command();
-    let backlog = if answers_everyone { BACKLOG } else { 1 };
-    listener.listen(backlog).map_err(Error::call("listening"))?;
-    control.reached(Milestone::Listening)?;
-    if answers_everyone {
-        return answer_everyone(&listener, control);
-    }
-    let Some(connection) = accept(&listener, control)? else { return Ok(()) };
+    let Addresses { client, server, .. } = config.addresses;
+    let connection = if config.parameters.fault.host == LostHost::Client {
+        connect(server, client, control)?
+    } else {
+        let listener = listen(server, 1, control)?;
+        let Some(connection) = accept(&listener, control)? else { return Ok(()) };
+        connection
+    };
     if let Some(linger) = config.parameters.server.linger {
         socket::set_linger(&connection, linger, control)?;
     }
@@ -34,8 +34,31 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
 /// So many connections wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// Listens at an address, and says so.
+pub(crate) fn listen(
+    address: SocketAddr,
+    backlog: i32,
+    control: &Control,
+) -> Result<Socket, Error> {
+    let listener = socket::bound(address)?;
+    listener.listen(backlog).map_err(Error::call("listening"))?;
+    control.reached(Milestone::Listening)?;
+    Ok(listener)
+}
+
+/// Connects to the survivor, which has accepted before it is told to do anything.
+fn connect(from: SocketAddr, to: SocketAddr, control: &Control) -> Result<Socket, Error> {
+    let connection = socket::bound(from)?;
+    let began = now_ns();
+    let result = connection.connect(&to.into()).map(|()| 0_i64);
+    control.call(CallName::Connect, to.to_string(), began, &result)?;
+    result.map_err(Error::call(format!("connecting to {to}")))?;
+    Ok(connection)
+}
+
 /// Sends back whatever comes, on any number of connections.
-fn answer_everyone(listener: &Socket, control: &mut Control) -> Result<(), Error> {
+pub(crate) fn answer_everyone(address: SocketAddr, control: &mut Control) -> Result<(), Error> {
+    let listener = listen(address, BACKLOG, control)?;
     let mut connections: Vec<Socket> = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -74,9 +97,9 @@ fn sends_back(mut connection: &Socket, buffer: &mut [u8]) -> bool {
     }
 }
 
-/// Waits for the client; `None` if the laboratory has no more use for a server (a rebooted host
+/// Waits for whoever connects; `None` if the laboratory has no more use for a server (a rebooted host
 /// waits for clients that never come).
-fn accept(listener: &Socket, control: &mut Control) -> Result<Option<Socket>, Error> {
+pub(crate) fn accept(listener: &Socket, control: &mut Control) -> Result<Option<Socket>, Error> {
     loop {
         let (arrived, commanded) = wait(Some(listener))?;
         if arrived {

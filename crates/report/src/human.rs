@@ -52,7 +52,7 @@ pub fn predicted(parameters: &Parameters, prediction: &Prediction, colour: bool)
         let until = until.map_or_else(String::new, |deadline| {
             format!(" (the trial ends {} after the fault)", span::exact(deadline))
         });
-        let what = words::window(window);
+        let what = parameters.named(&words::window(window));
         line(&mut text, paint, label, &format!("{what}{after}{counts}{until}"));
     }
     if let Some(deadline) = words::deadline_before(parameters, prediction) {
@@ -132,6 +132,7 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
         }
         _ => None,
     });
+    let [survivor, _] = trial.experiment.parameters.names();
     if let Some(((at_ns, code, signal), fault_at)) = exited.zip(trial.timeline.fault_at()) {
         let how = match (code, signal) {
             (None, Some(signal)) => format!("was ended by {}", verdict::signal_name(signal)),
@@ -143,7 +144,7 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
         } else {
             format!("{} after the fault", span::measured(seconds))
         };
-        line(text, paint, "client", &format!("{how}, {when}"));
+        line(text, paint, survivor, &format!("{how}, {when}"));
     }
 }
 

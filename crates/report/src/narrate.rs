@@ -130,7 +130,8 @@ impl Narrator {
                 trial(&format!("without {instrument}: {why}"), Tone::Warning)
             }
             What::Lost { count } => {
-                let text = format!("{}: {} lost", event.source, counted(*count, "event"));
+                let source = words::source(&self.parameters, event.source);
+                let text = format!("{source}: {} lost", counted(*count, "event"));
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
             What::Late { by_ns } if *by_ns > self.latest_ns => {
@@ -145,7 +146,8 @@ impl Narrator {
             What::WallClockSet { by_ns } => {
                 let by = span::measured(Duration::from_nanos(by_ns.unsigned_abs()).as_secs_f64());
                 let way = if *by_ns < 0 { "back" } else { "forward" };
-                let text = format!("{}: the wall clock was set {way} by {by}", event.source);
+                let source = words::source(&self.parameters, event.source);
+                let text = format!("{source}: the wall clock was set {way} by {by}");
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
             What::Output { line, .. } => {
@@ -222,7 +224,7 @@ impl Narrator {
     fn fault_step(&self, step: &FaultStep) -> Option<Note> {
         let (text, tone) = match step {
             FaultStep::Begin if self.parameters.fault.kind == FaultKind::None => {
-                ("no fault: from here the client waits".into(), Tone::Fault)
+                (self.parameters.named("no fault: from here the client waits"), Tone::Fault)
             }
             FaultStep::Begin => (format!("fault: {}", self.parameters.fault.kind), Tone::Fault),
             FaultStep::Done(act) => (words::act(&self.parameters, *act), Tone::Step),
@@ -246,7 +248,7 @@ impl Narrator {
                 }
             }
         }
-        let text = words::by_name(&self.parameters, &format!("link {interface}: {state}"));
+        let text = words::named(&self.parameters, &format!("link {interface}: {state}"));
         Some(Note { place: Place::Trial, text, tone: Tone::Quiet })
     }
 }

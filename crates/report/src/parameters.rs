@@ -20,7 +20,7 @@ pub(crate) fn in_force(parameters: &Parameters, facts: Option<&Facts>) -> BTreeM
         ("client.keepalive.probes", probes.to_string()),
         ("client.user_timeout", "off".into()),
     ] {
-        shown.entry(key.into()).or_insert(value);
+        shown.entry(parameters.named(key)).or_insert(value);
     }
     shown.retain(|key, _| relevance::lacks(key, parameters).is_none());
     shown.into_iter().map(|(key, value)| (key, typed(value))).collect()

@@ -45,9 +45,8 @@ pub fn capture(trial: &Trial, packets: &[Packet<'_>]) -> Vec<u8> {
     let mut packets: Vec<_> = packets.iter().filter(|packet| !packet.frame.is_empty()).collect();
     packets.sort_by_key(|packet| packet.event.at_ns);
     let mut bytes = section(trial);
-    for (name, what) in [("client", "the client's interface"), ("server", "the server's interface")]
-    {
-        bytes.extend(interface(name, what));
+    for name in trial.experiment.parameters.names() {
+        bytes.extend(interface(name, &format!("the {name}'s interface")));
     }
     let mut comments = Comments::new(trial);
     for packet in packets {
@@ -68,7 +67,8 @@ fn section(trial: &Trial) -> Vec<u8> {
     block.option(COMMENT, verdict.as_bytes());
     for event in trial.timeline.events() {
         if let What::Lost { count } = event.what {
-            let lost = format!("{}: {count} packets or events lost", event.source);
+            let source = words::source(&experiment.parameters, event.source);
+            let lost = format!("{source}: {count} packets or events lost");
             block.option(COMMENT, lost.as_bytes());
         }
     }
@@ -112,6 +112,7 @@ struct Comments {
     narrator: Narrator,
     lost: HashSet<(Source, u64)>,
     marks: HashMap<(Source, u64), String>,
+    hosts: [&'static str; 2],
 }
 
 impl Comments {
@@ -123,7 +124,7 @@ impl Comments {
             .filter(|(_, passage)| *passage == Passage::Lost)
             .map(|(event, _)| (event.source, event.at_ns))
             .collect();
-        Self { narrator, lost, marks: around_the_fault(trial) }
+        Self { narrator, lost, marks: around_the_fault(trial), hosts: parameters.names() }
     }
 
     fn of(&mut self, event: &Event) -> Option<String> {
@@ -136,7 +137,8 @@ impl Comments {
             parts.push(note.text);
         }
         if lost {
-            let other = if event.source == Source::ClientWire { "server" } else { "client" };
+            let [watched, other] = self.hosts;
+            let other = if event.source == Source::ClientWire { other } else { watched };
             parts.push(format!("did not come to the {other}"));
         }
         parts.extend(self.marks.remove(&key));

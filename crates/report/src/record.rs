@@ -8,7 +8,7 @@ use model::{Prediction, Step, Window};
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spec::{Experiment, Parameters, Reference, settings};
+use spec::{Experiment, LostHost, Parameters, Reference, settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::Timeline;
@@ -180,26 +180,34 @@ fn seconds(seconds: f64) -> serde_json::Result<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(serde_json::Error::custom)
 }
 
-/// `timeline.jsonl`: its schema, then an event a line.
+/// `timeline.jsonl`: its schema, then an event a line, with the hosts by their names.
 ///
 /// # Errors
 /// Never for events made by this workspace; serde's error otherwise.
-pub fn timeline(timeline: &Timeline) -> serde_json::Result<String> {
-    Ok(format!("{{\"schema\":\"{TIMELINE}\"}}\n{}", timeline.to_jsonl()?))
+pub fn timeline(timeline: &Timeline, host: LostHost) -> serde_json::Result<String> {
+    let events = match host {
+        LostHost::Server => timeline.to_jsonl()?,
+        LostHost::Client => timeline.turned().to_jsonl()?,
+    };
+    Ok(format!("{{\"schema\":\"{TIMELINE}\"}}\n{events}"))
 }
 
 /// Reads [`timeline`] back.
 ///
 /// # Errors
 /// The line's number and what is wrong with it.
-pub fn read_timeline(text: &str) -> Result<Timeline, String> {
+pub fn read_timeline(text: &str, host: LostHost) -> Result<Timeline, String> {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    match has_schema(first.as_bytes(), TIMELINE) {
+    let named = match has_schema(first.as_bytes(), TIMELINE) {
         // An empty line, so that others keep their numbers.
         Ok(true) => Timeline::from_jsonl(&format!("\n{rest}")),
         Ok(false) => Timeline::from_jsonl(text),
         Err(error) => Err(format!("line 1: {error}")),
-    }
+    };
+    Ok(match host {
+        LostHost::Server => named?,
+        LostHost::Client => named?.turned(),
+    })
 }
 
 #[cfg(test)]
@@ -216,9 +224,12 @@ mod tests {
                 settings::all(&trial.experiment.parameters)
             );
             assert_eq!(read_again.question, trial.experiment.question);
-            let text = timeline(&trial.timeline).unwrap();
+            let host = LostHost::Client;
+            let turned = timeline(&trial.timeline, host).unwrap();
+            assert_eq!(read_timeline(&turned, host).unwrap(), trial.timeline);
+            let text = timeline(&trial.timeline, LostHost::Server).unwrap();
             assert!(text.starts_with("{\"schema\":\"halfopen/timeline/1\"}\n"));
-            assert_eq!(read_timeline(&text).unwrap(), trial.timeline);
+            assert_eq!(read_timeline(&text, LostHost::Server).unwrap(), trial.timeline);
             let verdict: verdict::Verdict =
                 read("verdict", &marked("verdict", &trial.verdict)).unwrap();
             assert_eq!(verdict, trial.verdict);
@@ -246,7 +257,7 @@ mod tests {
         let old = read_experiment(&pretty(&trial.experiment)).unwrap();
         assert_eq!(old, trial.experiment);
         let text = trial.timeline.to_jsonl().unwrap();
-        assert_eq!(read_timeline(&text).unwrap(), trial.timeline);
+        assert_eq!(read_timeline(&text, LostHost::Server).unwrap(), trial.timeline);
     }
 
     #[test]
@@ -255,8 +266,8 @@ mod tests {
         let bytes = marked("facts", &trial.facts.unwrap());
         let error = read::<verdict::Verdict>("verdict", &bytes).unwrap_err().to_string();
         assert!(error.contains("halfopen/facts/1"), "{error}");
-        let text = timeline(&Timeline::default()).unwrap() + "{}\n";
-        assert!(read_timeline(&text).unwrap_err().starts_with("line 2"));
-        assert!(read_timeline("{}\n").unwrap_err().starts_with("line 1"));
+        let text = timeline(&Timeline::default(), LostHost::Server).unwrap() + "{}\n";
+        assert!(read_timeline(&text, LostHost::Server).unwrap_err().starts_with("line 2"));
+        assert!(read_timeline("{}\n", LostHost::Server).unwrap_err().starts_with("line 1"));
     }
 }

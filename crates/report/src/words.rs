@@ -5,11 +5,12 @@ use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::experiment::Fault;
 use spec::{
-    Answer, Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology,
-    Traffic,
+    Answer, Errno, FaultAct, FaultKind, LostHost, Neighbour, Outcome, Parameters, Reference,
+    Topology, Traffic,
 };
 use spec::{command, counted};
 use std::time::Duration;
+use timeline::Source;
 use verdict::DetectedBy;
 
 /// What a time counts from, after the time: `5.091 s` `after the last segment received`.
@@ -29,12 +30,12 @@ pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> 
 /// the one left behind, the other is its client.
 pub(crate) fn hosts(parameters: &Parameters) -> [&'static str; 2] {
     match parameters.client.program.description().name {
-        None => ["client", "server"],
+        None => parameters.names(),
         Some(name) => [name, "client"],
     }
 }
 
-/// A sentence about the client, which is watched, and the server, with the names of [`hosts`].
+/// A sentence of a verdict: where a web server is the one that is left, with its name.
 pub(crate) fn by_name(parameters: &Parameters, sentence: &str) -> String {
     match parameters.client.program.description().name {
         None => sentence.to_owned(),
@@ -81,7 +82,20 @@ pub(crate) fn act(parameters: &Parameters, act: FaultAct) -> String {
             "a fresh server host, with the same MAC address, is on the network"
         }
     };
-    by_name(parameters, text)
+    named(parameters, text)
+}
+
+/// What is said of the client, which is watched, and the server, with the names of [`hosts`].
+pub(crate) fn named(parameters: &Parameters, text: &str) -> String {
+    parameters.named(&by_name(parameters, text))
+}
+
+/// Who saw an event, with the host's name.
+pub(crate) fn source(parameters: &Parameters, source: Source) -> Source {
+    match parameters.fault.host {
+        LostHost::Server => source,
+        LostHost::Client => source.turned(),
+    }
 }
 
 /// A window: `ETIMEDOUT 5.000–5.160 s`.
@@ -315,7 +329,7 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         _ => "",
     };
     if parameters.runs_command() {
-        return commands(parameters, &fault);
+        return commands(parameters, &parameters.named(&fault));
     }
     let traffic = match client.traffic {
         _ if left_behind.is_some() => format!("{} is left behind", left_behind.unwrap_or_default()),
@@ -358,16 +372,23 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
     if client.traffic == Traffic::Connect {
         format!("{fault}; {traffic}{later}")
     } else {
-        format!("{after} after the last exchange{unread}, {fault}; {traffic}{later}")
+        let said = format!("{after} after the last exchange{unread}, {fault}; {traffic}{later}");
+        parameters.named(&said)
     }
 }
 
 /// Which commands run, and what is done to them.
 fn commands(parameters: &Parameters, fault: &str) -> String {
-    let Parameters { client, server, fault: Fault { after, on_output, kind, .. }, .. } = parameters;
-    let server = match server.listen {
+    let Parameters { client, server, fault: Fault { after, on_output, kind, host, .. }, .. } =
+        parameters;
+    let (client, server) = match host {
+        LostHost::Server => (client, server),
+        LostHost::Client => (server, client),
+    };
+    let line = |words: &[String]| format!("`{}`", command::join(words));
+    let server = match server.listen.filter(|_| server.command.words.is_empty()) {
         Some(port) => format!("halfopen's own server at port {port}"),
-        None => format!("`{}`", command::join(&server.command.words)),
+        None => line(&server.command.words),
     };
     let when = match (kind, on_output) {
         (FaultKind::None, _) => String::new(),
@@ -376,8 +397,11 @@ fn commands(parameters: &Parameters, fault: &str) -> String {
         }
         (_, None) => format!("{} after the client first received data, ", span::exact(*after)),
     };
-    let client = command::join(&client.command.words);
-    format!("`{client}` talks to {server}; {when}{fault}")
+    let client = match &client.command.words[..] {
+        [] => "halfopen's own client".into(),
+        words => line(words),
+    };
+    format!("{client} talks to {server}; {when}{fault}")
 }
 
 /// Which source told the kernel's side.

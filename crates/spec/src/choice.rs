@@ -123,6 +123,16 @@ choice! {
 }
 
 choice! {
+    /// Whose host breaks.
+    LostHost {
+        /// The server's: the client is the survivor.
+        Server = "server",
+        /// The client's: the server is the survivor.
+        Client = "client",
+    }
+}
+
+choice! {
     /// What breaks, named by mechanism.
     FaultKind {
         /// Nothing: a live peer.

@@ -1,9 +1,10 @@
 //! Which settings go together.
 
-use crate::choice::{FaultKind, Neighbour, Program, Topology, Traffic};
+use crate::choice::{FaultKind, LostHost, Neighbour, Program, Topology, Traffic};
 use crate::duration;
 use crate::experiment::Parameters;
 use crate::script::Script;
+use crate::settings;
 use std::time::Duration;
 
 impl Parameters {
@@ -12,6 +13,14 @@ impl Parameters {
     /// # Errors
     /// The key to blame and a sentence that says what was given and what is accepted.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        self.validate_turned().map_err(|(key, why)| {
+            let key = settings::find(&self.named(key)).map_or(key, |setting| setting.key);
+            (key, self.named(&why))
+        })
+    }
+
+    /// The same, where the client is the survivor.
+    fn validate_turned(&self) -> Result<(), (&'static str, String)> {
         let Self { topology, fault, client, .. } = self;
         let topologies: &[Topology] = match fault.kind {
             FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze => Topology::ALL,
@@ -51,6 +60,9 @@ impl Parameters {
             return Err(("path.rtt", "a direct cable has no place to add delay: it needs the topology `switch` or `router`".into()));
         }
         self.validate_deadline()?;
+        if fault.host == LostHost::Client {
+            self.validate_survivor_accepts()?;
+        }
         self.validate_traffic()?;
         self.validate_web_server()?;
         self.validate_commands()?;
@@ -75,6 +87,24 @@ impl Parameters {
                 "server.inherited",
                 format!("the child that inherits the socket does not answer {asks}"),
             ));
+        }
+        Ok(())
+    }
+
+    /// Combinations with a survivor that has accepted the connection, and is called `server`.
+    fn validate_survivor_accepts(&self) -> Result<(), (&'static str, String)> {
+        if self.client.traffic == Traffic::Connect {
+            let why = "the one that is left accepts connections, and does not connect";
+            return Err(("client.traffic", why.into()));
+        }
+        if self.has_web_server() {
+            let why = "with nginx as the one that is left behind give `client.program = nginx` and no \
+                       `fault.host`";
+            return Err(("client.program", why.into()));
+        }
+        if self.require.exits.is_some() {
+            let why = "it is about the program that `fault.host` takes away";
+            return Err(("require.exits", why.into()));
         }
         Ok(())
     }
@@ -285,58 +315,58 @@ impl Parameters {
             }
         }
         if !self.runs_command() {
-            if server.program == Program::Command {
-                let why = "a command as the server needs one as the client: give `client.command`";
-                return Err(("server.command", why.into()));
-            }
             let only_with_command = [
-                ("server.listen", server.listen.is_some()),
+                ("server.listen", server.listen.or(client.listen).is_some()),
                 ("fault.on_output", fault.on_output.is_some()),
                 ("require.exits", require.exits.is_some()),
             ];
             return match only_with_command.into_iter().find(|(_, given)| *given) {
-                Some((key, _)) => Err((
-                    key,
-                    "it applies to commands only: give `client.command` too, or leave it \
-                    out"
-                    .into(),
-                )),
+                Some((key, _)) => {
+                    let why = "it applies to commands only: give `client.command` or `server.command` \
+                               too, or leave it out";
+                    Err((key, why.into()))
+                }
                 None => Ok(()),
             };
         }
-        match (server.program, server.listen) {
-            (Program::Command, None) | (Program::Halfopen, Some(_)) => {}
-            (Program::Command, Some(_)) => {
-                let why = "`server.command` chooses its port itself: leave one of the two out";
-                return Err(("server.listen", why.into()));
-            }
-            (Program::Halfopen, None) => {
-                let why = "halfopen's own server needs a port where the client is a command; or \
-                           give `server.command`";
-                return Err(("server.listen", why.into()));
-            }
-            (other, _) => {
+        let (key, asks, [program_key, listen_key]) = match fault.host {
+            LostHost::Server => ("server", client, ["server.program", "server.listen"]),
+            LostHost::Client => ("client", server, ["client.program", "client.listen"]),
+        };
+        let serves = if fault.host == LostHost::Server { server } else { client };
+        match (asks.program, serves.program, serves.listen) {
+            (Program::Command, Program::Command, None)
+            | (Program::Command, Program::Halfopen, Some(_))
+            | (Program::Halfopen, Program::Command | Program::Halfopen, _) => {}
+            (Program::Command, Program::Command, Some(_)) => {
                 let why =
-                    format!("where the client is a command, give {other} as `server.command`");
-                return Err(("server.program", why));
+                    format!("`{key}.command` chooses its port itself: leave one of the two out");
+                return Err((listen_key, why));
             }
+            (Program::Command, Program::Halfopen, None) => {
+                let why = format!(
+                    "halfopen's own server needs a port where the other program is a command; or \
+                     give `{key}.command`"
+                );
+                return Err((listen_key, why));
+            }
+            (Program::Nginx, ..) | (_, Program::Nginx, _) => {
+                let why = "where one program is a command, give nginx as a command too".to_owned();
+                return Err((program_key, why));
+            }
+        }
+        if require.exits.is_some() && asks.program != Program::Command {
+            let why = "it is about `client.command`, and there is none";
+            return Err(("require.exits", why.into()));
         }
         self.validate_only_commands()
     }
 
-    /// Refuses what is about halfopen's own peers.
+    /// Refuses what is about halfopen's own peers, and does not go with a command as the other.
     fn validate_only_commands(&self) -> Result<(), (&'static str, String)> {
         let Self { client, server, fault, .. } = self;
-        let own = [
+        let traffic = [
             ("client.traffic", client.traffic != Traffic::Idle),
-            ("client.keepalive.enabled", client.keepalive.enabled),
-            ("client.keepalive.idle", client.keepalive.idle.is_some()),
-            ("client.keepalive.interval", client.keepalive.interval.is_some()),
-            ("client.keepalive.probes", client.keepalive.probes.is_some()),
-            ("client.user_timeout", client.user_timeout.is_some()),
-            ("client.rto_max", client.rto_max.is_some()),
-            ("client.rto_min", client.rto_min.is_some()),
-            ("client.thin_linear_timeouts", client.thin_linear_timeouts),
             ("client.linger", client.linger.is_some()),
             ("client.second_write", client.second_write.is_some()),
             ("client.fills_window", client.fills_window),
@@ -345,7 +375,20 @@ impl Parameters {
             ("server.inherited", server.inherited),
             ("server.fills_window", server.fills_window),
         ];
-        if let Some((key, _)) = own.into_iter().find(|(_, set)| *set) {
+        let socket = [
+            ("client.keepalive.enabled", client.keepalive.enabled),
+            ("client.keepalive.idle", client.keepalive.idle.is_some()),
+            ("client.keepalive.interval", client.keepalive.interval.is_some()),
+            ("client.keepalive.probes", client.keepalive.probes.is_some()),
+            ("client.user_timeout", client.user_timeout.is_some()),
+            ("client.rto_max", client.rto_max.is_some()),
+            ("client.rto_min", client.rto_min.is_some()),
+            ("client.thin_linear_timeouts", client.thin_linear_timeouts),
+        ];
+        // halfopen's own client has the options that it is told to.
+        let is_own_client = client.program == Program::Halfopen && fault.host == LostHost::Server;
+        let socket = socket.into_iter().filter(|_| !is_own_client);
+        if let Some((key, _)) = traffic.into_iter().chain(socket).find(|(_, set)| *set) {
             let why = "it applies to halfopen's own programs, not to commands";
             return Err((key, why.into()));
         }

@@ -1,6 +1,8 @@
 //! An experiment: one question, and the stimulus that asks it.
 
-use crate::choice::{Answer, Family, FaultKind, Neighbour, Program, Reject, Topology, Traffic};
+use crate::choice::{
+    Answer, Family, FaultKind, LostHost, Neighbour, Program, Reject, Topology, Traffic,
+};
 use crate::command::{Command, Requirements};
 use crate::effect::{Ends, PathFate};
 use crate::script::{Script, Step};
@@ -22,6 +24,9 @@ pub struct Experiment {
 }
 
 /// Everything that is done to the connection. What should happen then is the model's business.
+///
+/// From here on the host that is left is the client, whatever it is called: where `fault.host` is
+/// `client`, it is the server, and [`crate::settings`] and reports know the names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     /// How client and server are joined.
@@ -36,10 +41,10 @@ pub struct Parameters {
     /// the one for settings that the Linux defaults have replaced.
     #[serde(default)]
     pub deadline_extends: bool,
-    /// The client.
-    pub client: Client,
-    /// The server.
-    pub server: Server,
+    /// The survivor: the client, or the server where the client's host breaks (`fault.host`).
+    pub client: Peer,
+    /// The one that is lost: the server, or the client.
+    pub server: Peer,
     /// The web server, where one of the two is one.
     #[serde(default)]
     pub nginx: Nginx,
@@ -53,25 +58,24 @@ pub struct Parameters {
     /// What the user needs of the client.
     #[serde(default)]
     pub require: Requirements,
-    /// `net.ipv4.*` in the client's namespace.
+    /// `net.ipv4.*` in the survivor's namespace.
     pub sysctl: Sysctls,
-    /// `net.ipv4.*` in the server's namespace.
+    /// `net.ipv4.*` in the namespace of the other.
     pub server_sysctl: Sysctls,
 }
 
-/// The client program and its socket.
+/// A host's program and its socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Client {
+#[serde(default)]
+pub struct Peer {
     /// Which program it is. nginx accepts where others connect: it is the one left behind.
-    #[serde(default = "own_program")]
     pub program: Program,
     /// The command, where it is one.
-    #[serde(default)]
     pub command: Command,
     /// What it does after the fault.
     pub traffic: Traffic,
     /// For the traffic `script`: its calls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<Script>,
     /// Its keepalive.
     pub keepalive: Keepalive,
@@ -80,23 +84,26 @@ pub struct Client {
     /// `TCP_RTO_MAX_MS` (Linux 6.15); `None`: not set.
     pub rto_max: Option<Duration>,
     /// `TCP_RTO_MIN_US` (Linux 6.17); `None`: not set.
-    #[serde(default)]
     pub rto_min: Option<Duration>,
     /// `TCP_THIN_LINEAR_TIMEOUTS`.
-    #[serde(default)]
     pub thin_linear_timeouts: bool,
-    /// `SO_LINGER`, set before the traffic `close`; `None`: not set.
-    #[serde(default)]
+    /// `SO_LINGER`, of the survivor set before it closes; `None`: not set.
     pub linger: Option<Duration>,
     /// For the traffic `one-write`: from the first write to a second one; `None`: there is none.
-    #[serde(default)]
     pub second_write: Option<Duration>,
-    /// Whether it writes, before the fault, until the server, which does not read, closes its
+    /// Whether it writes, before the fault, until the other, which does not read, closes its
     /// window.
-    #[serde(default)]
     pub fills_window: bool,
     /// For the traffic `heartbeat`.
     pub heartbeat: Heartbeat,
+    /// The port of halfopen's own server, where the other program is a command; of halfopen's own
+    /// client, the port that it connects to.
+    pub listen: Option<u16>,
+    /// Of the one that is lost: whether it reads what is sent once the connection has settled. If
+    /// it does not, the survivor sends 100 bytes just before the fault, and they stay unread.
+    pub reads: bool,
+    /// Of the one that is lost: whether a forked child holds its socket too.
+    pub inherited: bool,
 }
 
 /// RFC 1122 4.2.3.6 keep-alives. An unset time is the sysctl's.
@@ -121,33 +128,8 @@ pub struct Heartbeat {
     pub deadline: Duration,
 }
 
-/// The server program and its sockets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Server {
-    /// Which program it is.
-    #[serde(default = "own_program")]
-    pub program: Program,
-    /// The command, where it is one.
-    #[serde(default)]
-    pub command: Command,
-    /// The port of halfopen's own server, where the client is a command.
-    #[serde(default)]
-    pub listen: Option<u16>,
-    /// Whether it reads what the client sends once the connection has settled. If it does not,
-    /// the client sends 100 bytes just before the fault, and they stay unread.
-    pub reads: bool,
-    /// `SO_LINGER`; `None`: not set.
-    pub linger: Option<Duration>,
-    /// Whether a forked child holds the accepted socket too.
-    pub inherited: bool,
-    /// Whether it writes, before the fault, until its send buffer is full, since the client reads
-    /// nothing until after the fault.
-    #[serde(default)]
-    pub fills_window: bool,
-}
-
-fn own_program() -> Program {
-    Program::Halfopen
+fn servers() -> LostHost {
+    LostHost::Server
 }
 
 fn silent() -> Answer {
@@ -196,6 +178,9 @@ pub struct Later {
 pub struct Fault {
     /// The mechanism.
     pub kind: FaultKind,
+    /// Whose host breaks.
+    #[serde(default = "servers")]
+    pub host: LostHost,
     /// From the last exchange to the fault.
     pub after: Duration,
     /// A regular expression: with a command, `after` counts from the first line of a program's
@@ -216,6 +201,30 @@ pub struct Fault {
     pub new_mac: bool,
 }
 
+impl Default for Peer {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            program: Program::Halfopen,
+            command: Command::default(),
+            traffic: Traffic::Idle,
+            script: None,
+            keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
+            user_timeout: None,
+            rto_max: None,
+            rto_min: None,
+            thin_linear_timeouts: false,
+            linger: None,
+            second_write: None,
+            fills_window: false,
+            heartbeat: Heartbeat { interval: second, deadline: second },
+            listen: None,
+            reads: true,
+            inherited: false,
+        }
+    }
+}
+
 impl Default for Parameters {
     fn default() -> Self {
         Self {
@@ -224,37 +233,13 @@ impl Default for Parameters {
             neighbour: Neighbour::Permanent,
             deadline: None,
             deadline_extends: false,
-            client: Client {
-                program: Program::Halfopen,
-                command: Command::default(),
-                traffic: Traffic::Idle,
-                script: None,
-                keepalive: Keepalive { enabled: false, idle: None, interval: None, probes: None },
-                user_timeout: None,
-                rto_max: None,
-                rto_min: None,
-                thin_linear_timeouts: false,
-                linger: None,
-                second_write: None,
-                fills_window: false,
-                heartbeat: Heartbeat {
-                    interval: Duration::from_secs(1),
-                    deadline: Duration::from_secs(1),
-                },
-            },
-            server: Server {
-                program: Program::Halfopen,
-                command: Command::default(),
-                listen: None,
-                reads: true,
-                linger: None,
-                inherited: false,
-                fills_window: false,
-            },
+            client: Peer::default(),
+            server: Peer::default(),
             nginx: Nginx::default(),
             path: Path { rtt: Duration::ZERO, rto_min: None },
             fault: Fault {
                 kind: FaultKind::None,
+                host: servers(),
                 after: Duration::from_millis(200),
                 on_output: None,
                 duration: None,
@@ -316,9 +301,27 @@ impl Parameters {
         (idle, interval, probes)
     }
 
-    /// Whether the client's program is a command of the user's.
+    /// Exchanges the two hosts: the one that is left and the other.
+    pub fn turn(&mut self) {
+        std::mem::swap(&mut self.client, &mut self.server);
+        std::mem::swap(&mut self.sysctl, &mut self.server_sysctl);
+    }
+
+    /// Whether one of the programs is a command of the user's.
     pub fn runs_command(&self) -> bool {
-        self.client.program == Program::Command
+        [self.client.program, self.server.program].contains(&Program::Command)
+    }
+
+    /// Whether the survivor accepts connections, and the other's program connects.
+    pub fn survivor_accepts(&self) -> bool {
+        self.fault.host == LostHost::Client || self.client.program.description().accepts
+    }
+
+    /// Whether the program of a host that is rebooted starts again. halfopen's own client does not:
+    /// it could have the port of the connection before.
+    pub fn starts_again(&self) -> bool {
+        let is_own_client = self.survivor_accepts() && self.server.program == Program::Halfopen;
+        !self.server.command.stays_away && !is_own_client
     }
 
     /// Whether a web server is one of the two.

@@ -101,7 +101,10 @@ pub fn load(
         || of_file_given.clone().chain(overrides.iter().map(|(key, value)| (&**key, &**value)));
     for (key, value) in overrides {
         if let Some(need) = relevance::contradicts(key, value, &parameters, known()) {
-            return Err(Error::bare(format!("--set {key}={value}: {}", useless(key, need))));
+            return Err(Error::bare(format!(
+                "--set {key}={value}: {}",
+                useless(key, need, &parameters)
+            )));
         }
     }
     // What a file has for a fault or traffic that was overridden is harmless.
@@ -109,7 +112,7 @@ pub fn load(
         let need = relevance::contradicts(key, value, &of_file, known())
             .filter(|_| relevance::lacks(key, &parameters).is_some());
         if let Some(need) = need {
-            return Err(file.blame(useless(key, need), span.clone()));
+            return Err(file.blame(useless(key, need, &parameters), span.clone()));
         }
     }
     let question = with_changes(question, &of_file, &parameters, defaults, overrides);
@@ -332,7 +335,10 @@ pub fn assemble(
     let known = || of_flags.clone().chain(overrides.iter().map(|(key, value)| (&**key, &**value)));
     for (key, value) in overrides {
         if let Some(need) = relevance::contradicts(key, value, &parameters, known()) {
-            return Err(Error::bare(format!("--set {key}={value}: {}", useless(key, need))));
+            return Err(Error::bare(format!(
+                "--set {key}={value}: {}",
+                useless(key, need, &parameters)
+            )));
         }
     }
     Ok(Experiment { name: name.into(), question: question.into(), claims: Vec::new(), parameters })
@@ -364,8 +370,9 @@ fn bare_word(text: &str, at: usize) -> Option<&str> {
     (follows && word.contains(|c: char| c.is_ascii_alphabetic())).then_some(word)
 }
 
-fn useless(key: &str, need: &Need) -> String {
-    format!("`{key}` matters only with {}: set that too, or leave this out", need.with)
+fn useless(key: &str, need: &Need, parameters: &Parameters) -> String {
+    let with = parameters.named(need.with);
+    format!("`{key}` matters only with {with}: set that too, or leave this out")
 }
 
 fn named(key: &str, problem: &str) -> String {
@@ -400,7 +407,7 @@ fn listed(key: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
     });
     let steps: Vec<_> = steps.collect::<Option<_>>()?;
     match key {
-        "client.script" => Some(steps.join("; ")),
+        "client.script" | "server.script" => Some(steps.join("; ")),
         "client.command" | "server.command" | "server.ready" => {
             let words: Vec<_> = steps.into_iter().map(str::to_owned).collect();
             Some(crate::command::join(&words))

@@ -14,6 +14,7 @@ pub mod effect;
 pub mod experiment;
 pub mod facts;
 pub mod file;
+mod names;
 pub mod outcome;
 pub mod program;
 pub mod relevance;
@@ -26,7 +27,8 @@ pub mod trial;
 
 pub use act::FaultAct;
 pub use choice::{
-    Answer, CallName, Family, FaultKind, Neighbour, Program, Reject, TcpState, Topology, Traffic,
+    Answer, CallName, Family, FaultKind, LostHost, Neighbour, Program, Reject, TcpState, Topology,
+    Traffic,
 };
 pub use counted::counted;
 pub use effect::Effect;

@@ -27,8 +27,26 @@ const fn need(
 const KEEPALIVE_OPTIONS: &[&str] =
     &["client.keepalive.idle", "client.keepalive.interval", "client.keepalive.probes"];
 
-/// Of a setting with several needs, the first that does not hold is told.
+/// Of a setting with several needs, the first that does not hold is told. The client is the survivor.
 const NEEDS: &[Need] = &[
+    need(
+        &[
+            "server.traffic",
+            "server.script",
+            "server.keepalive.",
+            "server.user_timeout",
+            "server.rto_max",
+            "server.rto_min",
+            "server.thin_linear_timeouts",
+            "server.second_write",
+            "server.heartbeat.",
+            "client.reads",
+            "client.inherited",
+            "client.restart",
+        ],
+        "`fault.host = client`",
+        |_| false,
+    ),
     // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
     // keepalive (`tcp_keepalive_timer`) are for what is established.
     need(
@@ -98,7 +116,8 @@ pub fn needs(key: &str) -> impl Iterator<Item = &'static Need> {
 
 /// What a setting lacks here; `None` if it matters.
 pub fn lacks(key: &str, parameters: &Parameters) -> Option<&'static Need> {
-    needs(key).find(|need| !(need.holds)(parameters))
+    let key = parameters.named(key);
+    NEEDS.iter().find(|need| need.is_of(&key) && !(need.holds)(parameters))
 }
 
 /// Whether a setting that was given is a mistake: it cannot matter, is not itself switched off, and
@@ -111,9 +130,10 @@ pub(crate) fn contradicts<'a>(
 ) -> Option<&'static Need> {
     let is_off = |value: &str| matches!(value, "off" | "false");
     let need = lacks(key, parameters).filter(|_| !is_off(value))?;
-    let is_known = need
-        .switch
-        .is_some_and(|switch| given.any(|(other, value)| other == switch && is_off(value)));
+    let is_known = need.switch.is_some_and(|switch| {
+        let switch = parameters.named(switch);
+        given.any(|(other, value)| other == switch && is_off(value))
+    });
     (!is_known).then_some(need)
 }
 

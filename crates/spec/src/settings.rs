@@ -4,8 +4,10 @@ mod client;
 mod fault;
 mod network;
 mod server;
+mod turned;
 mod value;
 
+use crate::choice::LostHost;
 use crate::experiment::Parameters;
 use crate::sysctl;
 use std::collections::BTreeMap;
@@ -28,7 +30,9 @@ pub struct Setting {
 
 /// Every setting with a key of its own.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    [network::SETTINGS, client::SETTINGS, server::SETTINGS, fault::SETTINGS].into_iter().flatten()
+    let own = [client::SETTINGS, client::SOCKET, server::SETTINGS, server::LOST];
+    let other = [turned::SETTINGS, fault::SETTINGS];
+    [network::SETTINGS].into_iter().chain(own).chain(other).flatten()
 }
 
 /// Settings whose keys end with a name: sysctls, and variables of a command's environment.
@@ -81,7 +85,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         prefix: "later.sysctl.",
-        about: "`net.ipv4.NAME` in the client's network namespace from `later.after` on.",
+        about: "`net.ipv4.NAME` in the survivor's network namespace, the client's unless `fault.host` is `client`, from `later.after` on.",
         example: "later.sysctl.tcp_retries2=3",
         is_sysctl: true,
         set: |p| &mut p.later.sysctl,
@@ -105,6 +109,18 @@ impl Family {
 /// A sentence: an unknown key (with the nearest), an unknown sysctl, or a value that is not
 /// accepted, with what is.
 pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), String> {
+    if parameters.fault.host == LostHost::Client {
+        parameters.turn();
+    }
+    let result = apply_by_name(parameters, key, value);
+    if parameters.fault.host == LostHost::Client {
+        parameters.turn();
+    }
+    result
+}
+
+/// The same, where the client is the one that is called so.
+fn apply_by_name(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), String> {
     if let Some((family, name)) = Family::of(key) {
         if family.is_sysctl {
             sysctl::check(name, value)?;
@@ -161,7 +177,10 @@ pub fn unknown(key: &str) -> String {
 /// The keys whose last part this is, or nearly is: `traffic` is `client.traffic`.
 fn by_last_part(key: &str) -> Option<String> {
     let last = |key: &'static str| key.rsplit('.').next().unwrap_or(key);
-    let keys = || settings().map(|setting| setting.key).filter(|known| known.contains('.'));
+    // Those of the other host are seldom meant.
+    let is_own = |key: &&str| turned::SETTINGS.iter().all(|setting| setting.key != *key);
+    let keys =
+        || settings().map(|setting| setting.key).filter(|known| known.contains('.')).filter(is_own);
     let near = sysctl::nearest(key, keys().map(last)).filter(|_| !key.contains('.'))?;
     let meant: Vec<_> = keys().filter(|known| last(known) == near).collect();
     Some(meant.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or "))
@@ -169,6 +188,11 @@ fn by_last_part(key: &str) -> Option<String> {
 
 /// Every setting that has a value, by key: what a trial was made with.
 pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
+    let mut parameters = parameters.clone();
+    if parameters.fault.host == LostHost::Client {
+        parameters.turn();
+    }
+    let parameters = &parameters;
     let mut values: BTreeMap<String, String> = settings()
         .filter_map(|setting| Some((setting.key.to_owned(), (setting.get)(parameters)?)))
         .collect();

@@ -9,6 +9,7 @@ pub mod flow;
 pub mod log;
 pub mod segment;
 pub mod table;
+mod turned;
 
 pub use classify::{Class, Classifier, classified};
 pub use event::{Event, Source, What};

@@ -68,6 +68,12 @@ impl Timeline {
         Self { events: self.events.iter().filter(concerns).cloned().collect() }
     }
 
+    /// The same with the hosts exchanged.
+    #[must_use]
+    pub fn turned(&self) -> Self {
+        Self { events: self.events.iter().cloned().map(Event::turned).collect() }
+    }
+
     fn first(&self, mut wanted: impl FnMut(&Event) -> bool) -> Option<u64> {
         self.events.iter().find(|event| wanted(event)).map(|event| event.at_ns)
     }

@@ -37,6 +37,7 @@ pub fn judge(
         proof,
         ..Verdict::without_measurement(word, "")
     }
+    .named(parameters)
 }
 
 pub(crate) fn weigh(

@@ -20,7 +20,7 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         let mut verdict =
             Verdict::without_measurement(Word::Inconclusive, "the fault was never injected");
         verdict.flows = flows(trial, timeline, 0);
-        return verdict;
+        return verdict.named(trial);
     }
     let fault_at = timeline.fault_at().unwrap_or(0);
     let proof = prove(trial, timeline);
@@ -50,7 +50,7 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         (Word::Agrees, String::new())
     };
     (verdict.word, verdict.reason) = (word, reason);
-    verdict
+    verdict.named(trial)
 }
 
 fn in_flow(flows: &[FlowVerdict], flow: &FlowVerdict) -> String {

@@ -4,7 +4,7 @@ use crate::measure::Measured;
 use crate::proof::Proof;
 use model::Prediction;
 use serde::{Deserialize, Serialize};
-use spec::{Facts, SocketOptions};
+use spec::{Facts, Parameters, SocketOptions};
 use std::fmt;
 use std::net::SocketAddr;
 use timeline::FlowId;
@@ -65,6 +65,16 @@ impl Verdict {
             flows: Vec::new(),
             requirements: Vec::new(),
         }
+    }
+
+    /// Has what it says of the survivor and the other call them by their names.
+    pub(crate) fn named(mut self, trial: &Parameters) -> Self {
+        let flows = self.flows.iter_mut().map(|flow| &mut flow.reason);
+        let proof = self.proof.evidence.iter_mut().map(|evidence| &mut evidence.finding);
+        for text in flows.chain(proof).chain([&mut self.reason]) {
+            *text = trial.named(text);
+        }
+        self
     }
 
     /// The flow whose measurement is the trial's: of those open at the fault the one that ended last.

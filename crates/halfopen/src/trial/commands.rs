@@ -87,8 +87,10 @@ impl Trial {
         }
         // What checks whether the server is ready is not what is looked at.
         self.flows.ignore(true);
-        self.start(Side::Server).await?;
-        if let Some(why) = self.wait_until_ready(parameters).await? {
+        let serving = Self::accepting(parameters);
+        let asking = serving.other();
+        self.start(serving).await?;
+        if let Some(why) = self.wait_until_ready(parameters, serving).await? {
             return Ok(Ending::Disturbed(why));
         }
         self.forward();
@@ -101,10 +103,10 @@ impl Trial {
             self.look_at_links().await?;
             fault_at = Instant::now();
             self.inject(parameters).await?;
-            self.start(Side::Client).await?;
+            self.start(asking).await?;
         } else {
-            self.start(Side::Client).await?;
-            if let Some(why) = self.wait_for_moment(parameters).await? {
+            self.start(asking).await?;
+            if let Some(why) = self.wait_for_moment(parameters, asking).await? {
                 return Ok(Ending::Disturbed(why));
             }
             forecasts = self.look_at_flows(parameters).await?;
@@ -122,45 +124,56 @@ impl Trial {
 
     /// Waits until the server listens, and until its check succeeds. Returns why that does not
     /// happen.
-    async fn wait_until_ready(&mut self, parameters: &Parameters) -> Result<Option<String>> {
-        if parameters.server.program != Program::Command {
-            self.wait_for_listener(Side::Server).await?;
+    async fn wait_until_ready(
+        &mut self,
+        parameters: &Parameters,
+        serving: Side,
+    ) -> Result<Option<String>> {
+        let (peer, address) = match serving {
+            Side::Client => (&parameters.client, &mut self.plan.addresses.client),
+            Side::Server => (&parameters.server, &mut self.plan.addresses.server),
+        };
+        if peer.program != Program::Command {
+            self.wait_for_listener(serving).await?;
             return Ok(None);
         }
-        let address = self.plan.addresses.server.ip();
+        let ip = address.ip();
         let until = Instant::now() + READY_MOST;
-        let server = self.stage.server()?;
+        let server = self.namespace(serving)?;
         loop {
-            self.server.has_news = false;
-            if SocketDiag::open(&server)?.listens(address, None)? {
+            self.host_mut(serving).has_news = false;
+            if let Some(port) = SocketDiag::open(&server)?.listener(ip, peer.listen)? {
+                // halfopen's own client connects there.
+                self.address_mut(serving).set_port(port);
                 break;
             }
-            if let Some(how) = self.server.end() {
+            if let Some(how) = self.host(serving).end() {
                 return Ok(Some(format!("the server does not listen: {how}")));
             }
             if Instant::now() >= until {
+                let port = peer.listen.map_or_else(String::new, |port| format!(", port {port},"));
                 return Ok(Some(format!(
-                    "the server did not listen at its address {address} within {} s (`{{server}}` \
+                    "the server did not listen at its address {ip}{port} within {} s (`{{server}}` \
                      in its command stands for the address)",
                     READY_MOST.as_secs()
                 )));
             }
             let look = until.min(Instant::now() + LOOK);
-            self.follow_until(look, |trial| trial.server.has_news).await?;
+            self.follow_until(look, |trial| trial.host(serving).has_news).await?;
         }
-        let command = &parameters.server.command;
+        let command = &peer.command;
         if command.ready.is_empty() {
             return Ok(None);
         }
-        let client = self.stage.client()?;
+        let client = self.namespace(serving.other())?;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let bench = self.bench.clone();
-            let ground = bench.ground(&self.plan.addresses);
+            let ground = bench.ground(&self.plan);
             if ground.succeeds(&client, &command.ready, command, left).await? {
                 return Ok(None);
             }
-            if let Some(how) = self.server.end() {
+            if let Some(how) = self.host(serving).end() {
                 return Ok(Some(format!("the server does not become ready: {how}")));
             }
             if Instant::now() >= until {
@@ -174,7 +187,11 @@ impl Trial {
     }
 
     /// Waits for the moment of the fault. Returns why it does not come.
-    async fn wait_for_moment(&mut self, parameters: &Parameters) -> Result<Option<String>> {
+    async fn wait_for_moment(
+        &mut self,
+        parameters: &Parameters,
+        asking: Side,
+    ) -> Result<Option<String>> {
         let after = parameters.fault.after.as_nanos() as u64;
         let most = if self.pattern.is_some() { OUTPUT_MOST } else { READY_MOST };
         let most = Instant::now() + most;
@@ -184,9 +201,9 @@ impl Trial {
             if due.is_some_and(|due| due <= now) {
                 return self.see_connections().await.map(|()| None);
             }
-            let has_left = self.client.end().is_some();
+            let has_left = self.host(asking).end().is_some();
             let is_open = self.flows.open().next().is_some();
-            if let Some(how) = self.client.end().filter(|_| due.is_none() || !is_open) {
+            if let Some(how) = self.host(asking).end().filter(|_| due.is_none() || !is_open) {
                 let what = match self.pattern {
                     Some(_) if due.is_none() => "no line of output matched `fault.on_output`",
                     _ if self.flows.any_is_established() => {
@@ -197,7 +214,7 @@ impl Trial {
                 return Ok(Some(format!("{how}; {what}")));
             }
             if due.is_none() && Instant::now() >= most {
-                let address = self.plan.addresses.server.ip();
+                let address = self.address_mut(asking.other()).ip();
                 return Ok(Some(match self.pattern {
                     Some(_) => "no line of output matched `fault.on_output` within an hour".into(),
                     None => format!(
@@ -209,7 +226,7 @@ impl Trial {
             }
             let until = due.map_or(most, |due| Instant::now() + Duration::from_nanos(due - now));
             self.follow_until(until, |trial| {
-                trial.fault_due(after) != due || (!has_left && trial.client.end().is_some())
+                trial.fault_due(after) != due || (!has_left && trial.host(asking).end().is_some())
             })
             .await?;
         }
@@ -367,9 +384,11 @@ impl Trial {
         Ok(())
     }
 
+    /// A server does not end with its connections.
     fn commands_are_done(&self, forecasts: &Forecasts) -> bool {
         let mut open = forecasts.iter().filter(|(_, forecast)| forecast.was_open);
-        self.client.has_exited && open.all(|(flow, _)| self.flows.has_ended(*flow))
+        let is_server = self.plan.experiment.parameters.survivor_accepts();
+        (is_server || self.client.has_exited) && open.all(|(flow, _)| self.flows.has_ended(*flow))
     }
 
     /// How long after the fault the trial ends: by the latest of what is predicted now.

@@ -19,11 +19,7 @@ impl Trial {
     /// Starts both programs, connects them, and lets the RTO settle.
     pub(super) async fn connect(&mut self, parameters: &Parameters) -> Result<()> {
         self.mark(What::Phase(Phase::Connecting));
-        let accepting = if parameters.client.program.description().accepts {
-            Side::Client
-        } else {
-            Side::Server
-        };
+        let accepting = Self::accepting(parameters);
         self.start(accepting).await?;
         self.wait_for_listener(accepting).await?;
         let connecting = accepting.other();
@@ -39,7 +35,10 @@ impl Trial {
         self.wait_for(connecting, most, "the client does not connect", is_established).await?;
         self.mark(What::Phase(Phase::Settling));
         let settled = Milestone::Settled { exchanges: 0, moving: false };
-        self.reach(connecting, &settled, most, "the connection does not settle").await?;
+        // A web server is asked by the other.
+        let survivor_asks = parameters.client.program.description().reports;
+        let asking = if survivor_asks { Side::Client } else { Side::Server };
+        self.reach(asking, &settled, most, "the connection does not settle").await?;
         if parameters.server.inherited {
             let what = "the server's child does not start";
             self.reach(Side::Server, &Milestone::Child, PATIENCE, what).await?;
@@ -59,15 +58,18 @@ impl Trial {
         Ok(())
     }
 
+    /// The host whose program accepts connections.
+    pub(super) fn accepting(parameters: &Parameters) -> Side {
+        if parameters.survivor_accepts() { Side::Client } else { Side::Server }
+    }
+
     /// Starts the program of a host.
     pub(super) async fn start(&mut self, side: Side) -> Result<()> {
         let (role, namespace) = match side {
             Side::Client => (Role::Client, self.stage.client()?),
             Side::Server => (Role::Server, self.stage.server()?),
         };
-        let peer =
-            Peer::start(self.bench.ground(&self.plan.addresses), role, &namespace, &self.plan)
-                .await?;
+        let peer = Peer::start(self.bench.ground(&self.plan), role, &namespace, &self.plan).await?;
         self.host_mut(side).runs(peer);
         Ok(())
     }
@@ -86,7 +88,7 @@ impl Trial {
             let look = until.min(Instant::now() + LOOK);
             self.follow_until(look, |trial| trial.host(side).has_news).await?;
             self.host_mut(side).has_news = false;
-            if diag.listens(address.ip(), Some(address.port()))? {
+            if diag.listener(address.ip(), Some(address.port()))?.is_some() {
                 return Ok(());
             }
             if Instant::now() >= until || self.host(side).end().is_some() {

@@ -84,7 +84,8 @@ impl Trial {
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                let why = format!("the options of the client's socket cannot be read: {error}");
+                let whose = self.plan.experiment.parameters.named("the client's socket");
+                let why = format!("the options of {whose} cannot be read: {error}");
                 let instrument = "socket options".to_owned();
                 self.mark_as(Source::ClientSocket, What::InstrumentMissing { instrument, why });
                 Ok(None)

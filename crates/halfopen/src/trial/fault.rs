@@ -96,7 +96,7 @@ impl Trial {
             let new_mac = fault.new_mac;
             self.stage.network_mut()?.boot_server(new_mac).await?;
             self.look_at(Side::Server)?;
-            if !self.plan.experiment.parameters.server.command.stays_away {
+            if self.plan.experiment.parameters.starts_again() {
                 self.start(Side::Server).await?;
             }
         }
@@ -156,7 +156,7 @@ impl Trial {
             FaultKind::Reboot => {
                 self.finish_destroying().await?;
                 // A command may take as long as it does.
-                if parameters.server.program != Program::Command {
+                if parameters.server.program != Program::Command && parameters.starts_again() {
                     self.wait_for_listener(Side::Server).await?;
                 }
                 let done = self.stage.network_mut()?.connect_server().await?;

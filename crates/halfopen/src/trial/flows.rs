@@ -20,12 +20,14 @@ pub(super) struct Flows {
     /// The one of halfopen's own peers, which use the ports of the plan; `None` where neither
     /// program is ours.
     own: Option<FlowId>,
-    /// Whether the client is a command, which opens connections as it likes.
+    /// Whether the programs are commands, which open connections as they like.
     commands: bool,
+    /// Whether the survivor is the one that accepts.
+    survivor_accepts: bool,
     /// Connections that nobody is to look at, and whether new ones are such.
     ignored: BTreeSet<Ends>,
     ignoring: bool,
-    /// When the first connection was established, and when its host first received data.
+    /// When the first connection was established, and when the host that connected first received data.
     established_ns: Option<u64>,
     data_ns: Option<u64>,
     /// When the fault began.
@@ -87,6 +89,7 @@ impl Flows {
             table,
             own,
             commands,
+            survivor_accepts: plan.experiment.parameters.survivor_accepts(),
             ignored: BTreeSet::new(),
             ignoring: false,
             established_ns: None,
@@ -121,7 +124,7 @@ impl Flows {
         self.ignored.contains(&ends)
     }
 
-    /// From which moment a time before the fault counts: the client's host first received data, or,
+    /// From which moment a time before the fault counts: the host that connected first received data, or,
     /// where it received none within that time, the first connection was established.
     pub(super) fn began_ns(&self, within_ns: u64) -> Option<u64> {
         match (self.established_ns, self.data_ns) {
@@ -258,15 +261,17 @@ impl Flows {
         if !segment.sent || matches!(class, Class::Data { .. }) {
             progress.stirred_ns = event.at_ns;
         }
+        // What the survivor sends is received where it accepts.
+        if matches!(class, Class::Data { .. }) && segment.sent == self.survivor_accepts {
+            self.data_ns.get_or_insert(event.at_ns);
+        }
         match class {
             Class::WindowProbe { since_closed: 1, .. } => {
                 progress.window_probed_ns = Some(event.at_ns);
             }
-            Class::Data { .. } if !segment.sent => {
-                self.data_ns.get_or_insert(event.at_ns);
-            }
             Class::Data { bytes }
-                if self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns) =>
+                if segment.sent
+                    && self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns) =>
             {
                 let call = ObservedCall { at_ns: event.at_ns, step: Step::Write(bytes) };
                 progress.calls.extend((progress.calls.len() < CALLS_MOST).then_some(call));

@@ -67,6 +67,11 @@ impl Host {
         Ok(self.peer.as_mut().ok_or(Gone(self.name))?)
     }
 
+    /// Whether its program is halfopen's own and reports its calls.
+    pub(super) fn reports_calls(&self) -> bool {
+        self.peer.as_ref().is_some_and(Peer::reports_calls)
+    }
+
     /// Tells its program something.
     pub(super) async fn tell(&mut self, command: Command) -> Result<()> {
         self.peer()?.tell(command).await

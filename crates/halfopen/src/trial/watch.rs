@@ -96,12 +96,11 @@ impl Trial {
                 }
             }
             Heard::Ended(how) => {
-                let early = side == Side::Client
-                    && !self.client_may_end
-                    && self.plan.experiment.parameters.client.program.description().reports;
+                let early =
+                    side == Side::Client && !self.client_may_end && self.client.reports_calls();
                 self.host_mut(side).has_ended(how);
                 if early {
-                    return Err(Gone("client").into());
+                    return Err(Gone(self.plan.experiment.parameters.names()[0]).into());
                 }
             }
         }

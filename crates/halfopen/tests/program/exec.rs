@@ -287,7 +287,7 @@ fn what_cannot_be_tried_is_said_in_a_word() {
     for (options, client, code, complaint) in [
         (&["--listen", "7000"][..], &["no-such-program"][..], 2, "no executable `no-such-program`"),
         (&[][..], &["true"], 2, "--listen"),
-        (&["--listen", "7000", "--fault-host", "client"], &["true"], 2, "--fault-host client"),
+        (&["--listen", "7000", "--fault-host", "both"], &["true"], 2, "--fault-host"),
         (&["--listen", "7000", "--fault", "powr-off"], &["true"], 2, "powr-off"),
         (&["--listen", "7000", "--set", "client.traffic=stream"], &["true"], 2, "client.traffic"),
         (&["--listen", "7000", "--on-output", "("], &["true"], 2, "fault.on_output"),

@@ -12,5 +12,6 @@ mod parallel;
 mod privileges;
 mod readme;
 mod results;
+mod survivor;
 mod trials;
 mod virtual_time;

@@ -2,7 +2,7 @@
 
 use super::prediction::micros;
 use serde::Serialize;
-use spec::{Outcome, Reference};
+use spec::{LostHost, Outcome, Reference};
 use verdict::{DetectedBy, Measured};
 
 #[derive(Serialize)]
@@ -17,13 +17,28 @@ pub(super) struct Measurement<'a> {
     window_probes_on_wire: Option<u32>,
     fin_from_server: Option<bool>,
     rst_from_server: Option<bool>,
+    /// Of the host that is lost, whatever it is called.
+    fin_from_lost: Option<bool>,
+    rst_from_lost: Option<bool>,
+    survivor_state: Option<&'a str>,
+    lost_state: Option<&'a str>,
     client_state: Option<&'a str>,
     server_state: Option<&'a str>,
     rto_ms_at_fault: Option<u32>,
     resolution_s: Option<f64>,
 }
 
-pub(super) fn measurement(measured: Option<&Measured>) -> Measurement<'_> {
+/// With the hosts by their names. What is not looked for is null: what the survivor sends of its own.
+pub(super) fn measurement(measured: Option<&Measured>, host: LostHost) -> Measurement<'_> {
+    let survivor_state = measured.map(|m| m.client_state.as_str());
+    let lost_state = measured.map(|m| m.server_state.as_str());
+    let (client_state, server_state) = match host {
+        LostHost::Server => (survivor_state, lost_state),
+        LostHost::Client => (lost_state, survivor_state),
+    };
+    let of_server = |measured: Option<bool>| measured.filter(|_| host == LostHost::Server);
+    let fin_from_lost = measured.map(|m| m.fin_from_server);
+    let rst_from_lost = measured.map(|m| m.rst_from_server);
     Measurement {
         outcome: measured.map(|m| m.outcome),
         detected_s: measured.and_then(|m| m.detected_s).map(micros),
@@ -33,10 +48,14 @@ pub(super) fn measurement(measured: Option<&Measured>) -> Measurement<'_> {
         retransmits_on_wire: measured.and_then(|m| m.retransmits_on_wire),
         keepalive_probes_on_wire: measured.and_then(|m| m.keepalive_probes_on_wire),
         window_probes_on_wire: measured.and_then(|m| m.window_probes_on_wire),
-        fin_from_server: measured.map(|m| m.fin_from_server),
-        rst_from_server: measured.map(|m| m.rst_from_server),
-        client_state: measured.map(|m| m.client_state.as_str()),
-        server_state: measured.map(|m| m.server_state.as_str()),
+        fin_from_server: of_server(fin_from_lost),
+        rst_from_server: of_server(rst_from_lost),
+        fin_from_lost,
+        rst_from_lost,
+        survivor_state,
+        lost_state,
+        client_state,
+        server_state,
         rto_ms_at_fault: measured.and_then(|m| m.rto_ms_at_fault),
         resolution_s: measured.map(|m| micros(m.resolution_s)),
     }

@@ -4,8 +4,8 @@ use super::measurement::{Measurement, measurement};
 use super::prediction::{Forecast, forecast, micros};
 use crate::trial::Trial;
 use serde::Serialize;
-use spec::SocketOptions;
 use spec::command::Command;
+use spec::{LostHost, SocketOptions};
 use timeline::{Source, What};
 use verdict::{EndedBy, FlowVerdict, Word, signal_name};
 
@@ -89,9 +89,12 @@ impl Serialize for FlowMeasurement<'_> {
 
 pub(super) fn programs(trial: &Trial) -> Option<Programs<'_>> {
     let parameters = &trial.experiment.parameters;
-    parameters.runs_command().then(|| Programs {
-        client: program(trial, &parameters.client.command, Source::ClientProgram, "client.out"),
-        server: program(trial, &parameters.server.command, Source::ServerProgram, "server.out"),
+    let [survivor, lost] = parameters.names().map(|name| format!("{name}.out"));
+    let survivor = || program(trial, &parameters.client.command, Source::ClientProgram, &survivor);
+    let lost = || program(trial, &parameters.server.command, Source::ServerProgram, &lost);
+    parameters.runs_command().then(|| match parameters.fault.host {
+        LostHost::Server => Programs { client: survivor(), server: lost() },
+        LostHost::Client => Programs { client: lost(), server: survivor() },
     })
 }
 
@@ -123,11 +126,12 @@ fn program<'a>(
 }
 
 pub(super) fn flows(trial: &Trial) -> Option<Vec<FlowDocument<'_>>> {
-    let flows = || trial.verdict.flows.iter().map(flow).collect();
+    let host = trial.experiment.parameters.fault.host;
+    let flows = || trial.verdict.flows.iter().map(|one| flow(one, host)).collect();
     trial.experiment.parameters.runs_command().then(flows)
 }
 
-fn flow(flow: &FlowVerdict) -> FlowDocument<'_> {
+fn flow(flow: &FlowVerdict, host: LostHost) -> FlowDocument<'_> {
     FlowDocument {
         id: flow.id.0,
         local: flow.local.to_string(),
@@ -138,7 +142,7 @@ fn flow(flow: &FlowVerdict) -> FlowDocument<'_> {
         options: OptionsDocument::of(flow.options.as_ref()),
         prediction: forecast(flow.prediction.as_ref()),
         measured: FlowMeasurement {
-            measured: measurement(flow.measured.as_ref()),
+            measured: measurement(flow.measured.as_ref(), host),
             ended_by: flow.ended_by,
             ended_s: flow.ended_s.map(micros),
         },

@@ -37,6 +37,9 @@ pub(crate) struct TrialDocument<'a> {
     parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
     measured: Measurement<'a>,
+    /// `client` or `server`: the host that is left, and the one that breaks.
+    survivor: &'a str,
+    lost_host: &'a str,
     verdict: Word,
     reason: &'a str,
     artifacts: Option<&'a str>,
@@ -68,11 +71,15 @@ struct RequirementDocument<'a> {
 }
 
 pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
+    let fault = &trial.experiment.parameters.fault;
+    let [survivor, lost_host] = trial.experiment.parameters.names();
     TrialDocument {
         experiment: &trial.experiment.name,
         parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
         prediction: forecast(trial.prediction.as_ref()),
-        measured: measurement(trial.verdict.measured.as_ref()),
+        measured: measurement(trial.verdict.measured.as_ref(), fault.host),
+        survivor,
+        lost_host,
         verdict: trial.verdict.word,
         reason: &trial.verdict.reason,
         artifacts: trial.artifacts.as_deref(),

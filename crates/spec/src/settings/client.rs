@@ -79,8 +79,30 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| Some(p.client.command.stdin.clone()).filter(|text| !text.is_empty()),
     },
     Setting {
+        key: "client.linger",
+        about: "SO_LINGER of the client's socket, set before it closes.",
+        default: Some("off"),
+        example: "0s",
+        accepts: LINGER,
+        set: |p, text| linger(text).map(|t| p.client.linger = t),
+        get: |p| p.client.linger.map(duration::show),
+    },
+    Setting {
+        key: "client.fills_window",
+        about: "Before the fault the client writes until the server, which does not read, has closed its window.",
+        default: Some("false"),
+        example: "true",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.client.fills_window, text),
+        get: |p| p.client.fills_window.then(|| "true".into()),
+    },
+];
+
+/// The socket of halfopen's own program and what that does after the fault, where it is left.
+pub(super) const SOCKET: &[Setting] = &[
+    Setting {
         key: "client.traffic",
-        about: "What the client does after the fault.",
+        about: "What halfopen's own program does after the fault.",
         default: Some("idle"),
         example: "one-write",
         accepts: "`idle`, `one-write`, `stream`, `heartbeat`, `connect`, `close`, `shutdown` or `script`",
@@ -89,7 +111,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "client.script",
-        about: "For the traffic `script`: the client's calls from the fault on. The first error ends it; after the last step the client waits in `read`.",
+        about: "For the traffic `script`: the program's calls from the fault on. The first error ends it; after the last step the program waits in `read`.",
         default: None,
         example: "wait 45s; write 100",
         accepts: Script::ACCEPTS,
@@ -191,15 +213,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| p.client.thin_linear_timeouts.then(|| "true".into()),
     },
     Setting {
-        key: "client.linger",
-        about: "SO_LINGER of the client's socket, set before it closes.",
-        default: Some("off"),
-        example: "0s",
-        accepts: LINGER,
-        set: |p, text| linger(text).map(|t| p.client.linger = t),
-        get: |p| p.client.linger.map(duration::show),
-    },
-    Setting {
         key: "client.second_write",
         about: "For the traffic `one-write`: a second write, so long after the first.",
         default: Some("off"),
@@ -215,15 +228,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| p.client.second_write.map(duration::show),
     },
     Setting {
-        key: "client.fills_window",
-        about: "Before the fault the client writes until the server, which does not read, has closed its window.",
-        default: Some("false"),
-        example: "true",
-        accepts: YES_OR_NO,
-        set: |p, text| flag(&mut p.client.fills_window, text),
-        get: |p| p.client.fills_window.then(|| "true".into()),
-    },
-    Setting {
         key: "client.heartbeat.interval",
         about: "For the traffic `heartbeat`: from one request to the next.",
         default: Some("1s"),
@@ -237,7 +241,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "client.heartbeat.deadline",
-        about: "For the traffic `heartbeat`: how long the client waits for an answer before it closes.",
+        about: "For the traffic `heartbeat`: how long the program waits for an answer before it closes.",
         default: Some("1s"),
         example: "3s",
         accepts: "a duration from `10ms` to `365d`",

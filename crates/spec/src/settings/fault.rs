@@ -2,6 +2,7 @@
 
 use super::Setting;
 use super::value::{LONGEST_TRIAL, UP_TO_A_YEAR, YES_OR_NO, choose, flag, time};
+use crate::choice::LostHost;
 use crate::command::Exits;
 use crate::duration;
 use crate::effect::{HostFate, PathFate};
@@ -27,6 +28,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `blackhole`, `reject`, `forget`, `unplug` or `flap`",
         set: |p, text| choose(&mut p.fault.kind, text),
         get: |p| Some(p.fault.kind.to_string()),
+    },
+    Setting {
+        key: "fault.host",
+        about: "Whose host or program breaks. Where it is the client's, the server is the survivor: what the client does and is set to otherwise is the server's then.",
+        default: Some("server"),
+        example: "client",
+        accepts: "`server` or `client`",
+        set: |p, text| choose(&mut p.fault.host, text),
+        get: |p| (p.fault.host == LostHost::Client).then(|| p.fault.host.to_string()),
     },
     Setting {
         key: "fault.after",
@@ -116,7 +126,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "require.noticed_within",
-        about: "The longest time from the fault until the client's program acts on it. Not met: exit code 6.",
+        about: "The longest time from the fault until the survivor's program acts on it. Not met: exit code 6.",
         default: None,
         example: "10s",
         accepts: UP_TO_A_YEAR,

@@ -38,20 +38,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| shown(&p.server.command.ready),
     },
     Setting {
-        key: "server.restart",
-        about: "Whether the server's command starts again after a `reboot`.",
-        default: Some("true"),
-        example: "false",
-        accepts: YES_OR_NO,
-        set: |p, text| {
-            let mut again = true;
-            flag(&mut again, text)?;
-            p.server.command.stays_away = !again;
-            Ok(())
-        },
-        get: |p| p.server.command.stays_away.then(|| "false".into()),
-    },
-    Setting {
         key: "server.user",
         about: "The user whose rights the server's command has; only root may choose.",
         default: None,
@@ -89,7 +75,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "server.listen",
-        about: "The port of halfopen's own server, where the client is a command.",
+        about: "The port of halfopen's own server, where the client is a command; without a client, the port that halfopen's own client connects to.",
         default: None,
         example: "8080",
         accepts: "a port from 1 to 65535",
@@ -103,15 +89,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| p.server.listen.map(|port| port.to_string()),
     },
     Setting {
-        key: "server.reads",
-        about: "Whether the server reads what comes once the connection has settled; if not, 100 bytes stay unread.",
-        default: Some("true"),
-        example: "false",
-        accepts: YES_OR_NO,
-        set: |p, text| flag(&mut p.server.reads, text),
-        get: |p| Some(p.server.reads.to_string()),
-    },
-    Setting {
         key: "server.linger",
         about: "SO_LINGER of the server's socket.",
         default: Some("off"),
@@ -119,15 +96,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: LINGER,
         set: |p, text| linger(text).map(|t| p.server.linger = t),
         get: |p| p.server.linger.map(duration::show),
-    },
-    Setting {
-        key: "server.inherited",
-        about: "Whether a forked child of the server holds the socket too.",
-        default: Some("false"),
-        example: "true",
-        accepts: YES_OR_NO,
-        set: |p, text| flag(&mut p.server.inherited, text),
-        get: |p| Some(p.server.inherited.to_string()),
     },
     Setting {
         key: "server.fills_window",
@@ -147,5 +115,41 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: "whole milliseconds from `1s` to `30m`, or `off` for nginx's own",
         set: |p, text| whole_millis(text, 1_000, 1_800_000).map(|t| p.nginx.keepalive_timeout = t),
         get: |p| p.has_web_server().then(|| duration::show(p.nginx.keeps_for())),
+    },
+];
+
+/// The program that is lost, where it is halfopen's own.
+pub(super) const LOST: &[Setting] = &[
+    Setting {
+        key: "server.reads",
+        about: "Whether the program reads what comes once the connection has settled; if not, 100 bytes stay unread.",
+        default: Some("true"),
+        example: "false",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.server.reads, text),
+        get: |p| Some(p.server.reads.to_string()),
+    },
+    Setting {
+        key: "server.inherited",
+        about: "Whether a forked child of the program holds the socket too.",
+        default: Some("false"),
+        example: "true",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.server.inherited, text),
+        get: |p| Some(p.server.inherited.to_string()),
+    },
+    Setting {
+        key: "server.restart",
+        about: "Whether the command starts again after a `reboot` of its host.",
+        default: Some("true"),
+        example: "false",
+        accepts: YES_OR_NO,
+        set: |p, text| {
+            let mut again = true;
+            flag(&mut again, text)?;
+            p.server.command.stays_away = !again;
+            Ok(())
+        },
+        get: |p| p.server.command.stays_away.then(|| "false".into()),
     },
 ];
