@@ -72,6 +72,20 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Check the model against this kernel, on many settings
     Validate(ValidateArgs),
+    /// From inside a program of `exec`: break something in its trial
+    Fault {
+        /// What breaks (see `fault.kind`)
+        #[arg(value_name = "KIND")]
+        kind: String,
+        /// For how long; without it, until `halfopen heal`
+        #[arg(long = "for", value_name = "D")]
+        lasts: Option<String>,
+        /// Another setting of the fault, such as `reject=tcp-reset`
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
+        settings: Vec<Override>,
+    },
+    /// From inside a program of `exec`: undo what it broke
+    Heal,
     /// Predict what should happen; needs no kernel and no privileges
     Predict(PredictArgs),
     /// Say which socket options find a dead peer in time and survive an outage, and prove it

@@ -1,5 +1,6 @@
 //! A command of the user's as the program of a host: how it is started, what it writes, how it ends.
 
+use crate::control::ControlSocket;
 use crate::heard::Heard;
 use crate::program::{Ended, Program, Surroundings, belong_to};
 use anyhow::{Context, Result, bail};
@@ -87,6 +88,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) client: IpAddr,
     pub(crate) server: IpAddr,
     pub(crate) clock: Clock,
+    /// By which its programs order faults.
+    pub(crate) control: Option<&'a ControlSocket>,
 }
 
 impl Ground<'_> {
@@ -113,7 +116,8 @@ impl Ground<'_> {
         let own =
             [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
         let own = own.map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in own.into_iter().chain(command.environment.clone()) {
+        let control = self.control.map(|_| ControlSocket::variable());
+        for (name, value) in own.into_iter().chain(control).chain(command.environment.clone()) {
             launched.environment.retain(|(other, _)| *other != *name);
             launched.environment.push((name.into(), value.into()));
         }
@@ -129,7 +133,7 @@ impl Ground<'_> {
         };
         let control = self
             .launcher
-            .launch(&launch, stdio, Some(namespace.as_fd()), None)
+            .launch(&launch, stdio, Some(namespace.as_fd()), self.control.map(AsFd::as_fd))
             .with_context(|| format!("starting the {name}"))?;
         Program::new(name, control)
     }

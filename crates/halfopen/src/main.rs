@@ -11,6 +11,7 @@ mod clocks;
 mod command;
 mod conduct;
 mod conducted;
+mod control;
 mod descriptors;
 mod doctor;
 mod ended;
@@ -80,6 +81,8 @@ fn main() -> std::process::ExitCode {
         Command::Advise(arguments) => advise::run(&arguments),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
+        Command::Fault { kind, lasts, settings } => control::fault(&kind, lasts, settings),
+        Command::Heal => control::heal(),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Merge { directories, output } => merge::run(&directories, output.format),
         Command::Judge { directories, output } => judge::run(&directories, output.format),

@@ -8,11 +8,13 @@ mod facts;
 mod fault;
 mod flows;
 mod host;
+mod orders;
 mod stage;
 mod watch;
 
 use crate::channel::{Ending, Message};
 use crate::command::Ground;
+use crate::control::Asked;
 use crate::instruments::{Seen, Shared, Sink};
 use crate::program::Surroundings;
 use anyhow::{Context, Result};
@@ -25,6 +27,7 @@ use report::Clock;
 use sandbox::Launcher;
 use spec::{LostHost, Parameters, Plan};
 use stage::Stage;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +64,7 @@ impl Bench {
             LostHost::Server => (survivor, lost),
             LostHost::Client => (lost, survivor),
         };
-        Ground { launcher, surroundings, client, server, clock: *clock }
+        Ground { launcher, surroundings, client, server, clock: *clock, control: None }
     }
 }
 
@@ -85,6 +88,7 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
     let [survivor, lost] = plan.experiment.parameters.names();
     let number = plan.number;
     let (sink, seen) = mpsc::unbounded_channel();
+    let (orders, asked) = mpsc::channel(1);
     bench.shared.join(number, &plan.addresses, sink.clone());
     let mut trial = Trial {
         bench: bench.clone(),
@@ -98,6 +102,9 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
         client_may_end: true,
         pattern: None,
         matched_ns: None,
+        orders,
+        asked,
+        waiting: VecDeque::new(),
     };
     let mut stop = bench.stop.clone();
     let outcome = tokio::select! {
@@ -137,6 +144,11 @@ struct Trial {
     pattern: Option<regex::Regex>,
     /// When one was.
     matched_ns: Option<u64>,
+    /// What the programs ask for, by their control sockets.
+    orders: mpsc::Sender<Asked>,
+    asked: mpsc::Receiver<Asked>,
+    /// What they have asked for, and was not done yet.
+    waiting: VecDeque<Asked>,
 }
 
 impl Trial {

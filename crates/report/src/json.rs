@@ -133,6 +133,11 @@ pub fn predictions(points: &[(Experiment, Prediction)], hz: u32) -> Vec<u8> {
     })
 }
 
+/// A prediction by itself, as it stands in a trial's document.
+pub fn predicted(prediction: &Prediction) -> Value {
+    serde_json::to_value(forecast(Some(prediction))).unwrap_or_default()
+}
+
 /// A value as a text file: indented JSON with a newline at its end.
 ///
 /// # Panics

@@ -150,6 +150,13 @@ impl Narrator {
                 let text = format!("{source}: the wall clock was set {way} by {by}");
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
+            What::Ordered { fault } => {
+                let what = fault.as_ref().map_or_else(
+                    || "a program has it healed".into(),
+                    |fault| format!("a program orders `{}`", fault.kind),
+                );
+                trial(&what, Tone::Step)
+            }
             What::Output { line, .. } => {
                 Some(Note { place: here, text: format!("writes: {line}"), tone: Tone::Step })
             }

@@ -36,7 +36,7 @@ mod mounts;
 pub use control::{Control, Order, Word, waited_ns};
 pub use identity::Identity;
 pub use launcher::{Launcher, Stdio, serve};
-pub use mounts::read_only_copy;
+pub use mounts::{private_tmpfs, read_only_copy};
 
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;

@@ -7,8 +7,9 @@
 use crate::Error;
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind, mount_remount,
-    move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind,
+    mount_remount, move_mount, open_tree, unmount,
 };
 use std::ffi::CStr;
 use std::fs;
@@ -153,6 +154,20 @@ pub(crate) fn replace(files: &[(PathBuf, String)]) -> Result<(), Error> {
         fs::remove_file(&source).map_err(Error::of(operation()))?;
     }
     Ok(())
+}
+
+/// A tmpfs that is attached nowhere, and that anybody may write: for a program's /dev/shm. It takes the
+/// privilege to mount.
+///
+/// # Errors
+/// Those of `fsopen` and `fsmount`.
+pub fn private_tmpfs() -> io::Result<OwnedFd> {
+    let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&tmpfs, "mode", "1777")?;
+    fsconfig_create(&tmpfs)?;
+    // Executable: a guest's memory is mapped from a file in it.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(&tmpfs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// A copy of the mount at `path`, attached nowhere and read-only: what is executed from it cannot

@@ -116,6 +116,11 @@ pub enum What {
         /// The signal that ended it.
         signal: Option<i32>,
     },
+    /// A program of the trial has ordered a fault, or, with none, that it be undone.
+    Ordered {
+        /// The fault.
+        fault: Option<Box<spec::experiment::Fault>>,
+    },
     /// Socket diagnostics no longer know the socket: the kernel closed it.
     SocketGone,
     /// A tracepoint fired for one of the trial's sockets.

@@ -59,6 +59,7 @@ impl Event {
             | What::Late { .. }
             | What::Suspended { .. }
             | What::WallClockSet { .. }
+            | What::Ordered { .. }
             | What::Sysctl { .. } => {}
         }
         self

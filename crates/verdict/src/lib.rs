@@ -10,6 +10,7 @@ pub mod claims;
 pub mod findings;
 mod judge;
 mod measure;
+mod orders;
 pub mod programs;
 mod proof;
 mod requirements;

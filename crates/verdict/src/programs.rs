@@ -2,7 +2,8 @@
 
 use crate::judge::weigh;
 use crate::measure::{Measured, measure, reference_at};
-use crate::proof::prove;
+use crate::orders::{Order, orders};
+use crate::proof::{Evidence, Proof, prove};
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
 use model::command::{Conditional, Observed, parameters, predict_program};
 use model::{ObservedCall, Prediction};
@@ -23,7 +24,8 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         return verdict.named(trial);
     }
     let fault_at = timeline.fault_at().unwrap_or(0);
-    let proof = prove(trial, timeline);
+    let orders = orders(timeline);
+    let proof = if orders.is_empty() { prove(trial, timeline) } else { ordered(&orders, fault_at) };
     let flows = flows(trial, timeline, fault_at);
     let mut verdict = Verdict {
         word: Word::Agrees,
@@ -53,6 +55,19 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
     verdict.named(trial)
 }
 
+/// What the programs ordered. That it did what it says shows in each flow.
+fn ordered(orders: &[Order], from: u64) -> Proof {
+    let told = |order: &Order| {
+        let at = since(from, order.at_ns);
+        let what = order.fault.map_or_else(|| "healed".into(), |fault| fault.kind.to_string());
+        Evidence {
+            finding: format!("ordered by a program {at:.3} s after it began: {what}"),
+            holds: true,
+        }
+    };
+    Proof { evidence: orders.iter().map(told).collect() }
+}
+
 fn in_flow(flows: &[FlowVerdict], flow: &FlowVerdict) -> String {
     if flows.len() == 1 {
         flow.reason.clone()
@@ -72,10 +87,22 @@ fn flows(trial: &Parameters, timeline: &Timeline, fault_at: u64) -> Vec<FlowVerd
         })
         .collect();
     flows.sort_by_key(|(id, ..)| *id);
-    flows
-        .into_iter()
-        .map(|(id, flow, at_ns)| judge_flow(trial, timeline, fault_at, id, flow, at_ns))
-        .collect()
+    let orders = orders(timeline);
+    let judge = |(id, flow, at_ns)| {
+        let view = Order::last_before_the_end(&orders, trial, timeline, id);
+        let Some(view) = view else {
+            return judge_flow(trial, timeline, fault_at, id, flow, at_ns);
+        };
+        let mut verdict =
+            judge_flow(&view.parameters, &view.timeline, view.fault_at, id, flow, at_ns);
+        // Times count from the trial's beginning.
+        let later = since(fault_at, view.fault_at);
+        for time in [&mut verdict.opened_s, &mut verdict.ended_s] {
+            *time = time.map(|s| s + later);
+        }
+        verdict
+    };
+    flows.into_iter().map(judge).collect()
 }
 
 fn judge_flow(

@@ -9,6 +9,7 @@ use model::command::{Conditional, Observed, falls_silent, predict_program};
 use nix::sys::signal::Signal;
 use observe::SocketDiag;
 use observe::clock::monotonic_ns;
+use serde_json::{Value, json};
 use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Parameters, Program};
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ const SHOWN_MOST: Duration = Duration::from_millis(200);
 const TOGETHER: Duration = Duration::from_millis(1);
 
 /// What is predicted of a connection, and from what.
-struct Forecast {
+pub(super) struct Forecast {
     facts: Facts,
     unread: bool,
     conditional: Conditional,
@@ -71,7 +72,37 @@ impl Forecast {
 /// Two ticks at HZ 100, and a slot: by then a short timer has expired.
 const EXPIRED: Duration = Duration::from_millis(30);
 
-type Forecasts = BTreeMap<FlowId, Forecast>;
+pub(super) type Forecasts = BTreeMap<FlowId, Forecast>;
+
+/// How a trial is watched: what is broken now, what is still to be done, what is predicted.
+pub(super) struct Watched {
+    /// The trial's own settings.
+    pub(super) whole: Parameters,
+    /// Those in force: with the fault that a program has ordered, if one has.
+    pub(super) parameters: Parameters,
+    /// What times count from: the trial's own fault, or that nothing is broken by it.
+    fault_at: Instant,
+    fault_ns: u64,
+    pub(super) acts: Vec<(Instant, Later)>,
+    pub(super) forecasts: Forecasts,
+}
+
+impl Watched {
+    /// What is broken.
+    pub(super) fn in_force(&self) -> Option<FaultKind> {
+        Some(self.parameters.fault.kind).filter(|kind| *kind != FaultKind::None)
+    }
+
+    /// Whether what is broken was ordered by a program.
+    fn is_ordered(&self) -> bool {
+        self.parameters.fault != self.whole.fault
+    }
+
+    /// The document that says when something was done.
+    pub(super) fn at(&self, at_ns: u64) -> Value {
+        json!({ "at_s": (at_ns as f64 - self.fault_ns as f64) / 1e9 })
+    }
+}
 
 impl Trial {
     /// The trial, once the network is built.
@@ -254,7 +285,7 @@ impl Trial {
 
     /// What is known of each open connection at the last moment before the fault, and what is
     /// predicted of it.
-    async fn look_at_flows(&mut self, parameters: &Parameters) -> Result<Forecasts> {
+    pub(super) async fn look_at_flows(&mut self, parameters: &Parameters) -> Result<Forecasts> {
         let open: Vec<_> = self.flows.open().collect();
         let mut options = BTreeMap::new();
         for flow in &open {
@@ -341,18 +372,35 @@ impl Trial {
         &mut self,
         parameters: &Parameters,
         fault_at: Instant,
-        mut forecasts: Forecasts,
+        forecasts: Forecasts,
     ) -> Result<()> {
-        let mut acts = Self::later_acts(parameters, fault_at);
-        let breaks = parameters.fault.kind != FaultKind::None;
+        let mut watched = Watched {
+            whole: parameters.clone(),
+            parameters: parameters.clone(),
+            fault_at,
+            fault_ns: self.flows.fault_ns(),
+            acts: Self::later_acts(parameters, fault_at),
+            forecasts,
+        };
         loop {
-            let deadline = fault_at + self.deadline_of_commands(parameters, &forecasts);
+            while let Some(asked) = self.waiting.pop_front() {
+                self.obey(asked, &mut watched).await?;
+            }
+            let Watched { forecasts, acts, .. } = &watched;
+            let breaks = watched.in_force().is_some();
+            let deadline = self.deadline_of_commands(&watched);
             let next = acts.first().map_or(deadline, |(at, _)| deadline.min(*at));
             let clear = forecasts.values().filter_map(|forecast| forecast.clear_at).min();
             let next = clear.map_or(next, |at| next.min(at));
-            let is_done = |trial: &Self| trial.commands_are_done(&forecasts);
+            let is_done = |trial: &Self| trial.commands_are_done(forecasts);
             let is_outdated = |trial: &Self| breaks && !trial.flows.outdated().is_empty();
-            self.follow_until(next, |trial| is_done(trial) || is_outdated(trial)).await?;
+            self.follow_until(next, |trial| {
+                is_done(trial) || is_outdated(trial) || !trial.waiting.is_empty()
+            })
+            .await?;
+            if !self.waiting.is_empty() {
+                continue;
+            }
             let mut outdated = if breaks { self.flows.outdated() } else { Vec::new() };
             if !outdated.is_empty() {
                 // What belongs together comes together.
@@ -362,8 +410,9 @@ impl Trial {
             let cleared = forecasts.iter().filter(|(_, forecast)| forecast.is_clear(now));
             outdated.extend(cleared.map(|(flow, _)| *flow));
             if !outdated.is_empty() {
+                let parameters = watched.parameters.clone();
                 for flow in outdated {
-                    self.look_again(flow, parameters, &mut forecasts).await?;
+                    self.look_again(flow, &parameters, &mut watched.forecasts).await?;
                 }
                 continue;
             }
@@ -371,13 +420,18 @@ impl Trial {
                 break;
             }
             if acts.first().is_some_and(|(at, _)| *at <= Instant::now()) {
-                match acts.remove(0).1 {
-                    Later::Restore => self.restore(parameters).await?,
-                    Later::ChangeSysctls => self.change_sysctls(parameters)?,
+                let act = watched.acts.remove(0).1;
+                let parameters = watched.parameters.clone();
+                match act {
+                    Later::Restore => self.restore(&parameters).await?,
+                    Later::ChangeSysctls => self.change_sysctls(&parameters)?,
+                }
+                if act == Later::Restore && watched.is_ordered() {
+                    self.is_healed(&mut watched).await?;
                 }
             }
         }
-        if acts.iter().any(|(_, act)| *act == Later::Restore) {
+        if watched.acts.iter().any(|(_, act)| *act == Later::Restore) {
             self.mark(What::Fault(FaultStep::Outlasted));
         }
         self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
@@ -391,11 +445,19 @@ impl Trial {
         (is_server || self.client.has_exited) && open.all(|(flow, _)| self.flows.has_ended(*flow))
     }
 
-    /// How long after the fault the trial ends: by the latest of what is predicted now.
-    fn deadline_of_commands(&self, parameters: &Parameters, forecasts: &Forecasts) -> Duration {
-        if parameters.fault.kind == FaultKind::None {
-            return parameters.deadline.unwrap_or(FOR_EVER);
-        }
+    /// When the trial ends: by the latest of what is predicted now. What a program orders does not end
+    /// it.
+    fn deadline_of_commands(&self, watched: &Watched) -> Instant {
+        let Watched { whole, fault_at, forecasts, .. } = watched;
+        let after = match whole.fault.kind {
+            FaultKind::None => whole.deadline.unwrap_or(FOR_EVER),
+            _ => self.latest_end(whole, forecasts),
+        };
+        *fault_at + after
+    }
+
+    /// How long after the fault that is.
+    fn latest_end(&self, parameters: &Parameters, forecasts: &Forecasts) -> Duration {
         if let Some(exact) = parameters.deadline.filter(|_| !parameters.deadline_extends) {
             return exact;
         }

@@ -2,6 +2,8 @@
 
 use super::flows::probes_closed_window;
 use super::{PATIENCE, SETTLING_MOST, Trial};
+use crate::command::Ground;
+use crate::control::ControlSocket;
 use crate::peers::Peer;
 use anyhow::{Context, Result, anyhow};
 use observe::SocketDiag;
@@ -69,7 +71,11 @@ impl Trial {
             Side::Client => (Role::Client, self.stage.client()?),
             Side::Server => (Role::Server, self.stage.server()?),
         };
-        let peer = Peer::start(self.bench.ground(&self.plan), role, &namespace, &self.plan).await?;
+        let is_command = self.plan.experiment.parameters.runs_command();
+        let control = is_command.then(|| ControlSocket::open(self.orders.clone())).transpose()?;
+        let ground = Ground { control: control.as_ref(), ..self.bench.ground(&self.plan) };
+        let peer = Peer::start(ground, role, &namespace, &self.plan).await?;
+        self.host_mut(side).control = control;
         self.host_mut(side).runs(peer);
         Ok(())
     }

@@ -149,7 +149,7 @@ impl Trial {
         self.mark(What::Fault(FaultStep::Restoring));
         match parameters.fault.kind {
             FaultKind::ProcessFreeze => self.server.peer()?.signal(Signal::SIGCONT).await?,
-            FaultKind::Flap => {
+            FaultKind::Flap | FaultKind::Blackhole | FaultKind::Reject => {
                 let done = self.stage.network_mut()?.restore().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }
@@ -165,8 +165,6 @@ impl Trial {
             FaultKind::None
             | FaultKind::ProcessCrash
             | FaultKind::PowerOff
-            | FaultKind::Blackhole
-            | FaultKind::Reject
             | FaultKind::Forget
             | FaultKind::Unplug => {}
         }

@@ -107,6 +107,9 @@ impl Flows {
     pub(super) fn fault_begins(&mut self, at_ns: u64) {
         self.fault_ns = Some(at_ns);
         self.watched = self.own.into_iter().chain(self.open()).collect();
+        for progress in self.progress.values_mut() {
+            progress.calls.clear();
+        }
         self.watched.sort_unstable();
         self.watched.dedup();
     }
@@ -176,6 +179,11 @@ impl Flows {
     /// The flow that a prediction is about: that of our own peers, or else the first that is open.
     pub(super) fn main(&self) -> Option<FlowId> {
         self.own.or_else(|| self.open().next())
+    }
+
+    /// Every flow.
+    pub(super) fn all(&self) -> impl Iterator<Item = FlowId> {
+        self.progress.keys().copied()
     }
 
     /// The flows that are open now.

@@ -1,5 +1,6 @@
 //! One of the two hosts, as the trial has to do with it: its program and what looks at it.
 
+use crate::control::ControlSocket;
 use crate::heard::Heard;
 use crate::instruments::Running;
 use crate::peers::Peer;
@@ -35,6 +36,8 @@ pub(super) struct Host {
     pub(super) has_news: bool,
     /// Whether the process that was started for a command has ended.
     pub(super) has_exited: bool,
+    /// By which its program orders faults.
+    pub(super) control: Option<ControlSocket>,
     pub(super) instruments: Vec<Running>,
     /// Wakes the instruments: something happened.
     pub(super) stirred: Arc<Notify>,
@@ -51,6 +54,7 @@ impl Host {
             ended: None,
             has_news: false,
             has_exited: false,
+            control: None,
             instruments: Vec::new(),
             stirred: Arc::default(),
         }

@@ -35,6 +35,7 @@ impl Trial {
                 done = self.stage.destroyed() => self.server_is_destroyed(done?).await?,
                 () = &mut timer => return Ok(false),
                 Some(seen) = self.seen.recv() => self.take(seen),
+                Some(asked) = self.asked.recv() => self.waiting.push_back(asked),
                 heard = self.client.hear() => self.heard(Side::Client, heard?)?,
                 heard = self.server.hear() => self.heard(Side::Server, heard?)?,
             }

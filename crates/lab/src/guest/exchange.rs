@@ -2,10 +2,6 @@
 
 use super::Error;
 use rustix::fs::{Mode, OFlags, fchmod, openat};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
-};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,15 +19,7 @@ impl Exchange {
     /// # Errors
     /// [`Error::Sandbox`].
     pub fn create() -> Result<Self, Error> {
-        let mount = || {
-            let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            fsconfig_set_string(&tmpfs, "mode", "1777")?;
-            fsconfig_create(&tmpfs)?;
-            // Executable: the guest's memory is mapped from a file in it.
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-            fsmount(&tmpfs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        };
-        let root = mount().map_err(Error::of("mounting a private tmpfs"))?;
+        let root = sandbox::private_tmpfs().map_err(Error::of("mounting a private tmpfs"))?;
         Ok(Self { root })
     }
 
