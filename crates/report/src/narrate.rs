@@ -72,6 +72,8 @@ pub struct Narrator {
     links: Vec<(String, String)>,
     /// The longest that the machine was busy so far.
     latest_ns: u64,
+    /// The fault that is there, or was ordered.
+    fault: FaultKind,
 }
 
 impl Narrator {
@@ -85,6 +87,7 @@ impl Narrator {
             sockets: [None, None],
             links: Vec::new(),
             latest_ns: LATE_NS,
+            fault: parameters.fault.kind,
         }
     }
 
@@ -150,13 +153,11 @@ impl Narrator {
                 let text = format!("{source}: the wall clock was set {way} by {by}");
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
-            What::Ordered { fault } => {
-                let what = fault.as_ref().map_or_else(
-                    || "a program has it healed".into(),
-                    |fault| format!("a program orders `{}`", fault.kind),
-                );
-                trial(&what, Tone::Step)
+            What::Ordered { fault: Some(fault) } => {
+                self.fault = fault.kind;
+                trial("ordered by a program", Tone::Step)
             }
+            What::Ordered { fault: None } => trial("healed: predicted anew", Tone::Step),
             What::Output { line, .. } => {
                 Some(Note { place: here, text: format!("writes: {line}"), tone: Tone::Step })
             }
@@ -230,10 +231,10 @@ impl Narrator {
 
     fn fault_step(&self, step: &FaultStep) -> Option<Note> {
         let (text, tone) = match step {
-            FaultStep::Begin if self.parameters.fault.kind == FaultKind::None => {
+            FaultStep::Begin if self.fault == FaultKind::None => {
                 (self.parameters.named("no fault: from here the client waits"), Tone::Fault)
             }
-            FaultStep::Begin => (format!("fault: {}", self.parameters.fault.kind), Tone::Fault),
+            FaultStep::Begin => (format!("fault: {}", self.fault), Tone::Fault),
             FaultStep::Done(act) => (words::act(&self.parameters, *act), Tone::Step),
             FaultStep::Complete => return None,
             FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),

@@ -162,7 +162,10 @@ impl Story {
                 }
                 self.phase = *phase;
             }
-            (_, What::Fault(FaultStep::Begin)) => self.fault(event.at_ns),
+            // Of several faults times count from the first.
+            (_, What::Fault(FaultStep::Begin)) if self.fault_ns.is_none() => {
+                self.fault(event.at_ns);
+            }
             (Source::ClientWire, What::Segment(segment)) => self.segment(event.at_ns, segment),
             (Source::ClientProgram | Source::ServerProgram, What::Call(call)) => {
                 self.connected |= call.name == CallName::Connect && call.result.is_ok();

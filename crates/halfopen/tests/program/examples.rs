@@ -67,3 +67,71 @@ fn a_sweep_with_xargs() {
     let directory = tempfile::tempdir().unwrap();
     is_whole(&shell(directory.path(), &example("sweep/parallel.sh"), &[]));
 }
+
+/// An example of a test suite, as its README calls it: by the line with `with` in it.
+fn suite(with: &str, clock: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let run = line(&example("control/README.md"), with);
+    let exec = format!("halfopen exec --clock {clock} --out {}", directory.path().display());
+    let script = format!("cd {} && {}", root.display(), run.replacen("halfopen exec", &exec, 1));
+    let output = shell(directory.path(), &script, &[]);
+    assert!(output.status.success(), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("ordered by a program"), "{}", show(&output));
+}
+
+fn is_there(tool: &str, check: &[&str]) -> bool {
+    let found = Command::new(tool).args(check).output().is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("skipped: {tool} {} does not succeed", check.join(" "));
+    }
+    found
+}
+
+#[test]
+fn a_shell_orders_faults() {
+    if is_there("curl", &["--version"]) {
+        suite("shell.sh", "real");
+    }
+}
+
+#[test]
+fn pytest_orders_faults() {
+    if is_there("python3", &["-m", "pytest", "--version"]) {
+        suite("pytest", "real");
+    }
+}
+
+#[test]
+fn node_orders_faults() {
+    if is_there("node", &["--version"]) {
+        suite("node.test.mjs", "real");
+    }
+}
+
+#[test]
+fn cargo_test_orders_faults() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/control/rust");
+    let runner = format!("halfopen exec --out {} --listen 7000 --", directory.path().display());
+    let triple = if cfg!(target_arch = "aarch64") { "AARCH64" } else { "X86_64" };
+    let environment = [
+        (&*format!("CARGO_TARGET_{triple}_UNKNOWN_LINUX_GNU_RUNNER"), runner),
+        ("CARGO_TARGET_DIR", directory.path().join("target").display().to_string()),
+    ];
+    let output = shell(&root, "cargo test --quiet --test outage", &environment);
+    assert!(output.status.success(), "{}", show(&output));
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn suites_order_faults_in_virtual_time() {
+    suite("shell.sh", "virtual");
+    if is_there("node", &["--version"]) {
+        suite("node.test.mjs", "virtual");
+    }
+    if is_there("python3", &["-m", "pytest", "--version"]) {
+        suite("pytest", "virtual");
+    }
+}

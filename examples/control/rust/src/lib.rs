@@ -1,0 +1,1 @@
+//! A client whose tests say when its server goes away.
