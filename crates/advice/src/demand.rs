@@ -1,4 +1,4 @@
-//! What somebody needs of a connection.
+//! The requirements that a connection must meet.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Reads a connection string or lines of a configuration, and says what in it does not do what it seems
-//! to.
+//! Reads a connection string or lines of a configuration, and says what in it does not do what it
+//! seems to.
 
 use crate::options::in_words;
 use crate::settings::in_unit;
@@ -67,7 +67,7 @@ struct Given {
 /// The text as each ecosystem reads it that knows a name in it.
 ///
 /// # Errors
-/// That nobody knows any, or a value that its ecosystem does not take.
+/// A setting that is not known, or a value that its ecosystem does not take.
 pub fn review(text: &str, path: &Path) -> Result<Vec<Reading>, String> {
     let all = ecosystems();
     let of_scheme = |ecosystem: &&Ecosystem| {
@@ -199,7 +199,7 @@ fn truth(value: &str) -> Result<bool, String> {
     }
 }
 
-/// A write is given up later than this without anybody having meant it.
+/// A write that is given up later than this is probably not intended.
 const LATE: Duration = Duration::from_secs(300);
 /// The least RTO (`TCP_RTO_MIN`, include/net/tcp.h).
 const RTO_MIN: Duration = Duration::from_millis(200);

@@ -13,9 +13,9 @@ pub struct Advice {
     pub demand: Demand,
     /// The options and what they do; `None`: no options can.
     pub chosen: Option<Chosen>,
-    /// Where none can: what stands in the way.
+    /// Where none can: the reason.
     pub collides: Option<String>,
-    /// Where none can: what can be had instead.
+    /// Where none can: what is possible instead.
     pub nearest: Nearest,
 }
 
@@ -142,8 +142,8 @@ fn survives_sending(demand: &Demand, options: &Options) -> bool {
             .all(|moment| Case::Outage(*moment, demand.survive).is_survived(options, &demand.path))
 }
 
-/// Numbers of probes: the more lost packets they bear the better, within reason. Fewer than three are a
-/// last resort.
+/// Numbers of probes: the more lost packets they bear the better, within reason. Fewer than three
+/// are a last resort.
 const PROBES: [&[u32]; 3] = [&[5, 4, 3, 6, 8, 10], &[2], &[1]];
 /// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` (include/net/tcp.h).
 const MOST_SECONDS: u64 = 32_767;
@@ -273,7 +273,7 @@ impl Chosen {
 /// The nearest demands are told to this.
 const TENTH: Duration = Duration::from_millis(100);
 
-/// What can be had instead.
+/// What is possible instead.
 fn nearest(demand: &Demand) -> Nearest {
     let met = |detect: Duration, survive: Duration| {
         choose(&Demand { detect, survive, ..demand.clone() }).is_ok()

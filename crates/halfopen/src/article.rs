@@ -146,7 +146,7 @@ impl Leg {
         }
     }
 
-    /// The trials; the inner error says why they cannot be had.
+    /// The trials; the inner error says why there are none.
     fn prepare(self, catalogue: &Catalogue) -> Result<Result<Trials, String>> {
         let settings = settings_on(self.clock);
         let pieces = match self.other_hz {

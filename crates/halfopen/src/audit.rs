@@ -58,7 +58,7 @@ fn look(arguments: &AuditArgs) -> Result<Audit> {
     for (inode, place) in places {
         match of_place(&machine, inode, &place, arguments) {
             Ok(found) => sockets.extend(found),
-            // A namespace can end meanwhile, or belong to somebody else.
+            // A namespace can end meanwhile, or belong to another user.
             Err(error) if arguments.all => tracing::warn!("network namespace {inode}: {error:#}"),
             Err(error) => return Err(error),
         }

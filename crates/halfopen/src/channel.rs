@@ -1,5 +1,5 @@
-//! What the process that talks to people and writes files orders of the laboratory's process, which
-//! has the privileges, and what that one reports: one JSON document a line.
+//! Messages between the front process, which talks to people and writes files, and the
+//! laboratory's process, which has the privileges: one JSON document a line.
 
 use crate::program::Surroundings;
 use anyhow::{Context, Result};
@@ -133,7 +133,7 @@ pub(crate) enum Message {
     Ended(usize, Ending),
     /// Every trial that started has ended.
     Finished,
-    /// This machine lets nobody do what every trial needs, for this reason.
+    /// This machine cannot run any trial, for this reason.
     Cannot(String),
     /// The worker has died: how.
     Died(String),
@@ -171,7 +171,7 @@ pub(crate) enum Ending {
     /// It was cut short by something that could have changed the verdict.
     #[serde(alias = "Disturbed")]
     Disturbed(String),
-    /// The operator stopped it.
+    /// The user stopped it (Ctrl-C).
     #[serde(alias = "Interrupted")]
     Interrupted,
     /// The kernel refuses a setting that looked right.

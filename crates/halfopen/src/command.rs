@@ -138,7 +138,7 @@ impl Ground<'_> {
         Program::new(name, control)
     }
 
-    /// The files by which the hosts' names are found, and nobody is asked for others.
+    /// The files that resolve the hosts' names; no name server is asked for others.
     fn names(self) -> Vec<(std::path::PathBuf, String)> {
         let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let hosts = format!(
@@ -281,7 +281,7 @@ impl Reading {
     async fn read(&mut self) -> std::io::Result<usize> {
         match &mut self.pipe {
             Some(pipe) => match pipe.read(&mut self.buffer).await {
-                // A terminal that nobody holds open any more.
+                // A terminal that no process holds open any more.
                 Err(error) if error.raw_os_error() == Some(nix::Error::EIO as i32) => Ok(0),
                 count => count,
             },

@@ -72,7 +72,7 @@ struct Conductor {
     /// No more messages will come.
     over: bool,
     finished: bool,
-    /// Why there are trials whose end nobody knows.
+    /// Why there are trials whose end is unknown.
     broken: Option<String>,
     /// A line that is no message: the last of a worker that died, or a defect.
     unreadable: Option<String>,
@@ -132,8 +132,8 @@ impl Conductor {
         }
     }
 
-    /// Starts trials as long as there is room for more. A guest is told of all at once: nobody can
-    /// tell it anything once it runs.
+    /// Starts trials as long as there is room for more. A guest gets all orders at once: a
+    /// running guest cannot be given any more.
     fn start_more(&mut self, commands: &mut ChildStdin) -> Result<()> {
         let total = self.trials().total();
         let setup = &self.trials().setup;

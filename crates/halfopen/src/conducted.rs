@@ -22,9 +22,9 @@ pub(crate) struct Conducted {
     pub(crate) trials: Trials,
     pub(crate) machine: Machine,
     pub(crate) screen: Screen,
-    /// Trials whose end nobody knows.
+    /// Trials whose end is unknown.
     pub(crate) lost: Option<Lost>,
-    /// Whether the operator stopped it.
+    /// Whether the user stopped it (Ctrl-C).
     pub(crate) interrupted: bool,
     store: Option<Arc<Store>>,
     format: Format,

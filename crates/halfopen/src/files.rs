@@ -187,8 +187,8 @@ fn read_json<T>(
         .with_context(|| format!("understanding {}", path.display()))
 }
 
-/// JSON from somebody else's files without what would do something to a terminal: a control character
-/// in a string, but for line breaks and tabs, becomes the text of its escape sequence.
+/// JSON from files that may come from elsewhere, without what a terminal would obey: a control
+/// character in a string, but for line breaks and tabs, becomes the text of its escape sequence.
 fn harmless(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     let mut rest = json.chars();

@@ -1,8 +1,8 @@
 //! Virtual time: the same worker inside a kernel whose clock jumps to the next timer.
 //!
 //! On the host the worker of the sandbox boots the guest and passes on what it reports; in the
-//! guest the same executable runs the trials. Orders and reports go through files on a tmpfs that
-//! nobody else sees, and that ends with the guest.
+//! guest the same executable runs the trials. Orders and reports go through files on a private
+//! tmpfs, which ends with the guest.
 
 mod wall;
 

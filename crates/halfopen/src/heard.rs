@@ -1,4 +1,4 @@
-//! What is heard of a host's program, whichever it is.
+//! Reports from a host's program, of any kind.
 
 use peer::Milestone;
 use timeline::Event;

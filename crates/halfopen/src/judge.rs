@@ -65,7 +65,7 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
     }))
 }
 
-/// A path for a terminal, which is not to obey what somebody named a directory.
+/// A path for a terminal, with control characters escaped.
 pub(crate) fn shown(path: &str) -> String {
     path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

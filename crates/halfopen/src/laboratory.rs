@@ -52,7 +52,7 @@ fn check(task: &Task) -> Result<()> {
     }
 }
 
-/// All orders first: nobody can tell a guest anything once it runs.
+/// All orders first: a running guest cannot be given any more.
 fn run_virtual(setup: &Setup, kernel: &Path) -> Result<i32> {
     let mut shares = Shares::new();
     loop {

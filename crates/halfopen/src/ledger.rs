@@ -1,5 +1,5 @@
-//! What is kept of trials that have ended: a line each in a file without a name, in memory only
-//! where the line begins.
+//! Trials that have ended: a line for each in a file without a name; memory holds only where each
+//! line begins.
 
 use anyhow::{Context, Result};
 use report::{Digest, Groups};

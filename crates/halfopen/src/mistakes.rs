@@ -15,7 +15,7 @@ pub(crate) fn tell(error: &clap::Error) -> Exit {
     if let Some(text) = explain(error, &arguments) {
         return output::fail(Exit::USAGE, &anyhow!(text));
     }
-    // Help goes to standard output; nobody is left to tell if that is closed.
+    // Help goes to standard output; if that is closed, there is nothing more to do.
     let _ = error.print();
     Exit(u8::try_from(error.exit_code()).unwrap_or(Exit::USAGE.0))
 }

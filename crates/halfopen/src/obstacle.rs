@@ -60,7 +60,7 @@ impl Machine {
         !(self.root && self.admin)
     }
 
-    /// What stands in the way of user namespaces, by what the kernel says.
+    /// Why user namespaces cannot be made, as far as the kernel says.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         let as_root = if self.root { IN_A_CONTAINER } else { "run halfopen with sudo" };
         let found = |why: &str, remedy: String| Some(Obstacle { why: why.into(), remedy });

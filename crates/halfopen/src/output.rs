@@ -89,8 +89,8 @@ pub(crate) fn fail(exit: Exit, error: &anyhow::Error) -> Exit {
     // An error in an experiment file comes with its own heading and the lines of the file.
     let heading =
         if text.starts_with("error") || text.starts_with('\x1b') { "" } else { "error: " };
-    // In one piece: other processes write there too. Standard error may be closed; there is nobody
-    // left to tell then.
+    // In one piece: other processes write there too. Standard error may be closed; then the error
+    // is lost.
     let _ = std::io::stderr().write_all(format!("{heading}{text}\n").as_bytes());
     exit
 }

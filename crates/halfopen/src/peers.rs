@@ -113,7 +113,8 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Tells it something. One that takes no commands needs nobody to begin, and a signal to finish.
+    /// Tells it something. A program that takes no commands begins by itself, and finishes on a
+    /// signal.
     pub(crate) async fn tell(&mut self, command: Command) -> Result<()> {
         match (self.description.finish, command) {
             (Finish::Command, _) => self.send(&command).await,

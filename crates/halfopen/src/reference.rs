@@ -1,4 +1,4 @@
-//! What there is: `halfopen list`, `show`, `keys` and `explain`.
+//! Reference commands: `halfopen list`, `show`, `keys` and `explain`.
 
 use crate::catalogue;
 use crate::output::{self, Exit, Format};

@@ -1,4 +1,4 @@
-//! What a person sees while trials run: the announcement, the live timeline of a single trial, a
+//! Output for people while trials run: the announcement, the live timeline of a single trial, a
 //! bar with the time left, and the verdicts.
 
 use crate::batch::Trials;
@@ -131,7 +131,7 @@ impl Screen {
         match stream {
             _ if self.silent || self.live.is_none() || side != self.client => {}
             Stream::Output => drop(self.above_the_bar(|| output::print(bytes))),
-            // Standard error may be closed; there is nobody left to tell then.
+            // Standard error may be closed; then the error is lost.
             Stream::Error => drop(self.above_the_bar(|| std::io::stderr().write_all(bytes))),
         }
     }
@@ -139,7 +139,7 @@ impl Screen {
     /// Ten times a second: the lines that are ready, and the bar.
     pub(crate) fn tick(&mut self, now_ns: u64) {
         if let Some(live) = &mut self.live {
-            // Where time is virtual, nobody here knows what time it is: only at the end can no
+            // Where time is virtual, this process does not know the time: only at the end can no
             // earlier event follow.
             if self.real_time {
                 let lines = live.lines(now_ns);

@@ -107,7 +107,8 @@ impl Store {
     }
 }
 
-/// An open directory. What is written into it goes where it was when it was opened, whoever renames
+/// An open directory. Files are written where it was when it was opened, even if another process
+/// renames
 /// or replaces what its path leads over, and over no link in it.
 #[derive(Debug)]
 pub(crate) struct Directory {

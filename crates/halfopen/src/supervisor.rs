@@ -35,7 +35,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The environment variable that says where the executable lies. What runs from a mount of its own cannot tell.
+/// The environment variable that says where the executable lies. What runs from a mount of its own
+/// cannot tell.
 const EXECUTABLE: &str = "HALFOPEN_EXECUTABLE";
 
 /// Starts the worker in its sandbox. Its standard input is the lifeline: what it is to do comes
@@ -56,7 +57,7 @@ pub(crate) fn sandbox() -> Result<i32> {
     let (caller, uid, gid) = (Identity::of_caller(), geteuid(), getegid());
     let caller = match enter_namespaces() {
         Ok(false) => caller,
-        // In a user namespace there is nobody else.
+        // A user namespace knows no other user.
         Ok(true) => {
             Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups: Vec::new(), mapped: true }
         }

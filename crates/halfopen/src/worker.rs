@@ -66,7 +66,7 @@ pub(crate) fn work(
         .thread_keep_alive(Duration::from_secs(365 * 86_400))
         .build()
         .context("starting the runtime")?;
-    // Its length is bounded: no more than `jobs` trials run, and whoever starts them waits until
+    // Its length is bounded: no more than `jobs` trials run, and what starts them waits until
     // earlier ones are written.
     let (reports, queue) = mpsc::unbounded_channel();
     let write = write_reports(queue, output, setup.clock);

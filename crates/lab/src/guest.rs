@@ -1,11 +1,11 @@
 //! The virtual kernel: User Mode Linux with time travel, run as a program without privileges.
 //!
 //! [`Guest`] says what to run; [`Guest::run`] boots the kernel, waits until it has powered off, and
-//! tells how it [`End`]ed. Inside, the init executable finds its side of the bargain in [`init`].
+//! tells how it [`End`]ed. Inside, the init executable finds its side in [`init`].
 //!
 //! # What holds
 //!
-//! - **The guest writes nothing of the host** but its [`Exchange`], a tmpfs that nobody else sees:
+//! - **The guest writes nothing of the host** but its [`Exchange`], a private tmpfs:
 //!   every mount of the kernel's process is read-only ([`Launch::read_only`]). Of the host's files it
 //!   reads those that the caller may read, since it has the caller's identity and no capability.
 //! - **Nothing survives this process**: see the crate `sandbox`.
@@ -127,8 +127,8 @@ impl Guest {
     }
 
     /// Keeps the guest on one processor. Its kernel and its programs are processes of the host that
-    /// take turns at every system call (ptrace): waking the next one on another processor takes longer
-    /// than the call itself.
+    /// take turns at every system call (ptrace): waking the next one on another processor takes
+    /// longer than the call itself.
     #[must_use]
     pub fn processor(mut self, number: usize) -> Self {
         self.processor = Some(number);

@@ -301,7 +301,7 @@ fn take(facts: &mut NeighbourFacts, parameter: &NeighbourTableParameter) {
 /// An interface as the kernel shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
-    /// `IFF_UP`: somebody took it up.
+    /// `IFF_UP`: it was set up.
     pub(crate) up: bool,
     /// `IFF_LOWER_UP`: it has a carrier.
     pub(crate) carrier: bool,

@@ -169,9 +169,10 @@ impl Network {
         Ok(done)
     }
 
-    /// Destroys the server's host, and waits until nothing holds its namespace any more. Its processes must
-    /// be dead, and every tap and socket in its namespace closed; connections that have outlived
-    /// their processes are destroyed with it. Only a cut keeps their last words from the client.
+    /// Destroys the server's host, and waits until nothing holds its namespace any more. Its
+    /// processes must be dead, and every tap and socket in its namespace closed; connections that
+    /// have outlived their processes are destroyed with it. Only a cut keeps their last words from
+    /// the client.
     ///
     /// # Errors
     /// [`Error::Pinned`] if something keeps the namespace alive, [`Error::NoServer`],
@@ -244,7 +245,7 @@ impl Network {
         .await
     }
 
-    /// What whoever sends to the server on its link, the client or the router, knows of its
+    /// What the sender on the server's link (the client or the router) knows of its
     /// link-layer address; `None` if nothing. The time stamp is the caller's to fill in.
     ///
     /// # Errors

@@ -190,7 +190,7 @@ impl Shared {
         }
     }
 
-    /// Sends a frame; into a port that is down or gone, in vain.
+    /// Sends a frame; without effect into a port that is down or gone.
     fn put(&self, port: Port, frame: &[u8]) {
         let socket = self.sockets[port as usize].as_raw_fd();
         match socket::send(socket, frame, MsgFlags::empty()) {

@@ -2,7 +2,7 @@
 //!
 //! The kernel carries a netlink request out inside `send`, and its answer is there when that
 //! returns. So the library's connection is given a socket that never waits, and is driven on the
-//! spot by whoever asks: no task of a runtime owns the socket, which would pin its namespace until
+//! spot by the caller: no task of a runtime owns the socket, which would pin its namespace until
 //! the runtime came round to closing it, and no request waits for a runtime's turn.
 
 use crate::error::Error;

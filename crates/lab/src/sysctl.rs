@@ -107,7 +107,7 @@ pub fn read_tcp<'a>(
     Ok(sysctls)
 }
 
-/// All TCP sysctls in force in a namespace, whoever has set them.
+/// All TCP sysctls in force in a namespace, whatever set them.
 ///
 /// # Errors
 /// [`Error::Io`] if /proc/sys/net/ipv4 cannot be listed.

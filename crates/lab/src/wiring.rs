@@ -199,7 +199,7 @@ impl Wiring {
 
     /// Ends the server's host now: its connections and its cable, and every hold on its namespace.
     /// What the kernel does with an empty namespace it does in its own time, which is long when many
-    /// end at once; nobody on the network can tell.
+    /// end at once; on the network this makes no difference.
     pub(crate) fn destroy_server(&self, server: Namespace) -> Result<(), Error> {
         let operation = "destroying the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
@@ -266,14 +266,14 @@ impl Wiring {
 }
 
 /// One network is built at a time: the kernel configures one interface at a time anyway (RTNL),
-/// and whoever writes a sysctl while another does that turns on the spot, on a processor
+/// and a thread that writes a sysctl at the same time spins, on a processor
 /// (`restart_syscall`). A hundred builders at once take twice as long as one after the other.
 fn take_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends a host whose connections are destroyed. On a direct cable nobody is left to see that.
+/// Ends a host whose connections are destroyed. On a direct cable no other host sees that.
 fn end(
     host: &'static str,
     index: Index,
@@ -281,7 +281,7 @@ fn end(
     switch: Option<&Switch>,
 ) -> Result<(), Error> {
     // A last segment that waits for the other host's link-layer address would keep the namespace
-    // for three seconds; an interface that goes down waits for nobody.
+    // for three seconds; an interface that goes down does not wait.
     match link::set_up(&mut Rtnl::open(&namespace)?, index, false) {
         // It went with the other end of its cable.
         Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}

@@ -1,5 +1,5 @@
-//! A client whose last data the server's closed window holds back, before the fault: every state of its
-//! probe timer that agrees with what was measured, and what its probes may meet.
+//! A client whose last data the server's closed window holds back, before the fault: every state of
+//! its probe timer that agrees with what was measured, and what its probes may meet.
 
 use crate::entry;
 use crate::hop::Hop;
@@ -31,7 +31,7 @@ pub(crate) fn scenes(
     let bases = bases(kernel, parameters, facts.tcp.as_ref());
     let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases), parameters)?;
     let later = Kernel::later(parameters, facts)?;
-    // Where nobody has looked, the window closes `fault.after` before the fault.
+    // Where it was not sampled, the window closes `fault.after` before the fault.
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
     let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut all = Vec::new();
@@ -218,7 +218,8 @@ pub(crate) fn phases(kernel: &Kernel, parameters: &Parameters) -> (u64, usize) {
     (period, period.div_ceil(most).max(1) as usize)
 }
 
-/// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where nobody has
+/// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where it was
+/// not
 /// looked it may be longer than that of a settled connection: what fills a window ends in segments
 /// whose acknowledgements are delayed, and each of these round trips counts for an eighth.
 pub(crate) fn bases(
@@ -279,7 +280,7 @@ const LEAST: u64 = 2;
 const PHASES_MOST: u64 = 1 << 12;
 /// The same where they are looked at for long.
 const PHASES_FEW: u64 = 1 << 5;
-/// How many values of an RTO that nobody has looked at, beside the last.
+/// How many values of an RTO that was not sampled, beside the last.
 const BASES_MOST: u64 = 4;
 /// Of lives of a neighbour entry this near to each other one will do: probes come ever less often.
 const OFTEN_SECS: u64 = 5;

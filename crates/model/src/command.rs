@@ -78,7 +78,8 @@ fn is_connecting(tcp: &TcpFacts) -> bool {
 
 /// What its kernel will report, and when, if the program makes no other call than those observed.
 ///
-/// Where nobody answers any more, the socket's own state tells: `facts` may be of after the fault, and
+/// Where no host answers any more, the socket's own state tells: `facts` may be of after the
+/// fault, and
 /// hold what the observed calls have left. Elsewhere they are of just before the fault.
 pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -> Conditional {
     let own = parameters(trial, facts, observed);
@@ -118,12 +119,13 @@ fn why_unknown(
         );
     }
     (!observed.calls.is_empty() && !is_armed_by_exchange(tcp)).then_some(
-        "keepalive was set some time before the last exchange, and the program made calls after a \
-         fault that somebody answers",
+        "keepalive was set some time before the last exchange, and the program made calls that a \
+         host answers after the fault",
     )
 }
 
-/// Whether the keepalive timer, if it runs, was armed as our own client does it: with the last exchange.
+/// Whether the keepalive timer, if it runs, was armed as our own client does it: with the last
+/// exchange.
 fn is_armed_by_exchange(tcp: &TcpFacts) -> bool {
     let idle_ms = tcp.options_set.as_ref().and_then(|options| options.keepidle_s).unwrap_or(0);
     let since_ms = tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms);
@@ -135,7 +137,8 @@ fn is_armed_by_exchange(tcp: &TcpFacts) -> bool {
 /// How long an exchange takes, and a tick at each end, milliseconds.
 const EXCHANGE_MS: u64 = 12;
 
-/// Whether nobody answers from the fault on, neither the server nor anybody in its place, so that the
+/// Whether no host answers from the fault on, neither the server nor one in its place, so that
+/// the
 /// socket's own timers alone tell.
 pub fn falls_silent(trial: &Parameters, facts: &Facts) -> bool {
     let effect = trial.fault.kind.effect();

@@ -117,7 +117,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
     }
 }
 
-/// Where the SYN goes. Before it nothing was sent, so that nobody has learned an address.
+/// Where the SYN goes. Before it nothing was sent, so that no host has learned an address.
 fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     let fault = &parameters.fault;
     let ipv4 = parameters.family == Family::Ipv4;

@@ -69,8 +69,8 @@ pub(crate) fn is_cut(parameters: &Parameters) -> bool {
     }
 }
 
-/// Whether the host comes back with another link-layer address than the one that whoever sends to
-/// it still believes. A router has forgotten the old one, unless it learned it.
+/// Whether the host comes back with another link-layer address than the one that its sender still
+/// has. A router has forgotten the old one, unless it learned it.
 pub(crate) fn moves(parameters: &Parameters) -> bool {
     let forgotten =
         parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
@@ -122,7 +122,7 @@ pub(crate) fn hops(
     match (parameters.neighbour, fault.kind) {
         (Neighbour::Permanent, _) if !router => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
         _ if router && !cut => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
-        // The router no longer knows the server's link-layer address, and asks in vain.
+        // The router no longer knows the server's link-layer address, and gets no answer.
         (Neighbour::Permanent, _) => {
             let hop = Hop::Asks(hop::Neighbour::of_router(), limit, unreachable);
             return Ok(vec![HopKind::Fixed(hop)]);

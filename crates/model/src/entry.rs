@@ -1,11 +1,12 @@
 //! The neighbour entry that probes go by, as it was before the fault: what is left of its life.
 //!
-//! A neighbour is believed for `reachable_time` after it was last confirmed: by its own answer, or by
-//! an acknowledgement that TCP passed on with its next segment (`sk_dst_confirm`). A keepalive or
-//! window probe's answer does not count (`tcp_ack` returns before that), so that an idle client's
-//! entry turns stale whatever its peer says. How long `reachable_time` is is drawn at random for each
-//! interface (`neigh_rand_reach_time`), but the kernel tells (`NDTPA_REACHABLE_TIME`): nothing is left
-//! to chance but a new draw, once in 300 s (`neigh_periodic_work`, net/core/neighbour.c).
+//! A neighbour is believed for `reachable_time` after it was last confirmed: by its own answer, or
+//! by an acknowledgement that TCP passed on with its next segment (`sk_dst_confirm`). A keepalive
+//! or window probe's answer does not count (`tcp_ack` returns before that), so that an idle
+//! client's entry turns stale whatever its peer says. How long `reachable_time` is is drawn at
+//! random for each interface (`neigh_rand_reach_time`), but the kernel tells
+//! (`NDTPA_REACHABLE_TIME`): nothing is left to chance but a new draw, once in 300 s
+//! (`neigh_periodic_work`, net/core/neighbour.c).
 
 use crate::hop::{Hop, Icmp, Limit, Manners, Neighbour, State};
 use crate::kernel::Kernel;
@@ -17,10 +18,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The hops that the entry may be, in jiffies after the jiffy `from` of the cut clock of [`Phase`]
-/// (if that is not known: after the last exchange): one or a few if somebody has looked at it, and
-/// otherwise whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an
-/// acknowledgement; `probes_every`, jiffies, is the time from one probe to the next: of lives that end
-/// between the same two, one will do.
+/// (if that is not known: after the last exchange): one or a few if it was sampled, and otherwise
+/// whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an
+/// acknowledgement; `probes_every`, jiffies, is the time from one probe to the next: of lives that
+/// end between the same two, one will do.
 ///
 /// # Errors
 /// Why its life cannot be followed.
@@ -52,7 +53,8 @@ pub(crate) fn hops(
 }
 
 /// Why settings of the neighbour table make the life of an entry unknown, if they do: all that was
-/// looked at is followed, but for what depends on when the entry was last used, which nobody tells.
+/// looked at is followed, but for what depends on when the entry was last used, which is not
+/// known.
 fn unmodelled(parameters: &Parameters, facts: &Facts, known: Option<Looked>) -> Option<String> {
     // Settings are the client's, and mean nothing to a router.
     let routed = parameters.topology == Topology::Router;
@@ -100,7 +102,7 @@ const SEEN: &[&str] = &[
     "ucast_solicit",
 ];
 
-/// An entry that somebody has looked at.
+/// An entry that was sampled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Looked {
     known: NeighbourFacts,
@@ -136,8 +138,8 @@ impl Looked {
     }
 
     /// Whether its timer may find that it was used within `delay_first_probe_time`, and goes on to
-    /// `NUD_DELAY` without another packet. The output of a believed entry does not touch `neigh->used`:
-    /// that is from before it was last confirmed.
+    /// `NUD_DELAY` without another packet. The output of a believed entry does not touch
+    /// `neigh->used`: that is from before it was last confirmed.
     fn is_short(&self) -> bool {
         self.known.reachable_ms <= 2 * self.known.delay_ms
     }
@@ -276,7 +278,8 @@ impl Confirmed {
     }
 }
 
-/// What an entry may be `after` the last exchange, where nobody has looked: believed, or doubted,
+/// What an entry may be `after` the last exchange, where it was not sampled: believed, or
+/// doubted,
 /// since a probe before the fault found it stale.
 fn anything(kernel: &Kernel, after: Duration, probes_every: u64) -> Vec<State> {
     let seconds = |secs: u64| kernel.hz.from_secs(secs);

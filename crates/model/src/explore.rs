@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 pub(crate) const COUNTED_MOST: u32 = 64;
 /// No more steps than this are gone through.
 const STEPS_MOST: u64 = 600_000;
-/// After so many steps, those of all explorers of a prediction together, no handler runs late any more.
-/// What is due by then a jiffy more or less has come to more phases than anybody tells apart.
+/// After so many steps, those of all explorers of a prediction together, no handler runs late any
+/// more. By then, a jiffy more or less has led to more phases than are told apart.
 const LATE_STEPS: u64 = 40_000;
 /// The same where so many runs are on their way that ICMP errors meet: they are of as many phases.
 const LATE_BESIDE: usize = 128;
@@ -439,7 +439,7 @@ impl<'a> Explorer<'a> {
             (Event::Arrival, Some(InFlight { what: Arrival::Ack { echoed_ns }, .. })) => {
                 let is_answered = step.world.peer.replies && program.is_answered();
                 if is_answered && sock.closed {
-                    // Data for a socket that nobody reads any more: `TCPABORTONDATA`.
+                    // Data for a socket that no process reads any more: `TCPABORTONDATA`.
                     sock.reset(&mut step)
                 } else {
                     if is_answered {
@@ -573,7 +573,7 @@ fn next(live: &Live, cfg: &Kernel) -> Option<(u64, Event)> {
         }
         (Some((own, timer)), _) => Some((own, Event::Expiry(timer))),
         (None, Some(hop)) => {
-            // Without anything out, what the hop asks is for nobody.
+            // With nothing unacknowledged, the hop's question does not matter.
             let matters = live.world.hop.waiting() > 0 || !live.world.in_flight.is_empty();
             matters.then_some((hop, Event::Hop))
         }

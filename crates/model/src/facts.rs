@@ -1,4 +1,4 @@
-//! Facts that nobody measured: what a connection on this path would settle at.
+//! Facts without a measurement: what a connection on this path would settle at.
 
 use crate::kernel::Kernel;
 use crate::rto::{self, Estimator};

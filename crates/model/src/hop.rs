@@ -1,5 +1,5 @@
-//! The next hop of a segment that nobody will acknowledge: it is lost in silence, or a router
-//! rejects it, or it waits for a link-layer address that nobody tells.
+//! The next hop of a segment that will not be acknowledged: it is lost in silence, or a router
+//! rejects it, or it waits for a link-layer address that never comes.
 //!
 //! What comes back to the sender are ICMP errors. They do not end a connection, but they name the
 //! error at its end, and a host or network unreachable takes one doubling of the RTO back

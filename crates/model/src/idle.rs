@@ -81,7 +81,7 @@ pub(crate) fn scenes(
     let armed_before_ns = if parameters.server.reads {
         (rtt_ns, rtt_ns + EXCHANGE_NS)
     } else {
-        // The unread bytes are sent, and acknowledged when the server's kernel likes.
+        // The unread bytes are sent, and acknowledged when the server's kernel decides.
         (2 * rtt_ns, 2 * rtt_ns + kernel.hz.tick_ns() * delayed_ack(kernel) + SLOP_NS)
     };
     let later = Kernel::later(parameters, facts)?;
@@ -188,7 +188,7 @@ pub(crate) fn delayed_ack(kernel: &Kernel) -> u64 {
 
 /// The error that the last exchange's acknowledgement may draw if it is still being delayed when the
 /// fault comes (`TCP_DELACK_MIN`, 40 ms). Unlike a probe's it lies within the window, so that the
-/// connection remembers what came of it (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
+/// connection remembers the result (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
 fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
     let fault = &parameters.fault;
     let routed = parameters.topology == Topology::Router;
@@ -196,7 +196,7 @@ fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
         FaultKind::Reject if fault.reject != Reject::TcpReset => {
             Some(icmp_of(parameters.family, fault.reject).error)
         }
-        // A router that still believes its entry has nobody to ask for.
+        // A router that still believes its entry does not ask.
         FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap
             if routed && parameters.neighbour == Neighbour::Permanent =>
         {
@@ -274,7 +274,8 @@ fn known_timers(
         let exchanged = (exchanged_ns.0.min(nanos(parameters.path.rtt)), exchanged_ns.1);
         let exchanged = exchanged.0 / tick_ns..=exchanged.1 / tick_ns + 2;
         let answered = rtt..=(round_trip_ns(parameters, facts) + EXCHANGE_NS) / tick_ns + 2;
-        // No probe is answered within a second of the exchange: half of it is room for a busy machine.
+        // No probe is answered within a second of the exchange: half of it is room for a busy
+        // machine.
         let waited =
             (nanos(parameters.fault.after) / tick_ns).saturating_sub(kernel.hz.from_msecs(500));
         let mut fires = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! What a live socket's program will find out, and when, if its peer has gone: what `halfopen audit` says
-//! of each.
+//! What a live socket's program will find out, and when, if its peer has gone: what `halfopen
+//! audit` says of each.
 
 use crate::{IfIt, Prediction, predict_socket};
 use spec::facts::TcpFacts;
@@ -30,7 +30,8 @@ pub struct Outlook {
     pub if_idle: Prediction,
     /// If it writes now; `None` where it cannot write any more, or not yet.
     pub if_it_writes: Option<Prediction>,
-    /// It waits in vain already, and this is when it ends. Segments in flight alone are no trouble.
+    /// It already waits for an answer that does not come, and this is when it ends. Segments in
+    /// flight alone are no trouble.
     pub in_trouble: bool,
 }
 

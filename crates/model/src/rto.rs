@@ -11,7 +11,7 @@ pub(crate) fn from_estimate(kernel: &Kernel, srtt_us: u64, variance_us: u64) -> 
 }
 
 /// How long an acknowledgement is held back that nothing follows, jiffies: `TCP_DELACK_MIN` or
-/// `TCP_ATO_MIN`, 40 ms, and no longer than the smallest RTO of whoever sends it allows
+/// `TCP_ATO_MIN`, 40 ms, and no longer than the smallest RTO of its sender allows
 /// (`tcp_send_delayed_ack`, `tcp_delack_max`, net/ipv4/tcp_output.c).
 pub(crate) fn delayed_ack(hz: Hz, rto_min: u64) -> u64 {
     u64::from(hz.get() / 25).min(rto_min.max(2) - 1).max(1)

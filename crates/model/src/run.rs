@@ -120,7 +120,7 @@ impl Past {
         self.nominal[index(timer)] = at_ns.saturating_sub(self.begins_ns);
     }
 
-    /// Notes what came of a step. `fired` is the timer whose handler ran, with its timeout.
+    /// Notes the result of a step. `fired` is the timer whose handler ran, with its timeout.
     pub(crate) fn take(
         &mut self,
         effects: &Effects,

@@ -1,8 +1,8 @@
-//! Any live socket, in whatever trouble it is: when and how it ends from here, if its peer has fallen
-//! silent. It starts from what `struct tcp_info`, sock_diag's timer and the socket's options show
-//! (net/ipv4/inet_diag.c, `tcp_get_info`). What a sample cannot tell (the phase of the clock, for how
-//! long the pending timer was armed and so its slot, when the first retransmission or window probe was
-//! sent) is gone through, and shows in the window.
+//! Any live socket, in whatever trouble it is: when and how it ends from here, if its peer has
+//! fallen silent. It starts from what `struct tcp_info`, sock_diag's timer and the socket's options
+//! show (net/ipv4/inet_diag.c, `tcp_get_info`). What a sample cannot tell (the phase of the clock,
+//! for how long the pending timer was armed and so its slot, when the first retransmission or
+//! window probe was sent) is gone through, and shows in the window.
 
 mod probing;
 mod retransmitting;
@@ -38,11 +38,11 @@ pub enum IfIt {
 
 /// How many phases of the clock are looked at where none is known.
 const PHASES_MOST: u64 = 128;
-/// How long a look at a socket takes where nobody has measured it.
+/// How long sampling a socket takes where that was not measured.
 const LOOK_NS: u64 = 200_000;
 
-/// What a socket's kernel will report, and when, if its peer is silent from now on. Times count from the
-/// sample (the reference says `last-activity`, for want of a better name).
+/// What a socket's kernel will report, and when, if its peer is silent from now on. Times count
+/// from the sample (the reference says `last-activity`, for want of a better name).
 ///
 /// An ICMP error that came before the sample and took no doubling of the RTO back is not in it: the
 /// kernel then reports that error at the same time, where this says ETIMEDOUT.
@@ -104,8 +104,8 @@ fn parameters(facts: &Facts) -> Parameters {
     parameters
 }
 
-/// A moment at which the kernel may have looked at the socket. Times are nanoseconds of one clock, whose
-/// jiffy 0 is a multiple of every slot of the wheel.
+/// A moment at which the kernel may have looked at the socket. Times are nanoseconds of one clock,
+/// whose jiffy 0 is a multiple of every slot of the wheel.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     /// The jiffy.
@@ -120,8 +120,8 @@ struct Look {
     monotonic_ns: u64,
 }
 
-/// The moments to go through: one for each jiffy in which the kernel may have looked, or where the jiffy
-/// clock is not known, one for each phase of so many jiffies.
+/// The moments to go through: one for each jiffy in which the kernel may have looked, or where the
+/// jiffy clock is not known, one for each phase of so many jiffies.
 fn looks(cfg: &Kernel, tcp: &TcpFacts, facts: &Facts, period: u64) -> Vec<Look> {
     let tick_ns = cfg.hz.tick_ns();
     let within_ns = if tcp.sampled_within_ns > 0 { tcp.sampled_within_ns } else { LOOK_NS };
@@ -224,7 +224,7 @@ fn sockets(cfg: &Kernel, tcp: &TcpFacts, look: Look, if_it: IfIt) -> Result<Vec<
         Some(TcpState::SynSent) => State::SynSent,
         Some(other) => return Err(format!("a socket in state {other} is not modelled")),
     };
-    // A connection that nobody has accepted yet has no inode either, but has not been closed.
+    // A connection that no process has accepted yet has no inode either, but has not been closed.
     sock.closed = tcp.inode == Some(0) && matches!(sock.state, State::FinSent | State::FinWait2);
     sock.orphaned_ns = sock.closed.then_some(0);
     let received = sampled.saturating_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)));
@@ -274,8 +274,8 @@ fn slots(cfg: &Kernel, expires: u64, sampled: u64, longest: u64) -> BTreeSet<u64
     fires
 }
 
-/// By how much the moment that a timer of so many jiffies was set for may lie before the sample: where it
-/// is over and its slot is not, `idiag_expires` is 0 (`jiffies_delta_to_msecs`).
+/// By how much the moment that a timer of so many jiffies was set for may lie before the sample:
+/// where it is over and its slot is not, `idiag_expires` is 0 (`jiffies_delta_to_msecs`).
 fn overdue(cfg: &Kernel, tcp: &TcpFacts, timeout: u64) -> u64 {
     if tcp.timer_expires_ms == 0 { cfg.wheel.slot(timeout) } else { 0 }
 }
@@ -290,8 +290,8 @@ fn thinned(moments: &BTreeSet<u64>) -> BTreeSet<u64> {
     moments.iter().copied().step_by(stride).chain(ends.into_iter().flatten()).collect()
 }
 
-/// When timers may have been armed that were armed for so many jiffies, and whose handlers ran at one of
-/// these.
+/// When timers may have been armed that were armed for so many jiffies, and whose handlers ran at
+/// one of these.
 fn armed_before(cfg: &Kernel, ran: &BTreeSet<u64>, timeout: u64) -> BTreeSet<u64> {
     let slot = cfg.wheel.slot(timeout);
     let late = u64::from(!cfg.virtual_time);

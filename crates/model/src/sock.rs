@@ -309,8 +309,8 @@ impl Sock {
         let fires =
             stays.unwrap_or_else(|| step.cfg.wheel.fires_at(now, timeout, step.wheel_context()));
         self.write_timer = Some((what, Armed { fires, timeout }));
-        // Of a window's probe only a call in the same jiffy could ask for the same time, and of a
-        // timeout in silence nobody.
+        // Only a call in the same jiffy can ask for the same time as a window probe's timer, and
+        // nothing can for a timeout without answers.
         let forgets = match what {
             Pending::WindowProbe => fires == step.cfg.wheel.fires_at(now, timeout, Context::Call),
             // An ICMP error asks for less than the RTO, unless that is the longest.

@@ -26,7 +26,7 @@ pub(crate) struct Healed {
 }
 
 impl Healed {
-    /// What answers `at_ns`; `None` if nobody ever does.
+    /// What answers `at_ns`; `None` if nothing ever does.
     pub(crate) fn of(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Option<Self> {
         let fault = &parameters.fault;
         let permanent = parameters.neighbour == Neighbours::Permanent;
@@ -75,7 +75,7 @@ pub(crate) fn exposed_ns(parameters: &Parameters, rtt_ns: u64) -> u64 {
 
 /// What such a router knows when the last exchange has passed it, at this jiffy.
 pub(crate) fn memory(cfg: &Kernel, parameters: &Parameters, passed: u64) -> Option<Memory> {
-    // Data that nobody answers is acknowledged when the server's kernel likes.
+    // Data without an answer is acknowledged when the server's kernel decides.
     let held_back = if parameters.server.reads { 0 } else { cfg.hz.from_msecs(250) };
     Some(Memory {
         idle: nanos(parameters.forgets_after()?) / cfg.hz.tick_ns(),
@@ -86,7 +86,8 @@ pub(crate) fn memory(cfg: &Kernel, parameters: &Parameters, passed: u64) -> Opti
 }
 
 /// Where probes end that a fault has cut off, but for a neighbour entry that is still believed: in
-/// silence, or with a router that asks in vain. `None`: an entry decides, which `entry` has.
+/// silence, or with a router that gets no answer to its requests. `None`: an entry decides, which
+/// `entry` has.
 pub(crate) fn without_entry(parameters: &Parameters) -> Option<Hop> {
     let kind = parameters.fault.kind;
     let cut = is_cut(parameters);
@@ -97,7 +98,7 @@ pub(crate) fn without_entry(parameters: &Parameters) -> Option<Hop> {
             let icmp = Icmp { error: Errno::EHOSTUNREACH, reverts: false };
             Some(Hop::Asks(Neighbour::of_router(), Limit::none(), icmp))
         }
-        // ICMP means nothing to a probe, and nobody ever answers.
+        // A probe ignores ICMP, and no answer ever comes.
         (true, Neighbours::Learned) if kind == FaultKind::PowerOff => Some(Hop::Silent),
         (false, Neighbours::Permanent) => Some(Hop::Silent),
         (false, Neighbours::Learned) if !cut && kind != FaultKind::Blackhole => Some(Hop::Silent),

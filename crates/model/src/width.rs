@@ -27,7 +27,7 @@ pub enum Cause {
     /// Timers before the last that run a jiffy late: that jiffy where no slot takes it up, and the
     /// slots that it makes the next ones miss.
     LateTimers,
-    /// The RTO, where nobody has looked at it: what it may be.
+    /// The RTO, where it was not sampled: the range it may have.
     Rto,
     /// What a round trip varies by, or the timer that made the reference.
     RoundTrip,

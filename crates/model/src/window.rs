@@ -69,8 +69,8 @@ pub(crate) fn open_by_rto(
         prediction.windows.iter_mut().for_each(the_rest_is_the_rto_s);
         let ms = |jiffies: u64| kernel.hz.to_msecs(jiffies);
         prediction.why += &format!(
-            "; nobody has looked at the RTO with which the window closed, {} to {} ms: what filled it \
-             ended in delayed acknowledgements",
+            "; the RTO when the window closed was not sampled, {} to {} ms: the data that filled \
+             it ended in delayed acknowledgements",
             ms(*shortest_and_longest.start()),
             ms(*shortest_and_longest.end())
         );

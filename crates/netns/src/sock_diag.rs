@@ -1,5 +1,5 @@
 //! Socket diagnostics (`sock_diag(7)`) for the TCP sockets of a namespace: one looked up, all listed,
-//! one destroyed. What is read here is the kernel's own; whoever asks makes of it what he needs.
+//! one destroyed. What is read here is the kernel's own; callers take from it what they need.
 
 use crate::{Error as NamespaceError, Namespace, monotonic_ns};
 use nix::errno::Errno;
@@ -95,7 +95,7 @@ impl SockDiag {
     /// Opens socket diagnostics inside a namespace.
     ///
     /// # Errors
-    /// [`Error::Namespace`], or [`Error::System`] if no netlink socket can be had.
+    /// [`Error::Namespace`], or [`Error::System`] if no netlink socket can be opened.
     pub fn open(namespace: &Namespace) -> Result<Self, Error> {
         let open = || -> Result<OwnedFd, Errno> {
             let socket = socket(

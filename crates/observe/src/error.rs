@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why an instrument could not be had, or stopped.
+/// Why an instrument is not available, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The namespace could not be entered to open the instrument in it.

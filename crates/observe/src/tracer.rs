@@ -4,7 +4,7 @@
 //! They come through a tracefs instance, which sees every record. BPF programs on the same
 //! tracepoints do not: they are skipped where one interrupts another (`trace_call_bpf`,
 //! kernel/trace/bpf_trace.c), and were seen not to run at all, uncounted, in the interrupts of single
-//! threads. The kernel leaves out the timers of everything else, and what concerns nobody here is
+//! threads. The kernel leaves out the timers of everything else, and what concerns no trial is
 //! thrown away at once.
 
 mod attribution;
@@ -133,7 +133,7 @@ impl Tracer {
 
     /// Which jiffy it is, from the timer records so far, of whosever sockets: that tick `jiffies`
     /// began at `at_ns` or a little earlier, by the least time that passed between a tick and such
-    /// a record. [`clock::jiffy_clock`] is exact, where it can be had.
+    /// a record. [`clock::jiffy_clock`] is exact, where it is available.
     pub fn jiffy_clock(&self) -> Option<JiffyClock> {
         self.jiffies.earliest
     }
@@ -173,7 +173,7 @@ impl Tracer {
         }
     }
 
-    /// Has the kernel leave out all other timers; without that, they are only read in vain.
+    /// Has the kernel leave out all other timers; without that, they are read and dropped.
     fn restrict(&mut self, TimerPlaces { write, keepalive }: TimerPlaces) {
         let functions = [write.function, keepalive.function];
         if let Err(error) = self.instance.restrict(&self.readers, &functions) {

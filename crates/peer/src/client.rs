@@ -356,7 +356,7 @@ impl<'a> Client<'a> {
 
     /// Waits for these events of the socket (none: it is not watched), for a command, or until
     /// `wake_ns`; less for longer waits, since a `poll` may be late by a 200th of its timeout
-    /// (`select_estimate_accuracy`, fs/select.c), and whoever waits asks again.
+    /// (`select_estimate_accuracy`, fs/select.c), and the caller asks again.
     fn wait(&self, events: PollFlags, wake_ns: Option<u64>) -> Result<(PollFlags, bool), Error> {
         let timeout = wake_ns.map(|due| {
             let left = due.saturating_sub(now_ns());
@@ -397,8 +397,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Writes one block or request, and says whether the connection still takes any. What does not fit into a
-    /// full send buffer is sent first the next time.
+    /// Writes one block or request, and says whether the connection still takes any. What does not
+    /// fit into a full send buffer is sent first the next time.
     fn write(&mut self, control: &Control) -> Result<bool, Error> {
         let block = self.dialogue.next();
         let began = now_ns();

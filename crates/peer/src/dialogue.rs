@@ -13,7 +13,7 @@ pub(crate) struct Dialogue {
 }
 
 enum Protocol {
-    /// `unanswered`: how many bytes of `answered` nobody has answered, since that was not asked for.
+    /// `unanswered`: how many bytes of `answered` have no answer, since none was asked for.
     Blocks {
         sent: Pattern,
         answered: Pattern,

@@ -1,4 +1,4 @@
-//! A real nginx in the place of a peer.
+//! A real nginx instead of a peer.
 //!
 //! The peer's process turns into nginx (`exec`), so that its number, its signals and its end are
 //! nginx's own. What nginx writes goes into the program's own /dev/shm, which ends with it. Its

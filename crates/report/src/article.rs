@@ -24,20 +24,20 @@ pub struct Article {
     pub date: String,
     /// The runs: at most one for each kernel. A trial's name is its label among the evidence.
     pub runs: Vec<Run>,
-    /// Kernels that could not be had.
+    /// Kernels that were not available.
     pub missing: Vec<Missing>,
     /// Each claim with its finding.
     pub claims: Vec<(Claim, Finding)>,
 }
 
-/// A kernel that could not be had.
+/// A kernel that was not available.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// The clock that it would have had.
     pub clock: Clock,
     /// Its HZ, where the clock has kernels of several; `None` for the usual one.
     pub hz: Option<u32>,
-    /// Why it cannot be had, and what would help.
+    /// Why it is not available, and what would help.
     pub why: String,
 }
 
@@ -162,7 +162,7 @@ pub fn terminal(article: &Article, colour: bool) -> String {
     text
 }
 
-/// What each clock was, and which could not be had.
+/// What each clock was, and which was not available.
 fn provenance(article: &Article) -> impl Iterator<Item = String> + '_ {
     article.runs.iter().map(about).chain(article.missing.iter().map(Missing::to_string))
 }

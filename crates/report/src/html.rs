@@ -151,12 +151,11 @@ fn claims_tested(ids: &[String]) -> Markup {
             dl {
                 @for claim in catalogue.claims.iter().filter(|claim| ids.contains(&claim.id)) {
                     dt id={ "claim-" (claim.id) } { (claim.id) }
-                    dd {
-                        @let source =
-                            if claim.is_of_the_article() { ARTICLE } else { &claim.source };
-                        (prose(&claim.says)) " (" (prose(source)) ")"
-                    }
+                    dd { (prose(&claim.says)) " (" (prose(&claim.source)) ")" }
                 }
+            }
+            @if catalogue.claims.iter().any(|c| c.is_of_the_article() && ids.contains(&c.id)) {
+                p.legend { "The article is " (prose(ARTICLE)) "." }
             }
         }
     }
@@ -168,7 +167,7 @@ fn conditions(machine: &Machine, trial: &Trial) -> Markup {
         h2 { "Conditions" }
         dl {
             @for (name, value) in condition_rows(machine, trial) {
-                dt { (name) }
+                dt { (prose(name)) }
                 dd { (prose(&value)) }
             }
         }

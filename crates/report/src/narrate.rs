@@ -55,7 +55,7 @@ pub enum Tone {
     Step,
     /// The fault.
     Fault,
-    /// The end of the connection, for whoever learns of it.
+    /// The end of the connection, for the host that learns of it.
     End,
     /// Something that weakens the evidence.
     Warning,

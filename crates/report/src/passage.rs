@@ -1,4 +1,4 @@
-//! What became of each frame: seen at one tap, was it seen at the other?
+//! Where each frame went: seen at one tap, was it seen at the other?
 
 use spec::{Parameters, Topology};
 use std::collections::VecDeque;

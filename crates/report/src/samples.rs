@@ -243,7 +243,7 @@ pub(crate) fn repeated() -> Run {
     Run { trials, ..run() }
 }
 
-/// Three claims with evidence on one clock; the other could not be had.
+/// Three claims with evidence on one clock; the other was not available.
 pub(crate) fn article() -> Article {
     let claim = |id: &str, says: &str, evidence: &[&str]| Claim {
         id: id.into(),

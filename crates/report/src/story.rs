@@ -1,5 +1,5 @@
-//! What of a trial is worth telling, in the order of time: everything that follows from the fault,
-//! and no more of the ordinary course than is needed to see it.
+//! The events of a trial that reports show, in the order of time: everything from the fault on,
+//! and as much from before it as is needed.
 
 use crate::narrate::{Narrator, Note, Place, Tone};
 use crate::passage::{Pairing, Passage};

@@ -39,11 +39,11 @@ pub struct Tally {
     pub groups: Groups,
     /// How many trials never started.
     pub not_started: usize,
-    /// Trials that started and whose end nobody knows.
+    /// Trials that started and whose end is unknown.
     pub lost: Option<Lost>,
 }
 
-/// Trials that started and whose end nobody knows.
+/// Trials that started and whose end is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// How many.

@@ -19,7 +19,7 @@ pub struct Trial {
     pub facts: Option<Facts>,
     /// What was predicted before the fault; `None` if the trial did not come so far.
     pub prediction: Option<Prediction>,
-    /// What became of it.
+    /// Its verdict.
     pub verdict: Verdict,
     /// What went wrong in halfopen itself, or in writing the trial's files.
     pub failure: Option<String>,

@@ -385,7 +385,7 @@ fn commands(parameters: &Parameters, fault: &str) -> String {
         LostHost::Server => (client, server),
         LostHost::Client => (server, client),
     };
-    let line = |words: &[String]| format!("`{}`", command::join(words));
+    let line = |words: &[String]| format!("`{}`", in_a_line(words));
     let server = match server.listen.filter(|_| server.command.words.is_empty()) {
         Some(port) => format!("halfopen's own server at port {port}"),
         None => line(&server.command.words),
@@ -403,6 +403,18 @@ fn commands(parameters: &Parameters, fault: &str) -> String {
     };
     format!("{client} talks to {server}; {when}{fault}")
 }
+
+/// A command as one line, or the beginning of a long one.
+fn in_a_line(words: &[String]) -> String {
+    let line: String = command::join(words).split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(COMMAND_LETTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// The most letters of a command in a sentence.
+const COMMAND_LETTERS: usize = 120;
 
 /// Which source told the kernel's side.
 pub(crate) fn detected_by(by: DetectedBy, resolution_s: f64) -> String {

@@ -99,7 +99,7 @@ impl Watch {
                 let code = match become_alone(request.stdio, request.network, identity) {
                     Ok(()) => i32::from(own()),
                     Err(error) => {
-                        // If nobody listens, nobody has to be told.
+                        // If the worker is gone, no report is needed.
                         let _ = write_line(&control, &failure(&error));
                         127
                     }
@@ -170,7 +170,7 @@ impl Watch {
 
 impl Program {
     fn say(&self, word: &Word) {
-        // If nobody listens any more, the program ends.
+        // If the worker is gone, the program ends.
         let _ = write_line(self.control.get_ref(), word);
     }
 }

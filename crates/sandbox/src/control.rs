@@ -105,7 +105,7 @@ impl AsFd for Control {
 pub fn waited_ns(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-    // Time on a processor comes first: nobody ends without any.
+    // Processor time comes first: without it no process can end.
     let ran = numbers.next()?.ok()?;
     numbers.next()?.ok().filter(|_| ran > 0)
 }

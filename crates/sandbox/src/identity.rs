@@ -20,7 +20,7 @@ pub struct Identity {
     pub gid: u32,
     /// The user's other groups.
     pub groups: Vec<u32>,
-    /// Privileges are those of a user namespace, in which this user is 0 and nobody else is known.
+    /// Privileges are those of a user namespace, in which this user is 0 and no other is known.
     pub mapped: bool,
 }
 

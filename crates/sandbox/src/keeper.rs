@@ -204,7 +204,7 @@ impl Keeper {
     }
 
     fn say(&self, word: &Word) {
-        // If nobody listens any more, the worker is gone, and so will be this process.
+        // If the pipe is closed, the worker is gone, and this process ends too.
         let _ = write_line(self.control.get_ref(), word);
     }
 }

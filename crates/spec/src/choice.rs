@@ -177,7 +177,7 @@ choice! {
 choice! {
     /// What becomes of the packets of a flow that the router has forgotten, under the fault `forget`.
     Answer {
-        /// They are dropped; nobody is told.
+        /// They are dropped without an error.
         Silent = "silent",
         /// Each is answered with a TCP segment with RST.
         TcpReset = "tcp-reset",

@@ -194,7 +194,7 @@ pub struct Fault {
     /// How long a flow is idle before the router forgets it, under `forget`.
     #[serde(default)]
     pub idle: Option<Duration>,
-    /// What becomes of a forgotten flow's packets.
+    /// What the router does with a forgotten flow's packets.
     #[serde(default = "silent")]
     pub answer: Answer,
     /// Whether a rebooted host comes back with another MAC address.

@@ -16,16 +16,16 @@ pub struct Facts {
     pub sysctl: Sysctls,
     /// The TCP sysctls in force in the server's namespace.
     pub server_sysctl: Sysctls,
-    /// The client's connection; `None` if nobody could look.
+    /// The client's connection; `None` if it could not be sampled.
     pub tcp: Option<TcpFacts>,
-    /// Which jiffy it is at which moment of `CLOCK_MONOTONIC`; `None` if nobody could tell.
+    /// Which jiffy it is at which moment of `CLOCK_MONOTONIC`; `None` if that is not known.
     pub jiffies: Option<JiffyClock>,
     /// Whether time is virtual: it stands still while the kernel works, so that no timer runs late
     /// and no packet takes any time but the path's.
     #[serde(default)]
     pub virtual_time: bool,
-    /// What whoever sends to the server on its link, the client or the router, knows of its
-    /// link-layer address; `None` if nobody looked, or nothing is known.
+    /// What the sender on the server's link (the client or the router) knows of its
+    /// link-layer address; `None` if it was not sampled, or nothing is known.
     #[serde(default)]
     pub neighbour: Option<NeighbourFacts>,
 }

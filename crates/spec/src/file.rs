@@ -1,6 +1,6 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
-use crate::choice::Traffic;
+use crate::choice::{FaultKind, Traffic};
 use crate::experiment::{Experiment, Parameters};
 use crate::relevance::{self, Need};
 use crate::settings;
@@ -286,7 +286,7 @@ fn with_changes(
         .map(|key| format!("{key} = {}", after.get(key).map_or("off", String::as_str)))
         .collect();
     // What a file asks may speak of what was changed.
-    let question = if changes.is_empty() { question } else { fitting(parameters).to_owned() };
+    let question = if changes.is_empty() { question } else { fitting(parameters) };
     let mut at_defaults = of_file.clone();
     at_defaults.reset_to_linux_defaults();
     if defaults && settings::all(&at_defaults) != before {
@@ -296,18 +296,24 @@ fn with_changes(
 }
 
 /// A question that fits any settings.
-fn fitting(parameters: &Parameters) -> &'static str {
-    if parameters.runs_command() {
-        "When does this program find out, and what does it do then?"
+fn fitting(parameters: &Parameters) -> String {
+    let (fault, traffic) = (&parameters.fault, parameters.client.traffic);
+    let fault = match fault.kind {
+        FaultKind::Reject => format!("Fault {} with {}", fault.kind, fault.reject),
+        kind => format!("Fault {kind}"),
+    };
+    let about = if parameters.runs_command() {
+        return format!("{fault}: when does this program find out, and what does it do then?");
     } else if parameters.has_web_server() {
-        "When is the connection closed, and when has the kernel forgotten it?"
-    } else if parameters.client.traffic == Traffic::Connect {
-        "When does connect return, and with which result?"
+        "when is the connection closed, and when has the kernel forgotten it?"
+    } else if traffic == Traffic::Connect {
+        "when does connect return, and with which result?"
     } else if parameters.client_lets_go() {
-        "When does the client's kernel let go of the connection?"
+        "when does the client's kernel let go of the connection?"
     } else {
-        "When does the client find out, and what is it told?"
-    }
+        "when does the client find out, and what is it told?"
+    };
+    format!("{fault}, traffic {traffic}: {about}")
 }
 
 /// An experiment without a file: settings that were given otherwise, each with how it was given, take

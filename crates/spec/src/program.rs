@@ -1,4 +1,4 @@
-//! What must be known about each program that a host can run. Everything that depends on which
+//! Properties of each program that a host can run. Everything that depends on which
 //! program it is asks here.
 
 use crate::choice::Program;

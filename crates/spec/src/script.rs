@@ -23,7 +23,7 @@ pub struct Script {
 pub enum Step {
     /// `wait D`: do nothing for so long.
     Wait(Duration),
-    /// `write N`: write so many bytes; nobody answers.
+    /// `write N`: write so many bytes; no answer comes.
     Write(u32),
     /// `request N D`: write so many bytes and wait for as many back. Without all of them within the
     /// deadline the program closes the socket.

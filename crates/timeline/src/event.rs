@@ -202,7 +202,7 @@ pub enum Phase {
     Aftermath,
     /// Everything is taken down.
     Done,
-    /// The operator stopped it.
+    /// The user stopped it (Ctrl-C).
     Interrupted,
 }
 

@@ -1,4 +1,4 @@
-//! The sentences that trials are held against, and which trials those are: `claims.toml`.
+//! The claims, and the trials that are their evidence: `claims.toml`.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;

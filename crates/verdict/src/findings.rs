@@ -22,7 +22,7 @@ pub use exhibit::{Bench, Exhibit};
 /// What the evidence says about a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// In a word.
+    /// Its standing.
     pub standing: Standing,
     /// In a sentence or two, with figures.
     pub text: String,

@@ -252,7 +252,8 @@ impl Seen {
                     seen.observed.calls.push(ObservedCall { at_ns, step: Step::Write(bytes) });
                 }
                 Class::Syn { n: 1 } if at_ns >= fault_at => seen.connected_ns = Some(at_ns),
-                // Where somebody answers, this is its farewell: what would have come without it is said.
+                // Where a host answers, this FIN is the program's end: the prediction says what
+                // would have come without it.
                 Class::Fin { n: 1, .. } if at_ns >= fault_at => seen.fin_ns = Some(at_ns),
                 _ => seen.sent_again.push((at_ns, class)),
             }

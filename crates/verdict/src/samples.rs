@@ -13,7 +13,7 @@ use timeline::{Event, Source, Timeline, What};
 /// From the kernel's report of an error to the capture of the segment that made it, at most.
 const ARRIVES_NS: u64 = 1_000_000;
 
-/// One sample, and what became of the socket.
+/// One sample, and how the socket ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// When it was taken, nanoseconds after the fault.

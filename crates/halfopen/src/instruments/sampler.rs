@@ -187,7 +187,7 @@ impl Sampler {
     }
 
     /// Looks for a connection that neither a SYN on the wire nor a tracepoint has shown: where its
-    /// host asks in vain for a link-layer address. It costs a look at every socket of the machine.
+    /// host gets no answer for a link-layer address. It costs a look at every socket of the machine.
     fn search(&mut self) {
         let side = self.output.side();
         if !self.pace.closely || self.sockets.iter().any(|socket| !socket.is_gone) {

@@ -23,7 +23,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Opens the tracepoints if they are to be had, and starts watching the machine.
+    /// Opens the tracepoints if the machine has them, and starts watching the machine.
     pub(crate) fn start(clock: Clock) -> Self {
         let mut shared = Self::default();
         match trace(&shared.sinks) {

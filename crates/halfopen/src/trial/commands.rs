@@ -44,14 +44,16 @@ pub(super) struct Forecast {
     conditional: Conditional,
     /// Whether it was open when the fault came.
     was_open: bool,
-    /// When the timer will have expired of which nobody can tell whether it is that of a loss probe or
+    /// When the timer will have expired of which it is unknown whether it is that of a loss probe
+    /// or
     /// of a retransmission; afterwards it can be told.
     clear_at: Option<Instant>,
 }
 
 impl Forecast {
     fn new(facts: Facts, unread: bool, conditional: Conditional, was_open: bool) -> Self {
-        // A loss probe's, or that of a retransmission which is overdue: either is sooner than the RTO.
+        // A loss probe's, or that of a retransmission which is overdue: either is sooner than the
+        // RTO.
         let is_unclear = |tcp: &&TcpFacts| {
             let sooner = u64::from(tcp.timer_expires_ms) * 2_000 < u64::from(tcp.rto_us);
             tcp.timer == 1 && tcp.unacked > 1 && tcp.retransmits == 0 && sooner

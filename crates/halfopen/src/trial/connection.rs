@@ -122,7 +122,7 @@ impl Trial {
         let until = Instant::now() + most;
         while Instant::now() < until {
             self.host_mut(side).tell(Command::FillWindow).await?;
-            let what = "nobody fills the window";
+            let what = "neither side is told to fill the window";
             self.reach(side, &Milestone::Filled, PATIENCE, what).await?;
             let turn = Duration::from_millis(100) + self.plan.experiment.parameters.path.rtt;
             if self.wait_for_socket(side, turn, probes_closed_window).await.is_ok() {

@@ -1,4 +1,5 @@
-//! The trial's connections: numbered as they appear, told to whoever follows them, and how far each
+//! The trial's connections: numbered as they appear, reported to the instruments, and how far
+//! each
 //! is by what the kernel shows.
 
 use crate::instruments::Followed;
@@ -24,7 +25,7 @@ pub(super) struct Flows {
     commands: bool,
     /// Whether the survivor is the one that accepts.
     survivor_accepts: bool,
-    /// Connections that nobody is to look at, and whether new ones are such.
+    /// Connections to ignore (readiness checks), and whether new ones are to be ignored.
     ignored: BTreeSet<Ends>,
     ignoring: bool,
     /// When the first connection was established, and when the host that connected first received data.
@@ -119,7 +120,7 @@ impl Flows {
         self.ignoring = ignoring;
     }
 
-    /// Whether nobody is to look at the connection with these ends.
+    /// Whether to ignore the connection with these ends.
     pub(super) fn ignores(&mut self, ends: Ends) -> bool {
         if self.ignoring {
             self.ignored.insert(ends);

@@ -1,4 +1,4 @@
-//! One of the two hosts, as the trial has to do with it: its program and what looks at it.
+//! One of the two hosts as the trial sees it: its program and its instruments.
 
 use crate::control::ControlSocket;
 use crate::heard::Heard;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use timeline::Event;
 use tokio::sync::Notify;
 
-/// A program that ended though nobody of this trial ended it.
+/// A program that was ended from outside the trial.
 #[derive(Debug)]
 pub(super) struct Gone(pub(super) &'static str);
 
@@ -28,7 +28,7 @@ pub(super) struct Host {
     peer: Option<Peer>,
     /// What is left of a program whose main process was killed: a child of it.
     crashed: Option<Peer>,
-    /// What the program has reported and nobody has waited for yet.
+    /// Reports of the program that nothing has waited for yet.
     reached: Vec<Milestone>,
     /// How the program ended, if it has: `the client ended (exit status: 1): its last words`.
     ended: Option<String>,

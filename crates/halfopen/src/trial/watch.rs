@@ -208,7 +208,7 @@ fn default_deadline(prediction: &Prediction, never: Duration) -> Duration {
     let latest =
         prediction.windows.iter().filter_map(|window| window.span).map(|(_, latest)| latest).max();
     match latest {
-        // Long enough for most of what can happen, where nobody can say what will.
+        // Long enough for most outcomes, where no outcome is predicted.
         None if prediction.unknown.is_some() => never.max(Duration::from_secs(60)),
         Some(latest) => latest + (latest / 10).max(Duration::from_secs(2)),
         None => never,

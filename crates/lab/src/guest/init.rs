@@ -81,8 +81,8 @@ pub fn is_guest() -> bool {
 /// `/tmp` is empty in here, whatever the host has in its own.
 pub fn enter() -> Result<Entry, EnterError> {
     let none = None::<&str>;
-    // Where the host's user is not root, its programs belong to nobody as seen
-    // from here, and a set-user-ID one (`mount`) would run as nobody.
+    // Where the host's user is not root, its programs belong to the user nobody as seen from
+    // here, and a set-user-ID one (`mount`) would run as nobody.
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
     mount(none, "/", none, flags, none)
         .map_err(io::Error::from)
@@ -99,7 +99,7 @@ pub fn enter() -> Result<Entry, EnterError> {
     directory("/dev/pts")?;
     attach("devpts", "/dev/pts", "devpts", MsFlags::MS_NOSUID, Some("ptmxmode=666"))?;
     attach("tmp", "/tmp", "tmpfs", MsFlags::MS_NOSUID, Some("mode=1777"))?;
-    // A kernel without tracepoints has no such directory; whoever wants them
+    // A kernel without tracepoints has no such directory; the instrument that wants them
     // finds out for itself.
     if Path::new("/sys/kernel/tracing").is_dir() {
         attach("tracefs", "/sys/kernel/tracing", "tracefs", MsFlags::MS_NOSUID, none)?;

@@ -124,7 +124,7 @@ pub(super) fn merge(mut pasts: Vec<Past>) -> Vec<Past> {
     merged
 }
 
-/// A hash for states: fast, and nobody chooses them to collide.
+/// A hash for states: fast, since no attacker chooses them to collide.
 #[derive(Default)]
 struct Fx(u64);
 

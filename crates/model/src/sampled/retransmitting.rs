@@ -1,4 +1,4 @@
-//! A socket with something out that nobody has acknowledged: a SYN, data, a FIN.
+//! A socket with something unacknowledged: a SYN, data, a FIN.
 
 use super::{Look, Sampled, armed_before, overdue, slots, thinned};
 use crate::allowance;
@@ -58,8 +58,8 @@ fn first(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, sent: u64, sampled: u64) -> 
     // In loss recovery there is none.
     let probes = cfg.tail_loss_probe && !syn && tcp.retrans == 0;
     let fits = |timeout: u64| (sent + timeout).abs_diff(expires) <= 1;
-    // It is out already, as new data or as the last segment again: only that is counted, and not apart
-    // from other retransmissions of the connection's life.
+    // It is out already, as new data or as the last segment again: only that is counted, and not
+    // apart from other retransmissions of the connection's life.
     let may_be_out = sock.queue.len() > 1 || tcp.total_retrans.is_none_or(|count| count > 0);
     let may_be_rto = !probes || may_be_out || expires > sampled + sock.rto.min(probe);
     // A route's or a socket's own `rto_min` shows in the RTO alone.
@@ -166,9 +166,9 @@ fn again(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, sent: u64, look: Look) -> Ve
     all
 }
 
-/// The first timeouts that there may have been, by the milliseconds since then (`tcpi_total_rto_time`,
-/// Linux 6.7), where it is the connection's first: when the retransmission was stamped (of a SYN: the SYN
-/// itself), and when the last of the timeouts so far came; jiffies.
+/// The first timeouts that there may have been, by the milliseconds since then
+/// (`tcpi_total_rto_time`, Linux 6.7), where it is the connection's first: when the retransmission
+/// was stamped (of a SYN: the SYN itself), and when the last of the timeouts so far came; jiffies.
 fn chains(
     cfg: &Kernel,
     tcp: &TcpFacts,
@@ -228,9 +228,9 @@ fn first_timeout(cfg: &Kernel, tcp: &TcpFacts, look: Look) -> Option<(u64, u64)>
     Some((least_ns, here(stamp_ms(to) * MS + MS - 1) + between_ns))
 }
 
-/// When the first retransmission may have been stamped (of a SYN: the SYN itself), if the last of them was
-/// sent at one of these jiffies: each was `icsk_rto` of then before the next, and the slot that this falls
-/// into, and a jiffy if its handler ran late.
+/// When the first retransmission may have been stamped (of a SYN: the SYN itself), if the last of
+/// them was sent at one of these jiffies: each was `icsk_rto` of then before the next, and the slot
+/// that this falls into, and a jiffy if its handler ran late.
 fn firsts(cfg: &Kernel, sock: &Sock, last: BTreeSet<u64>) -> BTreeSet<u64> {
     let first = u32::from(sock.state != State::SynSent);
     (first..sock.timeouts)

@@ -1,5 +1,5 @@
 //! Tracepoints through a tracefs instance, which has buffers of its own. An instance outlives its
-//! maker if that is killed: the next maker removes it, and so does whoever watches over the maker.
+//! maker if that is killed: the next maker removes it, and so does the maker's supervisor.
 
 use super::pages;
 use super::tracepoints::Reader;
@@ -44,7 +44,8 @@ impl Instance {
 
     fn make(tracefs: &Path, readers: &[Reader]) -> Result<Self, Error> {
         let directory = Directory::create(tracefs)?;
-        // An instance whose pipes are open cannot be removed: from now on nobody takes it for stale.
+        // An instance whose pipes are open cannot be removed: from now on it is not taken for
+        // stale.
         let pipes = directory.pipes()?;
         directory.write("trace_clock", "mono")?;
         directory.write("buffer_size_kb", &BUFFER_KB.to_string())?;
@@ -124,7 +125,7 @@ pub(super) fn remove_stale(tracefs: &Path) {
 }
 
 impl Directory {
-    /// Makes a directory of a name that nobody else has.
+    /// Makes a directory with a name of its own.
     fn create(tracefs: &Path) -> Result<Self, Error> {
         let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino());
         for number in 0_u64.. {

@@ -86,7 +86,8 @@ impl Row {
     }
 }
 
-/// The story's events, the moment that times count from, and the end if nobody was told.
+/// The story's events, the moment that times count from, and the end if the client was told
+/// nothing.
 fn rows(trial: &Trial) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for item in story::whole(trial) {

@@ -38,6 +38,8 @@ fn section(name: &str, group: &Group, link: &impl Fn(&str, usize) -> String) -> 
     let told: Vec<_> =
         group.told().iter().map(|(at, status)| (*at, *status != Status::Agrees)).collect();
     let reasons: Vec<_> = group.reasons().collect();
+    let mut trials = group.numbers().to_vec();
+    trials.sort_unstable();
     html! {
         section.group {
             h2 {
@@ -60,7 +62,7 @@ fn section(name: &str, group: &Group, link: &impl Fn(&str, usize) -> String) -> 
             @if group.trials() > 1 {
                 p.trials {
                     "Trials:"
-                    @for trial in group.numbers() {
+                    @for trial in &trials {
                         " " (linked(address(trial), &format!("#{}", trial.0)))
                     }
                 }

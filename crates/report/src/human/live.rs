@@ -11,7 +11,7 @@ use timeline::Event;
 /// Prints a trial while it runs: feed it events, and take the lines that are ready.
 ///
 /// A line comes a few hundredths of a second after its event (and a round-trip time more, where
-/// one was added): until then, nobody knows whether its frame arrived. Call [`Self::lines`] every
+/// one was added): until then, it is unknown whether its frame arrived. Call [`Self::lines`] every
 /// so often.
 #[derive(Debug, Clone)]
 pub struct Live {

@@ -187,7 +187,7 @@ fn gives_up(prediction: &Prediction) -> bool {
 pub struct Check {
     /// What: `user namespaces`.
     pub name: String,
-    /// How it stands.
+    /// Its state.
     pub state: CheckState,
     /// What was found.
     pub detail: String,
@@ -195,7 +195,7 @@ pub struct Check {
     pub remedy: Option<String>,
 }
 
-/// How something stands.
+/// The state of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {

@@ -156,7 +156,8 @@ fn a_question_says_what_was_changed() {
     };
     let file = "When does an idle client find out?";
     assert_eq!(ask(false, "fault.kind", "power-off"), file, "it was so before");
-    let fits = "When does the client find out, and what is it told?";
+    let fits =
+        "Fault process-crash, traffic idle: when does the client find out, and what is it told?";
     let changed = ask(false, "fault.kind", "process-crash");
     assert_eq!(changed, format!("{fits} (with fault.kind = process-crash)"));
     let changed = ask(true, "client.user_timeout", "off");

@@ -22,7 +22,7 @@ pub struct Exhibit<'a> {
     pub facts: Option<&'a Facts>,
     /// What was predicted before the fault.
     pub prediction: Option<&'a Prediction>,
-    /// What became of it.
+    /// Its verdict.
     pub verdict: &'a Verdict,
     /// What happened.
     pub timeline: &'a Timeline,
@@ -36,7 +36,7 @@ pub(super) struct Sound<'a> {
     pub(super) measured: &'a Measured,
 }
 
-/// Everything there is to look at.
+/// All exhibits.
 #[derive(Debug, Clone)]
 pub struct Bench<'a> {
     exhibits: Vec<Exhibit<'a>>,

@@ -1,4 +1,4 @@
-//! What became of the path: silence, carriers, the router.
+//! What happened on the path: silence, carriers, the router.
 
 use super::{ASKING, Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
 use crate::measure::server_is_gone;

@@ -45,7 +45,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// The web server closed the connection, if anybody did: no RST, and its program runs on.
+    /// If the connection was closed, the web server closed it: no RST, and its program runs on.
     pub(super) fn closed_by_itself(&self) -> (bool, String) {
         let resets = self.farewells().filter(|(_, segment)| segment.flags.rst).count();
         let text = match self.farewells().next() {
@@ -57,7 +57,7 @@ impl<'a> Scene<'a> {
         (resets == 0, text)
     }
 
-    /// The kernel closed the dead process's connection; or did not, where a child holds it.
+    /// The kernel closed the dead process's connection, or did not where a child holds it.
     pub(super) fn said_goodbye(&self, parameters: &Parameters) -> (bool, String) {
         let first = self.farewells().next();
         match (first, parameters.server.inherited) {
@@ -76,7 +76,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// How often keepalive put the question to a host that lives: a trial that is over before its
+    /// How often keepalive probed a host that lives: a trial that is over before its
     /// first probe says nothing about keepalive.
     pub(super) fn kept_alive(&self, parameters: &Parameters) -> Option<Evidence> {
         let client = &parameters.client;
