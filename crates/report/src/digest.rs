@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use spec::Outcome;
 use std::time::Duration;
+use verdict::EndedBy;
 
 /// A trial in brief.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +26,11 @@ pub struct Digest {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) detected_s: Option<f64>,
     pub(crate) noticed_s: Option<f64>,
+    /// What ended the connection that decides, and what the client's program did, where it is a command.
+    #[serde(default)]
+    pub(crate) ended_by: Option<EndedBy>,
+    #[serde(default)]
+    pub(crate) program: Option<String>,
     /// What was predicted.
     pub(crate) windows: Vec<Window>,
     /// How long it took in its own clock.
@@ -49,6 +55,8 @@ impl Digest {
             outcome: measured.map(|measured| measured.outcome),
             detected_s: measured.and_then(|measured| measured.detected_s),
             noticed_s: measured.and_then(|measured| measured.noticed_s),
+            ended_by: trial.verdict.deciding().and_then(|flow| flow.ended_by),
+            program: human::program_end(trial),
             windows: trial.prediction.iter().flat_map(|p| p.windows.clone()).collect(),
             took: trial.took(),
             artifacts: trial.artifacts.clone(),

@@ -21,7 +21,7 @@ use verdict::{Measured, Requirement, Word};
 
 pub use live::Live;
 pub use tables::{Check, CheckState, doctor, list, missing, predict, predictions, summary};
-pub(crate) use tables::{table, trimmed};
+pub(crate) use tables::{OF_COMMANDS, table, trimmed};
 
 /// Before a trial: its question, and what is about to happen.
 pub fn announce(experiment: &Experiment, colour: bool) -> String {
@@ -126,12 +126,7 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
         let what = format!("{number}{} to {} ({owner}): {ended}", flow.local, flow.remote);
         line(text, paint, "connection", &what);
     }
-    let exited = trial.timeline.events().iter().find_map(|event| match event.what {
-        What::Exited { code, signal } if event.source == Source::ClientProgram => {
-            Some((event.at_ns, code, signal))
-        }
-        _ => None,
-    });
+    let exited = exited(trial);
     let [survivor, _] = trial.experiment.parameters.names();
     if let Some(((at_ns, code, signal), fault_at)) = exited.zip(trial.timeline.fault_at()) {
         let how = match (code, signal) {
@@ -146,6 +141,28 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
         };
         line(text, paint, survivor, &format!("{how}, {when}"));
     }
+}
+
+/// When the client's program ended, and with what exit code or signal.
+fn exited(trial: &Trial) -> Option<(u64, Option<i32>, Option<i32>)> {
+    trial.timeline.events().iter().find_map(|event| match event.what {
+        What::Exited { code, signal } if event.source == Source::ClientProgram => {
+            Some((event.at_ns, code, signal))
+        }
+        _ => None,
+    })
+}
+
+/// What the client's program did in the end, where it is a command: `exit 1`.
+pub(crate) fn program_end(trial: &Trial) -> Option<String> {
+    if !trial.experiment.parameters.runs_command() {
+        return None;
+    }
+    Some(match exited(trial) {
+        None => "goes on".into(),
+        Some((_, None, Some(signal))) => verdict::signal_name(signal),
+        Some((_, code, _)) => format!("exit {}", code.unwrap_or_default()),
+    })
 }
 
 /// A claim and its finding: who says what, how that stands, and what happens.

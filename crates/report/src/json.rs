@@ -19,7 +19,7 @@ use prediction::{Forecast, forecast, micros, seconds};
 use serde::Serialize;
 use serde_json::value::Value;
 use spec::Experiment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use trial::{SCHEMA, TrialDocument, head, trial_document};
 
@@ -184,6 +184,11 @@ pub(crate) struct GroupDocument<'a> {
     least_s: Option<f64>,
     median_s: Option<f64>,
     most_s: Option<f64>,
+    /// How many do not meet what is required.
+    unmet: usize,
+    /// What ended connections, and what programs did, where these are commands.
+    ended_by: &'a BTreeSet<&'static str>,
+    programs: &'a BTreeSet<String>,
 }
 
 #[derive(Serialize)]
@@ -216,6 +221,9 @@ fn group_document<'a>(groups: &Groups, group: &'a Group) -> GroupDocument<'a> {
         least_s,
         median_s,
         most_s,
+        unmet: group.count(Status::Unmet),
+        ended_by: group.ended_by(),
+        programs: group.programs(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A run as Markdown: for step summaries, and for results that are kept in the repository.
 
-use crate::human;
+use crate::human::{self, OF_COMMANDS};
 use crate::span;
 use crate::summary::{Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
@@ -23,10 +23,15 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
     .expect("a String takes all");
     let columns = tally.groups.columns();
     let heads = cells(&columns);
-    writeln!(text, "| experiment |{heads} verdict | outcome | predicted | measured | noticed |")
-        .expect("a String takes all");
-    writeln!(text, "|---{}|---|---|---|---|---|", "|---".repeat(columns.len()))
-        .expect("a String takes all");
+    let of_commands: &[_] = if tally.groups.have_commands() { &OF_COMMANDS } else { &[] };
+    let last = cells(of_commands);
+    writeln!(
+        text,
+        "| experiment |{heads} verdict | outcome | predicted | measured | noticed |{last}"
+    )
+    .expect("a String takes all");
+    let more = columns.len() + of_commands.len();
+    writeln!(text, "|---{}|---|---|---|---|---|", "|---".repeat(more)).expect("a String takes all");
     let groups = || tally.groups.labels().into_iter().zip(tally.groups.all());
     for (label, group) in groups() {
         let label = match group.numbers() {
@@ -40,7 +45,10 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
         let values = Groups::values(group, &columns, NOTHING_KNOWN);
         let values = self::cells(&values);
         let verdicts = group.verdicts();
-        writeln!(text, "| {label} |{values} {verdicts} | {cells} |").expect("a String takes all");
+        let last = &group.of_commands()[..of_commands.len()];
+        let last = self::cells(last);
+        writeln!(text, "| {label} |{values} {verdicts} | {cells} |{last}")
+            .expect("a String takes all");
     }
     let reasons: Vec<_> = tally
         .groups
@@ -62,8 +70,8 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
 }
 
 /// Further cells of a row.
-fn cells(texts: &[String]) -> String {
-    texts.iter().fold(String::new(), |row, text| row + " " + &cell(text) + " |")
+fn cells(texts: &[impl AsRef<str>]) -> String {
+    texts.iter().fold(String::new(), |row, text| row + " " + &cell(text.as_ref()) + " |")
 }
 
 /// Text that cannot end its cell, nor become markup.

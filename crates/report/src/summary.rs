@@ -8,6 +8,7 @@ use model::Window;
 use spec::{Experiment, Outcome, settings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use verdict::EndedBy;
 
 /// Stands where there is nothing to say.
 pub(crate) const NOTHING_KNOWN: &str = "–";
@@ -95,8 +96,24 @@ impl Groups {
 
     /// The settings in which groups of one name differ.
     pub(crate) fn varying(&self) -> Vec<String> {
-        let all: BTreeSet<_> = self.names.values().flat_map(|(_, apart)| apart).cloned().collect();
-        all.into_iter().collect()
+        let apart = self.names.iter().flat_map(|(name, (_, apart))| {
+            apart.iter().filter(|key| self.is_chosen(name, key)).cloned()
+        });
+        apart.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether a setting varies by itself: what some have as it comes and others have not at all follows
+    /// from another, as `fault.duration` from `fault.kind`.
+    fn is_chosen(&self, name: &str, key: &str) -> bool {
+        let members = self.all.iter().filter(|group| group.experiment.name == name);
+        let values: Vec<_> = members.map(|group| group.settings.get(key)).collect();
+        let there: BTreeSet<_> = values.iter().flatten().collect();
+        there.len() > 1 || !values.contains(&None) || values.len() == 2
+    }
+
+    /// Whether any program is a command.
+    pub(crate) fn have_commands(&self) -> bool {
+        self.all.iter().any(|group| !group.programs.is_empty())
     }
 
     /// What a group has for these settings; `none` where it has nothing.
@@ -124,8 +141,11 @@ impl Groups {
 
     /// A group's experiment, with the settings that set it apart from others of the same name.
     pub(crate) fn name(&self, group: &Group) -> String {
+        let name = &group.experiment.name;
+        let mut apart = self.apart(group);
+        apart.retain(|key, _| self.is_chosen(name, key));
         let apart: Vec<_> =
-            self.apart(group).into_iter().map(|(key, value)| format!(" {key}={value}")).collect();
+            apart.into_iter().map(|(key, value)| format!(" {key}={value}")).collect();
         format!("{}{}", group.experiment.name, apart.concat())
     }
 
@@ -148,6 +168,9 @@ pub struct Group {
     first: usize,
     counts: Counts,
     outcomes: BTreeMap<String, usize>,
+    /// What ended connections, and what programs did.
+    ended_by: BTreeSet<&'static str>,
+    programs: BTreeSet<String>,
     /// The first trial's windows, each as wide as that of all trials: each trial's prediction
     /// starts from its own facts.
     windows: Vec<Window>,
@@ -176,6 +199,8 @@ impl Group {
             first: usize::MAX,
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
+            ended_by: BTreeSet::new(),
+            programs: BTreeSet::new(),
             windows: Vec::new(),
             digits: Digits::default(),
             told: Vec::new(),
@@ -207,6 +232,8 @@ impl Group {
         if let Some(outcome) = trial.outcome {
             *self.outcomes.entry(outcome.to_string()).or_default() += 1;
         }
+        self.ended_by.extend(trial.ended_by.map(EndedBy::name));
+        self.programs.extend(trial.program.clone());
         match (trial.detected_s, trial.noticed_s) {
             (Some(detected), noticed) => {
                 self.told.push((detected, trial.status));
@@ -287,6 +314,26 @@ impl Group {
             })
             .collect();
         if shown.is_empty() { NOTHING_KNOWN.into() } else { shown.join(", ") }
+    }
+
+    /// What ended the connections of commands.
+    pub(crate) fn ended_by(&self) -> &BTreeSet<&'static str> {
+        &self.ended_by
+    }
+
+    /// What the programs did in the end, where they are commands.
+    pub(crate) fn programs(&self) -> &BTreeSet<String> {
+        &self.programs
+    }
+
+    /// What ended the connections of commands, and what their programs did then.
+    pub(crate) fn of_commands(&self) -> [String; 2] {
+        let ended: Vec<_> = self.ended_by.iter().copied().collect();
+        let programs: Vec<_> = self.programs.iter().map(String::as_str).collect();
+        let or_nothing = |words: Vec<&str>| {
+            if words.is_empty() { NOTHING_KNOWN.into() } else { words.join(", ") }
+        };
+        [ended, programs].map(or_nothing)
     }
 
     /// The hull of the predicted windows.

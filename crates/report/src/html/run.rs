@@ -84,7 +84,10 @@ fn result(group: &Group) -> impl Iterator<Item = String> {
         (outcomes, None) => Some(outcomes.to_owned()),
     };
     let predicted = known(group.predicted()).map(|predicted| format!("predicted {predicted}"));
-    [measured, predicted].into_iter().flatten()
+    let [ended_by, program] = group.of_commands();
+    let ended_by = known(ended_by).map(|by| format!("ended by {by}"));
+    let program = known(program).map(|did| format!("the program: {did}"));
+    [measured, predicted, ended_by, program].into_iter().flatten()
 }
 
 fn linked(address: Option<String>, text: &str) -> Markup {

@@ -30,12 +30,14 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, colour: b
 pub fn summary(tally: &Tally, colour: bool) -> String {
     let columns = tally.groups.columns();
     let rest = ["verdict", "outcome", "predicted", "measured", "noticed"];
-    let heads = columns.iter().map(String::as_str).chain(rest);
+    let of_commands: &[_] = if tally.groups.have_commands() { &OF_COMMANDS } else { &[] };
+    let heads = columns.iter().map(String::as_str).chain(rest).chain(of_commands.iter().copied());
     let mut table = table(std::iter::once("experiment").chain(heads));
     for (label, group) in tally.groups.labels().into_iter().zip(tally.groups.all()) {
         let mut row = vec![label];
         row.extend(Groups::values(group, &columns, NOTHING_KNOWN));
         row.extend(of_group(group));
+        row.extend(group.of_commands().into_iter().take(of_commands.len()));
         table.add_row(row);
     }
     let paint = Paint(colour);
@@ -62,6 +64,9 @@ pub fn summary(tally: &Tally, colour: bool) -> String {
     .expect("a String takes all");
     text
 }
+
+/// Further columns where programs are commands.
+pub(crate) const OF_COMMANDS: [&str; 2] = ["ended by", "program"];
 
 /// What a group's trials came to.
 fn of_group(group: &Group) -> [String; 5] {
