@@ -52,7 +52,8 @@ async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
     let Ok(network) = built else { return checks };
     if topology == Topology::Switch && family == Family::Ipv4 {
         let client = network.client();
-        let tap = Tap::open(client, Network::CLIENT_INTERFACE, Source::ClientWire, &addresses);
+        let tap =
+            Tap::open(client, Network::CLIENT_INTERFACE, Source::ClientWire, &addresses, true);
         checks.push(Check {
             name: "packet sockets".into(),
             needed: true,

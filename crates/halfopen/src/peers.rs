@@ -19,7 +19,17 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Runs a peer to its end, on the standard streams. Returns its exit code.
 pub(crate) fn run() -> u8 {
-    let result = match peer::run() {
+    end(peer::run())
+}
+
+/// The same for a peer with this configuration, a JSON document.
+pub(crate) fn prepared(config: &[u8]) -> Box<dyn FnOnce() -> u8> {
+    let config = Config::read(config);
+    Box::new(|| end(config.and_then(peer::run_configured)))
+}
+
+fn end(ended: Result<(), peer::Error>) -> u8 {
+    let result = match ended {
         // Whoever ended the laboratory has nothing to be told by its programs.
         Ok(()) | Err(peer::Error::Orphaned) => Ok(0),
         Err(error) => Err(error.into()),
@@ -86,10 +96,16 @@ impl Peer {
         let network = namespace.as_fd();
         // What executes something needs files.
         let executes = kind != spec::Program::Halfopen || server.inherited && role == Role::Server;
+        let config = Config {
+            role,
+            addresses: plan.addresses.clone(),
+            parameters: plan.experiment.parameters.clone(),
+        };
         let control = if executes {
             ground.launcher.launch(&Launch::default(), stdio, Some(network), None)
         } else {
-            ground.launcher.launch_alone(stdio, network)
+            let config = serde_json::to_vec(&config).expect("a configuration is always JSON");
+            ground.launcher.launch_alone(&config, stdio, network)
         };
         let control = control.with_context(starting)?;
         let (reports, commands) = ours.into_split();
@@ -104,12 +120,9 @@ impl Peer {
                 reports: BufReader::new(reports).lines(),
             }),
         };
-        let config = Config {
-            role,
-            addresses: plan.addresses.clone(),
-            parameters: plan.experiment.parameters.clone(),
-        };
-        peer.send(&config).await?;
+        if executes {
+            peer.send(&config).await?;
+        }
         Ok(peer)
     }
 

@@ -184,7 +184,7 @@ impl Program {
                 return Ok(status);
             }
             if self.word().await?.is_none() {
-                bail!("the {} was killed with its keeper", self.name);
+                bail!("what started the {} was killed, and the {} with it", self.name, self.name);
             }
         }
     }

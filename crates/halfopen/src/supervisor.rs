@@ -15,7 +15,7 @@ use crate::channel::{Message, write_line};
 use crate::hidden::{INIT, LAUNCHER, SANDBOX, WORKER};
 use crate::obstacle::{self, Machine, Obstacle};
 use crate::output::Exit;
-use crate::program;
+use crate::{peers, program};
 use anyhow::{Context, Result, anyhow, bail};
 use netns::Namespace;
 use nix::mount::{MsFlags, mount};
@@ -24,7 +24,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
-use sandbox::{Identity, Launcher};
+use sandbox::{Identity, Launcher, Own};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -111,7 +111,8 @@ pub(crate) fn start_launcher() -> Result<Launcher, sandbox::Error> {
 
 /// The launcher's life.
 pub(crate) fn launcher() -> Result<i32> {
-    sandbox::serve(&program::caller()?, crate::peers::run)?;
+    let own = Own { kept: peers::run, alone: peers::prepared };
+    sandbox::serve(&program::caller()?, own)?;
     Ok(0)
 }
 

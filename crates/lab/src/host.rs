@@ -113,15 +113,13 @@ pub(crate) fn quiet_namespace(
     family: Family,
     settings: &[Setting],
 ) -> Result<(Namespace, Rtnl), Error> {
-    let namespace = Namespace::create()
+    let configure = || {
+        quiet(family).iter().chain(settings).try_for_each(Setting::write)?;
+        Rtnl::open_here()
+    };
+    let (namespace, rtnl) = Namespace::create_with(configure)
         .map_err(|source| Error::Namespace { doing: "making a host", source })?;
-    let rtnl = namespace
-        .run(|| {
-            quiet(family).iter().chain(settings).try_for_each(Setting::write)?;
-            Rtnl::open_here()
-        })
-        .map_err(|source| Error::Namespace { doing: "configuring a host", source })??;
-    Ok((namespace, rtnl))
+    Ok((namespace, rtnl?))
 }
 
 /// A file below /proc/sys/net, and what to write there.

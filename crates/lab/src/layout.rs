@@ -3,8 +3,8 @@
 use crate::host::Host;
 use crate::link::{Index, Mac};
 use crate::router::Side;
-use spec::{Addresses, Answer, Family, Neighbour, Parameters, Topology};
-use std::net::IpAddr;
+use spec::{Addresses, Answer, Family, Neighbour, Parameters, Program, Topology};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The number of the client's interface.
@@ -23,7 +23,12 @@ pub(crate) struct Layout {
     pub(crate) forgets: Option<(Duration, Answer)>,
     pub(crate) client: Host,
     pub(crate) server: Host,
+    pub(crate) only: Only,
 }
+
+/// Both ends of the only connection that there will be, the client's and the server's; `None` where
+/// there may be any.
+pub(crate) type Only = Option<(SocketAddr, SocketAddr)>;
 
 impl Layout {
     pub(crate) fn new(addresses: &Addresses, parameters: &Parameters) -> Self {
@@ -53,8 +58,17 @@ impl Layout {
                 ..host(CLIENT, client, to_server, server, &parameters.sysctl)
             },
             server: host(SERVER, server, to_client, client, &parameters.server_sysctl),
+            only: only(addresses, parameters),
         }
     }
+}
+
+/// halfopen's own peers have one connection, between the ports that they are told to use.
+fn only(addresses: &Addresses, parameters: &Parameters) -> Only {
+    let Parameters { client, server, .. } = parameters;
+    let ours = [client.program, server.program].iter().all(|program| *program == Program::Halfopen);
+    let known = addresses.client.port() != 0;
+    (ours && known).then_some((addresses.client, addresses.server))
 }
 
 /// The router's side towards a host that has a gateway.

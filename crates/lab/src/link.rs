@@ -107,13 +107,6 @@ pub(crate) fn set_up(rtnl: &mut Rtnl, index: Index, up: bool) -> Result<(), Erro
     })
 }
 
-/// Removes a veth interface, and with it the one at the other end of its cable.
-pub(crate) fn remove(rtnl: &mut Rtnl, index: Index) -> Result<(), Error> {
-    rtnl.ask(format_args!("removing interface {index}"), |handle| {
-        handle.link().del(index).execute()
-    })
-}
-
 /// Adds an address. For IPv6, without duplicate address detection.
 pub(crate) fn address(
     rtnl: &mut Rtnl,
@@ -360,19 +353,38 @@ pub(crate) fn is_local(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, Error> 
 /// machine that stood still in between pass for a kernel that did not answer.
 pub(crate) fn wait_until(
     what: &str,
+    yes: impl FnMut() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    ask_until(what, Duration::from_millis(2), yes)
+}
+
+/// The same for what may take long, and where each question is in the way of others.
+pub(crate) fn wait_for_long(
+    what: &str,
+    yes: impl FnMut() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    ask_until(what, Duration::from_millis(20), yes)
+}
+
+fn ask_until(
+    what: &str,
+    longest: Duration,
     mut yes: impl FnMut() -> Result<bool, Error>,
 ) -> Result<(), Error> {
+    if yes()? {
+        return Ok(());
+    }
     let began = Instant::now();
     let mut pause = Duration::from_micros(50);
     for asked in 1_u32.. {
+        sleep(pause);
+        pause = (pause * 2).min(longest);
         if yes()? {
             break;
         }
         if asked > 1000 && began.elapsed() > PATIENCE {
             return Err(Error::Late { what: what.to_owned(), waited: PATIENCE });
         }
-        sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(2));
     }
     Ok(())
 }

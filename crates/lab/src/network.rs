@@ -16,7 +16,7 @@
 pub use crate::error::Error;
 
 use crate::host::{Host, INTERFACE};
-use crate::layout::{CLIENT, Layout, SERVER};
+use crate::layout::{CLIENT, Layout, Only, SERVER};
 use crate::link;
 use crate::rtnl::Rtnl;
 use crate::sockets;
@@ -24,9 +24,10 @@ use crate::switch::Switch;
 use crate::wiring::{Built, Fault, Wiring};
 use netns::Namespace;
 use spec::facts::NeighbourFacts;
-use spec::{Addresses, FaultAct, Parameters, Reject};
+use spec::{Addresses, FaultAct, Neighbour, Parameters, Reject};
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// The hosts of one trial and what joins them. Dropping it removes everything that
@@ -38,6 +39,8 @@ pub struct Network {
     wiring: Arc<Wiring>,
     /// What the server is, or will be when it boots again.
     server_host: Host,
+    neighbour: Neighbour,
+    only: Only,
     fault: Option<Fault>,
     /// Whether a server has booted that waits for its cable.
     has_booted: bool,
@@ -84,6 +87,8 @@ impl Network {
                 server: Some(server),
                 wiring: Arc::new(wiring),
                 server_host: layout.server,
+                neighbour: layout.neighbour,
+                only: layout.only,
                 fault: None,
                 has_booted: false,
             })
@@ -184,6 +189,9 @@ impl Network {
         }
         let wiring = Arc::clone(&self.wiring);
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
+        let only = self.only.map(|(client, server)| (server, client));
+        let server = prompt(move || destroy_connections(&server, only).map(|()| server)).await?;
+        together().await;
         blocking(move || wiring.destroy_server(server)).await?;
         Ok(FaultAct::HostDestroyed)
     }
@@ -279,12 +287,14 @@ impl Network {
     /// [`Error::Pinned`] if something keeps a namespace alive.
     pub async fn remove(self) -> Result<(), Error> {
         let wiring = Arc::clone(&self.wiring);
+        let (client, server, neighbour) =
+            (self.client.clone(), self.server.clone(), self.neighbour);
+        // This destroys their connections.
+        prompt(move || drop(self)).await;
+        together().await;
         blocking(move || {
-            let (client, server) = (self.client.clone(), self.server.clone());
-            // This destroys their connections.
-            drop(self);
-            server.map_or(Ok(()), |server| wiring.end_server(server))?;
-            wiring.end_client(client)
+            server.map_or(Ok(()), |server| wiring.end_server(server, neighbour))?;
+            wiring.end_client(client, neighbour)
         })
         .await
     }
@@ -303,12 +313,49 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for host in [Some(&self.client), self.server.as_ref()].into_iter().flatten() {
-            if let Err(error) = sockets::destroy_all(host) {
+        let hosts = [
+            (Some(&self.client), self.only),
+            (self.server.as_ref(), self.only.map(|(client, server)| (server, client))),
+        ];
+        for (host, only) in hosts {
+            let Some(host) = host else { continue };
+            if let Err(error) = destroy_connections(host, only) {
                 tracing::warn!(%error, "orphaned connections may keep a network for a while");
             }
         }
     }
+}
+
+/// Destroys the connections of a host, or the only one that it can have: its own end and the other.
+fn destroy_connections(host: &Namespace, only: Only) -> Result<(), Error> {
+    match only {
+        Some((local, remote)) => sockets::destroy(host, local, remote),
+        None => sockets::destroy_all(host),
+    }
+}
+
+/// Waits until others that come at about the same time are there too. The kernel cleans up after all
+/// namespaces that have ended together in about the time that one takes (`cleanup_net`,
+/// net/core/net_namespace.c), and meanwhile nobody else can change an interface. The first goes on at
+/// once.
+async fn together() {
+    const APART: Duration = Duration::from_millis(200);
+    static NEXT: Mutex<Option<Instant>> = Mutex::new(None);
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return;
+    }
+    let now = Instant::now();
+    let turn = {
+        let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+        match *next {
+            Some(turn) if turn > now => turn,
+            _ => {
+                *next = Some(now + APART);
+                now
+            }
+        }
+    };
+    tokio::time::sleep_until(turn.into()).await;
 }
 
 /// Destroys every TCP socket in a namespace, so that none of them outlives its program for a minute

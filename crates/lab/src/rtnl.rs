@@ -11,6 +11,7 @@ use netns::Namespace;
 use rtnetlink::packet_core::{ErrorMessage, NlasIterator};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::Connection;
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -112,14 +113,19 @@ impl Prompt {
         Self::at_once(result)
     }
 
-    fn receive(&self) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
+    fn receive<T>(&self, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<(T, SocketAddr)>> {
+        thread_local! {
+            static BYTES: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(Prompt::MESSAGE_LEN_MAX));
+        }
         if self.is_answered.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        let mut bytes = Vec::with_capacity(Self::MESSAGE_LEN_MAX);
-        let received = self.socket.recv_from(&mut bytes, libc::MSG_DONTWAIT);
-        self.is_answered.store(is_last(&bytes), Ordering::Relaxed);
-        Self::at_once(received.map(|(_, address)| (bytes, address)))
+        BYTES.with_borrow_mut(|bytes| {
+            bytes.clear();
+            let received = self.socket.recv_from(bytes, libc::MSG_DONTWAIT);
+            self.is_answered.store(is_last(bytes), Ordering::Relaxed);
+            Self::at_once(received.map(|(_, address)| (take(bytes), address)))
+        })
     }
 }
 
@@ -184,14 +190,11 @@ impl AsyncSocket for Prompt {
         _: &mut Context<'_>,
         bytes: &mut B,
     ) -> Poll<io::Result<SocketAddr>> {
-        self.receive().map_ok(|(received, address)| {
-            bytes.put_slice(&received);
-            address
-        })
+        self.receive(|received| bytes.put_slice(received)).map_ok(|((), address)| address)
     }
 
     fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        self.receive()
+        self.receive(<[u8]>::to_vec)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::relay::{Port, Relay};
 use crate::rtnl::Rtnl;
 use netns::Namespace;
 use spec::Family;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use std::time::Duration;
 pub(crate) struct Switch {
     /// Holds the namespace too, and is open as long as the switch lives: a cut waits for nothing.
     rtnl: Mutex<Rtnl>,
+    /// The numbers that hosts' namespaces have here, by the inodes of those.
+    numbers: Mutex<BTreeMap<u64, Nsid>>,
     /// What the near port is called: after whom it leads to.
     near: &'static str,
     forwarding: Forwarding,
@@ -50,7 +53,8 @@ impl Switch {
         if !matches!(forwarding, Forwarding::Relay(_)) {
             link::bridge(&mut rtnl, "switch", BRIDGE)?;
         }
-        Ok(Self { rtnl: Mutex::new(rtnl), near, forwarding })
+        let (rtnl, numbers) = (Mutex::new(rtnl), Mutex::default());
+        Ok(Self { rtnl, numbers, near, forwarding })
     }
 
     /// Plugs in the cable towards the client or the router, whose end `far` is.
@@ -117,13 +121,19 @@ impl Switch {
         index: Index,
     ) -> Result<Option<link::State>, Error> {
         let mut rtnl = self.rtnl();
-        let number = nsid::of(&mut rtnl, host)?;
+        let mut numbers = lock(&self.numbers);
+        let number = match numbers.get(&host.inode()) {
+            Some(number) => *number,
+            None => nsid::of(&mut rtnl, host)?,
+        };
+        numbers.insert(host.inode(), number);
         link::state_in(&mut rtnl, Some(number), index)
     }
 
-    /// The number that a host's namespace has here.
-    pub(crate) fn number(&self, host: &Namespace) -> Result<Nsid, Error> {
-        nsid::of(&mut self.rtnl(), host)
+    /// The number that a host's namespace has here. It is about to end, and may then be another's.
+    pub(crate) fn last_number(&self, host: &Namespace) -> Result<Nsid, Error> {
+        let known = lock(&self.numbers).remove(&host.inode());
+        known.map_or_else(|| nsid::of(&mut self.rtnl(), host), Ok)
     }
 
     /// Whether the namespace of this number still lives.
@@ -175,9 +185,13 @@ impl Switch {
     }
 
     fn rtnl(&self) -> MutexGuard<'_, Rtnl> {
-        // A request that panicked leaves nothing half-done in the socket that the next would see.
-        self.rtnl.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rtnl)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A request that panicked leaves nothing half-done in the socket that the next would see.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const BRIDGE: Index = 10;

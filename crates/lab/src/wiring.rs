@@ -8,10 +8,9 @@ use crate::link::{self, End, Index, PATIENCE};
 use crate::relay::Port;
 use crate::router::Router;
 use crate::rtnl::Rtnl;
-use crate::sockets;
 use crate::switch::Switch;
 use netns::Namespace;
-use spec::{FaultAct, Reject, Topology};
+use spec::{FaultAct, Neighbour, Reject, Topology};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What joins the hosts.
@@ -188,34 +187,56 @@ impl Wiring {
 
     /// Lets go of the namespace of the client, whose connections are destroyed, and waits until
     /// nothing holds it any more. What the kernel then does with it it does in its own time.
-    pub(crate) fn end_client(&self, client: Namespace) -> Result<(), Error> {
-        end("client", CLIENT, client, self.switch())
+    pub(crate) fn end_client(&self, client: Namespace, neighbour: Neighbour) -> Result<(), Error> {
+        self.end("client", CLIENT, client, neighbour)
     }
 
     /// The same for the server.
-    pub(crate) fn end_server(&self, server: Namespace) -> Result<(), Error> {
-        end("server", SERVER, server, self.switch())
+    pub(crate) fn end_server(&self, server: Namespace, neighbour: Neighbour) -> Result<(), Error> {
+        self.end("server", SERVER, server, neighbour)
     }
 
-    /// Ends the server's host now: its connections and its cable, and every hold on its namespace.
-    /// What the kernel does with an empty namespace it does in its own time, which is long when many
-    /// end at once; on the network this makes no difference.
+    /// Ends a host whose connections are destroyed. On a direct cable no other host sees that.
+    fn end(
+        &self,
+        host: &'static str,
+        index: Index,
+        namespace: Namespace,
+        neighbour: Neighbour,
+    ) -> Result<(), Error> {
+        // A last segment that waits for the other host's link-layer address would keep the namespace
+        // for three seconds; an interface that goes down waits for nobody. Elsewhere nothing waits,
+        // and every change of an interface has to wait for those of the whole machine.
+        if neighbour == Neighbour::Learned {
+            match link::set_up(&mut Rtnl::open(&namespace)?, index, false) {
+                // It went with the other end of its cable.
+                Err(Error::Kernel { source, .. })
+                    if source.raw_os_error() == Some(libc::ENODEV) => {}
+                down => down?,
+            }
+        }
+        let Some(switch) = self.switch() else { return Ok(()) };
+        let number = switch.last_number(&namespace)?;
+        let inode = namespace.inode();
+        drop(namespace);
+        link::wait_until("a host to end", || Ok(!switch.knows(number)?))
+            .map_err(|error| pinned(error, host, inode))
+    }
+
+    /// Ends the server's host, whose connections are destroyed: every hold on its namespace, and with
+    /// that its cable. The kernel takes its time for it, the longer the more end at once; on the
+    /// network this makes no difference.
     pub(crate) fn destroy_server(&self, server: Namespace) -> Result<(), Error> {
         let operation = "destroying the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
         // Asked from the switch, at the other end of the cable that goes.
-        let number = switch.number(&server)?;
-        sockets::destroy_all(&server)?;
-        let mut rtnl = Rtnl::open(&server)?;
-        link::remove(&mut rtnl, SERVER)?;
-        drop(rtnl);
-        let inode = server
-            .inode()
-            .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
+        let number = switch.last_number(&server)?;
+        let inode = server.inode();
         drop(server);
         let gone = || Ok(!switch.knows(number)?);
-        link::wait_until("a host to end", gone).map_err(|error| pinned(error, "server", inode))
+        link::wait_until("a host to end", gone).map_err(|error| pinned(error, "server", inode))?;
+        link::wait_for_long("a host's cable to go with it", || Ok(!switch.has(Port::Server)?))
     }
 
     /// An interface of one of the hosts: asked from the switch, if there is one, where no socket has
@@ -271,30 +292,6 @@ impl Wiring {
 fn take_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ends a host whose connections are destroyed. On a direct cable no other host sees that.
-fn end(
-    host: &'static str,
-    index: Index,
-    namespace: Namespace,
-    switch: Option<&Switch>,
-) -> Result<(), Error> {
-    // A last segment that waits for the other host's link-layer address would keep the namespace
-    // for three seconds; an interface that goes down does not wait.
-    match link::set_up(&mut Rtnl::open(&namespace)?, index, false) {
-        // It went with the other end of its cable.
-        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
-        down => down?,
-    }
-    let Some(switch) = switch else { return Ok(()) };
-    let number = switch.number(&namespace)?;
-    let inode = namespace
-        .inode()
-        .map_err(|source| Error::Namespace { doing: "looking at a namespace", source })?;
-    drop(namespace);
-    link::wait_until("a host to end", || Ok(!switch.knows(number)?))
-        .map_err(|error| pinned(error, host, inode))
 }
 
 /// Why a host has not ended in time: who holds its namespace, as far as /proc tells.

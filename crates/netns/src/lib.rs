@@ -36,6 +36,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Namespace {
     file: Arc<File>,
+    inode: u64,
 }
 
 impl Namespace {
@@ -44,11 +45,21 @@ impl Namespace {
     /// # Errors
     /// [`Error::Create`] or [`Error::Open`].
     pub fn create() -> Result<Self, Error> {
+        Self::create_with(|| ()).map(|(fresh, ())| fresh)
+    }
+
+    /// The same, and runs `work` inside it before anything else does, as [`Self::run`].
+    ///
+    /// # Errors
+    /// As for [`Self::create`].
+    pub fn create_with<T>(work: impl FnOnce() -> T) -> Result<(Self, T), Error> {
         let back = Back::here()?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Create(errno.into()))?;
-        let fresh = Self::of_this_thread();
+        let fresh = Self::of_this_thread()?;
+        INSIDE.set(Some(fresh.clone()));
+        let done = work();
         drop(back);
-        fresh
+        Ok((fresh, done))
     }
 
     /// The namespace that the calling thread is in.
@@ -56,8 +67,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Open`].
     pub fn of_this_thread() -> Result<Self, Error> {
-        let file = File::open("/proc/thread-self/ns/net").map_err(Error::Open)?;
-        Ok(Self { file: Arc::new(file) })
+        Self::at(Path::new("/proc/thread-self/ns/net"))
     }
 
     /// The namespace that this file refers to, such as `/proc/PID/ns/net`.
@@ -65,7 +75,9 @@ impl Namespace {
     /// # Errors
     /// [`Error::Open`].
     pub fn at(path: &Path) -> Result<Self, Error> {
-        Ok(Self { file: Arc::new(File::open(path).map_err(Error::Open)?) })
+        let file = File::open(path).map_err(Error::Open)?;
+        let inode = file.metadata().map_err(Error::Open)?.ino();
+        Ok(Self { file: Arc::new(file), inode })
     }
 
     /// Runs `work` inside the namespace: whatever it opens (sockets, files below /proc/sys/net)
@@ -79,7 +91,7 @@ impl Namespace {
     /// If `work` panics. A thread that cannot go back to its own namespace ends the process: nothing
     /// that runs on it later would be where it belongs.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
-        if self.inode()? == current()?.inode()? {
+        if self.inode == current()?.inode {
             // Nobody needs a privilege to stay.
             return Ok(work());
         }
@@ -92,11 +104,8 @@ impl Namespace {
     }
 
     /// The inode number, which tells namespaces apart.
-    ///
-    /// # Errors
-    /// [`Error::Open`] when the descriptor cannot be looked at.
-    pub fn inode(&self) -> Result<u64, Error> {
-        self.file.metadata().map(|metadata| metadata.ino()).map_err(Error::Open)
+    pub fn inode(&self) -> u64 {
+        self.inode
     }
 }
 

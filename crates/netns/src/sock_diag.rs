@@ -8,7 +8,7 @@ use nix::sys::socket::{
     socket,
 };
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What can go wrong.
@@ -123,9 +123,32 @@ impl SockDiag {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Result<Option<TcpSocket>, Error> {
+        let ends = (canonical(local), canonical(remote));
+        let found = self.find(local, remote)?;
+        Ok(found.filter(|found| (found.local, found.remote) == ends))
+    }
+
+    /// Whether something listens at this end, or at its port of every address: the kernel's own lookup
+    /// for a SYN.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], [`Error::System`] or [`Error::Malformed`].
+    pub fn listens(&mut self, local: SocketAddr) -> Result<bool, Error> {
+        let nobody = match local {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        Ok(self.find(local, nobody)?.is_some_and(|found| 1 << found.state == LISTEN))
+    }
+
+    fn find(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Option<TcpSocket>, Error> {
         const OPERATION: &str = "asking socket diagnostics about a connection";
-        let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
-        let question = Request { family, info: true, states: ALL_STATES, id: id_of(local, remote) };
+        let question = Request {
+            family: family_of(local),
+            info: true,
+            states: ALL_STATES,
+            id: id_of(local, remote),
+        };
         self.ask(SOCK_DIAG_BY_FAMILY, 0, &question, OPERATION)?;
         let mut answer = [0; 2048];
         loop {
@@ -134,10 +157,7 @@ impl SockDiag {
                 match message? {
                     Message::Refused(Errno::ENOENT) => return Ok(None),
                     Message::Refused(errno) => return Err(refused(OPERATION, errno)),
-                    Message::Socket(found) => {
-                        let ends = (canonical(local), canonical(remote));
-                        return Ok(Some(*found).filter(|f| (f.local, f.remote) == ends));
-                    }
+                    Message::Socket(found) => return Ok(Some(*found)),
                     Message::Done => {}
                 }
             }
@@ -196,8 +216,25 @@ impl SockDiag {
     /// # Errors
     /// [`Error::Unsupported`] without `CONFIG_INET_DIAG_DESTROY`, [`Error::System`].
     pub fn destroy(&mut self, found: &TcpSocket) -> Result<bool, Error> {
-        const OPERATION: &str = "destroying a TCP socket";
         let TcpSocket { family, id, .. } = *found;
+        self.destroy_by(family, id)
+    }
+
+    /// The same for the socket with these two ends, whichever it is; where there is none, for what
+    /// listens at the local one.
+    ///
+    /// # Errors
+    /// As for [`Self::destroy`].
+    pub fn destroy_between(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<bool, Error> {
+        self.destroy_by(family_of(local), id_of(local, remote))
+    }
+
+    fn destroy_by(&mut self, family: u8, id: [u8; ID_LEN]) -> Result<bool, Error> {
+        const OPERATION: &str = "destroying a TCP socket";
         let question = Request { family, info: false, states: ALL_STATES, id };
         self.ask(SOCK_DESTROY, NLM_F_ACK, &question, OPERATION)?;
         let mut answer = [0; 2048];
@@ -254,6 +291,10 @@ fn refused(operation: &'static str, errno: Errno) -> Error {
         Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT => Error::Unsupported { operation, source },
         _ => Error::System { operation, source },
     }
+}
+
+fn family_of(address: SocketAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
 /// A dual-stack socket shows IPv4 addresses as mapped ones.

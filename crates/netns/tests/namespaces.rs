@@ -6,12 +6,12 @@ use netns::Namespace;
 fn a_namespace_is_separate_and_ends_with_its_last_descriptor() {
     let home = Namespace::of_this_thread().unwrap();
     let lab = Namespace::create().unwrap();
-    assert_ne!(home.inode().unwrap(), lab.inode().unwrap());
+    assert_ne!(home.inode(), lab.inode());
 
-    let inside = lab.run(|| Namespace::of_this_thread().unwrap().inode().unwrap()).unwrap();
-    assert_eq!(inside, lab.inode().unwrap(), "work runs inside");
-    let still = Namespace::of_this_thread().unwrap().inode().unwrap();
-    assert_eq!(still, home.inode().unwrap(), "the caller stays where it was");
+    let inside = lab.run(|| Namespace::of_this_thread().unwrap().inode()).unwrap();
+    assert_eq!(inside, lab.inode(), "work runs inside");
+    let still = Namespace::of_this_thread().unwrap().inode();
+    assert_eq!(still, home.inode(), "the caller stays where it was");
 
     let interfaces =
         lab.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
@@ -22,15 +22,15 @@ fn a_namespace_is_separate_and_ends_with_its_last_descriptor() {
 
 #[test]
 fn one_inside_another_leads_back_step_by_step() {
-    let inode = || Namespace::of_this_thread().unwrap().inode().unwrap();
+    let inode = || Namespace::of_this_thread().unwrap().inode();
     let home = inode();
     let (outer, inner) = (Namespace::create().unwrap(), Namespace::create().unwrap());
     outer
         .run(|| {
-            assert_eq!(inner.run(inode).unwrap(), inner.inode().unwrap());
-            assert_eq!(inode(), outer.inode().unwrap());
+            assert_eq!(inner.run(inode).unwrap(), inner.inode());
+            assert_eq!(inode(), outer.inode());
             Namespace::create().unwrap();
-            assert_eq!(inode(), outer.inode().unwrap());
+            assert_eq!(inode(), outer.inode());
         })
         .unwrap();
     assert_eq!(inode(), home);

@@ -18,6 +18,17 @@ pub struct SocketDiag {
     diag: SockDiag,
 }
 
+/// What one look at a connection showed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// Before the question, `CLOCK_MONOTONIC`, nanoseconds.
+    pub began_ns: u64,
+    /// After the answer.
+    pub ended_ns: u64,
+    /// The socket; `None` if there is none.
+    pub sample: Option<SocketSample>,
+}
+
 impl SocketDiag {
     /// Opens socket diagnostics for a namespace.
     ///
@@ -39,10 +50,20 @@ impl SocketDiag {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Result<Option<SocketSample>, Error> {
+        Ok(self.look(local, remote)?.sample)
+    }
+
+    /// The same, with the moments between which the kernel looked.
+    ///
+    /// # Errors
+    /// As for [`Self::sample`].
+    pub fn look(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Look, Error> {
         let began_ns = monotonic_ns();
         let found = self.lookup(local, remote)?;
-        let within_ns = monotonic_ns() - began_ns;
-        Ok(found.map(|socket| SocketSample { within_ns, ..sample_of(&socket) }))
+        let ended_ns = monotonic_ns();
+        let within_ns = ended_ns - began_ns;
+        let sample = found.map(|socket| SocketSample { within_ns, ..sample_of(&socket) });
+        Ok(Look { began_ns, ended_ns, sample })
     }
 
     /// The same socket by the number of its inode, which `/proc/PID/fd` shows; `None` as above,
@@ -60,10 +81,12 @@ impl SocketDiag {
     /// # Errors
     /// As for [`Self::sample`].
     pub fn listener(&mut self, address: IpAddr, port: Option<u16>) -> Result<Option<u16>, Error> {
+        if let Some(port) = port {
+            return Ok(self.diag.listens((address, port).into())?.then_some(port));
+        }
         let serves = |socket: &TcpSocket| {
-            let at = socket.local;
-            (at.ip() == address || at.ip().is_unspecified())
-                && port.is_none_or(|port| port == at.port())
+            let at = socket.local.ip();
+            at == address || at.is_unspecified()
         };
         // A listener of IPv6 may serve IPv4 too.
         for ipv6 in if address.is_ipv4() { &[false, true][..] } else { &[true] } {

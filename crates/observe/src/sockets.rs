@@ -120,7 +120,7 @@ pub fn places() -> BTreeMap<u64, Place> {
         let Ok(namespace) = Namespace::at(Path::new(&format!("/proc/{pid}/ns/net"))) else {
             continue;
         };
-        let Ok(inode) = namespace.inode() else { continue };
+        let inode = namespace.inode();
         let place = found.entry(inode).or_insert(Place { namespace, container: None });
         if place.container.is_none() {
             place.container = container(pid);

@@ -5,6 +5,7 @@ mod socket;
 
 use crate::{Error, clock};
 use nix::errno::Errno;
+use socket::Received;
 use spec::Addresses;
 use std::os::fd::{AsFd, BorrowedFd};
 use timeline::{Ends, Event, Source, What};
@@ -45,7 +46,8 @@ impl Tap {
     /// Taps `interface` of the namespace. Events carry `source`. Segments between the two hosts of
     /// `addresses`, whatever their ports, are told from all other frames.
     ///
-    /// The tap survives its interface going down and up again.
+    /// The tap survives its interface going down and up again. `wall_is_set` says whether somebody may
+    /// set the wall clock meanwhile.
     ///
     /// # Errors
     /// [`Error::Namespace`], [`Error::NoInterface`], [`Error::PacketSocket`] without
@@ -55,11 +57,13 @@ impl Tap {
         interface: &str,
         source: Source,
         addresses: &Addresses,
+        wall_is_set: bool,
     ) -> Result<Self, Error> {
         let socket = namespace
             .run(|| socket::Receiver::open(interface))
             .map_err(|source| Error::Namespace { instrument: "a tap", source })??;
-        Ok(Self { socket, source, addresses: addresses.clone(), wall: WallClock::new() })
+        let wall = WallClock::new(wall_is_set);
+        Ok(Self { socket, source, addresses: addresses.clone(), wall })
     }
 
     /// Takes every frame that is waiting, and never blocks.
@@ -70,26 +74,27 @@ impl Tap {
         if let Some(by_ns) = self.wall.read() {
             captured.push(self.without_frame(What::WallClockSet { by_ns }));
         }
-        let mut buffer = [0; SNAP_LEN];
-        loop {
-            let frame = match self.socket.receive(&mut buffer) {
-                Ok(frame) => frame,
-                Err(Errno::EAGAIN) => break,
-                // ENETDOWN is told once when the interface goes down or is removed.
-                Err(Errno::EINTR | Errno::ENETDOWN) => continue,
-                Err(errno) => return Err(Error::system("receiving from a tap", errno)),
-            };
-            let bytes = &buffer[..SNAP_LEN.min(frame.wire_len as usize)];
-            let (what, ends) = decode::decode(bytes, frame.wire_len, frame.sent, &self.addresses);
+        let Self { socket, source, addresses, wall } = self;
+        let mut take = |frame: Received, bytes: &[u8]| {
+            let bytes = &bytes[..SNAP_LEN.min(frame.wire_len as usize)];
+            let (what, ends) = decode::decode(bytes, frame.wire_len, frame.sent, addresses);
             captured.push(Captured {
-                event: Event::new(self.wall.monotonic_ns(frame.wall_ns), self.source, what),
+                event: Event::new(wall.monotonic_ns(frame.wall_ns), *source, what),
                 ends,
                 wall_ns: frame.wall_ns,
                 frame: bytes.to_vec(),
                 wire_len: frame.wire_len,
             });
+        };
+        loop {
+            match socket.receive(&mut take) {
+                Ok(true) => {}
+                Ok(false) | Err(Errno::EAGAIN) => return Ok(()),
+                // ENETDOWN is told once when the interface goes down or is removed.
+                Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(errno) => return Err(Error::system("receiving from a tap", errno)),
+            }
         }
-        Ok(())
     }
 
     /// The last drain: what is still waiting, and how much was lost from the first on, in one
@@ -138,6 +143,8 @@ struct WallClock {
     stepped_from_ns: Option<i64>,
     previous_ns: u64,
     now_ns: u64,
+    /// Whether somebody may set the clock: else its offset never changes.
+    is_set: bool,
 }
 
 /// A change of the offset between two drains that is a step.
@@ -146,13 +153,16 @@ const STEP_NS: u64 = 1_000_000;
 const SLEW_PPM: u64 = 500;
 
 impl WallClock {
-    fn new() -> Self {
+    fn new(is_set: bool) -> Self {
         let (now_ns, offset_ns) = clock::wall_offset_ns();
-        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns }
+        Self { offset_ns, stepped_from_ns: None, previous_ns: now_ns, now_ns, is_set }
     }
 
     /// Reads both clocks; says by how much the wall clock was set since the last time, if it was.
     fn read(&mut self) -> Option<i64> {
+        if !self.is_set {
+            return None;
+        }
         let (now_ns, offset_ns) = clock::wall_offset_ns();
         self.advance(now_ns, offset_ns)
     }
@@ -190,8 +200,13 @@ mod tests {
 
     #[test]
     fn a_step_of_the_wall_clock_does_not_move_a_frame() {
-        let mut wall =
-            WallClock { offset_ns: 1_000, stepped_from_ns: None, previous_ns: 0, now_ns: 100 };
+        let mut wall = WallClock {
+            offset_ns: 1_000,
+            stepped_from_ns: None,
+            previous_ns: 0,
+            now_ns: 100,
+            is_set: true,
+        };
         assert_eq!(wall.advance(10_000_000, 1_200), None, "a slew");
         assert_eq!(wall.monotonic_ns(9_001_200), 9_000_000);
 

@@ -157,7 +157,7 @@ impl Story {
         support::sysctl(&pair.client, "net/ipv4/tcp_retries2", "2");
         tracer.watch(KEY, &pair.addresses);
         let mut tap =
-            Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+            Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses, true).unwrap();
         let listener = pair.listen();
         let mut stream = pair.connect();
         let (mut accepted, _) = listener.accept().unwrap();
@@ -426,7 +426,8 @@ fn connections_of_one_process_are_flows_on_the_wire_and_in_tracepoints() {
     let pair = Pair::new(8119, Family::Ipv4);
     let mut tracer = tracer();
     tracer.watch(5, &pair.addresses);
-    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut tap =
+        Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses, true).unwrap();
     let connections = pair.connect_anywhere(3);
     let ports: Vec<_> =
         connections.iter().map(|(client, _)| client.local_addr().unwrap().port()).collect();

@@ -26,9 +26,10 @@ fn a_lost_server(lease: u16, family: Family) {
     let pair = Pair::new(lease, family);
     support::sysctl(&pair.client, "net/ipv4/tcp_retries2", "2");
     let began_ns = clock::monotonic_ns();
-    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut tap =
+        Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses, true).unwrap();
     let mut server_tap =
-        Tap::open(&pair.server, INTERFACE, Source::ServerWire, &pair.addresses).unwrap();
+        Tap::open(&pair.server, INTERFACE, Source::ServerWire, &pair.addresses, true).unwrap();
     let mut client_diag = SocketDiag::open(&pair.client).unwrap();
     let mut server_diag = SocketDiag::open(&pair.server).unwrap();
     let (client, server) = (pair.addresses.client, pair.addresses.server);
@@ -130,7 +131,7 @@ fn ends_of(connections: &[(std::net::TcpStream, std::net::TcpStream)]) -> Vec<En
 fn connections_on_ports_that_nobody_knew_are_flows_in_the_order_of_their_syn() {
     let pair = Pair::new(8106, Family::Ipv4);
     let mut taps = [(&pair.server, Source::ServerWire), (&pair.client, Source::ClientWire)]
-        .map(|(host, source)| Tap::open(host, INTERFACE, source, &pair.addresses).unwrap());
+        .map(|(host, source)| Tap::open(host, INTERFACE, source, &pair.addresses, true).unwrap());
     let connections = pair.connect_anywhere(3);
     let ends = ends_of(&connections);
     let mut flows = FlowTable::default();
@@ -232,7 +233,8 @@ fn listeners_and_connections_are_found_by_their_addresses() {
 #[test]
 fn a_tap_survives_its_interface_and_tells_neighbours_and_losses() {
     let pair = Pair::new(8103, Family::Ipv4);
-    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut tap =
+        Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses, true).unwrap();
     let mut captured = Vec::new();
     support::ip(&pair.client, &format!("link set {INTERFACE} down\n"));
     tap.drain(&mut captured).unwrap();
@@ -258,7 +260,7 @@ fn a_tap_survives_its_interface_and_tells_neighbours_and_losses() {
 fn a_missing_interface_is_named() {
     let namespace = netns::Namespace::create().unwrap();
     let addresses = spec::Addresses::new(8104, Family::Ipv4, spec::Topology::Direct, 1, 2);
-    let error = Tap::open(&namespace, "eth7", Source::ClientWire, &addresses).unwrap_err();
+    let error = Tap::open(&namespace, "eth7", Source::ClientWire, &addresses, true).unwrap_err();
     assert!(error.to_string().contains("eth7"), "{error}");
 }
 
@@ -269,7 +271,8 @@ fn a_missing_interface_is_named() {
 fn costs() {
     const ROUNDS: u32 = 20_000;
     let pair = Pair::new(8105, Family::Ipv4);
-    let mut tap = Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses).unwrap();
+    let mut tap =
+        Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses, true).unwrap();
     let mut diag = SocketDiag::open(&pair.client).unwrap();
     let listener = pair.listen();
     let mut stream = pair.connect();

@@ -5,6 +5,7 @@ use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
 use crate::dialogue::{Dialogue, Unsent};
 use crate::exchange::SIZE;
 use crate::{Error, server, socket};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket};
@@ -382,16 +383,19 @@ impl<'a> Client<'a> {
     /// Reads what `poll` announced.
     fn read(&mut self, events: PollFlags, control: &Control) -> Result<State, Error> {
         loop {
-            let mut buffer = vec![0; 640 * SIZE];
+            // What is not read into is not touched: each page would cost a fault.
+            let mut buffer: Vec<u8> = Vec::with_capacity(640 * SIZE);
             let began = now_ns();
-            let result = (&self.socket).read(&mut buffer).map(|count| count as i64);
+            let result = rustix::io::read(&self.socket, spare_capacity(&mut buffer))
+                .map(|count| count as i64)
+                .map_err(io::Error::from);
             if would_block(&result) {
                 return Ok(State::Open);
             }
             control.call(CallName::Read, poll_names(events), began, &result)?;
             match result {
                 Ok(0) => return Ok(State::Eof),
-                Ok(count) => self.dialogue.take(&buffer[..count as usize]),
+                Ok(_) => self.dialogue.take(&buffer),
                 Err(_) => return Ok(State::Failed),
             }
         }

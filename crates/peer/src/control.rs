@@ -30,6 +30,17 @@ pub struct Config {
     pub parameters: Parameters,
 }
 
+impl Config {
+    /// Reads it from a JSON document.
+    ///
+    /// # Errors
+    /// [`Error::Control`].
+    pub fn read(json: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(json)
+            .map_err(|error| Error::Control(format!("the configuration: {error}")))
+    }
+}
+
 /// What the laboratory tells a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -104,12 +115,15 @@ impl Control {
     /// The configuration: the first line.
     pub(crate) fn config(&mut self) -> Result<Config, Error> {
         let line = self.line()?.ok_or_else(|| Error::Control("no configuration came".into()))?;
-        let config: Config = serde_json::from_slice(&line)
-            .map_err(|error| Error::Control(format!("the configuration: {error}")))?;
-        if config.role == Role::Server {
-            self.source = Source::ServerProgram;
-        }
-        Ok(config)
+        Config::read(&line)
+    }
+
+    /// What is reported from now on is of this peer.
+    pub(crate) fn speak_as(&mut self, role: Role) {
+        self.source = match role {
+            Role::Client => Source::ClientProgram,
+            Role::Server => Source::ServerProgram,
+        };
     }
 
     /// The next command; waits for it. The end of standard input is [`Command::Finish`].

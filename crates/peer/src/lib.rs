@@ -3,7 +3,8 @@
 //! does then what a client does otherwise, on the connection that it has accepted.
 //!
 //! A peer is a process of its own, started inside its host's network namespace. It reads its
-//! [`Config`] and then [`Command`]s from standard input, one JSON document a line, and writes
+//! [`Config`], unless it was started with one, and then [`Command`]s from standard input, one JSON
+//! document a line, and writes
 //! [`Report`]s to standard output. It ends when standard input does. One that is to be nginx
 //! becomes that: it then takes signals for commands, and its log is on standard output.
 
@@ -21,6 +22,7 @@ mod socket;
 use spec::{Parameters, Program};
 use std::path::PathBuf;
 
+use control::Control;
 pub use control::{Command, Config, Milestone, Report, Role};
 pub use passive::{run as run_passive, told as told_passive};
 
@@ -51,8 +53,22 @@ fn find_in(executable: &str, directories: impl IntoIterator<Item = PathBuf>) -> 
 /// What went wrong outside the measurement, for a person: a bad configuration, a refused socket
 /// option. What the measured connection does is reported, not returned.
 pub fn run() -> Result<(), Error> {
-    let mut control = control::Control::from_stdio();
-    let mut config = control.config()?;
+    let mut control = Control::from_stdio();
+    let config = control.config()?;
+    run_as(config, control)
+}
+
+/// The same for a peer whose configuration is known: nothing but commands comes to its standard input.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_configured(config: Config) -> Result<(), Error> {
+    run_as(config, Control::from_stdio())
+}
+
+fn run_as(mut config: Config, mut control: Control) -> Result<(), Error> {
+    let control = &mut control;
+    control.speak_as(config.role);
     let Parameters { client, server, .. } = &config.parameters;
     let (own, other, address) = match config.role {
         Role::Client => (client.program, server.program, config.addresses.client),
@@ -61,16 +77,16 @@ pub fn run() -> Result<(), Error> {
     match (own, config.role) {
         (Program::Nginx, _) => nginx::become_nginx(address, &config.parameters),
         (Program::Halfopen, _) if config.parameters.runs_command() => {
-            server::answer_everyone(address, &mut control)
+            server::answer_everyone(address, control)
         }
-        (Program::Halfopen, Role::Client) => client::run(&config, &mut control),
+        (Program::Halfopen, Role::Client) => client::run(&config, control),
         (Program::Halfopen, Role::Server) if other.description().accepts => {
             // The one that asks is on the server's host, and goes with it.
             let addresses = &mut config.addresses;
             std::mem::swap(&mut addresses.client, &mut addresses.server);
-            client::run(&config, &mut control)
+            client::run(&config, control)
         }
-        (Program::Halfopen, Role::Server) => server::run(&config, &mut control),
+        (Program::Halfopen, Role::Server) => server::run(&config, control),
         (Program::Command, _) => {
             Err(Error::Control("a command is started as itself, not as a peer".into()))
         }

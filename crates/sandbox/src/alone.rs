@@ -76,12 +76,12 @@ impl Watch {
         Ok(is_requested)
     }
 
-    /// Starts a program: `own` in a fork of this process.
+    /// Starts a program in a fork of this process.
     pub(crate) fn start(
         &mut self,
         request: Request,
         identity: &Identity,
-        own: fn() -> u8,
+        run: Box<dyn FnOnce() -> u8>,
     ) -> Result<(), Error> {
         let operation = "starting a program";
         let mut process: libc::c_int = -1;
@@ -97,14 +97,16 @@ impl Watch {
             Ok(0) => {
                 let control = request.control;
                 let code = match become_alone(request.stdio, request.network, identity) {
-                    Ok(()) => i32::from(own()),
+                    Ok(()) => i32::from(run()),
                     Err(error) => {
                         // If the worker is gone, no report is needed.
                         let _ = write_line(&control, &failure(&error));
                         127
                     }
                 };
-                std::process::exit(code)
+                // SAFETY: it ends this process, and runs nothing of it: what was to be said has been
+                // written, and handlers of libraries would cost a page fault each.
+                unsafe { libc::_exit(code) }
             }
             Ok(number) => {
                 // SAFETY: the kernel has just made this descriptor, and nothing else has it.

@@ -20,6 +20,9 @@ use std::process::{Child, Command, Stdio as Standard};
 /// The most descriptors of one request: control, three standard streams, namespace, /dev/shm.
 const DESCRIPTORS_MAX: usize = 6;
 
+/// The longest message to a program that is alone, bytes.
+const MESSAGE_LEN_MAX: usize = 64 * 1024;
+
 /// What is among the optional descriptors of a request.
 const WITH_NETWORK: u8 = 1;
 const WITH_SHM: u8 = 2;
@@ -90,28 +93,38 @@ impl Launcher {
         let with = u8::from(network.is_some()) * WITH_NETWORK + u8::from(shm.is_some()) * WITH_SHM;
         // The keeper reads what to do from its control.
         write_line(&ours, launch)?;
-        self.request(with, &descriptors)?;
+        self.request(with, &[], &descriptors)?;
         Ok(Control::new(ours))
     }
 
-    /// Starts the launcher's own function (see [`serve`]) in the network namespace `network`, as
-    /// the only process of a PID namespace and without any file. It costs a fork.
+    /// Starts what the launcher's [`Own::alone`] makes of `message` in the network namespace
+    /// `network`, as the only process of a PID namespace and without any file. It costs a fork.
     ///
     /// # Errors
-    /// As [`Self::launch`].
-    pub fn launch_alone(&self, stdio: Stdio, network: BorrowedFd) -> io::Result<Control> {
+    /// As [`Self::launch`]; `EMSGSIZE`.
+    pub fn launch_alone(
+        &self,
+        message: &[u8],
+        stdio: Stdio,
+        network: BorrowedFd,
+    ) -> io::Result<Control> {
         let (ours, theirs) = UnixStream::pair()?;
         let descriptors = [theirs.as_fd(), stdio.input, stdio.output, stdio.error, network];
-        self.request(WITH_NETWORK + ALONE, &descriptors)?;
+        if message.len() > MESSAGE_LEN_MAX {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
+        self.request(WITH_NETWORK + ALONE, message, &descriptors)?;
         Ok(Control::new(ours))
     }
 
-    fn request(&self, with: u8, descriptors: &[BorrowedFd]) -> io::Result<()> {
+    fn request(&self, with: u8, message: &[u8], descriptors: &[BorrowedFd]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         debug_assert!(fits, "there is room for {DESCRIPTORS_MAX} descriptors");
-        sendmsg(&self.socket, &[IoSlice::new(&[with])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        let with = [with];
+        let parts = [IoSlice::new(&with), IoSlice::new(message)];
+        sendmsg(&self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 }
@@ -125,29 +138,41 @@ impl Drop for Launcher {
 
 const READY: &str = "ready";
 
-/// The launcher's life, on standard input: until the worker closes the other end. `own` is what
-/// [`Launch::command`] `None` runs; its result is the exit code.
+/// The launcher's own programs. What they return is their exit code.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// What [`Launch::command`] `None` runs.
+    pub kept: fn() -> u8,
+    /// Makes a program of the message to [`Launcher::launch_alone`]. It is called in the launcher,
+    /// which has read all of it then, and does it once for all its programs to come.
+    pub alone: fn(&[u8]) -> Box<dyn FnOnce() -> u8>,
+}
+
+/// The launcher's life, on standard input: until the worker closes the other end.
 ///
 /// # Errors
 /// What made it impossible to launch anything; the worker has been told.
-pub fn serve(identity: &Identity, own: fn() -> u8) -> Result<(), Error> {
+pub fn serve(identity: &Identity, own: Own) -> Result<(), Error> {
     let stdin = io::stdin();
     let prepared = prepare(identity);
     let said = prepared.as_ref().map_or_else(ToString::to_string, |_| READY.to_owned());
     rustix::io::write(&stdin, said.as_bytes()).map_err(Error::of("answering the worker"))?;
     let descriptors = prepared?;
     let mut watch = Watch::new(stdin.as_fd())?;
+    let mut buffer = vec![0; 1 + MESSAGE_LEN_MAX];
     loop {
         if !watch.wait()? {
             continue;
         }
-        let request = receive(stdin.as_fd()).map_err(Error::of("listening to the worker"))?;
-        let Some((request, alone)) = request else { return Ok(()) };
-        let started = if alone {
-            watch.start(request, identity, own)
-        } else {
-            keeper::reap();
-            keeper::start(request, identity, descriptors, own)
+        let request = receive(stdin.as_fd(), &mut buffer);
+        let request = request.map_err(Error::of("listening to the worker"))?;
+        let Some((request, message)) = request else { return Ok(()) };
+        let started = match message {
+            Some(message) => watch.start(request, identity, (own.alone)(message)),
+            None => {
+                keeper::reap();
+                keeper::start(request, identity, descriptors, own.kept)
+            }
         };
         // Without memory for a process the control closes, and the program has ended.
         if let Err(error) = started {
@@ -172,21 +197,21 @@ fn prepare(identity: &Identity) -> Result<(u64, u64), Error> {
     Ok((soft, hard))
 }
 
-/// The next request, and whether its program is alone.
-fn receive(socket: BorrowedFd) -> io::Result<Option<(Request, bool)>> {
+/// The next request, and the message to a program that is alone.
+fn receive<'a>(
+    socket: BorrowedFd,
+    buffer: &'a mut [u8],
+) -> io::Result<Option<(Request, Option<&'a [u8]>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut with = [0];
     let received = loop {
-        let into = &mut [IoSliceMut::new(&mut with)];
+        let into = &mut [IoSliceMut::new(buffer)];
         match recvmsg(socket, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Err(rustix::io::Errno::INTR) => {}
             received => break received?,
         }
     };
-    if received.bytes == 0 {
-        return Ok(None);
-    }
+    let Some((with, message)) = buffer[..received.bytes].split_first() else { return Ok(None) };
     let mut descriptors = ancillary.drain().flat_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
         _ => Vec::new(),
@@ -195,8 +220,8 @@ fn receive(socket: BorrowedFd) -> io::Result<Option<(Request, bool)>> {
     let request = Request {
         control: UnixStream::from(next()?),
         stdio: [next()?, next()?, next()?],
-        network: if with[0] & WITH_NETWORK != 0 { Some(next()?) } else { None },
-        shm: if with[0] & WITH_SHM != 0 { Some(next()?) } else { None },
+        network: if with & WITH_NETWORK != 0 { Some(next()?) } else { None },
+        shm: if with & WITH_SHM != 0 { Some(next()?) } else { None },
     };
-    Ok(Some((request, with[0] & ALONE != 0)))
+    Ok(Some((request, (with & ALONE != 0).then_some(message))))
 }

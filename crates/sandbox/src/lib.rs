@@ -35,7 +35,7 @@ mod mounts;
 
 pub use control::{Control, Order, Word, waited_ns};
 pub use identity::Identity;
-pub use launcher::{Launcher, Stdio, serve};
+pub use launcher::{Launcher, Own, Stdio, serve};
 pub use mounts::{private_tmpfs, read_only_copy};
 
 use serde::{Deserialize, Serialize};

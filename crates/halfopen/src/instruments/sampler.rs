@@ -7,6 +7,7 @@ use model::wheel::Wheel;
 use netns::Namespace;
 use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, monotonic_ns};
+use observe::diag::Look;
 use report::Clock;
 use spec::Addresses;
 use std::net::SocketAddr;
@@ -175,7 +176,12 @@ impl Sampler {
             };
             tokio::select! {
                 () = pause => {}
-                () = stirred.notified() => self.search(),
+                () = stirred.notified() => {
+                    self.search();
+                    if self.is_crowded() {
+                        tokio::time::sleep(CROWDED).await;
+                    }
+                }
                 Ok(()) = self.followed.changed() => self.follow(),
                 _ = &mut stop => {
                     self.look();
@@ -184,6 +190,14 @@ impl Sampler {
                 }
             }
         }
+    }
+
+    /// Whether the last look was just now, and nothing is lost by waiting for what else comes: an
+    /// exchange of data stirs both hosts a dozen times, and each look costs two system calls.
+    fn is_crowded(&self) -> bool {
+        let looked = self.sockets.iter().filter_map(|socket| socket.last.as_ref());
+        let latest_ns = looked.map(|(at_ns, _)| *at_ns).max().unwrap_or(0);
+        !self.pace.closely && monotonic_ns() < latest_ns + CROWDED.as_nanos() as u64
     }
 
     /// Looks for a connection that neither a SYN on the wire nor a tracepoint has shown: where its
@@ -232,6 +246,9 @@ impl Sampler {
     }
 }
 
+/// Two looks within such a time are one.
+const CROWDED: Duration = Duration::from_millis(1);
+
 /// Where samples go, and as whose.
 struct Output {
     source: Source,
@@ -275,9 +292,10 @@ impl Sampled {
     /// Looks once, and says when to look again.
     fn look(&mut self, diag: &mut SocketDiag, pace: Pace, output: &Output) -> Option<Duration> {
         let next = self.look_once(diag, pace, output);
-        let Some((at_ns, Some(sample))) = self.last.clone().filter(|_| pace.at_random) else {
+        if !pace.at_random {
             return next;
-        };
+        }
+        let Some((at_ns, Some(sample))) = self.last.clone() else { return next };
         let now_ns = monotonic_ns();
         let mut random = self.random.unwrap_or_else(|| Random::new(self.local.port(), now_ns));
         if random.due_ns <= now_ns {
@@ -297,15 +315,13 @@ impl Sampled {
         pace: Pace,
         output: &Output,
     ) -> Option<Duration> {
-        let began_ns = monotonic_ns();
-        let sample = match diag.sample(self.local, self.remote) {
-            Ok(sample) => sample,
+        let Look { began_ns, ended_ns, sample } = match diag.look(self.local, self.remote) {
+            Ok(look) => look,
             Err(error) => {
                 tracing::warn!("socket diagnostics failed: {error}");
                 return pace.every;
             }
         };
-        let ended_ns = monotonic_ns();
         let changed = match &self.last {
             None => sample.is_some(),
             Some((_, before)) => differs(before.as_ref(), sample.as_ref()),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use netns::Namespace;
 use observe::Tap;
 use observe::clock::monotonic_ns;
+use report::Clock;
 use spec::Addresses;
 use std::sync::Arc;
 use timeline::{Event, Source, What};
@@ -18,10 +19,12 @@ pub(crate) fn start_tap(
     interface: &str,
     source: Source,
     addresses: &Addresses,
+    clock: Clock,
     sink: Sink,
     stirred: Arc<Notify>,
 ) -> Result<Running> {
-    let tap = Tap::open(namespace, interface, source, addresses)?;
+    // Nobody is there to set a virtual kernel's clock.
+    let tap = Tap::open(namespace, interface, source, addresses, clock == Clock::Real)?;
     let tap = polled(tap).context("waiting for a tap")?;
     Ok(run(move |stop| tap_packets(tap, source, sink, stirred, stop)))
 }

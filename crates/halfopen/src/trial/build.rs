@@ -69,7 +69,7 @@ impl Trial {
         let (addresses, sink) = (&self.plan.addresses, || self.sink.clone());
         let (followed, stirred) = (self.flows.followed(), || self.host(side).stirred.clone());
         let instruments = vec![
-            start_tap(&namespace, interface, wire, addresses, sink(), stirred())?,
+            start_tap(&namespace, interface, wire, addresses, self.bench.clock, sink(), stirred())?,
             start_sampler(&namespace, socket, addresses, followed, pace, sink(), stirred())?,
         ];
         self.host_mut(side).instruments = instruments;

@@ -7,7 +7,6 @@ use crate::instruments::Seen;
 use anyhow::Result;
 use model::command::{Conditional, Observed, falls_silent, predict_program};
 use nix::sys::signal::Signal;
-use observe::SocketDiag;
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
 use spec::facts::TcpFacts;
@@ -175,7 +174,8 @@ impl Trial {
         let server = self.namespace(serving)?;
         loop {
             self.host_mut(serving).has_news = false;
-            if let Some(port) = SocketDiag::open(&server)?.listener(ip, peer.listen)? {
+            let sockets = self.host_mut(serving).sockets(&server)?;
+            if let Some(port) = sockets.listener(ip, peer.listen)? {
                 // halfopen's own client connects there.
                 self.address_mut(serving).set_port(port);
                 break;
@@ -269,7 +269,8 @@ impl Trial {
     /// kernel has.
     async fn see_connections(&mut self) -> Result<()> {
         let (client, server) = (self.plan.addresses.client.ip(), self.plan.addresses.server.ip());
-        let connections = SocketDiag::open(&self.stage.client()?)?.connections(client, server)?;
+        let host = self.stage.client()?;
+        let connections = self.client.sockets(&host)?.connections(client, server)?;
         if !connections.is_empty() {
             let is_shown = |trial: &Self| trial.flows.open().next().is_some();
             self.follow_until(Instant::now() + SHOWN_MOST, is_shown).await?;
@@ -303,7 +304,8 @@ impl Trial {
                 continue;
             }
             let (local, remote) = ends.seen_from(Side::Server);
-            let sample = SocketDiag::open(&self.stage.server()?)?.sample(local, remote)?;
+            let host = self.stage.server()?;
+            let sample = self.server.sockets(&host)?.sample(local, remote)?;
             let unread = sample.is_some_and(|sample| sample.receive_queue > 0);
             let observed = Observed { unread, ..Observed::default() };
             let conditional = predict_program(parameters, &facts, &observed);

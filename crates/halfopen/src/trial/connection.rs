@@ -6,7 +6,6 @@ use crate::command::Ground;
 use crate::control::ControlSocket;
 use crate::peers::Peer;
 use anyhow::{Context, Result, anyhow};
-use observe::SocketDiag;
 use peer::{Command, Milestone, Role};
 use spec::{Addresses, Parameters, Traffic};
 use std::time::Duration;
@@ -16,6 +15,9 @@ use tokio::time::Instant;
 
 /// How often it is looked whether a program listens, where nothing says that it may.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Without data for so long, nobody exchanges any more.
+const QUIET: Duration = Duration::from_secs(1);
 
 impl Trial {
     /// Starts both programs, connects them, and lets the RTO settle.
@@ -36,11 +38,10 @@ impl Trial {
         let is_established = |trial: &Self| trial.flows.any_is_established();
         self.wait_for(connecting, most, "the client does not connect", is_established).await?;
         self.mark(What::Phase(Phase::Settling));
-        let settled = Milestone::Settled { exchanges: 0, moving: false };
         // A web server is asked by the other.
         let survivor_asks = parameters.client.program.description().reports;
         let asking = if survivor_asks { Side::Client } else { Side::Server };
-        self.reach(asking, &settled, most, "the connection does not settle").await?;
+        self.wait_until_settled(asking, most).await?;
         if parameters.server.inherited {
             let what = "the server's child does not start";
             self.reach(Side::Server, &Milestone::Child, PATIENCE, what).await?;
@@ -63,6 +64,31 @@ impl Trial {
     /// The host whose program accepts connections.
     pub(super) fn accepting(parameters: &Parameters) -> Side {
         if parameters.survivor_accepts() { Side::Client } else { Side::Server }
+    }
+
+    /// Waits until nothing more is exchanged and nothing is outstanding, as the kernel shows. A peer
+    /// of ours says so at once; without a word, a time without any data does.
+    async fn wait_until_settled(&mut self, side: Side, most: Duration) -> Result<()> {
+        const SETTLED: Milestone = Milestone::Settled { exchanges: 0, moving: false };
+        let quiet = QUIET + self.plan.experiment.parameters.path.rtt * 2;
+        let until = Instant::now() + most;
+        loop {
+            let before = self.flows.last_data_ns();
+            let look = until.min(Instant::now() + quiet);
+            let says_so = |trial: &Self| trial.host(side).reports(&SETTLED);
+            let is_over = |trial: &Self| says_so(trial) || trial.host(side).end().is_some();
+            self.follow_until(look, is_over).await?;
+            if says_so(self) || before.is_some() && self.flows.last_data_ns() == before {
+                break;
+            }
+            if Instant::now() >= until || self.host(side).end().is_some() {
+                return Err(self.host(side).fails_to("the connection does not settle"));
+            }
+        }
+        let nothing_outstanding = |sample: &SocketSample| sample.send_queue == 0;
+        self.wait_for_socket(Side::Client, most, nothing_outstanding)
+            .await
+            .context("the server does not acknowledge what was exchanged")
     }
 
     /// Starts the program of a host.
@@ -88,13 +114,13 @@ impl Trial {
         };
         let what = "the server does not listen";
         let until = Instant::now() + PATIENCE;
-        let mut diag = SocketDiag::open(&namespace)?;
         loop {
             // A program that says something may listen now.
             let look = until.min(Instant::now() + LOOK);
             self.follow_until(look, |trial| trial.host(side).has_news).await?;
             self.host_mut(side).has_news = false;
-            if diag.listener(address.ip(), Some(address.port()))?.is_some() {
+            let sockets = self.host_mut(side).sockets(&namespace)?;
+            if sockets.listener(address.ip(), Some(address.port()))?.is_some() {
                 return Ok(());
             }
             if Instant::now() >= until || self.host(side).end().is_some() {
@@ -144,10 +170,10 @@ impl Trial {
             Side::Client => (self.stage.client()?, client, server),
             Side::Server => (self.stage.server()?, server, client),
         };
-        let mut diag = SocketDiag::open(&host)?;
         let until = Instant::now() + most;
         while Instant::now() < until {
-            if diag.sample(local, remote)?.is_some_and(|sample| is_so(&sample)) {
+            let sockets = self.host_mut(side).sockets(&host)?;
+            if sockets.sample(local, remote)?.is_some_and(|sample| is_so(&sample)) {
                 return Ok(());
             }
             self.follow_until(Instant::now() + Duration::from_millis(1), |_| false).await?;

@@ -4,7 +4,6 @@ use super::Trial;
 use crate::instruments::Seen;
 use anyhow::Result;
 use lab::sysctl;
-use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
 use report::Clock;
 use spec::facts::NeighbourFacts;
@@ -32,7 +31,7 @@ impl Trial {
 
     /// What is known of a connection of the client's host.
     pub(super) fn facts_of(
-        &self,
+        &mut self,
         flow: Option<FlowId>,
         options: Option<SocketOptions>,
         parameters: &Parameters,
@@ -45,10 +44,9 @@ impl Trial {
         } else {
             None
         };
-        let mut diag = SocketDiag::open(&client)?;
         let sampled_at_ns = monotonic_ns();
         let sample = match flow.and_then(|flow| self.flows.ends(flow)) {
-            Some(Ends { client, server }) => diag.sample(client, server)?,
+            Some(ends) => self.client.sockets(&client)?.sample(ends.client, ends.server)?,
             None => None,
         };
         let server_sysctl = match self.stage.server() {
@@ -73,7 +71,8 @@ impl Trial {
     /// Reads the options of the client's socket from the process that has it, and says whose it is.
     pub(super) async fn look_at_options(&mut self, flow: FlowId) -> Result<Option<SocketOptions>> {
         let Some(Ends { client, server }) = self.flows.ends(flow) else { return Ok(None) };
-        let inode = SocketDiag::open(&self.stage.client()?)?.inode(client, server)?;
+        let host = self.stage.client()?;
+        let inode = self.client.sockets(&host)?.inode(client, server)?;
         let Some(inode) = inode else { return Ok(None) };
         let processes = self.client.peer()?.processes().await?;
         match observe::options::read(inode, processes) {

@@ -31,6 +31,8 @@ pub(super) struct Flows {
     /// When the first connection was established, and when the host that connected first received data.
     established_ns: Option<u64>,
     data_ns: Option<u64>,
+    /// When data last passed the client's interface.
+    last_data_ns: Option<u64>,
     /// When the fault began.
     fault_ns: Option<u64>,
     /// Those that were open when the fault began, and our own: the trial follows them to their end.
@@ -95,6 +97,7 @@ impl Flows {
             ignoring: false,
             established_ns: None,
             data_ns: None,
+            last_data_ns: None,
             fault_ns: None,
             watched: own.into_iter().collect(),
             lets_go: plan.experiment.parameters.client_lets_go(),
@@ -135,6 +138,11 @@ impl Flows {
             (Some(established), Some(data)) if data > established + within_ns => Some(established),
             (established, data) => data.or(established),
         }
+    }
+
+    /// When data last passed the client's interface, if any did.
+    pub(super) fn last_data_ns(&self) -> Option<u64> {
+        self.last_data_ns
     }
 
     /// When the fault began.
@@ -267,11 +275,15 @@ impl Flows {
             return;
         };
         let class = self.classifier.feed(Some(flow), segment);
-        if !segment.sent || matches!(class, Class::Data { .. }) {
+        let is_data = matches!(class, Class::Data { .. });
+        if !segment.sent || is_data {
             progress.stirred_ns = event.at_ns;
         }
+        if is_data {
+            self.last_data_ns = Some(event.at_ns);
+        }
         // What the survivor sends is received where it accepts.
-        if matches!(class, Class::Data { .. }) && segment.sent == self.survivor_accepts {
+        if is_data && segment.sent == self.survivor_accepts {
             self.data_ns.get_or_insert(event.at_ns);
         }
         match class {

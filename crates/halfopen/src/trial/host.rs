@@ -5,6 +5,8 @@ use crate::heard::Heard;
 use crate::instruments::Running;
 use crate::peers::Peer;
 use anyhow::{Result, anyhow};
+use netns::Namespace;
+use observe::SocketDiag;
 use peer::{Command, Milestone};
 use std::sync::Arc;
 use timeline::Event;
@@ -39,6 +41,8 @@ pub(super) struct Host {
     /// By which its program orders faults.
     pub(super) control: Option<ControlSocket>,
     pub(super) instruments: Vec<Running>,
+    /// Its sockets, as long as they are looked at.
+    diag: Option<SocketDiag>,
     /// Wakes the instruments: something happened.
     pub(super) stirred: Arc<Notify>,
 }
@@ -56,6 +60,7 @@ impl Host {
             has_exited: false,
             control: None,
             instruments: Vec::new(),
+            diag: None,
             stirred: Arc::default(),
         }
     }
@@ -148,8 +153,17 @@ impl Host {
         first
     }
 
+    /// Its sockets, in its namespace. An open descriptor holds that: it is closed with the instruments.
+    pub(super) fn sockets(&mut self, namespace: &Namespace) -> Result<&mut SocketDiag> {
+        if self.diag.is_none() {
+            self.diag = Some(SocketDiag::open(namespace)?);
+        }
+        Ok(self.diag.as_mut().expect("it is open"))
+    }
+
     /// Stops looking at it.
     pub(super) async fn stop_instruments(&mut self) {
+        self.diag = None;
         for instrument in std::mem::take(&mut self.instruments) {
             instrument.stop().await;
         }

@@ -1,9 +1,10 @@
 //! What a tap receives.
 
+use super::SNAP_LEN;
 use crate::Error;
 use netns::packet::PacketSocket;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, recvmmsg};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -13,8 +14,10 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Receiver {
     socket: PacketSocket,
-    control: Vec<u8>,
 }
+
+/// So many frames are taken at once.
+const FRAMES_MOST: usize = 8;
 
 /// What a frame's message says beside its bytes.
 pub(super) struct Received {
@@ -43,30 +46,38 @@ impl Receiver {
         socket
             .bind(index)
             .map_err(|errno| Error::system(format!("binding a tap to `{interface}`"), errno))?;
-        Ok(Self { socket, control: nix::cmsg_space!(libc::timespec) })
+        Ok(Self { socket })
     }
 
-    /// One frame, its first bytes into `buffer`; `EAGAIN` if none is waiting.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Result<Received, Errno> {
-        let mut iov = [IoSliceMut::new(buffer)];
+    /// Takes some of the frames that wait, each with its first [`SNAP_LEN`] bytes, and says whether
+    /// there may be more; `EAGAIN` if none waits.
+    pub(super) fn receive(&self, take: &mut impl FnMut(Received, &[u8])) -> Result<bool, Errno> {
+        let control = nix::cmsg_space!(libc::timespec);
+        let mut headers = MultiHeaders::preallocate(FRAMES_MOST, Some(control));
+        let mut buffers = [[0; SNAP_LEN]; FRAMES_MOST];
+        let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
         // MSG_TRUNC: the true length, however little of it fits.
-        let message = recvmsg::<LinkAddr>(
-            self.socket.as_raw_fd(),
-            &mut iov,
-            Some(&mut self.control),
-            MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT,
-        )?;
-        let stamp = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::ScmTimestampns(time) => Some(time),
-            _ => None,
-        });
-        let stamp = stamp.unwrap_or_else(|| std::time::Duration::ZERO.into());
-        Ok(Received {
-            wall_ns: stamp.tv_sec().cast_unsigned() * 1_000_000_000
-                + stamp.tv_nsec().cast_unsigned(),
-            wire_len: message.bytes as u32,
-            sent: message.address.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING),
-        })
+        let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+        let messages = recvmmsg(self.socket.as_raw_fd(), &mut headers, &mut slices, flags, None)?;
+        let mut received = Vec::with_capacity(FRAMES_MOST);
+        for message in messages {
+            let stamp = message.cmsgs()?.find_map(|control| match control {
+                ControlMessageOwned::ScmTimestampns(time) => Some(time),
+                _ => None,
+            });
+            let stamp = stamp.unwrap_or_else(|| std::time::Duration::ZERO.into());
+            received.push(Received {
+                wall_ns: stamp.tv_sec().cast_unsigned() * 1_000_000_000
+                    + stamp.tv_nsec().cast_unsigned(),
+                wire_len: message.bytes as u32,
+                sent: message
+                    .address
+                    .is_some_and(|from: LinkAddr| from.pkttype() == libc::PACKET_OUTGOING),
+            });
+        }
+        let may_be_more = received.len() == FRAMES_MOST;
+        received.into_iter().zip(&buffers).for_each(|(frame, bytes)| take(frame, bytes));
+        Ok(may_be_more)
     }
 
     /// Frames dropped since the last call, for want of room in the buffer.

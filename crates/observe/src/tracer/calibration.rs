@@ -34,7 +34,7 @@ const STATE_CLOSE: u32 = 7;
 /// Makes connections and looks at what `drain` gives afterwards; or says why nothing is known.
 pub(super) fn measure(drain: impl FnOnce() -> Vec<(u64, Sighting)>) -> Result<TimerPlaces, String> {
     let namespace = Namespace::create().map_err(|error| error.to_string())?;
-    let inode = namespace.inode().map_err(|error| error.to_string())?;
+    let inode = namespace.inode();
     let connections = namespace
         .run(|| make_connections(inode))
         .map_err(|error| error.to_string())?
