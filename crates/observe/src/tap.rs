@@ -88,10 +88,9 @@ impl Tap {
         };
         loop {
             match socket.receive(&mut take) {
-                Ok(true) => {}
                 Ok(false) | Err(Errno::EAGAIN) => return Ok(()),
                 // ENETDOWN is told once when the interface goes down or is removed.
-                Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Ok(true) | Err(Errno::EINTR | Errno::ENETDOWN) => {}
                 Err(errno) => return Err(Error::system("receiving from a tap", errno)),
             }
         }
@@ -136,7 +135,6 @@ impl AsFd for Tap {
 /// be of either side of it: the one that lies between the last drain and this one is right, and no
 /// time ever falls outside of that span.
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "each name says its unit")]
 struct WallClock {
     offset_ns: i64,
     /// The offset before this drain, where the two differ by a step.

@@ -167,12 +167,11 @@ pub fn serve(identity: &Identity, own: Own) -> Result<(), Error> {
         let request = receive(stdin.as_fd(), &mut buffer);
         let request = request.map_err(Error::of("listening to the worker"))?;
         let Some((request, message)) = request else { return Ok(()) };
-        let started = match message {
-            Some(message) => watch.start(request, identity, (own.alone)(message)),
-            None => {
-                keeper::reap();
-                keeper::start(request, identity, descriptors, own.kept)
-            }
+        let started = if let Some(message) = message {
+            watch.start(request, identity, (own.alone)(message))
+        } else {
+            keeper::reap();
+            keeper::start(request, identity, descriptors, own.kept)
         };
         // Without memory for a process the control closes, and the program has ended.
         if let Err(error) = started {
@@ -197,11 +196,10 @@ fn prepare(identity: &Identity) -> Result<(u64, u64), Error> {
     Ok((soft, hard))
 }
 
+type Received<'a> = (Request, Option<&'a [u8]>);
+
 /// The next request, and the message to a program that is alone.
-fn receive<'a>(
-    socket: BorrowedFd,
-    buffer: &'a mut [u8],
-) -> io::Result<Option<(Request, Option<&'a [u8]>)>> {
+fn receive<'a>(socket: BorrowedFd, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {

@@ -24,7 +24,7 @@ impl Trial {
             Err(error) => return Err(error).context("building the network"),
         };
         let client = network.client().clone();
-        self.stage = Stage::Standing(network);
+        self.stage = Stage::Standing(Box::new(network));
         if parameters.client.rto_max.is_some() && !sysctl::exists(&client, "tcp_rto_max_ms")? {
             let why = "this kernel has no TCP_RTO_MAX_MS (Linux 6.15)";
             return Ok(Some(Ending::Skipped(why.into())));

@@ -6,14 +6,14 @@ use netns::Namespace;
 use spec::FaultAct;
 use tokio::task::JoinHandle;
 
-type Destroyed = (Network, Result<FaultAct, lab::network::Error>);
+type Destroyed = (Box<Network>, Result<FaultAct, lab::network::Error>);
 
 /// What there is of the network.
 pub(super) enum Stage {
     /// Nothing: it is not built yet, or taken down.
     Empty,
     /// The network. The server's host is there, or destroyed, or booted again: it knows.
-    Standing(Network),
+    Standing(Box<Network>),
     /// The server's host is on its way out. The kernel takes its time, and the client goes on.
     Destroying { client: Namespace, task: JoinHandle<Destroyed> },
 }
