@@ -253,6 +253,8 @@ pub(crate) struct Outputs {
     heard: VecDeque<Heard>,
     /// The last line.
     said: String,
+    /// Whether the fault waits for a line.
+    is_awaited: bool,
     lines: u64,
     lines_omitted: u64,
     bytes: u64,
@@ -298,6 +300,7 @@ impl Outputs {
             streams,
             heard: VecDeque::new(),
             said: String::new(),
+            is_awaited: false,
             lines: 0,
             lines_omitted: 0,
             bytes: 0,
@@ -331,6 +334,11 @@ impl Outputs {
             let count = count.with_context(|| format!("reading what the {} writes", self.name))?;
             self.take(index, count);
         }
+    }
+
+    /// A line may have the fault come.
+    pub(crate) const fn is_awaited(&mut self) {
+        self.is_awaited = true;
     }
 
     /// What was left out so far, if anything.
@@ -371,11 +379,19 @@ impl Outputs {
             stream.pipe = None;
         }
         let mut pending = std::mem::take(&mut stream.pending);
-        for byte in bytes {
-            if *byte != b'\n' {
-                pending.push(*byte);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = match line.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (line, false),
+            };
+            for piece in text.chunks(LINE_MOST) {
+                pending.extend_from_slice(piece);
+                if pending.len() >= LINE_MOST {
+                    self.line(index, &pending);
+                    pending.clear();
+                }
             }
-            if *byte == b'\n' || pending.len() >= LINE_MOST {
+            if ends && (text.is_empty() || !pending.is_empty()) {
                 self.line(index, &pending);
                 pending.clear();
             }
@@ -389,6 +405,10 @@ impl Outputs {
     }
 
     fn line(&mut self, index: usize, bytes: &[u8]) {
+        if self.lines >= LINES_KEPT && !self.is_awaited {
+            (self.lines, self.lines_omitted) = (self.lines + 1, self.lines_omitted + 1);
+            return;
+        }
         let line = String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned();
         if !line.trim().is_empty() {
             self.said.clone_from(&line);

@@ -298,7 +298,11 @@ impl Relay {
             End::Panicked { reason } => format!("the virtual kernel panicked: {reason}"),
             End::Died(how) => format!("the virtual kernel died: {how}"),
             End::Hung { watchdog } => {
-                format!("the virtual kernel did nothing for {} s of real time", watchdog.as_secs())
+                format!(
+                    "the virtual kernel told nothing for {} s of real time: a program that never \
+                     waits (a busy loop, output without an end) stops its clock",
+                    watchdog.as_secs()
+                )
             }
             End::Killed => "the virtual kernel was killed".into(),
         };

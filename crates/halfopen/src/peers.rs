@@ -82,7 +82,10 @@ impl Peer {
             passive.as_ref().or((kind == spec::Program::Command).then_some(command))
         {
             let description = spec::Program::Command.description();
-            let (program, outputs) = ground.start(name, source, namespace, command)?;
+            let (program, mut outputs) = ground.start(name, source, namespace, command)?;
+            if parameters.fault.on_output.is_some() {
+                outputs.is_awaited();
+            }
             return Ok(Self { name, description, program, voice: Voice::Outputs(outputs) });
         }
         let description = kind.description();

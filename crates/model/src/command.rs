@@ -17,7 +17,21 @@ pub struct Observed {
     /// The calls after the fault that the wire shows, in order.
     pub calls: Vec<ObservedCall>,
     /// Whether something that it had sent before was not read by the other program at the fault.
-    pub unread: bool,
+    pub unread: Unread,
+    /// Whether the other host's kernel still had something to send at the fault.
+    pub unsent: bool,
+}
+
+/// What is known of what a program had not read when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unread {
+    /// It had read everything.
+    #[default]
+    No,
+    /// Something lay there that it did not read.
+    Yes,
+    /// Something came just before, and whether it was read then nobody saw.
+    Open,
 }
 
 impl Observed {
@@ -68,7 +82,7 @@ pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Par
     // Where the socket has no value of its own this is the sysctl's, which says the same.
     own.client.rto_max = options.rto_max_ms.map(|ms| Duration::from_millis(ms.into()));
     own.client.thin_linear_timeouts = options.thin_linear_timeouts == Some(true);
-    own.server.reads = !observed.unread;
+    own.server.reads = observed.unread != Unread::Yes;
     own
 }
 
@@ -87,10 +101,27 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
     let prediction = match why_unknown(trial, facts, observed, from_sample) {
         Some(reason) => unknown(&own, reason.into()),
         None if from_sample => predict_socket(facts, IfIt::StaysAsItIs),
+        None if trial.fault.kind == FaultKind::ProcessCrash && observed.unread == Unread::Open => {
+            either(&own, facts)
+        }
         None if own.client.traffic == Traffic::Script => predict_with(&own, facts, &observed.calls),
         None => predict(&own, facts),
     };
     Conditional { prediction, from_sample }
+}
+
+/// The end of a process that may have read everything, or not.
+fn either(own: &Parameters, facts: &Facts) -> Prediction {
+    let mut reset = own.clone();
+    reset.server.reads = false;
+    let (mut prediction, reset) = (predict(own, facts), predict(&reset, facts));
+    prediction.windows.extend(reset.windows);
+    prediction.unknown = prediction.unknown.or(reset.unknown);
+    prediction.why = own.named(
+        "whether the killed process had read what came last is not known: its kernel sends a FIN if it \
+         had, and a RST if not",
+    );
+    prediction
 }
 
 fn why_unknown(
@@ -109,6 +140,12 @@ fn why_unknown(
         trial.fault.kind,
         FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze
     );
+    if trial.fault.kind == FaultKind::ProcessCrash && observed.unsent {
+        return Some(
+            "the kernel of the killed process still had something to send, and its FIN follows that: \
+             when depends on how fast the other program reads",
+        );
+    }
     let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
     if !is_path || from_sample {
         return None;

@@ -5,7 +5,7 @@ use crate::measure::{Measured, measure, reference_at};
 use crate::orders::{Order, orders};
 use crate::proof::{Evidence, Proof, prove};
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
-use model::command::{Conditional, Observed, parameters, predict_program};
+use model::command::{Conditional, Observed, Unread, parameters, predict_program};
 use model::{ObservedCall, Prediction};
 use spec::facts::TcpFacts;
 use spec::script::Step;
@@ -223,6 +223,7 @@ impl Seen {
     fn of(timeline: &Timeline, id: FlowId, fault_at: u64) -> Self {
         let mut classifier = Classifier::new(Side::Client);
         let mut seen = Self::default();
+        let mut peer = PeerSeen::default();
         // Where what was written ends in the sequence space, and when that was.
         let mut out: Vec<(u32, u64)> = Vec::new();
         // What a program does when it is told to end is none of its doing.
@@ -230,13 +231,9 @@ impl Seen {
         let about = |event: &&Event| event.flow == Some(id) && event.at_ns < end;
         for event in timeline.events().iter().filter(about) {
             let at_ns = event.at_ns;
-            let segment = match (&event.what, event.source) {
-                (What::Segment(segment), Source::ClientWire) => segment,
-                (What::Socket(sample), Source::ServerSocket) if at_ns <= fault_at => {
-                    seen.observed.unread = sample.receive_queue > 0;
-                    continue;
-                }
-                _ => continue,
+            peer.learn(event, fault_at);
+            let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
+                continue;
             };
             let class = classifier.feed(Some(id), segment);
             if !segment.sent {
@@ -259,6 +256,7 @@ impl Seen {
             }
         }
         seen.unacknowledged_ns = out.first().map(|(_, at_ns)| *at_ns);
+        (seen.observed.unread, seen.observed.unsent) = (peer.unread(), peer.unsent);
         seen
     }
 
@@ -276,6 +274,53 @@ impl Seen {
         u32::try_from(sent.count()).unwrap_or(u32::MAX)
     }
 }
+
+/// What was seen of the other program's socket up to its end.
+#[derive(Debug, Default)]
+struct PeerSeen {
+    /// Since when something has lain there unread, as far as looks before the fault show.
+    unread_since_ns: Option<u64>,
+    /// The last look before the fault.
+    looked_ns: u64,
+    /// When something last came before the socket was closed.
+    came_ns: u64,
+    closed: bool,
+    unsent: bool,
+}
+
+impl PeerSeen {
+    fn learn(&mut self, event: &Event, fault_at: u64) {
+        match (&event.what, event.source) {
+            (What::Socket(sample), Source::ServerSocket) if event.at_ns <= fault_at => {
+                let since_ns = self.unread_since_ns.unwrap_or(event.at_ns);
+                self.unread_since_ns = (sample.receive_queue > 0).then_some(since_ns);
+                self.looked_ns = event.at_ns;
+                self.unsent = sample.info.as_ref().is_some_and(|info| info.notsent_bytes > 0);
+            }
+            (What::Segment(segment), Source::ServerWire) if segment.sent => {
+                let is_over = event.at_ns >= fault_at && (segment.flags.fin || segment.flags.rst);
+                self.closed |= is_over;
+            }
+            (What::Segment(segment), Source::ServerWire) if segment.len > 0 && !self.closed => {
+                self.came_ns = event.at_ns;
+            }
+            _ => {}
+        }
+    }
+
+    const fn unread(&self) -> Unread {
+        match self.unread_since_ns {
+            Some(since_ns) if self.looked_ns - since_ns >= AT_ONCE_NS => Unread::Yes,
+            None if self.came_ns + LOOK_NS < self.looked_ns => Unread::No,
+            Some(_) | None => Unread::Open,
+        }
+    }
+}
+
+/// What comes within this time of a look may not be in it.
+const LOOK_NS: u64 = 1_000_000;
+/// A program that reads what comes has read it by then.
+const AT_ONCE_NS: u64 = 20_000_000;
 
 /// Whether something is sent again.
 const fn is_again(class: Class) -> bool {

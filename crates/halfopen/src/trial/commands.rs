@@ -5,7 +5,7 @@ use super::{AFTERMATH, Trial};
 use crate::channel::{Ending, Message};
 use crate::instruments::Seen;
 use anyhow::Result;
-use model::command::{Conditional, Observed, falls_silent, predict_program};
+use model::command::{Conditional, Observed, Unread, falls_silent, predict_program};
 use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ const TOGETHER: Duration = Duration::from_millis(1);
 /// What is predicted of a connection, and from what.
 pub(super) struct Forecast {
     facts: Facts,
-    unread: bool,
+    unread: Unread,
     conditional: Conditional,
     /// Whether it was open when the fault came.
     was_open: bool,
@@ -50,7 +50,7 @@ pub(super) struct Forecast {
 }
 
 impl Forecast {
-    fn new(facts: Facts, unread: bool, conditional: Conditional, was_open: bool) -> Self {
+    fn new(facts: Facts, unread: Unread, conditional: Conditional, was_open: bool) -> Self {
         // A loss probe's, or that of a retransmission which is overdue: either is sooner than the
         // RTO.
         let is_unclear = |tcp: &&TcpFacts| {
@@ -304,9 +304,16 @@ impl Trial {
                 continue;
             }
             let (local, remote) = ends.seen_from(Side::Server);
+            let sampled_at_ns = monotonic_ns();
             let host = self.stage.server()?;
             let sample = self.server.sockets(&host)?.sample(local, remote)?;
-            let unread = sample.is_some_and(|sample| sample.receive_queue > 0);
+            let is_left = sample.as_ref().is_some_and(|sample| sample.receive_queue > 0);
+            let unread = if is_left { Unread::Open } else { Unread::No };
+            if let Some(sample) = sample {
+                let what = What::Socket(Box::new(sample));
+                let event = Event::new(sampled_at_ns, Source::ServerSocket, what).of(flow);
+                self.take(Seen::Event(event, None));
+            }
             let observed = Observed { unread, ..Observed::default() };
             let conditional = predict_program(parameters, &facts, &observed);
             self.tell_facts(flow, &facts);
@@ -339,7 +346,7 @@ impl Trial {
         forecasts: &mut Forecasts,
     ) -> Result<()> {
         let before = forecasts.get(&flow);
-        let unread = before.is_some_and(|forecast| forecast.unread);
+        let unread = before.map_or(Unread::No, |forecast| forecast.unread);
         let was_open = before.is_some_and(|forecast| forecast.was_open);
         let facts = match before {
             Some(forecast) if !forecast.conditional.from_sample => forecast.facts.clone(),
@@ -348,7 +355,7 @@ impl Trial {
                 self.facts_of(Some(flow), options, parameters)?
             }
         };
-        let observed = Observed { calls: self.flows.calls(flow), unread };
+        let observed = Observed { calls: self.flows.calls(flow), unread, ..Observed::default() };
         let is_silent = falls_silent(parameters, &facts);
         let is_known = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
         let can_tell = was_open || is_silent && is_known;

@@ -265,6 +265,81 @@ while True: c.sendall(c.recv(100))'"#;
     assert_eq!(trial["programs"]["server"]["signal"], "SIGKILL");
 }
 
+/// A server that reads once, and then nothing more.
+const READS_ONCE: &str = "python3 -c 'import socket, time
+c = socket.create_server((\"\", 7000)).accept()[0]; c.sendall(c.recv(100)); time.sleep(1000)'";
+
+#[test]
+fn a_server_that_is_killed_with_unread_data_resets() {
+    let out = tempfile::tempdir().unwrap();
+    let arguments = [
+        &["exec", "--server", READS_ONCE, "--fault", "process-crash", "--after", "1500ms"][..],
+        &["--format", "json", "--out", out.path().to_str().unwrap()],
+        &["--", "python3", "-c", CLIENT, "writes"],
+    ]
+    .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "ECONNRESET");
+    assert_eq!(trial["flows"][0]["prediction"]["windows"].as_array().unwrap().len(), 1);
+}
+
+/// A server that says when it starts.
+const SAYS: &str = "python3 -u -c 'import socket
+print(\"starts\"); l = socket.create_server((\"\", 7000))
+while True:
+    c = l.accept()[0]; c.sendall(c.recv(100))'";
+
+#[test]
+fn a_server_is_started_again_after_a_reboot_unless_it_is_not_to_be() {
+    for (restart, starts) in [("true", 2), ("false", 1)] {
+        let out = tempfile::tempdir().unwrap();
+        let restart = format!("server.restart={restart}");
+        let arguments = [
+            &["exec", "--server", SAYS, "--fault", "reboot", "--after", "300ms"][..],
+            &["--set", &restart, "--set", "fault.duration=500ms", "--deadline", "3s"],
+            &["--out", out.path().to_str().unwrap(), "--", "python3", "-c", CLIENT, "idle"],
+        ]
+        .concat();
+        let output = halfopen(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+        let written = fs::read_to_string(out.path().join("exec/server.out")).unwrap();
+        assert_eq!(written.matches("starts").count(), starts, "{restart}");
+    }
+}
+
+#[test]
+fn output_without_an_end_is_cut() {
+    let client = "import socket, sys
+s = socket.create_connection((\"server\", 7000)); s.sendall(b\"hello\"); s.recv(100)
+while True: sys.stdout.write((\"x\" * 99 + \"\\n\") * 1000)";
+    let out = tempfile::tempdir().unwrap();
+    let arguments =
+        [
+            &[
+                "exec",
+                "--listen",
+                "7000",
+                "--deadline",
+                "1s",
+                "--out",
+                out.path().to_str().unwrap(),
+            ][..],
+            &["--format", "json"],
+            &POWER_OFF,
+            &["--", "python3", "-c", client],
+        ]
+        .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let size = fs::metadata(out.path().join("exec/client.out")).unwrap().len();
+    assert!((1..=64 << 20).contains(&size), "{size}");
+    let timeline = fs::read_to_string(out.path().join("exec/timeline.jsonl")).unwrap();
+    assert!(timeline.contains("output-omitted"));
+    assert!(timeline.matches("\"output\":{").count() <= 10_000);
+}
+
 #[test]
 fn the_fault_follows_a_line_of_output() {
     let options = [
