@@ -5,7 +5,7 @@ use crate::words;
 use model::{Step, StepKind};
 use spec::Reference;
 use std::collections::VecDeque;
-use timeline::{Class, Segment, Source};
+use timeline::{Class, Segment, Source, classified};
 use verdict::since_reference;
 
 /// One step, predicted, measured, or both. Times are seconds after the reference.
@@ -35,6 +35,9 @@ impl Leg {
 /// The moment that times count from; `None` if the fault was never injected.
 pub(crate) fn reference_ns(trial: &Trial) -> Option<u64> {
     trial.timeline.fault_at()?;
+    if let Some(flow) = trial.verdict.deciding() {
+        return flow.part(&trial.timeline).map(|(_, reference_ns)| reference_ns);
+    }
     Some(verdict::reference_at(&trial.timeline, reference(trial)?))
 }
 
@@ -103,7 +106,14 @@ impl Sights {
         detected_s: Option<f64>,
     ) -> Self {
         let mut sights = Self::default();
-        for (at_ns, segment, class) in since_reference(&trial.timeline, reference) {
+        let flow = trial.verdict.deciding().and_then(|flow| flow.part(&trial.timeline));
+        let segments: Vec<_> = match &flow {
+            Some((flow, _)) => classified(flow, Source::ClientWire)
+                .filter(|(at_ns, ..)| *at_ns >= reference_ns)
+                .collect(),
+            None => since_reference(&trial.timeline, reference).collect(),
+        };
+        for (at_ns, segment, class) in segments {
             let at_s = (at_ns as f64 - reference_ns as f64) / 1e9;
             if !segment.sent || detected_s.is_some_and(|end| at_s > end) {
                 continue;

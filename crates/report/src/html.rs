@@ -5,6 +5,7 @@
 
 mod article;
 mod axis;
+mod connections;
 mod diagram;
 mod ruler;
 mod run;
@@ -56,6 +57,7 @@ pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
                 }
             }
             section {
+                (connections::section(trial))
                 (schedule::section(trial))
                 (proof(trial))
                 (claims_tested(&experiment.claims))
@@ -117,6 +119,10 @@ fn why(trial: &Trial, has_reason: bool) -> Option<String> {
     let (how, why) = match &prediction.unknown {
         None if choice.is_some() => {
             ("Predicted before the fault; the first window, because", &prediction.why)
+        }
+        // Of a command's connection from its last look, which may be of after the fault.
+        None if !trial.verdict.flows.is_empty() => {
+            ("Predicted from its socket, because", &prediction.why)
         }
         None => ("Predicted before the fault, because", &prediction.why),
         Some(_) if has_reason => return None, // the reason says the same

@@ -9,6 +9,7 @@ use crate::words;
 use model::Prediction;
 use segment::Resends;
 use spec::{CallName, Errno, FaultKind, Parameters, counted};
+use std::collections::HashMap;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
 use timeline::{Class, Classifier, Event, FlowId, Segment, Side, Source, What};
@@ -68,7 +69,8 @@ pub struct Narrator {
     probes: Option<u32>,
     resends: Resends,
     taps: [Classifier; 2],
-    sockets: [Option<(String, u8, u8)>; 2],
+    /// Each socket's state, timer and count, by host and connection.
+    sockets: HashMap<(Side, Option<FlowId>), (String, u8, u8)>,
     links: Vec<(String, String)>,
     /// The longest that the machine was busy so far.
     latest_ns: u64,
@@ -84,7 +86,7 @@ impl Narrator {
             probes: parameters.client.keepalive.probes,
             resends: Resends::default(),
             taps: [Classifier::new(Side::Client), Classifier::new(Side::Server)],
-            sockets: [None, None],
+            sockets: HashMap::new(),
             links: Vec::new(),
             latest_ns: LATE_NS,
             fault: parameters.fault.kind,
@@ -117,9 +119,9 @@ impl Narrator {
             What::Segment(segment) => Some(self.segment(side, event.flow, segment)),
             What::Frame(frame) => frame::note(frame, heading(side, frame.sent)),
             What::Call(call) => Some(called(here, call)),
-            What::Socket(sample) => self.socket(side, here, sample),
+            What::Socket(sample) => self.socket((side, event.flow), here, sample),
             What::SocketGone => {
-                let was_there = self.sockets[index(side)].take().is_some();
+                let was_there = self.sockets.remove(&(side, event.flow)).is_some();
                 was_there.then(|| Note {
                     place: here,
                     text: "socket gone".into(),
@@ -215,10 +217,15 @@ impl Narrator {
         program.description().name.filter(|_| !is_killed)
     }
 
-    fn socket(&mut self, side: Side, place: Place, sample: &SocketSample) -> Option<Note> {
+    fn socket(
+        &mut self,
+        whose: (Side, Option<FlowId>),
+        place: Place,
+        sample: &SocketSample,
+    ) -> Option<Note> {
         let SocketSample { state, timer, timer_count, .. } = sample;
         let now = (state.clone(), *timer, *timer_count);
-        let before = self.sockets[index(side)].replace(now.clone());
+        let before = self.sockets.insert(whose, now.clone());
         (before.as_ref() != Some(&now)).then(|| {
             let text = match timer_name(*timer) {
                 None => state.clone(),

@@ -143,6 +143,7 @@ fn judge_flow(
         measured: None,
         ended_by: None,
         ended_s: None,
+        reference_s: None,
         word: None,
         reason: String::new(),
     };
@@ -163,6 +164,7 @@ fn judge_flow(
     let at_fault = looks.first().map_or(&facts, |(_, facts)| facts);
     if let Some(mut measured) = measure(&own, at_fault, &part) {
         let from = reference_at(&part, measured.reference);
+        verdict.reference_s = Some(since(fault_at, from));
         let mut settled = facts.clone();
         if from_sample {
             count_from(&mut prediction, measured.reference, from, &seen, &facts);

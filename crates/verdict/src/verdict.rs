@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use spec::{Facts, Parameters, SocketOptions};
 use std::fmt;
 use std::net::SocketAddr;
-use timeline::FlowId;
 use timeline::event::Owner;
+use timeline::{FlowId, Timeline};
 
 /// One trial's verdict, with everything it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +112,9 @@ pub struct FlowVerdict {
     pub ended_by: Option<EndedBy>,
     /// When that was, seconds after the fault.
     pub ended_s: Option<f64>,
+    /// The moment that times of the prediction and the measurement count from, seconds after the fault.
+    #[serde(default)]
+    pub reference_s: Option<f64>,
     /// The verdict; `None`: nothing was predicted.
     pub word: Option<Word>,
     /// Why, if it does not agree.
@@ -119,6 +122,12 @@ pub struct FlowVerdict {
 }
 
 impl FlowVerdict {
+    /// Its events, and the moment that its times count from, nanoseconds.
+    pub fn part(&self, timeline: &Timeline) -> Option<(Timeline, u64)> {
+        let reference_ns = (self.reference_s? * 1e9).round() as i64;
+        Some((timeline.about(self.id), timeline.fault_at()?.saturating_add_signed(reference_ns)))
+    }
+
     /// Whether it was established when the fault came, and looked at.
     fn is_open_at_fault(&self) -> bool {
         self.facts.is_some() && self.opened_s.is_none_or(|opened| opened < 0.0)
