@@ -131,6 +131,22 @@ impl StepKind {
 }
 
 impl Prediction {
+    /// Has times that count from a sample of the socket count from another moment: `moved` takes
+    /// each to the new one.
+    pub fn recount(&mut self, moved: impl Fn(Duration) -> Duration) {
+        for window in &mut self.windows {
+            window.span = window.span.map(|(earliest, latest)| (moved(earliest), moved(latest)));
+        }
+        for step in &mut self.schedule {
+            for time in [&mut step.earliest, &mut step.latest, &mut step.nominal] {
+                *time = moved(*time);
+            }
+        }
+        if self.why.contains(|c: char| c.is_ascii_digit()) {
+            self.why += " (times in this sentence count from the sample of the socket)";
+        }
+    }
+
     /// The earliest and the latest time of all windows; `None` if no window has a time.
     pub fn hull(&self) -> Option<(Duration, Duration)> {
         let spans = self.windows.iter().filter_map(|window| window.span);

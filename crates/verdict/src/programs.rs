@@ -344,8 +344,8 @@ fn count_from(
     };
     let before = |wanted| seen.count(reference_at, sampled_at, wanted);
     prediction.reference = reference;
+    prediction.recount(later);
     for window in &mut prediction.windows {
-        window.span = window.span.map(|(earliest, latest)| (later(earliest), later(latest)));
         let counts: [(&mut Option<u32>, u32); 3] = [
             (&mut window.retransmits, before(is_again)),
             (&mut window.keepalive_probes, before(Class::is_keepalive_probe)),
@@ -354,9 +354,6 @@ fn count_from(
         for (count, more) in counts {
             *count = count.map(|count| count + more);
         }
-    }
-    for step in &mut prediction.schedule {
-        (step.earliest, step.latest) = (later(step.earliest), later(step.latest));
     }
 }
 

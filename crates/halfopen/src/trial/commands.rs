@@ -320,8 +320,16 @@ impl Trial {
             if forecasts.is_empty() {
                 let number = self.plan.number;
                 self.report(Message::Facts(number, Box::new(facts.clone())));
-                let prediction = Box::new(conditional.prediction.clone());
-                self.report(Message::Prediction(number, prediction));
+                let mut prediction = conditional.prediction.clone();
+                let received_ns = self.flows.received_ns(flow);
+                let sampled_ns = facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns);
+                if let Some((from, to)) =
+                    received_ns.zip(sampled_ns).filter(|_| conditional.from_sample)
+                {
+                    let since = Duration::from_nanos(to.saturating_sub(from));
+                    prediction.recount(|time| time.saturating_add(since));
+                }
+                self.report(Message::Prediction(number, Box::new(prediction)));
             }
             forecasts.insert(flow, Forecast::new(facts, unread, conditional, true));
         }

@@ -68,6 +68,8 @@ struct Progress {
     half_closed: bool,
     /// When the client last began to probe a closed window.
     window_probed_ns: Option<u64>,
+    /// When it last received a segment.
+    received_ns: Option<u64>,
 }
 
 impl Progress {
@@ -236,6 +238,11 @@ impl Flows {
         self.progress.get(&flow).and_then(|progress| progress.window_probed_ns)
     }
 
+    /// When the survivor last received a segment of the connection, nanoseconds.
+    pub(super) fn received_ns(&self, flow: FlowId) -> Option<u64> {
+        self.progress.get(&flow).and_then(|progress| progress.received_ns)
+    }
+
     /// Has an event name its connection, if it is about one, and learns from it. Returns the event
     /// that says of a new connection that it has appeared.
     pub(super) fn name(&mut self, event: &mut Event, ends: Option<Ends>) -> Option<Event> {
@@ -274,6 +281,9 @@ impl Flows {
         let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
             return;
         };
+        if !segment.sent {
+            progress.received_ns = Some(event.at_ns);
+        }
         let class = self.classifier.feed(Some(flow), segment);
         let is_data = matches!(class, Class::Data { .. });
         if !segment.sent || is_data {
