@@ -32,6 +32,11 @@ const MESSAGES: &str = "messages.jsonl";
 const WATCHDOG: Duration = Duration::from_secs(300);
 /// Memory for the two peers of a trial and their network; the host pays for what is touched.
 const MIB_A_TRIAL: u32 = 8;
+/// Memory for the commands of a trial and for the files that they write. A guest without any left
+/// stands still.
+const MIB_OF_COMMANDS: u32 = 192;
+/// All the memory of a guest, at most.
+const MIB_MOST: u32 = 8192;
 /// What the guest's wall clock says at boot: the same in every run, so that runs can be compared.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 const SEED: u64 = 1;
@@ -126,10 +131,15 @@ fn boot(
     std::thread::scope(|scope| {
         let mut guests = Vec::new();
         for ((task, exchange), processor) in tasks.into_iter().zip(processors()) {
-            let jobs = match &task {
-                Task::Run(setup) => setup.jobs,
-                _ => 1,
+            let (jobs, commands) = match &task {
+                Task::Run(setup) => {
+                    let mut all = setup.experiments.iter();
+                    (setup.jobs, all.any(|experiment| experiment.parameters.runs_command()))
+                }
+                _ => (1, false),
             };
+            let each = if commands { MIB_OF_COMMANDS } else { MIB_A_TRIAL };
+            let memory = each.saturating_mul(jobs as u32).saturating_add(Guest::DEFAULT_MEMORY_MIB);
             exchange
                 .write(TASK, &serde_json::to_vec(&task).context("writing the guest's task")?)?;
             let messages = exchange.open(MESSAGES)?;
@@ -141,7 +151,7 @@ fn boot(
                 )
                 .env(program::CALLER, &caller)
                 .watchdog(WATCHDOG)
-                .memory_mib(Guest::DEFAULT_MEMORY_MIB + MIB_A_TRIAL * jobs as u32)
+                .memory_mib(memory.min(MIB_MOST))
                 .processor(processor)
                 .epoch(EPOCH)
                 .seed(SEED);

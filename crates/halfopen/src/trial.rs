@@ -2,6 +2,7 @@
 //! take down.
 
 mod build;
+mod closed;
 mod commands;
 mod connection;
 mod facts;
@@ -9,6 +10,7 @@ mod fault;
 mod flows;
 mod host;
 mod orders;
+mod ready;
 mod stage;
 mod watch;
 

@@ -53,6 +53,12 @@ pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<
     Ok(None)
 }
 
+/// Whether one of these processes has the socket with this inode.
+pub fn is_held(inode: u32, processes: &[u32]) -> bool {
+    let wanted = PathBuf::from(format!("socket:[{inode}]"));
+    processes.iter().any(|pid| descriptor(*pid, &wanted).is_some())
+}
+
 /// The options of the socket with this inode, of which a process has this descriptor, by a duplicate that
 /// is closed at once; `None`: it no longer has it there.
 pub(crate) fn of(pid: u32, number: RawFd, inode: u32) -> io::Result<Option<SocketOptions>> {

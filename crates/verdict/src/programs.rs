@@ -433,6 +433,8 @@ fn acted_at(timeline: &Timeline, id: FlowId, from: u64) -> Option<u64> {
             }
             What::Flow(flow) => flow.opened_by == Side::Client,
             What::Exited { .. } => event.source == Source::ClientProgram,
+            // A server's descriptor is gone.
+            What::Call(call) => event.flow == Some(id) && call.name == CallName::Close,
             _ => false,
         })
         .map(|event| event.at_ns)

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
 use spec::facts::TcpFacts;
-use spec::{Facts, FaultKind, Parameters, Program};
+use spec::{Facts, FaultKind, Parameters};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::event::{FaultStep, Phase};
@@ -19,13 +19,9 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 /// How long a server may take until it is ready, and a client until it is connected.
-const READY_MOST: Duration = Duration::from_secs(60);
+pub(super) const READY_MOST: Duration = Duration::from_secs(60);
 /// How long a program's output is waited for that the fault is to follow.
 const OUTPUT_MOST: Duration = Duration::from_secs(3600);
-/// How often it is looked whether a command listens.
-const LOOK: Duration = Duration::from_millis(10);
-/// From one readiness check to the next.
-const AGAIN: Duration = Duration::from_millis(100);
 /// How long a program may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(1);
 /// Where nothing breaks and no deadline is set.
@@ -38,14 +34,13 @@ const TOGETHER: Duration = Duration::from_millis(1);
 
 /// What is predicted of a connection, and from what.
 pub(super) struct Forecast {
-    facts: Facts,
+    pub(super) facts: Facts,
     unread: Unread,
     conditional: Conditional,
     /// Whether it was open when the fault came.
     was_open: bool,
     /// When the timer will have expired of which it is unknown whether it is that of a loss probe
-    /// or
-    /// of a retransmission; afterwards it can be told.
+    /// or of a retransmission; afterwards it can be told.
     clear_at: Option<Instant>,
 }
 
@@ -152,71 +147,6 @@ impl Trial {
         self.mark(What::Phase(Phase::Aftermath));
         self.end_commands(parameters).await?;
         Ok(Ending::Complete)
-    }
-
-    /// Waits until the server listens, and until its check succeeds. Returns why that does not
-    /// happen.
-    async fn wait_until_ready(
-        &mut self,
-        parameters: &Parameters,
-        serving: Side,
-    ) -> Result<Option<String>> {
-        let (peer, address) = match serving {
-            Side::Client => (&parameters.client, &mut self.plan.addresses.client),
-            Side::Server => (&parameters.server, &mut self.plan.addresses.server),
-        };
-        if peer.program != Program::Command {
-            self.wait_for_listener(serving).await?;
-            return Ok(None);
-        }
-        let ip = address.ip();
-        let until = Instant::now() + READY_MOST;
-        let server = self.namespace(serving)?;
-        loop {
-            self.host_mut(serving).has_news = false;
-            let sockets = self.host_mut(serving).sockets(&server)?;
-            if let Some(port) = sockets.listener(ip, peer.listen)? {
-                // halfopen's own client connects there.
-                self.address_mut(serving).set_port(port);
-                break;
-            }
-            if let Some(how) = self.host(serving).end() {
-                return Ok(Some(format!("the server does not listen: {how}")));
-            }
-            if Instant::now() >= until {
-                let port = peer.listen.map_or_else(String::new, |port| format!(", port {port},"));
-                return Ok(Some(format!(
-                    "the server did not listen at its address {ip}{port} within {} s (`{{server}}` \
-                     in its command stands for the address)",
-                    READY_MOST.as_secs()
-                )));
-            }
-            let look = until.min(Instant::now() + LOOK);
-            self.follow_until(look, |trial| trial.host(serving).has_news).await?;
-        }
-        let command = &peer.command;
-        if command.ready.is_empty() {
-            return Ok(None);
-        }
-        let client = self.namespace(serving.other())?;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let bench = self.bench.clone();
-            let ground = bench.ground(&self.plan);
-            if ground.succeeds(&client, &command.ready, command, left).await? {
-                return Ok(None);
-            }
-            if let Some(how) = self.host(serving).end() {
-                return Ok(Some(format!("the server does not become ready: {how}")));
-            }
-            if Instant::now() >= until {
-                return Ok(Some(format!(
-                    "`server.ready` did not succeed within {} s",
-                    READY_MOST.as_secs()
-                )));
-            }
-            self.follow_until(Instant::now() + AGAIN, |_| false).await?;
-        }
     }
 
     /// Waits for the moment of the fault. Returns why it does not come.
@@ -453,7 +383,11 @@ impl Trial {
         if watched.acts.iter().any(|(_, act)| *act == Later::Restore) {
             self.mark(What::Fault(FaultStep::Outlasted));
         }
-        self.follow_until(Instant::now() + AFTERMATH, |_| false).await?;
+        let until = Instant::now() + AFTERMATH;
+        if parameters.survivor_accepts() {
+            self.see_closed(&watched.forecasts, until).await?;
+        }
+        self.follow_until(until, |_| false).await?;
         Ok(())
     }
 

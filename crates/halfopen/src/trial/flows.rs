@@ -52,8 +52,9 @@ struct Progress {
     opened_by: Option<Side>,
     opened_ns: u64,
     established: bool,
-    /// Its end, as the client's kernel sees it.
+    /// Its end, as the client's kernel sees it, and when that was seen.
     ended: bool,
+    ended_ns: u64,
     /// A tracepoint has shown it.
     end_traced: bool,
     /// What the client has sent after the fault that was new, up to [`CALLS_MOST`].
@@ -187,6 +188,11 @@ impl Flows {
         progress.is_some_and(Progress::has_ended)
     }
 
+    /// When the client's kernel was seen to end it, nanoseconds; `None`: it has not.
+    pub(super) fn ended_ns(&self, flow: FlowId) -> Option<u64> {
+        self.progress.get(&flow).filter(|progress| progress.ended).map(|progress| progress.ended_ns)
+    }
+
     /// The flow that a prediction is about: that of our own peers, or else the first that is open.
     pub(super) fn main(&self) -> Option<FlowId> {
         self.own.or_else(|| self.open().next())
@@ -272,7 +278,9 @@ impl Flows {
             self.established_ns.get_or_insert(event.at_ns);
         }
         let says_ended = says_ended(event, self.lets_go);
-        progress.ended |= says_ended;
+        if says_ended && !progress.ended {
+            (progress.ended, progress.ended_ns) = (true, event.at_ns);
+        }
         if self.commands && says_closed(event) && !progress.fin_sent {
             progress.fin_sent = true;
             progress.stirred_ns = event.at_ns;

@@ -88,6 +88,8 @@ fn a_server_of_the_user_s_is_told_with_halfopen_s_own_client() {
     assert_eq!((&trial["survivor"], &trial["verdict"]), (&json!("server"), &json!("agrees")));
     assert_eq!(trial["flows"][0]["measured"]["ended_by"], "keepalive");
     assert!(trial["flows"][0]["local"].as_str().unwrap().ends_with(":7000"));
+    // It closes its socket, or ends, once it is told.
+    assert!(trial["measured"]["noticed_s"].is_f64(), "{trial:#}");
     assert_eq!(trial["programs"]["client"], Value::Null);
     let written = trial["programs"]["server"]["output"].as_str().unwrap();
     let written = fs::read_to_string(written).unwrap();
