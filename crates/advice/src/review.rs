@@ -86,7 +86,7 @@ pub fn review(text: &str, path: &Path) -> Result<Vec<Reading>, String> {
         let readers: Vec<_> =
             all.values().filter(|one| !one.reads.is_empty()).map(|one| &*one.name).collect();
         return Err(format!(
-            "no option of keepalive or of a user timeout is in it that is known here; what is read: \
+            "no known option of keepalive or of a user timeout is in it; accepted are \
              connection strings and configuration lines of {}",
             readers.join(", ")
         ));
@@ -253,7 +253,7 @@ fn findings(given: &Given, options: &Options, outlook: &Outlook, path: &Path) ->
                 Kind::Masked,
                 "host-crash-idle-keepalive",
                 format!(
-                    "the number of probes is not in force beside TCP_USER_TIMEOUT: an idle connection \
+                    "TCP_USER_TIMEOUT replaces the number of probes: an idle connection \
                      ends after {lost} lost probes, {more} {}",
                     keepalive.probes
                 ),
@@ -274,7 +274,8 @@ fn findings(given: &Given, options: &Options, outlook: &Outlook, path: &Path) ->
             Kind::Dangerous,
             "host-crash-sending-user-timeout",
             format!(
-                "TCP_USER_TIMEOUT of {}: a write waits so long (is the number in the right unit?)",
+                "TCP_USER_TIMEOUT of {}: a write waits that long (is the number in the right \
+                 unit?)",
                 in_words(timeout)
             ),
         ),

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &AdviseArgs) -> Exit {
         (None, None, Some(detect)) => advise(arguments, detect, path),
         _ => output::fail(
             Exit::USAGE,
-            &anyhow!("say one of --detect D, --explain SETTINGS and --review TEXT"),
+            &anyhow!("give one of --detect D, --explain SETTINGS and --review TEXT"),
         ),
     }
 }

@@ -213,7 +213,7 @@ fn meant(given: &str) -> String {
             format!("is it {} or {last}?", some.join(", "))
         }
         some => {
-            format!("is it {}, …? {} are named so, and {all}", some[..3].join(", "), some.len())
+            format!("is it {}, …? {} match, and {all}", some[..3].join(", "), some.len())
         }
     }
 }

@@ -195,7 +195,7 @@ pub(crate) struct ExecArgs {
     /// The time from the first data that the client receives to the fault
     #[arg(long, value_name = "D")]
     pub(crate) after: Option<String>,
-    /// Count --after from a line of a program's output that matches this
+    /// Count --after from the first line of a program's output that matches this
     #[arg(long, value_name = "REGEX")]
     pub(crate) on_output: Option<String>,
     /// The host that breaks [default: server; without a client, client]
@@ -216,7 +216,7 @@ pub(crate) struct ExecArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClocksArgs {
-    /// Names of experiments, or TOML files [default: every experiment there is]
+    /// Names of experiments, or TOML files [default: all experiments]
     #[arg(value_name = "NAME|FILE")]
     pub(crate) experiments: Vec<String>,
     /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`

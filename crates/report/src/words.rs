@@ -332,7 +332,9 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         return commands(parameters, &parameters.named(&fault));
     }
     let traffic = match client.traffic {
-        _ if left_behind.is_some() => format!("{} is left behind", left_behind.unwrap_or_default()),
+        _ if left_behind.is_some() => {
+            format!("{} is the survivor", left_behind.unwrap_or_default())
+        }
         Traffic::Idle if server.fills_window => "the client reads".into(),
         Traffic::Idle => match asked {
             None => "the client stays idle".to_owned(),

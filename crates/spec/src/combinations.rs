@@ -98,7 +98,7 @@ impl Parameters {
             return Err(("client.traffic", why.into()));
         }
         if self.has_web_server() {
-            let why = "with nginx as the one that is left behind give `client.program = nginx` and no \
+            let why = "with nginx as the survivor give `client.program = nginx` and no \
                        `fault.host`";
             return Err(("client.program", why.into()));
         }

@@ -19,7 +19,7 @@ impl WallTime {
         Self { began: Instant::now(), booted: None, connected: None, knew: None, finished: None }
     }
 
-    /// Whether it is logged.
+    /// Whether this is logged.
     pub(super) fn is_wanted() -> bool {
         tracing::enabled!(tracing::Level::INFO)
     }

@@ -214,7 +214,7 @@ pub(super) const SOCKET: &[Setting] = &[
     },
     Setting {
         key: "client.second_write",
-        about: "For the traffic `one-write`: a second write, so long after the first.",
+        about: "For the traffic `one-write`: the time from the first write to a second one.",
         default: Some("off"),
         example: "5s",
         accepts: "a duration from `1ms` to `365d`, or `off`",

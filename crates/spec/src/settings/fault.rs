@@ -49,7 +49,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.on_output",
-        about: "With commands: `fault.after` counts from the first line of output that this matches.",
+        about: "With commands: `fault.after` counts from the first line of output that matches \
+        this.",
         default: None,
         example: "ready",
         accepts: "a regular expression",
@@ -86,7 +87,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.idle",
-        about: "The router forgets a flow that was idle for so long.",
+        about: "How long a flow is idle before the router forgets it.",
         default: None,
         example: "350s",
         accepts: "whole seconds from `1s` to `2000000s`",
