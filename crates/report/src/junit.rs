@@ -7,6 +7,7 @@
 //! cases', and the report's the sum of its suites'.
 
 use crate::digest::Digest;
+use crate::human::missing;
 use crate::legal::legal;
 use crate::summary::Group;
 use crate::tally::{Run, Tally};
@@ -30,17 +31,23 @@ where
 {
     let groups: Vec<_> = runs.iter().flat_map(|run| run.groups.all()).collect();
     write!(output, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"halfopen\"")?;
-    writeln!(output, "{}>", counts(&groups))?;
+    let lost: Vec<_> =
+        runs.iter().filter(|run| run.lost.is_some()).filter_map(|run| missing(run)).collect();
+    writeln!(output, "{}>", counts(&groups, lost.len()))?;
     for (run, tally) in runs.iter().enumerate() {
         for (place, group) in tally.groups.all().iter().enumerate() {
             let name = html! { (legal(&tally.groups.name(group))) };
-            writeln!(output, "<testsuite name=\"{}\"{}>", name.0, counts(&[group]))?;
+            writeln!(output, "<testsuite name=\"{}\"{}>", name.0, counts(&[group], 0))?;
             writeln!(output, "{}", properties(tally, group).0)?;
             for digest in trials(run, place) {
                 writeln!(output, "{}", case(&group.experiment.name, &digest?).0)?;
             }
             writeln!(output, "</testsuite>")?;
         }
+    }
+    for why in &lost {
+        writeln!(output, "<testsuite name=\"lost trials\"{}>", counts(&[], 1))?;
+        writeln!(output, "{}\n</testsuite>", lost_case(why).0)?;
     }
     writeln!(output, "</testsuites>")
 }
@@ -71,16 +78,17 @@ fn digests(run: &Run) -> Vec<Vec<Digest>> {
 }
 
 /// How many cases there are, how they went, and how long they took.
-fn counts(groups: &[&Group]) -> String {
+/// `lost` is how many cases stand for trials that were lost.
+fn counts(groups: &[&Group], lost: usize) -> String {
     let count = |of: &[Status]| -> usize {
         groups.iter().flat_map(|group| of.iter().map(|status| group.count(*status))).sum()
     };
     let took: Duration = groups.iter().map(|group| group.took()).sum();
     format!(
         " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{}\"",
-        count(&Status::ALL),
+        count(&Status::ALL) + lost,
         count(&[Status::Disagrees, Status::Unmet]),
-        count(&[Status::Inconclusive, Status::Failed]),
+        count(&[Status::Inconclusive, Status::Failed]) + lost,
         count(&[Status::Skipped]),
         seconds(took)
     )
@@ -125,6 +133,14 @@ fn case(experiment: &str, trial: &Digest) -> Markup {
     }
 }
 
+fn lost_case(why: &str) -> Markup {
+    html! {
+        testcase name="lost trials" classname="halfopen" time=(seconds(Duration::ZERO)) {
+            error type="lost" message=(legal(why)) {}
+        }
+    }
+}
+
 fn seconds(duration: Duration) -> String {
     format!("{:.3}", duration.as_secs_f64())
 }
@@ -143,6 +159,17 @@ mod tests {
         run.trials[2].failure = Some("writing \u{1b}[1mit\": no space".into());
         let text = String::from_utf8(reports(&[run])).unwrap();
         insta::assert_snapshot!(text.replace("><", ">\n<"));
+    }
+
+    #[test]
+    fn lost_trials_are_an_error() {
+        let lost = Some(crate::Lost { trials: 2, why: "the worker died".into() });
+        let tally = Tally { lost, ..samples::run().tally() };
+        let mut bytes = Vec::new();
+        report(&mut bytes, &[&tally], |_, _| Vec::new()).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("message=\"2 trials lost: the worker died\""), "{text}");
+        assert_eq!(text.matches("<error ").count(), 1);
     }
 
     /// In virtual time a trial takes longer than its run.
