@@ -98,9 +98,8 @@ impl Parameters {
             return Err(("client.traffic", why.into()));
         }
         if self.has_web_server() {
-            let why = "with nginx as the survivor give `client.program = nginx` and no \
-                       `fault.host`";
-            return Err(("client.program", why.into()));
+            let why = "it is not for nginx: the host that nginx is on says which one breaks";
+            return Err(("fault.host", why.into()));
         }
         if self.require.exits.is_some() {
             let why = "it is about the program that `fault.host` takes away";
