@@ -70,6 +70,8 @@ pub(crate) enum Command {
     /// Predict when each TCP connection of this machine would find out that its peer is gone;
     /// changes nothing
     Audit(AuditArgs),
+    /// Change options of a process's live connections, by a duplicate of its descriptors; asks first
+    Setsockopt(SetsockoptArgs),
     /// Check the model against this kernel, on many settings
     Validate(ValidateArgs),
     /// From inside a program of `exec`: break something in its trial
@@ -275,9 +277,31 @@ pub(crate) struct AuditArgs {
     /// Exit with 1 if a connection would take longer than this to find out, idle or writing
     #[arg(long, value_name = "D", value_parser = spec::duration::parse)]
     pub(crate) over: Option<std::time::Duration>,
-    /// For people, one JSON document, or a line a connection
+    /// Look again every so long, and say what has changed
+    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "2s", require_equals = true)]
+    #[arg(value_parser = some_time)]
+    pub(crate) watch: Option<std::time::Duration>,
+    /// For people, one JSON document, a line a connection, or metrics for a node exporter's textfile
+    /// directory
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) format: AuditFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetsockoptArgs {
+    /// The process whose connections are to change
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(u32::MAX))]
+    pub(crate) pid: u32,
+    /// Only connections with this port at either end
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u16>,
+    /// Change them: without it, what would be is shown, and nothing is changed
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// keepalive=on|off|IDLE/INTERVAL/COUNT (seconds), keepidle=D, keepintvl=D, keepcnt=N,
+    /// user_timeout=D|off, rto_max=D
+    #[arg(required = true, value_name = "OPTION=VALUE")]
+    pub(crate) options: Vec<String>,
 }
 
 /// What `audit` prints.
@@ -289,6 +313,8 @@ pub(crate) enum AuditFormat {
     Json,
     /// Comma-separated values.
     Csv,
+    /// OpenMetrics text.
+    Openmetrics,
 }
 
 #[derive(Debug, Args)]

@@ -42,6 +42,7 @@ mod reference;
 mod run;
 mod screen;
 mod session;
+mod setsockopt;
 mod sole;
 mod store;
 mod supervisor;
@@ -77,6 +78,7 @@ fn main() -> std::process::ExitCode {
         Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Article(arguments) => article::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Setsockopt(arguments) => setsockopt::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Advise(arguments) => advise::run(&arguments),
         Command::Completions { shell } => manual::completions(shell),

@@ -5,7 +5,7 @@
 //! last across a fault, and whether the owner still has the socket is looked at once more afterwards.
 //! `SO_ERROR` is never read: that would take the error away from the owner.
 
-#![expect(unsafe_code, reason = "no safe binding reads all of these options")]
+#![expect(unsafe_code, reason = "no safe binding reads and sets all of these options")]
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use spec::SocketOptions;
@@ -68,6 +68,30 @@ pub(crate) fn of(pid: u32, number: RawFd, inode: u32) -> io::Result<Option<Socke
     Ok(same.then(|| options(&socket)))
 }
 
+/// Sets those options that are `Some` on the socket with this inode, in the same way. Says whether the
+/// process has it there. Times come before the switch, which arms the keepalive timer.
+pub(crate) fn set(pid: u32, number: RawFd, inode: u32, wanted: &SocketOptions) -> io::Result<bool> {
+    let Some(socket) = duplicate(pid, number)? else { return Ok(false) };
+    if rustix::fs::fstat(&socket)?.st_ino != u64::from(inode) {
+        return Ok(false);
+    }
+    let values = [
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, wanted.keepidle_s),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, wanted.keepintvl_s),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, wanted.keepcnt),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, wanted.user_timeout_ms),
+        (libc::IPPROTO_TCP, TCP_RTO_MAX_MS, wanted.rto_max_ms),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, wanted.keepalive.map(u32::from)),
+    ];
+    for (level, name, value) in values {
+        let Some(value) = value.and_then(|value| libc::c_int::try_from(value).ok()) else {
+            continue;
+        };
+        set_number(&socket, level, name, value)?;
+    }
+    Ok(true)
+}
+
 /// `/proc/PID/comm`.
 pub(crate) fn name(pid: u32) -> String {
     let process = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -128,6 +152,25 @@ fn options(socket: &OwnedFd) -> SocketOptions {
         linger2_s: tcp(libc::TCP_LINGER2),
         thin_linear_timeouts: switch(tcp(TCP_THIN_LINEAR_TIMEOUTS)),
     }
+}
+
+fn set_number(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is open; the kernel reads an int, which lives across the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// An option that is an int; `None` where this kernel does not have it.

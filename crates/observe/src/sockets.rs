@@ -74,6 +74,15 @@ impl Holder {
     pub fn options(&self, inode: u32) -> io::Result<Option<SocketOptions>> {
         options::of(self.owner.pid, self.number, inode)
     }
+
+    /// Sets those options of it that are `Some`, likewise. Says whether the process has it there still.
+    /// This changes the socket: nothing that only looks may call it.
+    ///
+    /// # Errors
+    /// As for [`Self::options`]; EINVAL for a value that the kernel does not take.
+    pub fn set(&self, inode: u32, wanted: &SocketOptions) -> io::Result<bool> {
+        options::set(self.owner.pid, self.number, inode, wanted)
+    }
 }
 
 /// The descriptors of sockets, by inode, of every process whose descriptors may be seen, or of one.

@@ -1,5 +1,8 @@
 //! `halfopen audit`: the connections of a machine, and when each would find out that its peer has gone.
 
+mod advice;
+mod change;
+mod metrics;
 mod table;
 
 use crate::json;
@@ -9,6 +12,8 @@ use spec::{Outcome, SocketOptions};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use change::{change, changes};
+pub use metrics::openmetrics;
 pub use table::human;
 
 /// The document's schema.

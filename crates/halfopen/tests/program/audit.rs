@@ -249,3 +249,81 @@ fn an_audit_says_what_takes_too_long() {
     drop(connection);
     assert_eq!(halfopen(&["audit", "--over", "soon"]).output().unwrap().status.code(), Some(2));
 }
+
+#[test]
+fn options_of_live_sockets_change_only_when_told_to_and_can_be_taken_back() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let port = connection.local_addr().unwrap().port().to_string();
+    let pid = std::process::id().to_string();
+    // A descendant may look at this process and change its sockets (yama).
+    let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
+    let options = || {
+        let output =
+            halfopen(&["audit", "--pid", &pid, "--port", &port, "--format", "json"]).output();
+        let document: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let sockets = document["sockets"].as_array().unwrap();
+        let local = connection.local_addr().unwrap().to_string();
+        sockets.iter().find(|socket| socket["local"] == local.as_str()).unwrap()["options"].clone()
+    };
+    let wanted = ["keepalive=30/5/3", "user_timeout=30s"];
+    let change = |options: &[&str]| {
+        let arguments = [&["setsockopt", "--pid", &pid, "--port", &port], options].concat();
+        halfopen(&arguments).output().unwrap()
+    };
+    let before = options();
+    let output = change(&wanted);
+    assert!(output.status.success(), "{}", show(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("no keepalive → keepalive 30/5/3, user timeout 30 s"), "{text}");
+    assert!(text.contains("!! never → 3") && text.contains("nothing was changed"), "{text}");
+    assert_eq!(options(), before);
+
+    let output = change(&[&wanted[..], &["--yes"]].concat());
+    assert!(output.status.success(), "{}", show(&output));
+    let now = options();
+    assert_eq!((&now["keepalive"], &now["keepidle_s"]), (&true.into(), &30.into()));
+    assert_eq!((&now["keepintvl_s"], &now["keepcnt"]), (&5.into(), &3.into()));
+    assert_eq!(now["user_timeout_ms"], 30_000);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // The accepted end was changed too: each line takes back what belongs to it.
+    let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("  halfopen ")).collect();
+    assert!(!lines.is_empty(), "{text}");
+    for line in lines {
+        let output = halfopen(&line.split(' ').collect::<Vec<_>>()).output().unwrap();
+        assert!(output.status.success(), "{}", show(&output));
+    }
+    assert_eq!(options(), before);
+
+    assert_eq!(change(&["keepalive=often"]).status.code(), Some(2));
+    assert_eq!(change(&["linger=1s"]).status.code(), Some(2));
+    let nobody = halfopen(&["setsockopt", "--pid", "4194304", "keepalive=on"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(2), "{}", show(&nobody));
+}
+
+#[test]
+fn an_audit_gives_metrics_and_says_what_has_changed() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let first = std::net::TcpStream::connect(address).unwrap();
+    let port = address.port().to_string();
+    let output = halfopen(&["audit", "--port", &port, "--format", "openmetrics"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("# TYPE halfopen_connections_never gauge\n"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("halfopen_connections_never{")), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+
+    let mut watch = halfopen(&["audit", "--port", &port, "--watch=100ms"]);
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
+    let mut until = |what: &str| {
+        lines.by_ref().map(Result::unwrap).find(|line| line.contains(what)).expect(what)
+    };
+    until("times count from now");
+    let second = std::net::TcpStream::connect(address).unwrap();
+    let local = second.local_addr().unwrap().to_string();
+    assert!(until(&local).starts_with("+ "));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    drop((first, second));
+}

@@ -1,5 +1,6 @@
 //! The table for people, in the order of the columns of `ss`.
 
+use super::advice::advice;
 use super::{Audit, Latest, Socket, name_of, text};
 use crate::human::paint::Paint;
 use model::{Doing, Prediction};
@@ -84,6 +85,17 @@ pub fn human(audit: &Audit, colour: bool) -> String {
     text
 }
 
+/// The processes that have it, and where.
+pub(super) fn owner(socket: &Socket) -> String {
+    let Some((pid, process)) = socket.owners.first() else { return "-".into() };
+    let others = match socket.owners.len() {
+        1 => String::new(),
+        count => format!(",+{}", count - 1),
+    };
+    let place = socket.container.as_ref().map_or_else(String::new, |c| format!(" in {c}"));
+    format!("{process} pid={pid}{others}{place}")
+}
+
 fn counted(connections: usize) -> String {
     if connections == 1 { "1 connection".into() } else { format!("{connections} connections") }
 }
@@ -96,7 +108,7 @@ fn alike(socket: &Socket) -> Vec<String> {
     let owner = text(socket.owners.first().map(|(pid, _)| *pid));
     let never = (socket.worst() == Latest::Never).to_string();
     let place = socket.namespace.to_string();
-    vec![owner, socket.state.clone(), options(socket), doing, at, never, place]
+    vec![owner, socket.state.clone(), brief_options(socket), doing, at, never, place]
 }
 
 fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
@@ -111,17 +123,7 @@ fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
             local = many;
         }
     }
-    let process = first.owners.first().map_or_else(
-        || "-".into(),
-        |(pid, process)| {
-            let others = match first.owners.len() {
-                1 => String::new(),
-                count => format!(",+{}", count - 1),
-            };
-            let place = first.container.as_ref().map_or_else(String::new, |c| format!(" in {c}"));
-            format!("{process} pid={pid}{others}{place}")
-        },
-    );
+    let process = owner(first);
     let sum = |queue: fn(&Socket) -> u32| {
         group.iter().map(|socket| u64::from(queue(socket))).sum::<u64>().to_string()
     };
@@ -147,7 +149,7 @@ fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
         local,
         remote,
         process,
-        options(first),
+        brief_options(first),
         times(&idle, trouble),
         if writes.is_empty() { "-".into() } else { times(&writes, "") },
     ];
@@ -155,7 +157,7 @@ fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
 }
 
 /// From the earliest to the latest of these predictions.
-fn times(predictions: &[&Prediction], before: &str) -> String {
+pub(super) fn times(predictions: &[&Prediction], before: &str) -> String {
     match predictions.iter().map(|p| Latest::of(p)).max() {
         None | Some(Latest::Unknown) => "? not known".into(),
         Some(Latest::Never) => "!! never".into(),
@@ -196,7 +198,8 @@ fn marked(paint: Paint, latest: Latest, cell: &str) -> String {
     }
 }
 
-fn options(socket: &Socket) -> String {
+/// Its options in a few words.
+pub(super) fn brief_options(socket: &Socket) -> String {
     let Some(options) = &socket.options else { return "not readable".into() };
     let number = |value: Option<u32>| value.map_or_else(|| "?".into(), |v: u32| v.to_string());
     let mut text = match options.keepalive {
@@ -215,7 +218,7 @@ fn options(socket: &Socket) -> String {
     text
 }
 
-/// A line for each program, the worst first.
+/// A line for each program, the worst first, and what to do about it.
 fn programs(audit: &Audit) -> Vec<String> {
     let mut programs: BTreeMap<&str, Vec<&Socket>> = BTreeMap::new();
     for socket in &audit.sockets {
@@ -226,7 +229,10 @@ fn programs(audit: &Audit) -> Vec<String> {
         .map(|(name, sockets)| {
             let worst = sockets.iter().map(|socket| socket.worst()).max();
             let worst = worst.unwrap_or(Latest::Unknown);
-            (worst, program(name, &sockets, worst))
+            let mut lines = vec![program(name, &sockets, worst)];
+            let advice = advice(name, &sockets);
+            lines.extend(advice.into_iter().map(|line| format!("    {line}")));
+            (worst, lines.join("\n"))
         })
         .collect();
     lines.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
@@ -234,7 +240,7 @@ fn programs(audit: &Audit) -> Vec<String> {
 }
 
 fn program(name: &str, sockets: &[&Socket], worst: Latest) -> String {
-    let name = if name == "-" { "without a process" } else { name };
+    let name = if name == "-" { "without a process that may be seen" } else { name };
     let count = counted(sockets.len());
     let of_worst: Vec<_> = sockets.iter().filter(|socket| socket.worst() == worst).collect();
     let some = match of_worst.len() {
