@@ -54,6 +54,10 @@ validate *arguments: build
 clocks *arguments: build
     @scripts/halfopen clocks "$@"
 
+# Programs that everybody uses, when their server's host loses power: the Linux defaults, in virtual time
+programs *arguments: build
+    @scripts/halfopen run experiments/programs/*.toml --defaults --clock virtual --reference results/programs "$@"
+
 # Reference results of this kernel and of the virtual one, small enough to be kept: results/
 results *arguments: build
     @scripts/halfopen article --reference results "$@"

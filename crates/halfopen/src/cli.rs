@@ -176,6 +176,9 @@ pub(crate) struct PartsArgs {
     /// Run part I of N parts, such as 2/5; `halfopen merge` joins them
     #[arg(long, value_name = "I/N")]
     pub(crate) partition: Option<Partition>,
+    /// Also write the table of all trials into a directory for this kernel and clock here, to be kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) reference: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

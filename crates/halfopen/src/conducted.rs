@@ -184,6 +184,17 @@ impl Conducted {
         })
     }
 
+    /// Writes the table of all trials into a directory for this kernel and clock, to be kept.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub(crate) fn keep(&self, directory: &Path) -> Result<()> {
+        let tally = self.tally();
+        let table = report::markdown::summary(&tally, |_, _| None);
+        let name = format!("{}-{}", self.machine.kernel, self.machine.clock);
+        Store::open(directory)?.inside(&name)?.write_files(&[("run.md", table.into_bytes())])
+    }
+
     /// Every trial, read back from its files.
     ///
     /// # Errors
@@ -245,7 +256,9 @@ fn write_reports(store: &Store, tally: &Tally, ledger: &Ledger) -> Result<std::p
     write("run.json", &mut |output| report::json::run(output, tally, ledger.digests()))?;
     write("report.html", &mut |output| output.write_all(&report::html::run_page(tally, page)))?;
     write("summary.md", &mut |output| {
-        output.write_all(report::markdown::summary(tally, page).as_bytes())
+        output.write_all(
+            report::markdown::summary(tally, |name, number| Some(page(name, number))).as_bytes(),
+        )
     })?;
     write("run.csv", &mut |output| {
         report::csv::run(output, &tally.groups, |group| ledger.of_group(group))

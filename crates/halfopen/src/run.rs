@@ -100,5 +100,9 @@ fn carry_out(arguments: &cli::TrialsArgs, batch: Batch, chosen: &cli::PartsArgs)
         let (left, ended) = (laboratory.trials.total(), laboratory.trials.earlier.len());
         eprintln!("{} ended before, {left} left", spec::counted(ended, "trial"));
     }
-    Ok(laboratory.conduct(Arc::new(store), format)?.conclude())
+    let conducted = laboratory.conduct(Arc::new(store), format)?;
+    if let Some(directory) = &chosen.reference {
+        conducted.keep(directory)?;
+    }
+    Ok(conducted.conclude())
 }

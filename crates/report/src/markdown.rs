@@ -7,8 +7,8 @@ use crate::tally::Tally;
 use std::fmt::Write;
 
 /// The summary of a run. `link` gives the address of a trial's own page, by its experiment's name
-/// and its number, relative to the text.
-pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
+/// and its number, relative to the text; `None`: it is not kept.
+pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> Option<String>) -> String {
     let mut text = String::new();
     let machine = &tally.machine;
     writeln!(
@@ -34,12 +34,12 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> String) -> String {
     writeln!(text, "|---{}|---|---|---|---|---|", "|---".repeat(more)).expect("a String takes all");
     let groups = || tally.groups.labels().into_iter().zip(tally.groups.all());
     for (label, group) in groups() {
-        let label = match group.numbers() {
-            [(number, true)] => {
-                format!("[{}](<{}>)", cell(&label), link(&group.experiment.name, *number))
-            }
-            _ => cell(&label),
+        let address = match group.numbers() {
+            [(number, true)] => link(&group.experiment.name, *number),
+            _ => None,
         };
+        let label = address
+            .map_or_else(|| cell(&label), |address| format!("[{}](<{address}>)", cell(&label)));
         let cells = [group.outcomes(), group.predicted(), group.measured(), group.noticed()];
         let cells = cells.map(|text| cell(&text)).join(" | ");
         let values = Groups::values(group, &columns, NOTHING_KNOWN);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_run_is_a_table() {
-        let link = |name: &str, number: usize| format!("../{name}-{number}/report.html");
+        let link = |name: &str, number: usize| Some(format!("../{name}-{number}/report.html"));
         insta::assert_snapshot!(summary(&samples::repeated().tally(), link));
     }
 

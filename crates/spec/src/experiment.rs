@@ -8,6 +8,7 @@ use crate::effect::{Ends, PathFate};
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One question to the kernel, with every setting that matters, merged and validated.
@@ -55,6 +56,9 @@ pub struct Parameters {
     /// What is set differently once the fault is there.
     #[serde(default)]
     pub later: Later,
+    /// Executables that commands need, each with how it is installed.
+    #[serde(default)]
+    pub needs: BTreeMap<String, String>,
     /// What the user needs of the client.
     #[serde(default)]
     pub require: Requirements,
@@ -249,6 +253,7 @@ impl Default for Parameters {
                 new_mac: false,
             },
             later: Later::default(),
+            needs: BTreeMap::new(),
             require: Requirements::default(),
             sysctl: Sysctls::new(),
             server_sysctl: Sysctls::new(),

@@ -68,6 +68,14 @@ pub const FAMILIES: &[Family] = &[
         get: |p| &p.server.command.environment,
     },
     Family {
+        prefix: "needs.",
+        about: "An executable that a command needs, and how it is installed: without it the trial is skipped.",
+        example: "needs.redis-cli=apt-get install redis-tools",
+        is_sysctl: false,
+        set: |p| &mut p.needs,
+        get: |p| &p.needs,
+    },
+    Family {
         prefix: "sysctl.",
         about: "`net.ipv4.NAME` in the client's network namespace.",
         example: "sysctl.tcp_retries2=8",

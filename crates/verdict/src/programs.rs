@@ -271,7 +271,9 @@ impl Seen {
 
     /// How many of these were sent between two moments.
     fn count(&self, from: u64, to: u64, wanted: fn(Class) -> bool) -> u32 {
-        let within = |at: u64| (from..to).contains(&at);
+        // What is sent in the moment of the reference is before it: where time is virtual, a probe and its
+        // answer have one moment.
+        let within = |at: u64| from < at && at < to;
         let sent = self.sent_again.iter().filter(|(at, class)| within(*at) && wanted(*class));
         u32::try_from(sent.count()).unwrap_or(u32::MAX)
     }

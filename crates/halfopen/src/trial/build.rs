@@ -42,6 +42,13 @@ impl Trial {
                 return Ok(Some(Ending::Skipped(why)));
             }
         }
+        for (executable, install) in &parameters.needs {
+            if peer::find(executable).is_none() {
+                return Ok(Some(Ending::Skipped(format!(
+                    "{executable} is not installed: {install}"
+                ))));
+            }
+        }
         self.look_at(Side::Client)?;
         self.look_at(Side::Server)?;
         Ok(None)
