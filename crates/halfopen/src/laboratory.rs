@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<i32> {
     }
 }
 
-/// Takes nothing on trust: this side has privileges, and the one that gives the orders may have none.
+/// Checks every order: this side has privileges, and its caller may have none.
 /// Names and values of sysctls are checked where they are set, addresses where a trial is started.
 /// Paths are of what runs without privileges.
 fn check(task: &Task) -> Result<()> {

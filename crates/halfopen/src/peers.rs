@@ -45,7 +45,7 @@ pub(crate) struct Peer {
     voice: Voice,
 }
 
-/// How a program is heard and told something.
+/// How reports are received from a program, and commands sent to it.
 enum Voice {
     /// A peer of ours, or what it has become.
     Own(Own),

@@ -1,4 +1,4 @@
-//! A connection of a program that does as it likes: what happens if it stays as it is.
+//! A connection of any program: what happens if the program makes no other call.
 
 use crate::conclude::unknown;
 use crate::hop::Hop;

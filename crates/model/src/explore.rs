@@ -68,7 +68,7 @@ struct OnTime {
     sends: bool,
 }
 
-/// What a socket makes of its stamps, and whether its handler sends on time.
+/// How a socket's stamps decide, and whether its handler sends on time.
 type Decision = ([u64; 3], bool);
 
 /// How a run ends.

@@ -145,7 +145,8 @@ fn looks(cfg: &Kernel, tcp: &TcpFacts, facts: &Facts, period: u64) -> Vec<Look> 
 /// A look, and the sockets that it may be of.
 type Begun = (Look, Vec<Sampled>);
 
-/// Goes through what the socket may be, from every moment at which the kernel may have looked at it.
+/// Goes through every state the socket may have had, at every moment at which the kernel may have
+/// sampled it.
 ///
 /// # Errors
 /// Why that is not possible.

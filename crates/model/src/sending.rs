@@ -104,7 +104,7 @@ const ASKS_BOTH_WAYS: Duration = Duration::from_secs(11);
 /// From the time stamp of a write, the program's or the tap's, to the arming of its timer.
 const WRITE_NS: u64 = 100_000;
 
-/// Everything that one experiment may come to for the write timer, apart from the clock's phase.
+/// All possible results of one experiment for the write timer, apart from the clock's phase.
 pub(crate) fn scenes(
     kernel: &Kernel,
     parameters: &Parameters,
@@ -213,8 +213,8 @@ fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use
 }
 
 /// Whether the link goes away before the server's kernel knows that its last answer has come, so
-/// that it sends that again when it likes, and with consequences: it asks for the way back, or
-/// makes the client forget an ICMP error.
+/// that it sends that again at a time that is not known, and with consequences: it asks for the way
+/// back, or makes the client forget an ICMP error.
 fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> bool {
     let held_back = kernel.hz.duration(purpose::held_back(kernel, parameters, facts));
     let matters =

@@ -118,7 +118,7 @@ fn told(
     }
 }
 
-/// The web server is the one that is left behind: its timer closes a connection whose other end is
+/// The web server is the survivor: its timer closes a connection whose other end is
 /// gone, and its kernel goes on alone.
 pub(crate) fn predict_left_behind(parameters: &Parameters, facts: &Facts) -> Prediction {
     let mut closing = parameters.clone();

@@ -48,7 +48,7 @@ pub enum Command {
     StopReading,
     /// To the client: send 100 bytes that the server will not read.
     SendUnread,
-    /// To the one that fills the other's window: write until nothing more is taken.
+    /// To the side that fills the other's window: write until nothing more is taken.
     FillWindow,
     /// To the client: the fault has been injected; begin the traffic.
     Begin,

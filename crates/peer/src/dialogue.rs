@@ -1,4 +1,4 @@
-//! What the client says and hears: blocks that come back, or requests to a web server.
+//! What the client sends and receives: blocks that come back, or requests to a web server.
 
 use crate::exchange::Pattern;
 use crate::http::Requests;

@@ -3,7 +3,7 @@
 use crate::trial::Machine;
 use spec::{Experiment, Parameters, settings};
 
-/// Hashes what makes a trial the one that it is: its experiment's name and settings, clock, kernel
+/// Hashes what identifies a trial: its experiment's name and settings, clock, kernel
 /// and HZ, and its turn among its repeats.
 ///
 /// Settings at their built-in values are left out, so that a new setting changes no key.

@@ -35,7 +35,7 @@ pub(crate) fn hosts(parameters: &Parameters) -> [&'static str; 2] {
     }
 }
 
-/// A sentence of a verdict: where a web server is the one that is left, with its name.
+/// A sentence of a verdict: where a web server is the survivor, with its name.
 pub(crate) fn by_name(parameters: &Parameters, sentence: &str) -> String {
     match parameters.client.program.description().name {
         None => sentence.to_owned(),

@@ -94,7 +94,7 @@ impl Parameters {
     /// Combinations with a survivor that has accepted the connection, and is called `server`.
     fn validate_survivor_accepts(&self) -> Result<(), (&'static str, String)> {
         if self.client.traffic == Traffic::Connect {
-            let why = "the one that is left accepts connections, and does not connect";
+            let why = "the survivor accepts connections, and does not connect";
             return Err(("client.traffic", why.into()));
         }
         if self.has_web_server() {
@@ -102,7 +102,7 @@ impl Parameters {
             return Err(("fault.host", why.into()));
         }
         if self.require.exits.is_some() {
-            let why = "it is about the program that `fault.host` takes away";
+            let why = "it applies to the client's program, and `fault.host` takes that away";
             return Err(("require.exits", why.into()));
         }
         Ok(())

@@ -103,10 +103,10 @@ pub struct Peer {
     /// The port of halfopen's own server, where the other program is a command; of halfopen's own
     /// client, the port that it connects to.
     pub listen: Option<u16>,
-    /// Of the one that is lost: whether it reads what is sent once the connection has settled. If
+    /// Of the lost host: whether it reads what is sent once the connection has settled. If
     /// it does not, the survivor sends 100 bytes just before the fault, and they stay unread.
     pub reads: bool,
-    /// Of the one that is lost: whether a forked child holds its socket too.
+    /// Of the lost host: whether a forked child holds its socket too.
     pub inherited: bool,
 }
 
@@ -306,7 +306,7 @@ impl Parameters {
         (idle, interval, probes)
     }
 
-    /// Exchanges the two hosts: the one that is left and the other.
+    /// Exchanges the two hosts, the survivor and the other.
     pub fn turn(&mut self) {
         std::mem::swap(&mut self.client, &mut self.server);
         std::mem::swap(&mut self.sysctl, &mut self.server_sysctl);

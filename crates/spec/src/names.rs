@@ -1,11 +1,11 @@
-//! What the two hosts are called. Within the program the one that is left is the client and the other
+//! What the two hosts are called. Within the program the survivor is the client and the other
 //! the server; where `fault.host` is `client` they are called the other way round.
 
 use crate::choice::LostHost;
 use crate::experiment::Parameters;
 
 impl Parameters {
-    /// A sentence or a key about the one that is left, the client, and the other, with their names.
+    /// A sentence or a key about the survivor (the client) and the other host, with their names.
     pub fn named(&self, text: &str) -> String {
         match self.fault.host {
             LostHost::Server => text.to_owned(),
@@ -13,7 +13,7 @@ impl Parameters {
         }
     }
 
-    /// What the one that is left and the other are called.
+    /// What the survivor and the other host are called.
     pub const fn names(&self) -> [&'static str; 2] {
         match self.fault.host {
             LostHost::Server => ["client", "server"],

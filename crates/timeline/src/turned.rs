@@ -1,4 +1,4 @@
-//! An event with the two hosts exchanged. Within the program the one that is left is the client; where it
+//! An event with the two hosts exchanged. Within the program the survivor is the client; where it
 //! is called the server, files have it by its name.
 
 use crate::event::{Event, Source, Trace, What};

@@ -228,7 +228,7 @@ impl Seen {
         let mut peer = PeerSeen::default();
         // Where what was written ends in the sequence space, and when that was.
         let mut out: Vec<(u32, u64)> = Vec::new();
-        // What a program does when it is told to end is none of its doing.
+        // What a program does when it is told to end does not count as its own act.
         let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
         let about = |event: &&Event| event.flow == Some(id) && event.at_ns < end;
         for event in timeline.events().iter().filter(about) {

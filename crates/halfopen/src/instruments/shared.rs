@@ -49,8 +49,8 @@ impl Shared {
         self.tracer.is_some()
     }
 
-    /// From now on the trial hears of its sockets' tracepoints and of scheduling delay; first of
-    /// all, of what there is not.
+    /// From now on the trial gets its sockets' tracepoints and scheduling delays; first of all,
+    /// which instruments are missing.
     pub(crate) fn join(&self, trial: usize, addresses: &Addresses, sink: Sink) {
         for (instrument, why) in &self.missing {
             let what = What::InstrumentMissing { instrument: instrument.clone(), why: why.clone() };

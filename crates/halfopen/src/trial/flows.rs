@@ -28,7 +28,8 @@ pub(super) struct Flows {
     /// Connections to ignore (readiness checks), and whether new ones are to be ignored.
     ignored: BTreeSet<Ends>,
     ignoring: bool,
-    /// When the first connection was established, and when the host that connected first received data.
+    /// When the first connection was established, and when the host that connected first received
+    /// data.
     established_ns: Option<u64>,
     data_ns: Option<u64>,
     /// When data last passed the client's interface.
@@ -74,7 +75,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Whether its kernel has told the end, or its program has let go of it.
+    /// Whether its kernel has reported the end, or its program has closed it.
     const fn has_ended(&self) -> bool {
         self.ended || self.fin_sent && !self.half_closed
     }
@@ -134,8 +135,8 @@ impl Flows {
         self.ignored.contains(&ends)
     }
 
-    /// From which moment a time before the fault counts: the host that connected first received data, or,
-    /// where it received none within that time, the first connection was established.
+    /// From which moment a time before the fault counts: the host that connected first received
+    /// data, or, where it received none within that time, the first connection was established.
     pub(super) fn began_ns(&self, within_ns: u64) -> Option<u64> {
         match (self.established_ns, self.data_ns) {
             (Some(established), Some(data)) if data > established + within_ns => Some(established),

@@ -91,7 +91,7 @@ impl Trial {
             }
             Heard::Exited(event) => {
                 self.host_mut(side).has_exited = true;
-                // What it is told to do is none of its doing.
+                // What it is told to do does not count as its own act.
                 if !self.client_may_end {
                     self.take(Seen::Event(event, None));
                 }

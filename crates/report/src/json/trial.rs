@@ -37,7 +37,7 @@ pub(crate) struct TrialDocument<'a> {
     parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
     measured: Measurement<'a>,
-    /// `client` or `server`: the host that is left, and the one that breaks.
+    /// `client` or `server`: the survivor, and the host that breaks.
     survivor: &'a str,
     lost_host: &'a str,
     verdict: Word,
