@@ -1,6 +1,7 @@
 //! A client whose last data the server's closed window holds back, before the fault: every state of
 //! its probe timer that agrees with what was measured, and what its probes may meet.
 
+use crate::dead_path::healed;
 use crate::entry;
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
@@ -8,8 +9,9 @@ use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
 use crate::rto::{self, Estimator};
 use crate::sock::probe0_when;
 use crate::tick::Phase;
-use crate::way::{self, Healed};
+use crate::way;
 use crate::wheel::Context;
+use crate::world::Healed;
 use spec::facts::{JiffyClock, TcpFacts};
 use spec::{Facts, FaultKind, Parameters};
 use std::ops::RangeInclusive;
@@ -26,7 +28,7 @@ pub(crate) fn scenes(
 ) -> Result<Vec<(Scene, Start)>, String> {
     let fault = &parameters.fault;
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
-    let goes_away = !matches!(fault.kind, FaultKind::None | FaultKind::ProcessFreeze);
+    let goes_away = way::goes_away(parameters);
     let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
     let bases = bases(kernel, parameters, facts.tcp.as_ref());
     let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases), parameters)?;
@@ -44,7 +46,7 @@ pub(crate) fn scenes(
             fault_after_ns: goes_away.then_some(fault_ns),
             reference_until_ns: fault_ns,
             later: later.clone().map(|kernel| (later_ns, kernel)),
-            healed: Healed::of(parameters, facts, fault_ns.saturating_add(lasts)),
+            healed: healed(parameters, facts, fault_ns.saturating_add(lasts)),
             // The smoothed round-trip time still holds what filling the window cost.
             rtt_ns: nanos(parameters.path.rtt),
             exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),

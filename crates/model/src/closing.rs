@@ -13,13 +13,14 @@ use crate::kernel::Kernel;
 use crate::laboratory::SLOP_NS;
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{self, Purpose};
-use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
+use crate::scene::{HopKind, ICMP_NS, Scene};
 use crate::sending;
 use crate::sock::TIMEWAIT_SECS;
 use crate::tick::Hz;
 use crate::width::{self, Cause};
-use crate::world::{Answer, WayBack};
-use spec::{Facts, FaultKind, Outcome, Parameters, Reject};
+use crate::world::{Answer, Healed, WayBack};
+use spec::script::Step;
+use spec::{Facts, FaultKind, Outcome, Parameters, Reject, Script};
 use std::time::Duration;
 
 pub(crate) fn predict(
@@ -31,12 +32,15 @@ pub(crate) fn predict(
     if let Some(reason) = dead_path::unsettled(&kernel, parameters, facts) {
         return unknown(parameters, reason);
     }
+    let closed = closes_after(parameters).unwrap_or_default();
     if parameters.client.linger == Some(Duration::ZERO) {
         let why = "SO_LINGER with 0 seconds: `close` sends a RST and forgets the connection";
-        return called_after_crash(parameters, at_once(parameters, facts, Duration::ZERO, why));
+        let prediction = at_once(parameters, facts, Duration::ZERO, why);
+        return called_after_crash(parameters, prediction, closed);
     }
     if parameters.fault.kind == FaultKind::ProcessCrash && !parameters.server.inherited {
-        return called_after_crash(parameters, after_crash(&kernel, parameters, facts));
+        let prediction = after_crash(&kernel, parameters, facts);
+        return called_after_crash(parameters, prediction, closed);
     }
     if parameters.fault.kind == FaultKind::Reject && parameters.fault.reject == Reject::TcpReset {
         let why = "the router answers the FIN with a RST";
@@ -55,7 +59,7 @@ pub(crate) fn predict(
     let prediction = conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
     match sending::router_forgets_at_random(&kernel, parameters, facts, &prediction) {
         Some(reason) if !is_alive(parameters) => unknown(parameters, reason),
-        _ => called_after_crash(parameters, prediction),
+        _ => called_after_crash(parameters, prediction, closed),
     }
 }
 
@@ -76,7 +80,6 @@ fn live_scenes(
     let later = Kernel::later(parameters, facts)?;
     // The call comes within 100 ms of the fault, and the change that much earlier, seen from there.
     let earlier = sending::earlier(later.is_some());
-    let after_ns = dead_path::round_trip_ns(parameters, facts);
     let scene = |earlier_ns: &u64| Scene {
         purpose: Purpose::Fin(purpose::farewell(kernel, parameters, facts)),
         rto: sending::possible_rtos(kernel, parameters, facts)[0],
@@ -89,8 +92,7 @@ fn live_scenes(
         healed: Some(Healed {
             at_ns: 0,
             with: Answer::Ack,
-            after_ns,
-            sooner_ns: dead_path::sooner_ns(parameters, facts),
+            round_trip_ns: dead_path::round_trip_within_ns(parameters, facts),
             moved: false,
             back: WayBack::Known,
         }),
@@ -125,7 +127,20 @@ fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Predi
     let why = "the server's FIN is there already: the client's own is acknowledged at once, and \
                nothing is left to wait for";
     let last = at_once(parameters, facts, rtt, why);
-    let crossing = parameters.path.rtt / 2;
+    let one_way = parameters.path.rtt / 2;
+    let crossing = one_way.saturating_sub(closes_after(parameters).unwrap_or_default());
+    if let Some(after) = writes_after(parameters).filter(|_| !one_way.is_zero()) {
+        let why = "what the client writes meets a socket that the killed process's kernel has closed: \
+                   a RST";
+        // Seen from where it closes.
+        let closes = closes_after(parameters).unwrap_or_default();
+        let after = rtt.saturating_sub(closes.saturating_sub(after));
+        let mut reset = at_once(parameters, facts, after, why);
+        let open = rtt.saturating_sub(parameters.path.rtt);
+        let earliest = after.saturating_sub(open + allowance::EARLY);
+        reset.windows[0].span = reset.windows[0].span.map(|(_, latest)| (earliest, latest));
+        return reset;
+    }
     if crossing.is_zero() {
         return last;
     }
@@ -152,6 +167,31 @@ fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Predi
         why: "the two FINs cross: both ends have closed first, and each waits in TIME_WAIT".into(),
         ..last
     }
+}
+
+/// When the client closes, counted from its first call, if it does not wait for an answer before;
+/// `None`: it does not close.
+pub(crate) fn closes_after(parameters: &Parameters) -> Option<Duration> {
+    called_after(parameters, |step| *step == Step::Close)
+}
+
+/// Whether it closes before it makes any other call.
+pub(crate) fn begins_with_close(parameters: &Parameters) -> bool {
+    let is_wait = |step: &&Step| matches!(step, Step::Wait(_));
+    let script = parameters.script().unwrap_or_default();
+    script.steps.iter().find(|step| !is_wait(step)) == Some(&Step::Close)
+}
+
+/// The same for its first write.
+fn writes_after(parameters: &Parameters) -> Option<Duration> {
+    called_after(parameters, |step| matches!(step, Step::Write(_)))
+}
+
+fn called_after(parameters: &Parameters, is_it: impl Fn(&Step) -> bool) -> Option<Duration> {
+    let steps = parameters.script()?.steps;
+    let at = steps.iter().position(is_it)?;
+    let before = Script { steps: steps[..at].to_vec(), repeats: false };
+    (!before.requests()).then(|| before.takes())
 }
 
 fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> String {

@@ -22,10 +22,11 @@ pub(crate) fn reference(parameters: &Parameters) -> Reference {
 }
 
 /// The client's system call comes after the process crash that times count from: once the server's
-/// process is gone, and within 100 ms of that.
+/// process is gone, within 100 ms of that, and `after` other calls.
 pub(crate) fn called_after_crash(
     parameters: &Parameters,
     mut prediction: Prediction,
+    after: Duration,
 ) -> Prediction {
     if parameters.fault.kind != FaultKind::ProcessCrash {
         return prediction;
@@ -35,11 +36,14 @@ pub(crate) fn called_after_crash(
     let latest = allowance::EXIT + call;
     let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, call)];
     for window in &mut prediction.windows {
-        window.span = window.span.map(|span| (span.0, span.1.saturating_add(latest)));
+        window.span = window
+            .span
+            .map(|span| (span.0.saturating_add(after), span.1.saturating_add(after + latest)));
         window.width.extend(width::shares(causes));
     }
     for step in &mut prediction.schedule {
-        step.latest = step.latest.saturating_add(latest);
+        step.earliest = step.earliest.saturating_add(after);
+        step.latest = step.latest.saturating_add(after + latest);
     }
     prediction
 }

@@ -11,11 +11,13 @@ use crate::conclude::{called_after_crash, conclude, unknown};
 use crate::dead_path;
 use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
+use crate::laboratory::nanos;
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::Purpose;
-use crate::scene::{Healed, HopKind, ICMP_NS, Scene};
+use crate::scene::{HopKind, ICMP_NS, Scene};
 use crate::sending;
-use crate::world::Answer;
+use crate::world::{Answer, Healed};
+use spec::effect::{Cable, PathFate};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ pub(crate) fn predict(
         Err(reason) => return unknown(parameters, reason),
     };
     let prediction = conclude(parameters, found, |prediction| why(&kernel, parameters, prediction));
-    let mut prediction = called_after_crash(parameters, prediction);
+    let mut prediction = called_after_crash(parameters, prediction, Duration::ZERO);
     if parameters.path.rtt / 2 >= FIRST_SYN {
         for window in &mut prediction.windows {
             window.retransmits = None;
@@ -71,8 +73,7 @@ pub(crate) fn scenes(
         writes_most: 1,
         later: sending::later_from(parameters, later.as_ref(), *earlier_ns),
         hop: hop(kernel, parameters),
-        healed: healed
-            .map(|healed| Healed { at_ns: healed.at_ns.saturating_sub(*earlier_ns), ..healed }),
+        healed: healed.map(|healed| healed.earlier(*earlier_ns)),
         icmp_ns: ICMP_NS,
         unseen: parameters.fault.kind == FaultKind::Unplug,
     };
@@ -82,16 +83,16 @@ pub(crate) fn scenes(
 /// Who answers a SYN, and from when on.
 fn healed(parameters: &Parameters) -> Option<Healed> {
     let fault = &parameters.fault;
-    let after_ns = crate::laboratory::nanos(parameters.path.rtt);
+    let round_trip_ns = (nanos(parameters.path.rtt), 0);
     let back = dead_path::way_back(parameters);
-    let at_once = |with, after_ns| {
-        Some(Healed { at_ns: 0, with, after_ns, sooner_ns: 0, moved: false, back })
-    };
+    let at_once = |with| Healed { at_ns: 0, with, moved: false, back, round_trip_ns };
     match fault.kind {
-        FaultKind::None | FaultKind::ProcessFreeze => at_once(Answer::Ack, after_ns),
-        FaultKind::ProcessCrash => at_once(Answer::Reset, after_ns),
+        FaultKind::None | FaultKind::ProcessFreeze => Some(at_once(Answer::Ack)),
+        FaultKind::ProcessCrash => Some(at_once(Answer::Reset)),
         // The router is next door: what delays the path lies behind it.
-        FaultKind::Reject if fault.reject == Reject::TcpReset => at_once(Answer::Reset, 0),
+        FaultKind::Reject if fault.reject == Reject::TcpReset => {
+            Some(Healed { round_trip_ns: (0, 0), ..at_once(Answer::Reset) })
+        }
         FaultKind::Flap | FaultKind::Reboot => {
             let moved = fault.kind == FaultKind::Reboot
                 && fault.new_mac
@@ -99,15 +100,9 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
             if moved && parameters.neighbour == Neighbour::Permanent {
                 return None;
             }
-            Some(Healed {
-                at_ns: crate::laboratory::nanos(parameters.fault_duration()?),
-                // A rebooted host's server listens again.
-                with: Answer::Ack,
-                after_ns,
-                sooner_ns: 0,
-                moved,
-                back,
-            })
+            // A rebooted host's server listens again.
+            let healed = Healed { moved, ..at_once(Answer::Ack) };
+            Some(healed.from(nanos(parameters.fault_duration()?)))
         }
         FaultKind::PowerOff
         | FaultKind::Blackhole
@@ -125,18 +120,24 @@ fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     // `tcp_v6_err` takes no doubling back before there is a connection.
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let router = parameters.topology == Topology::Router;
-    match (fault.kind, fault.reject) {
-        (FaultKind::Reject, Reject::TcpReset) => HopKind::Fixed(Hop::Silent),
-        (FaultKind::Reject, reject) => {
-            let icmp = dead_path::icmp_of(parameters.family, reject);
-            HopKind::Fixed(Hop::Rejects(limit, Icmp { reverts: icmp.reverts && ipv4, ..icmp }))
+    let effect = fault.kind.effect();
+    match effect.path {
+        PathFate::Rejected if fault.reject == Reject::TcpReset => {
+            return HopKind::Fixed(Hop::Silent);
         }
-        (FaultKind::Blackhole | FaultKind::Unplug, _) if router => HopKind::Fixed(Hop::Silent),
-        _ if router => HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)),
-        _ if parameters.neighbour == Neighbour::Learned => {
-            HopKind::Neighbour { believed: 0, icmp: unreachable }
+        PathFate::Rejected => {
+            let icmp = dead_path::icmp_of(parameters.family, fault.reject);
+            let icmp = Icmp { reverts: icmp.reverts && ipv4, ..icmp };
+            return HopKind::Fixed(Hop::Rejects(limit, icmp));
         }
-        _ => HopKind::Fixed(Hop::Silent),
+        PathFate::Silent if router => return HopKind::Fixed(Hop::Silent),
+        PathFate::Silent | PathFate::Open | PathFate::Forgotten => {}
+    }
+    match (router, parameters.neighbour) {
+        (true, _) if effect.cable == Cable::CarrierLost => HopKind::Fixed(Hop::Silent),
+        (true, _) => HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)),
+        (false, Neighbour::Learned) => HopKind::Neighbour { believed: 0, icmp: unreachable },
+        (false, Neighbour::Permanent) => HopKind::Fixed(Hop::Silent),
     }
 }
 

@@ -6,11 +6,11 @@ use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, nanos};
 use crate::rto;
-use crate::scene::{Confirms, Healed, HopKind};
+use crate::scene::{Confirms, HopKind};
 use crate::tick::Phase;
 use crate::wheel::Context;
-use crate::world::{Answer, WayBack};
-use spec::effect::{Cable, HostFate};
+use crate::world::{Answer, Healed, WayBack};
+use spec::effect::{Cable, HostFate, PathFate};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
 
@@ -31,12 +31,27 @@ pub(crate) fn unsettled(kernel: &Kernel, parameters: &Parameters, facts: &Facts)
 /// An RTO from this on, on a short path, is the initial one: `TCP_TIMEOUT_INIT`.
 const FRESH_RTO_US: u32 = 990_000;
 
-/// Who answers after the fault, and when.
-pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<Healed> {
+/// What answers after the fault, from `at_ns` on; `None`: nothing ever does.
+pub(crate) fn healed(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Option<Healed> {
     let fault = &parameters.fault;
-    let with = match fault.kind {
-        FaultKind::Flap => Answer::Ack,
-        FaultKind::Reboot => Answer::Reset,
+    let least_ns = nanos(parameters.path.rtt);
+    let moved = moves(parameters);
+    let healed = Healed {
+        at_ns,
+        with: Answer::Reset,
+        moved,
+        back: way_back(parameters),
+        round_trip_ns: (least_ns, round_trip_ns(parameters, facts) - least_ns),
+    };
+    match fault.kind {
+        FaultKind::Flap => Some(Healed { with: Answer::Ack, ..healed }),
+        FaultKind::Reboot => {
+            (!moved || parameters.neighbour == Neighbour::Learned).then_some(healed)
+        }
+        // The router is next door: what delays the path lies behind it.
+        FaultKind::Reject if fault.reject == Reject::TcpReset => {
+            Some(Healed { round_trip_ns: (0, 0), back: WayBack::Known, ..healed })
+        }
         FaultKind::None
         | FaultKind::ProcessCrash
         | FaultKind::ProcessFreeze
@@ -44,21 +59,8 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts) -> Option<Healed> {
         | FaultKind::Blackhole
         | FaultKind::Reject
         | FaultKind::Forget
-        | FaultKind::Unplug => return None,
-    };
-    let moved = moves(parameters);
-    if moved && parameters.neighbour == Neighbour::Permanent {
-        return None;
+        | FaultKind::Unplug => None,
     }
-    let after = parameters.fault_duration()?;
-    Some(Healed {
-        at_ns: nanos(after),
-        with,
-        after_ns: round_trip_ns(parameters, facts),
-        sooner_ns: sooner_ns(parameters, facts),
-        moved,
-        back: way_back(parameters),
-    })
 }
 
 /// Whether the fault takes the server's cable away, so that a router has to ask for it.
@@ -114,27 +116,29 @@ pub(crate) fn hops(
     let limit = Limit::of_router(kernel, parameters.family);
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let cut = is_cut(parameters);
-    if fault.kind == FaultKind::Reject {
+    if fault.kind.effect().path == PathFate::Rejected {
         let icmp = icmp_of(parameters.family, fault.reject);
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
     }
     let router = parameters.topology == Topology::Router;
-    match (parameters.neighbour, fault.kind) {
-        (Neighbour::Permanent, _) if !router => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
-        _ if router && !cut => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
-        // The router no longer knows the server's link-layer address, and gets no answer.
-        (Neighbour::Permanent, _) => {
+    match (parameters.neighbour, router) {
+        (Neighbour::Permanent, false) => return Ok(vec![HopKind::Fixed(Hop::Silent)]),
+        (Neighbour::Permanent | Neighbour::Learned, true) if !cut => {
+            return Ok(vec![HopKind::Fixed(Hop::Silent)]);
+        }
+        // The router no longer knows the server's link-layer address, and asks in vain.
+        (Neighbour::Permanent, true) => {
             let hop = Hop::Asks(hop::Neighbour::of_router(), limit, unreachable);
             return Ok(vec![HopKind::Fixed(hop)]);
         }
         // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
-        (Neighbour::Learned, FaultKind::Unplug) => {
+        (Neighbour::Learned, false) if fault.kind.effect().cable == Cable::CarrierLost => {
             if let Some(reason) = own_settings(parameters, facts, None) {
                 return Err(reason);
             }
             return Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }]);
         }
-        (Neighbour::Learned, _) => {}
+        (Neighbour::Learned, true | false) => {}
     }
     // Whoever sends to the server has learned its address when the client connected, and believes it
     // still.
@@ -231,10 +235,11 @@ pub(crate) fn round_trip_ns(parameters: &Parameters, facts: &Facts) -> u64 {
     measured.max(nanos(parameters.path.rtt))
 }
 
-/// By how much sooner than the smoothed round trip an answer may come, nanoseconds.
-pub(crate) fn sooner_ns(parameters: &Parameters, facts: &Facts) -> u64 {
-    let path_ns = nanos(parameters.path.rtt);
-    round_trip_ns(parameters, facts).saturating_sub(path_ns).min(SLOP_NS)
+/// A round trip of a settled connection, nanoseconds, at least, and how much longer at most.
+pub(crate) fn round_trip_within_ns(parameters: &Parameters, facts: &Facts) -> (u64, u64) {
+    let most_ns = round_trip_ns(parameters, facts);
+    let longer_ns = most_ns.saturating_sub(nanos(parameters.path.rtt)).min(SLOP_NS);
+    (most_ns - longer_ns, longer_ns)
 }
 
 /// A neighbour entry is believed for half of `base_reachable_time` (30 s) at least, and a probe may

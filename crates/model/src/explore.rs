@@ -8,17 +8,19 @@
 //! are alike from there on are one again. Where time is virtual, nothing runs late.
 
 mod alike;
+mod event;
 mod standing;
 
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::program::{Call, Calls};
 use crate::run::{Called, Fired, Live, Past};
-use crate::sock::{Carries, Decides, Stamps, Timer};
+use crate::sock::{Decides, Stamps, Timer};
 use crate::step::{Choices, Effects, Progress, Step};
 use crate::wheel::Context;
-use crate::world::{Arrival, InFlight, Sent};
+use crate::world::{Arrival, InFlight};
 use alike::{alike, merge, skip_alike, skip_answered};
+use event::{Event, hop_fires, next};
 use spec::Outcome;
 use standing::Standing;
 use std::collections::BTreeMap;
@@ -38,23 +40,6 @@ const ANSWERS_MOST: u32 = 32;
 
 const FORGOTTEN_OR_NOT: &str = "a packet comes to the router when the flow was idle for as long as it \
                                 remembers it, to a few jiffies";
-
-/// What happens next to a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
-    /// A timer of the socket fires.
-    Expiry(Timer),
-    /// The next hop's timer fires.
-    Hop,
-    /// The link-layer address comes that the hop has asked for.
-    Resolved,
-    /// Something arrives.
-    Arrival,
-    /// The program's next call.
-    Call,
-    /// The program's deadline for an answer is over.
-    AnswerDue,
-}
 
 /// What came of a past where a handler ran on time: what it led to then, a late one leads to within
 /// the allowance.
@@ -94,8 +79,6 @@ pub(crate) struct Explorer<'a> {
     calls: &'a Calls,
     frontier: BTreeMap<u64, Vec<(Live, Vec<Past>)>>,
     pending: Option<(Live, Vec<Past>)>,
-    /// Where times count from a call of the program's: in what time before it that comes.
-    pub(crate) call_spread_ns: Option<u64>,
     pub(crate) ends: Vec<End>,
     /// The longest timer that fired, jiffies.
     pub(crate) longest: u64,
@@ -114,7 +97,6 @@ impl<'a> Explorer<'a> {
             calls,
             frontier: BTreeMap::new(),
             pending: None,
-            call_spread_ns: None,
             ends: Vec::new(),
             longest: 0,
             on_their_way: 0,
@@ -331,8 +313,8 @@ impl<'a> Explorer<'a> {
                 for index in &group {
                     let mut past = pasts[*index].clone();
                     past.late |= on_time.is_some();
-                    if let Some((spread_ns, called)) = self.call_spread_ns.zip(called) {
-                        past.called(called, now_ns, spread_ns);
+                    if let Some(called) = called {
+                        past.called(called, now_ns);
                     }
                     past.take(&effects, fired, cfg.hz, cfg.keepalive_time);
                     if is_window {
@@ -383,6 +365,8 @@ impl<'a> Explorer<'a> {
             && live.world.later.ahead().is_none()
             && live.world.reference_until.ahead().is_none()
             && live.program.answer_due.is_none()
+            && (live.sock.queue.is_empty() || self.calls.repeats_after.is_some())
+            && (!live.sock.closed || live.sock.window_closed)
             && live.program.next.is_none_or(|_| self.calls.repeats_after.is_some())
         {
             live.world.heard += 1;
@@ -409,7 +393,7 @@ impl<'a> Explorer<'a> {
         choices: &mut Choices,
     ) -> (Progress, Effects, Option<InFlight>) {
         let Live { sock, world, program, .. } = live;
-        let packet = (event == Event::Arrival).then(|| world.in_flight.remove(0));
+        let packet = (event == Event::Arrival).then(|| world.arrives(now_ns));
         let context = match event {
             Event::Expiry(_) | Event::Hop => Context::Handler,
             _ => Context::Call,
@@ -436,17 +420,22 @@ impl<'a> Explorer<'a> {
                 step.world.hop.resolve(now_ns / cfg.hz.tick_ns());
                 Ok(())
             }
-            (Event::Arrival, Some(InFlight { what: Arrival::Ack { echoed_ns }, .. })) => {
-                let is_answered = step.world.peer.replies && program.is_answered();
-                if is_answered && sock.closed {
+            (
+                Event::Arrival,
+                Some(InFlight { what: Arrival::Ack { next, echoed_ns, answers }, .. }),
+            ) => {
+                if answers && sock.closed {
                     // Data for a socket that no process reads any more: `TCPABORTONDATA`.
                     sock.reset(&mut step)
                 } else {
-                    if is_answered {
+                    if answers {
                         program.answered(self.calls, now_ns);
                     }
-                    sock.acknowledged(&mut step, echoed_ns)
+                    sock.acknowledged(&mut step, next, echoed_ns)
                 }
+            }
+            (Event::Arrival, Some(InFlight { what: Arrival::Missing { seen, .. }, .. })) => {
+                sock.missing(&mut step, seen)
             }
             (Event::Arrival, Some(InFlight { what: Arrival::ProbeAck, .. })) => {
                 sock.tcp_ack_probe(&mut step);
@@ -455,12 +444,12 @@ impl<'a> Explorer<'a> {
             (Event::Arrival, _) => sock.reset(&mut step),
             (Event::Call, _) => match program.call(self.calls) {
                 Some(Call::Connect) => sock.connect(&mut step),
-                Some(Call::Write(packets) | Call::Request(packets, _)) => {
+                Some(call @ (Call::Write(bytes) | Call::Request(bytes, _))) => {
                     if self.calls.repeats_after.is_some() && sock.is_held_back() {
                         // What is held back stays back until something is acknowledged.
                         program.next = None;
                     }
-                    sock.write(&mut step, packets)
+                    sock.write(&mut step, bytes, matches!(call, Call::Request(..)))
                 }
                 Some(Call::Shutdown) => sock.shutdown(&mut step),
                 Some(Call::Close) => {
@@ -560,76 +549,3 @@ impl End {
 
 /// `retrans_time` of a neighbour entry, the default: from one question to the next.
 const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;
-
-/// What happens next to a run. Of what happens at the same jiffy, timers come first: their softirq is
-/// the first.
-fn next(live: &Live, cfg: &Kernel) -> Option<(u64, Event)> {
-    let tick_ns = cfg.hz.tick_ns();
-    let own = live.sock.next_timer();
-    let hop = live.world.hop.fires();
-    let timer = match (own, hop) {
-        (Some((own, _)), Some(hop)) if hop < own || (hop == own && is_hop_first(live, cfg)) => {
-            Some((hop, Event::Hop))
-        }
-        (Some((own, timer)), _) => Some((own, Event::Expiry(timer))),
-        (None, Some(hop)) => {
-            // With nothing unacknowledged, the hop's question does not matter.
-            let matters = live.world.hop.waiting() > 0 || !live.world.in_flight.is_empty();
-            matters.then_some((hop, Event::Hop))
-        }
-        (None, None) => None,
-    };
-    let timer = timer.map(|(at, event)| (at * tick_ns, event));
-    let resolved = live.world.resolved_ns.map(|at_ns| (at_ns, Event::Resolved));
-    let arrival = live.world.in_flight.first().map(|packet| (packet.at_ns, Event::Arrival));
-    let call = live.program.next.map(|(at_ns, _)| (at_ns, Event::Call));
-    let answer = live.program.answer_due.map(|at_ns| (at_ns, Event::AnswerDue));
-    // The first of equals.
-    [timer, call, resolved, arrival, answer].into_iter().flatten().min_by_key(|(at_ns, _)| *at_ns)
-}
-
-/// Which of two timers in the same slot comes first. A slot is a list to whose head timers are
-/// added (`enqueue_timer`, kernel/time/timer.c): the later armed. A SYN's timer and the
-/// neighbour's are armed by the same CPU, and for the same time as long as the RTO has not
-/// doubled; coarser slots come first (`__run_timers`).
-fn is_hop_first(live: &Live, cfg: &Kernel) -> bool {
-    if live.sock.state != crate::sock::State::SynSent {
-        return live.world.hop_first;
-    }
-    let timeout = live.sock.armed(Timer::Write).map_or(0, |armed| armed.timeout);
-    let (own, hops) = (cfg.wheel.slot(timeout), cfg.wheel.slot(cfg.hz.get().into()));
-    own < hops || (own == hops && live.world.hop_armed_last)
-}
-
-/// The timer of the neighbour entry: an answer to its question, or the end of its patience.
-fn hop_fires(sock: &mut crate::sock::Sock, step: &mut Step<'_>, writes_on: bool) -> Progress {
-    let now = step.jiffy();
-    let waits = sock.queue.first().map_or(Sent::KeepaliveProbe, |segment| match segment.carries {
-        Carries::Syn => Sent::Syn,
-        Carries::Data => Sent::Data,
-        Carries::Fin => Sent::Fin,
-    });
-    if step.world.hop_asks(step.cfg, waits, step.now_ns) {
-        return Ok(());
-    }
-    let failed = step.world.hop.fire(step.cfg, now);
-    step.effects.slots += step.cfg.wheel.slot(step.cfg.hz.get().into());
-    step.world.hop_armed_last = true;
-    if failed.is_empty() {
-        return Ok(());
-    }
-    step.world.forget_waiting();
-    if sock.queue.is_empty() {
-        // ICMP means nothing to a probe: it lies outside the window.
-        return Ok(());
-    }
-    let freed = step.world.hop.is_local();
-    if sock.fires(Timer::Write) == Some(step.due_ns / step.tick_ns()) {
-        // What failure leads to comes by softirqs that follow the one of timers.
-        sock.tcp_write_timer(step)?;
-    }
-    for number in failed {
-        sock.icmp(step, number)?;
-    }
-    if freed { sock.queue_is_free(step, writes_on) } else { Ok(()) }
-}

@@ -1,7 +1,7 @@
 //! Nothing is written: keepalive probes, if anything.
 
 use crate::conclude::{conclude, lives_on, unknown};
-use crate::dead_path::{icmp_of, round_trip_ns};
+use crate::dead_path::{healed, icmp_of, round_trip_ns};
 use crate::entry;
 use crate::hop::Hop;
 use crate::keepalive::{self, Known};
@@ -11,9 +11,10 @@ use crate::prediction::{Prediction, StepKind, Window};
 use crate::rto;
 use crate::start;
 use crate::tick::Phase;
-use crate::way::{self, Healed};
+use crate::way;
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
+use crate::world::Answer;
 use spec::counted;
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
@@ -65,15 +66,14 @@ pub(crate) fn scenes(
 ) -> Result<Option<Vec<Idle>>, String> {
     let fault = &parameters.fault;
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
-    let healed = Healed::of(parameters, facts, nanos(mended));
+    let healed = healed(parameters, facts, nanos(mended));
     let enabled = parameters.client.keepalive.enabled;
     let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
-    let is_reset = acknowledges && healed.is_some_and(|healed| healed.reset);
+    let is_reset = acknowledges && healed.is_some_and(|healed| healed.with == Answer::Reset);
     if !enabled && !is_reset && !always {
         return Ok(None);
     }
-    let goes_away =
-        !fault.kind.effect().reachable_at_fault() || fault.kind == FaultKind::ProcessCrash;
+    let goes_away = way::goes_away(parameters);
     let rtt_ns = round_trip_ns(parameters, facts);
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));

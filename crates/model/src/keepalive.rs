@@ -7,9 +7,8 @@
 
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::way::Healed;
 use crate::wheel::Context;
-use crate::world::Memory;
+use crate::world::{Healed, Memory};
 use spec::Errno;
 
 /// How an idle connection meets its fault.

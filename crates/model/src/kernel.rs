@@ -7,9 +7,6 @@ use crate::wheel::Wheel;
 use spec::{Facts, Parameters, Traffic};
 use std::time::Duration;
 
-/// Bytes in one write of the client.
-const WRITE_BYTES: usize = 100;
-
 /// What decides when the client's timers fire and when they give up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kernel {
@@ -39,9 +36,10 @@ pub(crate) struct Kernel {
     pub(crate) thin_linear_timeouts: bool,
     /// `tcp_autocorking`.
     pub(crate) autocorks: bool,
-    /// How many of the program's writes a retransmission gathers into one segment
-    /// (`tcp_retrans_try_collapse`, net/ipv4/tcp_output.c).
-    pub(crate) writes_a_segment: usize,
+    /// The largest segment, bytes.
+    pub(crate) mss: u32,
+    /// `tcp_retrans_collapse`.
+    pub(crate) collapses: bool,
     /// `TCP_USER_TIMEOUT`, milliseconds.
     pub(crate) user_timeout_ms: Option<u64>,
     /// `keepalive_time_when`, jiffies.
@@ -101,12 +99,8 @@ impl Kernel {
                 && !matches!(client.traffic, Traffic::Connect | Traffic::Close | Traffic::Shutdown)
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             autocorks: number("tcp_autocorking", 1) != 0,
-            writes_a_segment: if number("tcp_retrans_collapse", 1) == 0 {
-                1
-            } else {
-                let mss = facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss as usize);
-                (mss / WRITE_BYTES).max(1)
-            },
+            mss: facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss).max(1),
+            collapses: number("tcp_retrans_collapse", 1) != 0,
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
             keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),

@@ -10,3 +10,5 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 pub(crate) const SAMPLE_NS: u64 = 200_000;
 /// From a moment that an experiment sets to the moment the laboratory acts.
 pub(crate) const SLOP_NS: u64 = 100_000_000;
+/// How long after the last look at the socket a prediction takes the fault to come, at most.
+pub const FAULT_WITHIN: Duration = Duration::from_nanos(SLOP_NS);

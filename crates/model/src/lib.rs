@@ -48,6 +48,7 @@ mod world;
 
 pub use facts::nominal_facts;
 pub use kernel::smallest_rto;
+pub use laboratory::FAULT_WITHIN;
 pub use outlook::{Doing, Outlook, outlook};
 pub use predict::{predict, predict_after, predict_with};
 pub use prediction::{Prediction, Step, StepKind, Window};

@@ -1,6 +1,6 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
-use crate::conclude::{lives_on, unknown};
+use crate::conclude::{self, lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
 use crate::{closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window};
@@ -53,7 +53,7 @@ fn with_first_write(
     }
     match (parameters.fault.kind, parameters.client.traffic) {
         (FaultKind::Forget, _) => forgotten(parameters, facts, first_write_ns),
-        (FaultKind::ProcessCrash, Traffic::Script) => crash::predict(parameters, facts),
+        (FaultKind::ProcessCrash, Traffic::Script) => crashed(parameters, facts),
         (_, Traffic::Script) => scripted::predict(parameters, facts, None),
         (_, Traffic::Connect) => connecting::predict(parameters, facts, first_write_ns),
         (_, Traffic::Close) => closing::predict(parameters, facts, first_write_ns),
@@ -107,6 +107,30 @@ fn forgotten(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>
             format!("the flow was idle for {idle} s, and the router has forgotten it: {why}");
     }
     prediction
+}
+
+/// The server's process ends while the client makes the calls of its script.
+fn crashed(parameters: &Parameters, facts: &Facts) -> Prediction {
+    if parameters.server.inherited {
+        // The kernel closes nothing, and nobody reads: as if the process were stopped.
+        let mut stopped = parameters.clone();
+        (stopped.fault.kind, stopped.fault.duration) = (FaultKind::ProcessFreeze, None);
+        let after = closing::closes_after(parameters).unwrap_or_default();
+        let prediction = scripted::predict(&stopped, facts, None);
+        return conclude::called_after_crash(parameters, prediction, after);
+    }
+    let at_once = parameters.path.rtt.is_zero();
+    // The client's FIN is as fast as the server's if its script has it close before that arrives.
+    match closing::closes_after(parameters) {
+        // Without a way to go, the FIN has come before the client's second call.
+        Some(_) if at_once && !closing::begins_with_close(parameters) => {
+            crash::predict(parameters, facts)
+        }
+        Some(after) if after <= crash::round_trip(parameters, facts) / 2 => {
+            closing::predict(parameters, facts, None)
+        }
+        _ => crash::predict(parameters, facts),
+    }
 }
 
 /// The server's kernel lives on, whatever its process does, and answers in time.

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) enum Call {
     /// `connect`.
     Connect,
-    /// `write`, of so many segments.
+    /// `write`, of so many bytes.
     Write(u32),
     /// The same, and an answer within so many nanoseconds, or else `close`.
     Request(u32, u64),
@@ -26,8 +26,8 @@ pub(crate) struct Calls {
     pub(crate) all: Vec<(u64, Call)>,
     /// Whether the program starts again after the last, so long after it, nanoseconds.
     pub(crate) repeats_after: Option<u64>,
-    /// How long `close` itself waits, jiffies: `SO_LINGER`.
-    pub(crate) lingers: u64,
+    /// How long `close` itself waits, jiffies: `SO_LINGER`, if it is set.
+    pub(crate) lingers: Option<u64>,
 }
 
 impl Calls {
@@ -41,8 +41,7 @@ impl Calls {
     }
 
     /// The calls of a script.
-    pub(crate) fn of(script: &Script, mss: u32) -> Self {
-        let packets = |bytes: u32| bytes.div_ceil(mss.max(1)).max(1);
+    pub(crate) fn of(script: &Script) -> Self {
         let mut calls = Vec::new();
         let mut after_ns = 0_u64;
         for step in &script.steps {
@@ -51,8 +50,8 @@ impl Calls {
                     after_ns = after_ns.saturating_add(nanos(*time));
                     continue;
                 }
-                Step::Write(bytes) => Call::Write(packets(*bytes)),
-                Step::Request(bytes, deadline) => Call::Request(packets(*bytes), nanos(*deadline)),
+                Step::Write(bytes) => Call::Write(*bytes),
+                Step::Request(bytes, deadline) => Call::Request(*bytes, nanos(*deadline)),
                 Step::Shutdown => Call::Shutdown,
                 Step::Close => Call::Close,
             };
@@ -60,7 +59,14 @@ impl Calls {
         }
         let first_ns = calls.first().map_or(0, |(after_ns, _)| *after_ns);
         let repeats_after = script.repeats.then(|| after_ns.saturating_add(first_ns));
-        Self { all: calls, repeats_after: repeats_after.filter(|ns| *ns > 0), lingers: 0 }
+        Self { all: calls, repeats_after: repeats_after.filter(|ns| *ns > 0), lingers: None }
+    }
+
+    /// When its first write comes, or its first call, nanoseconds after it begins.
+    pub(crate) fn writes_after_ns(&self) -> u64 {
+        let is_write = |call: &Call| matches!(call, Call::Write(_) | Call::Request(..));
+        let at = self.all.iter().position(|(_, call)| is_write(call)).unwrap_or(0);
+        self.all.iter().take(at + 1).map(|(after_ns, _)| *after_ns).sum()
     }
 
     /// Whether there is a second call.
@@ -80,15 +86,13 @@ pub(crate) struct Program {
     pub(crate) answer_due: Option<u64>,
     /// The call that asked for it.
     asked: usize,
-    /// Whether an answer is still to come, waited for or not.
-    unanswered: bool,
 }
 
 impl Program {
     /// A program whose calls begin at `start_ns`.
     pub(crate) fn new(calls: &Calls, start_ns: u64, lag_ns: u64) -> Self {
         let next = calls.all.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
-        Self { next, lag_ns, answer_due: None, asked: 0, unanswered: false }
+        Self { next, lag_ns, answer_due: None, asked: 0 }
     }
 
     /// The call that is due is made, and the next planned.
@@ -99,7 +103,6 @@ impl Program {
             self.answer_due = Some(at_ns.saturating_add(deadline_ns));
             // What comes next waits for the answer.
             self.asked = index;
-            self.unanswered = true;
             return Some(call);
         }
         self.plan(calls, index, at_ns);
@@ -117,11 +120,6 @@ impl Program {
         self.next = next.map(|(after_ns, index)| {
             (at_ns.saturating_add(after_ns).saturating_add(lag_ns), index)
         });
-    }
-
-    /// Whether what is acknowledged next is also answered.
-    pub(crate) fn is_answered(&mut self) -> bool {
-        std::mem::take(&mut self.unanswered)
     }
 
     /// The answer comes that it waits for.

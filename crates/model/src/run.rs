@@ -46,6 +46,8 @@ pub(crate) struct Past {
     pub(crate) late: bool,
     /// Whether a timer made the reference, which may so be later than computed.
     pub(crate) reference_by_timer: bool,
+    /// Where times count from a call of the program's: in what time before it that comes.
+    pub(crate) call_spread_ns: Option<u64>,
     /// Which call its times count from; `None`: what the run began with.
     pub(crate) called: Option<Called>,
     pub(crate) counts: Counts,
@@ -106,6 +108,7 @@ impl Past {
             stamps,
             late: false,
             reference_by_timer: false,
+            call_spread_ns: None,
             called: None,
             counts: Counts::default(),
             slots: 0,
@@ -186,8 +189,9 @@ impl Past {
         *count = count.saturating_add(seen);
     }
 
-    /// The program makes a call that times count from, some time in the `spread_ns` before now.
-    pub(crate) fn called(&mut self, call: Called, now_ns: u64, spread_ns: u64) {
+    /// The program makes a call, which times may count from.
+    pub(crate) fn called(&mut self, call: Called, now_ns: u64) {
+        let Some(spread_ns) = self.call_spread_ns else { return };
         if self.called.is_none() || call == Called::Close {
             self.begin_anew(now_ns);
             self.start = (now_ns.saturating_sub(spread_ns), now_ns);
@@ -213,7 +217,8 @@ impl Past {
 
     /// What tells pasts of one run apart, but for when they began.
     pub(crate) fn key(&self) -> impl Ord + use<> {
-        let reference = (self.reference_by_timer, self.called, self.within_ns);
+        let called = (self.called, self.call_spread_ns);
+        let reference = (self.reference_by_timer, called, self.within_ns);
         (self.stamps, self.counts, self.steps, reference)
     }
 

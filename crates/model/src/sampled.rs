@@ -185,15 +185,7 @@ fn go<'a>(
 
 /// A run of a socket.
 fn run(cfg: &Kernel, calls: &Calls, look: Look, sock: &Sock, stamps: Stamps) -> (Live, Past) {
-    let peer = Peer {
-        rtt_ns: 0,
-        exposed_ns: 0,
-        delayed_ack: 0,
-        invalid_ratelimit: 0,
-        last_oow_ack: None,
-        replies: false,
-    };
-    let mut world = World::new(cfg, peer, Hop::Silent);
+    let mut world = World::new(cfg, Peer::new(0, 0), Hop::Silent);
     world.lost = Moment::Past;
     let start = (look.at_ns - look.between_ns, look.at_ns + look.between_ns);
     let mut past = Past::new(start, look.at_ns, stamps);

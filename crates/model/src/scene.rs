@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::laboratory::SLOP_NS;
 use crate::purpose::Purpose;
 use crate::rto;
-use crate::world::{Answer, WayBack};
+use crate::world::Healed;
 
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;
@@ -107,23 +107,6 @@ impl HopKind {
             }
         }
     }
-}
-
-/// A path that comes back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Healed {
-    /// When, nanoseconds after the first write.
-    pub(crate) at_ns: u64,
-    /// What answers then.
-    pub(crate) with: Answer,
-    /// When the answer comes after a segment, nanoseconds.
-    pub(crate) after_ns: u64,
-    /// By how much sooner it may come: what the smoothed round trip has beyond the path's.
-    pub(crate) sooner_ns: u64,
-    /// Whether the host has another link-layer address now, and must be asked for.
-    pub(crate) moved: bool,
-    /// Whether the host knows the way back.
-    pub(crate) back: WayBack,
 }
 
 impl Scene {

@@ -6,16 +6,19 @@ use crate::conclude::unknown;
 use crate::dead_path;
 use crate::explore::{End, Explorer};
 use crate::kernel::Kernel;
-use crate::laboratory::SLOP_NS;
+use crate::laboratory::{SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
-use crate::program::{Calls, Program};
+use crate::program::{Call, Calls, Program};
 use crate::run::{Called, Live, Past};
 use crate::sock::Timer;
 use crate::tick::{Hz, Phase};
+use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
 use crate::{closed_window, idle, purpose, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
-use spec::{Facts, FaultKind, Outcome, Parameters, Reference};
+use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A system call that was seen, nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct ObservedCall {
 const CALL_NS: u64 = 100_000;
 /// By how much a sleep may be longer than it was asked to be: at least, and at most.
 const LAGS_NS: [u64; 2] = [60_000, 1_000_000];
+/// What a fault's end may be late by where time is virtual.
+const GOES_ON_NS: u64 = 2_000_000;
 /// How many phases of the clock are looked at where none is known.
 const PHASES_MOST: u64 = 256;
 
@@ -44,7 +49,7 @@ pub(crate) fn predict(
         return unknown(parameters, reason);
     }
     match ends(&cfg, parameters, facts, observed) {
-        Ok(ends) => conclude(&cfg, parameters, facts, &ends),
+        Ok(ends) => conclude(&cfg, parameters, facts, &ends, observed.is_some()),
         Err(reason) => unknown(parameters, reason),
     }
 }
@@ -56,30 +61,41 @@ fn ends(
     observed: Option<&[ObservedCall]>,
 ) -> Result<Vec<End>, String> {
     let later = Kernel::later(parameters, facts)?;
-    let mss = facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss);
     let mut calls = match observed {
-        Some(observed) => observed_calls(observed, mss),
-        None => Calls::of(&parameters.script().unwrap_or_default(), mss),
+        Some(observed) => observed_calls(observed),
+        None => Calls::of(&parameters.script().unwrap_or_default()),
     };
-    calls.lingers = cfg.hz.from_secs(parameters.client.linger.unwrap_or_default().as_secs());
+    calls.lingers = parameters.client.linger.map(|linger| cfg.hz.from_secs(linger.as_secs()));
     let clock = facts.jiffies.map(|clock| Phase::new(cfg.hz, clock));
     let first = observed.and_then(|observed| observed.first()).map(|call| call.at_ns);
     let first_ns = clock.zip(first).and_then(|(clock, at_ns)| clock.of(at_ns));
-    let runs = runs(cfg, parameters, facts)?;
-    let tick_ns = cfg.hz.tick_ns();
+    let mut runs = runs(cfg, parameters, facts, calls.writes_after_ns())?;
+    // Where a process goes on, it may do so some time after it should.
+    let late_ns = if cfg.virtual_time { GOES_ON_NS } else { SLOP_NS };
+    let late = runs.iter().filter_map(|(run, past, fault_ns)| {
+        let mut run = run.clone();
+        let from_ns = run.world.peer.reads_from_ns.as_mut().filter(|from_ns| **from_ns > 0)?;
+        *from_ns += late_ns;
+        Some((run, past.clone(), *fault_ns))
+    });
+    runs.extend(late.collect::<Vec<_>>());
     let mut explorer = Explorer::new(cfg, later.as_ref(), &calls);
-    explorer.call_spread_ns = Some(if first_ns.is_some() { 0 } else { tick_ns - 1 });
     let lags: &[u64] = match () {
         () if first_ns.is_some() || !calls.go_on() => &[0],
         () if cfg.virtual_time => &[0, LAGS_NS[0]],
         () => &LAGS_NS,
     };
     for (run, past, fault_ns) in runs {
-        for begins_ns in begins(cfg, first_ns, fault_ns, facts.jiffies.is_some()) {
-            for lag_ns in lags {
+        for lag_ns in lags {
+            let parts = parts(&calls, *lag_ns, cfg.hz.tick_ns());
+            for (begins_ns, spread_ns) in
+                begins(cfg, first_ns, fault_ns, &parts, facts.jiffies.is_some())
+            {
                 let mut run = run.clone();
                 run.program = Program::new(&calls, begins_ns, *lag_ns);
-                explorer.start(run, past.clone());
+                let mut past = past.clone();
+                past.call_spread_ns = Some(spread_ns);
+                explorer.start(run, past);
             }
         }
     }
@@ -87,29 +103,58 @@ fn ends(
     Ok(explorer.ends)
 }
 
+/// The parts of a jiffy that its first call may come in, each by its end and its length: in each of
+/// them all calls come in the same jiffies.
+fn parts(calls: &Calls, lag_ns: u64, tick_ns: u64) -> Vec<(u64, u64)> {
+    let mut ends = BTreeSet::from([tick_ns]);
+    let mut at_ns = 0_u64;
+    for (index, (after_ns, call)) in calls.all.iter().enumerate() {
+        at_ns = at_ns.saturating_add(*after_ns).saturating_add(if index == 1 { lag_ns } else { 0 });
+        let due_ns = match call {
+            Call::Request(_, deadline_ns) => at_ns.saturating_add(*deadline_ns),
+            _ => at_ns,
+        };
+        ends.extend([at_ns, due_ns].map(|at_ns| tick_ns - at_ns % tick_ns));
+    }
+    let mut from_ns = 0;
+    let part = |end_ns| (end_ns, end_ns - std::mem::replace(&mut from_ns, end_ns));
+    ends.into_iter().map(part).collect()
+}
+
 /// When the program may begin: when it was seen to, or within 100 ms of the fault, at the end of each
-/// jiffy.
-fn begins(cfg: &Kernel, first_ns: Option<u64>, fault_ns: u64, phase_known: bool) -> Vec<u64> {
+/// part of each jiffy; and by how much sooner.
+fn begins(
+    cfg: &Kernel,
+    first_ns: Option<u64>,
+    fault_ns: u64,
+    parts: &[(u64, u64)],
+    phase_known: bool,
+) -> Vec<(u64, u64)> {
     if let Some(at_ns) = first_ns {
-        return vec![at_ns, at_ns + CALL_NS];
+        return vec![(at_ns, 0), (at_ns + CALL_NS, 0)];
     }
     let tick_ns = cfg.hz.tick_ns();
     let first = fault_ns / tick_ns;
     let last = (fault_ns + SLOP_NS) / tick_ns;
     let stride = if phase_known { 1 } else { ((last - first) / 2).max(1) };
-    (first..=last).step_by(stride as usize).map(|jiffy| (jiffy + 1) * tick_ns - 1).collect()
+    let jiffies = (first..=last).step_by(stride as usize);
+    let all = jiffies.flat_map(|jiffy| {
+        parts.iter().map(move |(end_ns, length_ns)| (jiffy * tick_ns + end_ns - 1, length_ns - 1))
+    });
+    // What ends before the fault is not looked at.
+    all.filter(|(at_ns, _)| *at_ns >= fault_ns).collect()
 }
 
-fn observed_calls(observed: &[ObservedCall], mss: u32) -> Calls {
+fn observed_calls(observed: &[ObservedCall]) -> Calls {
     let mut steps = Vec::new();
     let mut last_ns = observed.first().map_or(0, |call| call.at_ns);
     for call in observed {
-        let wait = std::time::Duration::from_nanos(call.at_ns.saturating_sub(last_ns));
+        let wait = Duration::from_nanos(call.at_ns.saturating_sub(last_ns));
         steps.push(spec::script::Step::Wait(wait));
         steps.push(call.step);
         last_ns = call.at_ns;
     }
-    Calls::of(&spec::Script { steps, repeats: false }, mss)
+    Calls::of(&spec::Script { steps, repeats: false })
 }
 
 /// The sockets that there may be before the program begins, with what led to each and when the fault
@@ -118,6 +163,7 @@ fn runs(
     cfg: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
+    writes_after_ns: u64,
 ) -> Result<Vec<(Live, Past, u64)>, String> {
     let tick_ns = cfg.hz.tick_ns();
     let mut all = Vec::new();
@@ -126,7 +172,11 @@ fn runs(
         for (scene, start) in closed_window::scenes(cfg, parameters, facts)? {
             let fault_ns = start.sampled_ns + scene.reference_until_ns;
             let (run, past) = start::window_run(cfg, &scene, &start, between_ns);
-            all.push((equip(cfg, parameters, facts, run, Some(start.base)), past, fault_ns));
+            all.push((
+                equip(cfg, parameters, facts, run, Some(start.base), fault_ns),
+                past,
+                fault_ns,
+            ));
         }
         return Ok(all);
     }
@@ -168,8 +218,8 @@ fn runs(
             let mut past = Past::new(start, received_ns, run.sock.stamps);
             past.due(Timer::Keepalive, received_ns + cfg.keepalive_time * tick_ns);
             let fault_ns = received_ns.saturating_add(scene.reference_until_ns);
-            let run = equip(cfg, parameters, facts, run, None);
-            for hop in hops(cfg, parameters, facts, fault_ns)? {
+            let run = equip(cfg, parameters, facts, run, None, fault_ns);
+            for hop in hops(cfg, parameters, facts, fault_ns + writes_after_ns)? {
                 let mut run = run.clone();
                 run.world.hop = hop;
                 all.push((run, past.clone(), fault_ns));
@@ -179,12 +229,12 @@ fn runs(
     Ok(all)
 }
 
-/// Where packets go once the fault is there.
+/// Where packets go once the fault is there, if the first write comes at `at_ns`.
 fn hops(
     cfg: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
-    fault_ns: u64,
+    at_ns: u64,
 ) -> Result<Vec<crate::hop::Hop>, String> {
     let effect = parameters.fault.kind.effect();
     let reset = parameters.fault.kind == FaultKind::Reject
@@ -193,7 +243,7 @@ fn hops(
         return Ok(vec![crate::hop::Hop::Silent]);
     }
     let kinds = dead_path::hops(cfg, parameters, facts)?;
-    let jiffy = fault_ns / cfg.hz.tick_ns();
+    let jiffy = at_ns / cfg.hz.tick_ns();
     Ok(kinds.iter().flat_map(|kind| kind.hops(cfg, jiffy)).collect())
 }
 
@@ -204,6 +254,7 @@ fn equip(
     facts: &Facts,
     mut run: Live,
     rto: Option<u64>,
+    fault_ns: u64,
 ) -> Live {
     let rto = rto.unwrap_or_else(|| sending::possible_rtos(cfg, parameters, facts)[0]);
     (run.sock.rto, run.sock.rto_base) = (rto, rto);
@@ -214,9 +265,17 @@ fn equip(
     let farewell = purpose::farewell(cfg, parameters, facts);
     run.sock.rtt = Some(farewell.rtt);
     run.world.peer.delayed_ack = farewell.acknowledged_after;
-    run.world.peer.rtt_ns = dead_path::round_trip_ns(parameters, facts);
     let effect = parameters.fault.kind.effect();
-    run.world.peer.replies = effect.host == HostFate::Stays && effect.processes == Processes::Run;
+    run.world.peer.pingpong = parameters.server.reads;
+    let traffic = parameters.client.traffic;
+    run.world.peer.answers_data =
+        matches!(traffic, Traffic::OneWrite | Traffic::Stream | Traffic::Heartbeat);
+    run.world.peer.reads_from_ns = match effect.processes {
+        _ if effect.host != HostFate::Stays || !parameters.server.reads => None,
+        Processes::Run => Some(0),
+        Processes::Stopped => parameters.fault_duration().map(|lasts| fault_ns + nanos(lasts)),
+        Processes::Killed | Processes::Gone => None,
+    };
     if run.world.memory.is_none() {
         run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
@@ -224,7 +283,13 @@ fn equip(
     run
 }
 
-fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) -> Prediction {
+fn conclude(
+    cfg: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+    ends: &[End],
+    observed: bool,
+) -> Prediction {
     let by_call = |end: &End| match end.past.called {
         Some(Called::Write) => Reference::FirstWrite,
         Some(Called::Shutdown | Called::Close) => Reference::Close,
@@ -250,7 +315,14 @@ fn conclude(cfg: &Kernel, parameters: &Parameters, facts: &Facts, ends: &[End]) 
         window_probes: parameters.client.fills_window,
         early_ns: cfg.reference_late_ns(),
     };
-    let (windows, schedule) = windows(ends, &counted, Hz::new(facts.hz));
+    let (mut windows, schedule) = windows(ends, &counted, Hz::new(facts.hz));
+    if reference != Reference::LastActivity && !observed {
+        // Timers that ran before the call have come as far as the fault: the call comes some time after.
+        let most = Duration::from_nanos(SLOP_NS);
+        for window in &mut windows {
+            width::determine(&mut window.width, Cause::Call, most);
+        }
+    }
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
     prediction.why = why(cfg, &prediction);

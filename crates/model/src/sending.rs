@@ -2,7 +2,9 @@
 
 use crate::allowance;
 use crate::conclude::{conclude, reference, unknown};
-use crate::dead_path::{NEIGHBOUR_LIVES, healed, hops, is_cut, round_trip_ns, way_back};
+use crate::dead_path::{
+    NEIGHBOUR_LIVES, healed, hops, is_cut, round_trip_ns, round_trip_within_ns, way_back,
+};
 use crate::entry::Looked;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
@@ -15,7 +17,7 @@ use crate::start;
 use crate::tick::{Hz, Phase};
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
-use crate::world::WayBack;
+use crate::world::{Healed, WayBack};
 use spec::facts::TcpFacts;
 use spec::{Errno, Facts, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology, Traffic};
 use std::time::Duration;
@@ -121,10 +123,14 @@ pub(crate) fn scenes(
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
     // What the server's kernel sends again by itself has asked for the way back: with success, or in
     // vain, or not yet.
-    let healed: Vec<Option<scene::Healed>> = match healed(parameters, facts) {
+    let lasts_ns = parameters.fault_duration().map(nanos);
+    let healed = lasts_ns
+        .and_then(|ns| healed(parameters, facts, ns))
+        .map(|healed| Healed { round_trip_ns: round_trip_within_ns(parameters, facts), ..healed });
+    let healed: Vec<Option<Healed>> = match healed {
         Some(healed) if unfinished && healed.back != WayBack::Known => {
             let backs = [healed.back, WayBack::Known, WayBack::AskedInVain];
-            backs.map(|back| Some(scene::Healed { back, ..healed })).to_vec()
+            backs.map(|back| Some(Healed { back, ..healed })).to_vec()
         }
         healed => vec![healed],
     };
@@ -167,10 +173,7 @@ pub(crate) fn scenes(
                     },
                     later: later_from(parameters, later.as_ref(), *earlier_ns),
                     hop: hop.clone(),
-                    healed: healed.map(|healed| scene::Healed {
-                        at_ns: healed.at_ns.saturating_sub(*earlier_ns),
-                        ..healed
-                    }),
+                    healed: healed.map(|healed| healed.earlier(*earlier_ns)),
                     icmp_ns,
                     unseen: parameters.fault.kind == FaultKind::Unplug,
                 });

@@ -11,10 +11,12 @@ mod close;
 mod keepalive;
 mod loss_probe;
 mod retransmit;
+mod rtt;
 mod window_probe;
 
 pub(crate) use crate::step::{Stamps, Timer};
-pub(crate) use close::{RttRange, TIMEWAIT_SECS};
+pub(crate) use close::TIMEWAIT_SECS;
+pub(crate) use rtt::RttRange;
 pub(crate) use window_probe::probe0_when;
 
 use crate::hop::{Fate, Number};
@@ -22,7 +24,7 @@ use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::step::{Ended, Progress, Stamp, Step};
 use crate::wheel::Context;
-use crate::world::Sent;
+use crate::world::{Packet, Sent};
 use spec::{Errno, Outcome};
 
 /// What the write timer waits for: `icsk_pending`.
@@ -52,6 +54,8 @@ pub(crate) enum Carries {
     Syn,
     /// Data.
     Data,
+    /// Data that ends a request.
+    Request,
     /// The FIN of `close` or `shutdown`.
     Fin,
 }
@@ -62,8 +66,13 @@ pub(crate) struct Segment {
     pub(crate) carries: Carries,
     /// When it was last sent: `skb_mstamp_ns`.
     pub(crate) sent_ns: u64,
-    /// How many of the program's writes it holds.
+    /// `TCPCB_EVER_RETRANS`.
+    pub(crate) resent: bool,
+    /// How much data, and in how many of the program's writes.
+    pub(crate) bytes: u32,
     pub(crate) writes: u32,
+    /// Whether it is part of the one before it (`tcp_collapse_retrans`).
+    pub(crate) merged: bool,
 }
 
 /// How far the connection is.
@@ -94,7 +103,10 @@ pub(crate) struct Sock {
     /// What was written and not sent: the congestion window or the server's window holds it back,
     /// or the kernel corks it.
     pub(crate) waiting: bool,
-    /// How many writes are corked.
+    /// Whether that ends a request.
+    pub(crate) asks: bool,
+    /// How much waits, bytes, and how many writes are corked.
+    pub(crate) unsent: u32,
     pub(crate) corked: u32,
     /// Whether a FIN waits behind that.
     pub(crate) fin_waits: bool,
@@ -124,10 +136,8 @@ pub(crate) struct Sock {
     pub(crate) throttled: bool,
     /// `retrans_out`: whether the first segment was really sent again since the last timeout.
     pub(crate) retrans_out: bool,
-    /// What a FIN's acknowledgement makes of the RTO.
+    /// What acknowledgements make of the RTO, where that is known.
     pub(crate) rtt: Option<RttRange>,
-    /// Whether the FIN was sent more than once.
-    pub(crate) fin_resent: bool,
     pub(crate) write_timer: Option<(Pending, Armed)>,
     pub(crate) keepalive_timer: Option<Armed>,
     pub(crate) delack_timer: Option<Armed>,
@@ -146,6 +156,8 @@ impl Sock {
             queue: Vec::new(),
             first: 0,
             waiting: false,
+            asks: false,
+            unsent: 0,
             corked: 0,
             fin_waits: false,
             window_closed: false,
@@ -162,7 +174,6 @@ impl Sock {
             throttled: false,
             retrans_out: false,
             rtt: None,
-            fin_resent: false,
             write_timer: None,
             keepalive_timer: None,
             delack_timer: None,
@@ -282,18 +293,40 @@ impl Sock {
 
     /// `tcp_delack_timer_handler`: the acknowledgement of the last data received.
     fn tcp_delack_timer(&mut self, step: &mut Step<'_>) {
-        if step.world.is_reached(step.now_ns) {
-            return;
-        }
         let number = self.next_number();
         step.world.send(step.cfg, Sent::Ack, number, step.now_ns, step.context);
-        if self.delack_draws.is_some() {
+        if self.delack_draws.is_some() && !step.world.is_reached(step.now_ns) {
             self.err_soft = self.delack_draws;
         }
     }
 
     pub(crate) fn next_number(&self) -> Number {
         self.first + self.queue.len()
+    }
+
+    /// `packets_out`.
+    pub(crate) fn packets_out(&self) -> usize {
+        self.queue.iter().filter(|segment| !segment.merged).count()
+    }
+
+    /// A segment with all that was gathered into it.
+    pub(crate) fn packet(&self, number: Number) -> Packet {
+        let [head, rest @ ..] = &self.queue[number - self.first..] else {
+            return Packet::default();
+        };
+        let merged = rest.iter().take_while(|segment| segment.merged);
+        let has = |carries| {
+            let merged = merged.clone().any(|segment| segment.carries == carries);
+            head.carries == carries || merged
+        };
+        Packet {
+            first: number,
+            next: number + 1 + merged.clone().count(),
+            bytes: head.bytes,
+            syn: head.carries == Carries::Syn,
+            fin: has(Carries::Fin),
+            asks: has(Carries::Request),
+        }
     }
 
     /// `inet_csk_reset_xmit_timer`. A timer that is pending for the same jiffy stays in its slot
@@ -340,11 +373,7 @@ impl Sock {
 
     /// `tcp_transmit_skb`, of one segment of the queue.
     pub(crate) fn transmit(&mut self, step: &mut Step<'_>, number: Number) -> Fate {
-        let sent = match self.queue[number - self.first].carries {
-            Carries::Syn => Sent::Syn,
-            Carries::Data => Sent::Data,
-            Carries::Fin => Sent::Fin,
-        };
+        let sent = Sent::Segment(self.packet(number));
         let context = step.wheel_context();
         let fate = step.world.send(step.cfg, sent, number, step.now_ns, context);
         // `skb_still_in_host_queue`.
@@ -354,7 +383,10 @@ impl Sock {
 
     /// A segment was sent again.
     pub(crate) fn stamp_sent(&mut self, step: &mut Step<'_>, number: Number, fate: Fate) {
-        self.queue[number - self.first].sent_ns = step.now_ns;
+        let segment = &mut self.queue[number - self.first];
+        segment.sent_ns = step.now_ns;
+        // Only round trips ask for it.
+        segment.resent = self.rtt.is_some();
         let seen = !step.world.unseen && matches!(fate, Fate::OnWire | Fate::Answered);
         step.effects.resent += u32::from(seen);
     }
@@ -391,9 +423,14 @@ impl Sock {
     }
 
     /// `tcp_write_xmit`, for a write of the program: a segment of its own, if the congestion window
-    /// lets it.
-    pub(crate) fn write(&mut self, step: &mut Step<'_>, packets: u32) -> Progress {
-        for _ in 0..packets.min(self.cwnd.max(1)) {
+    /// lets it. `asks`: the peer's program answers it.
+    pub(crate) fn write(&mut self, step: &mut Step<'_>, bytes: u32, asks: bool) -> Progress {
+        let packets = bytes.div_ceil(step.cfg.mss).clamp(1, self.cwnd.max(1));
+        for packet in 1..=packets {
+            let is_last = packet == packets;
+            let whole = (packets - 1) * step.cfg.mss;
+            self.unsent += if is_last { bytes.saturating_sub(whole) } else { step.cfg.mss };
+            self.asks |= asks && is_last;
             self.write_packet(step)?;
         }
         Ok(())
@@ -420,7 +457,7 @@ impl Sock {
 
     /// Whether the congestion window takes no more: after a timeout it is one.
     pub(crate) fn is_held_back(&self) -> bool {
-        self.timeouts > 0 || self.queue.len() >= self.cwnd.max(1) as usize
+        self.timeouts > 0 || self.packets_out() >= self.cwnd.max(1) as usize
     }
 
     /// `tcp_write_xmit` and `tcp_event_new_data_sent`, of one new segment.
@@ -434,8 +471,13 @@ impl Sock {
     /// Takes what was written into a segment of its own, and sends it.
     pub(crate) fn send_head(&mut self, step: &mut Step<'_>, carries: Carries) -> (Number, Fate) {
         self.waiting = false;
+        let asks = std::mem::take(&mut self.asks);
+        let carries = if asks && carries == Carries::Data { Carries::Request } else { carries };
         let writes = std::mem::take(&mut self.corked).max(1);
-        self.queue.push(Segment { carries, sent_ns: step.now_ns, writes });
+        let bytes = if carries == Carries::Fin { 0 } else { std::mem::take(&mut self.unsent) };
+        let sent_ns = step.now_ns;
+        let segment = Segment { carries, sent_ns, resent: false, bytes, writes, merged: false };
+        self.queue.push(segment);
         let number = self.next_number() - 1;
         let fate = self.transmit(step, number);
         (number, fate)
@@ -454,7 +496,8 @@ impl Sock {
     /// that wait in the host's own queue take more memory (`sk_wmem_alloc`).
     fn is_corked(&self, step: &Step<'_>) -> bool {
         let held = |number: &Number| {
-            self.queue.get(number - self.first).map_or(1, |segment| segment.writes)
+            let segment = number.checked_sub(self.first).and_then(|index| self.queue.get(index));
+            segment.map_or(1, |segment| segment.writes)
         };
         step.cfg.autocorks
             && match step.world.hop.held() {
@@ -472,30 +515,74 @@ impl Sock {
         self.after_sending(step, number, fate)
     }
 
-    /// An acknowledgement of all that is out arrives: `tcp_ack`, `tcp_clean_rtx_queue`.
-    pub(crate) fn acknowledged(&mut self, step: &mut Step<'_>, echoed_ns: u64) -> Progress {
-        let has_fin = self.queue.iter().any(|segment| segment.carries == Carries::Fin);
-        self.first = self.next_number();
-        self.queue.clear();
+    /// An acknowledgement of all segments before `next` arrives: `tcp_ack`, `tcp_clean_rtx_queue`.
+    pub(crate) fn acknowledged(
+        &mut self,
+        step: &mut Step<'_>,
+        next: Number,
+        echoed_ns: u64,
+    ) -> Progress {
+        self.received(step);
+        let count = next.saturating_sub(self.first).min(self.queue.len());
+        if count == 0 {
+            return Ok(());
+        }
+        let lost = std::mem::take(&mut self.timeouts) > 0;
+        self.first += count;
+        let acked: Vec<Segment> = self.queue.drain(..count).collect();
         self.write_timer = None;
         self.err_soft = None;
-        self.received(step);
         self.stamp(step, Stamp::Retransmission(None));
-        (self.backoff, self.timeouts, self.probes_out) = (0, 0, 0);
+        self.probes_out = 0;
         (self.tlp_out, self.retrans_out) = (false, false);
-        if has_fin {
+        self.tcp_ack_update_rtt(step, &acked, echoed_ns);
+        if acked.iter().any(|segment| segment.carries == Carries::Fin) {
             self.state = State::FinWait2;
-            return if self.closed { self.fin_wait2(step, echoed_ns) } else { Ok(()) };
+            return if self.closed { self.fin_wait2(step) } else { Ok(()) };
         }
-        self.rto = self.rto_base;
         if self.state == State::SynSent {
             return step.told(Outcome::None);
+        }
+        if !self.queue.is_empty() {
+            if lost {
+                return self.resend(step, self.next_number());
+            }
+            self.rearm(step);
+            return Ok(());
         }
         if self.waiting {
             self.send_new(step, Carries::Data)?;
         }
         if std::mem::take(&mut self.fin_waits) {
             return self.send_new(step, Carries::Fin);
+        }
+        Ok(())
+    }
+
+    /// The peer has seen a segment, and misses those before it: they are lost, and sent again
+    /// (`tcp_rack_detect_loss`, net/ipv4/tcp_recovery.c; `tcp_xmit_retransmit_queue`).
+    pub(crate) fn missing(&mut self, step: &mut Step<'_>, seen: Number) -> Progress {
+        self.received(step);
+        self.resend(step, seen)
+    }
+
+    /// All segments before `until` are sent again.
+    fn resend(&mut self, step: &mut Step<'_>, until: Number) -> Progress {
+        if until <= self.first {
+            return Ok(());
+        }
+        if self.stamps.retrans_stamp.is_none() {
+            self.stamp(step, Stamp::Retransmission(Some(self.queue[0].sent_ns)));
+        }
+        self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
+        for number in self.first..until {
+            if self.queue[number - self.first].merged {
+                continue;
+            }
+            self.tcp_retrans_try_collapse(step, number);
+            let fate = self.transmit(step, number);
+            self.stamp_sent(step, number, fate);
+            self.after_sending(step, number, fate)?;
         }
         Ok(())
     }

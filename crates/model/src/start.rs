@@ -1,5 +1,6 @@
 //! Where runs begin: from every phase of the clock that cannot be known, or from the one that is.
 
+use crate::closed_window;
 use crate::explore::{End, Explorer};
 use crate::hop::Hop;
 use crate::keepalive::{self, Known};
@@ -10,8 +11,7 @@ use crate::run::{Live, Past};
 use crate::scene::Scene;
 use crate::sock::{Armed, Pending, Sock, Timer};
 use crate::wheel::Context;
-use crate::world::{Answer, Arrival, InFlight, Memory, Moment, Peer, Recovery, World};
-use crate::{closed_window, way};
+use crate::world::{Arrival, Healed, InFlight, Memory, Moment, Peer, World};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
@@ -27,35 +27,22 @@ const STEPS_IN_ALL: u64 = 1 << 20;
 fn calls(cfg: &Kernel, scene: &Scene) -> Calls {
     let _ = cfg;
     let call = match scene.purpose {
-        Purpose::Data => Call::Write(1),
+        Purpose::Data => Call::Write(spec::experiment::BLOCK),
         Purpose::HalfClose { .. } => Call::Shutdown,
         Purpose::Syn => Call::Connect,
         Purpose::Fin(_) => Call::Close,
     };
     let mut calls = Calls::one(call);
     if let Purpose::Fin(farewell) = scene.purpose {
-        calls.lingers = farewell.lingers;
+        calls.lingers = Some(farewell.lingers).filter(|lingers| *lingers > 0);
     }
     match (scene.write_interval_ns, scene.writes_most) {
-        (Some(interval_ns), 2) => calls.all.push((interval_ns, Call::Write(1))),
+        (Some(interval_ns), 2) => {
+            calls.all.push((interval_ns, Call::Write(spec::experiment::BLOCK)));
+        }
         (interval_ns, _) => calls.repeats_after = interval_ns,
     }
     calls
-}
-
-fn recovery(scene: &Scene, start_ns: u64) -> Option<Recovery> {
-    let healed = scene.healed?;
-    Some(Recovery {
-        at: match healed.at_ns {
-            0 => Moment::Past,
-            at_ns => Moment::At(start_ns.saturating_add(at_ns)),
-        },
-        with: healed.with,
-        moved: healed.moved,
-        back: healed.back,
-        round_trip_ns: (healed.after_ns - healed.sooner_ns, healed.sooner_ns),
-        late: true,
-    })
 }
 
 fn live(
@@ -74,20 +61,14 @@ fn live(
     if let Purpose::Fin(farewell) = scene.purpose {
         sock.rtt = Some(farewell.rtt);
     }
-    let peer = Peer {
-        rtt_ns: 0,
-        exposed_ns: 0,
-        delayed_ack: scene.purpose.acknowledged_after().unwrap_or(0),
-        invalid_ratelimit: 0,
-        last_oow_ack: None,
-        replies: false,
-    };
+    let delayed_ack = scene.purpose.acknowledged_after().unwrap_or(0);
+    let peer = Peer { delayed_ack, ..Peer::new(0, 0) };
     let mut world = World::new(cfg, peer, hop);
     world.lost = Moment::Past;
     world.hop_first = first;
     world.icmp_ns = scene.icmp_ns;
     world.unseen = scene.unseen;
-    world.recovery = recovery(scene, start_ns);
+    world.recovery = scene.healed.map(|healed| healed.recovery(start_ns, true));
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(start_ns.saturating_add(*at_ns));
     }
@@ -256,6 +237,8 @@ fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepali
     let fault = scene.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
     let margin = match fault.filter(|fault| first_fires.contains(fault)) {
         _ if !scene.enabled => first,
+        // Each is idle for another time.
+        _ if scene.memory.is_some() && first <= SLOT_MOST => first,
         Some(_) if first <= SLOT_MOST => first,
         _ => margin,
     };
@@ -273,7 +256,10 @@ fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepali
                 let fires = cfg.wheel.fires_at(armed, cfg.keepalive_time, Context::Call);
                 let timer = Armed { fires, timeout: cfg.keepalive_time };
                 let start = (exchange_ns - longer_ns - between_ns, exchange_ns + between_ns);
-                let run = idle(cfg, scene, exchange_ns, timer, true);
+                let mut run = idle(cfg, scene, exchange_ns, timer, true);
+                if let Some(memory) = &mut run.world.memory {
+                    memory.open += longer_ns / tick_ns;
+                }
                 let slots = most - least;
                 keepalive_variants(explorer, cfg, scene, &run, start, exchange_ns, slots);
             }
@@ -365,12 +351,8 @@ pub(crate) fn idle(
         timeout,
     });
     let peer = Peer {
-        rtt_ns: scene.rtt_ns,
-        exposed_ns: scene.exposed_ns,
-        delayed_ack: 0,
         invalid_ratelimit: scene.answers_every,
-        last_oow_ack: None,
-        replies: false,
+        ..Peer::new(scene.rtt_ns, scene.exposed_ns)
     };
     let mut world = World::new(cfg, peer, scene.hop.clone().later(exchange_ns / tick_ns));
     world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(exchange_ns + ns));
@@ -378,22 +360,11 @@ pub(crate) fn idle(
     world.unseen = scene.unseen;
     let passed = exchange_ns / tick_ns;
     world.memory = scene.memory.clone().map(|memory| Memory { passed, ..memory });
-    world.recovery = scene.healed.map(|healed| probe_recovery(healed, exchange_ns));
+    world.recovery = scene.healed.map(|healed| healed.recovery(exchange_ns, false));
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(exchange_ns.saturating_add(*at_ns));
     }
     Live::new(sock, world, Program::new(&Calls::none(), 0, 0))
-}
-
-fn probe_recovery(healed: way::Healed, origin_ns: u64) -> Recovery {
-    Recovery {
-        at: Moment::At(origin_ns.saturating_add(healed.at_ns)),
-        with: if healed.reset { Answer::Reset } else { Answer::Ack },
-        moved: healed.moved,
-        back: healed.back,
-        round_trip_ns: healed.round_trip_ns,
-        late: false,
-    }
 }
 
 /// The same for either order of two timers that fire at the same jiffy, and for the soonest and
@@ -424,7 +395,7 @@ fn keepalive_variants(
     before_ns: u64,
 ) {
     let errors = [None].into_iter().chain(scene.delayed_ack_error.map(Some));
-    for run in variants(run, scene.healed.is_some_and(way::Healed::is_open)) {
+    for run in variants(run, scene.healed.is_some_and(Healed::is_open)) {
         for error in errors.clone() {
             let mut run = run.clone();
             run.sock.delack_draws = error.filter(|_| run.sock.delack_timer.is_some());
@@ -451,7 +422,7 @@ pub(crate) fn window_ends(
     let mut explorer = Explorer::new(cfg, later, &calls);
     for (scene, start) in scenes {
         let (run, past) = window_run(cfg, scene, start, between_ns);
-        for run in variants(&run, scene.healed.is_some_and(way::Healed::is_open)) {
+        for run in variants(&run, scene.healed.is_some_and(Healed::is_open)) {
             explorer.start(run, past.clone());
         }
     }
@@ -480,19 +451,16 @@ pub(crate) fn window_run(
     sock.stamps.rcv_tstamp = start.received;
     sock.stamps.probes_tstamp = start.first_probe;
     let peer = Peer {
-        rtt_ns: scene.rtt_ns,
-        exposed_ns: scene.exposed_ns,
-        delayed_ack: 0,
         invalid_ratelimit: scene.answers_every,
         last_oow_ack: start.answered,
-        replies: false,
+        ..Peer::new(scene.rtt_ns, scene.exposed_ns)
     };
     let origin_ns = start.sampled_ns;
     let mut world = World::new(cfg, peer, scene.hop.clone().later(origin_ns / tick_ns));
     world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(origin_ns + ns));
     world.reference_until = Moment::At(origin_ns.saturating_add(scene.reference_until_ns));
     world.unseen = scene.unseen;
-    world.recovery = scene.healed.map(|healed| probe_recovery(healed, origin_ns));
+    world.recovery = scene.healed.map(|healed| healed.recovery(origin_ns, false));
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(origin_ns.saturating_add(*at_ns));
     }

@@ -1,5 +1,6 @@
 //! One step of a socket: what it is given, what comes of it, and what cannot be known on the way.
 
+use crate::allowance;
 use crate::hop::Fate;
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
@@ -121,6 +122,13 @@ impl<'a> Step<'a> {
     /// have caught up with it.
     pub(crate) fn wheel_context(&self) -> Context {
         if self.now_ns > self.due_ns { Context::Call } else { self.context }
+    }
+
+    /// The earliest and the latest moment at which what arrives now may have come, nanoseconds.
+    pub(crate) fn arrival_ns(&self) -> (u64, u64) {
+        let (sooner_ns, late_ns) = self.late_ns;
+        let first_ns = (self.now_ns - sooner_ns).saturating_sub(self.sooner_ns);
+        (first_ns, self.now_ns - late_ns + allowance::late(self.cfg.hz).as_nanos() as u64)
     }
 
     /// The settings in force at a jiffy that is yet to come.

@@ -72,6 +72,17 @@ pub(crate) fn shares(all: impl IntoIterator<Item = (Cause, Duration)>) -> Vec<Sh
     all.into_iter().filter(|(_, by)| !by.is_zero()).map(|(cause, by)| Share { cause, by }).collect()
 }
 
+/// What has no other cause is this one's, up to so much: of `Cause::Undetermined`.
+pub(crate) fn determine(shares_of: &mut Vec<Share>, cause: Cause, most: Duration) {
+    let Some(open) = shares_of.iter_mut().find(|share| share.cause == Cause::Undetermined) else {
+        return;
+    };
+    let by = open.by.min(most);
+    open.by -= by;
+    shares_of.retain(|share| !share.by.is_zero());
+    shares_of.extend(shares([(cause, by)]));
+}
+
 /// What every moment that a timer makes may be late by, and be measured early by.
 pub(crate) fn allowed(hz: Hz) -> [(Cause, Duration); 3] {
     let tick = hz.duration(1);

@@ -1,6 +1,10 @@
 //! What a socket's packets meet: the next hop, and behind it the peer's kernel, which answers, goes
 //! away at the fault and may come back.
 
+mod peer;
+
+pub(crate) use peer::Peer;
+
 use crate::hop::{Fate, Hop, Number};
 use crate::kernel::Kernel;
 use crate::wheel::Context;
@@ -11,19 +15,26 @@ const PROBES_APART: u64 = 64;
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
-    Syn,
-    Data,
-    Fin,
+    /// A SYN, data, a FIN.
+    Segment(Packet),
     /// An acknowledgement, which draws no answer but a reset.
     Ack,
     KeepaliveProbe,
     WindowProbe,
 }
 
-impl Sent {
-    fn is_probe(self) -> bool {
-        matches!(self, Self::Ack | Self::KeepaliveProbe | Self::WindowProbe)
-    }
+/// What takes a number of its own, or several where small segments were gathered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Packet {
+    pub(crate) first: Number,
+    /// The number after its last.
+    pub(crate) next: Number,
+    /// Of data.
+    pub(crate) bytes: u32,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    /// Whether the peer's program answers it.
+    pub(crate) asks: bool,
 }
 
 /// A moment of the plan, nanoseconds.
@@ -58,8 +69,11 @@ impl Moment {
 /// What arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Arrival {
-    /// The acknowledgement of what is out; when the segment was sent that it echoes.
-    Ack { echoed_ns: u64 },
+    /// The acknowledgement of all segments before `next`; when the segment was sent whose time stamp
+    /// it echoes, and whether it comes with the answer of the peer's program.
+    Ack { next: Number, echoed_ns: u64, answers: bool },
+    /// One that says that segments from `next` on are missing, but for `seen` (SACK).
+    Missing { next: Number, seen: Number },
     /// The acknowledgement of a probe.
     ProbeAck,
     /// A reset.
@@ -104,6 +118,45 @@ pub(crate) enum WayBack {
     AskedInVain,
 }
 
+/// What answers once a path is back, so long after a moment that is yet to be gone through.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Healed {
+    /// When, nanoseconds; 0: from that moment on.
+    pub(crate) at_ns: u64,
+    /// As in [`Recovery`].
+    pub(crate) with: Answer,
+    pub(crate) moved: bool,
+    pub(crate) back: WayBack,
+    pub(crate) round_trip_ns: (u64, u64),
+}
+
+impl Healed {
+    /// The same from another moment on.
+    pub(crate) fn from(self, at_ns: u64) -> Self {
+        Self { at_ns, ..self }
+    }
+
+    /// The same, seen from so much later.
+    pub(crate) fn earlier(self, by_ns: u64) -> Self {
+        self.from(self.at_ns.saturating_sub(by_ns))
+    }
+
+    /// Whether a reset may come sooner or later.
+    pub(crate) fn is_open(self) -> bool {
+        self.with == Answer::Reset && self.round_trip_ns.1 > 0
+    }
+
+    /// Of a run whose moment is this; `late`: an answer to a probe takes as long as it can.
+    pub(crate) fn recovery(self, origin_ns: u64, late: bool) -> Recovery {
+        let Self { at_ns, with, moved, back, round_trip_ns } = self;
+        let at = match at_ns {
+            0 => Moment::Past,
+            at_ns => Moment::At(origin_ns.saturating_add(at_ns)),
+        };
+        Recovery { at, with, moved, back, round_trip_ns, late }
+    }
+}
+
 /// A path that comes back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Recovery {
@@ -119,33 +172,6 @@ pub(crate) struct Recovery {
     pub(crate) round_trip_ns: (u64, u64),
     /// Whether an answer to a probe takes as long as it can.
     pub(crate) late: bool,
-}
-
-/// The peer's kernel while it can be reached.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Peer {
-    /// The time of a round trip, nanoseconds.
-    pub(crate) rtt_ns: u64,
-    /// How long a packet and its answer are within reach of the fault, nanoseconds.
-    pub(crate) exposed_ns: u64,
-    /// How long it holds the acknowledgement of a FIN back, jiffies (`tcp_send_delayed_ack`).
-    pub(crate) delayed_ack: u64,
-    /// `tcp_invalid_ratelimit`, jiffies: segments outside its window are answered no more often
-    /// (`__tcp_oow_rate_limited`).
-    pub(crate) invalid_ratelimit: u64,
-    /// `last_oow_ack_time`, jiffies.
-    pub(crate) last_oow_ack: Option<u64>,
-    /// Whether its program answers requests.
-    pub(crate) replies: bool,
-}
-
-impl Peer {
-    /// Forgets when it last acknowledged a probe, where that cannot matter to one that is sent at
-    /// this jiffy or later.
-    pub(crate) fn forget(&mut self, jiffy: u64) {
-        let limit = self.invalid_ratelimit;
-        self.last_oow_ack = self.last_oow_ack.filter(|last| jiffy < last.saturating_add(limit));
-    }
 }
 
 /// A router that remembers a flow until it was idle for too long (`nf_ct_refresh_acct`,
@@ -190,8 +216,8 @@ pub(crate) struct World {
     pub(crate) reference_until: Moment,
     /// What is on its way, in the order of its arrival.
     pub(crate) in_flight: Vec<InFlight>,
-    /// When the first FINs were sent that wait at the hop.
-    waiting_ns: Vec<u64>,
+    /// The first segments that wait at the hop, and when they were sent.
+    waiting: Vec<(Packet, u64)>,
     /// When a link-layer address comes that was asked for.
     pub(crate) resolved_ns: Option<u64>,
     /// By how much late the handler runs that sends, and whether it also would on time.
@@ -221,7 +247,7 @@ impl World {
             later: Moment::Never,
             reference_until: Moment::Never,
             in_flight: Vec::new(),
-            waiting_ns: Vec::new(),
+            waiting: Vec::new(),
             resolved_ns: None,
             late: (0, false),
             heard: 0,
@@ -324,23 +350,32 @@ impl World {
         let armed = self.hop.fires();
         let fate = self.hop.send(cfg, number, now, context);
         self.hop_armed_last |= self.hop.fires() != armed;
-        if sent.is_probe() {
+        if let Sent::Segment(packet) = sent {
+            // Of those that come again the first matters.
+            let is_new = self.waiting.iter().all(|(other, _)| other.next < packet.next);
+            let matters = self.recovery.is_some() && (self.waiting.len() < 2 || is_new);
+            if matters && self.hop.is_asking() && fate != Fate::Busy {
+                self.waiting.push((packet, now_ns));
+            }
+            let by_asking_only = self.recovery.as_ref().is_some_and(|recovery| recovery.moved);
+            if self.hop.passes(fate, by_asking_only) {
+                self.answer_segment(cfg, packet, now_ns);
+            }
+        } else {
             if sent != Sent::Ack && !self.unseen {
                 self.seen += u32::from(matches!(fate, Fate::OnWire | Fate::Answered));
             }
             self.answer_probe(sent, fate, now_ns);
-        } else {
-            // Of these the first two matter, and only what a FIN's acknowledgement echoes.
-            let echoed = sent == Sent::Fin && self.recovery.is_some() && self.waiting_ns.len() < 2;
-            if echoed && self.hop.is_asking() && fate != Fate::Busy {
-                self.waiting_ns.push(now_ns);
-            }
-            let by_asking_only = self.recovery.as_ref().is_some_and(|recovery| recovery.moved);
-            if self.hop.passes(fate, by_asking_only) {
-                self.answer_segment(cfg, sent, now_ns);
-            }
         }
         fate
+    }
+
+    /// The first of what is on its way arrives, and has passed the router.
+    pub(crate) fn arrives(&mut self, now_ns: u64) -> InFlight {
+        if let Some(memory) = &mut self.memory {
+            memory.passed = now_ns / self.tick_ns;
+        }
+        self.in_flight.remove(0)
     }
 
     /// A packet comes to the router, which has forgotten the flow or goes on remembering it: from what
@@ -369,194 +404,26 @@ impl World {
         });
     }
 
-    /// The peer's kernel lives and can be reached.
-    fn reach_peer(&mut self, cfg: &Kernel, sent: Sent, now_ns: u64) {
-        let arrives_ns = now_ns.saturating_add(self.peer.exposed_ns);
-        let answered = !self.lost.is_past(arrives_ns);
-        match sent {
-            Sent::KeepaliveProbe | Sent::WindowProbe => {
-                self.seen += 1;
-                if answered {
-                    self.draw_probe_ack(now_ns, self.peer.rtt_ns, (0, 0));
-                }
-            }
-            Sent::Syn | Sent::Data | Sent::Fin if answered => {
-                let at_ns = now_ns.saturating_add(self.peer.rtt_ns);
-                let at_ns = if sent == Sent::Fin { self.held_back(cfg, now_ns) } else { at_ns };
-                self.push(InFlight {
-                    at_ns,
-                    what: Arrival::Ack { echoed_ns: now_ns },
-                    open_ns: (0, 0),
-                    sooner_ns: 0,
-                    late_ns: self.late.0,
-                    also_on_time: self.late.1,
-                });
-            }
-            Sent::Ack | Sent::Syn | Sent::Data | Sent::Fin => {}
-        }
-    }
-
-    /// A probe was sent at this time, before the sample: its answer is still on its way, if it drew
-    /// one.
-    pub(crate) fn draws_before(&mut self, sent_ns: u64, sampled_ns: u64) {
-        if !self.lost.is_past(sent_ns.saturating_add(self.peer.exposed_ns)) {
-            self.draw_probe_ack(sent_ns, self.peer.rtt_ns, (0, 0));
-            for packet in &mut self.in_flight {
-                packet.at_ns = packet.at_ns.max(sampled_ns);
-            }
-        }
-    }
-
-    /// When the acknowledgement of a FIN comes that is sent at `sent_ns`: the peer's kernel holds it
-    /// back for a number of its own jiffies.
-    fn held_back(&self, cfg: &Kernel, sent_ns: u64) -> u64 {
-        let half_ns = self.peer.rtt_ns / 2;
-        let arrives = sent_ns.saturating_add(half_ns) / self.tick_ns;
-        let fires = cfg.wheel.fires_at(arrives, self.peer.delayed_ack, Context::Call);
-        (fires * self.tick_ns).saturating_add(half_ns)
-    }
-
-    /// The peer acknowledges a probe, which lies outside its window, if it has not done that just now
-    /// (`__tcp_oow_rate_limited`).
-    fn draw_probe_ack(&mut self, now_ns: u64, after_ns: u64, open_ns: (u64, u64)) {
-        let there_ns = (now_ns + after_ns).saturating_sub(self.peer.rtt_ns / 2);
-        let there = there_ns / self.tick_ns;
-        let limit = self.peer.invalid_ratelimit;
-        if self.peer.last_oow_ack.is_none_or(|last| there.saturating_sub(last) >= limit) {
-            self.peer.last_oow_ack = Some(there);
-            self.push(InFlight {
-                at_ns: now_ns.saturating_add(after_ns),
-                what: Arrival::ProbeAck,
-                open_ns,
-                sooner_ns: 0,
-                late_ns: self.late.0,
-                also_on_time: self.late.1,
-            });
-        }
-    }
-
-    fn push(&mut self, packet: InFlight) {
-        let at = self.in_flight.partition_point(|other| other.at_ns <= packet.at_ns);
-        self.in_flight.insert(at, packet);
-    }
-
     /// What waited at the hop is thrown away.
     pub(crate) fn forget_waiting(&mut self) {
-        self.waiting_ns.clear();
-    }
-
-    /// What a probe draws that is sent after the fault.
-    fn answer_probe(&mut self, sent: Sent, fate: Fate, now_ns: u64) {
-        let Some(recovery) = self.recovery.clone().filter(|r| r.at.is_past(now_ns)) else { return };
-        if !self.hop.passes(fate, recovery.moved) {
-            return;
-        }
-        let asked = self.hop.asked_now();
-        if asked {
-            self.gets_through(now_ns);
-        }
-        self.reply(&recovery, sent, asked, now_ns);
-    }
-
-    /// The address that was asked for is told, and what waits for it goes on.
-    fn gets_through(&mut self, now_ns: u64) {
-        if self.hop.is_local() {
-            self.seen += self.hop.waiting() as u32;
-        }
-        self.hop.resolve(now_ns / self.tick_ns);
-    }
-
-    fn reply(&mut self, recovery: &Recovery, sent: Sent, asked: bool, now_ns: u64) {
-        // Whoever is asked learns the way back.
-        let asks_back = match recovery.back {
-            WayBack::Known => false,
-            WayBack::Asks => !asked,
-            WayBack::AlwaysAsks | WayBack::AskedInVain => true,
-        };
-        let times = 1 + u64::from(asked) + u64::from(asks_back);
-        let (least, longer) = recovery.round_trip_ns;
-        let (soonest, longer) = (least.saturating_mul(times), longer.saturating_mul(times));
-        let (after_ns, open_ns) = if recovery.late {
-            (soonest.saturating_add(longer), (longer, 0))
-        } else {
-            (soonest, (0, longer))
-        };
-        match recovery.with {
-            Answer::Ack if sent == Sent::Ack => {}
-            Answer::Ack => self.draw_probe_ack(now_ns, after_ns, open_ns),
-            Answer::Reset if self.in_flight.iter().any(|p| p.what == Arrival::Reset) => {}
-            Answer::Reset => self.push(InFlight {
-                at_ns: now_ns.saturating_add(after_ns),
-                what: Arrival::Reset,
-                open_ns,
-                sooner_ns: 0,
-                late_ns: self.late.0,
-                also_on_time: self.late.1,
-            }),
-        }
-    }
-
-    /// What a SYN, data or a FIN draws that gets through after the fault.
-    fn answer_segment(&mut self, cfg: &Kernel, sent: Sent, now_ns: u64) {
-        let Some(recovery) = self.recovery.clone().filter(|r| r.at.is_past(now_ns)) else { return };
-        let (least, longer) = recovery.round_trip_ns;
-        let after_ns = least.saturating_add(longer);
-        // The question for the server's link-layer address takes a round trip of its own, as does
-        // the server's for the way back.
-        let asks = self.hop.is_asking();
-        let sent_ns = now_ns.saturating_add(if asks { after_ns } else { 0 });
-        let back_ns = match recovery.back {
-            WayBack::Asks if !asks => after_ns,
-            WayBack::AlwaysAsks => after_ns,
-            WayBack::AskedInVain => after_ns.saturating_add(1_000_000_000),
-            WayBack::Known | WayBack::Asks => 0,
-        };
-        self.resolved_ns.get_or_insert(sent_ns);
-        let waiting_ns = std::mem::take(&mut self.waiting_ns);
-        let is_first = self.in_flight.is_empty();
-        let (at_ns, echoed_ns) = match (sent, recovery.with, &waiting_ns[..]) {
-            // A FIN that comes again is acknowledged at once (`tcp_data_queue`).
-            (_, _, [_, second, ..]) => (sent_ns.saturating_add(after_ns), *second),
-            (Sent::Fin, Answer::Ack, _) if is_first => {
-                let first_ns = waiting_ns.first().copied().unwrap_or(now_ns);
-                let arrives = sent_ns.saturating_add(after_ns / 2) / self.tick_ns;
-                let fires = cfg.wheel.fires_at(arrives, self.peer.delayed_ack, Context::Call);
-                ((fires * self.tick_ns).saturating_add(after_ns / 2), first_ns)
-            }
-            _ => (sent_ns.saturating_add(after_ns), now_ns),
-        };
-        let at_ns = at_ns.saturating_add(back_ns);
-        let (what, open_ns) = match recovery.with {
-            Answer::Ack => (Arrival::Ack { echoed_ns }, (0, 0)),
-            // The question for an address, and the answer to the segment.
-            Answer::Reset => (Arrival::Reset, (2 * longer, 0)),
-        };
-        let sooner_ns = 3 * longer;
-        let (late_ns, also_on_time) = self.late;
-        let packet = InFlight { at_ns, what, open_ns, sooner_ns, late_ns, also_on_time };
-        // The first that comes decides.
-        match self.in_flight.first_mut() {
-            Some(first) if first.at_ns <= at_ns => {}
-            Some(first) => *first = packet,
-            None => self.in_flight.push(packet),
-        }
+        self.waiting.clear();
     }
 
     /// The hop's timer is about to fire: an answer to its question, if the path is back. Says whether
     /// it is a probe that waits for it, and gets through.
-    pub(crate) fn hop_asks(&mut self, cfg: &Kernel, waits: Sent, now_ns: u64) -> bool {
+    pub(crate) fn hop_asks(&mut self, cfg: &Kernel, waits: Option<Packet>, now_ns: u64) -> bool {
         if !self.hop.asks_again() {
             return false;
         }
         let Some(recovery) = self.recovery.clone().filter(|r| r.at.is_past(now_ns)) else {
             return false;
         };
-        if waits.is_probe() {
-            self.gets_through(now_ns);
-            self.reply(&recovery, waits, true, now_ns);
-            return true;
+        if let Some(packet) = waits {
+            self.answer_segment(cfg, packet, now_ns);
+            return false;
         }
-        self.answer_segment(cfg, waits, now_ns);
-        false
+        self.gets_through(now_ns);
+        self.reply(&recovery, Sent::KeepaliveProbe, true, now_ns);
+        true
     }
 }

@@ -160,6 +160,65 @@ fn a_request_is_answered_by_a_program_alone() {
     assert_eq!(stopped.reference, Reference::Close);
 }
 
+/// A stopped program goes on after half a second, and answers what it missed.
+#[test]
+fn a_program_that_goes_on_answers_late() {
+    let sets = [("fault.kind", "process-freeze"), ("fault.duration", "500ms")];
+    let late = scripted("request 100 2s", &sets);
+    assert!(late.windows.iter().all(|window| window.outcome == Outcome::None), "{late:#?}");
+    let soon = scripted("request 100 100ms; wait 1s", &sets);
+    assert!(soon.windows.iter().all(|window| window.outcome == Outcome::Released), "{soon:#?}");
+    // The answer comes for a socket that nobody reads any more: a reset, long before the minute of
+    // FIN_WAIT2 is over.
+    let (_, latest) = hull(&soon);
+    assert!(latest < 1.0, "{latest}");
+}
+
+/// `SO_LINGER` of 0: nothing is waited for, whatever is out.
+#[test]
+fn a_close_that_does_not_linger_resets() {
+    let prediction = scripted("write 100; close", &[POWER_OFF, ("client.linger", "0s")]);
+    assert_eq!(prediction.windows[0].outcome, Outcome::Released);
+    assert!(hull(&prediction).1 < 0.05, "{prediction:#?}");
+}
+
+/// A living peer holds its acknowledgement back for 40 ms. With two segments out the tail loss probe
+/// does not wait for it: the FIN goes again, and what comes twice is acknowledged at once. Linux 6.12,
+/// virtual clock, HZ 250: one retransmission.
+#[test]
+fn a_write_and_a_close_have_the_fin_sent_twice() {
+    let prediction = scripted("write 100; close", &[]);
+    let window = &prediction.windows[0];
+    assert_eq!((window.outcome, window.retransmits), (Outcome::Released, Some(1)));
+    let alone = scripted("close", &[]);
+    assert_eq!(alone.windows[0].retransmits, Some(0));
+    // Of a second small segment a program that reads acknowledges both, and all that follows later.
+    let two = scripted("write 100; wait 1s; write 100; wait 1s; close", &[]);
+    assert_eq!(two.windows[0].retransmits, Some(0), "{two:#?}");
+}
+
+/// A retransmission gathers what is small, the FIN too: all of it comes in one segment.
+#[test]
+fn a_retransmission_takes_the_fin_along() {
+    let flap = [("fault.kind", "flap"), ("fault.duration", "300ms")];
+    let prediction = scripted("write 100; write 100; close", &flap);
+    for window in &prediction.windows {
+        assert_eq!(window.outcome, Outcome::Released);
+        assert!(hull(&prediction).0 > 59.9, "{prediction:#?}");
+    }
+}
+
+/// The server's FIN and the client's are as fast as each other where a script begins with `close`.
+#[test]
+fn a_script_that_closes_at_a_crash_is_released() {
+    let crash = ("fault.kind", "process-crash");
+    assert_eq!(scripted("close", &[crash]).windows[0].outcome, Outcome::Released);
+    assert_eq!(scripted("wait 1s; close", &[crash]).windows[0].outcome, Outcome::Eof);
+    let inherited = scripted("close", &[crash, ("server.inherited", "true")]);
+    assert_eq!(inherited.reference, Reference::Fault);
+    assert_eq!(inherited.windows[0].outcome, Outcome::Released);
+}
+
 /// What changes later is not forgotten because the peer answers. Linux 6.12, virtual clock, HZ 250:
 /// ETIMEDOUT at 10,859 s.
 #[test]

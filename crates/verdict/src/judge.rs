@@ -230,6 +230,15 @@ fn disturbed(
             difference(prediction, measured)
         ));
     }
+    if let Some(late_s) = fault_late_s(facts, timeline) {
+        return Some(format!(
+            "the machine was busy: the fault came {:.1} ms after the client's timers were looked at, \
+             and the prediction is for {:.0} ms at most ({})",
+            late_s * 1000.0,
+            model::FAULT_WITHIN.as_secs_f64() * 1000.0,
+            difference(prediction, measured)
+        ));
+    }
     let delay_s = longest_delay_s(timeline);
     if within(delay_s, Missing::default()) {
         return Some(format!(
@@ -336,6 +345,14 @@ fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Opti
     let [latest, earliest] = again_ns.map(|ns| asked.at_ns.saturating_sub(ns));
     let missed = due < restored && earliest < restored && due <= latest;
     missed.then(|| ((restored - due) as f64 / 1e9, again_ns[1] as f64 / 1e9))
+}
+
+/// How long after the last look at the socket the fault came, seconds, if that was longer than the
+/// prediction takes it to be.
+fn fault_late_s(facts: &Facts, timeline: &Timeline) -> Option<f64> {
+    let sampled_ns = facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns).filter(|ns| *ns > 0)?;
+    let late_ns = timeline.fault_at()?.checked_sub(sampled_ns)?;
+    (Duration::from_nanos(late_ns) > model::FAULT_WITHIN).then_some(late_ns as f64 / 1e9)
 }
 
 /// The longest scheduling delay recorded after the fault, seconds.

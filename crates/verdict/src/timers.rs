@@ -183,8 +183,10 @@ fn compare_schedule(
     });
     // Socket diagnostics see that late by up to their resolution.
     let seen_late = ticks.in_jiffies(Duration::from_secs_f64(measured.resolution_s)) + 1;
-    let forgotten = |wanted: u64, last: u64| {
-        let by = last.max(wanted) + seen_late;
+    // Whether its handler ran late nothing shows.
+    let forgotten = |wanted: u64, step: &Step| {
+        let latest = i128::from(reference_ns) + step.latest.as_nanos() as i128;
+        let by = ticks.from(latest) + seen_late;
         measured.outcome == Outcome::Released
             && ended.is_some_and(|ended| (wanted - 1..=by).contains(&ended))
     };
@@ -214,7 +216,7 @@ fn compare_schedule(
             comparison.pass_over(1, Uncompared::Icmp);
         } else if gross && seen.stirred(wanted, last) {
             comparison.pass_over(1, Uncompared::EffectOnly);
-        } else if gross && step.kind == StepKind::GiveUp && forgotten(wanted, last) {
+        } else if gross && step.kind == StepKind::GiveUp && forgotten(wanted, step) {
             comparison.pass_over(1, Uncompared::MiniSocket);
         } else if difference.is_some_and(|difference| (1..=open).contains(&difference)) {
             comparison.pass_over(1, Uncompared::Open);

@@ -1,6 +1,6 @@
 //! Runs that stand for others where too many differ in time alone.
 
-use super::{End, Explorer, next};
+use super::{End, Explorer, event::next};
 use crate::run::{Live, Past};
 use crate::step::Told;
 use std::collections::HashMap;

@@ -26,7 +26,15 @@ pub(super) fn sockets(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, look: Look) -> 
         _ => Carries::Data,
     };
     sock.rto_base = rto_base(cfg, tcp, sock.rto);
-    let segment = Segment { carries, sent_ns: sent * cfg.hz.tick_ns(), writes: 1 };
+    // What was small has been gathered.
+    let segment = Segment {
+        carries,
+        sent_ns: sent * cfg.hz.tick_ns(),
+        resent: tcp.retrans > 0,
+        bytes: cfg.mss,
+        writes: 1,
+        merged: false,
+    };
     sock.queue = vec![segment; out as usize];
     sock.waiting = tcp.notsent_bytes > 0;
     sock.timeouts = tcp.retransmits.into();

@@ -4,39 +4,9 @@
 //! (net/ipv4/tcp_minisocks.c).
 
 use super::{Carries, Sock, State, ended};
-use crate::allowance;
 use crate::kernel::Kernel;
-use crate::rto::{self, Estimator};
 use crate::step::{Progress, Step};
 use crate::wheel::Context;
-
-/// What the round trips before have come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct RttRange {
-    /// With the least and the most variance that the RTO in whole jiffies leaves open.
-    pub(crate) estimates: [Estimator; 2],
-    /// Whether segments carry time stamps: only then a FIN that was sent again gives a round trip,
-    /// and takes the doublings of the RTO back.
-    pub(crate) timestamps: bool,
-}
-
-impl RttRange {
-    /// `icsk_rto` once an acknowledgement has given one more round trip, of which the least and the
-    /// most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
-    /// (`tcp_rtt_tsopt_us`).
-    fn rto_after(&self, cfg: &Kernel, rtt_us: (u64, u64)) -> (u64, u64) {
-        let rto_min_us = cfg.hz.to_usecs(cfg.rto_min) as i64;
-        let after = |estimate: Estimator, rtt_us: u64| {
-            let mut estimate = estimate;
-            let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
-            estimate.sample(rtt_us, rto_min_us);
-            rto::from_estimate(cfg, estimate.srtt_us(), estimate.variance_us())
-        };
-        let [least, most] = self.estimates;
-        let least = after(least, rtt_us.0.saturating_sub(1_000));
-        (least, after(most, rtt_us.1.saturating_add(1_000)).max(least))
-    }
-}
 
 impl Sock {
     /// `shutdown(SHUT_WR)`.
@@ -49,11 +19,17 @@ impl Sock {
     }
 
     /// `close`, which itself waits for `lingers` jiffies (`SO_LINGER`).
-    pub(crate) fn close(&mut self, step: &mut Step<'_>, lingers: u64) -> Progress {
+    /// With 0 it sends a RST instead (`tcp_disconnect`).
+    pub(crate) fn close(&mut self, step: &mut Step<'_>, lingers: Option<u64>) -> Progress {
         self.closed = true;
+        if lingers == Some(0) {
+            return step.told(spec::Outcome::Released);
+        }
         self.orphaned_ns = Some(match lingers {
-            0 => 0,
-            _ => step.cfg.wheel.fires_at(step.jiffy(), lingers, Context::Call) * step.tick_ns(),
+            None => 0,
+            Some(lingers) => {
+                step.cfg.wheel.fires_at(step.jiffy(), lingers, Context::Call) * step.tick_ns()
+            }
         });
         match self.state {
             State::Open => {
@@ -61,7 +37,7 @@ impl Sock {
                 self.tcp_send_fin(step)
             }
             State::FinSent => Ok(()),
-            State::FinWait2 => self.fin_wait2(step, step.now_ns),
+            State::FinWait2 => self.fin_wait2(step),
             State::SynSent => step.told(spec::Outcome::Released),
         }
     }
@@ -76,31 +52,24 @@ impl Sock {
     }
 
     /// The FIN of a socket without a program is acknowledged, and the server says no more. One end
-    /// for each jiffy that the acknowledgement may have come in and each RTO, where they differ.
-    pub(super) fn fin_wait2(&mut self, step: &mut Step<'_>, echoed_ns: u64) -> Progress {
-        let late_ns = allowance::late(step.cfg.hz).as_nanos() as u64;
-        let (sooner_ns, late_by_ns) = step.late_ns;
-        let first_ns = (step.now_ns - sooner_ns).saturating_sub(step.sooner_ns);
-        let last_ns = step.now_ns - late_by_ns + late_ns;
+    /// for each jiffy that the acknowledgement may have come in, where they differ.
+    pub(super) fn fin_wait2(&mut self, step: &mut Step<'_>) -> Progress {
+        let (first_ns, last_ns) = step.arrival_ns();
         let tick_ns = step.tick_ns();
         let jiffies = first_ns / tick_ns..=(last_ns / tick_ns).max(first_ns / tick_ns);
         step.effects.slots += jiffies.end() - jiffies.start();
-        let (least, most) = match &self.rtt {
-            Some(rtt) if !self.fin_resent || rtt.timestamps => {
-                let least_us = first_ns.saturating_sub(echoed_ns) / 1_000;
-                let most_us = last_ns.saturating_sub(echoed_ns) / 1_000;
-                rtt.rto_after(step.cfg, (least_us, most_us))
-            }
-            _ => (self.rto, self.rto),
-        };
+        let answer_ns = step.world.answer_comes_ns();
         let mut ends: Vec<u64> = Vec::new();
-        for rto in least..=most {
-            for acknowledged in jiffies.clone() {
-                let (fires, waited) = fin_wait2(|jiffy| step.cfg_at(jiffy), acknowledged, rto);
-                if !ends.contains(&fires) {
-                    ends.push(fires);
-                    step.released_at(fires * tick_ns, waited * tick_ns);
-                }
+        for acknowledged in jiffies {
+            let (fires, waited) = fin_wait2(|jiffy| step.cfg_at(jiffy), acknowledged, self.rto);
+            // Data for what no process reads any more ends it (`TCP_TW_RST`).
+            if let Some(at_ns) = answer_ns.filter(|at_ns| *at_ns < fires * tick_ns) {
+                step.released_at(at_ns, at_ns.saturating_sub(step.now_ns));
+                return ended();
+            }
+            if !ends.contains(&fires) {
+                ends.push(fires);
+                step.released_at(fires * tick_ns, waited * tick_ns);
             }
         }
         ended()

@@ -14,7 +14,7 @@ impl Sock {
         if !step.cfg.tail_loss_probe || self.timeouts > 0 || self.state == State::SynSent {
             return;
         }
-        let mut timeout = rto::probe_timeout(step.cfg, self.srtt_us, self.queue.len());
+        let mut timeout = rto::probe_timeout(step.cfg, self.srtt_us, self.packets_out());
         let delta_us = self.rto_delta_us(step);
         if delta_us > 0 {
             timeout = timeout.min(step.cfg.hz.from_usecs(delta_us.unsigned_abs()));
@@ -29,7 +29,8 @@ impl Sock {
         } else if self.waiting && !self.window_closed {
             Some(self.send_head(step, Carries::Data))
         } else {
-            let number = self.next_number() - 1;
+            let last = self.queue.iter().rposition(|segment| !segment.merged);
+            let number = self.first + last.unwrap_or(0);
             match self.transmit(step, number) {
                 Fate::Busy => None,
                 fate => {
@@ -47,6 +48,17 @@ impl Sock {
         self.tlp_out = true;
         self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
         self.after_sending(step, number, fate)
+    }
+
+    /// `tcp_set_xmit_timer`: an acknowledgement has left something out.
+    pub(super) fn rearm(&mut self, step: &mut Step<'_>) {
+        let probe = rto::probe_timeout(step.cfg, self.srtt_us, self.packets_out());
+        let (what, timeout) = if step.cfg.tail_loss_probe {
+            (Pending::LossProbe, probe.min(self.rto))
+        } else {
+            (Pending::Retransmission, self.rto)
+        };
+        self.reset_xmit_timer(step, what, timeout);
     }
 
     /// `tcp_rearm_rto` while a tail loss probe is pending.
@@ -68,7 +80,7 @@ impl Sock {
 
     /// Whether a write would have the tail loss probe wait anew.
     pub(crate) fn probes_anew(&self, cfg: &Kernel, held: bool) -> bool {
-        let sends = self.timeouts == 0 && self.queue.len() < self.cwnd.max(1) as usize;
+        let sends = self.timeouts == 0 && self.packets_out() < self.cwnd.max(1) as usize;
         sends && cfg.tail_loss_probe && self.state != State::SynSent && !held
     }
 }

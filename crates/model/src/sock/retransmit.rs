@@ -2,7 +2,7 @@
 //! `tcp_clamp_rto_to_user_timeout`, `tcp_orphan_retries` (net/ipv4/tcp_timer.c), and what an ICMP
 //! error does to it: `tcp_ld_RTO_revert`, `tcp_v4_err` (net/ipv4/tcp_ipv4.c).
 
-use super::{Carries, Pending, Sock, State};
+use super::{Carries, Pending, Segment, Sock, State};
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
@@ -53,7 +53,7 @@ impl Sock {
         }
         step.log(match self.queue[0].carries {
             Carries::Syn => StepKind::SynRetransmission,
-            Carries::Data => StepKind::Retransmission,
+            Carries::Data | Carries::Request => StepKind::Retransmission,
             Carries::Fin => StepKind::FinRetransmission,
         });
         self.timeouts = self.timeouts.saturating_add(1);
@@ -66,7 +66,7 @@ impl Sock {
         // `tcp_stream_is_thin`: fewer than four segments out, now that small ones were gathered.
         let thin = step.cfg.thin_linear_timeouts
             && self.state == State::Open
-            && self.queue.len().div_ceil(step.cfg.writes_a_segment) < 4
+            && self.packets_out() < 4
             && self.counted() <= THIN_LINEAR_RETRIES;
         if thin {
             self.backoff = 0;
@@ -89,13 +89,39 @@ impl Sock {
 
     /// `tcp_retransmit_skb`, of the first segment.
     pub(super) fn send_again(&mut self, step: &mut Step<'_>) -> Fate {
+        if !step.world.hop.held().contains(&self.first) {
+            self.tcp_retrans_try_collapse(step, self.first);
+        }
         let fate = self.transmit(step, self.first);
         self.retrans_out = fate != Fate::Busy;
         if self.retrans_out {
-            self.fin_resent |= self.queue[0].carries == Carries::Fin;
             self.stamp_sent(step, self.first, fate);
         }
         fate
+    }
+
+    /// `tcp_retrans_try_collapse`: gathers small segments into the one that is sent again, but for those
+    /// that the host's own queue still holds.
+    pub(super) fn tcp_retrans_try_collapse(&mut self, step: &Step<'_>, number: Number) {
+        let index = number - self.first;
+        if !step.cfg.collapses || self.queue[index].carries == Carries::Syn {
+            return;
+        }
+        for next in index + 1..self.queue.len() {
+            let segment = self.queue[next];
+            if segment.merged {
+                continue;
+            }
+            let bytes = self.queue[index].bytes + segment.bytes;
+            if bytes > step.cfg.mss || step.world.hop.held().contains(&(self.first + next)) {
+                return;
+            }
+            self.queue[index].bytes = bytes;
+            self.queue[index].resent |= segment.resent;
+            let carries = segment.carries;
+            self.queue[next] =
+                Segment { carries, sent_ns: 0, resent: false, bytes: 0, writes: 0, merged: true };
+        }
     }
 
     /// `icsk_retransmits` (include/net/inet_connection_sock.h), eight bits: after 256 timeouts the

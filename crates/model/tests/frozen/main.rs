@@ -39,8 +39,8 @@ const PREDICTIONS: &str = include_str!("predictions.txt");
 ///
 /// None may be added.
 const OPEN: &str = include_str!("open.txt");
-/// As many as there were when the last of the old model went.
-const OPEN_MOST: usize = 48;
+/// As many as there are.
+const OPEN_MOST: usize = 37;
 
 /// Which cases, and why.
 type KnownWrong = (fn(&Case) -> bool, &'static str);

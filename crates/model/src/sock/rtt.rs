@@ -1,0 +1,61 @@
+//! What round trips make of the RTO: `tcp_ack_update_rtt`, `tcp_rtt_estimator`, `tcp_set_rto`
+//! (net/ipv4/tcp_input.c).
+
+use super::{Segment, Sock};
+use crate::kernel::Kernel;
+use crate::rto::{self, Estimator};
+use crate::step::Step;
+
+/// What the round trips before have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct RttRange {
+    /// With the least and the most variance that the RTO in whole jiffies leaves open.
+    pub(crate) estimates: [Estimator; 2],
+    /// Whether segments carry time stamps: only then one that was sent again gives a round trip,
+    /// and takes the doublings of the RTO back.
+    pub(crate) timestamps: bool,
+}
+
+impl RttRange {
+    /// `icsk_rto` once an acknowledgement has given one more round trip, of which the least and the
+    /// most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
+    /// (`tcp_rtt_tsopt_us`).
+    fn sample(&mut self, cfg: &Kernel, rtt_us: (u64, u64)) -> (u64, u64) {
+        let rto_min_us = cfg.hz.to_usecs(cfg.rto_min) as i64;
+        let after = |estimate: &mut Estimator, rtt_us: u64| {
+            let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
+            estimate.sample(rtt_us, rto_min_us);
+            rto::from_estimate(cfg, estimate.srtt_us(), estimate.variance_us())
+        };
+        let [least, most] = &mut self.estimates;
+        let least = after(least, rtt_us.0.saturating_sub(1_000));
+        (least, after(most, rtt_us.1.saturating_add(1_000)).max(least))
+    }
+}
+
+impl Sock {
+    /// `tcp_ack_update_rtt`. Without time stamps what was sent again tells nothing, and the RTO stays
+    /// doubled (Karn's algorithm).
+    pub(super) fn tcp_ack_update_rtt(
+        &mut self,
+        step: &mut Step<'_>,
+        acked: &[Segment],
+        echoed_ns: u64,
+    ) {
+        let Some(rtt) = &mut self.rtt else {
+            (self.rto, self.backoff) = (self.rto_base, 0);
+            return;
+        };
+        let resent = acked.iter().any(|segment| segment.resent);
+        if resent && !rtt.timestamps {
+            return;
+        }
+        let sent_ns = if resent { echoed_ns } else { acked[0].sent_ns };
+        let (first_ns, last_ns) = step.arrival_ns();
+        let since_us = |ns: u64| ns.saturating_sub(sent_ns) / 1_000;
+        let (least, most) = rtt.sample(step.cfg, (since_us(first_ns), since_us(last_ns)));
+        self.srtt_us = rtt.estimates[1].srtt_us().max(1);
+        self.rto = (least..most).find(|_| step.either()).unwrap_or(most);
+        (self.rto_base, self.backoff) = (self.rto, 0);
+    }
+}
