@@ -187,12 +187,12 @@ impl Network {
         if self.wiring.switch().is_none() {
             return Err(Error::Topology { operation, topology: self.wiring.topology() });
         }
-        let wiring = Arc::clone(&self.wiring);
+        let (wiring, neighbour) = (Arc::clone(&self.wiring), self.neighbour);
         let server = self.server.take().ok_or(Error::NoServer { operation })?;
         let only = self.only.map(|(client, server)| (server, client));
         let server = prompt(move || destroy_connections(&server, only).map(|()| server)).await?;
         together().await;
-        blocking(move || wiring.destroy_server(server)).await?;
+        blocking(move || wiring.destroy_server(server, neighbour)).await?;
         Ok(FaultAct::HostDestroyed)
     }
 

@@ -204,17 +204,7 @@ impl Wiring {
         namespace: Namespace,
         neighbour: Neighbour,
     ) -> Result<(), Error> {
-        // A last segment that waits for the other host's link-layer address would keep the namespace
-        // for three seconds; an interface that goes down waits for nobody. Elsewhere nothing waits,
-        // and every change of an interface has to wait for those of the whole machine.
-        if neighbour == Neighbour::Learned {
-            match link::set_up(&mut Rtnl::open(&namespace)?, index, false) {
-                // It went with the other end of its cable.
-                Err(Error::Kernel { source, .. })
-                    if source.raw_os_error() == Some(libc::ENODEV) => {}
-                down => down?,
-            }
-        }
+        wait_for_nobody(&namespace, index, neighbour)?;
         let Some(switch) = self.switch() else { return Ok(()) };
         let number = switch.last_number(&namespace)?;
         let inode = namespace.inode();
@@ -226,12 +216,17 @@ impl Wiring {
     /// Ends the server's host, whose connections are destroyed: every hold on its namespace, and with
     /// that its cable. The kernel takes its time for it, the longer the more end at once; on the
     /// network this makes no difference.
-    pub(crate) fn destroy_server(&self, server: Namespace) -> Result<(), Error> {
+    pub(crate) fn destroy_server(
+        &self,
+        server: Namespace,
+        neighbour: Neighbour,
+    ) -> Result<(), Error> {
         let operation = "destroying the server";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
         // Asked from the switch, at the other end of the cable that goes.
         let number = switch.last_number(&server)?;
+        wait_for_nobody(&server, SERVER, neighbour)?;
         let inode = server.inode();
         drop(server);
         let gone = || Ok(!switch.knows(number)?);
@@ -292,6 +287,20 @@ impl Wiring {
 fn take_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A last segment that waits for the other host's link-layer address would keep the namespace for three
+/// seconds; an interface that goes down waits for nobody. Elsewhere nothing waits, and every change of
+/// an interface has to wait for those of the whole machine.
+fn wait_for_nobody(namespace: &Namespace, index: Index, neighbour: Neighbour) -> Result<(), Error> {
+    if neighbour != Neighbour::Learned {
+        return Ok(());
+    }
+    match link::set_up(&mut Rtnl::open(namespace)?, index, false) {
+        // It went with the other end of its cable.
+        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        down => down,
+    }
 }
 
 /// Why a host has not ended in time: who holds its namespace, as far as /proc tells.
