@@ -114,7 +114,12 @@ fn parts(calls: &Calls, lag_ns: u64, tick_ns: u64) -> Vec<(u64, u64)> {
             Call::Request(_, deadline_ns) => at_ns.saturating_add(*deadline_ns),
             _ => at_ns,
         };
-        ends.extend([at_ns, due_ns].map(|at_ns| tick_ns - at_ns % tick_ns));
+        // A jiffy need not be whole nanoseconds: what comes a whole number of them later shares its part.
+        let rounding_ns = |at_ns: u64| at_ns / tick_ns;
+        let is_apart = |at_ns: &u64| at_ns % tick_ns > rounding_ns(*at_ns);
+        ends.extend(
+            [at_ns, due_ns].into_iter().filter(is_apart).map(|at_ns| tick_ns - at_ns % tick_ns),
+        );
     }
     let mut from_ns = 0;
     let part = |end_ns| (end_ns, end_ns - std::mem::replace(&mut from_ns, end_ns));
