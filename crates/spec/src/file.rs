@@ -285,14 +285,16 @@ fn with_changes(
         .filter(|key| before.get(*key) != after.get(*key))
         .map(|key| format!("{key} = {}", after.get(key).map_or("off", String::as_str)))
         .collect();
-    // What a file asks may speak of what was changed.
-    let question = if changes.is_empty() { question } else { fitting(parameters) };
     let mut at_defaults = of_file.clone();
     at_defaults.reset_to_linux_defaults();
     if defaults && settings::all(&at_defaults) != before {
         changes.insert(0, "the Linux defaults".into());
     }
-    if changes.is_empty() { question } else { format!("{question} (with {})", changes.join(", ")) }
+    if changes.is_empty() {
+        return question;
+    }
+    // What a file asks may speak of what was changed.
+    format!("{} (with {})", fitting(parameters), changes.join(", "))
 }
 
 /// A question that fits any settings.

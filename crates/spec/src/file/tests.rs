@@ -161,7 +161,8 @@ fn a_question_says_what_was_changed() {
     let changed = ask(false, "fault.kind", "process-crash");
     assert_eq!(changed, format!("{fits} (with fault.kind = process-crash)"));
     let changed = ask(true, "client.user_timeout", "off");
-    assert_eq!(changed, format!("{file} (with the Linux defaults)"));
+    let fits = "Fault power-off, traffic idle: when does the client find out, and what is it told?";
+    assert_eq!(changed, format!("{fits} (with the Linux defaults)"));
 }
 
 #[test]
