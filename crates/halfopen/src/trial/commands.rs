@@ -14,7 +14,7 @@ use spec::{Facts, FaultKind, Parameters};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::event::{FaultStep, Phase};
-use timeline::{Event, FlowId, Side, Source, What};
+use timeline::{Ends, Event, FlowId, Side, Source, What};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
@@ -197,14 +197,14 @@ impl Trial {
 
     /// What a program writes can be faster than what the taps show: waits until they show what the
     /// kernel has.
-    async fn see_connections(&mut self) -> Result<()> {
+    pub(super) async fn see_connections(&mut self) -> Result<()> {
         let (client, server) = (self.plan.addresses.client.ip(), self.plan.addresses.server.ip());
         let host = self.stage.client()?;
         let connections = self.client.sockets(&host)?.connections(client, server)?;
-        if !connections.is_empty() {
-            let is_shown = |trial: &Self| trial.flows.open().next().is_some();
-            self.follow_until(Instant::now() + SHOWN_MOST, is_shown).await?;
-        }
+        let ends = |(client, server)| Ends { client, server };
+        let connections: Vec<_> = connections.into_iter().map(ends).collect();
+        let are_shown = |trial: &Self| connections.iter().all(|ends| trial.flows.shows(*ends));
+        self.follow_until(Instant::now() + SHOWN_MOST, are_shown).await?;
         Ok(())
     }
 

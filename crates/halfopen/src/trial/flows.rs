@@ -135,6 +135,14 @@ impl Flows {
         self.ignored.contains(&ends)
     }
 
+    /// Whether a connection that the kernel has was seen to be established, or is not to be looked at.
+    pub(super) fn shows(&self, ends: Ends) -> bool {
+        let is_shown = |(flow, progress): (&FlowId, &Progress)| {
+            self.table.ends(*flow) == Some(ends) && (progress.established || progress.has_ended())
+        };
+        self.ignored.contains(&ends) || self.progress.iter().any(is_shown)
+    }
+
     /// From which moment a time before the fault counts: the host that connected first received
     /// data, or, where it received none within that time, the first connection was established.
     pub(super) fn began_ns(&self, within_ns: u64) -> Option<u64> {

@@ -19,6 +19,7 @@ const UNTIL_HEALED: Duration = Duration::from_secs(365 * 86_400);
 impl Trial {
     /// Does what a program asks for, and answers it.
     pub(super) async fn obey(&mut self, asked: Asked, watched: &mut Watched) -> Result<()> {
+        self.see_connections().await?;
         let answer = match asked.wish {
             Wish::Fault(settings) => match self.ordered(&settings, watched) {
                 Ok(parameters) => Ok(self.break_as_ordered(parameters, watched).await?),

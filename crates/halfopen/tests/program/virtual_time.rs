@@ -208,7 +208,11 @@ fn a_guest_that_dies_is_inconclusive_and_says_why() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", show(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("guest"), "{}", show(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("virtual kernel ended"),
+        "{}",
+        show(&output)
+    );
 }
 
 #[test]
