@@ -252,13 +252,15 @@ fn become_program(
         close_the_rest();
         return Ok(own());
     };
+    // Directories below what is the program's own, such as /dev/shm, are not there for it.
+    let entering = format!("entering its working directory {}", command.directory.display());
+    std::env::set_current_dir(&command.directory).map_err(Error::of(entering))?;
     // Everything else is closed by `execve`. It also gives SIGPIPE back its meaning.
     let error = std::process::Command::new(&command.program)
         .arg0(command.arguments.first().unwrap_or(&command.program))
         .args(command.arguments.iter().skip(1))
         .env_clear()
         .envs(command.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(&command.directory)
         .exec();
     Err(Error::of(format!("executing {}", command.program.display()))(error))
 }
