@@ -78,6 +78,9 @@ const NEEDS: &[Need] = &[
                 || p.script().as_ref().is_some_and(ends)
         },
     ),
+    need(&["server.reads"], "any traffic but `connect`: there is a connection then", |p| {
+        p.client.traffic != Traffic::Connect
+    }),
     need(&["server.inherited"], "the fault `process-crash`", |p| {
         p.fault.kind.effect().processes == Processes::Killed
     }),
