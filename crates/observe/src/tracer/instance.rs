@@ -34,9 +34,11 @@ impl Instance {
         loop {
             attempts += 1;
             match Self::make(tracefs, readers) {
-                // Another process took it for stale before its pipes were open.
+                // Another process took it for stale before its pipes were open: its files are gone
+                // (ENOENT), or open no longer, although they still have names (ENODEV).
                 Err(Error::System { source, .. })
-                    if source.kind() == ErrorKind::NotFound && attempts < ATTEMPTS => {}
+                    if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+                        && attempts < ATTEMPTS => {}
                 made => return made,
             }
         }
