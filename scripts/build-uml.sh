@@ -3,10 +3,14 @@
 # Builds the virtual kernel: User Mode Linux with time travel, from the
 # distribution's linux-source package. No root; nothing is installed.
 #
-#   build-uml.sh [--hz 100|250|300|1000] [--source DIR|TARBALL] [--jobs N] [--force] [--print]
+#   build-uml.sh [--kernel VERSION] [--hz 100|250|300|1000] [--source DIR|TARBALL] [--jobs N] [--force]
+#                [--print]
 #
+#   --kernel V   the version, such as 6.1, of the distribution's package
+#                linux-source-V (default: the newest that is there)
 #   --hz N       timer frequency (default 250): the size of the timer wheel's slots
-#   --source X   a kernel source tree or tarball instead of the distribution's package
+#   --source X   a kernel source tree or tarball instead of the distribution's package;
+#                `--kernel` of halfopen knows it by the first two numbers of its release
 #   --jobs N     compile with N jobs (default: all processors)
 #   --force      build even if it has been built
 #   --print      say where the kernel is, build nothing; exit 1 if it is not there
@@ -24,8 +28,9 @@
 #   CACHE/<version>-hz<HZ>-<digest>/linux    the kernel; the digest is over the source,
 #                                            HZ, uml.config and how this script builds
 #   CACHE/<version>-hz<HZ>-<digest>/config   the complete configuration
-#   CACHE/linux-hz<HZ>                       a symbolic link to the kernel built
-#                                            last for this HZ: what programs look for
+#   CACHE/linux-hz<HZ>                       a symbolic link to the kernel built last for
+#                                            this HZ without --kernel: what programs look for
+#   CACHE/linux-<X.Y>-hz<HZ>                 the same for each version
 #
 # Exit codes: 0 ready, 1 not ready or the build failed, 2 bad usage, 3 something
 # is missing (named, all of it, with the command that installs it).
@@ -40,6 +45,7 @@ readonly CACHE=${XDG_CACHE_HOME:-${HOME:?neither XDG_CACHE_HOME nor HOME is set}
 readonly TOOLS=(gcc make flex bison bc xz ld tar sha256sum flock)
 
 hz=250
+kernel=
 source=${HALFOPEN_UML_SOURCE:-}
 jobs=$(nproc)
 force=false
@@ -59,9 +65,9 @@ main() {
         printf '%s\n' "$HALFOPEN_UML"
         return
     fi
-    local link=$CACHE/linux-hz$hz
+    local link=$CACHE/linux${kernel:+-$kernel}-hz$hz
     if $print; then
-        [[ -x $link ]] || die 1 "no virtual kernel for HZ=$hz yet: run $0 --hz $hz"
+        [[ -x $link ]] || die 1 "no virtual kernel${kernel:+ $kernel} for HZ=$hz yet: run $0${kernel:+ --kernel $kernel} --hz $hz"
         printf '%s\n' "$link"
         return
     fi
@@ -85,13 +91,16 @@ main() {
         trap 'exit 130' INT TERM HUP
         build_kernel "$key" "$directory"
     fi
-    point_to "$directory/linux" "$link"
+    point_to "$directory/linux" "$CACHE/linux-$(grep -oE '^[0-9]+\.[0-9]+' <<<"$key" || echo tree)-hz$hz"
+    [[ -n $kernel ]] || point_to "$directory/linux" "$link"
     printf '%s\n' "$directory/linux"
 }
 
 read_arguments() {
     while (($# > 0)); do
         case $1 in
+            --kernel) kernel=${2:-}; shift ;;
+            --kernel=*) kernel=${1#*=} ;;
             --hz) hz=${2:-}; shift ;;
             --hz=*) hz=${1#*=} ;;
             --source) source=${2:-}; shift ;;
@@ -109,6 +118,10 @@ read_arguments() {
         100 | 250 | 300 | 1000) ;;
         *) die 2 "--hz $hz: expected 100, 250, 300 or 1000" ;;
     esac
+    [[ -z $kernel || $kernel =~ ^[0-9]+\.[0-9]+$ ]] ||
+        die 2 "--kernel $kernel: expected a version of two numbers, such as 6.1"
+    [[ -z $kernel || -z $source ]] ||
+        die 2 "--kernel names the version of a package, and --source (or HALFOPEN_UML_SOURCE) a source: leave one of the two out"
     [[ $jobs =~ ^[1-9][0-9]*$ ]] || die 2 "--jobs $jobs: expected a number"
 }
 
@@ -117,8 +130,9 @@ read_arguments() {
 # (kernel-devel has no sources: there it takes --source).
 find_source() {
     if [[ -z $source ]]; then
-        local candidates=(/usr/src/linux-source-*.tar.xz /usr/src/linux-source-*.tar.bz2
-            /usr/src/linux-source-*/linux-source-*.tar.bz2)
+        local name=linux-source-${kernel:-*}
+        # shellcheck disable=SC2206 # the names are patterns
+        local candidates=(/usr/src/$name.tar[.]xz /usr/src/$name.tar[.]bz2 /usr/src/$name/$name.tar[.]bz2)
         if ((${#candidates[@]} > 0)); then
             source=$(printf '%s\n' "${candidates[@]}" | sort -V | tail -n 1)
         fi
@@ -152,8 +166,8 @@ check_tools() {
         dnf+=(glibc-static)
     fi
     if [[ -z $source ]]; then
-        missing+=("the kernel's source")
-        apt+=(linux-source)
+        missing+=("the source of the kernel${kernel:+ $kernel}")
+        apt+=("linux-source${kernel:+-$kernel}")
     fi
     ((${#missing[@]} > 0)) || return 0
     local list

@@ -3,7 +3,7 @@
 use crate::batch::{self, Batch};
 use crate::cli::AdviseArgs;
 use crate::output::{self, Exit, Format};
-use crate::session::Session;
+use crate::session::Laboratory;
 use crate::{conducted::Conducted, kernels};
 use advice::{
     Advice, Busy, Chosen, Demand, Ecosystem, Options, Outlook, Path, Survived, ecosystems,
@@ -184,7 +184,7 @@ fn plan(chosen: &Chosen, advice: &Advice) -> Result<Batch, String> {
     let simulated = if chosen.options.rto_max.is_some() {
         Err("the virtual kernel has no TCP_RTO_MAX_MS".to_owned())
     } else {
-        kernels::find(path.hz).map(|_| ())
+        kernels::find(&kernels::with_hz(path.hz)).map(|_| ())
     };
     let clock = match simulated {
         Ok(()) => Clock::Virtual,
@@ -196,7 +196,7 @@ fn plan(chosen: &Chosen, advice: &Advice) -> Result<Batch, String> {
         repeat: 1,
         phases: None,
         clock,
-        hz: path.hz,
+        kernel: kernels::with_hz(path.hz),
         jobs: None,
         samples: false,
         defaults: false,
@@ -211,8 +211,7 @@ fn conduct(arguments: &AdviseArgs, batch: Batch) -> Result<Conducted> {
     if let Some(hint) = batch::hint(&trials) {
         eprintln!("{hint}");
     }
-    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
-    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    let (laboratory, store) = Laboratory::open(trials, &arguments.out)?;
     let mut conducted = laboratory.conduct(Arc::new(store), arguments.output.format)?;
     conducted.tell_missing();
     Ok(conducted)

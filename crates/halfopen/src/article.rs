@@ -10,8 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use report::article::{Missing, document, markdown, terminal};
 use report::html::article_page;
 use report::{Article, Clock, Run, Trial, junit};
-use spec::Experiment;
 use spec::file::parse_override;
+use spec::{Experiment, VirtualKernel};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ impl Leg {
             repeat: 1,
             phases: None,
             clock: self.clock,
-            hz: self.other_hz.unwrap_or(kernels::HZ_DEFAULT),
+            kernel: VirtualKernel { hz: self.other_hz, version: None },
             jobs: None,
             samples: false,
             defaults: settings == Settings::Defaults,

@@ -6,7 +6,7 @@ use crate::program::Surroundings;
 use crate::{descriptors, kernels};
 use anyhow::Result;
 use report::{Clock, Machine};
-use spec::{Experiment, Phase};
+use spec::{Experiment, Phase, VirtualKernel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub(crate) struct Batch {
     /// So many start phases of the timer wheel instead of repetitions.
     pub(crate) phases: Option<u32>,
     pub(crate) clock: Clock,
-    /// In virtual time, of which kernel.
-    pub(crate) hz: u32,
+    /// In virtual time: the kernel of those that do not say which.
+    pub(crate) kernel: VirtualKernel,
     pub(crate) jobs: Option<u32>,
     /// Whether sockets are looked at at random moments too.
     pub(crate) samples: bool,
@@ -39,8 +39,12 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Trials {
     pub(crate) setup: Setup,
-    /// In virtual time: which one they run on.
-    kernel: Option<PathBuf>,
+    /// In virtual time: those that they run on.
+    kernels: Vec<PathBuf>,
+    /// For each experiment: which of these.
+    kernel_of: Vec<usize>,
+    /// For each experiment: the HZ of it.
+    hz_of: Vec<u32>,
     /// How many of each experiment.
     each: usize,
     phases: bool,
@@ -49,7 +53,6 @@ pub(crate) struct Trials {
     before: Vec<(usize, usize)>,
     /// The positions of those that are run.
     positions: Vec<usize>,
-    hz: u32,
     /// Those that had ended before.
     pub(crate) earlier: Vec<Earlier>,
 }
@@ -66,6 +69,8 @@ pub(crate) struct Place {
     /// From 1, among those of its experiment's name.
     pub(crate) number: usize,
     pub(crate) phase: Option<Phase>,
+    /// In virtual time: which of the kernels it runs on.
+    pub(crate) kernel: usize,
 }
 
 impl Batch {
@@ -89,6 +94,13 @@ impl Batch {
         let before = before.collect();
         let total = each * self.experiments.len();
         let jobs = self.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, total.max(1));
+        let wanted = |experiment: &Experiment| experiment.parameters.kernel.or(&self.kernel);
+        let wanted: Vec<_> = self.experiments.iter().map(wanted).collect();
+        let hz_of = wanted.iter().map(|kernel| kernel.hz.unwrap_or(kernels::HZ_DEFAULT)).collect();
+        let found = match self.clock {
+            Clock::Real => Ok((Vec::new(), vec![0; wanted.len()])),
+            Clock::Virtual => each_once(&wanted),
+        };
         let setup = Setup {
             experiments: self.experiments,
             surroundings,
@@ -100,31 +112,51 @@ impl Batch {
                 _ => NEVER,
             },
         };
+        if self.clock == Clock::Real {
+            descriptors::raise_for_leases(jobs)?;
+        }
         let phases = self.phases.is_some();
-        let (hz, positions) = (self.hz, (0..total).collect());
-        let earlier = Vec::new();
-        let trials =
-            |kernel| Trials { setup, kernel, each, phases, before, positions, hz, earlier };
-        Ok(match self.clock {
-            Clock::Real => {
-                descriptors::raise_for_leases(jobs)?;
-                Ok(trials(None))
-            }
-            Clock::Virtual => match kernels::find(self.hz) {
-                Ok(kernel) => Ok(trials(Some(kernel))),
-                Err(why) => Err((trials(None), why)),
-            },
+        let positions = (0..total).collect();
+        let trials = |(kernels, kernel_of)| Trials {
+            setup,
+            kernels,
+            kernel_of,
+            hz_of,
+            each,
+            phases,
+            before,
+            positions,
+            earlier: Vec::new(),
+        };
+        Ok(match found {
+            Ok(found) => Ok(trials(found)),
+            Err(why) => Err((trials((Vec::new(), vec![0; wanted.len()])), why)),
         })
     }
+}
+
+/// The kernels that these are, and which of them each is.
+fn each_once(wanted: &[VirtualKernel]) -> Result<(Vec<PathBuf>, Vec<usize>), String> {
+    let mut found = Vec::new();
+    let mut place = |kernel: &VirtualKernel| {
+        let path = kernels::find(kernel)?;
+        let known = found.iter().position(|other| *other == path);
+        Ok(known.unwrap_or_else(|| {
+            found.push(path);
+            found.len() - 1
+        }))
+    };
+    let places = wanted.iter().map(&mut place).collect::<Result<_, String>>()?;
+    Ok((found, places))
 }
 
 impl Trials {
     /// What the laboratory is told first.
     pub(crate) fn task(&self) -> Task {
         let setup = self.setup.clone();
-        match self.kernel.clone() {
-            None => Task::Run(setup),
-            Some(kernel) => Task::RunVirtual(setup, kernel),
+        match setup.clock {
+            Clock::Real => Task::Run(setup),
+            Clock::Virtual => Task::RunVirtual(setup, self.kernels.clone()),
         }
     }
 
@@ -153,6 +185,7 @@ impl Trials {
             turn: alike + turn + 1,
             number: named + turn + 1,
             phase: self.phases.then_some(Phase { number: turn as u32 }),
+            kernel: self.kernel_of[experiment],
         }
     }
 
@@ -162,7 +195,8 @@ impl Trials {
             let place = self.place_of(*position);
             let phase = place.phase.map(|phase| phase.number + 1);
             let experiment = self.experiment(place);
-            part::key_of(experiment, self.setup.clock, self.hz, place.turn, phase)
+            let hz = self.hz_of[place.experiment];
+            part::key_of(experiment, self.setup.clock, hz, place.turn, phase)
         };
         self.positions.iter().map(|position| (*position, key(position))).collect()
     }
@@ -258,7 +292,7 @@ mod tests {
             repeat,
             phases: None,
             clock: Clock::Real,
-            hz: 250,
+            kernel: VirtualKernel::default(),
             jobs: Some(2),
             samples: false,
             defaults: false,

@@ -3,6 +3,7 @@
 
 use crate::program::Surroundings;
 use anyhow::{Context, Result};
+use report::Machine;
 use serde::{Deserialize, Serialize};
 use spec::{Addresses, Experiment, Facts, Parameters, Phase};
 use std::io::{self, Write};
@@ -15,8 +16,8 @@ use timeline::{Event, Side};
 pub(crate) enum Task {
     /// Run trials.
     Run(Setup),
-    /// Run trials in virtual time, inside this kernel.
-    RunVirtual(Setup, PathBuf),
+    /// Run trials in virtual time, inside these kernels.
+    RunVirtual(Setup, Vec<PathBuf>),
     /// Run one command as a program of a host.
     Program(Sole),
     /// The same in virtual time, inside this kernel.
@@ -64,6 +65,8 @@ pub(crate) struct Start {
     pub(crate) addresses: Addresses,
     /// Where in the timer wheel's longest slot it starts.
     pub(crate) phase: Option<Phase>,
+    /// In virtual time: the place of its kernel.
+    pub(crate) kernel: usize,
 }
 
 /// One command that is the only program of a host.
@@ -110,15 +113,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// What the worker reports.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// The machine that the trials run on.
-    Machine {
-        /// `uname -r`.
-        kernel: String,
-        /// Timer interrupts a second.
-        hz: u32,
-    },
-    /// A trial begins.
-    Started(usize),
+    /// A trial begins, on this kernel.
+    Started(usize, Machine),
     /// Something happened in a trial.
     Event(usize, Event),
     /// A tap captured a frame; its event, and the frame itself.

@@ -5,6 +5,7 @@ use crate::output::Format;
 use crate::part::Partition;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use spec::VirtualKernel;
 use spec::file::{Override, parse_override};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -227,9 +228,8 @@ pub(crate) struct ClocksArgs {
     /// Change a setting, such as `client.keepalive.idle=5s` or `sysctl.tcp_retries2=8`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
     pub(crate) overrides: Vec<Override>,
-    /// Timer interrupts a second of the virtual kernel [default: 250]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
-    pub(crate) hz: Option<u32>,
+    #[command(flatten)]
+    pub(crate) kernel: KernelArgs,
     #[command(flatten)]
     pub(crate) results: ResultsArgs,
 }
@@ -392,9 +392,10 @@ pub(crate) struct PredictArgs {
     pub(crate) experiment: String,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Timer interrupts a second of the kernel to predict [default: this machine's]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(10_000))]
-    pub(crate) hz: Option<u32>,
+    /// Timer interrupts a second of the kernel to predict; with several, a sweep [default: this
+    /// machine's]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', allow_negative_numbers = true, value_parser = whole(10_000))]
+    pub(crate) hz: Vec<u32>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -447,20 +448,65 @@ pub(crate) struct TimeArgs {
     /// Clock: `real`, or `virtual` (a kernel that skips waiting)
     #[arg(long, value_enum, default_value = "real")]
     pub(crate) clock: ClockName,
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+/// The virtual kernel. With several values it is a sweep, as with `--set`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct KernelArgs {
+    /// In virtual time: the kernel's version, such as 6.1; with several, a sweep [default: the one that
+    /// was built last]
+    #[arg(long, value_name = "VERSION[,VERSION...]", value_delimiter = ',')]
+    kernel: Vec<String>,
     /// In virtual time: timer interrupts a second of the kernel, which decide how late its timers
-    /// fire: 100, 250, 300 or 1000 [default: 250]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_hz)]
-    pub(crate) hz: Option<u32>,
+    /// fire: 100, 250, 300 or 1000; with several, a sweep [default: 250]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', allow_negative_numbers = true, value_parser = parse_hz)]
+    hz: Vec<u32>,
+}
+
+impl KernelArgs {
+    /// The same as `--set` says it.
+    pub(crate) fn overrides(&self) -> Vec<Override> {
+        let given =
+            |key: &str, values: String| (!values.is_empty()).then(|| (key.to_owned(), values));
+        let hz: Vec<_> = self.hz.iter().map(u32::to_string).collect();
+        [given("kernel", self.kernel.join(",")), given("hz", hz.join(","))]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The only kernel that is asked for.
+    ///
+    /// # Errors
+    /// For a person: there are several, or one of no version.
+    pub(crate) fn only(&self) -> anyhow::Result<VirtualKernel> {
+        let mut parameters = spec::Parameters::default();
+        for (key, value) in self.overrides() {
+            spec::settings::apply(&mut parameters, &key, &value)
+                .map_err(|why| anyhow::anyhow!("--{key} {value}: {why}"))?;
+        }
+        Ok(parameters.kernel)
+    }
 }
 
 impl TimeArgs {
-    /// The clock and its kernel's HZ.
+    /// The clock and its only kernel.
     ///
     /// # Errors
-    /// For a person: HZ cannot be chosen.
-    pub(crate) fn chosen(&self) -> anyhow::Result<(report::Clock, u32)> {
-        let clock = self.clock.into();
-        Ok((clock, kernels::chosen_hz(self.hz, clock)?))
+    /// For a person: the kernel cannot be chosen, or there are several.
+    pub(crate) fn chosen(&self) -> anyhow::Result<(report::Clock, VirtualKernel)> {
+        let (clock, kernel) = (self.clock.into(), self.kernel.only()?);
+        kernels::check(clock, &kernel)?;
+        Ok((clock, kernel))
+    }
+}
+
+impl TrialsArgs {
+    /// Everything that changes a setting.
+    pub(crate) fn overrides(&self) -> Vec<Override> {
+        [self.settings.overrides.clone(), self.time.kernel.overrides()].concat()
     }
 }
 

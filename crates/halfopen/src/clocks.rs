@@ -8,7 +8,7 @@ use crate::{catalogue, cli, kernels};
 use anyhow::Result;
 use report::Clock;
 use report::clocks::{Clocks, document, markdown, terminal};
-use spec::Experiment;
+use spec::{Experiment, VirtualKernel};
 use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
@@ -22,15 +22,23 @@ pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    let hz = match kernels::chosen_hz(arguments.hz, Clock::Virtual) {
-        Ok(hz) => hz,
+    let chosen = arguments.kernel.only().and_then(|kernel| {
+        kernels::check(Clock::Virtual, &kernel)?;
+        Ok(kernel)
+    });
+    let kernel = match chosen {
+        Ok(kernel) => kernel,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    carry_out(&arguments.results, &experiments, hz)
+    carry_out(&arguments.results, &experiments, &kernel)
         .unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(results: &cli::ResultsArgs, experiments: &[Experiment], hz: u32) -> Result<Exit> {
+fn carry_out(
+    results: &cli::ResultsArgs,
+    experiments: &[Experiment],
+    kernel: &VirtualKernel,
+) -> Result<Exit> {
     let format = results.output.format;
     let mut ready = Vec::new();
     // The one that may be missing is looked for first.
@@ -40,7 +48,7 @@ fn carry_out(results: &cli::ResultsArgs, experiments: &[Experiment], hz: u32) ->
             repeat: 1,
             phases: None,
             clock,
-            hz,
+            kernel: kernel.clone(),
             jobs: None,
             samples: false,
             defaults: false,

@@ -1,7 +1,7 @@
 //! Follows a laboratory through its trials: starts them as there is room, and hands each on to be
 //! judged and written when it has ended.
 
-use crate::batch::Trials;
+use crate::batch::{Place, Trials};
 use crate::channel::{Ending, Message, Order, Start, order};
 use crate::conducted::Conducted;
 use crate::ended::{Concluded, Ended, Record};
@@ -159,8 +159,9 @@ impl Conductor {
                     Err(error) => return Err(error),
                 },
             };
-            let (position, experiment, phase) = (place.position, place.experiment, place.phase);
-            order(commands, &Order::Start(Start { position, experiment, addresses, phase }))?;
+            let Place { position, experiment, phase, kernel, .. } = place;
+            let start = Start { position, experiment, addresses, phase, kernel };
+            order(commands, &Order::Start(start))?;
             self.next += 1;
         }
         if self.next == total {
@@ -183,13 +184,11 @@ impl Conductor {
     fn take(&mut self, message: Message) -> Result<()> {
         let screen = &mut self.conducted.screen;
         match message {
-            Message::Machine { kernel, hz } => {
-                (self.conducted.machine.kernel, self.conducted.machine.hz) = (kernel, hz);
-            }
-            Message::Started(position) => {
+            Message::Started(position, machine) => {
                 let place = self.conducted.trials.place(position);
                 screen.started(self.conducted.trials.experiment(place));
-                self.running.insert(position, Record::default());
+                self.conducted.machine = machine.clone();
+                self.running.insert(position, Record::on(machine));
             }
             Message::Event(position, event) => {
                 screen.event(&event);
@@ -238,16 +237,15 @@ impl Conductor {
     fn hand_on(&mut self, position: usize, record: Record, ending: Ending) {
         let place = self.trials().place(position);
         let experiment = self.trials().experiment(place).clone();
-        let machine = self.conducted.machine.clone();
         let phase = place.phase.map(|phase| phase.number + 1);
-        let key = key(&experiment, &machine, place.turn, phase);
+        let key = key(&experiment, &record.machine, place.turn, phase);
         let store = self.store.clone();
         let taken = self.taken.entry(experiment.name.clone());
         let number = place.number + *taken.or_insert_with(|| store.taken(&experiment.name));
         let identity = Identity { number, turn: place.turn, phase, key };
         let position = self.trials().overall(position);
         let ended = Ended { position, identity, experiment, record, ending };
-        self.waiting.spawn_blocking(move || ended.conclude(&machine, &store));
+        self.waiting.spawn_blocking(move || ended.conclude(&store));
     }
 
     fn conclude(&mut self, concluded: Result<Concluded, JoinError>) {

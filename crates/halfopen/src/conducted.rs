@@ -94,13 +94,14 @@ impl Conducted {
             let verdict = Verdict::without_measurement(Word::Skipped, why);
             let trial = unmeasured(identity, experiment.clone(), verdict, None);
             let digest = Digest::new(position, &trial);
-            self.count(&trial, digest, Exit::SKIPPED);
+            let machine = self.machine.clone();
+            self.count(&trial, &machine, digest, Exit::SKIPPED);
         }
     }
 
     /// Takes a trial that has ended: tells of it, and keeps no more than a line.
     pub(crate) fn add(&mut self, concluded: Concluded) {
-        let Concluded { trial, digest, exit, refusal } = concluded;
+        let Concluded { trial, machine, digest, exit, refusal } = concluded;
         match refusal {
             // Each repeat of an experiment is refused with the same words.
             Some(refusal) if self.refused.insert(refusal.clone()) => {
@@ -109,14 +110,14 @@ impl Conducted {
             Some(_) => {}
             None => self.screen.ended(&trial),
         }
-        self.count(&trial, digest, exit);
+        self.count(&trial, &machine, digest, exit);
     }
 
-    fn count(&mut self, trial: &Trial, digest: Digest, exit: Exit) {
+    fn count(&mut self, trial: &Trial, machine: &Machine, digest: Digest, exit: Exit) {
         self.ended += 1;
         self.exit = self.exit.and(exit);
         if self.format == Format::Jsonl {
-            let line = digest.line(&self.machine) + "\n";
+            let line = digest.line(machine) + "\n";
             self.exit = self.exit.and(output::print(line.as_bytes()));
         }
         if let Err(error) = self.ledger.add(&trial.experiment, digest) {

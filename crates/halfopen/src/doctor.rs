@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit};
 use observe::clock::{hz, kernel_release};
 use report::human::{self, CheckState};
+use spec::VirtualKernel;
 use std::io::{BufRead, BufReader};
 
 pub(crate) fn run(format: Format) -> Exit {
@@ -138,24 +139,35 @@ fn virtual_kernel() -> Check {
     let name = "virtual kernel".to_owned();
     let found = |path: std::path::PathBuf| path.display().to_string();
     if kernels::ready().is_some() {
-        let result = kernels::find(kernels::HZ_DEFAULT).map(found);
+        let result = kernels::find(&VirtualKernel::default()).map(found);
         return Check { name, needed: false, result, remedy: "unset HALFOPEN_UML".into() };
     }
-    let list = |of: &[u32]| of.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let (built, missing): (Vec<u32>, Vec<u32>) =
-        kernels::HZ.iter().partition(|hz| kernels::find(**hz).is_ok());
-    let result = match kernels::find(kernels::HZ_DEFAULT) {
-        Err(_) if built.is_empty() => Err("not built: no `--clock virtual`".to_owned()),
-        Err(_) => Err(format!("HZ {}; `--clock virtual` needs --hz", list(&built))),
-        Ok(_) if missing.is_empty() => Ok(format!("HZ {}", list(&built))),
+        kernels::HZ.iter().partition(|hz| kernels::find(&kernels::with_hz(**hz)).is_ok());
+    let versions: Vec<_> = kernels::built()
+        .into_iter()
+        .map(|(version, hz)| format!("{version} (HZ {})", list(hz)))
+        .collect();
+    let versions = match versions.len() {
+        0 => String::new(),
+        _ => format!("; for --kernel: {}", versions.join(", ")),
+    };
+    let result = match kernels::find(&VirtualKernel::default()) {
+        Err(_) if built.is_empty() => Err(format!("not built: no `--clock virtual`{versions}")),
+        Err(_) => Err(format!("HZ {}; `--clock virtual` needs --hz{versions}", list(built))),
+        Ok(_) if missing.is_empty() => Ok(format!("HZ {}{versions}", list(built))),
         Ok(_) => Ok(format!(
-            "HZ {}; not built: HZ {} (`{}`)",
-            list(&built),
-            list(&missing),
-            kernels::how_to_build(missing[0])
+            "HZ {}; not built: HZ {} (`{}`){versions}",
+            list(built),
+            list(missing.clone()),
+            kernels::how_to_build(&kernels::with_hz(missing[0]))
         )),
     };
-    Check { name, needed: false, result, remedy: kernels::how_to_build(kernels::HZ_DEFAULT) }
+    Check { name, needed: false, result, remedy: kernels::how_to_build(&VirtualKernel::default()) }
+}
+
+fn list(hz: impl IntoIterator<Item = u32>) -> String {
+    hz.into_iter().map(|hz| hz.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn web_server() -> Check {

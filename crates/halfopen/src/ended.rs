@@ -11,14 +11,28 @@ use spec::{Experiment, Facts};
 use timeline::{Event, Timeline};
 
 /// What was recorded of a trial so far.
-#[derive(Default)]
 pub(crate) struct Record {
+    pub(crate) machine: Machine,
     pub(crate) events: Vec<Event>,
     pub(crate) captures: Vec<Capture>,
     pub(crate) facts: Option<Facts>,
     pub(crate) prediction: Option<model::Prediction>,
     /// What commands wrote, by host.
     pub(crate) outputs: [Vec<u8>; 2],
+}
+
+impl Record {
+    /// Of a trial that has begun on this kernel.
+    pub(crate) fn on(machine: Machine) -> Self {
+        Self {
+            machine,
+            events: Vec::new(),
+            captures: Vec::new(),
+            facts: None,
+            prediction: None,
+            outputs: Default::default(),
+        }
+    }
 }
 
 /// A trial that has ended.
@@ -36,6 +50,7 @@ pub(crate) struct Ended {
 pub(crate) struct Concluded {
     /// Without its timeline.
     pub(crate) trial: Trial,
+    pub(crate) machine: Machine,
     pub(crate) digest: Digest,
     pub(crate) exit: Exit,
     /// The kernel's refusal of a setting: a mistake that leaves nothing but its explanation.
@@ -44,8 +59,9 @@ pub(crate) struct Concluded {
 
 impl Ended {
     /// Judges it and writes its files. What goes wrong in that is this trial's failure.
-    pub(crate) fn conclude(self, machine: &Machine, store: &Store) -> Concluded {
+    pub(crate) fn conclude(self, store: &Store) -> Concluded {
         let Self { position, identity, experiment, record, ending } = self;
+        let machine = record.machine;
         let timeline = Timeline::new(record.events);
         let verdict = judging::verdict(
             &ending,
@@ -75,7 +91,7 @@ impl Ended {
         };
         if refusal.is_none()
             && let Err(error) =
-                write(&mut trial, &record.captures, record.outputs, &ending, machine, store)
+                write(&mut trial, &record.captures, record.outputs, &ending, &machine, store)
         {
             trial.failure = Some(format!("{error:#}"));
             (trial.artifacts, trial.directory) = (None, None);
@@ -83,7 +99,7 @@ impl Ended {
         let digest = Digest::new(position, &trial);
         let exit = judging::exit(&ending, &trial);
         trial.timeline = Timeline::default();
-        Concluded { trial, digest, exit, refusal }
+        Concluded { trial, machine, digest, exit, refusal }
     }
 }
 

@@ -11,8 +11,7 @@ const NAME: &str = "exec";
 const QUESTION: &str = "When does this program find out, and what does it do then?";
 
 pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
-    let settings = &arguments.trials.settings;
-    let experiments = catalogue::points(&settings.overrides).and_then(|points| {
+    let experiments = catalogue::points(&arguments.trials.overrides()).and_then(|points| {
         let faults = arguments.fault.split(',').map(str::trim);
         let all = faults.flat_map(|fault| points.iter().map(move |point| (fault, point)));
         all.map(|(fault, point)| experiment(arguments, fault, point)).collect()

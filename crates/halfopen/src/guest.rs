@@ -6,7 +6,7 @@
 
 mod wall;
 
-use crate::channel::{Ending, Message, Order, Setup, Sole, Task, write_line};
+use crate::channel::{Ending, Message, Order, Setup, Sole, Start, Task, write_line};
 use crate::hidden::GUEST;
 use crate::worker::Starts;
 use crate::{program, supervisor};
@@ -19,7 +19,8 @@ use sandbox::Identity;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdout};
-use std::path::Path;
+use std::iter::{repeat, zip};
+use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -56,11 +57,13 @@ pub(crate) fn take_over_if_guest() {
     init::power_off(code)
 }
 
-/// The trials dealt out to guests, one for each processor.
+/// The trials dealt out to guests: of each kernel, one for each processor.
 pub(crate) struct Shares {
     processors: usize,
-    dealt: usize,
-    guests: Vec<Share>,
+    /// How many trials each kernel has.
+    dealt: Vec<usize>,
+    /// By kernel.
+    guests: Vec<Vec<Share>>,
 }
 
 struct Share {
@@ -79,18 +82,22 @@ impl Share {
 }
 
 impl Shares {
-    pub(crate) fn new() -> Self {
-        Self { processors: processors().len(), dealt: 0, guests: Vec::new() }
+    pub(crate) fn new(kernels: usize) -> Self {
+        let guests = (0..kernels).map(|_| Vec::new()).collect();
+        Self { processors: processors().len(), dealt: vec![0; kernels], guests }
     }
 
-    /// Gives an order to the next guest.
-    pub(crate) fn deal(&mut self, order: &Order) -> Result<()> {
-        let next = self.dealt % self.processors;
-        self.dealt += 1;
-        if next == self.guests.len() {
-            self.guests.push(Share::new()?);
+    /// Has the next guest of its kernel start a trial.
+    pub(crate) fn deal(&mut self, start: Start) -> Result<()> {
+        let kernel = start.kernel;
+        let dealt = self.dealt.get_mut(kernel).context("there is no such kernel")?;
+        let next = *dealt % self.processors;
+        *dealt += 1;
+        let guests = &mut self.guests[kernel];
+        if next == guests.len() {
+            guests.push(Share::new()?);
         }
-        write_line(&mut self.guests[next].orders, order)
+        write_line(&mut guests[next].orders, &Order::Start(start))
     }
 }
 
@@ -98,28 +105,26 @@ impl Shares {
 pub(crate) fn run(
     setup: &Setup,
     shares: Shares,
-    kernel: &Path,
+    kernels: &[PathBuf],
     stopped: &watch::Receiver<bool>,
 ) -> Result<i32> {
-    let jobs = setup.jobs.div_ceil(shares.guests.len().max(1));
-    let tasks = shares.guests.into_iter().map(|share| {
+    let all: usize = shares.guests.iter().map(Vec::len).sum();
+    let jobs = setup.jobs.div_ceil(all.max(1));
+    let mut tasks = Vec::new();
+    for (kernel, share) in zip(kernels, shares.guests).flat_map(|(k, all)| zip(repeat(k), all)) {
         let task = Task::Run(Setup { jobs, ..setup.clone() });
-        (task, share.exchange)
-    });
-    boot(tasks.collect(), kernel, stopped)
+        tasks.push((task, share.exchange, kernel.as_path()));
+    }
+    boot(tasks, stopped)
 }
 
 /// On the host, in the sandbox: runs one command in a guest.
 pub(crate) fn run_sole(sole: Sole, kernel: &Path, stopped: &watch::Receiver<bool>) -> Result<i32> {
-    boot(vec![(Task::Program(sole), Share::new()?.exchange)], kernel, stopped)
+    boot(vec![(Task::Program(sole), Share::new()?.exchange, kernel)], stopped)
 }
 
 /// Boots a guest for each task, and passes on everything that they report.
-fn boot(
-    tasks: Vec<(Task, Exchange)>,
-    kernel: &Path,
-    stopped: &watch::Receiver<bool>,
-) -> Result<i32> {
+fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) -> Result<i32> {
     let launcher = match supervisor::start_launcher() {
         Ok(launcher) => launcher,
         Err(error) => return supervisor::cannot(&error.to_string()),
@@ -130,7 +135,7 @@ fn boot(
     let caller = serde_json::to_string(&caller)?;
     std::thread::scope(|scope| {
         let mut guests = Vec::new();
-        for ((task, exchange), processor) in tasks.into_iter().zip(processors()) {
+        for ((task, exchange, kernel), processor) in zip(tasks, processors().into_iter().cycle()) {
             let (jobs, commands) = match &task {
                 Task::Run(setup) => {
                     let mut all = setup.experiments.iter();
@@ -265,7 +270,7 @@ impl Relay {
     fn look_at(&mut self, line: &[u8]) {
         if line.starts_with(b"{\"Started\"") || line.starts_with(b"{\"Ended\"") {
             match serde_json::from_slice(line) {
-                Ok(Message::Started(position)) => self.running.insert(position),
+                Ok(Message::Started(position, _)) => self.running.insert(position),
                 Ok(Message::Ended(position, _)) => self.running.remove(&position),
                 _ => false,
             };

@@ -4,53 +4,87 @@ use anyhow::{Result, bail};
 use lab::guest::built_kernel;
 use nix::unistd::{Uid, User};
 use report::Clock;
+use spec::VirtualKernel;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Timer interrupts a second of the kernels that `just kernel` builds.
 pub(crate) const HZ: [u32; 4] = [100, 250, 300, 1000];
 /// What most distributions have, and what is taken unless something else is asked for.
 pub(crate) const HZ_DEFAULT: u32 = 250;
-/// The virtual kernel with this HZ, if it was built, or the one of unknown HZ that the environment
-/// names, which comes before any other.
+/// A virtual kernel, if it was built, or the one of unknown version and HZ that the environment names,
+/// which comes before any other.
 ///
 /// # Errors
 /// What to do to have one.
-pub(crate) fn find(hz: u32) -> Result<PathBuf, String> {
+pub(crate) fn find(wanted: &VirtualKernel) -> Result<PathBuf, String> {
     if let Some(path) = ready() {
         let problem = format!("HALFOPEN_UML is {}, which is not a file", path.display());
         return if path.is_file() { Ok(path) } else { Err(problem) };
     }
+    let hz = wanted.hz.unwrap_or(HZ_DEFAULT);
+    let version = wanted.version.as_deref();
     let candidates: Vec<PathBuf> =
-        cache_homes().iter().map(|cache| built_kernel(cache, hz)).collect();
+        cache_homes().iter().map(|cache| built_kernel(cache, version, hz)).collect();
     candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
         let looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let of = version.map_or_else(String::new, |version| format!(" {version}"));
         format!(
-            "there is no virtual kernel with HZ {hz} ({}): build it with `{}`, or name one in \
+            "there is no virtual kernel{of} with HZ {hz} ({}): build it with `{}`, or name one in \
              HALFOPEN_UML",
             looked.join(", "),
-            how_to_build(hz)
+            how_to_build(wanted)
         )
     })
 }
 
-/// The HZ of a batch: what was asked for, or the usual one.
+/// Whether a kernel can be chosen.
 ///
 /// # Errors
-/// For a person: on the real clock nothing can, and the environment may have named a kernel.
-pub(crate) fn chosen_hz(asked: Option<u32>, clock: Clock) -> Result<u32> {
-    if asked.is_some() && clock == Clock::Real {
+/// For a person: on the real clock none can, and the environment may have named one.
+pub(crate) fn check(clock: Clock, wanted: &VirtualKernel) -> Result<()> {
+    if *wanted == VirtualKernel::default() {
+        return Ok(());
+    }
+    if clock == Clock::Real {
         bail!(
-            "--hz needs --clock virtual: a kernel's HZ is decided when it is built \
-             (`halfopen predict --hz` says what another one would do)"
+            "--kernel and --hz need --clock virtual: they choose between kernels that were built \
+             (`halfopen predict --hz` says what another HZ would do)"
         );
     }
-    if asked.is_some() && ready().is_some() {
+    if ready().is_some() {
         bail!(
-            "--hz chooses between the kernels that `just kernel` builds, and HALFOPEN_UML names one \
-             already: leave one of the two out"
+            "--kernel and --hz choose between the kernels that `just kernel` builds, and HALFOPEN_UML \
+             names one already: leave one of the two out"
         );
     }
-    Ok(asked.unwrap_or(HZ_DEFAULT))
+    Ok(())
+}
+
+/// The versions, such as `6.12`, of the kernels that were built, each with its HZ.
+pub(crate) fn built() -> BTreeMap<String, BTreeSet<u32>> {
+    let mut all = BTreeMap::<_, BTreeSet<_>>::new();
+    for directory in cache_homes()
+        .iter()
+        .filter_map(|cache| built_kernel(cache, None, HZ_DEFAULT).parent().map(Path::to_owned))
+    {
+        for file in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let parts = name.strip_prefix("linux-").and_then(|rest| rest.split_once("-hz"));
+            if let Some((version, hz)) = parts
+                && let Ok(hz) = hz.parse()
+                && file.path().is_file()
+            {
+                all.entry(version.to_owned()).or_default().insert(hz);
+            }
+        }
+    }
+    all
+}
+
+/// A kernel with this HZ, of the version that was built last.
+pub(crate) fn with_hz(hz: u32) -> VirtualKernel {
+    VirtualKernel { hz: Some(hz), version: None }
 }
 
 /// The kernel that the environment names.
@@ -59,8 +93,10 @@ pub(crate) fn ready() -> Option<PathBuf> {
 }
 
 /// The command that builds a kernel.
-pub(crate) fn how_to_build(hz: u32) -> String {
-    if hz == HZ_DEFAULT { "just kernel".into() } else { format!("just kernel --hz {hz}") }
+pub(crate) fn how_to_build(wanted: &VirtualKernel) -> String {
+    let version = wanted.version.iter().map(|version| format!(" --kernel {version}"));
+    let hz = wanted.hz.filter(|hz| *hz != HZ_DEFAULT).map(|hz| format!(" --hz {hz}"));
+    version.chain(hz).fold("just kernel".into(), |command, argument| command + &argument)
 }
 
 /// Where users keep what can be built again: this user's, and under sudo the caller's.

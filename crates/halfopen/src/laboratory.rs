@@ -7,7 +7,7 @@ use crate::worker::{self, Starts};
 use crate::{examine, sole};
 use anyhow::{Context, Result, anyhow};
 use std::io::{BufRead, stdin, stdout};
-use std::path::Path;
+use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 
 /// Reads its task and its orders, and reports on standard output.
@@ -24,7 +24,7 @@ pub(crate) fn run() -> Result<i32> {
             let stopped = listen(Some(told))?;
             worker::work(setup, Starts::Told(starts), stdout(), stopped)
         }
-        Task::RunVirtual(setup, kernel) => run_virtual(&setup, &kernel),
+        Task::RunVirtual(setup, kernels) => run_virtual(&setup, &kernels),
         Task::Program(sole) => sole::work(&sole, stdout()),
         Task::ProgramVirtual(sole, kernel) => guest::run_sole(sole, &kernel, &listen(None)?),
         Task::Examine => {
@@ -53,12 +53,12 @@ fn check(task: &Task) -> Result<()> {
 }
 
 /// All orders first: a running guest cannot be given any more.
-fn run_virtual(setup: &Setup, kernel: &Path) -> Result<i32> {
-    let mut shares = Shares::new();
+fn run_virtual(setup: &Setup, kernels: &[PathBuf]) -> Result<i32> {
+    let mut shares = Shares::new(kernels.len());
     loop {
         match next_order()? {
-            Some(order @ Order::Start(_)) => shares.deal(&order)?,
-            Some(Order::NoMore) => return guest::run(setup, shares, kernel, &listen(None)?),
+            Some(Order::Start(start)) => shares.deal(start)?,
+            Some(Order::NoMore) => return guest::run(setup, shares, kernels, &listen(None)?),
             Some(Order::Stop) | None => {
                 write_line(&mut stdout(), &Message::Finished).context("reporting")?;
                 return Ok(0);

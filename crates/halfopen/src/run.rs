@@ -3,16 +3,17 @@
 use crate::batch::{self, Batch};
 use crate::conducted::Conducted;
 use crate::output::{self, Exit};
-use crate::session::Session;
-use crate::{catalogue, cli, command, parts};
+use crate::session::Laboratory;
+use crate::{catalogue, cli, command, kernels, parts};
 use anyhow::{Result, anyhow};
 use report::Clock;
-use spec::Experiment;
+use spec::{Experiment, VirtualKernel};
 use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
     let settings = &arguments.trials.settings;
-    let found = catalogue::find_all(&arguments.experiments, settings.defaults, &settings.overrides);
+    let overrides = arguments.trials.overrides();
+    let found = catalogue::find_all(&arguments.experiments, settings.defaults, &overrides);
     let mut experiments = match found {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
@@ -26,7 +27,8 @@ pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
         return output::fail(Exit::USAGE, &anyhow!(PHASES_ARE_VIRTUAL));
     }
     if arguments.worst {
-        experiments = match worst(&arguments.trials.time, &experiments) {
+        let clock = arguments.trials.time.clock.into();
+        experiments = match worst(clock, &experiments) {
             Ok(experiments) => experiments,
             Err(error) => return output::fail(Exit::USAGE, &error),
         };
@@ -35,12 +37,14 @@ pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
 }
 
 /// Each at the moments of its fault that the model finds worst.
-fn worst(time: &cli::TimeArgs, experiments: &[Experiment]) -> Result<Vec<Experiment>> {
+fn worst(clock: Clock, experiments: &[Experiment]) -> Result<Vec<Experiment>> {
     const MOMENTS: usize = 3;
-    let (clock, hz) = time.chosen()?;
-    let hz = if clock == Clock::Virtual { hz } else { observe::clock::hz() };
     let mut all = Vec::new();
     for experiment in experiments {
+        let hz = match clock {
+            Clock::Virtual => experiment.parameters.kernel.hz.unwrap_or(kernels::HZ_DEFAULT),
+            Clock::Real => observe::clock::hz(),
+        };
         let found = advice::worst(experiment, hz, MOMENTS)
             .map_err(|why| anyhow!("{}: {why}", experiment.name))?;
         all.extend(found);
@@ -59,16 +63,18 @@ pub(crate) fn conduct(
     phases: Option<u32>,
     parts: &cli::PartsArgs,
 ) -> Exit {
-    let (clock, hz) = match arguments.time.chosen() {
-        Ok(chosen) => chosen,
-        Err(error) => return output::fail(Exit::USAGE, &error),
-    };
+    let clock = arguments.time.clock.into();
+    for experiment in &experiments {
+        if let Err(error) = kernels::check(clock, &experiment.parameters.kernel) {
+            return output::fail(Exit::USAGE, &error);
+        }
+    }
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,
         phases,
         clock,
-        hz,
+        kernel: VirtualKernel::default(),
         jobs: arguments.jobs,
         samples: false,
         defaults: arguments.settings.defaults,
@@ -89,9 +95,7 @@ fn carry_out(arguments: &cli::TrialsArgs, batch: Batch, chosen: &cli::PartsArgs)
     if let Some(hint) = batch::hint(&trials) {
         eprintln!("{hint}");
     }
-    let Session { laboratories, store } = Session::open(vec![trials], &arguments.out)?;
-    let [mut laboratory] =
-        <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    let (mut laboratory, store) = Laboratory::open(trials, &arguments.out)?;
     if chosen.partition.is_some() || chosen.resume {
         store.write_files(&[plan])?;
     }

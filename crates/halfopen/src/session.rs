@@ -22,6 +22,14 @@ pub(crate) struct Laboratory {
     pub(crate) process: Child,
 }
 
+impl Laboratory {
+    /// The same for one batch.
+    pub(crate) fn open(trials: Trials, out: &Path) -> Result<(Self, Store)> {
+        let Session { mut laboratories, store } = Session::open(vec![trials], out)?;
+        Ok((laboratories.remove(0), store))
+    }
+}
+
 impl Session {
     /// Starts a laboratory for each batch; then becomes the caller for good; then opens `out`.
     ///

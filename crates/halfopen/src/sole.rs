@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use lab::network::Network;
 use report::Clock;
 use sandbox::{Launch, Stdio};
-use spec::Parameters;
+use spec::{Parameters, VirtualKernel};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,7 +32,7 @@ fn carry_out(arguments: &cli::ProgramArgs) -> Result<Exit> {
     let sole = Sole { command, addresses: lease.addresses.clone(), clock };
     let task = match arguments.clock {
         ClockName::Real => Task::Program(sole),
-        ClockName::Virtual => match kernels::find(kernels::HZ_DEFAULT) {
+        ClockName::Virtual => match kernels::find(&VirtualKernel::default()) {
             Ok(kernel) => Task::ProgramVirtual(sole, kernel),
             Err(why) => return Ok(output::fail(Exit::SKIPPED, &anyhow::Error::msg(why))),
         },

@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::output::{self, Exit, Format};
-use crate::session::Session;
+use crate::session::Laboratory;
 use crate::store::Store;
 use crate::{article, catalogue, cli, kernels};
 use anyhow::{Context, Result, anyhow};
@@ -10,8 +10,8 @@ use model::IfIt;
 use report::Clock;
 use report::sampled::{self, Row, Sampled};
 use report::validation::{Case, Validation, document, is_gross, markdown, terminal};
-use spec::Experiment;
 use spec::file::parse_override;
+use spec::{Experiment, VirtualKernel};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,21 +21,22 @@ use verdict::samples::samples;
 const SETTINGS: &str = include_str!("../validation.toml");
 
 pub(crate) fn run(arguments: &cli::ValidateArgs) -> Exit {
-    let (clock, hz) = match arguments.time.chosen() {
+    let (clock, kernel) = match arguments.time.chosen() {
         Ok(chosen) => chosen,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    carry_out(arguments, clock, hz).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+    carry_out(arguments, clock, kernel).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
-fn carry_out(arguments: &cli::ValidateArgs, clock: Clock, hz: u32) -> Result<Exit> {
+fn carry_out(arguments: &cli::ValidateArgs, clock: Clock, kernel: VirtualKernel) -> Result<Exit> {
+    let other_hz = kernel.hz.filter(|hz| *hz != kernels::HZ_DEFAULT);
     let (mut settings, experiments) = settings()?;
     let batch = Batch {
         experiments,
         repeat: arguments.repeat,
         phases: None,
         clock,
-        hz,
+        kernel,
         jobs: Some(arguments.jobs),
         samples: arguments.samples,
         defaults: false,
@@ -44,8 +45,7 @@ fn carry_out(arguments: &cli::ValidateArgs, clock: Clock, hz: u32) -> Result<Exi
         Ok(trials) => trials,
         Err((_, why)) => return Ok(output::fail(Exit::SKIPPED, &anyhow!(why))),
     };
-    let Session { laboratories, store } = Session::open(vec![trials], &arguments.results.out)?;
-    let [laboratory] = <[_; 1]>::try_from(laboratories).ok().expect("one batch, one laboratory");
+    let (laboratory, store) = Laboratory::open(trials, &arguments.results.out)?;
     let store = Arc::new(store.fresh_inside("validation")?);
     let mut conducted = laboratory.conduct(store.clone(), arguments.results.output.format)?;
     conducted.tell_missing();
@@ -80,7 +80,6 @@ fn carry_out(arguments: &cli::ValidateArgs, clock: Clock, hz: u32) -> Result<Exi
     store.write_files(&files(""))?;
     if let Some(directory) = &arguments.reference {
         let name = format!("{}-{}", validation.run.machine.kernel, validation.run.machine.clock);
-        let other_hz = arguments.time.hz.filter(|hz| *hz != kernels::HZ_DEFAULT);
         let end = other_hz.map_or_else(String::new, |hz| format!("-hz{hz}"));
         Store::open(directory)?.inside(&name)?.write_files(&files(&end))?;
     }

@@ -8,7 +8,7 @@ use crate::supervisor;
 use crate::trial::{self, Bench};
 use anyhow::{Context, Result};
 use observe::clock::{hz, kernel_release};
-use report::Clock;
+use report::{Clock, Machine};
 use sandbox::Launcher;
 use spec::{Parameters, Plan};
 use std::fs::File;
@@ -96,7 +96,7 @@ async fn run_all(
     reports: mpsc::UnboundedSender<Message>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let _ = reports.send(Message::Machine { kernel: kernel_release(), hz: hz() });
+    let machine = Machine { kernel: kernel_release(), hz: hz(), clock: setup.clock };
     let bench = Arc::new(Bench {
         reports: reports.clone(),
         shared: Shared::start(setup.clock),
@@ -118,7 +118,7 @@ async fn run_all(
             _ = stop.wait_for(|stop| *stop) => None,
             start = starts.next() => start?,
         };
-        let Some(Start { position, experiment, addresses, phase }) = start else { break };
+        let Some(Start { position, experiment, addresses, phase, .. }) = start else { break };
         let experiment =
             setup.experiments.get(experiment).context("there is no such experiment")?.clone();
         let Parameters { family, topology, .. } = experiment.parameters;
@@ -126,8 +126,8 @@ async fn run_all(
         anyhow::ensure!(leased, "trial {position}: {addresses:?} are no lease");
         let plan = Plan { number: position, experiment, addresses, phase };
         let (bench, reports) = (bench.clone(), reports.clone());
+        let _ = reports.send(Message::Started(position, machine.clone()));
         trials.spawn(async move {
-            let _ = reports.send(Message::Started(position));
             // On a task of its own, so that a panic ends one trial and not the run.
             let ending = match tokio::spawn(trial::run(bench, plan)).await {
                 Ok(ending) => ending,

@@ -237,11 +237,13 @@ impl Guest {
 /// exchange.
 const SCRATCH: &str = "/dev/shm";
 
-/// Where `scripts/build-uml.sh` leaves the kernel it built last for a timer
+/// Where `scripts/build-uml.sh` leaves kernels: the one of a version (such as
+/// `6.1`) and a timer frequency, or the one that was built last for that
 /// frequency. `cache_home` is the user's cache directory: `$XDG_CACHE_HOME`, or
 /// else `~/.cache`. (`$HALFOPEN_UML` names a ready kernel instead.)
-pub fn built_kernel(cache_home: &Path, hz: u32) -> PathBuf {
-    cache_home.join(format!("halfopen/uml/linux-hz{hz}"))
+pub fn built_kernel(cache_home: &Path, version: Option<&str>, hz: u32) -> PathBuf {
+    let version = version.map_or_else(String::new, |version| format!("-{version}"));
+    cache_home.join(format!("halfopen/uml/linux{version}-hz{hz}"))
 }
 
 /// What became of a guest.

@@ -121,14 +121,14 @@ fn point<'a>(
 }
 
 /// The document of a sweep: `halfopen predict --format json` with several values of a setting. Each
-/// point is as the document of one prediction.
-pub fn predictions(points: &[(Experiment, Prediction)], hz: u32) -> Vec<u8> {
+/// point, for a kernel of its HZ, is as the document of one prediction.
+pub fn predictions(points: &[(Experiment, u32, Prediction)]) -> Vec<u8> {
     pretty(&SweepDocument {
         schema: "halfopen/predict/1",
-        hz,
+        hz: points.first().map_or(0, |(_, hz, _)| *hz),
         points: points
             .iter()
-            .map(|(experiment, prediction)| point(experiment, hz, prediction))
+            .map(|(experiment, hz, prediction)| point(experiment, *hz, prediction))
             .collect(),
     })
 }

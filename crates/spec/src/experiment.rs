@@ -62,10 +62,31 @@ pub struct Parameters {
     /// What the user needs of the client.
     #[serde(default)]
     pub require: Requirements,
+    /// The virtual kernel that it runs on.
+    #[serde(default)]
+    pub kernel: VirtualKernel,
     /// `net.ipv4.*` in the survivor's namespace.
     pub sysctl: Sysctls,
     /// `net.ipv4.*` in the namespace of the other.
     pub server_sysctl: Sysctls,
+}
+
+/// Which kernel of virtual time a trial runs on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VirtualKernel {
+    /// Its version, such as `6.12`; `None`: the one that was built last.
+    pub version: Option<String>,
+    /// Its timer interrupts a second; `None`: what most distributions have.
+    pub hz: Option<u32>,
+}
+
+impl VirtualKernel {
+    /// What one of these says, and `other` where it says nothing.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        let version = self.version.clone().or_else(|| other.version.clone());
+        Self { version, hz: self.hz.or(other.hz) }
+    }
 }
 
 /// A host's program and its socket.
@@ -255,6 +276,7 @@ impl Default for Parameters {
             later: Later::default(),
             needs: BTreeMap::new(),
             require: Requirements::default(),
+            kernel: VirtualKernel::default(),
             sysctl: Sysctls::new(),
             server_sysctl: Sysctls::new(),
         }

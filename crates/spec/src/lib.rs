@@ -32,7 +32,7 @@ pub use choice::{
 };
 pub use counted::counted;
 pub use effect::Effect;
-pub use experiment::{Experiment, Parameters};
+pub use experiment::{Experiment, Parameters, VirtualKernel};
 pub use facts::Facts;
 pub use outcome::{Errno, Outcome, Reference};
 pub use script::Script;

@@ -2,6 +2,7 @@
 
 mod client;
 mod fault;
+mod kernel;
 mod network;
 mod server;
 mod turned;
@@ -31,7 +32,7 @@ pub struct Setting {
 /// Every setting with a key of its own.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
     let own = [client::SETTINGS, client::SOCKET, server::SETTINGS, server::LOST];
-    let other = [turned::SETTINGS, fault::SETTINGS];
+    let other = [turned::SETTINGS, fault::SETTINGS, kernel::SETTINGS];
     [network::SETTINGS].into_iter().chain(own).chain(other).flatten()
 }
 

@@ -27,7 +27,7 @@ impl WallTime {
     /// Takes one report. Of many trials the last one counts.
     pub(super) fn take(&mut self, line: &[u8]) {
         let moment = match serde_json::from_slice(line) {
-            Ok(Message::Machine { .. }) => &mut self.booted,
+            Ok(Message::Started(..)) if self.booted.is_none() => &mut self.booted,
             Ok(Message::Finished) => &mut self.finished,
             Ok(Message::Event(_, event)) => match event.what {
                 What::Phase(Phase::Connected) => &mut self.connected,

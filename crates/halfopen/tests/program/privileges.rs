@@ -149,7 +149,7 @@ fn prepare(caller: Caller, is_root: bool) -> TempDir {
     let inside = std::env::current_exe().unwrap();
     copy(&inside, "inside");
     let built = std::env::var_os("HOME")
-        .map(|home| lab::guest::built_kernel(&Path::new(&home).join(".cache"), 250));
+        .map(|home| lab::guest::built_kernel(&Path::new(&home).join(".cache"), None, 250));
     let ready = std::env::var_os("HALFOPEN_UML").map(Into::into);
     if let Some(kernel) = ready.or(built).filter(|kernel: &std::path::PathBuf| kernel.exists()) {
         copy(&kernel, "linux");

@@ -103,6 +103,55 @@ fn the_defaults_agree_at_every_hz_that_is_built() {
     }
 }
 
+/// Two names of one kernel are two kernels to a sweep: each trial says which one it ran on.
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn kernels_are_an_axis_of_a_sweep() {
+    let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/build-uml.sh"))
+        .arg("--print")
+        .output()
+        .unwrap();
+    let built = String::from_utf8_lossy(&built.stdout).trim().to_owned();
+    let (cache, out) = (tempdir().unwrap(), tempdir().unwrap());
+    let kernels = cache.path().join("halfopen/uml");
+    fs::create_dir_all(&kernels).unwrap();
+    for name in ["linux-6.1-hz250", "linux-6.12-hz250"] {
+        fs::copy(&built, kernels.join(name)).unwrap();
+    }
+    let kernel = ["--clock", "virtual", "--kernel", "6.1,6.12", "--hz", "250", "--format", "jsonl"];
+    let mut run = halfopen(&["run", "host-crash-sending", "--set", "sysctl.tcp_retries2=3,4"]);
+    run.args(kernel).args(["--out", out.path().to_str().unwrap()]);
+    let output = run.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let trials: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut points: Vec<_> = trials
+        .iter()
+        .map(|trial| {
+            assert_eq!((&trial["hz"], &trial["parameters"]["hz"]), (&250.into(), &250.into()));
+            let of = |key: &str| trial["parameters"][key].to_string();
+            (of("kernel"), of("sysctl.tcp_retries2"))
+        })
+        .collect();
+    points.sort();
+    assert_eq!(
+        points,
+        [("6.1", "3"), ("6.1", "4"), ("6.12", "3"), ("6.12", "4")]
+            .map(|(kernel, retries)| (format!("\"{kernel}\""), retries.to_owned()))
+    );
+    let table = fs::read_to_string(out.path().join("run/run.csv")).unwrap();
+    assert!(table.lines().next().unwrap().contains("kernel"), "{table}");
+
+    let missing = ["run", "host-crash-sending", "--clock", "virtual", "--kernel", "6.12,5.4"];
+    let output = halfopen(&missing).env("XDG_CACHE_HOME", cache.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("just kernel --kernel 5.4"));
+    let output = halfopen(&["run", "host-crash-sending", "--kernel", "six"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`six` is not one"));
+}
+
 /// The file's deadline is for its keepalive of a second.
 #[test]
 #[ignore = "needs the virtual kernel: just kernel"]

@@ -75,16 +75,19 @@ fn of_group(group: &Group) -> [String; 5] {
     [group.verdicts(), group.outcomes(), predicted, measured, noticed]
 }
 
-/// What several settings are predicted to come to, one line each: `halfopen predict` of a sweep.
-pub fn predictions(points: &[(Experiment, Prediction)], hz: u32, colour: bool) -> String {
-    let settings = |(experiment, _): &(Experiment, _)| spec::settings::all(&experiment.parameters);
+/// What several settings are predicted to come to with a kernel's HZ, one line each: `halfopen predict` of
+/// a sweep.
+pub fn predictions(points: &[(Experiment, u32, Prediction)], colour: bool) -> String {
+    let settings = |(experiment, ..): &(Experiment, u32, Prediction)| {
+        spec::settings::all(&experiment.parameters)
+    };
     let all: Vec<_> = points.iter().map(settings).collect();
     let keys: BTreeSet<_> = all.iter().flat_map(|settings| settings.keys()).collect();
     let differs = |key: &&&String| all.iter().any(|other| other.get(**key) != all[0].get(**key));
     let varying: Vec<_> = keys.iter().filter(differs).collect();
     let heads = varying.iter().map(|key| key.as_str());
     let mut table = table(heads.chain(["outcome", "predicted"]));
-    for ((_, prediction), settings) in points.iter().zip(&all) {
+    for ((.., prediction), settings) in points.iter().zip(&all) {
         let mut row: Vec<_> = varying
             .iter()
             .map(|key| settings.get(**key).map_or(NOTHING_KNOWN, String::as_str).to_owned())
@@ -101,7 +104,9 @@ pub fn predictions(points: &[(Experiment, Prediction)], hz: u32, colour: bool) -
         });
         table.add_row(row);
     }
-    let name = points.first().map_or("", |(experiment, _)| &experiment.name);
+    let name = points.first().map_or("", |(experiment, ..)| &experiment.name);
+    let hz: BTreeSet<_> = points.iter().map(|(_, hz, _)| hz.to_string()).collect();
+    let hz = hz.into_iter().collect::<Vec<_>>().join(", ");
     let foot = format!("{name}, {}, HZ {hz}", counted(points.len(), "point"));
     trimmed(&table) + &Paint(colour).quiet(&foot) + "\n"
 }
