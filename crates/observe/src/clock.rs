@@ -52,6 +52,17 @@ pub fn jiffy_clock() -> Option<JiffyClock> {
     *best
 }
 
+/// The same grid of ticks, where it must not lag behind what was `seen`: a jiffy that had begun at that
+/// moment. Interrupts may have been late at every reading of the one, and not at some record of the other
+/// ([`crate::Tracer::jiffy_clock`]).
+pub fn not_behind(clock: JiffyClock, seen: JiffyClock) -> JiffyClock {
+    let tick_ns = i128::from(tick_ns(hz()));
+    let start = |clock: JiffyClock| i128::from(clock.at_ns) - i128::from(clock.jiffies) * tick_ns;
+    let behind = (start(clock) - start(seen) + tick_ns - 1).div_euclid(tick_ns);
+    let behind = u64::try_from(behind).unwrap_or(0);
+    JiffyClock { jiffies: clock.jiffies + behind, ..clock }
+}
+
 /// One reading of `/proc/timer_list`.
 fn read_timer_list(tick_ns: u64) -> Option<JiffyClock> {
     let coarse_ns = read(ClockId::CLOCK_MONOTONIC_COARSE);
@@ -131,6 +142,17 @@ mod tests {
             assert_eq!(tick_ns(hz), tick);
         }
         assert!([100, 250, 300, 1000].contains(&hz()), "HZ={}", hz());
+    }
+
+    #[test]
+    fn a_clock_that_lags_behind_a_record_is_put_right_by_whole_ticks() {
+        let tick = tick_ns(hz());
+        let clock = JiffyClock { jiffies: 100, at_ns: 50 * tick + 7 };
+        let right = |jiffies, at_ns| not_behind(clock, JiffyClock { jiffies, at_ns }).jiffies;
+        assert_eq!(right(100, 50 * tick + 7), 100);
+        assert_eq!(right(110, 60 * tick + 9), 100, "seen later than its jiffy began");
+        assert_eq!(right(110, 60 * tick + 6), 101);
+        assert_eq!(right(112, 60 * tick + 8), 102);
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Tracer {
 
     /// Which jiffy it is, from the timer records so far, of whosever sockets: that tick `jiffies`
     /// began at `at_ns` or a little earlier, by the least time that passed between a tick and such
-    /// a record. [`clock::jiffy_clock`] is exact, where it is available.
+    /// a record. [`clock::jiffy_clock`] has the exact grid of ticks, where it is available.
     pub fn jiffy_clock(&self) -> Option<JiffyClock> {
         self.jiffies.earliest
     }

@@ -6,6 +6,7 @@ use observe::Tracer;
 use observe::clock::{self, monotonic_ns};
 use report::Clock;
 use spec::Addresses;
+use spec::facts::JiffyClock;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -61,6 +62,13 @@ impl Shared {
         if let Some(tracer) = &self.tracer {
             lock(tracer).watch(trial, addresses);
         }
+    }
+
+    /// Which jiffy it is at which moment, by all that shows it.
+    pub(crate) fn jiffy_clock(&self) -> Option<JiffyClock> {
+        let clock = clock::jiffy_clock()?;
+        let seen = self.tracer.as_ref().and_then(|tracer| lock(tracer).jiffy_clock());
+        Some(seen.map_or(clock, |seen| clock::not_behind(clock, seen)))
     }
 
     /// The last events, and no more after them.

@@ -4,7 +4,7 @@ use super::Trial;
 use crate::instruments::Seen;
 use anyhow::Result;
 use lab::sysctl;
-use observe::clock::{hz, jiffy_clock, kernel_release, monotonic_ns};
+use observe::clock::{hz, kernel_release, monotonic_ns};
 use report::Clock;
 use spec::facts::NeighbourFacts;
 use spec::{Facts, Neighbour, Parameters, SocketOptions};
@@ -62,7 +62,7 @@ impl Trial {
             sysctl: sysctl::read_tcp(&client, parameters.sysctl.keys())?,
             server_sysctl,
             tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, ..tcp }),
-            jiffies: jiffy_clock(),
+            jiffies: self.bench.shared.jiffy_clock(),
             virtual_time: self.bench.clock == Clock::Virtual,
             neighbour,
         })
