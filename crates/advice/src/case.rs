@@ -90,7 +90,8 @@ impl Case {
     /// What the model says of it.
     pub(crate) fn predict(self, options: &Options, path: &Path) -> Option<Prediction> {
         let experiment = self.experiment(options, path, None).ok()?;
-        let facts = model::nominal_facts(&experiment.parameters, path.hz);
+        let mut facts = model::nominal_facts(&experiment.parameters, path.hz);
+        facts.kernel = format!("{}.{}", path.kernel.0, path.kernel.1);
         let prediction = model::predict(&experiment.parameters, &facts);
         prediction.unknown.is_none().then_some(prediction)
     }

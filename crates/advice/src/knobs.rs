@@ -2,7 +2,8 @@
 
 use crate::options::Fixed;
 use crate::search::with_fixed_times;
-use crate::{Advice, Demand, Found, Options, outlook};
+use crate::{Advice, BySysctl, Chosen, Keepalive, Options};
+use model::Found;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,11 +22,24 @@ pub struct Ecosystem {
     pub version: Option<String>,
     /// What else must be known.
     pub note: Option<String>,
+    /// Where its lines are written, where that is a file or a command of a running program.
+    pub place: Option<String>,
+    /// The programs that are told so, by `/proc/PID/comm`.
+    #[serde(default)]
+    process: Vec<String>,
+    /// Its lines are for connections of one side alone.
+    side: Option<Side>,
     lines: Vec<Line>,
     #[serde(default)]
     separator: Option<String>,
     #[serde(default)]
-    fixed: Option<Fixed>,
+    pub(crate) fixed: Option<Fixed>,
+    /// How many intervals of its own messages pass until it gives up.
+    #[serde(default = "four")]
+    waits: u32,
+    /// Keepalive's times are those of the sysctls, whatever it prints.
+    #[serde(default)]
+    sysctl_times: bool,
     /// The option that is on unless it is switched off.
     #[serde(default)]
     pub(crate) implies: Option<String>,
@@ -35,11 +49,24 @@ pub struct Ecosystem {
     pub(crate) reads: BTreeMap<String, String>,
 }
 
+fn four() -> u32 {
+    4
+}
+
+/// Who began a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Side {
+    Accepted,
+    Opened,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
     #[serde(default)]
     when: Option<String>,
+    side: Option<Side>,
     text: String,
 }
 
@@ -48,6 +75,8 @@ struct Line {
 pub struct Snippet {
     /// The lines to write; empty: it cannot be said there.
     pub text: String,
+    /// The options of its connections then, where they are what finds a dead peer out.
+    pub options: Option<Options>,
     /// What it leaves open, and what must be known.
     pub caveats: Vec<String>,
 }
@@ -57,77 +86,144 @@ pub fn ecosystems() -> BTreeMap<String, Ecosystem> {
     toml::from_str(include_str!("../knobs.toml")).expect("a test reads it")
 }
 
+/// How a program is told that has this `/proc/PID/comm`; several, where its connections of one side and
+/// the other are not of one ecosystem.
+pub fn of_process(process: &str) -> Vec<Ecosystem> {
+    let is_its = |one: &Ecosystem| one.process.iter().any(|name| name == process);
+    ecosystems().into_values().filter(is_its).collect()
+}
+
 impl Ecosystem {
     /// What to write there.
     pub fn snippet(&self, advice: &Advice) -> Option<Snippet> {
-        let chosen = &advice.chosen.as_ref()?.options;
+        let chosen = advice.chosen.as_ref()?;
         let mut caveats = Vec::new();
-        let options = self.limited(&advice.demand, chosen, &mut caveats);
-        let values =
-            options.as_ref().map_or_else(BTreeMap::new, |options| values(options, &advice.demand));
+        let options = self.in_force(advice, chosen, &mut caveats);
+        let values = options
+            .as_ref()
+            .map_or_else(BTreeMap::new, |options| self.values(options, advice.demand.detect));
         let lines: Vec<_> = self.lines.iter().filter_map(|line| line.with(&values)).collect();
-        caveats.extend(self.left_open(chosen, &advice.demand));
-        caveats.extend(self.note.clone());
-        Some(Snippet { text: lines.join(self.separator.as_deref().unwrap_or("\n")), caveats })
-    }
-
-    /// The options as far as its fixed times allow.
-    fn limited(
-        &self,
-        demand: &Demand,
-        chosen: &Options,
-        caveats: &mut Vec<String>,
-    ) -> Option<Options> {
-        let Some(fixed) = self.fixed.filter(|_| chosen.keepalive.is_some()) else {
-            return Some(chosen.clone());
-        };
-        let limited = with_fixed_times(demand, fixed);
-        if limited.is_none() {
-            caveats.push("with its fixed times keepalive cannot meet this demand".into());
-        }
-        limited
-    }
-
-    /// Which of the chosen options it cannot set, and what follows.
-    fn left_open(&self, chosen: &Options, demand: &Demand) -> Vec<String> {
-        let mut open = Vec::new();
-        let own_timer = self.sets("ping_s") || self.sets("half_ms");
-        if let Some(keepalive) = chosen.keepalive
-            && !own_timer
-            && !self.sets("keepidle_s")
-            && !self.sets("keepidle_ms")
-        {
-            open.push(format!(
-                "keepalive's times cannot be set: set them by sysctl (tcp_keepalive_time = {}, \
-                 tcp_keepalive_intvl = {}, tcp_keepalive_probes = {})",
-                keepalive.idle_s, keepalive.interval_s, keepalive.probes
-            ));
-        }
-        let lacks_timeout =
-            !["user_timeout_ms", "user_timeout_s", "half_ms"].iter().any(|name| self.sets(name));
-        if chosen.user_timeout.is_some() && lacks_timeout && !own_timer {
-            let without = Options { user_timeout: None, ..chosen.clone() };
-            let waits = match outlook::sending(&without, &demand.path) {
-                Found::Within(_, latest) => format!("after up to {} s", latest.as_secs()),
-                Found::Never | Found::Unknown => "late".into(),
-            };
-            open.push(format!(
-                "TCP_USER_TIMEOUT cannot be set: a write that is not acknowledged is given up {waits} \
-                 (tcp_retries2)"
-            ));
-        }
-        if chosen.rto_max.is_some() && !self.sets("rto_max_ms") {
-            open.push(
-                "TCP_RTO_MAX_MS cannot be set: the outage may not be survived while sending".into(),
+        if self.sets_any(&["ping_s"]) && !values.contains_key("ping") {
+            caveats.push(
+                "its own timer counts whole seconds, which is too coarse for this demand".into(),
             );
         }
-        open
+        caveats.extend(self.note.clone());
+        let text = lines.join(self.separator.as_deref().unwrap_or("\n"));
+        let options = options.filter(|_| !self.has_own_timer());
+        Some(Snippet { text, options, caveats })
     }
 
-    fn sets(&self, placeholder: &str) -> bool {
-        self.lines.iter().any(|line| line.text.contains(&format!("{{{placeholder}}}")))
+    /// What to write for connections that a program accepted or opened, so that a peer that is gone is
+    /// found out within a minute; nothing where it cannot be said.
+    pub fn within_a_minute(&self, accepted: bool) -> Vec<String> {
+        let side = if accepted { Side::Accepted } else { Side::Opened };
+        if self.side.is_some_and(|own| own != side) {
+            return Vec::new();
+        }
+        let options = Options {
+            keepalive: Some(Keepalive { idle_s: 30, interval_s: 10, probes: 3 }),
+            user_timeout: Some(MINUTE),
+            ..Options::default()
+        };
+        let values = self.values(&options, MINUTE);
+        let of_side = |line: &&Line| line.side.is_none_or(|own| own == side);
+        let lines = self.lines.iter().filter(of_side).filter_map(|line| line.with(&values));
+        match &self.separator {
+            Some(separator) => vec![lines.collect::<Vec<_>>().join(separator)],
+            None => lines.collect(),
+        }
+    }
+
+    /// The options of its connections if it sets what it can, and sysctls do the rest.
+    fn in_force(
+        &self,
+        advice: &Advice,
+        chosen: &Chosen,
+        caveats: &mut Vec<String>,
+    ) -> Option<Options> {
+        let mut options = chosen.options.clone();
+        if self.has_own_timer() {
+            return Some(options);
+        }
+        if options.user_timeout.is_some() && !self.sets_any(&["user_timeout_ms", "user_timeout_s"])
+        {
+            let without = chosen.without.as_ref()?;
+            options.user_timeout = None;
+            options.keepalive = without.keepalive;
+            options.retries2 = without.retries2;
+            caveats.push(match without.retries2 {
+                Some(retries) => format!(
+                    "TCP_USER_TIMEOUT cannot be set: the sysctl tcp_retries2 = {retries} gives a write up \
+                     in time, and that of every other connection of the network namespace"
+                ),
+                None => format!(
+                    "TCP_USER_TIMEOUT cannot be set, and no tcp_retries2 meets this demand: a write \
+                     that is not acknowledged is given up {}",
+                    match without.sending {
+                        Found::Within(_, _, latest) => format!("after up to {} s", latest.as_secs()),
+                        Found::Never | Found::Unknown => "late".into(),
+                    }
+                ),
+            });
+        }
+        if let Some(fixed) = self.fixed.filter(|_| chosen.options.keepalive.is_some()) {
+            options.keepalive = with_fixed_times(&advice.demand, fixed);
+            if options.keepalive.is_none() {
+                caveats.push("with its fixed times keepalive cannot meet this demand".into());
+                return None;
+            }
+        }
+        options.by_sysctl = BySysctl {
+            times: options.keepalive.is_some()
+                && (self.sysctl_times || !self.sets_any(&["keepidle_s", "keepidle_ms"])),
+            rto_max: options.rto_max.is_some() && !self.sets_any(&["rto_max_ms"]),
+        };
+        if options.by_sysctl.times && !self.sysctl_times {
+            caveats.push(
+                "keepalive's times cannot be set: they are the sysctls', as for every connection of the \
+                 network namespace that does not set its own"
+                    .into(),
+            );
+        }
+        if options.by_sysctl.rto_max {
+            caveats.push(
+                "TCP_RTO_MAX_MS cannot be set: the sysctl tcp_rto_max_ms does, for connections that \
+                 begin after it"
+                    .into(),
+            );
+        }
+        Some(options)
+    }
+
+    /// The placeholders' values, its own interval among them.
+    fn values(&self, options: &Options, detect: Duration) -> BTreeMap<&'static str, String> {
+        let mut values = values(options, detect);
+        if let Some(seconds) = self.ping_s(detect) {
+            values.extend([("ping", String::new()), ("ping_s", seconds.to_string())]);
+        }
+        values
+    }
+
+    /// The interval of the program's own messages. Each may come a second late: OpenSSH counts whole
+    /// seconds (`client_alive_check`, serverloop.c).
+    fn ping_s(&self, detect: Duration) -> Option<u64> {
+        (detect.as_secs() / u64::from(self.waits)).checked_sub(1).filter(|seconds| *seconds > 0)
+    }
+
+    /// Whether the program finds a dead peer out by messages of its own.
+    fn has_own_timer(&self) -> bool {
+        self.sets_any(&["ping_s", "half_ms"])
+    }
+
+    fn sets_any(&self, placeholders: &[&str]) -> bool {
+        let places: Vec<_> = placeholders.iter().map(|name| format!("{{{name}}}")).collect();
+        self.lines.iter().any(|line| places.iter().any(|place| line.text.contains(place)))
     }
 }
+
+/// What `halfopen audit` advises where no demand is given.
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Line {
     /// The line with its values; `None` where one is not there.
@@ -146,7 +242,7 @@ impl Line {
     }
 }
 
-const PLACEHOLDERS: [&str; 9] = [
+const PLACEHOLDERS: [&str; 10] = [
     "keepidle_s",
     "keepidle_ms",
     "keepintvl_s",
@@ -154,17 +250,15 @@ const PLACEHOLDERS: [&str; 9] = [
     "user_timeout_ms",
     "user_timeout_s",
     "rto_max_ms",
+    "retries2",
     "ping_s",
     "half_ms",
 ];
 
 /// The placeholders' values, and the names of options for `when`.
-fn values(options: &Options, demand: &Demand) -> BTreeMap<&'static str, String> {
-    let mut values = BTreeMap::from([
-        ("any", String::new()),
-        ("ping_s", (demand.detect.as_secs() / 4).max(1).to_string()),
-        ("half_ms", (demand.detect.as_millis() / 2).to_string()),
-    ]);
+fn values(options: &Options, detect: Duration) -> BTreeMap<&'static str, String> {
+    let mut values =
+        BTreeMap::from([("any", String::new()), ("half_ms", (detect.as_millis() / 2).to_string())]);
     if let Some(keepalive) = options.keepalive {
         values.extend([
             ("keepalive", String::new()),
@@ -184,9 +278,66 @@ fn values(options: &Options, demand: &Demand) -> BTreeMap<&'static str, String> 
     if let Some(most) = options.rto_max {
         values.extend([("rto_max", String::new()), ("rto_max_ms", most.as_millis().to_string())]);
     }
+    if let Some(retries) = options.retries2 {
+        values.insert("retries2", retries.to_string());
+    }
     values
 }
 
 fn seconds_at_least(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Busy, Demand, Path, advise};
+
+    fn advice(busy: Busy) -> Advice {
+        let path = Path { rtt: Duration::ZERO, forgets_after: None, hz: 250, kernel: (6, 12) };
+        let [detect, survive] = [20, 2].map(Duration::from_secs);
+        advise(&Demand { detect, survive, busy, path })
+    }
+
+    fn options(advice: &Advice, name: &str) -> Options {
+        ecosystems()[name].snippet(advice).unwrap().options.unwrap()
+    }
+
+    #[test]
+    fn every_program_is_told_something() {
+        for (name, ecosystem) in ecosystems() {
+            let lines = [true, false].map(|accepted| ecosystem.within_a_minute(accepted));
+            assert!(lines.iter().any(|lines| !lines.is_empty()), "{name}");
+            let left: Vec<_> = lines
+                .iter()
+                .flatten()
+                .filter(|line| line.contains("_s}") || line.contains("_ms}"))
+                .collect();
+            assert!(left.is_empty(), "{name}: {left:?}");
+        }
+        assert_eq!(of_process("ssh")[0].within_a_minute(false)[0], "ServerAliveInterval 14");
+        assert_eq!(of_process("redis-server")[0].within_a_minute(true), ["tcp-keepalive 30"]);
+        assert!(of_process("redis-server")[0].within_a_minute(false).is_empty());
+        assert!(of_process("nobody knows it").is_empty());
+    }
+
+    #[test]
+    fn sysctls_do_what_socket_options_cannot() {
+        let advice = advice(Busy::Any);
+        assert_eq!(options(&advice, "c"), advice.chosen.clone().unwrap().options);
+        assert!(options(&advice, "c").sysctl().is_empty());
+        // No TCP_USER_TIMEOUT, and times of its own.
+        let java = options(&advice, "java");
+        assert_eq!(java.sysctl().keys().copied().collect::<Vec<_>>(), ["tcp_retries2"]);
+        assert!(java.user_timeout.is_none() && java.keepalive.is_some(), "{java:?}");
+        // Keepalive's switch alone.
+        let names =
+            ["tcp_keepalive_intvl", "tcp_keepalive_probes", "tcp_keepalive_time", "tcp_retries2"];
+        assert_eq!(options(&advice, "jdbc").sysctl().keys().copied().collect::<Vec<_>>(), names);
+        assert_eq!(options(&advice, "sysctl").sysctl().len(), 4);
+        // An idle connection is not given up by tcp_retries2.
+        assert!(options(&self::advice(Busy::Idle), "java").sysctl().is_empty());
+        // Its own timer is no socket option.
+        assert!(ecosystems()["ssh"].snippet(&advice).unwrap().options.is_none());
+    }
 }

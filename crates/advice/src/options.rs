@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use spec::duration;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Options of one socket. What is `None` is not set.
@@ -15,6 +16,17 @@ pub struct Options {
     pub rto_max: Option<Duration>,
     /// The sysctl `tcp_retries2` of the host, where it is not the default.
     pub retries2: Option<u32>,
+    /// Which of these its program cannot set, so that the host's sysctls do.
+    pub by_sysctl: BySysctl,
+}
+
+/// Options that are set by the sysctls of a host, for every socket of its network namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BySysctl {
+    /// Keepalive's times: `tcp_keepalive_time`, `tcp_keepalive_intvl`, `tcp_keepalive_probes`.
+    pub times: bool,
+    /// `tcp_rto_max_ms` (Linux 6.15).
+    pub rto_max: bool,
 }
 
 /// RFC 1122 4.2.3.6 keep-alives.
@@ -32,9 +44,14 @@ impl Keepalive {
     /// Linux's sysctls.
     pub const DEFAULT: Self = Self { idle_s: 7200, interval_s: 75, probes: 9 };
 
+    /// From the last segment received to the first probe.
+    pub fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_s.into())
+    }
+
     /// From the last segment received to the end, without ticks and wheel slots.
     pub fn sum(&self) -> Duration {
-        Duration::from_secs(u64::from(self.idle_s)) + self.probing()
+        self.idle() + self.probing()
     }
 
     /// From the first probe to the end.
@@ -60,19 +77,43 @@ impl Options {
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
         if let Some(keepalive) = &self.keepalive {
-            settings.extend([
-                ("client.keepalive.enabled", "true".into()),
-                ("client.keepalive.idle", format!("{}s", keepalive.idle_s)),
-                ("client.keepalive.interval", format!("{}s", keepalive.interval_s)),
-                ("client.keepalive.probes", keepalive.probes.to_string()),
-            ]);
+            settings.push(("client.keepalive.enabled", "true".into()));
+            if !self.by_sysctl.times {
+                settings.extend([
+                    ("client.keepalive.idle", format!("{}s", keepalive.idle_s)),
+                    ("client.keepalive.interval", format!("{}s", keepalive.interval_s)),
+                    ("client.keepalive.probes", keepalive.probes.to_string()),
+                ]);
+            }
         }
-        let durations =
-            [("client.user_timeout", self.user_timeout), ("client.rto_max", self.rto_max)];
+        let rto_max = self.rto_max.filter(|_| !self.by_sysctl.rto_max);
+        let durations = [("client.user_timeout", self.user_timeout), ("client.rto_max", rto_max)];
         let shown = |(key, value): (_, Option<Duration>)| Some((key, duration::show(value?)));
         settings.extend(durations.into_iter().filter_map(shown));
-        settings.extend(self.retries2.map(|n| ("sysctl.tcp_retries2", n.to_string())));
+        settings.extend(self.sysctls().map(|(key, value)| (key, value.to_string())));
         settings
+    }
+
+    /// The sysctls of the host, by their names below `net.ipv4`.
+    pub fn sysctl(&self) -> BTreeMap<&'static str, u64> {
+        let name = |key: &'static str| key.strip_prefix("sysctl.").unwrap_or(key);
+        self.sysctls().map(|(key, value)| (name(key), value)).collect()
+    }
+
+    /// The same, by their keys in an experiment.
+    fn sysctls(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let times = self.keepalive.filter(|_| self.by_sysctl.times);
+        let rto_max = self.rto_max.filter(|_| self.by_sysctl.rto_max);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        [
+            ("sysctl.tcp_keepalive_time", times.map(|times| times.idle_s.into())),
+            ("sysctl.tcp_keepalive_intvl", times.map(|times| times.interval_s.into())),
+            ("sysctl.tcp_keepalive_probes", times.map(|times| times.probes.into())),
+            ("sysctl.tcp_retries2", self.retries2.map(u64::from)),
+            ("sysctl.tcp_rto_max_ms", rto_max.map(millis)),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
     }
 }
 

@@ -3,7 +3,8 @@
 
 use crate::options::in_words;
 use crate::settings::in_unit;
-use crate::{Ecosystem, Found, Keepalive, Options, Outlook, Path, ecosystems};
+use crate::{Detection, Ecosystem, Keepalive, Options, Path, ecosystems};
+use model::Found;
 use std::time::Duration;
 
 /// The text as one ecosystem reads it.
@@ -14,7 +15,7 @@ pub struct Reading {
     /// The socket's options then.
     pub options: Options,
     /// What they do.
-    pub outlook: Outlook,
+    pub detection: Detection,
     /// What is wrong with them.
     pub findings: Vec<Finding>,
 }
@@ -64,7 +65,7 @@ struct Given {
     pings: Option<u32>,
 }
 
-/// The text as each ecosystem reads it that knows a name in it.
+/// The text as each ecosystem reads it that knows the most names in it.
 ///
 /// # Errors
 /// A setting that is not known, or a value that its ecosystem does not take.
@@ -74,14 +75,14 @@ pub fn review(text: &str, path: &Path) -> Result<Vec<Reading>, String> {
         let mut schemes = ecosystem.schemes.iter();
         !text.contains("://") || schemes.any(|scheme| text.starts_with(&format!("{scheme}:")))
     };
-    let mut readings = Vec::new();
-    for ecosystem in all.values().filter(of_scheme) {
-        let words = words(text);
-        let known = words.iter().any(|(key, _)| ecosystem.reads.contains_key(*key));
-        if known {
-            readings.push(read(ecosystem, &words, path)?);
-        }
-    }
+    let text = text.replace(" = ", "=");
+    let words = words(&text);
+    let known =
+        |one: &Ecosystem| words.iter().filter(|(key, _)| one.reads.contains_key(*key)).count();
+    let most = all.values().filter(of_scheme).map(known).max().unwrap_or(0).max(1);
+    let readers = all.values().filter(of_scheme).filter(|one| known(one) == most);
+    let readings =
+        readers.map(|reader| read(reader, &words, path)).collect::<Result<Vec<_>, _>>()?;
     if readings.is_empty() {
         let readers: Vec<_> =
             all.values().filter(|one| !one.reads.is_empty()).map(|one| &*one.name).collect();
@@ -116,11 +117,10 @@ fn read(ecosystem: &Ecosystem, words: &[(&str, &str)], path: &Path) -> Result<Re
                 .map_err(|why| format!("`{key}` of {}: `{value}`: {why}", ecosystem.name))?;
         }
     }
-    let implied = ecosystem.implies.as_deref() == Some("keepalive");
-    let options = given.options(implied);
-    let outlook = Outlook::of(&options, path);
-    let findings = findings(&given, &options, &outlook, path);
-    Ok(Reading { ecosystem: ecosystem.clone(), options, outlook, findings })
+    let options = given.options(ecosystem);
+    let detection = Detection::by(&options, path);
+    let findings = findings(&given, &options, &detection, path);
+    Ok(Reading { ecosystem: ecosystem.clone(), options, detection, findings })
 }
 
 impl Given {
@@ -134,6 +134,10 @@ impl Given {
             "keepalive" => self.on = Some(true),
             "keepalive bool" => self.on = Some(truth(value)?),
             "keepalive triple" => self.triple(value)?,
+            "keepalive idle s" => {
+                self.idle_s = Some(seconds(value)?);
+                self.on = self.idle_s.map(|idle_s| idle_s > 0);
+            }
             "keepidle s" => self.idle_s = Some(seconds(value)?),
             "keepintvl s" => self.interval_s = Some(seconds(value)?),
             "keepcnt" => self.probes = Some(whole()?),
@@ -169,13 +173,17 @@ impl Given {
         Ok(())
     }
 
-    fn options(&self, implied: bool) -> Options {
-        let on = self.on.unwrap_or(implied);
+    fn options(&self, ecosystem: &Ecosystem) -> Options {
+        let on = self.on.unwrap_or(ecosystem.implies.as_deref() == Some("keepalive"));
         // 0 is "the system's" wherever it is taken.
         let or = |given: Option<u32>, default| given.filter(|n| *n > 0).unwrap_or(default);
-        let default = Keepalive::DEFAULT;
+        let mut default = Keepalive::DEFAULT;
+        let idle_s = or(self.idle_s, default.idle_s);
+        if let Some(fixed) = ecosystem.fixed {
+            (default.interval_s, default.probes) = (fixed.interval_s(idle_s), fixed.probes);
+        }
         let keepalive = Keepalive {
-            idle_s: or(self.idle_s, default.idle_s),
+            idle_s,
             interval_s: or(self.interval_s, default.interval_s),
             probes: or(self.probes, default.probes),
         };
@@ -204,7 +212,7 @@ const LATE: Duration = Duration::from_secs(300);
 /// The least RTO (`TCP_RTO_MIN`, include/net/tcp.h).
 const RTO_MIN: Duration = Duration::from_millis(200);
 
-fn findings(given: &Given, options: &Options, outlook: &Outlook, path: &Path) -> Vec<Finding> {
+fn findings(given: &Given, options: &Options, detection: &Detection, path: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut find = |kind, experiment: &str, what: String| {
         let settings: Vec<_> = options
@@ -280,8 +288,8 @@ fn findings(given: &Given, options: &Options, outlook: &Outlook, path: &Path) ->
             ),
         ),
         None => {
-            let waits = match outlook.sending {
-                Found::Within(_, latest) => format!("up to {} s", latest.as_secs()),
+            let waits = match detection.sending {
+                Found::Within(_, _, latest) => format!("up to {} s", latest.as_secs()),
                 Found::Never | Found::Unknown => "long".into(),
             };
             find(
@@ -371,6 +379,12 @@ mod tests {
         let haproxy = &review("option srvtcpka\nsrvtcpka-idle 10s\nserver a b tcp-ut 30s", &path())
             .unwrap()[0];
         assert_eq!(haproxy.options.user_timeout, Some(Duration::from_secs(30)));
+        let redis = &review("tcp-keepalive 60", &path()).unwrap()[0];
+        let expected = Keepalive { idle_s: 60, interval_s: 20, probes: 3 };
+        assert_eq!(redis.options.keepalive, Some(expected));
+        let server = review("tcp_keepalives_idle = 5\ntcp_user_timeout = 9000", &path()).unwrap();
+        assert_eq!(server.len(), 1, "{server:?}");
+        assert_eq!(server[0].options.user_timeout, Some(Duration::from_secs(9)));
         assert!(review("a text without any", &path()).unwrap_err().contains("libpq"));
         assert!(review("keepalives_idle=x", &path()).unwrap_err().contains("keepalives_idle"));
     }

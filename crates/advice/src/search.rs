@@ -1,9 +1,10 @@
 //! From a demand to options.
 
 use crate::case::{AT_ONCE, SOON_IDLE};
+use crate::detection::{idle, sending, worst_beginnings};
 use crate::options::{Fixed, in_words};
-use crate::outlook::{idle, sending, worst_beginnings};
-use crate::{Busy, Case, Demand, Keepalive, Moment, Options, Outlook, Survived};
+use crate::{Busy, Case, Demand, Detection, Keepalive, Moment, Options, Survived};
+use model::Found;
 use std::time::Duration;
 
 /// What to choose, or why nothing can be chosen.
@@ -25,9 +26,23 @@ pub struct Chosen {
     /// The options.
     pub options: Options,
     /// When they find a dead peer out.
-    pub outlook: Outlook,
+    pub detection: Detection,
     /// Which outages they survive.
     pub survived: Survived,
+    /// What comes nearest where `TCP_USER_TIMEOUT` cannot be set; `None`: it is not advised.
+    pub without: Option<Without>,
+}
+
+/// What meets a demand without `TCP_USER_TIMEOUT`, as far as anything does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Without {
+    /// Keepalive that ends by its number of probes.
+    pub keepalive: Option<Keepalive>,
+    /// The sysctl `tcp_retries2` with which a write is given up in time and the outage survived;
+    /// `None`: there is none.
+    pub retries2: Option<u32>,
+    /// When a write is given up without that sysctl.
+    pub sending: Found,
 }
 
 /// The nearest demands that can be met.
@@ -49,9 +64,10 @@ pub fn advise(demand: &Demand) -> Advice {
     };
     match choose(demand) {
         Ok(options) => {
-            let outlook = Outlook::of(&options, &demand.path);
-            let survived = Survived::with(&options, &outlook, &demand.path);
-            advice.chosen = Some(Chosen { options, outlook, survived });
+            let detection = Detection::by(&options, &demand.path);
+            let survived = Survived::with(&options, &detection, &demand.path);
+            let without = options.user_timeout.map(|_| Without::user_timeout(demand, &options));
+            advice.chosen = Some(Chosen { options, detection, survived, without });
         }
         Err(collides) => {
             advice.collides = Some(collides);
@@ -70,12 +86,13 @@ fn choose(demand: &Demand) -> Result<Options, String> {
             in_words(demand.detect)
         ));
     }
-    match with_rto_max(demand, None) {
-        Err(_) if demand.busy.may_send() && demand.path.has_rto_max() => {
-            with_rto_max(demand, Some(SMALLEST_RTO_MAX)).or_else(|_| with_rto_max(demand, None))
+    with_rto_max(demand, None).or_else(|why| {
+        if demand.busy.may_send() && demand.path.has_rto_max() {
+            with_rto_max(demand, Some(SMALLEST_RTO_MAX)).map_err(|_| why)
+        } else {
+            Err(why)
         }
-        result => result,
-    }
+    })
 }
 
 /// The least that `TCP_RTO_MAX_MS` takes (`tcp_sock_set_rto_max_ms`, net/ipv4/tcp.c).
@@ -192,14 +209,38 @@ fn longest_idle(demand: &Demand, options: &Options, probes: u32) -> Option<Optio
     })
 }
 
+impl Without {
+    fn user_timeout(demand: &Demand, chosen: &Options) -> Self {
+        let path = &demand.path;
+        let idle = Demand { busy: Busy::Idle, ..demand.clone() };
+        let keepalive = chosen.keepalive.and_then(|_| {
+            with_keepalive(&idle, &Options::default()).ok().and_then(|options| options.keepalive)
+        });
+        let with =
+            |retries2| Options { user_timeout: None, keepalive: None, retries2, ..chosen.clone() };
+        let options = (1..=MOST_RETRIES2).map(|retries2| with(Some(retries2)));
+        let in_time = options.take_while(|options| sending(options, path).by(demand.detect));
+        let most = in_time.last().filter(|options| survives_sending(demand, options));
+        Self {
+            keepalive,
+            retries2: most.and_then(|options| options.retries2),
+            sending: sending(&with(None), path),
+        }
+    }
+}
+
+/// The default of `tcp_retries2`: advice never raises it.
+const MOST_RETRIES2: u32 = 15;
+
 /// Keepalive that meets the demand of an idle connection where its other times cannot be set.
-pub(crate) fn with_fixed_times(demand: &Demand, fixed: Fixed) -> Option<Options> {
+pub(crate) fn with_fixed_times(demand: &Demand, fixed: Fixed) -> Option<Keepalive> {
     let demand = Demand { busy: Busy::Idle, ..demand.clone() };
-    halve(&demand, |idle_s| {
+    let options = halve(&demand, |idle_s| {
         let (interval_s, probes) = (fixed.interval_s(idle_s), fixed.probes);
         let keepalive = Some(Keepalive { idle_s, interval_s, probes });
         Options { keepalive, ..Options::default() }
-    })
+    });
+    options.and_then(|options| options.keepalive)
 }
 
 /// The options with the longest idle time that meets the demand.
@@ -230,7 +271,7 @@ fn meets(demand: &Demand, options: &Options) -> bool {
     let path = &demand.path;
     let outlasts = |keepalive: Keepalive| {
         demand.survive.is_zero()
-            || worst_beginnings(&keepalive, demand.survive).iter().all(|begins| {
+            || worst_beginnings(keepalive.idle(), demand.survive).iter().all(|begins| {
                 Case::Outage(Moment::Idle(*begins), demand.survive).is_survived(options, path)
             })
     };
@@ -241,33 +282,28 @@ fn meets(demand: &Demand, options: &Options) -> bool {
         && comes_before_forgetting(demand, options)
 }
 
-impl Chosen {
-    /// The worst of what the demand names: what is proven by trials.
-    pub fn worst_cases(&self, demand: &Demand) -> Vec<(Case, (&'static str, String))> {
-        let within = || ("require.noticed_within", spec::duration::show(demand.detect));
-        let lives = || ("require.survives", "true".to_owned());
-        let mut cases = Vec::new();
-        let outages = !demand.survive.is_zero();
-        if demand.busy.may_idle() {
-            cases.push((Case::Lost(SOON_IDLE), within()));
-        }
-        if demand.busy.may_send() {
-            cases.push((Case::Lost(AT_ONCE), within()));
-        }
-        if let Some(keepalive) = self.options.keepalive.filter(|_| outages) {
-            let begin = worst_beginnings(&keepalive, demand.survive);
-            cases.extend(
-                begin
-                    .first()
-                    .map(|begins| (Case::Outage(Moment::Idle(*begins), demand.survive), lives())),
-            );
-        }
-        if demand.busy.may_send() && outages {
-            cases.push((Case::Outage(AT_ONCE, demand.survive), lives()));
-        }
-        cases.extend(demand.path.forgets_after.map(|after| (Case::Forgotten(after), lives())));
-        cases
+/// The worst of what a demand names for such options: what is proven by trials.
+pub fn worst_cases(demand: &Demand, options: &Options) -> Vec<(Case, (&'static str, String))> {
+    let within = || ("require.noticed_within", spec::duration::show(demand.detect));
+    let lives = || ("require.survives", "true".to_owned());
+    let mut cases = Vec::new();
+    let outages = !demand.survive.is_zero();
+    if demand.busy.may_idle() {
+        cases.push((Case::Lost(SOON_IDLE), within()));
     }
+    if demand.busy.may_send() {
+        cases.push((Case::Lost(AT_ONCE), within()));
+    }
+    if let Some(keepalive) = options.keepalive.filter(|_| outages) {
+        let begin = worst_beginnings(keepalive.idle(), demand.survive);
+        let of = |begins: &Duration| Case::Outage(Moment::Idle(*begins), demand.survive);
+        cases.extend(begin.first().map(|begins| (of(begins), lives())));
+    }
+    if demand.busy.may_send() && outages {
+        cases.push((Case::Outage(AT_ONCE, demand.survive), lives()));
+    }
+    cases.extend(demand.path.forgets_after.map(|after| (Case::Forgotten(after), lives())));
+    cases
 }
 
 /// The nearest demands are told to this.

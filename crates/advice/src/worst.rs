@@ -1,7 +1,6 @@
 //! The moment of a fault at which a requirement is least likely to be met.
 
-use crate::Keepalive;
-use crate::outlook::worst_beginnings;
+use crate::detection::worst_beginnings;
 use spec::{Experiment, Outcome, Parameters, Traffic};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +22,7 @@ pub fn worst(experiment: &Experiment, hz: u32, most: usize) -> Result<Vec<Experi
         experiment.parameters.fault.after = *after;
         experiment
     };
-    let moments = moments(&experiment.parameters);
+    let moments = moments(&experiment.parameters, hz);
     let mut ranked: Vec<_> = moments
         .iter()
         .map(at)
@@ -35,28 +34,19 @@ pub fn worst(experiment: &Experiment, hz: u32, most: usize) -> Result<Vec<Experi
 }
 
 /// When the fault may come: as it is set, before and between keepalive probes.
-fn moments(parameters: &Parameters) -> BTreeSet<Duration> {
+fn moments(parameters: &Parameters, hz: u32) -> BTreeSet<Duration> {
     const BETWEEN: u32 = 16;
     let mut moments = BTreeSet::from([parameters.fault.after]);
-    let keepalive = &parameters.client.keepalive;
-    if !keepalive.enabled || parameters.client.traffic != Traffic::Idle {
+    if !parameters.client.keepalive.enabled || parameters.client.traffic != Traffic::Idle {
         // The phases of the timers are gone through by the model.
         return moments;
     }
-    let default = Keepalive::DEFAULT;
-    let seconds = |set: Option<Duration>, sysctl: &str, default: u32| {
-        let of_sysctl = || parameters.sysctl.get(sysctl).and_then(|text| text.parse().ok());
-        set.map_or_else(|| of_sysctl().unwrap_or(default), |set| set.as_secs() as u32)
-    };
-    let keepalive = Keepalive {
-        idle_s: seconds(keepalive.idle, "tcp_keepalive_time", default.idle_s),
-        interval_s: seconds(keepalive.interval, "tcp_keepalive_intvl", default.interval_s),
-        probes: keepalive.probes.unwrap_or(default.probes),
-    };
+    let facts = model::nominal_facts(parameters, hz);
+    let [idle, interval] = model::keepalive_times(parameters, &facts);
     let lasts = parameters.fault_duration().unwrap_or_default();
-    moments.extend(worst_beginnings(&keepalive, lasts));
-    let span = Duration::from_secs(u64::from(keepalive.idle_s + keepalive.interval_s));
     let whole = |moment: Duration| Duration::from_millis(moment.as_millis() as u64);
+    moments.extend(worst_beginnings(idle, lasts).into_iter().map(whole));
+    let span = idle + interval;
     moments.extend((1..=BETWEEN).map(|part| whole(span * part / BETWEEN)));
     moments
 }

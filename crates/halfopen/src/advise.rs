@@ -6,7 +6,7 @@ use crate::output::{self, Exit, Format};
 use crate::session::Laboratory;
 use crate::{conducted::Conducted, kernels};
 use advice::{
-    Advice, Busy, Chosen, Demand, Ecosystem, Options, Outlook, Path, Survived, ecosystems,
+    Advice, Busy, Demand, Detection, Ecosystem, Options, Path, Survived, ecosystems, worst_cases,
 };
 use anyhow::{Result, anyhow, bail};
 use report::Clock;
@@ -74,13 +74,13 @@ fn explain(arguments: &AdviseArgs, settings: &str, path: &Path) -> Exit {
         Ok(options) => options,
         Err(why) => return output::fail(Exit::USAGE, &anyhow!("--explain {settings}: {why}")),
     };
-    let outlook = Outlook::of(&options, path);
-    let survived = Survived::with(&options, &outlook, path);
+    let detection = Detection::by(&options, path);
+    let survived = Survived::with(&options, &detection, path);
     match arguments.output.format {
-        Format::Json => output::print(&explained_document(&options, &outlook, &survived)),
+        Format::Json => output::print(&explained_document(&options, &detection, &survived)),
         Format::Human | Format::Jsonl => {
             let colour = output::colour(&std::io::stdout());
-            output::print(explained(&options, &outlook, &survived, colour).as_bytes())
+            output::print(explained(&options, &detection, &survived, colour).as_bytes())
         }
     }
 }
@@ -144,9 +144,10 @@ fn prove(
         output::print(human(&proven, colour).as_bytes());
     }
     let mut exit = if advice.chosen.is_some() { Exit::AGREES } else { Exit::SKIPPED };
-    let wanted = advice.chosen.as_ref().filter(|_| !arguments.no_prove);
+    let wanted =
+        Some(to_prove(advice, ecosystems)).filter(|all| !all.is_empty() && !arguments.no_prove);
     let (mut run, mut not_proven) = (None, None);
-    match wanted.map(|chosen| plan(chosen, advice)) {
+    match wanted.map(|all| plan(&all, &advice.demand)) {
         None => {}
         Some(Err(why)) => {
             eprintln!("not proven: {why}");
@@ -173,15 +174,29 @@ fn prove(
     Ok(exit.and(output::print(&document(&proven))))
 }
 
+/// The options that are advised, and what they come to in each ecosystem where sysctls do the rest.
+fn to_prove(advice: &Advice, ecosystems: &BTreeMap<String, Ecosystem>) -> Vec<Options> {
+    let chosen = advice.chosen.iter().map(|chosen| chosen.options.clone());
+    let mut all: Vec<_> = chosen.collect();
+    let snippets = ecosystems.values().filter_map(|ecosystem| ecosystem.snippet(advice));
+    for options in snippets.filter_map(|snippet| snippet.options) {
+        if !options.sysctl().is_empty() && !all.contains(&options) {
+            all.push(options);
+        }
+    }
+    all
+}
+
 /// Trials of the worst cases: in virtual time where its kernel is there, else on the real clock.
-fn plan(chosen: &Chosen, advice: &Advice) -> Result<Batch, String> {
-    let path = &advice.demand.path;
-    let experiments: Vec<Experiment> = chosen
-        .worst_cases(&advice.demand)
-        .into_iter()
-        .map(|(case, require)| case.experiment(&chosen.options, path, Some(require)))
+fn plan(all: &[Options], demand: &Demand) -> Result<Batch, String> {
+    let path = &demand.path;
+    let cases = |options| worst_cases(demand, options).into_iter().map(move |case| (options, case));
+    let experiments: Vec<Experiment> = all
+        .iter()
+        .flat_map(cases)
+        .map(|(options, (case, require))| case.experiment(options, path, Some(require)))
         .collect::<Result<_, _>>()?;
-    let simulated = if chosen.options.rto_max.is_some() {
+    let simulated = if all.iter().any(|options| options.rto_max.is_some()) {
         Err("the virtual kernel has no TCP_RTO_MAX_MS".to_owned())
     } else {
         kernels::find(&kernels::with_hz(path.hz)).map(|_| ())

@@ -301,10 +301,22 @@ pub(crate) struct SetsockoptArgs {
     /// Change them: without it, what would be is shown, and nothing is changed
     #[arg(long)]
     pub(crate) yes: bool,
+    /// For people, or one JSON document
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: SetsockoptFormat,
     /// keepalive=on|off|IDLE/INTERVAL/COUNT (seconds), keepidle=D, keepintvl=D, keepcnt=N,
     /// user_timeout=D|off, rto_max=D
     #[arg(required = true, value_name = "OPTION=VALUE")]
     pub(crate) options: Vec<String>,
+}
+
+/// What `setsockopt` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SetsockoptFormat {
+    /// Text for people.
+    Human,
+    /// One JSON document.
+    Json,
 }
 
 /// What `audit` prints.

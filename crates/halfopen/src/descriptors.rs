@@ -26,6 +26,13 @@ pub(crate) fn raise_for_leases(at_once: usize) -> Result<()> {
     })
 }
 
+/// As many as there may be: what goes without is said where it is missing.
+pub(crate) fn raise_as_far_as_may_be() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 fn raise(wanted: u64) -> Result<()> {
     let (soft, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).context("reading the descriptor limit")?;

@@ -2,20 +2,21 @@
 //! duplicate of its descriptor. It changes nothing unless it is told to.
 
 use crate::audit::{self, Live, Machine};
-use crate::cli::SetsockoptArgs;
+use crate::cli::{SetsockoptArgs, SetsockoptFormat};
 use crate::output::{self, Exit};
 use anyhow::{Context, Result, anyhow, bail};
-use netns::Namespace;
 use observe::sockets::{Holder, Place};
 use report::audit::Socket;
 use spec::facts::TcpFacts;
 use spec::{Facts, SocketOptions};
-use std::path::Path;
 use std::time::Duration;
 
 pub(crate) fn run(arguments: &SetsockoptArgs) -> Exit {
     if let Some(missing) = audit::missing(Some(arguments.pid)) {
         return output::fail(Exit::USAGE, &missing);
+    }
+    if let Some(hidden) = audit::hidden(arguments.pid) {
+        return output::fail(Exit::SKIPPED, &hidden);
     }
     let wanted = match wanted(&arguments.options) {
         Ok(wanted) => wanted,
@@ -32,67 +33,75 @@ struct Target {
     before: Socket,
     after: Socket,
     holder: Holder,
-    inode: u32,
 }
 
 fn change(arguments: &SetsockoptArgs, wanted: &SocketOptions) -> Result<Exit> {
-    let targets = targets(arguments, wanted)?;
-    let mut text = String::new();
+    let machine = Machine::look(Some(arguments.pid));
+    let mut targets = targets(&machine, arguments, wanted)?;
     let mut failed = Vec::new();
     let mut undo = Vec::new();
-    for Target { before, mut after, holder, inode } in targets {
-        if arguments.yes {
-            match set(&holder, inode, wanted) {
-                Ok(read) => after.options = Some(read),
-                Err(error) => {
-                    failed.push(format!("{} - {}: {error:#}", before.local, before.remote));
-                    continue;
-                }
+    if arguments.yes {
+        targets.retain(|Target { before, holder, .. }| match set(holder, before.inode, wanted) {
+            Ok(()) => true,
+            Err(error) => {
+                failed.push(format!("{} - {}: {error:#}", before.local, before.remote));
+                false
             }
-            undo.push(undoing(arguments.pid, &before, wanted));
-        }
-        text += &report::audit::change(&before, &after);
-    }
-    if arguments.yes && !undo.is_empty() {
+        });
+        undo.extend(targets.iter().map(|target| undoing(arguments.pid, &target.before, wanted)));
         undo.sort();
         undo.dedup();
+        look_again(&machine, arguments, &mut targets)?;
+    }
+    let changes: Vec<_> = targets.into_iter().map(|target| (target.before, target.after)).collect();
+    let written = match arguments.format {
+        SetsockoptFormat::Human => output::print(told(&changes, &undo, arguments.yes).as_bytes()),
+        SetsockoptFormat::Json => output::print(&report::audit::changed_json(
+            machine.kernel(),
+            machine.hz(),
+            &changes,
+            &undo,
+        )),
+    };
+    let errors = failed.iter().map(|why| output::fail(Exit::SKIPPED, &anyhow!("{why}")));
+    Ok(errors.fold(written, Exit::and))
+}
+
+fn told(changes: &[(Socket, Socket)], undo: &[String], is_told_to: bool) -> String {
+    let of_each = changes.iter().map(|(before, after)| report::audit::change(before, after));
+    let mut text: String = of_each.collect();
+    if !is_told_to {
+        text += "\nnothing was changed: --yes does it\n";
+    } else if !undo.is_empty() {
         text += "\nchanged; to take it back:\n";
         text.extend(undo.iter().map(|line| format!("  {line}\n")));
-    } else if !arguments.yes {
-        text += "\nnothing was changed: --yes does it\n";
     }
-    let written = output::print(text.as_bytes());
-    let told = failed.iter().map(|why| output::fail(Exit::SKIPPED, &anyhow!("{why}")));
-    Ok(told.fold(written, Exit::and))
+    text
 }
 
 /// The connections of the process, as they are and as they would be.
-fn targets(arguments: &SetsockoptArgs, wanted: &SocketOptions) -> Result<Vec<Target>> {
+fn targets(
+    machine: &Machine,
+    arguments: &SetsockoptArgs,
+    wanted: &SocketOptions,
+) -> Result<Vec<Target>> {
     let pid = arguments.pid;
-    let machine = Machine::look(Some(pid));
-    let namespace = Namespace::at(Path::new(&format!("/proc/{pid}/ns/net")))
-        .with_context(|| format!("process {pid} is another user's: root may change its sockets"))?;
-    let (inode, place) = (namespace.inode(), Place { namespace, container: None });
     let mut targets = Vec::new();
-    let mut unreadable = 0;
-    let take = |Live { socket, facts, holders, inode }: Live| {
+    let mut unread = Vec::new();
+    each(machine, arguments, |Live { socket, facts, holders, is_mptcp }| {
         let (Some(holder), Some(options)) = (holders.first(), socket.options.clone()) else {
-            unreadable += 1;
+            unread.extend(socket.unread);
             return;
         };
         let after = Socket {
             options: Some(changed(&options, wanted)),
-            outlook: model::outlook(&facts_after(facts, wanted)),
+            outlook: audit::outlook(&facts_after(facts, wanted), is_mptcp),
             ..socket.clone()
         };
-        targets.push(Target { before: socket, after, holder: holder.clone(), inode });
-    };
-    audit::of_place(&machine, inode, &place, (Some(pid), arguments.port), take)?;
-    if unreadable > 0 {
-        bail!(
-            "{unreadable} of its sockets cannot be reached: it takes root, or the right to trace process \
-             {pid} (CAP_SYS_PTRACE; /proc/sys/kernel/yama/ptrace_scope)"
-        );
+        targets.push(Target { before: socket, after, holder: holder.clone() });
+    })?;
+    if let Some(why) = unread.first() {
+        bail!("{} of the sockets of process {pid} cannot be reached: {why}", unread.len());
     }
     if targets.is_empty() {
         let with = arguments.port.map_or_else(String::new, |port| format!(" with port {port}"));
@@ -101,11 +110,29 @@ fn targets(arguments: &SetsockoptArgs, wanted: &SocketOptions) -> Result<Vec<Tar
     Ok(targets)
 }
 
-/// Sets them, and reads them back.
-fn set(holder: &Holder, inode: u32, wanted: &SocketOptions) -> Result<SocketOptions> {
+fn each(machine: &Machine, arguments: &SetsockoptArgs, take: impl FnMut(Live)) -> Result<()> {
+    let pid = arguments.pid;
+    let namespace = audit::of_process(pid)?;
+    let (inode, place) = (namespace.inode(), Place { namespace, container: None });
+    audit::of_place(machine, inode, &place, (Some(pid), arguments.port), take)
+}
+
+/// What has become of them: when they find out counts from this look. One that is gone meanwhile stays as
+/// it would have been.
+fn look_again(machine: &Machine, arguments: &SetsockoptArgs, targets: &mut [Target]) -> Result<()> {
+    each(machine, arguments, |Live { socket, .. }| {
+        let is_it = |target: &&mut Target| target.before.inode == socket.inode;
+        if let Some(target) = targets.iter_mut().find(is_it) {
+            target.after = socket;
+        }
+    })
+}
+
+/// Sets them.
+fn set(holder: &Holder, inode: u32, wanted: &SocketOptions) -> Result<()> {
     let is_there = holder.set(inode, wanted).context("setting its options")?;
-    let read = if is_there { holder.options(inode).context("reading its options")? } else { None };
-    read.context("the process has closed it meanwhile")
+    anyhow::ensure!(is_there, "the process has closed it meanwhile");
+    Ok(())
 }
 
 fn changed(options: &SocketOptions, wanted: &SocketOptions) -> SocketOptions {
@@ -308,9 +335,11 @@ mod tests {
             state: "ESTABLISHED".into(),
             namespace: 1,
             container: None,
+            inode: 1,
             receive_queue: 0,
             send_queue: 0,
             options: Some(old.clone()),
+            unread: None,
             sampled_ns: 0,
             outlook: model::outlook(&Facts {
                 kernel: "6.12".into(),

@@ -195,6 +195,12 @@ pub fn smallest_rto(parameters: &Parameters, facts: &Facts) -> Duration {
     kernel.hz.duration(kernel.rto_min)
 }
 
+/// Keepalive's idle time and interval, as they are in force.
+pub fn keepalive_times(parameters: &Parameters, facts: &Facts) -> [Duration; 2] {
+    let kernel = Kernel::new(parameters, facts);
+    [kernel.keepalive_time, kernel.keepalive_interval].map(|jiffies| kernel.hz.duration(jiffies))
+}
+
 /// The most that `proc_dointvec_jiffies` takes at HZ=100, in seconds.
 const KEEPALIVE_SECS_MOST: u64 = 21_474_836;
 /// `tcpi_options`: SACK was agreed on.

@@ -47,9 +47,9 @@ mod windows;
 mod world;
 
 pub use facts::nominal_facts;
-pub use kernel::smallest_rto;
+pub use kernel::{keepalive_times, smallest_rto};
 pub use laboratory::FAULT_WITHIN;
-pub use outlook::{Doing, Outlook, outlook};
+pub use outlook::{Doing, Found, Outlook, outlook};
 pub use predict::{predict, predict_after, predict_with};
 pub use prediction::{Prediction, Step, StepKind, Window};
 pub use sampled::{IfIt, predict_socket};

@@ -61,6 +61,8 @@ pub struct TcpSocket {
     pub inode: u32,
     /// `struct tcp_info`, as long as this kernel's is; `None` if it has none or was not asked.
     pub tcp_info: Option<Vec<u8>>,
+    /// It is a subflow of MPTCP (`INET_DIAG_ULP_INFO`, which the kernel shows to CAP_NET_ADMIN alone).
+    pub is_mptcp: bool,
     family: u8,
     /// `struct inet_diag_sockid`, with the cookie that tells it from a later one.
     id: [u8; ID_LEN],
@@ -315,6 +317,8 @@ const NLM_F_DUMP: u16 = 0x300;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_ULP_INFO: u16 = 19;
+const INET_ULP_INFO_NAME: u16 = 1;
 const IPPROTO_TCP: u8 = 6;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -446,6 +450,8 @@ fn parse_socket(body: &[u8]) -> Result<TcpSocket, Error> {
     let (local, remote) = end(8, 4).zip(end(24, 6)).ok_or(unknown_family)?;
     let mut id = [0; ID_LEN];
     id.copy_from_slice(&header[4..4 + ID_LEN]);
+    let attributes = &body[DIAG_MSG_LEN..];
+    let ulp = attribute(attributes, INET_DIAG_ULP_INFO);
     Ok(TcpSocket {
         local,
         remote,
@@ -456,7 +462,8 @@ fn parse_socket(body: &[u8]) -> Result<TcpSocket, Error> {
         receive_queue: word(56),
         send_queue: word(60),
         inode: word(68),
-        tcp_info: attribute(&body[DIAG_MSG_LEN..], INET_DIAG_INFO).map(<[u8]>::to_vec),
+        tcp_info: attribute(attributes, INET_DIAG_INFO).map(<[u8]>::to_vec),
+        is_mptcp: ulp.and_then(|ulp| attribute(ulp, INET_ULP_INFO_NAME)) == Some(b"mptcp\0"),
         family,
         id,
     })

@@ -7,11 +7,12 @@
 
 #![expect(unsafe_code, reason = "no safe binding reads and sets all of these options")]
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use spec::SocketOptions;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use timeline::event::Owner;
 
@@ -43,7 +44,8 @@ pub fn read(inode: u32, processes: impl IntoIterator<Item = u32>) -> io::Result<
     for pid in processes {
         let Some(number) = descriptor(pid, &wanted) else { continue };
         let owner = Owner { pid, process: name(pid) };
-        let Some(socket) = duplicate(pid, number)? else { continue };
+        let Some(process) = opened(pid)? else { continue };
+        let Some(socket) = duplicate(process.as_fd(), number)? else { continue };
         let options = options(&socket);
         drop(socket);
         let again = fs::read_link(format!("/proc/{pid}/fd/{number}"));
@@ -59,22 +61,46 @@ pub fn is_held(inode: u32, processes: &[u32]) -> bool {
     processes.iter().any(|pid| descriptor(*pid, &wanted).is_some())
 }
 
+/// What a duplicate of a descriptor shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// The socket's options.
+    pub options: SocketOptions,
+    /// It is a socket of MPTCP (`SO_PROTOCOL`), and the connection one of its subflows.
+    pub is_mptcp: bool,
+}
+
+/// `IPPROTO_MPTCP` (include/uapi/linux/in.h).
+const IPPROTO_MPTCP: libc::c_int = 262;
+
 /// The options of the socket with this inode, of which a process has this descriptor, by a duplicate that
 /// is closed at once; `None`: it no longer has it there.
-pub(crate) fn of(pid: u32, number: RawFd, inode: u32) -> io::Result<Option<SocketOptions>> {
-    let Some(socket) = duplicate(pid, number)? else { return Ok(None) };
-    // The process may have opened something else there meanwhile.
-    let same = rustix::fs::fstat(&socket)?.st_ino == u64::from(inode);
-    Ok(same.then(|| options(&socket)))
+pub(crate) fn of(process: BorrowedFd<'_>, number: RawFd, inode: u32) -> io::Result<Option<Read>> {
+    let read = |socket: OwnedFd| Read {
+        options: options(&socket),
+        is_mptcp: self::number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PROTOCOL)
+            == Some(IPPROTO_MPTCP),
+    };
+    Ok(same(process, number, inode)?.map(read))
+}
+
+/// A duplicate of a process's descriptor, if it is of this socket: the process may have opened something
+/// else there meanwhile.
+fn same(process: BorrowedFd<'_>, number: RawFd, inode: u32) -> io::Result<Option<OwnedFd>> {
+    let Some(socket) = duplicate(process, number)? else { return Ok(None) };
+    let is_same = rustix::fs::fstat(&socket)?.st_ino == u64::from(inode);
+    Ok(is_same.then_some(socket))
 }
 
 /// Sets those options that are `Some` on the socket with this inode, in the same way. Says whether the
 /// process has it there. Times come before the switch, which arms the keepalive timer.
-pub(crate) fn set(pid: u32, number: RawFd, inode: u32, wanted: &SocketOptions) -> io::Result<bool> {
-    let Some(socket) = duplicate(pid, number)? else { return Ok(false) };
-    if rustix::fs::fstat(&socket)?.st_ino != u64::from(inode) {
-        return Ok(false);
-    }
+pub(crate) fn set(
+    process: BorrowedFd<'_>,
+    number: RawFd,
+    inode: u32,
+    wanted: &SocketOptions,
+) -> io::Result<bool> {
+    let Some(socket) = same(process, number, inode)? else { return Ok(false) };
     let values = [
         (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, wanted.keepidle_s),
         (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, wanted.keepintvl_s),
@@ -121,21 +147,30 @@ fn descriptor(pid: u32, wanted: &std::path::Path) -> Option<RawFd> {
     })
 }
 
-/// A duplicate of a process's descriptor; `None` if it is no longer there.
-fn duplicate(pid: u32, number: RawFd) -> io::Result<Option<OwnedFd>> {
+/// The process with this number, which stays the same one; `None`: there is none.
+pub(crate) fn opened(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return Ok(None) };
-    let process = match pidfd_open(pid, PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
-        opened => opened?,
-    };
-    match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
+}
+
+/// Whether it runs still, so that its number was nobody else's since it was opened.
+pub(crate) fn runs(process: BorrowedFd<'_>) -> bool {
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    poll(&mut ended, Some(&Timespec::default())) == Ok(0)
+}
+
+/// A duplicate of a process's descriptor; `None` if it is no longer there.
+fn duplicate(process: BorrowedFd<'_>, number: RawFd) -> io::Result<Option<OwnedFd>> {
+    match pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
         Err(rustix::io::Errno::BADF | rustix::io::Errno::SRCH) => Ok(None),
         duplicated => Ok(Some(duplicated?)),
     }
 }
 
 fn options(socket: &OwnedFd) -> SocketOptions {
-    use std::os::fd::AsFd;
     let socket = socket.as_fd();
     let tcp = |name| number(socket, libc::IPPROTO_TCP, name);
     let unsigned = |name| tcp(name).and_then(|value| u32::try_from(value).ok());

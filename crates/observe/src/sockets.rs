@@ -1,7 +1,8 @@
 //! The TCP connections that live on this machine, and the processes that have them.
 
+use crate::Error;
 use crate::diag::sample_of;
-use crate::{Error, options};
+use crate::options::{self, Read};
 use netns::Namespace;
 use netns::sock_diag::SockDiag;
 use spec::SocketOptions;
@@ -9,8 +10,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::rc::Rc;
 use timeline::event::{Owner, SocketSample};
 
 /// A connection as it is now.
@@ -24,6 +26,8 @@ pub struct Connection {
     pub accepted: bool,
     /// When the kernel looked, `CLOCK_MONOTONIC`, nanoseconds, to within `sample.within_ns`.
     pub at_ns: u64,
+    /// It is a subflow of MPTCP, as far as may be seen: the kernel tells root alone.
+    pub is_mptcp: bool,
     /// What it showed.
     pub sample: SocketSample,
 }
@@ -47,6 +51,7 @@ pub fn connections(namespace: &Namespace) -> Result<Vec<Connection>, Error> {
             remote: looked.socket.remote,
             accepted: listening.contains(&looked.socket.local.port()),
             at_ns: looked.at_ns,
+            is_mptcp: looked.socket.is_mptcp,
             sample: SocketSample { within_ns: looked.within_ns, ..sample_of(&looked.socket) },
         }));
     }
@@ -58,21 +63,33 @@ pub fn connections(namespace: &Namespace) -> Result<Vec<Connection>, Error> {
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
 /// A process's descriptor of a socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Holder {
-    /// The process.
-    pub owner: Owner,
+    process: Rc<Process>,
     number: RawFd,
 }
 
+#[derive(Debug)]
+struct Process {
+    owner: Owner,
+    /// What stays this process when its number is another's; `None` where there are none (before Linux
+    /// 5.3), or no more.
+    pidfd: Option<OwnedFd>,
+}
+
 impl Holder {
+    /// The process.
+    pub fn owner(&self) -> &Owner {
+        &self.process.owner
+    }
+
     /// The options of the socket with this inode, by a duplicate that is closed at once. `None`: the
     /// process no longer has it there.
     ///
     /// # Errors
     /// [`io::Error`]: EPERM without the right to trace the process (`ptrace(2)`), ENOSYS before Linux 5.6.
-    pub fn options(&self, inode: u32) -> io::Result<Option<SocketOptions>> {
-        options::of(self.owner.pid, self.number, inode)
+    pub fn options(&self, inode: u32) -> io::Result<Option<Read>> {
+        options::of(self.pidfd()?, self.number, inode)
     }
 
     /// Sets those options of it that are `Some`, likewise. Says whether the process has it there still.
@@ -81,28 +98,49 @@ impl Holder {
     /// # Errors
     /// As for [`Self::options`]; EINVAL for a value that the kernel does not take.
     pub fn set(&self, inode: u32, wanted: &SocketOptions) -> io::Result<bool> {
-        options::set(self.owner.pid, self.number, inode, wanted)
+        options::set(self.pidfd()?, self.number, inode, wanted)
+    }
+
+    fn pidfd(&self) -> io::Result<BorrowedFd<'_>> {
+        let pidfd = self.process.pidfd.as_ref().map(AsFd::as_fd);
+        pidfd.ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
 
 /// The descriptors of sockets, by inode, of every process whose descriptors may be seen, or of one.
-/// Processes of other users are not seen without root, nor any that `hidepid` hides.
+/// Processes of other users are not seen without root, nor any that `hidepid` hides, nor those outside
+/// this one's PID namespace.
 pub fn holders(only: Option<u32>) -> HashMap<u32, Vec<Holder>> {
     let mut found: HashMap<u32, Vec<Holder>> = HashMap::new();
     for pid in only.map_or_else(processes, |pid| vec![pid]) {
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        let mut owner = None;
-        for descriptor in descriptors.flatten() {
-            let Some((number, inode)) = socket(&descriptor.path()) else { continue };
-            let owner = owner.get_or_insert_with(|| Owner { pid, process: options::name(pid) });
-            found.entry(inode).or_default().push(Holder { owner: owner.clone(), number });
+        let Some((process, sockets)) = sockets(pid) else { continue };
+        for (number, inode) in sockets {
+            found.entry(inode).or_default().push(Holder { process: process.clone(), number });
         }
     }
     found
 }
 
-/// A descriptor's number and the inode of its socket, if it is one.
-fn socket(path: &Path) -> Option<(RawFd, u32)> {
+/// A process and its sockets. What is read by its number is its own if it runs still when all is read:
+/// else another process may have the number by then, and nothing is said of either.
+fn sockets(pid: u32) -> Option<(Rc<Process>, Vec<Numbered>)> {
+    let pidfd = options::opened(pid).ok().flatten();
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let sockets: Vec<_> =
+        descriptors.flatten().filter_map(|descriptor| socket(&descriptor.path())).collect();
+    if sockets.is_empty() {
+        return None;
+    }
+    let owner = Owner { pid, process: options::name(pid) };
+    let is_same = pidfd.as_ref().is_none_or(|pidfd| options::runs(pidfd.as_fd()));
+    is_same.then(|| (Rc::new(Process { owner, pidfd }), sockets))
+}
+
+/// A descriptor's number and the inode of its socket.
+type Numbered = (RawFd, u32);
+
+/// What a descriptor is, if it is a socket's.
+fn socket(path: &Path) -> Option<Numbered> {
     let target = fs::read_link(path).ok()?;
     let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
     Some((path.file_name()?.to_str()?.parse().ok()?, inode.parse().ok()?))
@@ -118,11 +156,12 @@ fn processes() -> Vec<u32> {
 pub struct Place {
     /// The namespace.
     pub namespace: Namespace,
-    /// Its container, as the control group of a process in it is named.
+    /// Its container, as the control group of a process in it is named, or its name of `ip netns`.
     pub container: Option<String>,
 }
 
-/// Every network namespace that a process is in whose `/proc/PID/ns` may be seen, by inode.
+/// Every network namespace that a process is in whose `/proc/PID/ns` may be seen, or that `ip netns` keeps,
+/// by inode.
 pub fn places() -> BTreeMap<u64, Place> {
     let mut found = BTreeMap::new();
     for pid in processes() {
@@ -134,6 +173,12 @@ pub fn places() -> BTreeMap<u64, Place> {
         if place.container.is_none() {
             place.container = container(pid);
         }
+    }
+    // Those that `ip netns` keeps may have no process, and have a name.
+    for kept in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let Ok(namespace) = Namespace::at(&kept.path()) else { continue };
+        let place = found.entry(namespace.inode()).or_insert(Place { namespace, container: None });
+        place.container.get_or_insert_with(|| kept.file_name().to_string_lossy().into_owned());
     }
     found
 }
@@ -164,6 +209,22 @@ fn name_of((above, part): (&str, &str)) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_process_that_has_ended_nothing_is_said() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let opened = options::opened(child.id()).unwrap().unwrap();
+        assert!(options::runs(opened.as_fd()));
+        child.kill().unwrap();
+        let end = [rustix::event::PollFlags::IN];
+        let mut polled = end.map(|flags| rustix::event::PollFd::new(&opened, flags));
+        rustix::event::poll(&mut polled, None).unwrap();
+        // Not even before it is waited for: its number is free at any moment then.
+        assert!(!options::runs(opened.as_fd()));
+        assert!(sockets(child.id()).is_none());
+        child.wait().unwrap();
+        assert!(options::opened(child.id()).unwrap().is_none());
+    }
 
     #[test]
     fn containers_are_named_by_their_control_groups() {

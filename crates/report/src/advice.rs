@@ -6,8 +6,10 @@ use crate::json::trial::{TrialDocument, trial_document};
 use crate::span;
 use crate::tally::Run;
 use advice::{
-    Advice, Busy, Chosen, Ecosystem, Found, Keepalive, Kind, Options, Outlook, Reading, Survived,
+    Advice, Busy, Chosen, Detection, Ecosystem, Keepalive, Kind, Options, Reading, Snippet,
+    Survived,
 };
+use model::Found;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -75,7 +77,7 @@ fn possible(text: &mut String, paint: Paint, proven: &Proven<'_>, chosen: &Chose
     for sentence in why(&chosen.options, demand.busy) {
         line(text, paint, "why", &sentence);
     }
-    outlook(text, paint, &chosen.outlook, demand.busy);
+    detection(text, paint, &chosen.detection, demand.busy);
     survived(text, paint, &chosen.survived, &chosen.options, demand.busy);
     if let Some(keepalive) = chosen.options.keepalive {
         line(text, paint, "cost", &cost(keepalive, &chosen.options));
@@ -85,7 +87,10 @@ fn possible(text: &mut String, paint: Paint, proven: &Proven<'_>, chosen: &Chose
         text.push('\n');
         writeln!(text, "{} {}", paint.strong(&ecosystem.name), paint.quiet(&format!("({id})")))
             .expect("a String takes all");
-        for part in snippet.text.lines() {
+        let sysctls = sysctls(&snippet);
+        let sysctls =
+            sysctls.iter().map(|(name, value)| format!("sysctl net.ipv4.{name} = {value}"));
+        for part in snippet.text.lines().map(str::to_owned).chain(sysctls) {
             writeln!(text, "    {part}").expect("a String takes all");
         }
         for caveat in &snippet.caveats {
@@ -123,7 +128,7 @@ fn impossible(text: &mut String, paint: Paint, advice: &Advice) {
 }
 
 /// What given options do, for a person: `halfopen advise --explain`.
-pub fn explained(options: &Options, found: &Outlook, outages: &Survived, colour: bool) -> String {
+pub fn explained(options: &Options, found: &Detection, outages: &Survived, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
     let all = named(options);
@@ -137,7 +142,7 @@ pub fn explained(options: &Options, found: &Outlook, outages: &Survived, colour:
     for sentence in why(options, Busy::Any) {
         line(&mut text, paint, "why", &sentence);
     }
-    outlook(&mut text, paint, found, Busy::Any);
+    detection(&mut text, paint, found, Busy::Any);
     survived(&mut text, paint, outages, options, Busy::Any);
     if let Some(keepalive) = options.keepalive {
         line(&mut text, paint, "cost", &cost(keepalive, options));
@@ -158,7 +163,7 @@ pub fn reviewed(readings: &[Reading], colour: bool) -> String {
         for (name, value) in named(&reading.options) {
             line(&mut text, paint, &name, &value);
         }
-        outlook(&mut text, paint, &reading.outlook, Busy::Any);
+        detection(&mut text, paint, &reading.detection, Busy::Any);
         for finding in &reading.findings {
             let name = finding.kind.name();
             let label = match finding.kind {
@@ -191,7 +196,7 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
         .iter()
         .filter_map(|(id, ecosystem)| Some((id, ecosystem, ecosystem.snippet(advice)?)))
         .collect();
-    let of = |value: &dyn Fn(&Ecosystem, &advice::Snippet) -> Value| -> BTreeMap<&String, Value> {
+    let of = |value: &dyn Fn(&Ecosystem, &Snippet) -> Value| -> BTreeMap<&String, Value> {
         snippets.iter().map(|(id, ecosystem, snippet)| (*id, value(ecosystem, snippet))).collect()
     };
     json::pretty(&Document {
@@ -206,7 +211,7 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
         possible: chosen.is_some(),
         why,
         options: chosen.map_or_else(|| options(&Options::default()), |c| options(&c.options)),
-        sysctl: BTreeMap::new(),
+        sysctl: snippets.iter().flat_map(|(.., snippet)| sysctls(snippet)).collect(),
         cost: json!({"probes_per_hour_idle":
             chosen.and_then(|c| c.options.keepalive).map(|k| 3600.0 / f64::from(k.idle_s))}),
         worst: worst(chosen, demand.busy),
@@ -225,7 +230,8 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
         snippets: of(&|_, snippet| json!(snippet.text)),
         ecosystems: of(&|ecosystem, snippet| {
             json!({"name": ecosystem.name, "source": ecosystem.source, "default": ecosystem.default,
-                   "version": ecosystem.version, "caveats": snippet.caveats})
+                   "version": ecosystem.version, "caveats": snippet.caveats,
+                   "sysctl": sysctls(snippet)})
         }),
     })
 }
@@ -244,7 +250,7 @@ struct Document<'a> {
     possible: bool,
     why: String,
     options: Value,
-    sysctl: BTreeMap<String, u64>,
+    sysctl: BTreeMap<&'static str, u64>,
     cost: Value,
     worst: Value,
     survived: Value,
@@ -256,7 +262,7 @@ struct Document<'a> {
 }
 
 /// The document of `halfopen advise --explain`.
-pub fn explained_document(given: &Options, found: &Outlook, outages: &Survived) -> Vec<u8> {
+pub fn explained_document(given: &Options, found: &Detection, outages: &Survived) -> Vec<u8> {
     json::pretty(&json!({
         "schema": "halfopen/advise-explain/1",
         "options": options(given),
@@ -282,8 +288,8 @@ pub fn reviewed_document(readings: &[Reading]) -> Vec<u8> {
             "read_by": reading.ecosystem.name,
             "source": reading.ecosystem.source,
             "options": options(&reading.options),
-            "idle": of_found(reading.outlook.idle),
-            "sending": of_found(reading.outlook.sending),
+            "idle": of_found(reading.detection.idle),
+            "sending": of_found(reading.detection.sending),
             "findings": findings,
         })
     };
@@ -291,6 +297,11 @@ pub fn reviewed_document(readings: &[Reading]) -> Vec<u8> {
         "schema": "halfopen/advise-review/1",
         "readings": readings.iter().map(of_reading).collect::<Vec<_>>(),
     }))
+}
+
+/// The sysctls that do what the ecosystem cannot.
+fn sysctls(snippet: &Snippet) -> BTreeMap<&'static str, u64> {
+    snippet.options.as_ref().map_or_else(BTreeMap::new, Options::sysctl)
 }
 
 fn options(options: &Options) -> Value {
@@ -312,16 +323,16 @@ fn millis(duration: Duration) -> u64 {
 
 fn worst(chosen: Option<&Chosen>, busy: Busy) -> Value {
     let latest = |found: Found| found.latest().map(|latest| latest.as_secs_f64());
-    let outlook = chosen.map(|chosen| chosen.outlook);
+    let detection = chosen.map(|chosen| chosen.detection);
     json!({
-        "idle_s": outlook.filter(|_| busy.may_idle()).and_then(|o| latest(o.idle)),
-        "sending_s": outlook.filter(|_| busy.may_send()).and_then(|o| latest(o.sending)),
+        "idle_s": detection.filter(|_| busy.may_idle()).and_then(|o| latest(o.idle)),
+        "sending_s": detection.filter(|_| busy.may_send()).and_then(|o| latest(o.sending)),
     })
 }
 
 fn of_found(found: Found) -> Value {
     match found {
-        Found::Within(earliest, latest) => json!({"outcome": "ETIMEDOUT",
+        Found::Within(outcome, earliest, latest) => json!({"outcome": outcome,
             "earliest_s": earliest.as_secs_f64(), "latest_s": latest.as_secs_f64()}),
         Found::Never => json!({"outcome": "none", "earliest_s": null, "latest_s": null}),
         Found::Unknown => Value::Null,
@@ -344,9 +355,12 @@ fn named(options: &Options) -> Vec<(String, String)> {
     if let Some(most) = options.rto_max {
         add("TCP_RTO_MAX_MS", format!("{} ms", most.as_millis()));
     }
-    if let Some(retries) = options.retries2 {
-        add("tcp_retries2", format!("{retries} (sysctl)"));
-    }
+    named.extend(
+        options
+            .sysctl()
+            .iter()
+            .map(|(name, value)| (format!("net.ipv4.{name}"), value.to_string())),
+    );
     named
 }
 
@@ -395,18 +409,18 @@ fn why(options: &Options, busy: Busy) -> Vec<String> {
     why
 }
 
-fn outlook(text: &mut String, paint: Paint, outlook: &Outlook, busy: Busy) {
+fn detection(text: &mut String, paint: Paint, detection: &Detection, busy: Busy) {
     if busy.may_idle() {
-        let what = found(outlook.idle, "the last segment received");
+        let what = found(detection.idle, "the last segment received");
         line(text, paint, "if idle", &what);
     }
-    let what = found(outlook.sending, "the first write that is not acknowledged");
+    let what = found(detection.sending, "the first write that is not acknowledged");
     line(text, paint, "if it writes", &what);
 }
 
 fn found(found: Found, after: &str) -> String {
     match found {
-        Found::Within(earliest, latest) => {
+        Found::Within(_, earliest, latest) => {
             format!("told {} after {after}", span::range(earliest, latest))
         }
         Found::Never => "never told".into(),

@@ -6,7 +6,7 @@ mod metrics;
 mod table;
 
 use crate::json;
-use model::{Doing, Outlook, Prediction};
+use model::{Doing, Found, Outlook};
 use serde::Serialize;
 use spec::{Outcome, SocketOptions};
 use std::net::SocketAddr;
@@ -36,12 +36,16 @@ pub struct Socket {
     pub namespace: u64,
     /// Its container.
     pub container: Option<String>,
+    /// The number of its inode; 0 where no process has it.
+    pub inode: u32,
     /// Bytes received and not read.
     pub receive_queue: u32,
     /// Bytes written and not acknowledged.
     pub send_queue: u32,
     /// Its options; `None` where they could not be read.
     pub options: Option<SocketOptions>,
+    /// Why they could not be read.
+    pub unread: Option<&'static str>,
     /// When it was sampled, `CLOCK_MONOTONIC`, nanoseconds.
     pub sampled_ns: u64,
     /// What is predicted of it.
@@ -59,50 +63,56 @@ pub struct Audit {
     pub sockets: Vec<Socket>,
 }
 
-/// When a connection finds out at the latest. Later ones are greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Latest {
-    /// After so long.
-    Within(Duration),
-    /// The model cannot say.
-    Unknown,
-    /// Never.
-    Never,
+/// Who has a connection's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldBy {
+    /// Processes that may be seen.
+    Processes,
+    /// Nobody any more: its program has closed it, and the kernel ends it.
+    Orphaned,
+    /// Nobody yet: it waits to be accepted.
+    Backlog,
+    /// The kernel, or a process that may not be seen.
+    Unseen,
 }
 
-impl Latest {
-    fn of(prediction: &Prediction) -> Self {
-        if prediction.unknown.is_some() {
-            return Self::Unknown;
+impl HeldBy {
+    /// In a word, where there is no process to name.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Processes => "",
+            Self::Orphaned => "(closed)",
+            Self::Backlog => "(not accepted)",
+            Self::Unseen => "(not seen)",
         }
-        let latest = |window: &model::Window| {
-            window.span.map_or(Self::Never, |(_, latest)| Self::Within(latest))
-        };
-        prediction.windows.iter().map(latest).max().unwrap_or(Self::Unknown)
     }
 }
 
 impl Socket {
-    /// When it finds out at the latest, whether it stays idle or writes.
-    pub fn worst(&self) -> Latest {
-        let writes = self.outlook.if_it_writes.as_ref().map(Latest::of);
-        Latest::of(&self.outlook.if_idle).max(writes.unwrap_or(Latest::Within(Duration::ZERO)))
-    }
-
     /// Whether it takes longer than this, or the model cannot say that it does not.
     pub fn is_over(&self, limit: Duration) -> bool {
-        self.worst() > Latest::Within(limit)
+        !self.outlook.worst().by(limit)
+    }
+
+    /// Who has it.
+    pub fn held_by(&self) -> HeldBy {
+        match (self.owners.is_empty(), self.inode, self.outlook.doing) {
+            (false, ..) => HeldBy::Processes,
+            (true, 0, Doing::Closing) => HeldBy::Orphaned,
+            (true, 0, _) => HeldBy::Backlog,
+            (true, ..) => HeldBy::Unseen,
+        }
     }
 
     fn process(&self) -> &str {
-        self.owners.first().map_or("-", |(_, process)| process)
+        self.owners.first().map_or(self.held_by().word(), |(_, process)| process)
     }
 
     /// Why it finds out when it does.
     fn reason(&self) -> &str {
-        let prediction = &self.outlook.if_idle;
-        if Latest::of(prediction) != Latest::Never {
-            return &prediction.why;
+        if self.outlook.if_idle != Found::Never {
+            return &self.outlook.why;
         }
         match self.options.as_ref().and_then(|options| options.keepalive) {
             Some(true) => "nothing is sent that could be missed",
@@ -114,9 +124,8 @@ impl Socket {
     /// The same, and what is not known.
     fn why(&self) -> String {
         let mut why = self.reason().to_owned();
-        if self.options.is_none() {
-            why += "; its options could not be read: it is taken to have set none, so that the \
-                    sysctls' times count and there is no TCP_USER_TIMEOUT";
+        if let Some(unread) = self.unread {
+            why += &format!("; its options could not be read ({unread}): {TAKEN}");
         }
         why
     }
@@ -128,12 +137,17 @@ impl Audit {
         let mut sockets: Vec<&Socket> = self.sockets.iter().collect();
         let by = |socket: &&Socket| {
             let pid = socket.owners.first().map(|(pid, _)| *pid);
-            (std::cmp::Reverse(socket.worst()), socket.process().to_owned(), pid, socket.remote)
+            let worst = std::cmp::Reverse(socket.outlook.worst().badness());
+            (worst, socket.process().to_owned(), pid, socket.remote)
         };
         sockets.sort_by_cached_key(by);
         sockets
     }
 }
+
+/// What follows for a socket whose options are not known.
+const TAKEN: &str = "it is taken to have set none, so that the sysctls' times count; a TCP_USER_TIMEOUT \
+                     would end it sooner or later";
 
 /// A window, counted from the sample.
 #[derive(Serialize)]
@@ -143,25 +157,15 @@ struct WindowDocument {
     latest_s: Option<f64>,
 }
 
-/// The hull of a prediction's windows, with the outcome of the first: never, if it may be never; `None`
-/// where nothing can be said.
-fn window(prediction: &Prediction) -> Option<WindowDocument> {
-    match Latest::of(prediction) {
-        Latest::Unknown => None,
-        Latest::Never => {
-            Some(WindowDocument { outcome: Outcome::None, earliest_s: None, latest_s: None })
-        }
-        Latest::Within(_) => {
-            let (earliest, latest) = prediction.hull()?;
-            let seconds = |time: Duration| Some((time.as_secs_f64() * 1e6).round() / 1e6);
-            let outcome = prediction.windows.first()?.outcome;
-            Some(WindowDocument {
-                outcome,
-                earliest_s: seconds(earliest),
-                latest_s: seconds(latest),
-            })
-        }
-    }
+/// `None` where nothing can be said.
+fn window(found: Found) -> Option<WindowDocument> {
+    let seconds = |time: Duration| Some((time.as_secs_f64() * 1e6).round() / 1e6);
+    let (outcome, earliest_s, latest_s) = match found {
+        Found::Unknown => return None,
+        Found::Never => (Outcome::None, None, None),
+        Found::Within(outcome, earliest, latest) => (outcome, seconds(earliest), seconds(latest)),
+    };
+    Some(WindowDocument { outcome, earliest_s, latest_s })
 }
 
 #[derive(Serialize)]
@@ -169,7 +173,13 @@ struct Document<'a> {
     schema: &'static str,
     kernel: &'a str,
     hz: u32,
-    sockets: Vec<SocketDocument<'a>>,
+    #[serde(serialize_with = "each")]
+    sockets: Vec<&'a Socket>,
+}
+
+/// One at a time: a document is as large as its socket again.
+fn each<S: serde::Serializer>(sockets: &[&Socket], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(sockets.iter().map(|socket| document(socket)))
 }
 
 #[derive(Serialize)]
@@ -177,6 +187,7 @@ struct SocketDocument<'a> {
     pid: Option<u32>,
     process: Option<&'a str>,
     pids: Vec<u32>,
+    held_by: HeldBy,
     local: String,
     remote: String,
     state: &'a str,
@@ -196,11 +207,12 @@ struct SocketDocument<'a> {
 }
 
 fn document(socket: &Socket) -> SocketDocument<'_> {
-    let Outlook { doing, if_idle, if_it_writes, in_trouble } = &socket.outlook;
+    let Outlook { doing, if_idle, if_it_writes, in_trouble, why: _, unknown } = &socket.outlook;
     SocketDocument {
         pid: socket.owners.first().map(|(pid, _)| *pid),
         process: socket.owners.first().map(|(_, process)| process.as_str()),
         pids: socket.owners.iter().map(|(pid, _)| *pid).collect(),
+        held_by: socket.held_by(),
         local: socket.local.to_string(),
         remote: socket.remote.to_string(),
         state: &socket.state,
@@ -212,11 +224,11 @@ fn document(socket: &Socket) -> SocketDocument<'_> {
         source: if socket.options.is_some() { "getsockopt" } else { "sock-diag" },
         sampled_monotonic_s: socket.sampled_ns as f64 / 1e9,
         doing: *doing,
-        if_idle: window(if_idle),
-        if_it_writes: if_it_writes.as_ref().and_then(window),
-        now: in_trouble.then(|| window(if_idle)).flatten(),
+        if_idle: window(*if_idle),
+        if_it_writes: if_it_writes.and_then(window),
+        now: in_trouble.then(|| window(*if_idle)).flatten(),
         why: socket.why(),
-        unknown: if_idle.unknown.as_deref(),
+        unknown: unknown.as_deref(),
     }
 }
 
@@ -226,8 +238,27 @@ pub fn json(audit: &Audit) -> Vec<u8> {
         schema: SCHEMA,
         kernel: &audit.kernel,
         hz: audit.hz,
-        sockets: audit.sorted().into_iter().map(document).collect(),
+        sockets: audit.sorted(),
     })
+}
+
+/// Connections before and after their options changed: the document `halfopen/setsockopt/1`, with the
+/// commands that take it back.
+pub fn changed_json(
+    kernel: &str,
+    hz: u32,
+    changes: &[(Socket, Socket)],
+    undo: &[String],
+) -> Vec<u8> {
+    let change = |(before, after): &(Socket, Socket)| serde_json::json!({"before": document(before), "after": document(after)});
+    json::pretty(&serde_json::json!({
+        "schema": "halfopen/setsockopt/1",
+        "kernel": kernel,
+        "hz": hz,
+        "changed": !undo.is_empty(),
+        "sockets": changes.iter().map(change).collect::<Vec<_>>(),
+        "undo": undo,
+    }))
 }
 
 /// A line a connection, the worst first, after a line of names: those of the document.

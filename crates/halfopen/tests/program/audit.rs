@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Opens connections with options of all kinds; after the fault it audits them at random moments, and
-/// writes to some of them just after an audit. The window of some is closed before.
-const CLIENT: &str = r#"
-import ctypes, json, random, socket, subprocess, sys, time
+/// What both clients begin with.
+const BEGIN: &str = r#"
+import ctypes, json, os, random, socket, subprocess, sys, time
 # Where only descendants may be looked at (yama), the auditor may too.
 ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)
 random.seed(7)
@@ -29,37 +28,98 @@ def connect(keepalive, timeout):
         s.recv(100)
     s.setblocking(False)
     return s
-def audit():
-    done = subprocess.run([sys.argv[1], "audit", "--format", "json"], capture_output=True)
+def fill(sockets):
+    for s in sockets:
+        s.send(b"stop\n")
+    time.sleep(0.2)
+    for s in sockets:
+        try:
+            while True:
+                s.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+def port(s):
+    return str(s.getsockname()[1])
+def run(*arguments):
+    done = subprocess.run([sys.argv[1], *arguments, "--format", "json"], capture_output=True)
     if done.returncode != 0:
         say(failed=done.stderr.decode())
-    keys = ("local", "state", "sampled_monotonic_s", "doing", "source", "options", "if_idle",
-            "if_it_writes", "now", "pid")
-    return [{key: s[key] for key in keys} for s in json.loads(done.stdout)["sockets"]]
+    return json.loads(done.stdout or "null")
+"#;
+
+/// Opens connections with options of all kinds; after the fault it audits them at random moments. Just
+/// after an audit it writes to some, closes and shuts others down, and opens new ones. The window of some
+/// is closed before, and others have been closed by their peer.
+const CLIENT: &str = r#"
+keys = ("local", "state", "sampled_monotonic_s", "doing", "source", "options", "if_idle",
+        "if_it_writes", "now", "pid")
+def audit():
+    return [{key: s[key] for key in keys} for s in run("audit")["sockets"]]
 kinds = [(None, 0), (None, 2500), ((1, 1, 2), 0), ((2, 1, 3), 0), ((1, 2, 1), 3000), ((3, 1, 2), 0)]
 idle = [connect(*kind) for kind in kinds for _ in range(2)]
 writers = [connect(*kind) for kind in kinds[:4] for _ in range(2)]
 closed = [connect(*kind) for kind in kinds[:3] for _ in range(2)]
-for s in closed:
-    s.send(b"stop\n")
-time.sleep(0.2)
-for s in closed:
-    try:
-        while True:
-            s.send(b"x" * 65536)
-    except BlockingIOError:
-        pass
+left, shut = [[connect(*kind) for kind in kinds[:3]] for _ in range(2)]
+# Nobody can see whether a socket that its program has closed has a user timeout: these have none.
+late, closers = [[connect(*kind) for kind in kinds if kind[1] == 0] for _ in range(2)]
+for s in left + late:
+    s.send(b"bye\n")
+fill(closed)
 time.sleep(0.4)
 say(ready=True)
 time.sleep(1)
 for turn in range(16):
     time.sleep(random.uniform(0.05, 0.6))
     found = audit()
+    wrote, acted = [], []
     if turn == 2:
+        wrote, acted = [[port(s) for s in some] for some in (writers, shut + closers + late)]
         for s in writers:
             s.send(b"again\n")
-    say(audit=found, wrote=[":%d" % s.getsockname()[1] for s in writers] if turn == 2 else [])
+        for s in shut:
+            s.shutdown(socket.SHUT_WR)
+        for s in closers + late:
+            s.close()
+        new = [socket.socket() for _ in range(3)]
+        for s in new:
+            s.setblocking(False)
+            s.connect_ex((writers[0].getpeername()[0], 7000))
+    say(audit=found, wrote=wrote, acted=acted)
 time.sleep(9)
+"#;
+
+/// Changes options of live sockets, before the fault and after it, and asks before what would be: of some
+/// it changes nothing, and what was said of them as they are must come true.
+const CHANGER: &str = r#"
+def change(s, *wanted):
+    words = ("setsockopt", "--pid", str(os.getpid()), "--port", port(s), *wanted)
+    return [run(*words), run(*words, "--yes")]
+def ask(s):
+    return [run("setsockopt", "--pid", str(os.getpid()), "--port", port(s), "keepalive=7/7/7")]
+def all(turn, sockets, *wanted):
+    say(turn=turn, changed=[change(s, *wanted) for s in sockets])
+off, timed = (None, 0), (None, 4000)
+never, first, sooner, fewer = [[connect(*kind) for _ in range(2)] for kind in
+                               (off, off, ((60, 1, 9), 0), ((1, 1, 40), 0))]
+writers, slower, quick = [[connect(*kind) for _ in range(2)] for kind in (off, timed, off)]
+closed = [connect(*off) for _ in range(2)]
+off_again = [connect((9, 1, 2), 0) for _ in range(2)]
+fill(closed)
+time.sleep(0.3)
+all("on", first, "keepalive=5/1/3")
+all("sooner", sooner, "keepalive=7/1/2")
+all("off", off_again, "keepalive=off")
+say(ready=True)
+time.sleep(2.1)
+for s in writers + slower + quick:
+    s.send(b"again\n")
+time.sleep(random.uniform(0.5, 0.9))
+all("fewer", fewer, "keepcnt=5")
+all("closed", closed, "user_timeout=6s")
+all("writers", writers, "user_timeout=3s")
+all("slower", slower, "user_timeout=7s")
+say(turn="asked", asked=[ask(s) for s in never + quick])
+time.sleep(12)
 "#;
 
 /// Answers each line, until it is told to stop reading.
@@ -70,32 +130,35 @@ def serve(s):
         data = s.recv(100)
         if data == b"stop\n":
             time.sleep(1000)
+        if data == b"bye\n":
+            s.close()
+            return
         s.sendall(data)
 listener = socket.create_server(("0.0.0.0", 7000), backlog=100)
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 "#;
 
-/// How comparisons came out.
-#[derive(Debug, Default)]
-struct Compared {
-    inside: usize,
-    by_doing: BTreeMap<String, usize>,
-    if_it_writes: usize,
-    outside: Vec<String>,
-}
-
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Runs the client, and compares what it was told with what the tracepoints showed.
-fn compare(clock: &str) -> Compared {
+/// What a client said, and what the tracepoints showed of its connections.
+struct Watched {
+    said: Vec<Value>,
+    fault_s: f64,
+    /// When each local end's connection ended by its kernel, while the client ran, and by what.
+    ends: BTreeMap<String, (f64, String)>,
+}
+
+/// Runs a client whose server's host loses power 300 ms after it is ready.
+fn watch(client: &str, clock: &str) -> Watched {
     let out = tempfile::tempdir().unwrap();
     let server = out.path().join("server.py");
     fs::write(&server, SERVER).unwrap();
     let server = format!("python3 {}", server.display());
+    let client = format!("{BEGIN}{client}");
     let arguments = [
         "exec",
         "--server",
@@ -108,6 +171,10 @@ fn compare(clock: &str) -> Compared {
         "ready",
         "--set",
         "sysctl.tcp_retries2=3",
+        "--set",
+        "sysctl.tcp_syn_retries=2",
+        "--set",
+        "sysctl.tcp_orphan_retries=3",
         "--deadline",
         "30s",
         "--clock",
@@ -119,13 +186,17 @@ fn compare(clock: &str) -> Compared {
         "--",
         "python3",
         "-c",
-        CLIENT,
+        &client,
         env!("CARGO_BIN_EXE_halfopen"),
     ];
     let output = halfopen(&arguments).output().unwrap();
     let document: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("no JSON ({error}): {}", show(&output)));
     let directory = out.path().join("exec");
+    let trial = &document["trials"][0];
+    let said = lines(&directory.join("client.out"));
+    assert!(said.iter().all(|line| line["failed"].is_null()), "{said:?}");
+    assert_eq!(trial["programs"]["client"]["exit"], 0, "{trial}");
     let events = lines(&directory.join("timeline.jsonl"));
     let fault_s = events
         .iter()
@@ -133,75 +204,156 @@ fn compare(clock: &str) -> Compared {
         .and_then(|event| event["at_ns"].as_f64())
         .unwrap_or_else(|| panic!("no fault: {}", show(&output)))
         / 1e9;
-    let mut ends: BTreeMap<u64, (f64, String)> = BTreeMap::new();
+    let client = &trial["programs"]["client"];
+    let exited_s =
+        client["exited_s"].as_f64().unwrap_or_else(|| panic!("{client}: {}", trial["reason"]));
+    let exited_s = fault_s + exited_s;
+    let mut reported: BTreeMap<u64, (f64, String)> = BTreeMap::new();
+    let mut let_go = BTreeMap::new();
     for event in &events {
-        let report = &event["what"]["trace"]["error-report"];
-        if report["side"] == "client" {
-            let at_s = event["at_ns"].as_f64().unwrap() / 1e9;
-            let error = report["error"].as_str().unwrap().to_owned();
-            ends.entry(event["flow"].as_u64().unwrap()).or_insert((at_s, error));
+        // The first line names the schema.
+        let Some(at_s) = event["at_ns"].as_f64().map(|at_ns| at_ns / 1e9) else { continue };
+        let trace = &event["what"]["trace"];
+        let Some(flow) = event["flow"].as_u64().filter(|_| at_s < exited_s) else { continue };
+        if trace["error-report"]["side"] == "client" {
+            let error = trace["error-report"]["error"].as_str().unwrap().to_owned();
+            reported.entry(flow).or_insert((at_s, error));
+        }
+        if trace["set-state"]["side"] == "client" && trace["set-state"]["new"] == "CLOSE" {
+            let_go.entry(flow).or_insert((at_s, "released".to_owned()));
         }
     }
-    let flows: BTreeMap<String, u64> = document["trials"][0]["flows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|flow| (flow["local"].as_str().unwrap().to_owned(), flow["id"].as_u64().unwrap()))
-        .collect();
+    let flows = trial["flows"].as_array().unwrap().iter();
+    let ends = flows.filter_map(|flow| {
+        let id = flow["id"].as_u64().unwrap();
+        let end = reported.get(&id).or(let_go.get(&id))?;
+        Some((flow["local"].as_str().unwrap().to_owned(), end.clone()))
+    });
+    Watched { said, fault_s, ends: ends.collect() }
+}
+
+/// How comparisons came out.
+#[derive(Debug, Default)]
+struct Compared {
+    /// By what was predicted of what: the widths of windows that came true, seconds.
+    inside: BTreeMap<String, Vec<f64>>,
+    outside: Vec<String>,
+}
+
+impl Compared {
+    /// Holds a window that counts from `sampled_s` against the end of the connection.
+    fn hold(&mut self, watched: &Watched, of: &str, socket: &Value, window: &Value) {
+        let sampled_s = socket["sampled_monotonic_s"].as_f64().unwrap();
+        let end = watched.ends.get(socket["local"].as_str().unwrap());
+        let end = end.filter(|(at_s, _)| *at_s > sampled_s);
+        let span = window["earliest_s"].as_f64().zip(window["latest_s"].as_f64());
+        let inside = match end {
+            None => window["outcome"] == "none",
+            Some((at_s, error)) => {
+                let after_s = at_s - sampled_s;
+                let in_time = span.is_some_and(|(from, to)| after_s >= from && after_s <= to);
+                in_time && window["outcome"] == error.as_str()
+            }
+        };
+        if inside {
+            let width = span.map_or(0.0, |(from, to)| to - from);
+            self.inside.entry(of.to_owned()).or_default().push(width);
+        } else {
+            let after_s = end.map(|(at_s, error)| (at_s - sampled_s, error));
+            self.outside.push(format!("{of}: {after_s:?}, predicted {window}: {socket}"));
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.inside.values().map(Vec::len).sum()
+    }
+
+    /// A line for each kind: how many, and how wide their windows.
+    fn told(&self, clock: &str) -> String {
+        let mut text = format!("{clock} clock: {} came true", self.count());
+        for (of, widths) in &self.inside {
+            let mut widths = widths.clone();
+            widths.sort_by(f64::total_cmp);
+            let (median, most) = (widths[widths.len() / 2], widths[widths.len() - 1]);
+            text +=
+                &format!("\n  {of}: {}, width {median:.3} s, at most {most:.3} s", widths.len());
+        }
+        text
+    }
+}
+
+/// Holds what a client was told by audits against what happened.
+fn check(clock: &str) {
+    let watched = watch(CLIENT, clock);
     let mut compared = Compared::default();
-    let turns = lines(&directory.join("client.out"));
-    assert!(turns.iter().all(|turn| turn["failed"].is_null()), "{turns:?}");
-    let wrote = |turn: &Value, local: &str| {
-        let ports = turn["wrote"].as_array().into_iter().flatten();
-        ports.filter_map(Value::as_str).any(|port| local.ends_with(port))
+    let has = |turn: &Value, key: &str, local: &str| {
+        let ports = turn[key].as_array().into_iter().flatten();
+        ports.filter_map(Value::as_str).any(|port| local.ends_with(&format!(":{port}")))
     };
-    for (index, turn) in turns.iter().enumerate() {
+    for (index, turn) in watched.said.iter().enumerate() {
         for socket in turn["audit"].as_array().into_iter().flatten() {
             let local = socket["local"].as_str().unwrap();
             let sampled_s = socket["sampled_monotonic_s"].as_f64().unwrap();
-            let Some(flow) = flows.get(local).filter(|_| sampled_s > fault_s) else { continue };
-            assert_eq!(socket["source"], "getsockopt", "{socket}");
-            let writes_now = wrote(turn, local);
+            if sampled_s < watched.fault_s {
+                continue;
+            }
+            assert_eq!(socket["source"] == "getsockopt", socket["pid"].is_u64(), "{socket}");
+            let later = |key| watched.said[index..].iter().any(|turn| has(turn, key, local));
+            let (state, doing) =
+                (socket["state"].as_str().unwrap(), socket["doing"].as_str().unwrap());
             // Where time does not stand still, the write comes a while after the audit.
-            let key = match () {
-                () if writes_now && clock == "virtual" => "if_it_writes",
-                () if turns[index..].iter().any(|turn| wrote(turn, local)) => continue,
-                () => "if_idle",
-            };
-            let window = &socket[key];
-            let end = ends.get(flow).filter(|(at_s, _)| *at_s > sampled_s);
-            let inside = match end {
-                None => window["outcome"] == "none",
-                Some((at_s, error)) => {
-                    let after_s = at_s - sampled_s;
-                    window["outcome"] == error.as_str()
-                        && window["earliest_s"].as_f64().is_some_and(|from| after_s >= from)
-                        && window["latest_s"].as_f64().is_some_and(|to| after_s <= to)
-                }
-            };
-            if inside {
-                compared.inside += 1;
-                compared.if_it_writes += usize::from(key == "if_it_writes");
-                let doing = socket["doing"].as_str().unwrap().to_owned();
-                *compared.by_doing.entry(doing).or_default() += 1;
-            } else {
-                let after_s = end.map(|(at_s, _)| at_s - sampled_s);
-                compared.outside.push(format!("{key} {after_s:?} {end:?} {socket}"));
+            if has(turn, "wrote", local) && clock == "virtual" {
+                compared.hold(&watched, "if it writes", socket, &socket["if_it_writes"]);
+            } else if !later("wrote") && !later("acted") {
+                let of = format!("{state} {doing}");
+                compared.hold(&watched, &of, socket, &socket["if_idle"]);
             }
         }
     }
-    compared
+    eprintln!("{}", compared.told(clock));
+    assert!(compared.outside.is_empty(), "{:#?}", compared.outside);
+    assert!(compared.count() >= 300, "{}", compared.told(clock));
+    for of in [
+        "ESTABLISHED idle",
+        "ESTABLISHED unacknowledged",
+        "ESTABLISHED probing",
+        "ESTABLISHED closed-window",
+        "CLOSE_WAIT idle",
+        "FIN_WAIT1 closing",
+        "LAST_ACK closing",
+        "SYN_SENT unacknowledged",
+    ] {
+        assert!(compared.inside.contains_key(of), "{of}: {}", compared.told(clock));
+    }
+    let writes = compared.inside.get("if it writes").map_or(0, Vec::len);
+    assert_eq!(writes, if clock == "virtual" { 8 } else { 0 });
 }
 
-fn check(clock: &str) {
-    let compared = compare(clock);
-    eprintln!("{clock} clock: {} comparisons, {:?}", compared.inside, compared.by_doing);
-    assert!(compared.outside.is_empty(), "{compared:#?}");
-    assert!(compared.inside >= 150, "{compared:?}");
-    for doing in ["idle", "unacknowledged", "probing", "closed-window"] {
-        assert!(compared.by_doing.contains_key(doing), "{compared:?}");
+/// Holds what `setsockopt` said before and after against what happened.
+fn check_changes(clock: &str) {
+    let watched = watch(CHANGER, clock);
+    let mut compared = Compared::default();
+    for line in &watched.said {
+        let turn = line["turn"].as_str().unwrap_or_default();
+        for documents in line["changed"].as_array().into_iter().flatten() {
+            let [asked, done] = [0, 1].map(|at| &documents[at]);
+            assert_eq!((&asked["changed"], &done["changed"]), (&false.into(), &true.into()));
+            let [would, is] = [asked, done].map(|document| &document["sockets"][0]["after"]);
+            compared.hold(&watched, &format!("{turn}, done"), is, &is["if_idle"]);
+            // Where time stands still, it is changed in the moment of which it is said.
+            if clock == "virtual" {
+                compared.hold(&watched, &format!("{turn}, asked"), would, &would["if_idle"]);
+            }
+            assert_eq!(would["options"], is["options"], "{turn}");
+        }
+        for asked in line["asked"].as_array().into_iter().flatten() {
+            let before = &asked[0]["sockets"][0]["before"];
+            compared.hold(&watched, "as it is", before, &before["if_idle"]);
+        }
     }
-    assert_eq!(compared.if_it_writes, if clock == "virtual" { 8 } else { 0 });
+    eprintln!("{}", compared.told(clock));
+    assert!(compared.outside.is_empty(), "{:#?}", compared.outside);
+    assert_eq!(compared.count(), 4 + 14 * if clock == "virtual" { 2 } else { 1 });
 }
 
 #[test]
@@ -213,6 +365,17 @@ fn every_prediction_of_an_audit_comes_true() {
 #[ignore = "needs the virtual kernel: just kernel"]
 fn every_prediction_of_an_audit_comes_true_in_virtual_time() {
     check("virtual");
+}
+
+#[test]
+fn what_setsockopt_says_comes_true() {
+    check_changes("real");
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn what_setsockopt_says_comes_true_in_virtual_time() {
+    check_changes("virtual");
 }
 
 #[test]

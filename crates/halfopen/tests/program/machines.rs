@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::thread;
 use tempfile::tempdir;
 
-const HALFOPEN: &str = env!("CARGO_BIN_EXE_halfopen");
+pub(crate) const HALFOPEN: &str = env!("CARGO_BIN_EXE_halfopen");
 /// The capabilities of docker's containers by default. podman's have fewer, and none besides.
 const CONTAINER: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
     +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
@@ -107,7 +107,7 @@ fn a_congestion_control_that_the_host_does_not_allow_is_a_reason_to_skip() {
 }
 
 /// A system call that a profile denies, and the errno that it gives.
-type Denied = (libc::c_long, libc::c_int);
+pub(crate) type Denied = (libc::c_long, libc::c_int);
 
 /// What docker's default profile denies of what a laboratory may call: what needs CAP_SYS_ADMIN there
 /// (moby, profiles/seccomp/default.json). `clone` is denied for namespaces alone.
@@ -169,6 +169,13 @@ fn filters(denied: &[Denied], no_namespaces: bool) -> Vec<BpfProgram> {
     by_errno.into_iter().map(filter).collect()
 }
 
+/// Puts such filters on this thread and on what it starts.
+pub(crate) fn apply(denied: &[Denied], no_namespaces: bool) {
+    for filter in filters(denied, no_namespaces) {
+        apply_filter(&filter).unwrap();
+    }
+}
+
 /// As [`is_skipped`], in a container with such filters.
 fn is_skipped_in(denied: &'static [Denied], no_namespaces: bool, complaints: &'static [&str]) {
     for command in ["doctor", "run process-crash-idle --out $D"] {
@@ -176,9 +183,7 @@ fn is_skipped_in(denied: &'static [Denied], no_namespaces: bool, complaints: &'s
         // A filter stays on the thread that it was put on, and on what that starts.
         let contained = move || {
             let directory = tempdir().unwrap();
-            for filter in filters(denied, no_namespaces) {
-                apply_filter(&filter).unwrap();
-            }
+            apply(denied, no_namespaces);
             check_skipped(&script, complaints, || {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &script]).env("H", HALFOPEN).env("D", directory.path());

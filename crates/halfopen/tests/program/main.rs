@@ -2,6 +2,7 @@
 
 mod advise;
 mod audit;
+mod audit_elsewhere;
 mod command_line;
 mod common;
 mod examples;

@@ -1,54 +1,34 @@
-//! What to do about connections that never find out: the program's own configuration option where it is a
-//! known one (`advice.toml`), else the socket option; and what does not help.
+//! What to do about connections that never find out: in the words of the program where it is a known one
+//! (`advice`'s knobs), else the socket option; and what does not help.
 
-use super::{Latest, Socket};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Programs {
-    program: Vec<Program>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Program {
-    process: Vec<String>,
-    accepted: Option<String>,
-    opened: Option<String>,
-    #[expect(dead_code, reason = "for whoever maintains the data")]
-    source: String,
-}
-
-fn known() -> Vec<Program> {
-    let programs: Programs = toml::from_str(include_str!("advice.toml")).expect("a test reads it");
-    programs.program
-}
+use super::Socket;
+use model::Found;
 
 /// What to do about these connections of one program, a line each; nothing where all find out.
 pub(super) fn advice(process: &str, sockets: &[&Socket]) -> Vec<String> {
     let never: Vec<_> = sockets
         .iter()
-        .filter(|socket| Latest::of(&socket.outlook.if_idle) == Latest::Never)
+        .filter(|socket| socket.outlook.if_idle == Found::Never)
         .filter(|socket| socket.state == "ESTABLISHED")
         .collect();
-    if never.is_empty() || process == "-" {
-        return Vec::new();
-    }
-    let program =
-        known().into_iter().find(|known| known.process.iter().any(|name| name == process));
+    let known = advice::of_process(process);
     let mut lines = Vec::new();
     for (accepted, which) in [(true, "that it accepted"), (false, "that it opened")] {
         if !never.iter().any(|socket| socket.accepted == accepted) {
             continue;
         }
-        let own = program
-            .as_ref()
-            .and_then(|known| if accepted { known.accepted.clone() } else { known.opened.clone() });
-        let own = own.unwrap_or_else(|| {
-            "SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, set by the program".into()
-        });
-        lines.push(format!("for connections {which}: {own}"));
+        let own = known.iter().map(|one| (one, one.within_a_minute(accepted)));
+        let Some((ecosystem, own)) = own.into_iter().find(|(_, own)| !own.is_empty()) else {
+            lines.push(format!(
+                "for connections {which}: SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, set \
+                 by the program"
+            ));
+            continue;
+        };
+        let place =
+            ecosystem.place.as_ref().map_or_else(String::new, |place| format!(", in {place}"));
+        lines.push(format!("for connections {which}, to find out within a minute{place}:"));
+        lines.extend(own.into_iter().map(|line| format!("    {line}")));
     }
     if never.iter().any(|socket| lacks_keepalive(socket)) {
         lines.push(
@@ -60,21 +40,4 @@ pub(super) fn advice(process: &str, sockets: &[&Socket]) -> Vec<String> {
 
 fn lacks_keepalive(socket: &Socket) -> bool {
     socket.options.as_ref().is_none_or(|options| options.keepalive != Some(true))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_data_can_be_read_and_says_something_of_each() {
-        for program in known() {
-            assert!(!program.process.is_empty());
-            assert!(
-                program.accepted.is_some() || program.opened.is_some(),
-                "{:?}",
-                program.process
-            );
-        }
-    }
 }

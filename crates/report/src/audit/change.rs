@@ -1,8 +1,8 @@
 //! What changes from one look to the next, and what a change of options makes of a connection.
 
 use super::table::{brief_options, owner, times};
-use super::{Audit, Latest, Socket, name_of};
-use model::Prediction;
+use super::{Audit, Socket, name_of};
+use model::Found;
 use std::collections::BTreeMap;
 
 /// A connection before and after its options changed: what differs, and when it would find out.
@@ -13,11 +13,10 @@ pub fn change(before: &Socket, after: &Socket) -> String {
         text += &format!("  {what:<17} {change}\n");
     };
     line("options", (brief_options(before), brief_options(after)));
-    let idle = |socket: &Socket| times(&[&socket.outlook.if_idle], "");
+    let idle = |socket: &Socket| times(&[socket.outlook.if_idle], "");
     line("if it stays idle", (idle(before), idle(after)));
     let writes = |socket: &Socket| {
-        let prediction: Vec<&Prediction> = socket.outlook.if_it_writes.iter().collect();
-        if prediction.is_empty() { "-".to_owned() } else { times(&prediction, "") }
+        socket.outlook.if_it_writes.map_or_else(|| "-".to_owned(), |found| times(&[found], ""))
     };
     line("if it writes now", (writes(before), writes(after)));
     text
@@ -48,11 +47,9 @@ pub fn changes(before: &Audit, now: &Audit) -> String {
 
 /// What is worth a line when it changes: times alone pass with the clock.
 fn kind(socket: &Socket) -> (String, String, [Option<bool>; 2]) {
-    let is_never = |prediction: &Prediction| Latest::of(prediction) == Latest::Never;
-    let never = [
-        Some(is_never(&socket.outlook.if_idle)),
-        socket.outlook.if_it_writes.as_ref().map(is_never),
-    ];
+    let is_never = |found: Found| found == Found::Never;
+    let outlook = &socket.outlook;
+    let never = [Some(is_never(outlook.if_idle)), outlook.if_it_writes.map(is_never)];
     (state(socket), brief_options(socket), never)
 }
 
@@ -66,6 +63,6 @@ fn named(socket: &Socket) -> String {
 }
 
 fn described(socket: &Socket) -> String {
-    let idle = times(&[&socket.outlook.if_idle], "");
+    let idle = times(&[socket.outlook.if_idle], "");
     format!("{}: {}; if it stays idle {idle}", named(socket), state(socket))
 }

@@ -1,7 +1,7 @@
 //! OpenMetrics text, for the textfile directory of a node exporter: a few series a program.
 
-use super::{Audit, Latest, Socket};
-use model::Prediction;
+use super::{Audit, Socket};
+use model::Found;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -13,12 +13,12 @@ const GAUGES: [Gauge; 6] = [
     (
         "halfopen_connections_never",
         "Connections that would never find out that their peer has gone if they stay idle.",
-        |sockets| Some(count(sockets, |s| Latest::of(&s.outlook.if_idle) == Latest::Never)),
+        |sockets| Some(count(sockets, |s| s.outlook.if_idle == Found::Never)),
     ),
     (
         "halfopen_connections_unknown",
         "Connections of which it cannot be said when they would find out.",
-        |sockets| Some(count(sockets, |s| s.worst() == Latest::Unknown)),
+        |sockets| Some(count(sockets, |s| s.outlook.worst() == Found::Unknown)),
     ),
     (
         "halfopen_connections_in_trouble",
@@ -28,12 +28,12 @@ const GAUGES: [Gauge; 6] = [
     (
         "halfopen_finds_out_idle_seconds",
         "The latest moment at which one of those that find out does if all stay idle.",
-        |sockets| latest(sockets, |s| Some(&s.outlook.if_idle)),
+        |sockets| latest(sockets, |s| Some(s.outlook.if_idle)),
     ),
     (
         "halfopen_finds_out_writing_seconds",
         "The latest moment at which one of those that find out does if it writes now.",
-        |sockets| latest(sockets, |s| s.outlook.if_it_writes.as_ref()),
+        |sockets| latest(sockets, |s| s.outlook.if_it_writes),
     ),
 ];
 
@@ -73,16 +73,9 @@ fn count(sockets: &[&Socket], is_one: impl Fn(&Socket) -> bool) -> f64 {
     sockets.iter().filter(|socket| is_one(socket)).count() as f64
 }
 
-fn latest<'a>(
-    sockets: &[&'a Socket],
-    of: impl Fn(&'a Socket) -> Option<&'a Prediction>,
-) -> Option<f64> {
-    let predictions = sockets.iter().filter_map(|socket| of(socket));
-    let latest = predictions.filter_map(|prediction| match Latest::of(prediction) {
-        Latest::Within(latest) => Some(latest),
-        Latest::Unknown | Latest::Never => None,
-    });
-    latest.max().map(|latest| latest.as_secs_f64())
+fn latest(sockets: &[&Socket], of: impl Fn(&Socket) -> Option<Found>) -> Option<f64> {
+    let found = sockets.iter().filter_map(|socket| of(socket));
+    found.filter_map(Found::latest).max().map(|latest| latest.as_secs_f64())
 }
 
 /// A label's value: a process chooses its own name.

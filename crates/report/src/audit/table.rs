@@ -1,11 +1,11 @@
 //! The table for people, in the order of the columns of `ss`.
 
 use super::advice::advice;
-use super::{Audit, Latest, Socket, name_of, text};
+use super::{Audit, HeldBy, Socket, name_of, text};
 use crate::human::paint::Paint;
-use model::{Doing, Prediction};
+use model::{Doing, Found};
 use spec::{Outcome, SocketOptions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -30,16 +30,17 @@ pub fn human(audit: &Audit, colour: bool) -> String {
         return "no TCP connections\n".into();
     }
     let paint = Paint(colour);
-    let mut rows: Vec<([String; 9], [Latest; 2])> = Vec::new();
-    let mut groups: Vec<(Vec<String>, Vec<&Socket>)> = Vec::new();
+    let mut rows: Vec<([String; 9], [Found; 2])> = Vec::new();
+    let mut groups: Vec<Vec<&Socket>> = Vec::new();
+    let mut places: HashMap<Vec<String>, usize> = HashMap::new();
     for socket in audit.sorted() {
-        let key = alike(socket);
-        match groups.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, group)) => group.push(socket),
-            None => groups.push((key, vec![socket])),
+        let at = *places.entry(alike(socket)).or_insert(groups.len());
+        match groups.get_mut(at) {
+            Some(group) => group.push(socket),
+            None => groups.push(vec![socket]),
         }
     }
-    for (_, group) in &groups {
+    for group in &groups {
         if group.len() > ALIKE_MOST {
             rows.push(row(group));
         } else {
@@ -62,15 +63,18 @@ pub fn human(audit: &Audit, colour: bool) -> String {
         writeln!(text, "{}", line.trim_end()).expect("a String takes all");
     };
     line(HEAD, &|_, cell| paint.strong(&cell));
-    for (cells, latest) in &rows {
+    for (cells, found) in &rows {
         line(cells.each_ref().map(String::as_str), &|column, cell| match column {
-            7 | 8 => marked(paint, latest[column - 7], &cell),
+            7 | 8 => marked(paint, found[column - 7], &cell),
             _ => cell,
         });
     }
     text.push('\n');
     for line in programs(audit) {
         writeln!(text, "{line}").expect("a String takes all");
+    }
+    for line in unread(audit) {
+        writeln!(text, "{}", paint.warning(&line)).expect("a String takes all");
     }
     let Audit { kernel, hz, sockets } = audit;
     let count = counted(sockets.len());
@@ -85,9 +89,26 @@ pub fn human(audit: &Audit, colour: bool) -> String {
     text
 }
 
+/// How many connections' options could not be read, and why, a line a reason.
+fn unread(audit: &Audit) -> Vec<String> {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for socket in audit.sockets.iter().filter(|socket| socket.held_by() != HeldBy::Orphaned) {
+        if let Some(why) = socket.unread {
+            *reasons.entry(why).or_default() += 1;
+        }
+    }
+    let line = |(why, count): (&str, usize)| {
+        format!(
+            "options of {} could not be read: {why}; each is taken to have set none",
+            counted(count)
+        )
+    };
+    reasons.into_iter().map(line).collect()
+}
+
 /// The processes that have it, and where.
 pub(super) fn owner(socket: &Socket) -> String {
-    let Some((pid, process)) = socket.owners.first() else { return "-".into() };
+    let Some((pid, process)) = socket.owners.first() else { return socket.held_by().word().into() };
     let others = match socket.owners.len() {
         1 => String::new(),
         count => format!(",+{}", count - 1),
@@ -106,12 +127,12 @@ fn alike(socket: &Socket) -> Vec<String> {
     let at = if socket.accepted { port.port().to_string() } else { port.to_string() };
     let doing = name_of(socket.outlook.doing).to_owned();
     let owner = text(socket.owners.first().map(|(pid, _)| *pid));
-    let never = (socket.worst() == Latest::Never).to_string();
+    let never = (socket.outlook.worst() == Found::Never).to_string();
     let place = socket.namespace.to_string();
     vec![owner, socket.state.clone(), brief_options(socket), doing, at, never, place]
 }
 
-fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
+fn row(group: &[&Socket]) -> ([String; 9], [Found; 2]) {
     let first = group[0];
     let many = (group.len() > 1).then(|| format!("({} connections)", group.len()));
     let (mut local, mut remote) = (first.local.to_string(), first.remote.to_string());
@@ -127,12 +148,10 @@ fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
     let sum = |queue: fn(&Socket) -> u32| {
         group.iter().map(|socket| u64::from(queue(socket))).sum::<u64>().to_string()
     };
-    let idle: Vec<_> = group.iter().map(|socket| &socket.outlook.if_idle).collect();
-    let writes: Vec<_> =
-        group.iter().filter_map(|socket| socket.outlook.if_it_writes.as_ref()).collect();
-    let latest = |of: &[&Prediction]| {
-        of.iter().map(|p| Latest::of(p)).max().unwrap_or(Latest::Within(Duration::ZERO))
-    };
+    let idle: Vec<_> = group.iter().map(|socket| socket.outlook.if_idle).collect();
+    let writes: Vec<_> = group.iter().filter_map(|socket| socket.outlook.if_it_writes).collect();
+    let none = Found::Within(Outcome::None, Duration::ZERO, Duration::ZERO);
+    let worst = |of: &[Found]| of.iter().copied().reduce(Found::or_worse).unwrap_or(none);
     let trouble = match first.outlook.doing {
         _ if !first.outlook.in_trouble => "",
         Doing::Idle => "",
@@ -142,6 +161,8 @@ fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
         Doing::ClosedWindow => "window closed, ends in ",
         Doing::Closing => "closing, gone in ",
     };
+    // What is not known is assumed.
+    let about = if first.options.is_none() { "~" } else { "" };
     let cells = [
         first.state.replace('_', "-"),
         sum(|socket| socket.receive_queue),
@@ -150,24 +171,25 @@ fn row(group: &[&Socket]) -> ([String; 9], [Latest; 2]) {
         remote,
         process,
         brief_options(first),
-        times(&idle, trouble),
-        if writes.is_empty() { "-".into() } else { times(&writes, "") },
+        times(&idle, &format!("{trouble}{about}")),
+        if writes.is_empty() { "-".into() } else { times(&writes, about) },
     ];
-    (cells, [latest(&idle), latest(&writes)])
+    (cells, [worst(&idle), worst(&writes)])
 }
 
-/// From the earliest to the latest of these predictions.
-pub(super) fn times(predictions: &[&Prediction], before: &str) -> String {
-    match predictions.iter().map(|p| Latest::of(p)).max() {
-        None | Some(Latest::Unknown) => "? not known".into(),
-        Some(Latest::Never) => "!! never".into(),
-        Some(Latest::Within(latest)) => {
-            let hulls = predictions.iter().filter_map(|p| p.hull());
-            let earliest = hulls.map(|(earliest, _)| earliest).min().unwrap_or_default();
-            let outcome = predictions.iter().find_map(|p| p.windows.first().map(|w| w.outcome));
+/// From the earliest to the latest of these.
+pub(super) fn times(found: &[Found], before: &str) -> String {
+    match found.iter().copied().reduce(Found::or_worse) {
+        None | Some(Found::Unknown) => "? not known".into(),
+        Some(Found::Never) => "!! never".into(),
+        Some(Found::Within(outcome, earliest, latest)) => {
+            let earliest = found.iter().fold(earliest, |least, found| match found {
+                Found::Within(_, earliest, _) => least.min(*earliest),
+                Found::Unknown | Found::Never => least,
+            });
             let named = match outcome {
-                Some(Outcome::TIMED_OUT | Outcome::Released) | None => String::new(),
-                Some(outcome) => format!(" {outcome}"),
+                Outcome::TIMED_OUT | Outcome::Released => String::new(),
+                outcome => format!(" {outcome}"),
             };
             let mark = if latest >= MINUTE { "! " } else { "" };
             format!("{mark}{before}{}{named}", brief(earliest, latest))
@@ -190,11 +212,11 @@ fn brief(earliest: Duration, latest: Duration) -> String {
     if from == to { format!("{to} {name}") } else { format!("{from}–{to} {name}") }
 }
 
-fn marked(paint: Paint, latest: Latest, cell: &str) -> String {
-    match latest {
-        Latest::Never | Latest::Unknown => paint.bad(cell),
-        Latest::Within(latest) if latest >= MINUTE => paint.warning(cell),
-        Latest::Within(_) => cell.to_owned(),
+fn marked(paint: Paint, found: Found, cell: &str) -> String {
+    match found {
+        Found::Never | Found::Unknown => paint.bad(cell),
+        Found::Within(_, _, latest) if latest >= MINUTE => paint.warning(cell),
+        Found::Within(..) => cell.to_owned(),
     }
 }
 
@@ -220,43 +242,50 @@ pub(super) fn brief_options(socket: &Socket) -> String {
 
 /// A line for each program, the worst first, and what to do about it.
 fn programs(audit: &Audit) -> Vec<String> {
-    let mut programs: BTreeMap<&str, Vec<&Socket>> = BTreeMap::new();
+    let mut programs: BTreeMap<(HeldBy, &str), Vec<&Socket>> = BTreeMap::new();
     for socket in &audit.sockets {
-        programs.entry(socket.process()).or_default().push(socket);
+        programs.entry((socket.held_by(), socket.process())).or_default().push(socket);
     }
-    let mut lines: Vec<(Latest, String)> = programs
+    let mut lines: Vec<_> = programs
         .into_iter()
-        .map(|(name, sockets)| {
-            let worst = sockets.iter().map(|socket| socket.worst()).max();
-            let worst = worst.unwrap_or(Latest::Unknown);
-            let mut lines = vec![program(name, &sockets, worst)];
-            let advice = advice(name, &sockets);
-            lines.extend(advice.into_iter().map(|line| format!("    {line}")));
-            (worst, lines.join("\n"))
+        .map(|((held_by, name), sockets)| {
+            let worst = sockets.iter().map(|socket| socket.outlook.worst());
+            let worst = worst.reduce(Found::or_worse).unwrap_or(Found::Unknown);
+            let mut lines = vec![program(held_by, name, &sockets, worst)];
+            if held_by == HeldBy::Processes {
+                lines.extend(advice(name, &sockets).into_iter().map(|line| format!("    {line}")));
+            }
+            (std::cmp::Reverse(worst.badness()), lines.join("\n"))
         })
         .collect();
-    lines.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    lines.sort();
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn program(name: &str, sockets: &[&Socket], worst: Latest) -> String {
-    let name = if name == "-" { "without a process that may be seen" } else { name };
+fn program(held_by: HeldBy, name: &str, sockets: &[&Socket], worst: Found) -> String {
+    let name = match held_by {
+        HeldBy::Processes => name,
+        HeldBy::Orphaned => "closed by their programs",
+        HeldBy::Backlog => "not accepted yet",
+        HeldBy::Unseen => "without a process that may be seen",
+    };
     let count = counted(sockets.len());
-    let of_worst: Vec<_> = sockets.iter().filter(|socket| socket.worst() == worst).collect();
+    let of_worst: Vec<_> = sockets.iter().filter(|s| s.outlook.worst() == worst).collect();
     let some = match of_worst.len() {
         all if all == sockets.len() => String::new(),
         some => format!("{some} of them "),
     };
+    let first = of_worst[0];
     match worst {
-        Latest::Never => {
-            let reason = of_worst[0].reason();
+        Found::Never => {
+            let reason = first.reason();
             format!("{name}: {count}, {some}would never find out while idle: {reason}")
         }
-        Latest::Unknown => {
-            let reason = of_worst[0].outlook.if_idle.unknown.clone().unwrap_or_default();
+        Found::Unknown => {
+            let reason = first.outlook.unknown.as_deref().unwrap_or_default();
             format!("{name}: {count}, {some}not known: {reason}")
         }
-        Latest::Within(latest) => {
+        Found::Within(_, _, latest) => {
             format!("{name}: {count}, would find out after {} at the latest", brief(latest, latest))
         }
     }
