@@ -13,6 +13,7 @@ mod parallel;
 mod privileges;
 mod readme;
 mod results;
+mod snippets;
 mod survivor;
 mod trials;
 mod virtual_time;
