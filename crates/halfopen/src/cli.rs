@@ -1,8 +1,9 @@
 //! The command line: a contract, see README.md.
 
-use crate::kernels;
 use crate::output::Format;
 use crate::part::Partition;
+use crate::{catalogue, kernels};
+use anyhow::anyhow;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spec::VirtualKernel;
@@ -64,7 +65,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run a client and a server of your own, break something, and see what they do
     Exec(ExecArgs),
-    /// Run experiments on both clocks with the same settings, and compare
+    /// Run experiments on both clocks, or on several kernels, with the same settings, and compare
     Clocks(ClocksArgs),
     /// Check every claim of the article against the kernel, on both clocks
     Article(ArticleArgs),
@@ -489,17 +490,21 @@ impl KernelArgs {
             .collect()
     }
 
-    /// The only kernel that is asked for.
+    /// Every kernel that is asked for.
     ///
     /// # Errors
-    /// For a person: there are several, or one of no version.
-    pub(crate) fn only(&self) -> anyhow::Result<VirtualKernel> {
-        let mut parameters = spec::Parameters::default();
-        for (key, value) in self.overrides() {
-            spec::settings::apply(&mut parameters, &key, &value)
-                .map_err(|why| anyhow::anyhow!("--{key} {value}: {why}"))?;
-        }
-        Ok(parameters.kernel)
+    /// For a person: a version that is none.
+    pub(crate) fn all(&self) -> anyhow::Result<Vec<VirtualKernel>> {
+        let points = catalogue::points(&self.overrides())?.into_iter();
+        let kernel = |point: Vec<Override>| {
+            let mut parameters = spec::Parameters::default();
+            for (key, value) in point {
+                spec::settings::apply(&mut parameters, &key, &value)
+                    .map_err(|why| anyhow!("--{key} {value}: {why}"))?;
+            }
+            Ok(parameters.kernel)
+        };
+        points.map(kernel).collect()
     }
 }
 
@@ -509,9 +514,11 @@ impl TimeArgs {
     /// # Errors
     /// For a person: the kernel cannot be chosen, or there are several.
     pub(crate) fn chosen(&self) -> anyhow::Result<(report::Clock, VirtualKernel)> {
-        let (clock, kernel) = (self.clock.into(), self.kernel.only()?);
-        kernels::check(clock, &kernel)?;
-        Ok((clock, kernel))
+        let [kernel] = <[_; 1]>::try_from(self.kernel.all()?).map_err(|all| {
+            anyhow!("{} kernels are asked for: give one --kernel and one --hz", all.len())
+        })?;
+        kernels::check(self.clock.into(), &kernel)?;
+        Ok((self.clock.into(), kernel))
     }
 }
 

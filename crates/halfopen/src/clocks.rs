@@ -1,4 +1,5 @@
-//! `halfopen clocks`: the same experiments with the same settings on both clocks, side by side.
+//! `halfopen clocks`: the same experiments with the same settings on both clocks, or on several kernels,
+//! side by side.
 
 use crate::batch::Batch;
 use crate::conducted::Conducted;
@@ -22,33 +23,34 @@ pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    let chosen = arguments.kernel.only().and_then(|kernel| {
-        kernels::check(Clock::Virtual, &kernel)?;
-        Ok(kernel)
+    let chosen = arguments.kernel.all().and_then(|all| {
+        all.iter().try_for_each(|kernel| kernels::check(Clock::Virtual, kernel)).map(|()| all)
     });
-    let kernel = match chosen {
-        Ok(kernel) => kernel,
+    let kernels = match chosen {
+        Ok(kernels) => kernels,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    carry_out(&arguments.results, &experiments, &kernel)
+    carry_out(&arguments.results, &experiments, kernels)
         .unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
 fn carry_out(
     results: &cli::ResultsArgs,
     experiments: &[Experiment],
-    kernel: &VirtualKernel,
+    kernels: Vec<VirtualKernel>,
 ) -> Result<Exit> {
     let format = results.output.format;
-    let mut ready = Vec::new();
-    // The one that may be missing is looked for first.
-    for clock in [Clock::Virtual, Clock::Real] {
+    let virtual_ones = kernels.into_iter().map(|kernel| (Clock::Virtual, kernel));
+    let (mut ready, mut names) = (Vec::new(), Vec::new());
+    for (clock, kernel) in [(Clock::Real, VirtualKernel::default())].into_iter().chain(virtual_ones)
+    {
+        names.push(name(clock, &kernel));
         let batch = Batch {
             experiments: experiments.to_vec(),
             repeat: 1,
             phases: None,
             clock,
-            kernel: kernel.clone(),
+            kernel,
             jobs: None,
             samples: false,
             defaults: false,
@@ -62,8 +64,8 @@ fn carry_out(
     let Session { laboratories, store } = Session::open(ready, &results.out)?;
     let store = store.fresh_inside("clocks")?;
     let (mut runs, mut exit) = (Vec::new(), Exit::AGREES);
-    for laboratory in laboratories {
-        let inside = store.fresh_inside(&laboratory.trials.setup.clock.to_string())?;
+    for (laboratory, name) in laboratories.into_iter().zip(names) {
+        let inside = store.fresh_inside(&name)?;
         let mut conducted = laboratory.conduct(Arc::new(inside), format)?;
         conducted.tell_missing();
         exit = exit.and(conducted.exit());
@@ -73,8 +75,7 @@ fn carry_out(
         }
         runs.push(conducted.into_run()?);
     }
-    let [simulated, real] = <[_; 2]>::try_from(runs).expect("one for each clock");
-    let clocks = Clocks { real, simulated };
+    let clocks = Clocks { runs };
     store.write_files(&[
         ("clocks.md", markdown(&clocks).into_bytes()),
         ("clocks.json", document(&clocks)),
@@ -86,4 +87,11 @@ fn carry_out(
         ),
     };
     Ok(exit.and(written))
+}
+
+/// The directory of what runs on a kernel.
+fn name(clock: Clock, kernel: &VirtualKernel) -> String {
+    let version = kernel.version.iter().map(|version| format!("-{version}"));
+    let hz = kernel.hz.map(|hz| format!("-hz{hz}"));
+    version.chain(hz).fold(clock.to_string(), |name, part| name + &part)
 }

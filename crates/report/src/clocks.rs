@@ -1,5 +1,5 @@
-//! The same experiments with the same settings on both clocks, side by side: what was the same, and
-//! what the differences come from.
+//! The same experiments with the same settings on several kernels, side by side: this machine's on the
+//! real clock, and virtual ones; what was the same, and what the differences come from.
 
 use crate::article::{Brief, about};
 use crate::human::table;
@@ -7,149 +7,168 @@ use crate::json;
 use crate::markdown::cell;
 use crate::span;
 use crate::tally::Run;
-use crate::trial::Trial;
+use crate::trial::{Clock, Trial};
 use crate::words;
 use serde::Serialize;
+use spec::Facts;
 use spec::sysctl::Sysctls;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use verdict::{Measured, Word};
 
-/// One run on each clock, of the same experiments in the same order.
+/// One run on each kernel, of the same experiments in the same order. The others are held against the
+/// first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clocks {
-    /// On this machine's kernel.
-    pub real: Run,
-    /// On the virtual one.
-    pub simulated: Run,
+    /// The runs; there is at least one.
+    pub runs: Vec<Run>,
 }
 
-/// How an experiment's two trials compare.
+/// How an experiment's trials compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Likeness {
-    /// Both agree with their predictions, with the same outcome and the same packet counts.
+    /// All agree with their predictions, with the same outcome and the same packet counts.
     Same,
-    /// Both agree with their predictions, which allow what is not the same.
+    /// All agree with their predictions, which allow what is not the same.
     Explained,
     /// One of them does not agree, or could not be had.
     Open,
 }
 
-const HEADS: [&str; 6] =
-    ["experiment", "real clock", "predicted", "virtual clock", "predicted", "compared"];
-
-/// An experiment's two trials.
-struct Pair<'a> {
-    real: &'a Trial,
-    simulated: &'a Trial,
-}
+/// An experiment's trials, one of each run.
+struct Row<'a>(Vec<&'a Trial>);
 
 impl Clocks {
-    fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
-        let pairs = self.real.trials.iter().zip(&self.simulated.trials);
-        pairs.map(|(real, simulated)| Pair { real, simulated })
+    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        let first = self.runs.first().map_or(&[][..], |run| &run.trials);
+        let of = |at| self.runs.iter().filter_map(|run| run.trials.get(at)).collect();
+        (0..first.len()).map(move |at| Row(of(at)))
+    }
+
+    /// What each run is called: its clock, or of several virtual kernels their versions and HZ.
+    fn labels(&self) -> Vec<String> {
+        let virtual_ones =
+            self.runs.iter().filter(|run| run.machine.clock == Clock::Virtual).count();
+        let label = |run: &Run| match run.machine.clock {
+            Clock::Virtual if virtual_ones > 1 => {
+                let version = run.machine.kernel.split('.').take(2).collect::<Vec<_>>().join(".");
+                format!("{version}, HZ {}", run.machine.hz)
+            }
+            clock => format!("{clock} clock"),
+        };
+        self.runs.iter().map(label).collect()
+    }
+
+    fn heads(&self) -> Vec<String> {
+        let columns = self.labels().into_iter().flat_map(|label| [label, "predicted".into()]);
+        std::iter::once("experiment".into()).chain(columns).chain(["compared".into()]).collect()
     }
 }
 
-impl Pair<'_> {
-    fn both<T>(&self, of: impl Fn(&Trial) -> T) -> [T; 2] {
-        [of(self.real), of(self.simulated)]
+impl Row<'_> {
+    fn name(&self) -> &str {
+        self.0.first().map_or("", |trial| &trial.experiment.name)
     }
 
     fn likeness(&self) -> Likeness {
         let shown = |trial: &Trial| trial.verdict.measured.as_ref().map(|m| (m.outcome, counts(m)));
-        match self.both(|trial| trial.verdict.word) {
-            [Word::Agrees, Word::Agrees] if shown(self.real) == shown(self.simulated) => {
-                Likeness::Same
-            }
-            [Word::Agrees, Word::Agrees] => Likeness::Explained,
-            _ => Likeness::Open,
+        if self.0.iter().any(|trial| trial.verdict.word != Word::Agrees) {
+            Likeness::Open
+        } else if self.0.windows(2).all(|pair| shown(pair[0]) == shown(pair[1])) {
+            Likeness::Same
+        } else {
+            Likeness::Explained
         }
     }
 
-    fn row(&self) -> [String; 6] {
-        let [real, simulated] = self.both(Brief::new);
+    fn cells(&self) -> Vec<String> {
+        let briefs = self.0.iter().map(|trial| Brief::new(trial));
+        let shown = briefs.flat_map(|brief| [brief.measured, brief.predicted]);
         let compared = match self.likeness() {
-            Likeness::Same => {
-                let apart = self.both(|t| t.verdict.measured.as_ref().and_then(|m| m.detected_s));
-                match apart {
-                    [Some(real), Some(simulated)] => {
-                        format!("same, {}", span::signed(simulated - real))
-                    }
-                    _ => "same".into(),
-                }
-            }
+            Likeness::Same => self.apart(),
             Likeness::Explained => "as predicted".into(),
             Likeness::Open => "see below".into(),
         };
-        let name = self.real.experiment.name.clone();
-        let [real_predicted, simulated_predicted] = [real.predicted, simulated.predicted];
-        [name, real.measured, real_predicted, simulated.measured, simulated_predicted, compared]
+        std::iter::once(self.name().to_owned()).chain(shown).chain([compared]).collect()
+    }
+
+    /// How far the others were from the first.
+    fn apart(&self) -> String {
+        let detected = |trial: &&Trial| trial.verdict.measured.as_ref().and_then(|m| m.detected_s);
+        let times: Option<Vec<f64>> = self.0.iter().map(detected).collect();
+        match times.as_deref() {
+            Some([first, others @ ..]) if !others.is_empty() => {
+                let apart: Vec<_> =
+                    others.iter().map(|other| span::signed(other - first)).collect();
+                format!("same, {}", apart.join(", "))
+            }
+            _ => "same".into(),
+        }
     }
 
     /// What is not the same, and where it comes from.
-    fn note(&self) -> Option<String> {
-        let name = &self.real.experiment.name;
+    fn note(&self, labels: &[String]) -> Option<String> {
+        let told = |of: &dyn Fn(&Trial) -> String, between: &str| {
+            let told =
+                labels.iter().zip(&self.0).map(|(label, trial)| format!("{label} {}", of(trial)));
+            told.collect::<Vec<_>>().join(between)
+        };
+        let name = self.name();
         match self.likeness() {
             Likeness::Same => None,
             Likeness::Open => {
-                let told = self.both(|trial| match trial.verdict.reason.as_str() {
+                let verdict = |trial: &Trial| match trial.verdict.reason.as_str() {
                     "" => trial.verdict.word.to_string(),
                     reason => format!("{}: {reason}", trial.verdict.word),
-                });
-                Some(format!("{name}: real clock {}; virtual clock {}", told[0], told[1]))
+                };
+                Some(format!("{name}: {}", told(&verdict, "; ")))
             }
             Likeness::Explained => {
-                let sent = self.both(|trial| match &trial.verdict.measured {
+                let sent = |trial: &Trial| match &trial.verdict.measured {
                     Some(m) => {
-                        format!(
-                            "{} after {}",
-                            m.outcome,
-                            words::counts(counts(m)[0], counts(m)[1], counts(m)[2])
-                        )
+                        let [retransmits, probes, window_probes] = counts(m);
+                        let sent = words::counts(retransmits, probes, window_probes);
+                        format!("{} after {sent}", m.outcome)
                     }
                     None => "nothing measured".into(),
-                });
-                Some(format!(
-                    "{name}: {} and {}, each within its prediction; {}",
-                    sent[0],
-                    sent[1],
-                    self.cause()
-                ))
+                };
+                let told = told(&sent, ", ");
+                Some(format!("{name}: {told}, each within its prediction; {}", self.cause()))
             }
         }
     }
 
     /// What was different before the fault.
     fn cause(&self) -> String {
-        let [Some(real), Some(simulated)] = [&self.real.facts, &self.simulated.facts] else {
+        let facts: Option<Vec<&Facts>> = self.0.iter().map(|trial| trial.facts.as_ref()).collect();
+        let Some(facts) = facts else {
             return "nothing is known of the time before the fault".into();
         };
-        let mut causes = Vec::new();
-        if real.hz != simulated.hz {
-            causes.push(format!("HZ {} and {}", real.hz, simulated.hz));
-        }
-        let tcp = [&real.tcp, &simulated.tcp].map(|tcp| tcp.as_ref());
-        if let [Some(real), Some(simulated)] = tcp {
-            let ms = |us: u32| span::measured(f64::from(us) / 1e6);
-            if real.rto_us != simulated.rto_us {
-                let [real, simulated] = [real.rto_us, simulated.rto_us].map(ms);
-                causes.push(format!("a timeout of {real} and {simulated}"));
-            }
-            if real.srtt_us != simulated.srtt_us {
-                let [real, simulated] = [real.srtt_us, simulated.srtt_us].map(ms);
-                causes.push(format!("a round-trip time of {real} and {simulated}"));
-            }
-        }
+        let seconds = |us: u32| span::measured(f64::from(us) / 1e6);
+        let of_tcp = |of: fn(&spec::facts::TcpFacts) -> u32| {
+            facts
+                .iter()
+                .map(|facts| Some(seconds(of(facts.tcp.as_ref()?))))
+                .collect::<Option<Vec<_>>>()
+        };
+        let versions =
+            facts.iter().map(|facts| format!("{}.{}", facts.version().0, facts.version().1));
+        let causes: Vec<_> = [
+            ("Linux", Some(versions.collect())),
+            ("HZ", Some(facts.iter().map(|facts| facts.hz.to_string()).collect())),
+            ("a timeout of", of_tcp(|tcp| tcp.rto_us)),
+            ("a round-trip time of", of_tcp(|tcp| tcp.srtt_us)),
+        ]
+        .into_iter()
+        .filter_map(|(what, of)| Some((what, of?)))
+        .filter(|(_, of)| of.iter().any(|value| *value != of[0]))
+        .map(|(what, of)| format!("{what} {}", of.join(" and ")))
+        .collect();
         if causes.is_empty() {
-            "the phase of the timer wheel decides".into()
-        } else {
-            format!(
-                "before the fault they differed in {}, and in the wheel's phase",
-                causes.join(", ")
-            )
+            return "the phase of the timer wheel decides".into();
         }
+        format!("before the fault they differed in {}, and in the wheel's phase", causes.join(", "))
     }
 }
 
@@ -163,9 +182,9 @@ fn counts(measured: &Measured) -> [Option<u32>; 3] {
 
 /// For a terminal.
 pub fn terminal(clocks: &Clocks) -> String {
-    let mut table = table(HEADS);
-    for pair in clocks.pairs() {
-        table.add_row(pair.row());
+    let mut table = table(clocks.heads().iter().map(String::as_str));
+    for row in clocks.rows() {
+        table.add_row(row.cells());
     }
     let mut text = String::new();
     for line in table.lines().map(|line| line.trim_end().to_owned()).chain(foot(clocks)) {
@@ -176,10 +195,11 @@ pub fn terminal(clocks: &Clocks) -> String {
 
 /// For a repository, or a step summary.
 pub fn markdown(clocks: &Clocks) -> String {
-    let mut text = format!("| {} |\n|{}\n", HEADS.join(" | "), "---|".repeat(HEADS.len()));
-    for pair in clocks.pairs() {
-        let cells = pair.row().map(|text| cell(&text)).join(" | ");
-        writeln!(text, "| {cells} |").expect("a String takes all");
+    let heads = clocks.heads();
+    let mut text = format!("| {} |\n|{}\n", heads.join(" | "), "---|".repeat(heads.len()));
+    for row in clocks.rows() {
+        let cells: Vec<_> = row.cells().iter().map(|text| cell(text)).collect();
+        writeln!(text, "| {} |", cells.join(" | ")).expect("a String takes all");
     }
     text.push('\n');
     for line in foot(clocks) {
@@ -189,58 +209,62 @@ pub fn markdown(clocks: &Clocks) -> String {
 }
 
 /// What stands below the table.
-fn foot(clocks: &Clocks) -> impl Iterator<Item = String> {
-    let count = |wanted| clocks.pairs().filter(|pair| pair.likeness() == wanted).count();
+fn foot(clocks: &Clocks) -> Vec<String> {
+    let count = |wanted| clocks.rows().filter(|row| row.likeness() == wanted).count();
     let counted = format!(
         "{} of {} the same in outcome and packet counts, {} different as predicted, {} open",
         count(Likeness::Same),
-        clocks.pairs().count(),
+        clocks.rows().count(),
         count(Likeness::Explained),
         count(Likeness::Open)
     );
     let times = "a time differs by the phase at which its timer was armed: the timer wheel fires up \
                  to a slot late, and that is how wide a window is";
-    let runs = [&clocks.real, &clocks.simulated].map(about);
-    let notes: Vec<_> = clocks.pairs().filter_map(|pair| pair.note()).collect();
-    notes.into_iter().chain([counted]).chain(runs).chain([times.into()]).chain(sysctls(clocks))
+    let labels = clocks.labels();
+    let notes = clocks.rows().filter_map(|row| row.note(&labels));
+    let runs = clocks.runs.iter().map(about);
+    notes.chain([counted]).chain(runs).chain([times.into()]).chain(sysctls(clocks)).collect()
 }
 
-/// The sysctls that the two kernels do not have in common, or not with the same value.
+/// The sysctls that the kernels do not have in common, or not with the same value.
 fn sysctls(clocks: &Clocks) -> Option<String> {
-    let of = |run: &Run| run.trials.iter().find_map(|trial| trial.facts.clone());
-    let (real, simulated) = (of(&clocks.real)?, of(&clocks.simulated)?);
-    let shared = |name: &&String| set_by_trials(clocks, name);
-    let names: BTreeSet<&String> = real.sysctl.keys().chain(simulated.sysctl.keys()).collect();
-    let value = |of: &Sysctls, name: &String| {
-        of.get(name).map_or_else(|| "missing".to_owned(), Clone::clone)
+    let of =
+        |run: &Run| run.trials.iter().find_map(|trial| Some(trial.facts.as_ref()?.sysctl.clone()));
+    let all: Vec<Sysctls> = clocks.runs.iter().map(of).collect::<Option<_>>()?;
+    let names: BTreeSet<&String> = all.iter().flat_map(Sysctls::keys).collect();
+    let values = |name: &String| -> Vec<&str> {
+        all.iter().map(|of| of.get(name).map_or("missing", String::as_str)).collect()
     };
     let apart: Vec<String> = names
         .into_iter()
-        .filter(|name| !shared(name))
-        .map(|name| (name, value(&real.sysctl, name), value(&simulated.sysctl, name)))
-        .filter(|(_, real, simulated)| real != simulated)
-        .map(|(name, real, simulated)| format!("{name} {real} / {simulated}"))
+        .filter(|name| !set_by_trials(clocks, name))
+        .map(|name| (name, values(name)))
+        .filter(|(_, values)| values.iter().any(|value| *value != values[0]))
+        .map(|(name, values)| format!("{name} {}", values.join(" / ")))
         .collect();
-    (!apart.is_empty()).then(|| format!("sysctls apart (real / virtual): {}", apart.join(", ")))
+    let labels = clocks.labels().join(" / ");
+    (!apart.is_empty()).then(|| format!("sysctls apart ({labels}): {}", apart.join(", ")))
 }
 
 /// Whether an experiment sets it: then it says nothing about the kernels.
 fn set_by_trials(clocks: &Clocks, name: &str) -> bool {
-    let mut trials = clocks.real.trials.iter();
+    let mut trials = clocks.runs.iter().flat_map(|run| &run.trials);
     trials.any(|trial| trial.experiment.parameters.sysctl.contains_key(name))
 }
 
-/// For programs: `halfopen/clocks/1`, both runs, and what came of each pair.
+/// For programs: `halfopen/clocks/1`, the runs, and what came of each experiment.
 pub fn document(clocks: &Clocks) -> Vec<u8> {
+    let labels = clocks.labels();
+    let rows: Vec<_> = clocks.rows().collect();
     json::pretty(&Document {
         schema: "halfopen/clocks/1",
-        runs: [&clocks.real, &clocks.simulated].map(json::document),
-        compared: clocks
-            .pairs()
-            .map(|pair| Compared {
-                experiment: &pair.real.experiment.name,
-                likeness: pair.likeness(),
-                note: pair.note(),
+        runs: clocks.runs.iter().map(json::document).collect(),
+        compared: rows
+            .iter()
+            .map(|row| Compared {
+                experiment: row.name(),
+                likeness: row.likeness(),
+                note: row.note(&labels),
             })
             .collect(),
     })
@@ -249,7 +273,7 @@ pub fn document(clocks: &Clocks) -> Vec<u8> {
 #[derive(Serialize)]
 struct Document<'a> {
     schema: &'static str,
-    runs: [json::RunDocument<'a>; 2],
+    runs: Vec<json::RunDocument<'a>>,
     compared: Vec<Compared<'a>>,
 }
 
@@ -264,7 +288,7 @@ struct Compared<'a> {
 mod tests {
     use super::*;
     use crate::samples;
-    use crate::trial::{Clock, Machine};
+    use crate::trial::Machine;
 
     fn clocks() -> Clocks {
         let real = Run { trials: vec![samples::keepalive(), samples::sending()], ..samples::run() };
@@ -276,36 +300,48 @@ mod tests {
         simulated.trials.iter_mut().for_each(|trial| {
             trial.facts.as_mut().unwrap().hz = 1000;
         });
-        Clocks { real, simulated }
+        Clocks { runs: vec![real, simulated] }
     }
 
     #[test]
     fn what_is_the_same_has_only_its_distance() {
         let clocks = clocks();
-        let pair = clocks.pairs().next().unwrap();
-        assert_eq!(pair.likeness(), Likeness::Same);
-        assert_eq!(pair.row()[5], "same, −13 ms");
-        assert_eq!(pair.note(), None);
+        let row = clocks.rows().next().unwrap();
+        assert_eq!(row.likeness(), Likeness::Same);
+        assert_eq!(row.cells()[5], "same, −13 ms");
+        assert_eq!(row.note(&clocks.labels()), None);
     }
 
     #[test]
     fn other_counts_have_their_cause() {
         let mut clocks = clocks();
-        let trial = &mut clocks.simulated.trials[1];
+        let trial = &mut clocks.runs[1].trials[1];
         trial.verdict.measured.as_mut().unwrap().retransmits_on_wire = Some(63);
-        let pair = clocks.pairs().nth(1).unwrap();
-        assert_eq!(pair.likeness(), Likeness::Explained);
-        let note = pair.note().unwrap();
+        let row = clocks.rows().nth(1).unwrap();
+        assert_eq!(row.likeness(), Likeness::Explained);
+        let note = row.note(&clocks.labels()).unwrap();
         assert!(note.contains("63 retransmissions") && note.contains("HZ 250 and 1000"), "{note}");
+    }
+
+    #[test]
+    fn of_several_virtual_kernels_each_is_named() {
+        let mut clocks = clocks();
+        let mut older = clocks.runs[1].clone();
+        older.machine.kernel = "6.1.200-halfopen".into();
+        older.trials[0].verdict.measured.as_mut().unwrap().keepalive_probes_on_wire = Some(9);
+        clocks.runs.push(older);
+        let text = terminal(&clocks);
+        assert!(text.contains("6.12, HZ 1000") && text.contains("6.1, HZ 1000"), "{text}");
+        assert!(text.contains("6.1, HZ 1000 ETIMEDOUT after 9 keepalive probes"), "{text}");
     }
 
     #[test]
     fn a_trial_that_does_not_agree_leaves_it_open() {
         let mut clocks = clocks();
-        clocks.simulated.trials[0] = samples::skipped();
-        let pair = clocks.pairs().next().unwrap();
-        assert_eq!(pair.likeness(), Likeness::Open);
-        assert!(pair.note().unwrap().contains("skipped"));
+        clocks.runs[1].trials[0] = samples::skipped();
+        let row = clocks.rows().next().unwrap();
+        assert_eq!(row.likeness(), Likeness::Open);
+        assert!(row.note(&clocks.labels()).unwrap().contains("skipped"));
         assert!(terminal(&clocks).contains("1 of 2 the same"), "{}", terminal(&clocks));
     }
 }
