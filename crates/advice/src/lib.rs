@@ -20,5 +20,5 @@ pub use detection::{Detection, Survived};
 pub use knobs::{Ecosystem, Snippet, ecosystems, of_process};
 pub use options::{BySysctl, Keepalive, Options};
 pub use review::{Finding, Kind, Reading, review};
-pub use search::{Advice, Chosen, Nearest, Without, advise, worst_cases};
+pub use search::{Advice, Chosen, Nearest, Without, advise, meets, worst_cases};
 pub use worst::worst;

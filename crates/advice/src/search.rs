@@ -267,7 +267,7 @@ fn comes_before_forgetting(demand: &Demand, options: &Options) -> bool {
 }
 
 /// Whether options meet the whole demand.
-fn meets(demand: &Demand, options: &Options) -> bool {
+pub fn meets(demand: &Demand, options: &Options) -> bool {
     let path = &demand.path;
     let outlasts = |keepalive: Keepalive| {
         demand.survive.is_zero()

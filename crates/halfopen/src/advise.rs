@@ -6,7 +6,8 @@ use crate::output::{self, Exit, Format};
 use crate::session::Laboratory;
 use crate::{conducted::Conducted, kernels};
 use advice::{
-    Advice, Busy, Demand, Detection, Ecosystem, Options, Path, Survived, ecosystems, worst_cases,
+    Advice, Busy, Demand, Detection, Ecosystem, Options, Path, Survived, ecosystems, meets,
+    worst_cases,
 };
 use anyhow::{Result, anyhow, bail};
 use report::Clock;
@@ -174,13 +175,15 @@ fn prove(
     Ok(exit.and(output::print(&document(&proven))))
 }
 
-/// The options that are advised, and what they come to in each ecosystem where sysctls do the rest.
+/// The options that are advised, and what they come to in each ecosystem where sysctls do the rest, if
+/// that is enough.
 fn to_prove(advice: &Advice, ecosystems: &BTreeMap<String, Ecosystem>) -> Vec<Options> {
     let chosen = advice.chosen.iter().map(|chosen| chosen.options.clone());
     let mut all: Vec<_> = chosen.collect();
     let snippets = ecosystems.values().filter_map(|ecosystem| ecosystem.snippet(advice));
     for options in snippets.filter_map(|snippet| snippet.options) {
-        if !options.sysctl().is_empty() && !all.contains(&options) {
+        let is_new = !options.sysctl().is_empty() && !all.contains(&options);
+        if is_new && meets(&advice.demand, &options) {
             all.push(options);
         }
     }

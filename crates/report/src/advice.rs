@@ -88,8 +88,10 @@ fn possible(text: &mut String, paint: Paint, proven: &Proven<'_>, chosen: &Chose
         writeln!(text, "{} {}", paint.strong(&ecosystem.name), paint.quiet(&format!("({id})")))
             .expect("a String takes all");
         let sysctls = sysctls(&snippet);
-        let sysctls =
-            sysctls.iter().map(|(name, value)| format!("sysctl net.ipv4.{name} = {value}"));
+        let sysctls = sysctls
+            .iter()
+            .filter(|(name, _)| !snippet.text.contains(*name))
+            .map(|(name, value)| format!("sysctl net.ipv4.{name} = {value}"));
         for part in snippet.text.lines().map(str::to_owned).chain(sysctls) {
             writeln!(text, "    {part}").expect("a String takes all");
         }

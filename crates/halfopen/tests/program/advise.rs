@@ -52,6 +52,31 @@ fn what_no_option_can_do_has_a_nearest() {
 }
 
 #[test]
+fn the_path_and_the_kernel_matter() {
+    let of =
+        |settings: &[&str]| advise(&[&["--no-prove", "--detect", "10s"][..], settings].concat()).0;
+    // TCP_RTO_MAX_MS is of Linux 6.15.
+    let sending = ["--survive", "7s", "--traffic", "sending", "--kernel"];
+    assert_eq!(of(&[&sending[..], &["6.12"]].concat())["possible"], false);
+    let newer = of(&[&sending[..], &["6.15"]].concat());
+    assert_eq!(newer["options"]["rto_max_ms"], 1000, "{newer}");
+    assert_eq!(newer["sysctl"], serde_json::json!({}));
+    // Where a program cannot set it, a sysctl can.
+    let newer = of(&[&sending[..], &["6.15", "--for", "rust,java"]].concat());
+    assert_eq!(newer["sysctl"]["tcp_rto_max_ms"], 1000, "{newer}");
+    assert!(newer["sysctl"]["tcp_retries2"].is_u64(), "{newer}");
+    assert_eq!(newer["ecosystems"]["rust"]["sysctl"], serde_json::json!({"tcp_rto_max_ms": 1000}));
+
+    let any = |more: &[&str]| of(&[&["--survive", "3s", "--kernel", "6.12"][..], more].concat());
+    let (near, far) = (any(&["--hz", "250"]), any(&["--hz", "250", "--rtt", "1s"]));
+    let timeout_ms = |document: &Value| document["options"]["user_timeout_ms"].as_u64().unwrap();
+    assert!(timeout_ms(&far) + 1000 < timeout_ms(&near), "{near} {far}");
+    let worst_s = |document: &Value| document["worst"]["idle_s"].as_f64().unwrap();
+    // The wheel's slots are coarser.
+    assert!(worst_s(&any(&["--hz", "1000"])) + 0.05 < worst_s(&any(&["--hz", "100"])));
+}
+
+#[test]
 fn what_is_asked_wrongly_is_named() {
     for (arguments, named) in [
         (&["--detect", "0s"][..], "longer than 0 s"),
@@ -94,6 +119,10 @@ fn what_is_chosen_is_proven() {
         &["--detect", "4s", "--survive", "3s", "--traffic", "sending", "--kernel", "6.12"],
         &["--detect", "10m", "--behind", "azure", "--traffic", "idle"],
         &["--detect", "30s", "--survive", "5s", "--rtt", "100ms"],
+        // By sysctls, where these cannot.
+        &["--detect", "20s", "--survive", "2s", "--kernel", "6.12", "--for", "redis,jdbc"],
+        // No tcp_retries2 can: that is said, and not tried.
+        &["--detect", "6s", "--survive", "2s", "--kernel", "6.12", "--for", "java"],
     ] {
         let out = tempfile::tempdir().unwrap();
         let mut all = demand.to_vec();
@@ -102,6 +131,11 @@ fn what_is_chosen_is_proven() {
         assert_eq!(code, 0, "{demand:?}: {document}");
         let proof = document["proof"].as_array().unwrap();
         assert!(proof.len() >= 2, "{demand:?}: {document}");
+        for (name, value) in document["sysctl"].as_object().unwrap() {
+            let key = format!("sysctl.{name}");
+            let is_proven = |trial: &Value| trial["parameters"][&key] == *value;
+            assert!(proof.iter().any(is_proven), "{demand:?}, {key}: {document}");
+        }
         for trial in proof {
             assert_eq!(trial["verdict"], "agrees", "{demand:?}: {trial}");
             assert_eq!(trial["requirements"][0]["met"], true, "{demand:?}: {trial}");

@@ -1,11 +1,11 @@
 //! The table for people, in the order of the columns of `ss`.
 
 use super::advice::advice;
-use super::{Audit, HeldBy, Socket, name_of, text};
+use super::{Audit, HeldBy, Socket, name_of};
 use crate::human::paint::Paint;
 use model::{Doing, Found};
 use spec::{Outcome, SocketOptions};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -78,14 +78,11 @@ pub fn human(audit: &Audit, colour: bool) -> String {
     }
     let Audit { kernel, hz, sockets } = audit;
     let count = counted(sockets.len());
-    writeln!(
-        text,
-        "{}",
-        paint.quiet(&format!(
-            "{count} · kernel {kernel} · HZ {hz} · times count from now, if the peer has just gone"
-        ))
-    )
-    .expect("a String takes all");
+    let told = format!(
+        "{count} · kernel {kernel} · HZ {hz} · times count from now, if the peer has just gone\n\
+         ! is over a minute, !! never; what programs do by timers of their own is not seen\n"
+    );
+    text += &paint.quiet(&told);
     text
 }
 
@@ -106,6 +103,20 @@ fn unread(audit: &Audit) -> Vec<String> {
     reasons.into_iter().map(line).collect()
 }
 
+/// The processes that have them, all of one name, and where.
+fn owner_of_all(group: &[&Socket]) -> String {
+    let first = |socket: &&Socket| socket.owners.first().map(|(pid, _)| *pid);
+    let pids: BTreeSet<u32> = group.iter().filter_map(first).collect();
+    if pids.len() < 2 {
+        return owner(group[0]);
+    }
+    format!("{} ({} processes){}", group[0].process(), pids.len(), place(group[0]))
+}
+
+fn place(socket: &Socket) -> String {
+    socket.container.as_ref().map_or_else(String::new, |container| format!(" in {container}"))
+}
+
 /// The processes that have it, and where.
 pub(super) fn owner(socket: &Socket) -> String {
     let Some((pid, process)) = socket.owners.first() else { return socket.held_by().word().into() };
@@ -113,8 +124,7 @@ pub(super) fn owner(socket: &Socket) -> String {
         1 => String::new(),
         count => format!(",+{}", count - 1),
     };
-    let place = socket.container.as_ref().map_or_else(String::new, |c| format!(" in {c}"));
-    format!("{process} pid={pid}{others}{place}")
+    format!("{process} pid={pid}{others}{}", place(socket))
 }
 
 fn counted(connections: usize) -> String {
@@ -126,7 +136,7 @@ fn alike(socket: &Socket) -> Vec<String> {
     let port = if socket.accepted { socket.local } else { socket.remote };
     let at = if socket.accepted { port.port().to_string() } else { port.to_string() };
     let doing = name_of(socket.outlook.doing).to_owned();
-    let owner = text(socket.owners.first().map(|(pid, _)| *pid));
+    let owner = format!("{}{:?}", socket.process(), socket.held_by());
     let never = (socket.outlook.worst() == Found::Never).to_string();
     let place = socket.namespace.to_string();
     vec![owner, socket.state.clone(), brief_options(socket), doing, at, never, place]
@@ -144,7 +154,7 @@ fn row(group: &[&Socket]) -> ([String; 9], [Found; 2]) {
             local = many;
         }
     }
-    let process = owner(first);
+    let process = owner_of_all(group);
     let sum = |queue: fn(&Socket) -> u32| {
         group.iter().map(|socket| u64::from(queue(socket))).sum::<u64>().to_string()
     };
