@@ -155,8 +155,12 @@ fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> Str
         }
         Outcome::Errno(Errno::ETIMEDOUT) => why_timed_out(kernel, window.span, again),
         _ if parameters.fault.kind == FaultKind::Reject => {
-            if again == 0 {
+            if parameters.fault.reject == Reject::TcpReset {
                 "the router answers the SYN with a RST".into()
+            } else if again == 0 {
+                "the ICMP error for the first SYN comes back after `connect`, which waits for nothing: \
+                 what comes in may wait for `ksoftirqd`"
+                    .into()
             } else {
                 "the ICMP error for the first SYN comes back while `connect` itself still holds \
                  the socket, and is put aside; the one for the second ends the attempt"

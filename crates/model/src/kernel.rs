@@ -48,6 +48,9 @@ pub(crate) struct Kernel {
     pub(crate) keepalive_interval: u64,
     /// Whether ICMPv6 errors are limited on the way to a /64.
     pub(crate) limits_icmpv6: bool,
+    /// While `ksoftirqd` runs, what comes in waits for it (`ksoftirqd_running`, kernel/softirq.c: in 6.1,
+    /// no longer in 6.12): an answer from next door may come after the call that it answers.
+    pub(crate) softirqs_wait: bool,
     /// `keepalive_probes`.
     pub(crate) keepalive_probes: u32,
 }
@@ -105,6 +108,7 @@ impl Kernel {
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
             keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),
             limits_icmpv6: facts.version() < (6, 18),
+            softirqs_wait: facts.version() < (6, 12),
             keepalive_probes: keepalive
                 .probes
                 .unwrap_or_else(|| number("tcp_keepalive_probes", 9).min(255) as u32),

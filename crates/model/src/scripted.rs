@@ -284,7 +284,8 @@ fn equip(
     if run.world.memory.is_none() {
         run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
-    run.world.icmp_ns = if cfg.virtual_time { 0 } else { crate::scene::ICMP_NS };
+    run.world.icmp_ns =
+        if cfg.virtual_time && !cfg.softirqs_wait { 0 } else { crate::scene::ICMP_NS };
     run
 }
 

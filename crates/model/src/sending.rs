@@ -201,7 +201,7 @@ pub(crate) fn later_from(
 
 /// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
 /// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
-/// sent, give or take; and where time is virtual, nothing takes any.
+/// sent, give or take; and where time is virtual, nothing takes any, unless it waits for `ksoftirqd`.
 fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use<> {
     let by_timer = match hop {
         HopKind::Fixed(hop @ Hop::Asks(..)) => hop.icmp().is_some_and(|icmp| icmp.reverts),
@@ -211,7 +211,7 @@ fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use
         | HopKind::Looked { icmp, .. } => icmp.reverts,
     };
     let none = by_timer || kernel.virtual_time;
-    let some = !kernel.virtual_time;
+    let some = !kernel.virtual_time || kernel.softirqs_wait;
     none.then_some(0).into_iter().chain(some.then_some(scene::ICMP_NS))
 }
 

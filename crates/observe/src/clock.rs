@@ -58,7 +58,8 @@ pub fn jiffy_clock() -> Option<JiffyClock> {
 pub fn not_behind(clock: JiffyClock, seen: JiffyClock) -> JiffyClock {
     let tick_ns = i128::from(tick_ns(hz()));
     let start = |clock: JiffyClock| i128::from(clock.at_ns) - i128::from(clock.jiffies) * tick_ns;
-    let behind = (start(clock) - start(seen) + tick_ns - 1).div_euclid(tick_ns);
+    // To the nearest: both are of one grid, and a tick may be counted a moment before it is due.
+    let behind = (start(clock) - start(seen) + tick_ns / 2).div_euclid(tick_ns);
     let behind = u64::try_from(behind).unwrap_or(0);
     JiffyClock { jiffies: clock.jiffies + behind, ..clock }
 }
@@ -151,7 +152,8 @@ mod tests {
         let right = |jiffies, at_ns| not_behind(clock, JiffyClock { jiffies, at_ns }).jiffies;
         assert_eq!(right(100, 50 * tick + 7), 100);
         assert_eq!(right(110, 60 * tick + 9), 100, "seen later than its jiffy began");
-        assert_eq!(right(110, 60 * tick + 6), 101);
+        assert_eq!(right(110, 60 * tick + 6), 100, "counted a moment before it was due");
+        assert_eq!(right(111, 60 * tick + 8), 101);
         assert_eq!(right(112, 60 * tick + 8), 102);
     }
 

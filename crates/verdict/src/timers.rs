@@ -357,13 +357,10 @@ pub(crate) fn fired(timeline: &Timeline, wheel: Wheel, since_ns: u64) -> Vec<Fir
     let mut fired: Vec<Firing> = Vec::new();
     for event in timeline.events() {
         match event.what {
-            What::Trace(Trace::TimerStart {
-                side: Side::Client,
-                timer,
-                now,
-                expires,
-                bucket: Some(bucket),
-            }) => {
+            What::Trace(Trace::TimerStart { side: Side::Client, timer, now, expires, bucket }) => {
+                // Older kernels do not say it.
+                let delay = expires.saturating_sub(now);
+                let bucket = bucket.unwrap_or_else(|| wheel.fires_at(now, delay, Context::Handler));
                 armed.retain(|(other, _)| *other != timer);
                 armed.push((timer, bucket));
                 // What a handler arms shows the jiffy that it really ran in.
@@ -373,7 +370,6 @@ pub(crate) fn fired(timeline: &Timeline, wheel: Wheel, since_ns: u64) -> Vec<Fir
                 {
                     last.arms = true;
                     last.late = now.saturating_sub(last.due);
-                    let delay = expires.saturating_sub(now);
                     let on_time = wheel.fires_at(last.due, delay, Context::Handler);
                     last.put_off = bucket.saturating_sub(on_time);
                 }

@@ -64,10 +64,12 @@ impl Shared {
         }
     }
 
-    /// Which jiffy it is at which moment, by all that shows it.
-    pub(crate) fn jiffy_clock(&self) -> Option<JiffyClock> {
+    /// Which jiffy it is at which moment, by all that shows it. Where time is virtual no interrupt is
+    /// late.
+    pub(crate) fn jiffy_clock(&self, time: Clock) -> Option<JiffyClock> {
         let clock = clock::jiffy_clock()?;
-        let seen = self.tracer.as_ref().and_then(|tracer| lock(tracer).jiffy_clock());
+        let tracer = self.tracer.as_ref().filter(|_| time == Clock::Real);
+        let seen = tracer.and_then(|tracer| lock(tracer).jiffy_clock());
         Some(seen.map_or(clock, |seen| clock::not_behind(clock, seen)))
     }
 

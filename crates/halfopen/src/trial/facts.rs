@@ -62,7 +62,7 @@ impl Trial {
             sysctl: sysctl::read_tcp(&client, parameters.sysctl.keys())?,
             server_sysctl,
             tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, ..tcp }),
-            jiffies: self.bench.shared.jiffy_clock(),
+            jiffies: self.bench.shared.jiffy_clock(self.bench.clock),
             virtual_time: self.bench.clock == Clock::Virtual,
             neighbour,
         })

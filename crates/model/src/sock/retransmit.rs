@@ -232,7 +232,9 @@ impl Sock {
         }
         // An ICMP error ends an attempt to connect, but not one that comes back while `connect`
         // itself holds the socket (`sock_owned_by_user`), as it does from next door.
-        if self.state == State::SynSent && step.context == Context::Handler {
+        if self.state == State::SynSent
+            && (step.context == Context::Handler || step.cfg.softirqs_wait && step.either())
+        {
             return step.told(Outcome::Errno(icmp.error));
         }
         self.err_soft = Some(icmp.error);
