@@ -1,6 +1,6 @@
 //! `halfopen advise`: what it chooses is proven, and reaches a socket as it is written for it.
 
-use crate::common::{run, show};
+use crate::common::{run, show, trials};
 use serde_json::Value;
 
 pub(crate) fn advise(arguments: &[&str]) -> (Value, i32) {
@@ -109,6 +109,52 @@ fn a_setting_is_explained_and_reviewed() {
     let findings = libpq["findings"].as_array().unwrap();
     assert!(findings.iter().any(|f| f["kind"] == "dangerous"), "{document}");
     assert_eq!(document["readings"][1]["options"]["user_timeout_ms"], 5000, "{document}");
+}
+
+/// An outage of 4 s that an idle connection survives at one moment, and not at the worst.
+fn worst_moment(clock: &str) {
+    let out = tempfile::tempdir().unwrap();
+    let run = |moment: &[&str]| {
+        let outage = [
+            "path-flap-sending",
+            "--set",
+            "client.traffic=idle",
+            "--set",
+            "client.keepalive.enabled=true",
+            "--set",
+            "client.keepalive.idle=4s",
+            "--set",
+            "client.keepalive.interval=1s",
+            "--set",
+            "client.keepalive.probes=3",
+            "--set",
+            "fault.duration=4s",
+            "--set",
+            "require.survives=true",
+            "--clock",
+            clock,
+        ];
+        trials(out.path(), &[&outage[..], moment].concat())
+    };
+    let (document, code) = run(&["--set", "fault.after=200ms"]);
+    assert_eq!(code, 0, "{document}");
+    let (document, code) = run(&["--worst"]);
+    assert_eq!(code, 6, "{document}");
+    let all = document["trials"].as_array().unwrap();
+    assert!(all.iter().all(|trial| trial["verdict"] != "disagrees"), "{document}");
+    let unmet = all.iter().find(|trial| trial["requirements"][0]["met"] == false).unwrap();
+    assert_eq!(unmet["measured"]["outcome"], "ETIMEDOUT", "{unmet}");
+}
+
+#[test]
+fn the_worst_moment_of_an_outage_is_found() {
+    worst_moment("real");
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn the_worst_moment_of_an_outage_is_found_in_virtual_time() {
+    worst_moment("virtual");
 }
 
 #[test]

@@ -390,3 +390,27 @@ fn every_namespace_has_its_own_sysctls_and_its_container_s_name() {
     let found = audit(&["--pid", &program.1["pid"].to_string()]);
     assert_eq!(socket(&found, &program.says("local"))["namespace"], there["namespace"]);
 }
+
+#[test]
+fn a_kept_namespace_is_called_by_its_name() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program.py");
+    let source = format!(
+        "{PAIR}\nfound = subprocess.run([os.environ['H'], 'audit', '--all', '--format', 'json'],\n    \
+         capture_output=True).stdout\nends = (name(own.getsockname()), name(own.getpeername()))\n\
+         print(json.dumps([one for one in json.loads(found)['sockets']\n    \
+         if (one['local'], one['remote']) == ends][0]))"
+    );
+    fs::write(&program, source).unwrap();
+    let script = format!(
+        "mount -t tmpfs none /run && ip netns add shop && ip -n shop link set lo up && \
+         exec ip netns exec shop python3 {}",
+        program.display()
+    );
+    let own = document(&on(&script, ""));
+    assert_eq!(own["container"], "shop", "{own}");
+    assert_eq!(own["source"], "getsockopt", "{own}");
+}

@@ -300,3 +300,50 @@ fn program(held_by: HeldBy, name: &str, sockets: &[&Socket], worst: Found) -> St
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Outlook;
+
+    fn socket(pid: Option<u32>, port: u16, latest_s: u64) -> Socket {
+        let seconds = Duration::from_secs(latest_s);
+        Socket {
+            owners: pid.map(|pid| (pid, "postgres".to_owned())).into_iter().collect(),
+            local: ([127, 0, 0, 1], 5432).into(),
+            remote: ([127, 0, 0, 1], port).into(),
+            accepted: true,
+            state: "ESTABLISHED".into(),
+            namespace: 1,
+            container: None,
+            inode: 7,
+            receive_queue: 0,
+            send_queue: 0,
+            options: pid.map(|_| SocketOptions { keepalive: Some(true), ..Default::default() }),
+            unread: pid.is_none().then_some("no process that has it may be seen"),
+            sampled_ns: 0,
+            outlook: Outlook {
+                doing: Doing::Idle,
+                if_idle: Found::Within(Outcome::TIMED_OUT, seconds, seconds),
+                if_it_writes: Some(Found::Never),
+                in_trouble: false,
+                why: String::new(),
+                unknown: None,
+            },
+        }
+    }
+
+    #[test]
+    fn processes_of_one_name_are_one_line_and_what_is_assumed_is_marked() {
+        let mut sockets: Vec<_> = (1..=5).map(|pid| socket(Some(pid), 40_000, 30)).collect();
+        sockets.push(socket(None, 50_000, 90));
+        let audit = Audit { kernel: "6.18".into(), hz: 250, sockets };
+        let text = human(&audit, false);
+        let line = |what: &str| text.lines().find(|line| line.contains(what)).unwrap_or_default();
+        assert!(line("postgres (5 processes)").contains("*:5432"), "{text}");
+        assert!(line("postgres (5 processes)").contains("  30.0 s  "), "{text}");
+        assert!(line("(not seen)").contains("! ~90.0 s"), "{text}");
+        assert!(line("could not be read").contains("options of 1 connection "), "{text}");
+        assert!(text.contains("without a process that may be seen: 1 connection"), "{text}");
+    }
+}
