@@ -1,5 +1,8 @@
 //! The command line: a contract, see README.md.
 
+mod advise;
+mod sockets;
+
 use crate::output::Format;
 use crate::part::Partition;
 use crate::{catalogue, kernels};
@@ -10,6 +13,9 @@ use spec::VirtualKernel;
 use spec::file::{Override, parse_override};
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+pub(crate) use advise::{AdviseArgs, TrafficName};
+pub(crate) use sockets::{AuditArgs, AuditFormat, SetsockoptArgs};
 
 /// The server is gone; when does the client find out, and what is it told?
 ///
@@ -265,128 +271,6 @@ pub(crate) struct ValidateArgs {
     pub(crate) reference: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) results: ResultsArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditArgs {
-    /// Only connections of this process
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(u32::MAX))]
-    pub(crate) pid: Option<u32>,
-    /// Only connections with this port at either end
-    #[arg(long, value_name = "N")]
-    pub(crate) port: Option<u16>,
-    /// Every network namespace of the machine that a process is in; it takes root
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Exit with 1 if a connection would take longer than this to find out, idle or writing
-    #[arg(long, value_name = "D", value_parser = spec::duration::parse)]
-    pub(crate) over: Option<std::time::Duration>,
-    /// Look again every so long, and say what has changed
-    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "2s", require_equals = true)]
-    #[arg(value_parser = some_time)]
-    pub(crate) watch: Option<std::time::Duration>,
-    /// For people, one JSON document, a line a connection, or metrics for a node exporter's textfile
-    /// directory
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: AuditFormat,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SetsockoptArgs {
-    /// The process whose connections are to change
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(u32::MAX))]
-    pub(crate) pid: u32,
-    /// Only connections with this port at either end
-    #[arg(long, value_name = "N")]
-    pub(crate) port: Option<u16>,
-    /// Change them: without it, what would be is shown, and nothing is changed
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// For people, or one JSON document
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: SetsockoptFormat,
-    /// keepalive=on|off|IDLE/INTERVAL/COUNT (seconds), keepidle=D, keepintvl=D, keepcnt=N,
-    /// user_timeout=D|off, rto_max=D
-    #[arg(required = true, value_name = "OPTION=VALUE")]
-    pub(crate) options: Vec<String>,
-}
-
-/// What `setsockopt` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SetsockoptFormat {
-    /// Text for people.
-    Human,
-    /// One JSON document.
-    Json,
-}
-
-/// What `audit` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AuditFormat {
-    /// Text for people.
-    Human,
-    /// One JSON document.
-    Json,
-    /// Comma-separated values.
-    Csv,
-    /// OpenMetrics text.
-    Openmetrics,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AdviseArgs {
-    /// A dead peer must be found within this: from the last segment received where the connection is
-    /// idle, from the first write that is not acknowledged where it writes
-    #[arg(long, value_name = "D", value_parser = some_time)]
-    pub(crate) detect: Option<std::time::Duration>,
-    /// An outage that must be survived, wherever it falls
-    #[arg(long, value_name = "D", default_value = "0s", value_parser = spec::duration::parse)]
-    pub(crate) survive: std::time::Duration,
-    /// What the connection does meanwhile
-    #[arg(long, value_enum, default_value = "any")]
-    pub(crate) traffic: TrafficName,
-    /// A middlebox on the way forgets a flow that was idle for so long: a duration, or aws-nlb,
-    /// aws-network-firewall, azure, ipvs, conntrack
-    #[arg(long, value_name = "D|NAME")]
-    pub(crate) behind: Option<String>,
-    /// The path's round-trip time
-    #[arg(long, value_name = "D", default_value = "0s", value_parser = spec::duration::parse)]
-    pub(crate) rtt: std::time::Duration,
-    /// The kernel's version, such as 6.12 [default: this machine's]
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) kernel: Option<String>,
-    /// The kernel's timer interrupts a second [default: this machine's]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(10_000))]
-    pub(crate) hz: Option<u32>,
-    /// Print the setting as these write it, such as c,python,libpq; or all
-    #[arg(long = "for", value_name = "LIST")]
-    pub(crate) ecosystems: Option<String>,
-    /// Only ask the model: no trials
-    #[arg(long)]
-    pub(crate) no_prove: bool,
-    /// Say what options do, such as keepalive=60/10/6,user_timeout=30s
-    #[arg(long, value_name = "SETTINGS", conflicts_with_all = ["detect", "review"])]
-    pub(crate) explain: Option<String>,
-    /// Read a connection string or lines of a configuration, and say what in it does not do what it
-    /// seems to
-    #[arg(long, value_name = "TEXT", conflicts_with = "detect")]
-    pub(crate) review: Option<String>,
-    /// Put results of the trials here; the directory may exist and hold other files
-    #[arg(long, value_name = "DIR", default_value = "results/runs")]
-    pub(crate) out: PathBuf,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-/// What a connection does while its peer is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TrafficName {
-    /// It waits.
-    Idle,
-    /// It has written, and waits for the acknowledgement.
-    Sending,
-    /// Either.
-    Any,
 }
 
 /// A duration above zero.

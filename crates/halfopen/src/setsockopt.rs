@@ -2,8 +2,8 @@
 //! duplicate of its descriptor. It changes nothing unless it is told to.
 
 use crate::audit::{self, Live, Machine};
-use crate::cli::{SetsockoptArgs, SetsockoptFormat};
-use crate::output::{self, Exit};
+use crate::cli::SetsockoptArgs;
+use crate::output::{self, Exit, Format};
 use anyhow::{Context, Result, anyhow, bail};
 use observe::sockets::{Holder, Place};
 use report::audit::Socket;
@@ -54,9 +54,11 @@ fn change(arguments: &SetsockoptArgs, wanted: &SocketOptions) -> Result<Exit> {
         look_again(&machine, arguments, &mut targets)?;
     }
     let changes: Vec<_> = targets.into_iter().map(|target| (target.before, target.after)).collect();
-    let written = match arguments.format {
-        SetsockoptFormat::Human => output::print(told(&changes, &undo, arguments.yes).as_bytes()),
-        SetsockoptFormat::Json => output::print(&report::audit::changed_json(
+    let written = match arguments.output.format {
+        Format::Human | Format::Jsonl => {
+            output::print(told(&changes, &undo, arguments.yes).as_bytes())
+        }
+        Format::Json => output::print(&report::audit::changed_json(
             machine.kernel(),
             machine.hz(),
             &changes,
