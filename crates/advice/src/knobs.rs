@@ -36,7 +36,7 @@ pub struct Ecosystem {
     pub(crate) fixed: Option<Fixed>,
     /// How many intervals of its own messages pass until it gives up.
     #[serde(default = "four")]
-    waits: u32,
+    pub(crate) waits: u32,
     /// Keepalive's times are those of the sysctls, whatever it prints.
     #[serde(default)]
     sysctl_times: bool,

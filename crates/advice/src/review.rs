@@ -119,7 +119,7 @@ fn read(ecosystem: &Ecosystem, words: &[(&str, &str)], path: &Path) -> Result<Re
     }
     let options = given.options(ecosystem);
     let detection = Detection::by(&options, path);
-    let findings = findings(&given, &options, &detection, path);
+    let findings = findings(&given, &options, &detection, (path, ecosystem.waits));
     Ok(Reading { ecosystem: ecosystem.clone(), options, detection, findings })
 }
 
@@ -212,7 +212,14 @@ const LATE: Duration = Duration::from_secs(300);
 /// The least RTO (`TCP_RTO_MIN`, include/net/tcp.h).
 const RTO_MIN: Duration = Duration::from_millis(200);
 
-fn findings(given: &Given, options: &Options, detection: &Detection, path: &Path) -> Vec<Finding> {
+/// `waits` is how many intervals of its own messages pass by default until the program gives up: 4, or
+/// more where they take longer than it says.
+fn findings(
+    given: &Given,
+    options: &Options,
+    detection: &Detection,
+    (path, waits): (&Path, u32),
+) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut find = |kind, experiment: &str, what: String| {
         let settings: Vec<_> = options
@@ -231,7 +238,7 @@ fn findings(given: &Given, options: &Options, detection: &Detection, path: &Path
         if given.has_times() {
             find(Kind::Ineffective, "", "keepalive is off: its times do nothing".into());
         }
-        if given.ping.is_none() {
+        if given.ping.is_none_or(|ping| ping.is_zero()) {
             let timeout = options
                 .user_timeout
                 .map_or("", |_| ": TCP_USER_TIMEOUT does not see an idle connection");
@@ -302,8 +309,9 @@ fn findings(given: &Given, options: &Options, detection: &Detection, path: &Path
         }
         Some(_) => {}
     }
+    let ping = given.ping.filter(|ping| !ping.is_zero());
     if let (Some(keepalive), Some(after)) = (options.keepalive, path.forgets_after)
-        && Duration::from_secs(u64::from(keepalive.idle_s)) >= after
+        && keepalive.idle().min(ping.unwrap_or(Duration::MAX)) >= after
     {
         find(
             Kind::Ineffective,
@@ -315,13 +323,13 @@ fn findings(given: &Given, options: &Options, detection: &Detection, path: &Path
             ),
         );
     }
-    if let Some(ping) = given.ping.filter(|ping| !ping.is_zero()) {
-        let after = ping * (given.pings.unwrap_or(3) + 1);
+    if let Some(ping) = ping {
+        let after = ping * (given.pings.unwrap_or(3) + 1) * waits / 4;
         find(
             Kind::Masked,
             "",
             format!(
-                "the program's own timer finds an idle peer's end after about {}",
+                "the program's own timer finds an idle peer's end within about {}",
                 in_words(after)
             ),
         );
@@ -382,6 +390,14 @@ mod tests {
         let redis = &review("tcp-keepalive 60", &path()).unwrap()[0];
         let expected = Keepalive { idle_s: 60, interval_s: 20, probes: 3 };
         assert_eq!(redis.options.keepalive, Some(expected));
+        let mut behind = path();
+        behind.forgets_after = Some(Duration::from_secs(350));
+        let own = |line| review(line, &behind).unwrap().remove(0).findings;
+        // Its own messages come before the middlebox forgets.
+        assert!(!own("ServerAliveInterval 15").iter().any(|f| f.kind == Kind::Ineffective));
+        assert!(own("ServerAliveInterval 0").iter().any(|f| f.kind == Kind::Ineffective));
+        assert!(own("ServerAliveInterval 15").iter().any(|f| f.what.contains("60 s")));
+        assert!(own("ClientAliveInterval 15").iter().any(|f| f.what.contains("120 s")));
         let server = review("tcp_keepalives_idle = 5\ntcp_user_timeout = 9000", &path()).unwrap();
         assert_eq!(server.len(), 1, "{server:?}");
         assert_eq!(server[0].options.user_timeout, Some(Duration::from_secs(9)));

@@ -111,6 +111,39 @@ fn a_setting_is_explained_and_reviewed() {
     assert_eq!(document["readings"][1]["options"]["user_timeout_ms"], 5000, "{document}");
 }
 
+/// What a review finds is what a trial shows: its commands run, and agree.
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn what_a_review_finds_can_be_shown() {
+    let mut shown = 0;
+    for text in [
+        "postgres://h/d?keepalives=0&tcp_user_timeout=5",
+        "postgres://h/d?keepalives_idle=5&keepalives_interval=2&tcp_user_timeout=11000",
+        "postgres://h/d?tcp_user_timeout=5000",
+        "listen 443 so_keepalive=30m::10;",
+        "option srvtcpka\nsrvtcpka-idle 10s\nserver a b tcp-ut 30s",
+        "tcp-keepalive 60",
+        "ClientAliveInterval 15",
+        "tcp_keepidle = 5\ntcp_user_timeout = 100",
+        "jdbc:mysql://h/d?tcpKeepAlive=false",
+    ] {
+        let (document, code) = advise(&["--behind", "350s", "--hz", "250", "--review", text]);
+        assert_eq!(code, 0, "{text}: {document}");
+        for reading in document["readings"].as_array().unwrap() {
+            for finding in reading["findings"].as_array().unwrap() {
+                let Some(command) = finding["shown_by"].as_str() else { continue };
+                let words: Vec<_> = command.split(' ').skip(2).collect();
+                let out = tempfile::tempdir().unwrap();
+                let (document, code) = trials(out.path(), &words);
+                assert_eq!(code, 0, "{text}: {finding}: {document}");
+                assert_eq!(document["trials"][0]["verdict"], "agrees", "{finding}: {document}");
+                shown += 1;
+            }
+        }
+    }
+    assert!(shown >= 15, "{shown}");
+}
+
 /// An outage of 4 s that an idle connection survives at one moment, and not at the worst.
 fn worst_moment(clock: &str) {
     let out = tempfile::tempdir().unwrap();
