@@ -118,10 +118,16 @@ pub(crate) fn set(
     Ok(true)
 }
 
-/// `/proc/PID/comm`.
+/// `/proc/PID/comm`, which a process sets itself.
 pub(crate) fn name(pid: u32) -> String {
-    let process = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    process.trim_end().to_owned()
+    let process = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    printable(process.strip_suffix(b"\n").unwrap_or(&process))
+}
+
+/// Text that is others' to choose, without what would command a terminal.
+pub(crate) fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A process and all that descend from it, as far as they have not ended.

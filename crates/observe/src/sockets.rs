@@ -178,7 +178,9 @@ pub fn places() -> BTreeMap<u64, Place> {
     for kept in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let Ok(namespace) = Namespace::at(&kept.path()) else { continue };
         let place = found.entry(namespace.inode()).or_insert(Place { namespace, container: None });
-        place.container.get_or_insert_with(|| kept.file_name().to_string_lossy().into_owned());
+        place
+            .container
+            .get_or_insert_with(|| options::printable(kept.file_name().as_encoded_bytes()));
     }
     found
 }
@@ -188,7 +190,10 @@ pub fn places() -> BTreeMap<u64, Place> {
 fn container(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let groups = text.lines().filter_map(|line| line.rsplit_once(':').map(|(_, path)| path));
-    groups.flat_map(|path| path.split('/').zip(path.split('/').skip(1))).find_map(name_of)
+    groups
+        .flat_map(|path| path.split('/').zip(path.split('/').skip(1)))
+        .find_map(name_of)
+        .map(|name| options::printable(name.as_bytes()))
 }
 
 fn name_of((above, part): (&str, &str)) -> Option<String> {

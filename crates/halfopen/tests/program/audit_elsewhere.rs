@@ -229,6 +229,15 @@ fn an_inherited_socket_is_its_heir_s() {
 }
 
 #[test]
+fn a_process_s_name_commands_no_terminal() {
+    let named = format!("open('/proc/self/comm', 'w').write('a\\x1b[31mb')\n{PAIR}\nwait()");
+    let program = Program::start("", &named);
+    let output = Command::new(HALFOPEN).args(["audit", "--port", &program.says("port")]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(!text.contains('\x1b') && text.contains("a\u{fffd}[31mb pid="), "{text}");
+}
+
+#[test]
 fn a_process_of_a_pid_namespace_is_seen_from_outside() {
     if !is_root() {
         return;
