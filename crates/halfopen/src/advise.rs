@@ -6,8 +6,8 @@ use crate::output::{self, Exit, Format};
 use crate::session::Laboratory;
 use crate::{conducted::Conducted, kernels};
 use advice::{
-    Advice, Busy, Demand, Detection, Ecosystem, Options, Path, Survived, ecosystems, meets,
-    worst_cases,
+    Advice, Busy, Demand, Detection, Ecosystem, Options, Path, Snippet, Survived, ecosystems,
+    meets, worst_cases,
 };
 use anyhow::{Result, anyhow, bail};
 use report::Clock;
@@ -108,8 +108,12 @@ fn advise(arguments: &AdviseArgs, detect: Duration, path: Path) -> Exit {
     let busy = arguments.traffic.into();
     let demand = Demand { detect, survive: arguments.survive, busy, path };
     let advice = advice::advise(&demand);
-    prove(arguments, &advice, &ecosystems)
-        .unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
+    let written = |(id, ecosystem): (String, Ecosystem)| {
+        let snippet = ecosystem.snippet(&advice)?;
+        Some((id, (ecosystem, snippet)))
+    };
+    let written = ecosystems.into_iter().filter_map(written).collect();
+    prove(arguments, &advice, &written).unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
 /// The ecosystems by their short names.
@@ -136,17 +140,17 @@ fn chosen(list: Option<&str>) -> Result<BTreeMap<String, Ecosystem>> {
 fn prove(
     arguments: &AdviseArgs,
     advice: &Advice,
-    ecosystems: &BTreeMap<String, Ecosystem>,
+    written: &BTreeMap<String, (Ecosystem, Snippet)>,
 ) -> Result<Exit> {
     let is_json = arguments.output.format == Format::Json;
-    let mut proven = Proven { advice, ecosystems, proof: None, not_proven: None };
+    let mut proven = Proven { advice, written, proof: None, not_proven: None };
     if !is_json {
         let colour = output::colour(&std::io::stdout());
         output::print(human(&proven, colour).as_bytes());
     }
     let mut exit = if advice.chosen.is_some() { Exit::AGREES } else { Exit::SKIPPED };
     let wanted =
-        Some(to_prove(advice, ecosystems)).filter(|all| !all.is_empty() && !arguments.no_prove);
+        Some(to_prove(advice, written)).filter(|all| !all.is_empty() && !arguments.no_prove);
     let (mut run, mut not_proven) = (None, None);
     match wanted.map(|all| plan(&all, &advice.demand)) {
         None => {}
@@ -177,14 +181,13 @@ fn prove(
 
 /// The options that are advised, and what they come to in each ecosystem where sysctls do the rest, if
 /// that is enough.
-fn to_prove(advice: &Advice, ecosystems: &BTreeMap<String, Ecosystem>) -> Vec<Options> {
+fn to_prove(advice: &Advice, written: &BTreeMap<String, (Ecosystem, Snippet)>) -> Vec<Options> {
     let chosen = advice.chosen.iter().map(|chosen| chosen.options.clone());
     let mut all: Vec<_> = chosen.collect();
-    let snippets = ecosystems.values().filter_map(|ecosystem| ecosystem.snippet(advice));
-    for options in snippets.filter_map(|snippet| snippet.options) {
-        let is_new = !options.sysctl().is_empty() && !all.contains(&options);
-        if is_new && meets(&advice.demand, &options) {
-            all.push(options);
+    for options in written.values().filter_map(|(_, snippet)| snippet.options.as_ref()) {
+        let is_new = !options.sysctl().is_empty() && !all.contains(options);
+        if is_new && meets(&advice.demand, options) {
+            all.push(options.clone());
         }
     }
     all

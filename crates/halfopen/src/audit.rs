@@ -155,7 +155,10 @@ fn look(arguments: &AuditArgs) -> Result<Audit> {
         };
         Ok([(namespace.inode(), Place { namespace, container: None })].into())
     };
-    let places = if arguments.all { places() } else { one()? };
+    let (places, hidden) = if arguments.all { places() } else { (one()?, 0) };
+    if hidden > 0 {
+        eprintln!("the network namespaces of {hidden} processes may not be seen: that takes root");
+    }
     let mut sockets = Vec::new();
     for (inode, place) in places {
         let (pid, port) = (arguments.pid, arguments.port);

@@ -161,12 +161,19 @@ pub struct Place {
 }
 
 /// Every network namespace that a process is in whose `/proc/PID/ns` may be seen, or that `ip netns` keeps,
-/// by inode.
-pub fn places() -> BTreeMap<u64, Place> {
+/// by inode; and of how many processes it may not be seen.
+pub fn places() -> (BTreeMap<u64, Place>, usize) {
     let mut found = BTreeMap::new();
+    let mut hidden = 0;
     for pid in processes() {
-        let Ok(namespace) = Namespace::at(Path::new(&format!("/proc/{pid}/ns/net"))) else {
-            continue;
+        let namespace = match Namespace::at(Path::new(&format!("/proc/{pid}/ns/net"))) {
+            Ok(namespace) => namespace,
+            Err(netns::Error::Open(why)) if why.kind() == io::ErrorKind::PermissionDenied => {
+                hidden += 1;
+                continue;
+            }
+            // It has ended.
+            Err(_) => continue,
         };
         let inode = namespace.inode();
         let place = found.entry(inode).or_insert(Place { namespace, container: None });
@@ -182,11 +189,11 @@ pub fn places() -> BTreeMap<u64, Place> {
             .container
             .get_or_insert_with(|| options::printable(kept.file_name().as_encoded_bytes()));
     }
-    found
+    (found, hidden)
 }
 
 /// `/system.slice/docker-<id>.scope`, `/docker/<id>`, `…/cri-containerd-<id>.scope`, `…/libpod-<id>.scope`,
-/// `/lxc/<name>`, `/machine.slice/machine-<name>.scope`: the engine and the name.
+/// `/kubepods/…/<id>`, `/lxc/<name>`, `/machine.slice/machine-<name>.scope`: the engine and the name.
 fn container(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let groups = text.lines().filter_map(|line| line.rsplit_once(':').map(|(_, path)| path));
@@ -205,6 +212,9 @@ fn name_of((above, part): (&str, &str)) -> Option<String> {
     match (prefixed, above) {
         (Some(("machine-", name)), _) => Some(name.to_owned()),
         (Some((_, id)), _) if !id.contains("conmon") => Some(short(id)),
+        _ if part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Some(short(part))
+        }
         (_, "docker") => Some(short(part)),
         (_, "lxc" | "lxc.payload") => Some(part.to_owned()),
         _ => None,
@@ -239,6 +249,7 @@ mod tests {
             (("x.slice", "cri-containerd-0123456789abcdef.scope"), Some("0123456789ab")),
             (("machine.slice", "machine-web.scope"), Some("web")),
             (("lxc", "web"), Some("web")),
+            (("pod1234", &"0123456789abcdef".repeat(4)), Some("0123456789ab")),
             (("system.slice", "ssh.service"), None),
         ] {
             assert_eq!(name_of(path).as_deref(), expected, "{path:?}");

@@ -24,8 +24,8 @@ const SCHEMA: &str = "halfopen/advise/1";
 pub struct Proven<'a> {
     /// What to choose.
     pub advice: &'a Advice,
-    /// Whose words are wanted, by their short names.
-    pub ecosystems: &'a BTreeMap<String, Ecosystem>,
+    /// The words that are wanted, by the ecosystems' short names.
+    pub written: &'a BTreeMap<String, (Ecosystem, Snippet)>,
     /// The trials of its worst cases.
     pub proof: Option<&'a Run>,
     /// Why there are none.
@@ -82,12 +82,11 @@ fn possible(text: &mut String, paint: Paint, proven: &Proven<'_>, chosen: &Chose
     if let Some(keepalive) = chosen.options.keepalive {
         line(text, paint, "cost", &cost(keepalive, &chosen.options));
     }
-    for (id, ecosystem) in proven.ecosystems {
-        let Some(snippet) = ecosystem.snippet(proven.advice) else { continue };
+    for (id, (ecosystem, snippet)) in proven.written {
         text.push('\n');
         writeln!(text, "{} {}", paint.strong(&ecosystem.name), paint.quiet(&format!("({id})")))
             .expect("a String takes all");
-        let sysctls = sysctls(&snippet);
+        let sysctls = sysctls(snippet);
         let sysctls = sysctls
             .iter()
             .filter(|(name, _)| !snippet.text.contains(*name))
@@ -193,13 +192,9 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
         Some(chosen) => why(&chosen.options, demand.busy).join(" "),
         None => advice.collides.clone().unwrap_or_default(),
     };
-    let snippets: Vec<_> = proven
-        .ecosystems
-        .iter()
-        .filter_map(|(id, ecosystem)| Some((id, ecosystem, ecosystem.snippet(advice)?)))
-        .collect();
     let of = |value: &dyn Fn(&Ecosystem, &Snippet) -> Value| -> BTreeMap<&String, Value> {
-        snippets.iter().map(|(id, ecosystem, snippet)| (*id, value(ecosystem, snippet))).collect()
+        let written = proven.written.iter();
+        written.map(|(id, (ecosystem, snippet))| (id, value(ecosystem, snippet))).collect()
     };
     json::pretty(&Document {
         schema: SCHEMA,
@@ -213,7 +208,7 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
         possible: chosen.is_some(),
         why,
         options: chosen.map_or_else(|| options(&Options::default()), |c| options(&c.options)),
-        sysctl: snippets.iter().flat_map(|(.., snippet)| sysctls(snippet)).collect(),
+        sysctl: proven.written.values().flat_map(|(_, snippet)| sysctls(snippet)).collect(),
         cost: json!({"probes_per_hour_idle":
             chosen.and_then(|c| c.options.keepalive).map(|k| 3600.0 / f64::from(k.idle_s))}),
         worst: worst(chosen, demand.busy),
