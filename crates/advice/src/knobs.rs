@@ -121,17 +121,22 @@ impl Ecosystem {
         if self.side.is_some_and(|own| own != side) {
             return Vec::new();
         }
-        let options = Options {
-            keepalive: Some(Keepalive { idle_s: 30, interval_s: 10, probes: 3 }),
-            user_timeout: Some(MINUTE),
-            ..Options::default()
-        };
-        let values = self.values(&options, MINUTE);
+        let values = self.values(&self.of_a_minute(), MINUTE);
         let of_side = |line: &&Line| line.side.is_none_or(|own| own == side);
         let lines = self.lines.iter().filter(of_side).filter_map(|line| line.with(&values));
         match &self.separator {
             Some(separator) => vec![lines.collect::<Vec<_>>().join(separator)],
             None => lines.collect(),
+        }
+    }
+
+    /// Options that find a dead peer out within a minute: timers run a little late.
+    fn of_a_minute(&self) -> Options {
+        let own = Keepalive { idle_s: 25, interval_s: 10, probes: 3 };
+        Options {
+            keepalive: self.fixed.map_or(Some(own), |fixed| fixed.within(52)),
+            user_timeout: self.sets_user_timeout().then_some(Duration::from_secs(55)),
+            ..Options::default()
         }
     }
 
@@ -146,8 +151,7 @@ impl Ecosystem {
         if self.has_own_timer() {
             return Some(options);
         }
-        if options.user_timeout.is_some() && !self.sets_any(&["user_timeout_ms", "user_timeout_s"])
-        {
+        if options.user_timeout.is_some() && !self.sets_user_timeout() {
             let without = chosen.without.as_ref()?;
             options.user_timeout = None;
             options.keepalive = without.keepalive;
@@ -214,6 +218,10 @@ impl Ecosystem {
     /// Whether the program finds a dead peer out by messages of its own.
     fn has_own_timer(&self) -> bool {
         self.sets_any(&["ping_s", "half_ms"])
+    }
+
+    fn sets_user_timeout(&self) -> bool {
+        self.sets_any(&["user_timeout_ms", "user_timeout_s"])
     }
 
     fn sets_any(&self, placeholders: &[&str]) -> bool {
@@ -291,7 +299,7 @@ fn seconds_at_least(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Busy, Demand, Path, advise};
+    use crate::{Busy, Demand, Detection, Path, advise};
 
     fn advice(busy: Busy) -> Advice {
         let path = Path { rtt: Duration::ZERO, forgets_after: None, hz: 250, kernel: (6, 12) };
@@ -316,9 +324,21 @@ mod tests {
             assert!(left.is_empty(), "{name}: {left:?}");
         }
         assert_eq!(of_process("ssh")[0].within_a_minute(false)[0], "ServerAliveInterval 14");
-        assert_eq!(of_process("redis-server")[0].within_a_minute(true), ["tcp-keepalive 30"]);
+        assert_eq!(of_process("redis-server")[0].within_a_minute(true), ["tcp-keepalive 26"]);
         assert!(of_process("redis-server")[0].within_a_minute(false).is_empty());
+        assert_eq!(of_process("curl")[0].within_a_minute(false), ["curl --keepalive-time 5"]);
         assert!(of_process("nobody knows it").is_empty());
+    }
+
+    #[test]
+    fn a_minute_is_a_minute() {
+        let path = Path { rtt: Duration::ZERO, forgets_after: None, hz: 100, kernel: (6, 12) };
+        for (name, ecosystem) in ecosystems() {
+            let options = ecosystem.of_a_minute();
+            let detection = Detection::by(&options, &path);
+            let writes = options.user_timeout.is_none() || detection.sending.by(MINUTE);
+            assert!(writes && detection.idle.by(MINUTE), "{name}: {options:?}: {detection:?}");
+        }
     }
 
     #[test]

@@ -130,6 +130,14 @@ pub(crate) struct Fixed {
 }
 
 impl Fixed {
+    /// Keepalive that is over within so many seconds, with the longest idle time.
+    pub(crate) fn within(self, most_s: u32) -> Option<Keepalive> {
+        let with =
+            |idle_s| Keepalive { idle_s, interval_s: self.interval_s(idle_s), probes: self.probes };
+        let most = Duration::from_secs(most_s.into());
+        (1..=most_s).rev().map(with).find(|keepalive| keepalive.sum() <= most)
+    }
+
     /// The interval that goes with an idle time.
     pub(crate) fn interval_s(self, idle_s: u32) -> u32 {
         let share = self.interval_share.map(|share| (idle_s / share).max(1));
