@@ -207,7 +207,7 @@ fn snippets_reach_the_sockets_of_nginx() {
              error_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n\
              client_body_temp_path /dev/shm/a;\nproxy_temp_path /dev/shm/b;\n\
              fastcgi_temp_path /dev/shm/c;\nuwsgi_temp_path /dev/shm/d;\nscgi_temp_path /dev/shm/e;\n\
-             server {{ {server} }} }}\n"
+             server {{ {server}\n}} }}\n"
         );
         let path = out.path().join(name);
         fs::write(&path, configuration).unwrap();
@@ -219,7 +219,7 @@ fn snippets_reach_the_sockets_of_nginx() {
     let options = options_of(&lost, &out.path().join("a"), &caller(7000));
     holds(&document, "nginx", TIMES, &options);
     let to = format!(
-        "{} location / {{ proxy_pass http://server:7000; }}",
+        "{}\nlocation / {{ proxy_pass http://server:7000; }}",
         text.replace("listen 80 ", "listen 8000 ")
     );
     let proxy = start("opens", &to);
