@@ -102,7 +102,7 @@ off, timed = (None, 0), (None, 4000)
 never, first, sooner, fewer = [[connect(*kind) for _ in range(2)] for kind in
                                (off, off, ((60, 1, 9), 0), ((1, 1, 40), 0))]
 writers, slower, quick = [[connect(*kind) for _ in range(2)] for kind in (off, timed, off)]
-closed = [connect(*off) for _ in range(2)]
+closed, capped = [[connect(*off) for _ in range(2)] for _ in range(2)]
 off_again = [connect((9, 1, 2), 0) for _ in range(2)]
 fill(closed)
 time.sleep(0.3)
@@ -111,13 +111,18 @@ all("sooner", sooner, "keepalive=7/1/2")
 all("off", off_again, "keepalive=off")
 say(ready=True)
 time.sleep(2.1)
-for s in writers + slower + quick:
+for s in writers + slower + quick + capped:
     s.send(b"again\n")
 time.sleep(random.uniform(0.5, 0.9))
 all("fewer", fewer, "keepcnt=5")
 all("closed", closed, "user_timeout=6s")
 all("writers", writers, "user_timeout=3s")
 all("slower", slower, "user_timeout=7s")
+try:
+    capped[0].getsockopt(socket.IPPROTO_TCP, 44)
+    all("capped", capped, "rto_max=1s")
+except OSError:
+    pass  # TCP_RTO_MAX_MS is of Linux 6.15
 say(turn="asked", asked=[ask(s) for s in never + quick])
 time.sleep(12)
 "#;
@@ -353,7 +358,7 @@ fn check_changes(clock: &str) {
     }
     eprintln!("{}", compared.told(clock));
     assert!(compared.outside.is_empty(), "{:#?}", compared.outside);
-    assert_eq!(compared.count(), 4 + 14 * if clock == "virtual" { 2 } else { 1 });
+    assert!(compared.count() >= 4 + 14 * if clock == "virtual" { 2 } else { 1 });
 }
 
 #[test]

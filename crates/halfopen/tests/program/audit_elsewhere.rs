@@ -427,3 +427,25 @@ fn a_kept_namespace_is_called_by_its_name() {
     assert_eq!(own["container"], "shop", "{own}");
     assert_eq!(own["source"], "getsockopt", "{own}");
 }
+
+#[test]
+fn connections_and_processes_may_end_meanwhile() {
+    let source = format!(
+        "{PAIR}\nimport threading, time\nuntil = time.monotonic() + 4\ndef churn():\n    \
+         while time.monotonic() < until:\n        \
+         c = socket.create_connection(listener.getsockname())\n        \
+         listener.accept()[0].close()\n        c.close()\ndef fork():\n    \
+         while time.monotonic() < until:\n        subprocess.run(['true'], close_fds=False)\n\
+         os.set_inheritable(own.fileno(), True)\n\
+         for work in (churn, churn, fork, fork): threading.Thread(target=work).start()\nwait()"
+    );
+    let program = Program::start("", &source);
+    for _ in 0..12 {
+        let found = audit(&["--port", &program.says("port")]);
+        let own = socket(&found, &program.says("local"));
+        // Its own, whoever else may have it for a moment.
+        let pids = own["pids"].as_array().unwrap();
+        assert!(pids.contains(&program.1["pid"]), "{own}");
+        assert_eq!(own["source"], "getsockopt", "{own}");
+    }
+}
