@@ -36,6 +36,9 @@ pub enum Likeness {
     Open,
 }
 
+/// Of more runs, what was predicted has no place in the table.
+const PREDICTED_MOST: usize = 2;
+
 /// An experiment's trials, one of each run.
 struct Row<'a>(Vec<&'a Trial>);
 
@@ -61,7 +64,10 @@ impl Clocks {
     }
 
     fn heads(&self) -> Vec<String> {
-        let columns = self.labels().into_iter().flat_map(|label| [label, "predicted".into()]);
+        let predicted = self.runs.len() <= PREDICTED_MOST;
+        let columns = self.labels().into_iter().flat_map(|label| {
+            [Some(label), predicted.then(|| "predicted".into())].into_iter().flatten()
+        });
         std::iter::once("experiment".into()).chain(columns).chain(["compared".into()]).collect()
     }
 }
@@ -83,8 +89,11 @@ impl Row<'_> {
     }
 
     fn cells(&self) -> Vec<String> {
-        let briefs = self.0.iter().map(|trial| Brief::new(trial));
-        let shown = briefs.flat_map(|brief| [brief.measured, brief.predicted]);
+        let predicted = self.0.len() <= PREDICTED_MOST;
+        let shown = self.0.iter().flat_map(|trial| {
+            let Brief { measured, predicted: expected } = Brief::new(trial);
+            [Some(measured), predicted.then_some(expected)].into_iter().flatten()
+        });
         let compared = match self.likeness() {
             Likeness::Same => self.apart(),
             Likeness::Explained => "as predicted".into(),
