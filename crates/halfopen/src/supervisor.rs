@@ -33,7 +33,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The environment variable that says where the executable lies. What runs from a mount of its own
 /// cannot tell.
@@ -224,10 +224,12 @@ fn end_with_lifeline() {
 /// orphaned socket sends its FIN again and again, and would keep its namespace for a minute and a
 /// half.
 fn end_everything() -> ! {
+    /// What cleaning up may take.
+    const END_MOST: Duration = Duration::from_secs(6);
     ENDING.store(true, Ordering::Relaxed);
     // Cleaning up must not stand in the way of the end.
     std::thread::spawn(|| {
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(END_MOST);
         std::process::exit(1);
     });
     let namespaces = namespaces_in_use();
@@ -237,11 +239,10 @@ fn end_everything() -> ! {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         processes.filter(|process| is_process(&process.path())).count()
     };
-    // The main thread reaps them. /proc may be that of the outer namespace; then this only waits.
-    for _ in 0..100 {
-        if alive() == 0 {
-            break;
-        }
+    // The main thread reaps them. On a busy machine the last to die still holds the trace pipes, with
+    // which their instance cannot be removed. /proc may be that of the outer namespace, which shows none.
+    let until = Instant::now() + END_MOST / 2;
+    while alive() > 0 && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(2));
     }
     for namespace in namespaces {
