@@ -218,6 +218,14 @@ nat-forgets-keepalive-saves *arguments: build
 nat-forgets-reset *arguments: build
     @scripts/halfopen run nat-forgets-reset "$@"
 
+# A single keepalive probe is lost, and the user timeout is shorter than the time to the next: does the connection outlive it?
+one-lost-probe-kills *arguments: build
+    @scripts/halfopen run one-lost-probe-kills "$@"
+
+# A single keepalive probe is lost, and the user timeout leaves time for the next ones: does the connection outlive it?
+one-lost-probe-survived *arguments: build
+    @scripts/halfopen run one-lost-probe-survived "$@"
+
 # The path goes away and comes back before the threshold: is anything lost?
 path-flap-sending *arguments: build
     @scripts/halfopen run path-flap-sending "$@"
@@ -225,6 +233,26 @@ path-flap-sending *arguments: build
 # The path comes back too late: does a working link save the connection?
 path-flap-too-long *arguments: build
     @scripts/halfopen run path-flap-too-long "$@"
+
+# The path loses the next four packets of a connection and then works again: does a write get through?
+path-loses-a-few *arguments: build
+    @scripts/halfopen run path-loses-a-few "$@"
+
+# The path loses three packets of ten: does keepalive take a living server for dead?
+path-loses-a-third *arguments: build
+    @scripts/halfopen run path-loses-a-third "$@"
+
+# The server answers every keepalive probe, and its answers are lost on the way back: when is the client told?
+path-one-way-keepalive *arguments: build
+    @scripts/halfopen run path-one-way-keepalive "$@"
+
+# The server receives everything, and its answers are lost on the way back: when does a client that sends find out?
+path-one-way-to-client *arguments: build
+    @scripts/halfopen run path-one-way-to-client "$@"
+
+# The path loses what goes to the server, and what comes from it still arrives: when does a client that sends find out?
+path-one-way-to-server *arguments: build
+    @scripts/halfopen run path-one-way-to-server "$@"
 
 # The server process is killed while the client is idle: what is the client told, and when?
 process-crash-idle *arguments: build

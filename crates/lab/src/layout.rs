@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::link::{Index, Mac};
 use crate::router::Side;
-use spec::{Addresses, Answer, Family, Neighbour, Parameters, Program, Topology};
+use spec::{Addresses, Answer, Drops, Family, Neighbour, Parameters, Program, Sieve, Topology};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) struct Layout {
     pub(crate) rtt: Duration,
     /// For how long a flow is idle before the router forgets it, and what becomes of it then.
     pub(crate) forgets: Option<(Duration, Answer)>,
+    /// Whether the path may drop some packets and let others pass.
+    pub(crate) sieves: bool,
     pub(crate) client: Host,
     pub(crate) server: Host,
     pub(crate) only: Only,
@@ -53,6 +55,7 @@ impl Layout {
             neighbour: parameters.neighbour,
             rtt: parameters.path.rtt,
             forgets: parameters.forgets_after().map(|idle| (idle, parameters.fault.answer)),
+            sieves: sieves(parameters),
             client: Host {
                 rto_min: parameters.path.rto_min.map(|rto_min| (server, rto_min)),
                 ..host(CLIENT, client, to_server, server, &parameters.sysctl)
@@ -61,6 +64,14 @@ impl Layout {
             only: only(addresses, parameters),
         }
     }
+}
+
+/// Whether the switch drops some frames and lets others pass. A router does without it where it is to
+/// drop one way.
+fn sieves(parameters: &Parameters) -> bool {
+    let by_routes =
+        |sieve: &Sieve| sieve.drops == Drops::All && parameters.topology == Topology::Router;
+    parameters.fault.sieve().is_some_and(|sieve| !by_routes(&sieve))
 }
 
 /// halfopen's own peers have one connection, between the ports that they are told to use.

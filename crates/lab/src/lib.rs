@@ -5,6 +5,7 @@ pub mod network;
 pub mod sysctl;
 
 mod error;
+mod filter;
 mod forget;
 mod holders;
 mod host;

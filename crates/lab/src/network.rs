@@ -21,10 +21,10 @@ use crate::link;
 use crate::rtnl::Rtnl;
 use crate::sockets;
 use crate::switch::Switch;
-use crate::wiring::{Built, Fault, Wiring};
+use crate::wiring::{Built, EVERYTHING, Fault, Wiring};
 use netns::Namespace;
 use spec::facts::NeighbourFacts;
-use spec::{Addresses, FaultAct, Neighbour, Parameters, Reject};
+use spec::{Addresses, Drops, FaultAct, Neighbour, Parameters, Reject, Sieve};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -120,13 +120,21 @@ impl Network {
         self.break_by(Fault::Cut).await
     }
 
-    /// Drops everything between the hosts, silently and both ways; all carriers stay. What
-    /// `path.rtt` holds on its way still arrives.
+    /// Drops packets between the hosts, silently: everything, or what the sieve says; all carriers
+    /// stay. What `path.rtt` holds on its way still arrives.
     ///
     /// # Errors
-    /// [`Error::Topology`] on `direct`, [`Error::Sequence`] if something is broken already.
-    pub async fn blackhole(&mut self) -> Result<FaultAct, Error> {
-        self.break_by(Fault::Blackhole).await
+    /// [`Error::Topology`] on `direct`, [`Error::Sequence`] if something is broken already, or if
+    /// the network was not built for a sieve ([`Self::sieves`]).
+    pub async fn blackhole(&mut self, sieve: Option<Sieve>) -> Result<FaultAct, Error> {
+        self.break_by(Fault::Blackhole(sieve.unwrap_or(EVERYTHING))).await
+    }
+
+    /// Whether the path can drop what this sieve says: one that drops some packets and lets others
+    /// pass needs a network that was built for it.
+    pub fn sieves(&self, sieve: Sieve) -> bool {
+        let by_routes = sieve.drops == Drops::All && matches!(*self.wiring, Wiring::Router(..));
+        by_routes || self.wiring.switch().is_some_and(Switch::sieves)
     }
 
     /// Pulls the cable out at the server's end: both hosts lose their carriers.

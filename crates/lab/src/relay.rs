@@ -5,6 +5,7 @@
 //! [`crate::offload`]): the frames the thread sees would not be fit to send.
 
 use crate::error::Error;
+use crate::filter::Filter;
 use crate::link::Index;
 use netns::Namespace;
 use netns::packet::PacketSocket;
@@ -14,11 +15,12 @@ use nix::sys::prctl;
 use nix::sys::socket::{self, ControlMessageOwned, MsgFlags};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
+use spec::Sieve;
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ pub(crate) enum Port {
 #[derive(Debug)]
 pub(crate) struct Relay {
     shared: Arc<Shared>,
+    hold: Duration,
     thread: Option<JoinHandle<()>>,
     /// The thread ends when this is closed.
     lifeline: Option<PipeWriter>,
@@ -45,8 +48,8 @@ pub(crate) struct Relay {
 struct Shared {
     /// By [`Port`].
     sockets: [PacketSocket; 2],
-    /// Whether frames are dropped on arrival.
-    blackhole: AtomicBool,
+    /// Which frames are dropped on arrival.
+    filter: Mutex<Option<Filter>>,
     /// When frames on their way to the server were last dropped, nanoseconds of `CLOCK_MONOTONIC`:
     /// the thread looks at its queues only when a frame comes or is due.
     flushed_ns: AtomicU64,
@@ -65,7 +68,7 @@ impl Relay {
             .map_err(|errno: Errno| failed(errno.into()))?;
         let shared = Arc::new(Shared {
             sockets,
-            blackhole: AtomicBool::new(false),
+            filter: Mutex::new(None),
             flushed_ns: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         });
@@ -77,7 +80,12 @@ impl Relay {
                 move || shared.run(hold, &ended)
             })
             .map_err(failed)?;
-        Ok(Self { shared, thread: Some(thread), lifeline: Some(lifeline) })
+        Ok(Self { shared, hold, thread: Some(thread), lifeline: Some(lifeline) })
+    }
+
+    /// Whether it holds frames for a while.
+    pub(crate) fn holds(&self) -> bool {
+        !self.hold.is_zero()
     }
 
     /// Attaches a port, which must exist and be up: at first, and when it is a new one.
@@ -87,9 +95,9 @@ impl Relay {
         })
     }
 
-    /// Drops every frame from now on, or none; what is being held still arrives.
-    pub(crate) fn blackhole(&self, drop: bool) {
-        self.shared.blackhole.store(drop, Ordering::Release);
+    /// Drops these frames from now on, or none; what is being held still arrives.
+    pub(crate) fn sieve(&self, sieve: Option<Sieve>) {
+        *self.shared.filter() = sieve.map(Filter::new);
     }
 
     /// Drops what is being held for the server.
@@ -184,10 +192,16 @@ impl Shared {
                 Err(Errno::ENETDOWN | Errno::EINTR) => continue,
                 Err(_) => return,
             };
-            if !self.blackhole.load(Ordering::Acquire) {
-                queue.push_back(Held { due: arrived + hold, bytes: buffer[..len].to_vec() });
+            let frame = &buffer[..len];
+            let dropped = self.filter().as_mut().is_some_and(|filter| filter.drops(port, frame));
+            if !dropped {
+                queue.push_back(Held { due: arrived + hold, bytes: frame.to_vec() });
             }
         }
+    }
+
+    fn filter(&self) -> MutexGuard<'_, Option<Filter>> {
+        self.filter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a frame; without effect into a port that is down or gone.

@@ -38,6 +38,8 @@ pub(crate) struct Router {
     client: Side,
     server: Side,
     neighbour: Neighbour,
+    /// Whether packets for the server, and for the client, are dropped.
+    swallowed: Mutex<[bool; 2]>,
 }
 
 impl Router {
@@ -51,7 +53,14 @@ impl Router {
         let forward = Setting { path, value: "1", part_of: Some("forwarding") };
         let (namespace, mut rtnl) = host::quiet_namespace(family, &[forward])?;
         link::set_up(&mut rtnl, LOOPBACK, true)?;
-        Ok(Self { namespace, rtnl: Mutex::new(rtnl), client, server, neighbour })
+        Ok(Self {
+            namespace,
+            rtnl: Mutex::new(rtnl),
+            client,
+            server,
+            neighbour,
+            swallowed: Mutex::default(),
+        })
     }
 
     /// Plugs in the client's cable.
@@ -109,11 +118,19 @@ impl Router {
         link::neighbour_facts(&mut self.rtnl(), TO_SERVER, self.server.host)
     }
 
-    /// Drops everything for either host, or forwards it again.
-    pub(crate) fn blackhole(&self, drop: bool) -> Result<(), Error> {
+    /// Drops everything for the server, or for the client; or forwards it again.
+    pub(crate) fn swallow(&self, for_server: bool, for_client: bool) -> Result<(), Error> {
         let mut rtnl = self.rtnl();
-        link::swallow(&mut rtnl, self.server.host, drop)?;
-        link::swallow(&mut rtnl, self.client.host, drop)
+        let mut swallowed = self.swallowed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, host, drop) in
+            [(0, self.server.host, for_server), (1, self.client.host, for_client)]
+        {
+            if swallowed[index] != drop {
+                link::swallow(&mut rtnl, host, drop)?;
+                swallowed[index] = drop;
+            }
+        }
+        Ok(())
     }
 
     /// Answers everything that is to be forwarded, both ways, with a rejection; or, with `None`,

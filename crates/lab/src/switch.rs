@@ -10,7 +10,7 @@ use crate::offload;
 use crate::relay::{Port, Relay};
 use crate::rtnl::Rtnl;
 use netns::Namespace;
-use spec::Family;
+use spec::{Family, Sieve};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,16 +34,19 @@ enum Forwarding {
     Bridge,
     /// By a bridge, out of ports that hold each frame.
     Netem(Duration),
-    /// By a thread that holds each frame.
+    /// By a thread that holds each frame, and may drop some.
     Relay(Relay),
 }
 
 impl Switch {
-    /// A switch without cables, that adds `rtt` to the path: half each way.
-    pub(crate) fn new(near: &'static str, rtt: Duration) -> Result<Self, Error> {
+    /// A switch without cables, that adds `rtt` to the path: half each way. `sieves`: it can drop some
+    /// frames and let others pass.
+    pub(crate) fn new(near: &'static str, rtt: Duration, sieves: bool) -> Result<Self, Error> {
         // It has no addresses, and needs no IPv6 to forward it.
         let (namespace, mut rtnl) = quiet_namespace(Family::Ipv4, OUT_OF_NETFILTER)?;
-        let forwarding = if rtt.is_zero() {
+        let forwarding = if sieves {
+            Forwarding::Relay(Relay::start(&namespace, rtt / 2)?)
+        } else if rtt.is_zero() {
             Forwarding::Bridge
         } else if netem::is_there(&mut rtnl)? {
             Forwarding::Netem(rtt / 2)
@@ -77,12 +80,19 @@ impl Switch {
         Ok(())
     }
 
-    /// Drops every frame, or lets them pass again; carriers stay.
-    pub(crate) fn blackhole(&self, drop: bool) -> Result<(), Error> {
+    /// Whether it can drop some frames and let others pass.
+    pub(crate) fn sieves(&self) -> bool {
+        matches!(self.forwarding, Forwarding::Relay(_))
+    }
+
+    /// Drops these frames, or lets them pass again; carriers stay. Without a relay it drops all or
+    /// none.
+    pub(crate) fn sieve(&self, sieve: Option<Sieve>) -> Result<(), Error> {
         if let Forwarding::Relay(relay) = &self.forwarding {
-            relay.blackhole(drop);
+            relay.sieve(sieve);
             return Ok(());
         }
+        let drop = sieve.is_some();
         let mut rtnl = self.rtnl();
         link::isolate(&mut rtnl, index(Port::Near), drop)?;
         link::isolate(&mut rtnl, index(Port::Server), drop)
@@ -146,7 +156,7 @@ impl Switch {
         match self.forwarding {
             Forwarding::Bridge => None,
             Forwarding::Netem(_) => Some("netem"),
-            Forwarding::Relay(_) => Some("relay"),
+            Forwarding::Relay(ref relay) => relay.holds().then_some("relay"),
         }
     }
 

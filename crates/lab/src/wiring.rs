@@ -10,7 +10,7 @@ use crate::router::Router;
 use crate::rtnl::Rtnl;
 use crate::switch::Switch;
 use netns::Namespace;
-use spec::{FaultAct, Neighbour, Reject, Topology};
+use spec::{Drops, FaultAct, Neighbour, Reject, Sieve, Topology};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What joins the hosts.
@@ -29,7 +29,7 @@ pub(crate) enum Wiring {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Cut,
-    Blackhole,
+    Blackhole(Sieve),
     Unplug,
     Reject(Reject),
 }
@@ -39,12 +39,17 @@ impl Fault {
     pub(crate) fn operation(self) -> &'static str {
         match self {
             Self::Cut => "cutting the server off",
-            Self::Blackhole => "dropping every frame",
+            Self::Blackhole(_) => "dropping what passes",
             Self::Unplug => "pulling the cable out",
             Self::Reject(_) => "rejecting what is forwarded",
         }
     }
 }
+
+/// Everything, both ways.
+pub(crate) const EVERYTHING: Sieve = Sieve { to_lost: true, to_survivor: true, drops: Drops::All };
+
+const NOT_BUILT_FOR_IT: &str = "the switch was built to drop all frames or none";
 
 /// A network that is built: both hosts' namespaces, and what joins them.
 pub(crate) struct Built {
@@ -63,7 +68,7 @@ impl Wiring {
         let wiring = match (side_towards(&layout.client), side_towards(&layout.server)) {
             (Some(to_client), Some(to_server)) => {
                 let router = Router::new(to_client, to_server, layout.neighbour)?;
-                let switch = Switch::new("router", layout.rtt)?;
+                let switch = Switch::new("router", layout.rtt, layout.sieves)?;
                 router.plug_client(&client_end)?;
                 switch.plug_near(&router.server_end())?;
                 switch.plug_server(&server_end)?;
@@ -76,7 +81,7 @@ impl Wiring {
                 Self::Direct
             }
             _ => {
-                let switch = Switch::new("client", layout.rtt)?;
+                let switch = Switch::new("client", layout.rtt, layout.sieves)?;
                 switch.plug_near(&client_end)?;
                 switch.plug_server(&server_end)?;
                 Self::Switch(switch)
@@ -111,13 +116,16 @@ impl Wiring {
                     FaultAct::CableDead
                 })
             }
-            (Fault::Blackhole, Self::Switch(switch)) => {
-                switch.blackhole(true)?;
-                Ok(FaultAct::SwitchDrops)
+            (Fault::Blackhole(sieve), Self::Router(router, _)) if sieve.drops == Drops::All => {
+                router.swallow(sieve.to_lost, sieve.to_survivor)?;
+                Ok(if sieve == EVERYTHING { FaultAct::RouterDrops } else { FaultAct::DropsSome })
             }
-            (Fault::Blackhole, Self::Router(router, _)) => {
-                router.blackhole(true)?;
-                Ok(FaultAct::RouterDrops)
+            (Fault::Blackhole(sieve), Self::Switch(switch) | Self::Router(_, switch)) => {
+                if sieve != EVERYTHING && !switch.sieves() {
+                    return Err(Error::Sequence { operation, why: NOT_BUILT_FOR_IT });
+                }
+                switch.sieve(Some(sieve))?;
+                Ok(if sieve == EVERYTHING { FaultAct::SwitchDrops } else { FaultAct::DropsSome })
             }
             (Fault::Unplug, Self::Direct) => {
                 let server = server.ok_or(Error::NoServer { operation })?;
@@ -146,8 +154,8 @@ impl Wiring {
                 switch.set_server_port(true)?;
                 FaultAct::CableAlive
             }
-            (Fault::Blackhole, Self::Router(router, _)) => {
-                router.blackhole(false)?;
+            (Fault::Blackhole(sieve), Self::Router(router, _)) if sieve.drops == Drops::All => {
+                router.swallow(false, false)?;
                 FaultAct::RouterForwards
             }
             (Fault::Reject(_), Self::Router(router, _)) => {
@@ -155,7 +163,7 @@ impl Wiring {
                 FaultAct::RouterForwards
             }
             _ => {
-                switch.blackhole(false)?;
+                switch.sieve(None)?;
                 FaultAct::SwitchForwards
             }
         };

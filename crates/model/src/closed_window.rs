@@ -212,7 +212,7 @@ fn starts(
 
 /// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
 pub(crate) fn phases(kernel: &Kernel, parameters: &Parameters) -> (u64, usize) {
-    let lives = parameters.fault.kind.effect().reachable_at_fault();
+    let lives = parameters.fault.effect().reachable_at_fault();
     // Until the settings change, each phase is another run.
     let far = lives && !parameters.later.sysctl.is_empty();
     let most = if far { PHASES_FEW } else { PHASES_MOST };

@@ -178,7 +178,11 @@ const EXCHANGE_MS: u64 = 12;
 /// the
 /// socket's own timers alone tell.
 pub fn falls_silent(trial: &Parameters, facts: &Facts) -> bool {
-    let effect = trial.fault.kind.effect();
+    let effect = trial.fault.effect();
+    // The server's host may still send something that arrives.
+    if trial.fault.sieve().is_some_and(|sieve| !sieve.to_survivor) {
+        return false;
+    }
     let is_lost = effect.cable == Cable::FarEndDown || effect.path == PathFate::Silent;
     let stays = trial.fault_duration().is_none() && trial.later.sysctl.is_empty();
     let kernel = Kernel::new(trial, facts);

@@ -120,7 +120,7 @@ fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     // `tcp_v6_err` takes no doubling back before there is a connection.
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let router = parameters.topology == Topology::Router;
-    let effect = fault.kind.effect();
+    let effect = fault.effect();
     match effect.path {
         PathFate::Rejected if fault.reject == Reject::TcpReset => {
             return HopKind::Fixed(Hop::Silent);
@@ -131,7 +131,7 @@ fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
             return HopKind::Fixed(Hop::Rejects(limit, icmp));
         }
         PathFate::Silent if router => return HopKind::Fixed(Hop::Silent),
-        PathFate::Silent | PathFate::Open | PathFate::Forgotten => {}
+        PathFate::Silent | PathFate::Open | PathFate::Forgotten | PathFate::Sieved => {}
     }
     match (router, parameters.neighbour) {
         (true, _) if effect.cable == Cable::CarrierLost => HopKind::Fixed(Hop::Silent),

@@ -65,7 +65,7 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Opti
 
 /// Whether the fault takes the server's cable away, so that a router has to ask for it.
 pub(crate) fn is_cut(parameters: &Parameters) -> bool {
-    match parameters.fault.kind.effect().cable {
+    match parameters.fault.effect().cable {
         Cable::FarEndDown => true,
         Cable::Up | Cable::CarrierLost => false,
     }
@@ -76,7 +76,7 @@ pub(crate) fn is_cut(parameters: &Parameters) -> bool {
 pub(crate) fn moves(parameters: &Parameters) -> bool {
     let forgotten =
         parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
-    let replaced = match parameters.fault.kind.effect().host {
+    let replaced = match parameters.fault.effect().host {
         HostFate::Replaced => true,
         HostFate::Stays | HostFate::Destroyed => false,
     };
@@ -86,7 +86,7 @@ pub(crate) fn moves(parameters: &Parameters) -> bool {
 /// Whether the server's host knows the way back: one that is new, or that has lost its carrier
 /// (`neigh_carrier_down`, net/core/neighbour.c), has learned nothing.
 pub(crate) fn way_back(parameters: &Parameters) -> WayBack {
-    let forgot = match parameters.fault.kind.effect().host {
+    let forgot = match parameters.fault.effect().host {
         HostFate::Replaced => true,
         HostFate::Stays => is_cut(parameters),
         HostFate::Destroyed => false,
@@ -116,7 +116,7 @@ pub(crate) fn hops(
     let limit = Limit::of_router(kernel, parameters.family);
     let unreachable = Icmp { error: Errno::EHOSTUNREACH, reverts: ipv4 };
     let cut = is_cut(parameters);
-    if fault.kind.effect().path == PathFate::Rejected {
+    if fault.effect().path == PathFate::Rejected {
         let icmp = icmp_of(parameters.family, fault.reject);
         return Ok(vec![HopKind::Fixed(Hop::Rejects(limit, icmp))]);
     }
@@ -132,7 +132,7 @@ pub(crate) fn hops(
             return Ok(vec![HopKind::Fixed(hop)]);
         }
         // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
-        (Neighbour::Learned, false) if fault.kind.effect().cable == Cable::CarrierLost => {
+        (Neighbour::Learned, false) if fault.effect().cable == Cable::CarrierLost => {
             if let Some(reason) = own_settings(parameters, facts, None) {
                 return Err(reason);
             }

@@ -38,6 +38,11 @@ const LATE_BESIDE: usize = 128;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
 
+/// After so many answers, chance has not ended a connection that may be ended so.
+const CHANCES_MOST: u32 = 1_000;
+const FAR_BY_CHANCE: &str = "a thousand keepalive probes are answered before chance ends the \
+                             connection, if it does: say `deadline`";
+
 const FORGOTTEN_OR_NOT: &str = "a packet comes to the router when the flow was idle for as long as it \
                                 remembers it, to a few jiffies";
 
@@ -182,7 +187,7 @@ impl<'a> Explorer<'a> {
             }
             live.stands = true;
         }
-        match self.forget(&mut live) {
+        match self.forget(&mut live).filter(|at_ns| !live.world.is_over(*at_ns)) {
             Some(at_ns) => {
                 self.on_their_way += 1;
                 self.frontier.entry(at_ns).or_default().push((live, pasts));
@@ -357,6 +362,13 @@ impl<'a> Explorer<'a> {
 
     /// A run goes on, unless one answer is like the other from here.
     fn go_on(&mut self, mut live: Live, mut pasts: Vec<Past>, event: Event, now_ns: u64) {
+        if event == Event::Arrival && live.world.is_chance() {
+            live.world.heard += 1;
+            if live.world.heard > CHANCES_MOST {
+                self.unknown = Some(FAR_BY_CHANCE.into());
+                return;
+            }
+        }
         if event == Event::Arrival && live.sock.window_closed {
             skip_answered(&mut live, &mut pasts, self.cfg, now_ns);
         }
@@ -393,7 +405,8 @@ impl<'a> Explorer<'a> {
         choices: &mut Choices,
     ) -> (Progress, Effects, Option<InFlight>) {
         let Live { sock, world, program, .. } = live;
-        let packet = (event == Event::Arrival).then(|| world.arrives(now_ns));
+        let arrives = event == Event::Arrival;
+        let packet = arrives.then(|| world.arrives(now_ns)).flatten();
         let context = match event {
             Event::Expiry(_) | Event::Hop => Context::Handler,
             _ => Context::Call,
@@ -441,7 +454,9 @@ impl<'a> Explorer<'a> {
                 sock.tcp_ack_probe(&mut step);
                 Ok(())
             }
-            (Event::Arrival, _) => sock.reset(&mut step),
+            (Event::Arrival, Some(_)) => sock.reset(&mut step),
+            // It was dropped on its way.
+            (Event::Arrival, None) => Ok(()),
             (Event::Call, _) => match program.call(self.calls) {
                 Some(Call::Connect) => sock.connect(&mut step),
                 Some(call @ (Call::Write(bytes) | Call::Request(bytes, _))) => {

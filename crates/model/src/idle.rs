@@ -115,6 +115,7 @@ pub(crate) fn scenes(
         delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
         delayed_ack_error: delayed_ack_error(parameters),
         memory: way::memory(kernel, parameters, 0),
+        losses: way::losses(parameters, fault_ns),
         answers_every: kernel.hz.from_msecs(limit_ms),
         enabled,
     };

@@ -8,7 +8,7 @@
 use crate::hop::Hop;
 use crate::kernel::Kernel;
 use crate::wheel::Context;
-use crate::world::{Healed, Memory};
+use crate::world::{Healed, Losses, Memory};
 use spec::Errno;
 
 /// How an idle connection meets its fault.
@@ -43,6 +43,8 @@ pub(crate) struct Scene {
     pub(crate) answers_every: u64,
     /// What a router on the way knows of the flow, if it may forget it.
     pub(crate) memory: Option<Memory>,
+    /// Which packets the path drops from the fault on, if it drops some.
+    pub(crate) losses: Option<Losses>,
     /// Whether keepalive is on.
     pub(crate) enabled: bool,
 }

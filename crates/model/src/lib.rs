@@ -33,6 +33,7 @@ mod sampled;
 mod scene;
 mod scripted;
 mod sending;
+mod sieved;
 mod sock;
 mod start;
 mod step;

@@ -3,7 +3,9 @@
 use crate::conclude::{self, lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
-use crate::{closing, connecting, crash, dead_path, idle, scripted, sending, web_server, window};
+use crate::{
+    closing, connecting, crash, dead_path, idle, scripted, sending, sieved, web_server, window,
+};
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
@@ -30,7 +32,11 @@ pub fn predict_with(
     if programs.contains(&Program::Nginx) || parameters.fault.kind == FaultKind::ProcessCrash {
         return predict(parameters, facts);
     }
-    named(parameters, scripted::predict(parameters, facts, Some(calls)))
+    let prediction = match sieved::not_known(parameters) {
+        Some(reason) => unknown(parameters, reason.into()),
+        None => scripted::predict(parameters, facts, Some(calls)),
+    };
+    named(parameters, prediction)
 }
 
 /// The model's client is the survivor: what is said of it has its name.
@@ -49,6 +55,9 @@ fn with_first_write(
         return web_server::predict_left_behind(parameters, facts);
     }
     if let Some(prediction) = web_server::predict_client(parameters, facts) {
+        return prediction;
+    }
+    if let Some(prediction) = sieved::predict(parameters, facts, first_write_ns) {
         return prediction;
     }
     match (parameters.fault.kind, parameters.client.traffic) {

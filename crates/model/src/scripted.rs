@@ -241,7 +241,7 @@ fn hops(
     facts: &Facts,
     at_ns: u64,
 ) -> Result<Vec<crate::hop::Hop>, String> {
-    let effect = parameters.fault.kind.effect();
+    let effect = parameters.fault.effect();
     let reset = parameters.fault.kind == FaultKind::Reject
         && parameters.fault.reject == spec::Reject::TcpReset;
     if effect.reachable_at_fault() || reset {
@@ -270,7 +270,7 @@ fn equip(
     let farewell = purpose::farewell(cfg, parameters, facts);
     run.sock.rtt = Some(farewell.rtt);
     run.world.peer.delayed_ack = farewell.acknowledged_after;
-    let effect = parameters.fault.kind.effect();
+    let effect = parameters.fault.effect();
     run.world.peer.pingpong = parameters.server.reads;
     let traffic = parameters.client.traffic;
     run.world.peer.answers_data =
@@ -284,6 +284,7 @@ fn equip(
     if run.world.memory.is_none() {
         run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
+    run.world.losses = way::losses(parameters, fault_ns);
     run.world.icmp_ns =
         if cfg.virtual_time && !cfg.softirqs_wait { 0 } else { crate::scene::ICMP_NS };
     run

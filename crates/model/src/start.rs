@@ -360,6 +360,7 @@ pub(crate) fn idle(
     world.unseen = scene.unseen;
     let passed = exchange_ns / tick_ns;
     world.memory = scene.memory.clone().map(|memory| Memory { passed, ..memory });
+    world.losses = scene.losses.clone().map(|losses| losses.later(exchange_ns));
     world.recovery = scene.healed.map(|healed| healed.recovery(exchange_ns, false));
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(exchange_ns.saturating_add(*at_ns));

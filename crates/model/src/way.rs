@@ -5,19 +5,49 @@ use crate::dead_path::is_cut;
 use crate::hop::{Hop, Icmp, Limit, Neighbour};
 use crate::kernel::Kernel;
 use crate::laboratory::nanos;
-use crate::world::Memory;
-use spec::effect::Processes;
-use spec::{Answer, Errno, FaultKind, Neighbour as Neighbours, Parameters, Topology};
+use crate::world::{Losses, Memory, Moment, Which};
+use spec::effect::{PathFate, Processes};
+use spec::{Answer, Drops, Errno, FaultKind, Neighbour as Neighbours, Parameters, Sieve, Topology};
+use std::time::Duration;
 
 /// How long a probe and its answer are within reach of the fault, nanoseconds: what delays the path
 /// lies behind the router, so that answers meet its faults as well.
 pub(crate) fn exposed_ns(parameters: &Parameters, rtt_ns: u64) -> u64 {
+    if parameters.fault.sieve().is_some_and(|sieve| !sieve.to_survivor) {
+        return 0;
+    }
     if parameters.topology == Topology::Router && !is_cut(parameters) { rtt_ns } else { rtt_ns / 2 }
 }
 
+/// Which packets the path drops from a moment on, nanoseconds, if it drops some.
+pub(crate) fn losses(parameters: &Parameters, from_ns: u64) -> Option<Losses> {
+    let Sieve { to_lost, to_survivor, drops } = parameters.fault.sieve()?;
+    let (which, until_ns) = match drops {
+        Drops::All => return None,
+        Drops::Next(packets) => (Which::Next(packets), None),
+        Drops::Share(loss, seed) => {
+            (Which::Share { loss, seed, sent: [0; 2] }, parameters.deadline)
+        }
+    };
+    Some(Losses {
+        from: Moment::At(from_ns),
+        to_peer: to_lost,
+        to_socket: to_survivor,
+        which,
+        until: until_ns.map_or(Moment::Never, |after| until(from_ns, after)),
+    })
+}
+
+/// The moment so long after another, and what the laboratory takes to look away.
+fn until(from_ns: u64, after: Duration) -> Moment {
+    Moment::At(from_ns.saturating_add(nanos(after + LOOKS_AWAY)))
+}
+
+const LOOKS_AWAY: Duration = Duration::from_secs(1);
+
 /// Whether nothing that is sent after the fault reaches the peer's socket.
 pub(crate) fn goes_away(parameters: &Parameters) -> bool {
-    let effect = parameters.fault.kind.effect();
+    let effect = parameters.fault.effect();
     !effect.reachable_at_fault() || effect.processes == Processes::Killed
 }
 
@@ -37,7 +67,7 @@ pub(crate) fn memory(cfg: &Kernel, parameters: &Parameters, passed: u64) -> Opti
 /// silence, or with a router that gets no answer to its requests. `None`: an entry decides, which
 /// `entry` has.
 pub(crate) fn without_entry(parameters: &Parameters) -> Option<Hop> {
-    let kind = parameters.fault.kind;
+    let (kind, path) = (parameters.fault.kind, parameters.fault.effect().path);
     let cut = is_cut(parameters);
     let routed = parameters.topology == Topology::Router;
     match (routed, parameters.neighbour) {
@@ -49,7 +79,7 @@ pub(crate) fn without_entry(parameters: &Parameters) -> Option<Hop> {
         // A probe ignores ICMP, and no answer ever comes.
         (true, Neighbours::Learned) if kind == FaultKind::PowerOff => Some(Hop::Silent),
         (false, Neighbours::Permanent) => Some(Hop::Silent),
-        (false, Neighbours::Learned) if !cut && kind != FaultKind::Blackhole => Some(Hop::Silent),
+        (false, Neighbours::Learned) if !cut && path != PathFate::Silent => Some(Hop::Silent),
         (_, Neighbours::Learned) => None,
     }
 }

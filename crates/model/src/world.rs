@@ -1,8 +1,10 @@
 //! What a socket's packets meet: the next hop, and behind it the peer's kernel, which answers, goes
 //! away at the fault and may come back.
 
+mod losses;
 mod peer;
 
+pub(crate) use losses::{Losses, Which};
 pub(crate) use peer::Peer;
 
 use crate::hop::{Fate, Hop, Number};
@@ -210,6 +212,8 @@ pub(crate) struct World {
     pub(crate) memory: Option<Memory>,
     /// Whether it has forgotten the flow when this packet came cannot be said.
     pub(crate) undecided: bool,
+    /// Which packets the path drops, if it drops some.
+    pub(crate) losses: Option<Losses>,
     /// When other sysctls are in force.
     pub(crate) later: Moment,
     /// Until when what arrives moves the reference of the prediction.
@@ -244,6 +248,7 @@ impl World {
             recovery: None,
             memory: None,
             undecided: false,
+            losses: None,
             later: Moment::Never,
             reference_until: Moment::Never,
             in_flight: Vec::new(),
@@ -262,6 +267,10 @@ impl World {
         self.lost.age(now_ns);
         self.later.age(now_ns);
         self.reference_until.age(now_ns);
+        if let Some(losses) = &mut self.losses {
+            // What is on its way has passed, or not, half a round trip ago.
+            losses.from.age(now_ns.saturating_sub(self.peer.rtt_ns));
+        }
         if let Some(recovery) = &mut self.recovery {
             recovery.at.age(now_ns);
         }
@@ -290,10 +299,10 @@ impl World {
 
     /// Whether the peer answers from now on.
     pub(crate) fn stays(&self, now_ns: u64) -> bool {
-        match &self.recovery {
-            Some(recovery) => recovery.with == Answer::Ack && recovery.at.is_past(now_ns),
-            None => self.lost == Moment::Never,
+        if let Some(recovery) = &self.recovery {
+            return recovery.with == Answer::Ack && recovery.at.is_past(now_ns);
         }
+        self.lost == Moment::Never && !self.losses.as_ref().is_some_and(Losses::goes_on)
     }
 
     /// Whether no ICMP error ever comes.
@@ -342,6 +351,9 @@ impl World {
         context: Context,
     ) -> Fate {
         self.pass_router(sent, now_ns);
+        if self.loses(sent, now_ns) {
+            return Fate::OnWire;
+        }
         if self.is_reached(now_ns) {
             self.reach_peer(cfg, sent, now_ns);
             return Fate::OnWire;
@@ -368,14 +380,6 @@ impl World {
             self.answer_probe(sent, fate, now_ns);
         }
         fate
-    }
-
-    /// The first of what is on its way arrives, and has passed the router.
-    pub(crate) fn arrives(&mut self, now_ns: u64) -> InFlight {
-        if let Some(memory) = &mut self.memory {
-            memory.passed = now_ns / self.tick_ns;
-        }
-        self.in_flight.remove(0)
     }
 
     /// A packet comes to the router, which has forgotten the flow or goes on remembering it: from what

@@ -212,7 +212,7 @@ impl Narrator {
         let Parameters { client, server, fault, .. } = &self.parameters;
         let (program, is_killed) = match side {
             Side::Client => (client.program, false),
-            Side::Server => (server.program, fault.kind.effect().kills()),
+            Side::Server => (server.program, fault.effect().kills()),
         };
         program.description().name.filter(|_| !is_killed)
     }

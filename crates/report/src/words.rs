@@ -5,7 +5,7 @@ use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::experiment::Fault;
 use spec::{
-    Answer, Errno, FaultAct, FaultKind, LostHost, Neighbour, Outcome, Parameters, Reference,
+    Answer, Drops, Errno, FaultAct, FaultKind, LostHost, Neighbour, Outcome, Parameters, Reference,
     Topology, Traffic,
 };
 use spec::{command, counted};
@@ -60,6 +60,10 @@ pub(crate) fn act(parameters: &Parameters, act: FaultAct) -> String {
         }
         FaultAct::CableAlive => "the server's cable is alive again",
         FaultAct::SwitchDrops => "the switch drops every frame between its ports",
+        FaultAct::DropsSome => {
+            let (dropped, _) = dropped(&parameters.fault);
+            return named(parameters, &format!("the path drops {dropped}"));
+        }
         FaultAct::SwitchForwards => "the switch forwards again",
         FaultAct::RouterDrops => "the router drops every packet for either host",
         FaultAct::RouterRejects => {
@@ -290,6 +294,25 @@ pub(crate) fn setting(parameters: &Parameters) -> String {
     parts.join(" · ")
 }
 
+/// What a path drops, with its verb: the hosts' names are those of the survivor as the client.
+fn dropped(fault: &Fault) -> (String, &'static str) {
+    let Some(sieve) = fault.sieve() else { return ("frames".into(), "are") };
+    let way = match (sieve.to_lost, sieve.to_survivor) {
+        (true, true) | (false, false) => "",
+        (true, false) => " to the server",
+        (false, true) => " to the client",
+    };
+    match sieve.drops {
+        Drops::All => (format!("all frames{way}"), "are"),
+        Drops::Next(1) => (format!("the next TCP packet{way}"), "is"),
+        Drops::Next(packets) => (format!("the next {packets} TCP packets{way}"), "are"),
+        Drops::Share(loss, seed) => {
+            let percent = f64::from(loss) / 100.0;
+            (format!("{percent}% of all TCP packets{way} (seed {seed})"), "are")
+        }
+    }
+}
+
 /// What is done to the connection, in one line.
 pub(crate) fn stimulus(parameters: &Parameters) -> String {
     let Parameters { client, server, fault, later, .. } = parameters;
@@ -309,7 +332,10 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
             None => "the server's host loses power".into(),
         },
         FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
-        FaultKind::Blackhole => "frames are dropped silently in the middle".into(),
+        FaultKind::Blackhole => {
+            let (dropped, are) = dropped(fault);
+            format!("{dropped} {are} dropped silently in the middle")
+        }
         FaultKind::Reject => format!("the router answers everything with {}", fault.reject),
         FaultKind::Forget => format!(
             "the router forgets a flow that is idle for {}, and {}",

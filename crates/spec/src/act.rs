@@ -38,6 +38,8 @@ pub enum FaultAct {
     /// The router drops every packet for either host.
     #[serde(alias = "the router drops every packet for either host")]
     RouterDrops,
+    /// The path drops some packets (`fault.direction`, `.packets` and `.loss` say which).
+    DropsSome,
     /// The router answers every packet that it is to forward (`fault.reject` says how).
     #[serde(
         alias = "the router answers every packet it is to forward with tcp-reset",

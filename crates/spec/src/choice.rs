@@ -145,7 +145,8 @@ choice! {
         PowerOff = "power-off",
         /// `power-off`, then a fresh host with the same address and no connections.
         Reboot = "reboot",
-        /// Frames are dropped silently in the middle, both ways.
+        /// Packets are dropped silently in the middle: all, or some (`fault.direction`, `.packets`,
+        /// `.loss`).
         Blackhole = "blackhole",
         /// The router's netfilter answers with a TCP reset or an ICMP unreachable.
         Reject = "reject",
@@ -155,6 +156,18 @@ choice! {
         Unplug = "unplug",
         /// `power-off`'s cut without destroying anything, restored after `fault.duration`.
         Flap = "flap",
+    }
+}
+
+choice! {
+    /// Which way a path drops packets, under the fault `blackhole`.
+    Direction {
+        /// Both ways.
+        Both = "both",
+        /// What goes to the server.
+        ToServer = "to-server",
+        /// What goes to the client.
+        ToClient = "to-client",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which settings go together.
 
-use crate::choice::{FaultKind, LostHost, Neighbour, Program, Topology, Traffic};
+use crate::choice::{Direction, FaultKind, LostHost, Neighbour, Program, Topology, Traffic};
 use crate::duration;
 use crate::experiment::Parameters;
 use crate::script::Script;
@@ -47,6 +47,11 @@ impl Parameters {
                 "the fault `flap` needs it: when does the link come back?".into(),
             ));
         }
+        if fault.packets.is_some() && fault.loss.is_some() {
+            let why =
+                "it is a number of packets or a share: leave `fault.packets` or `fault.loss` out";
+            return Err(("fault.packets", why.into()));
+        }
         if fault.kind == FaultKind::Forget && fault.idle.is_none() {
             let why = "the fault `forget` needs it: how long is a flow idle before the router \
                        forgets it?";
@@ -80,7 +85,7 @@ impl Parameters {
             ));
         }
         if let Some(asks) = asks
-            && fault.kind.effect().kills()
+            && fault.effect().kills()
             && self.server.inherited
         {
             return Err((
@@ -196,7 +201,7 @@ impl Parameters {
                        `server.reads = false`";
             return Err(("client.fills_window", why.into()));
         }
-        if server.fills_window && !self.fault.kind.effect().peer_kernel_answers() {
+        if server.fills_window && !self.fault.effect().peer_kernel_answers() {
             let why = "what the path does to data that the client reads late is not modelled: it \
             needs the fault `none`, `process-crash` or `process-freeze`";
             return Err(("server.fills_window", why.into()));
@@ -265,6 +270,9 @@ impl Parameters {
             ("server.fills_window", server.fills_window),
             ("client.fills_window", client.fills_window),
             ("client.second_write", client.second_write.is_some()),
+            ("fault.direction", fault.direction != Direction::Both),
+            ("fault.packets", fault.packets.is_some()),
+            ("fault.loss", fault.loss.is_some()),
         ];
         let sockets = [
             ("client.keepalive.enabled", client.keepalive.enabled),

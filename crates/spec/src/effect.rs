@@ -63,6 +63,8 @@ pub enum PathFate {
     Silent,
     /// The router answers them by itself (`fault.reject`).
     Rejected,
+    /// Some TCP packets are dropped without an error, and the others pass.
+    Sieved,
     /// They pass until the flow was idle for too long (`fault.idle`): then the router has forgotten
     /// it.
     Forgotten,
@@ -130,7 +132,10 @@ impl Effect {
     pub const fn is_silent(self) -> bool {
         match (self.cable, self.path) {
             (Cable::FarEndDown | Cable::CarrierLost, _) | (_, PathFate::Silent) => true,
-            (Cable::Up, PathFate::Open | PathFate::Rejected | PathFate::Forgotten) => false,
+            (
+                Cable::Up,
+                PathFate::Open | PathFate::Rejected | PathFate::Forgotten | PathFate::Sieved,
+            ) => false,
         }
     }
 
@@ -149,9 +154,9 @@ impl Effect {
     }
 
     /// Whether packets reach the lost host's kernel once the fault is there. Under `forget` they do
-    /// until the flow has been idle for too long.
+    /// until the flow has been idle for too long, and where only some are dropped the others do.
     pub const fn reachable_at_fault(self) -> bool {
-        let is_open = matches!(self.path, PathFate::Open | PathFate::Forgotten);
+        let is_open = matches!(self.path, PathFate::Open | PathFate::Forgotten | PathFate::Sieved);
         matches!((self.host, self.cable), (HostFate::Stays, Cable::Up)) && is_open
     }
 }

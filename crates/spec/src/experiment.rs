@@ -1,10 +1,10 @@
 //! An experiment: one question, and the stimulus that asks it.
 
 use crate::choice::{
-    Answer, Family, FaultKind, LostHost, Neighbour, Program, Reject, Topology, Traffic,
+    Answer, Direction, Family, FaultKind, LostHost, Neighbour, Program, Reject, Topology, Traffic,
 };
 use crate::command::{Command, Requirements};
-use crate::effect::{Ends, PathFate};
+use crate::effect::{Effect, Ends, PathFate};
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
@@ -161,6 +161,14 @@ fn silent() -> Answer {
     Answer::Silent
 }
 
+fn both_ways() -> Direction {
+    Direction::Both
+}
+
+fn first_seed() -> u64 {
+    1
+}
+
 /// A real nginx.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nginx {
@@ -224,6 +232,30 @@ pub struct Fault {
     pub answer: Answer,
     /// Whether a rebooted host comes back with another MAC address.
     pub new_mac: bool,
+    /// Which way the path drops packets, under `blackhole`.
+    #[serde(default = "both_ways")]
+    pub direction: Direction,
+    /// How many TCP packets of each flow it drops; `None`: all.
+    #[serde(default)]
+    pub packets: Option<u32>,
+    /// How many of 10,000 TCP packets it drops; `None`: all.
+    #[serde(default)]
+    pub loss: Option<u16>,
+    /// What the order of these losses depends on.
+    #[serde(default = "first_seed")]
+    pub seed: u64,
+}
+
+impl Fault {
+    /// What it does, layer by layer.
+    pub fn effect(&self) -> Effect {
+        let effect = self.kind.effect();
+        let drops_some = self.packets.is_some() || self.loss.is_some();
+        match effect.path {
+            PathFate::Silent if drops_some => Effect { path: PathFate::Sieved, ..effect },
+            _ => effect,
+        }
+    }
 }
 
 impl Default for Peer {
@@ -272,6 +304,10 @@ impl Default for Parameters {
                 idle: None,
                 answer: silent(),
                 new_mac: false,
+                direction: both_ways(),
+                packets: None,
+                loss: None,
+                seed: first_seed(),
             },
             later: Later::default(),
             needs: BTreeMap::new(),
@@ -397,12 +433,12 @@ impl Parameters {
 
     /// How long a flow is idle before a router on the path forgets it, if one does.
     pub fn forgets_after(&self) -> Option<Duration> {
-        self.fault.idle.filter(|_| self.fault.kind.effect().path == PathFate::Forgotten)
+        self.fault.idle.filter(|_| self.fault.effect().path == PathFate::Forgotten)
     }
 
     /// How long a fault lasts that ends by itself, if it does.
     pub fn fault_duration(&self) -> Option<Duration> {
-        match self.fault.kind.effect().ends {
+        match self.fault.effect().ends {
             Ends::Never => None,
             Ends::IfDuration => self.fault.duration,
             Ends::Always => Some(self.fault.duration.unwrap_or(Duration::from_millis(500))),

@@ -20,6 +20,7 @@ pub mod program;
 pub mod relevance;
 pub mod script;
 pub mod settings;
+pub mod sieve;
 pub mod socket;
 pub mod sweep;
 pub mod sysctl;
@@ -27,8 +28,8 @@ pub mod trial;
 
 pub use act::FaultAct;
 pub use choice::{
-    Answer, CallName, Family, FaultKind, LostHost, Neighbour, Program, Reject, TcpState, Topology,
-    Traffic,
+    Answer, CallName, Direction, Family, FaultKind, LostHost, Neighbour, Program, Reject, TcpState,
+    Topology, Traffic,
 };
 pub use counted::counted;
 pub use effect::Effect;
@@ -36,5 +37,6 @@ pub use experiment::{Experiment, Parameters, VirtualKernel};
 pub use facts::Facts;
 pub use outcome::{Errno, Outcome, Reference};
 pub use script::Script;
+pub use sieve::{Drops, Sieve};
 pub use socket::SocketOptions;
 pub use trial::{Addresses, Phase, Plan};

@@ -1,6 +1,6 @@
 //! When a setting matters. One table: for what is refused, and for what is shown.
 
-use crate::choice::Traffic;
+use crate::choice::{FaultKind, Traffic};
 use crate::effect::{Ends, HostFate, PathFate, Processes};
 use crate::experiment::Parameters;
 use crate::script::{Script, Step};
@@ -74,29 +74,28 @@ const NEEDS: &[Need] = &[
         "the fault `process-crash`, or a client that closes or shuts down: then the server closes",
         |p| {
             let ends = |script: &Script| closes(script) || script.steps.contains(&Step::Shutdown);
-            p.fault.kind.effect().processes == Processes::Killed
-                || p.script().as_ref().is_some_and(ends)
+            p.fault.effect().processes == Processes::Killed || p.script().as_ref().is_some_and(ends)
         },
     ),
     need(&["server.reads"], "any traffic but `connect`: there is a connection then", |p| {
         p.client.traffic != Traffic::Connect
     }),
     need(&["server.inherited"], "the fault `process-crash`", |p| {
-        p.fault.kind.effect().processes == Processes::Killed
+        p.fault.effect().processes == Processes::Killed
     }),
     need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_web_server),
     need(&["fault.duration"], "the fault `flap`, `reboot` or `process-freeze`", |p| {
-        p.fault.kind.effect().ends != Ends::Never
+        p.fault.effect().ends != Ends::Never
     }),
-    need(&["fault.reject"], "the fault `reject`", |p| {
-        p.fault.kind.effect().path == PathFate::Rejected
-    }),
+    need(&["fault.reject"], "the fault `reject`", |p| p.fault.effect().path == PathFate::Rejected),
     need(&["fault.idle", "fault.answer"], "the fault `forget`", |p| {
-        p.fault.kind.effect().path == PathFate::Forgotten
+        p.fault.effect().path == PathFate::Forgotten
     }),
-    need(&["fault.new_mac"], "the fault `reboot`", |p| {
-        p.fault.kind.effect().host == HostFate::Replaced
+    need(&["fault.direction", "fault.packets", "fault.loss"], "the fault `blackhole`", |p| {
+        p.fault.kind == FaultKind::Blackhole
     }),
+    need(&["fault.seed"], "`fault.loss`", |p| p.fault.loss.is_some()),
+    need(&["fault.new_mac"], "the fault `reboot`", |p| p.fault.effect().host == HostFate::Replaced),
     need(&["later.after"], "a sysctl that changes then: `later.sysctl.NAME`", |p| {
         !p.later.sysctl.is_empty()
     }),
@@ -170,6 +169,10 @@ mod tests {
             ("fault.reject", "`reject`"),
             ("fault.idle", "`forget`"),
             ("fault.answer", "`forget`"),
+            ("fault.direction", "`blackhole`"),
+            ("fault.packets", "`blackhole`"),
+            ("fault.loss", "`blackhole`"),
+            ("fault.seed", "`fault.loss`"),
             ("fault.new_mac", "`reboot`"),
             ("later.after", "`later.sysctl.NAME`"),
         ] {

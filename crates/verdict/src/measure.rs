@@ -187,7 +187,7 @@ fn reference(
     fault_at: u64,
     lets_go: bool,
 ) -> Reference {
-    if parameters.fault.kind.effect().kills() {
+    if parameters.fault.effect().kills() {
         Reference::Fault
     } else if parameters.client.program.description().is_web_server {
         Reference::LastRequest

@@ -376,7 +376,7 @@ fn part_of(
         about && (event.at_ns < end || matches!(event.what, What::Phase(_)))
     };
     let mut events: Vec<_> = timeline.events().iter().filter(is_part).cloned().collect();
-    let is_path = !own.fault.kind.effect().peer_kernel_answers();
+    let is_path = !own.fault.effect().peer_kernel_answers();
     let written = seen.unacknowledged_ns.filter(|_| is_path);
     let calls = [
         (CallName::Connect, seen.connected_ns),

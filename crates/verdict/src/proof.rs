@@ -2,6 +2,7 @@
 
 mod path;
 mod peer;
+mod sieved;
 
 use serde::{Deserialize, Serialize};
 use spec::{CallName, FaultKind, Parameters, Traffic};
@@ -93,7 +94,10 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.evidence.extend(scene.path_is_back());
         }
         FaultKind::Blackhole => {
-            proof.add(scene.silence());
+            proof.add(match parameters.fault.sieve() {
+                None => scene.silence(),
+                Some(sieve) => scene.sieved(sieve),
+            });
             proof.add(scene.tried());
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
@@ -113,7 +117,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
         }
     }
-    let effect = parameters.fault.kind.effect();
+    let effect = parameters.fault.effect();
     if effect.reachable_at_fault() && !effect.kills() {
         proof.evidence.extend(scene.kept_alive(parameters));
     }

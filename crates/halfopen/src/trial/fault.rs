@@ -48,7 +48,10 @@ impl Trial {
             FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap => {
                 self.stage.network_mut()?.cut().await?
             }
-            FaultKind::Blackhole => self.stage.network_mut()?.blackhole().await?,
+            FaultKind::Blackhole => {
+                let sieve = parameters.fault.sieve();
+                self.stage.network_mut()?.blackhole(sieve).await?
+            }
             FaultKind::Reject => self.stage.network_mut()?.reject(parameters.fault.reject).await?,
             // Its rules are in force from before the connection.
             FaultKind::Forget => FaultAct::RouterForgets,
@@ -59,7 +62,7 @@ impl Trial {
         if !parameters.runs_command() {
             self.client.tell(Command::Begin).await?;
         }
-        if parameters.fault.kind.effect().destroys_host() {
+        if parameters.fault.effect().destroys_host() {
             self.look_at_links().await?;
             return self.destroy_server().await;
         }
@@ -92,7 +95,7 @@ impl Trial {
         self.mark(What::Fault(FaultStep::Complete));
         self.look_at_links().await?;
         let fault = &self.plan.experiment.parameters.fault;
-        if fault.kind.effect().host == HostFate::Replaced {
+        if fault.effect().host == HostFate::Replaced {
             let new_mac = fault.new_mac;
             self.stage.network_mut()?.boot_server(new_mac).await?;
             self.look_at(Side::Server)?;

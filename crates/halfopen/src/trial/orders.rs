@@ -66,6 +66,13 @@ impl Trial {
             }
             _ => {}
         }
+        if let Some(sieve) = parameters.fault.sieve()
+            && !self.stage.network().is_ok_and(|network| network.sieves(sieve))
+        {
+            return Err("a path that drops some packets and lets others pass is built before the \
+                        connection: give this fault with --fault and --set"
+                .into());
+        }
         // A deadline is the trial's, and counts from its beginning.
         parameters.deadline = None;
         parameters.validate().map_err(|(key, why)| format!("`{key}`: {why}"))?;

@@ -272,6 +272,22 @@ fn a_router_that_forgets_is_met_by_what_comes_after() {
 }
 
 #[test]
+fn a_path_that_drops_some_packets_is_met_by_those() {
+    for (name, outcome, proof) in [
+        ("one-lost-probe-kills", "ETIMEDOUT", "of 2 segments to the server 1 did not arrive"),
+        ("one-lost-probe-survived", "none", "to the server 1 did not arrive"),
+        ("path-one-way-to-server", "ETIMEDOUT", "of 6 segments to the server 6 did not arrive"),
+        ("path-one-way-to-client", "ETIMEDOUT", "of 6 segments to the server 0 did not arrive"),
+        ("path-one-way-keepalive", "ETIMEDOUT", "of 3 segments to the client 3 did not arrive"),
+        ("path-loses-a-few", "none", "to the server 4 did not arrive"),
+        ("path-loses-a-third", "ETIMEDOUT", "of 10 segments to the server 4 did not arrive"),
+    ] {
+        let trial = ask(&[name], &json!({"outcome": outcome}));
+        assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+    }
+}
+
+#[test]
 fn a_path_that_comes_back_loses_nothing() {
     let trial = ask(
         &["path-flap-sending", "--set", "fault.duration=1s", "--set", "deadline=4s"],

@@ -96,7 +96,7 @@ async fn a_router_that_has_learned_its_neighbours_is_silent_at_first(
 async fn a_black_hole_behind_a_router_has_no_answer(#[values(Ipv4, Ipv6)] family: Family) {
     let mut trial = build(&parameters(Router, family, Permanent)).await;
     let _connection = trial.connect();
-    trial.network.blackhole().await.unwrap();
+    trial.network.blackhole(None).await.unwrap();
     assert_eq!(ask(&trial, Duration::from_secs(4)), None);
 }
 

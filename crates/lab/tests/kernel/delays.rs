@@ -73,7 +73,7 @@ async fn faults_are_the_same_with_delay(
     if cut {
         trial.network.cut().await.unwrap();
     } else {
-        trial.network.blackhole().await.unwrap();
+        trial.network.blackhole(None).await.unwrap();
     }
     assert!(connection.is_silent());
     trial.assert_client_has_carrier().await;
@@ -106,7 +106,7 @@ async fn what_is_on_its_way_survives_a_black_hole_behind_it() {
     let mut connection = trial.connect_far(Duration::from_secs(10));
     connection.client.write_all(b"x").unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    trial.network.blackhole().await.unwrap();
+    trial.network.blackhole(None).await.unwrap();
     connection.server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     connection.server.read_exact(&mut [0]).unwrap();
 }

@@ -56,7 +56,7 @@ async fn a_black_hole_swallows_frames_and_all_carriers_stay(
 ) {
     let mut trial = build(&parameters(topology, family, neighbour)).await;
     let mut connection = trial.connect();
-    trial.network.blackhole().await.unwrap();
+    trial.network.blackhole(None).await.unwrap();
     assert!(connection.is_silent());
     for link in trial.network.links().await.unwrap() {
         assert!(link.carrier, "{link:?}");
@@ -143,7 +143,7 @@ async fn faults_that_a_topology_does_not_have_are_refused() {
     let mut direct = build(&parameters(Direct, Ipv4, Permanent)).await;
     for result in [
         direct.network.cut().await,
-        direct.network.blackhole().await,
+        direct.network.blackhole(None).await,
         direct.network.destroy_server().await,
     ] {
         let error = result.unwrap_err();

@@ -146,7 +146,7 @@ fn heads([watched, other]: [&str; 2], routed: bool) -> Markup {
 
 /// The time in which nothing passes, where the fault is of that kind.
 fn cut_wire(trial: &Trial, axis: &Axis) -> Markup {
-    let cuts = trial.experiment.parameters.fault.kind.effect().is_silent();
+    let cuts = trial.experiment.parameters.fault.effect().is_silent();
     let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else {
         return Markup::default();
     };

@@ -2,10 +2,11 @@
 
 use super::Setting;
 use super::value::{LONGEST_TRIAL, UP_TO_A_YEAR, YES_OR_NO, choose, flag, time};
-use crate::choice::LostHost;
+use crate::choice::{Direction, LostHost};
 use crate::command::Exits;
 use crate::duration;
 use crate::effect::{HostFate, PathFate};
+use crate::sieve::EVERY_PACKET;
 use std::time::Duration;
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -81,9 +82,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "host-unreachable",
         accepts: "`tcp-reset`, `host-unreachable`, `net-unreachable`, `port-unreachable` or `admin-prohibited`",
         set: |p, text| choose(&mut p.fault.reject, text),
-        get: |p| {
-            (p.fault.kind.effect().path == PathFate::Rejected).then(|| p.fault.reject.to_string())
-        },
+        get: |p| (p.fault.effect().path == PathFate::Rejected).then(|| p.fault.reject.to_string()),
     },
     Setting {
         key: "fault.idle",
@@ -109,9 +108,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "tcp-reset",
         accepts: "`silent` or `tcp-reset`",
         set: |p, text| choose(&mut p.fault.answer, text),
-        get: |p| {
-            (p.fault.kind.effect().path == PathFate::Forgotten).then(|| p.fault.answer.to_string())
-        },
+        get: |p| (p.fault.effect().path == PathFate::Forgotten).then(|| p.fault.answer.to_string()),
     },
     Setting {
         key: "fault.new_mac",
@@ -121,9 +118,55 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: YES_OR_NO,
         set: |p, text| flag(&mut p.fault.new_mac, text),
         get: |p| {
-            let replaced = p.fault.kind.effect().host == HostFate::Replaced;
+            let replaced = p.fault.effect().host == HostFate::Replaced;
             replaced.then(|| p.fault.new_mac.to_string())
         },
+    },
+    Setting {
+        key: "fault.direction",
+        about: "Which way the path drops packets.",
+        default: Some("both"),
+        example: "to-client",
+        accepts: "`both`, `to-server` or `to-client`",
+        set: |p, text| choose(&mut p.fault.direction, text),
+        get: |p| {
+            let one_way = p.fault.direction != Direction::Both;
+            one_way.then(|| p.fault.direction.to_string())
+        },
+    },
+    Setting {
+        key: "fault.packets",
+        about: "How many TCP packets of each connection the path drops, the next after the fault; then it lets all pass. Without it: every frame.",
+        default: None,
+        example: "1",
+        accepts: "a number from `1` to `1000000`",
+        set: |p, text| {
+            let packets = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+            p.fault.packets = Some(packets.ok_or_else(|| format!("`{text}` is not one"))?);
+            Ok(())
+        },
+        get: |p| p.fault.packets.map(|packets| packets.to_string()),
+    },
+    Setting {
+        key: "fault.loss",
+        about: "Which share of the TCP packets the path drops, by chance. Without it: every frame.",
+        default: None,
+        example: "20%",
+        accepts: "a percentage from `0.01%` to `100%`, in steps of `0.01%`",
+        set: |p, text| share(text).map(|loss| p.fault.loss = Some(loss)),
+        get: |p| p.fault.loss.map(|loss| format!("{}%", f64::from(loss) / 100.0)),
+    },
+    Setting {
+        key: "fault.seed",
+        about: "What the order of losses depends on: the same number loses the same packets of a connection.",
+        default: Some("1"),
+        example: "7",
+        accepts: "a number from `0` to `18446744073709551615`",
+        set: |p, text| {
+            p.fault.seed = text.parse().map_err(|_| format!("`{text}` is not one"))?;
+            Ok(())
+        },
+        get: |p| p.fault.loss.map(|_| p.fault.seed.to_string()),
     },
     Setting {
         key: "require.noticed_within",
@@ -164,3 +207,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |p| (!p.later.sysctl.is_empty()).then(|| duration::show(p.later.after)),
     },
 ];
+
+/// A share of [`EVERY_PACKET`], from a percentage.
+fn share(text: &str) -> Result<u16, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    let of_all = percent.map(|percent| percent * f64::from(EVERY_PACKET) / 100.0);
+    of_all
+        .filter(|share| (1.0..=f64::from(EVERY_PACKET)).contains(share))
+        .filter(|share| (share - share.round()).abs() < 1e-6)
+        .map(|share| share.round() as u16)
+        .ok_or_else(|| format!("`{text}` is not one"))
+}
