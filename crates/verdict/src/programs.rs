@@ -1,17 +1,19 @@
 //! Trials whose client is a command: every flow by itself, and what the programs did.
 
+mod seen;
+
 use crate::judge::weigh;
 use crate::measure::{Measured, measure, reference_at};
 use crate::orders::{Order, orders};
 use crate::proof::{Evidence, Proof, prove};
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
-use model::command::{Conditional, Observed, Unread, parameters, predict_program};
-use model::{ObservedCall, Prediction};
+use model::Prediction;
+use model::command::{Conditional, parameters, predict_program};
+use seen::Seen;
 use spec::facts::TcpFacts;
-use spec::script::Step;
 use spec::{CallName, Errno, Facts, FaultKind, Outcome, Parameters, Reference};
 use std::collections::BTreeSet;
-use timeline::classify::{Class, Classifier};
+use timeline::classify::Class;
 use timeline::event::{Call, FrameKind, Phase, Timer, Trace};
 use timeline::{Event, Flow, FlowId, Side, Source, Timeline, What};
 
@@ -47,7 +49,7 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
     } else if let Some(flow) = disagrees.or(inconclusive) {
         (flow.word.unwrap_or(Word::Inconclusive), in_flow(&verdict.flows, flow))
     } else if !judged && trial.fault.kind != FaultKind::None {
-        (Word::Inconclusive, "no connection was open at the moment of the fault".to_owned())
+        (Word::Inconclusive, why_none_is_judged(&verdict.flows).to_owned())
     } else {
         (Word::Agrees, String::new())
     };
@@ -67,6 +69,19 @@ fn ordered(orders: &[Order], from: u64) -> Proof {
     };
     Proof { evidence: orders.iter().map(told).collect() }
 }
+
+/// Why there is no prediction for any connection.
+fn why_none_is_judged(flows: &[FlowVerdict]) -> &'static str {
+    let before = flows.iter().filter_map(|flow| flow.opened_s).filter(|s| (-1.0..0.0).contains(s));
+    if before.count() < BRIEF {
+        return "no connection was open at the moment of the fault";
+    }
+    "no connection was open at the moment of the fault, or none for long enough to be looked at \
+     before: the program opens and closes them all the time"
+}
+
+/// Of a program that opens so many connections in the last second before the fault, each is brief.
+const BRIEF: usize = 5;
 
 fn in_flow(flows: &[FlowVerdict], flow: &FlowVerdict) -> String {
     if flows.len() == 1 {
@@ -155,6 +170,13 @@ fn judge_flow(
         };
         return verdict;
     };
+    if let Some(tcp) = &facts.tcp
+        && events().any(|event| ends_within(event, tcp.sampled_at_ns, fault_at))
+    {
+        verdict.reason =
+            "it ended between the last look and the fault: nothing is predicted".into();
+        return verdict;
+    }
     let seen = Seen::of(timeline, id, fault_at);
     let own = parameters(trial, &facts, &seen.observed);
     let Conditional { mut prediction, from_sample } =
@@ -202,129 +224,17 @@ fn judge_flow(
     verdict
 }
 
+/// Whether a FIN or a RST passed the client between two moments.
+fn ends_within(event: &Event, from: u64, to: u64) -> bool {
+    let is_last =
+        matches!(&event.what, What::Segment(segment) if segment.flags.fin || segment.flags.rst);
+    event.source == Source::ClientWire && (from..to).contains(&event.at_ns) && is_last
+}
+
 /// Seconds from one moment to another.
 fn since(from: u64, at: u64) -> f64 {
     (at as f64 - from as f64) / 1e9
 }
-
-/// What the wire and the server's socket show of one connection.
-#[derive(Debug, Default)]
-struct Seen {
-    observed: Observed,
-    /// When it was asked for, if that was after the fault.
-    connected_ns: Option<u64>,
-    /// The earliest write that was not acknowledged at the fault.
-    unacknowledged_ns: Option<u64>,
-    /// The first FIN that the client sent after the fault.
-    fin_ns: Option<u64>,
-    /// What the client sent again, and its probes: when, and which.
-    sent_again: Vec<(u64, Class)>,
-}
-
-impl Seen {
-    fn of(timeline: &Timeline, id: FlowId, fault_at: u64) -> Self {
-        let mut classifier = Classifier::new(Side::Client);
-        let mut seen = Self::default();
-        let mut peer = PeerSeen::default();
-        // Where what was written ends in the sequence space, and when that was.
-        let mut out: Vec<(u32, u64)> = Vec::new();
-        // What a program does when it is told to end does not count as its own act.
-        let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
-        let about = |event: &&Event| event.flow == Some(id) && event.at_ns < end;
-        for event in timeline.events().iter().filter(about) {
-            let at_ns = event.at_ns;
-            peer.learn(event, fault_at);
-            let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
-                continue;
-            };
-            let class = classifier.feed(Some(id), segment);
-            if !segment.sent {
-                let acked = segment.ack;
-                out.retain(|(end, _)| acked.wrapping_sub(*end).cast_signed() < 0);
-                continue;
-            }
-            match class {
-                Class::Data { .. } if at_ns < fault_at => {
-                    out.push((segment.seq.wrapping_add(segment.len), at_ns));
-                }
-                Class::Data { bytes } => {
-                    seen.observed.calls.push(ObservedCall { at_ns, step: Step::Write(bytes) });
-                }
-                Class::Syn { n: 1 } if at_ns >= fault_at => seen.connected_ns = Some(at_ns),
-                // Where a host answers, this FIN is the program's end: the prediction says what
-                // would have come without it.
-                Class::Fin { n: 1, .. } if at_ns >= fault_at => seen.fin_ns = Some(at_ns),
-                _ => seen.sent_again.push((at_ns, class)),
-            }
-        }
-        seen.unacknowledged_ns = out.first().map(|(_, at_ns)| *at_ns);
-        (seen.observed.unread, seen.observed.unsent) = (peer.unread(), peer.unsent);
-        seen
-    }
-
-    /// Whether the client's program has shut down its direction and still has the socket.
-    fn half_closed(&self, last_look: &Facts) -> bool {
-        let tcp = last_look.tcp.as_ref();
-        let owned = tcp.filter(|tcp| tcp.options_set.is_some()).map(|tcp| tcp.sampled_at_ns);
-        self.fin_ns.zip(owned).is_some_and(|(fin_ns, at_ns)| fin_ns <= at_ns)
-    }
-
-    /// How many of these were sent between two moments.
-    fn count(&self, from: u64, to: u64, wanted: fn(Class) -> bool) -> u32 {
-        // What is sent in the moment of the reference is before it: where time is virtual, a probe and its
-        // answer have one moment.
-        let within = |at: u64| from < at && at < to;
-        let sent = self.sent_again.iter().filter(|(at, class)| within(*at) && wanted(*class));
-        u32::try_from(sent.count()).unwrap_or(u32::MAX)
-    }
-}
-
-/// What was seen of the other program's socket up to its end.
-#[derive(Debug, Default)]
-struct PeerSeen {
-    /// Since when something has lain there unread, as far as looks before the fault show.
-    unread_since_ns: Option<u64>,
-    /// The last look before the fault.
-    looked_ns: u64,
-    /// When something last came before the socket was closed.
-    came_ns: u64,
-    closed: bool,
-    unsent: bool,
-}
-
-impl PeerSeen {
-    fn learn(&mut self, event: &Event, fault_at: u64) {
-        match (&event.what, event.source) {
-            (What::Socket(sample), Source::ServerSocket) if event.at_ns <= fault_at => {
-                let since_ns = self.unread_since_ns.unwrap_or(event.at_ns);
-                self.unread_since_ns = (sample.receive_queue > 0).then_some(since_ns);
-                self.looked_ns = event.at_ns;
-                self.unsent = sample.info.as_ref().is_some_and(|info| info.notsent_bytes > 0);
-            }
-            (What::Segment(segment), Source::ServerWire) if segment.sent => {
-                let is_over = event.at_ns >= fault_at && (segment.flags.fin || segment.flags.rst);
-                self.closed |= is_over;
-            }
-            (What::Segment(segment), Source::ServerWire) if segment.len > 0 && !self.closed => {
-                self.came_ns = event.at_ns;
-            }
-            _ => {}
-        }
-    }
-
-    const fn unread(&self) -> Unread {
-        match self.unread_since_ns {
-            Some(since_ns) if self.looked_ns - since_ns >= AT_ONCE_NS => Unread::Yes,
-            None if self.came_ns + LOOK_NS < self.looked_ns => Unread::No,
-            Some(_) | None => Unread::Open,
-        }
-    }
-}
-
-/// What comes within this time of a look may not be in it.
-const LOOK_NS: u64 = 1_000_000;
-/// A program that reads what comes has read it by then.
-const AT_ONCE_NS: u64 = 20_000_000;
 
 /// Whether something is sent again.
 const fn is_again(class: Class) -> bool {
