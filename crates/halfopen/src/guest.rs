@@ -4,6 +4,7 @@
 //! guest the same executable runs the trials. Orders and reports go through files on a private
 //! tmpfs, which ends with the guest.
 
+mod relay;
 mod wall;
 
 use crate::channel::{Ending, Message, Order, Setup, Sole, Start, Task, write_line};
@@ -11,26 +12,27 @@ use crate::hidden::GUEST;
 use crate::worker::Starts;
 use crate::{program, supervisor};
 use anyhow::{Context, Result, anyhow, bail};
-use lab::guest::{End, Exchange, Guest, Report, init};
-use nix::fcntl::{FallocateFlags, fallocate};
+use lab::guest::{Exchange, Guest, Pulse, init};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu};
 use nix::unistd::Pid;
+use relay::Relay;
 use sandbox::Identity;
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdout};
+use std::io::{BufRead, BufReader, BufWriter, Write, stdout};
 use std::iter::{repeat, zip};
 use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
-use wall::WallTime;
 
 const TASK: &str = "task.json";
 const ORDERS: &str = "orders.jsonl";
 const MESSAGES: &str = "messages.jsonl";
-/// Wall time after which a guest is taken for hung. Thirty days take some seconds.
+/// So long of real time a guest's clock may stand still: thirty days take it some seconds, the start of
+/// a Java program a minute.
 const WATCHDOG: Duration = Duration::from_secs(300);
+/// The variable that says otherwise, a duration.
+const WATCHDOG_VARIABLE: &str = "HALFOPEN_WATCHDOG";
 /// Memory for the two peers of a trial and their network; the host pays for what is touched.
 const MIB_A_TRIAL: u32 = 8;
 /// Memory for the commands of a trial and for the files that they write. A guest without any left
@@ -109,13 +111,34 @@ pub(crate) fn run(
     stopped: &watch::Receiver<bool>,
 ) -> Result<i32> {
     let all: usize = shares.guests.iter().map(Vec::len).sum();
-    let jobs = setup.jobs.div_ceil(all.max(1));
+    let guests = all.max(1);
+    let jobs = setup.jobs.div_ceil(guests);
+    let jobs = if runs_commands(setup) { jobs.min(room(guests)) } else { jobs };
     let mut tasks = Vec::new();
     for (kernel, share) in zip(kernels, shares.guests).flat_map(|(k, all)| zip(repeat(k), all)) {
         let task = Task::Run(Setup { jobs, ..setup.clone() });
         tasks.push((task, share.exchange, kernel.as_path()));
     }
     boot(tasks, stopped)
+}
+
+fn runs_commands(setup: &Setup) -> bool {
+    setup.experiments.iter().any(|experiment| experiment.parameters.runs_command())
+}
+
+/// For the commands of how many trials at once each of so many guests has memory.
+fn room(guests: usize) -> usize {
+    let most = available_mib().unwrap_or(MIB_MOST) / guests as u32;
+    let most = most.min(MIB_MOST).saturating_sub(Guest::DEFAULT_MEMORY_MIB);
+    (most / MIB_OF_COMMANDS).max(1) as usize
+}
+
+/// What the machine can spare (`MemAvailable`, proc(5)).
+fn available_mib() -> Option<u32> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    u32::try_from(kib / 1024).ok()
 }
 
 /// On the host, in the sandbox: runs one command in a guest.
@@ -130,6 +153,7 @@ fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) ->
         Err(error) => return supervisor::cannot(&error.to_string()),
     };
     let executable = supervisor::executable()?;
+    let watchdog = watchdog()?;
     // The guest's root knows every user by the number that it has outside.
     let caller = Identity { mapped: false, ..program::caller()? };
     let caller = serde_json::to_string(&caller)?;
@@ -137,10 +161,7 @@ fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) ->
         let mut guests = Vec::new();
         for ((task, exchange, kernel), processor) in zip(tasks, processors().into_iter().cycle()) {
             let (jobs, commands) = match &task {
-                Task::Run(setup) => {
-                    let mut all = setup.experiments.iter();
-                    (setup.jobs, all.any(|experiment| experiment.parameters.runs_command()))
-                }
+                Task::Run(setup) => (setup.jobs, runs_commands(setup)),
                 _ => (1, false),
             };
             let each = if commands { MIB_OF_COMMANDS } else { MIB_A_TRIAL };
@@ -148,6 +169,7 @@ fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) ->
             exchange
                 .write(TASK, &serde_json::to_vec(&task).context("writing the guest's task")?)?;
             let messages = exchange.open(MESSAGES)?;
+            let pulse = Pulse::default();
             let guest = Guest::new(kernel, &executable)
                 .arg(GUEST)
                 .env(
@@ -155,7 +177,8 @@ fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) ->
                     std::env::var("HALFOPEN_LOG").unwrap_or_else(|_| "warn".into()),
                 )
                 .env(program::CALLER, &caller)
-                .watchdog(WATCHDOG)
+                .watchdog(watchdog)
+                .pulse(pulse.clone())
                 .memory_mib(memory.min(MIB_MOST))
                 .processor(processor)
                 .epoch(EPOCH)
@@ -164,7 +187,7 @@ fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) ->
             let running = std::thread::Builder::new()
                 .name("guest".into())
                 .spawn_scoped(scope, move || guest.run(launcher, &exchange))?;
-            guests.push((Relay::new(messages), Some(running)));
+            guests.push((Relay::new(messages, pulse), Some(running)));
         }
         let mut failed = Ok(());
         while guests.iter().any(|(_, running)| running.is_some()) {
@@ -192,6 +215,13 @@ fn boot(tasks: Vec<(Task, Exchange, &Path)>, stopped: &watch::Receiver<bool>) ->
     })
 }
 
+/// How long a guest's clock may stand still.
+fn watchdog() -> Result<Duration> {
+    std::env::var(WATCHDOG_VARIABLE).map_or(Ok(WATCHDOG), |text| {
+        spec::duration::parse(&text).map_err(|why| anyhow!("{WATCHDOG_VARIABLE}: {why}"))
+    })
+}
+
 /// The processors that this process may run on, from the one that it is on onwards: several
 /// halfopen at once do not all begin with the same.
 fn processors() -> Vec<usize> {
@@ -209,127 +239,6 @@ fn processors() -> Vec<usize> {
 fn say(messages: impl IntoIterator<Item = Message>) -> Result<()> {
     let mut stdout = stdout().lock();
     messages.into_iter().try_for_each(|message| write_line(&mut stdout, &message))
-}
-
-/// Passes on a guest's messages, line by line.
-struct Relay {
-    messages: File,
-    /// How much of it was read, bytes.
-    read: u64,
-    /// The trials that have started and not ended.
-    running: BTreeSet<usize>,
-    pending: Vec<u8>,
-    finished: bool,
-    wall_time: Option<WallTime>,
-}
-
-/// How much is read at once, bytes.
-const READ_MOST: u64 = 1 << 20;
-
-impl Relay {
-    fn new(messages: File) -> Self {
-        Self {
-            messages,
-            read: 0,
-            running: BTreeSet::new(),
-            pending: Vec::new(),
-            finished: false,
-            wall_time: WallTime::is_wanted().then(WallTime::start),
-        }
-    }
-
-    /// Everything that there is so far.
-    fn pass_on(&mut self) -> Result<()> {
-        while self.pass_on_some()? > 0 {}
-        Ok(())
-    }
-
-    fn pass_on_some(&mut self) -> Result<usize> {
-        let some = (&self.messages).take(READ_MOST).read_to_end(&mut self.pending);
-        let some = some.context("reading the guest's reports")?;
-        self.forget_what_was_read(some as u64);
-        let Some(last) = self.pending.iter().rposition(|byte| *byte == b'\n') else {
-            return Ok(some);
-        };
-        let rest = self.pending.split_off(last + 1);
-        let whole = std::mem::replace(&mut self.pending, rest);
-        for line in whole.split(|byte| *byte == b'\n') {
-            self.look_at(line);
-        }
-        // Said once, when every guest has ended.
-        let now = match whole.strip_suffix(b"\n") {
-            Some(lines) if self.finished => lines.strip_suffix(FINISHED).unwrap_or(&whole),
-            _ => &whole,
-        };
-        let mut stdout = stdout().lock();
-        stdout.write_all(now).and_then(|()| stdout.flush()).context("reporting")?;
-        Ok(some)
-    }
-
-    /// Only beginnings and ends of trials matter here; everything else goes by unread.
-    fn look_at(&mut self, line: &[u8]) {
-        if line.starts_with(b"{\"Started\"") || line.starts_with(b"{\"Ended\"") {
-            match serde_json::from_slice(line) {
-                Ok(Message::Started(position, _)) => self.running.insert(position),
-                Ok(Message::Ended(position, _)) => self.running.remove(&position),
-                _ => false,
-            };
-        }
-        self.finished |= line == FINISHED;
-        if let Some(wall_time) = &mut self.wall_time {
-            wall_time.take(line);
-        }
-    }
-
-    /// Gives the memory of the file's older part back: a tmpfs has no other place for it. The
-    /// guest, which writes at its end, may write its last page again.
-    fn forget_what_was_read(&mut self, some: u64) {
-        const KEPT: u64 = 1 << 20;
-        let before = self.read;
-        self.read += some;
-        if before / READ_MOST < self.read / READ_MOST
-            && let Some(old @ 1..) = self.read.checked_sub(KEPT)
-        {
-            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            // Without it more memory is needed, and nothing else changes.
-            let _ = fallocate(&self.messages, hole, 0, old as i64);
-        }
-    }
-
-    /// Takes the end of the guest: what it has left undone is said.
-    fn conclude(&mut self, ended: Result<Report, lab::guest::Error>) -> Result<()> {
-        self.pass_on()?;
-        let report = ended.context("starting the virtual kernel")?;
-        if let Some(wall_time) = &self.wall_time {
-            wall_time.tell(report.peak_rss_kib);
-        }
-        let why = match &report.end {
-            End::PoweredOff(0) if self.finished => return Ok(()),
-            End::PoweredOff(code) => format!(
-                "the worker in the virtual kernel ended early with \
-            code {code}"
-            ),
-            End::NoCode => "the virtual kernel ended without a report".into(),
-            End::Panicked { reason } => format!("the virtual kernel panicked: {reason}"),
-            End::Died(how) => format!("the virtual kernel died: {how}"),
-            End::Hung { watchdog } => {
-                format!(
-                    "the virtual kernel told nothing for {} s of real time: a program that never \
-                     waits (a busy loop, output without an end) stops its clock",
-                    watchdog.as_secs()
-                )
-            }
-            End::Killed => "the virtual kernel was killed".into(),
-        };
-        eprintln!("{why}; its console:\n{}", report.console_text());
-        self.end(&Ending::Disturbed(why))
-    }
-
-    /// Ends every trial that the guest started and did not end.
-    fn end(&mut self, ending: &Ending) -> Result<()> {
-        let running = std::mem::take(&mut self.running);
-        say(running.into_iter().map(|position| Message::Ended(position, ending.clone())))
-    }
 }
 
 /// [`Message::Finished`], as a line.

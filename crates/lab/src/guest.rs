@@ -9,7 +9,7 @@
 //!   every mount of the kernel's process is read-only ([`Launch::read_only`]). Of the host's files it
 //!   reads those that the caller may read, since it has the caller's identity and no capability.
 //! - **Nothing survives this process**: see the crate `sandbox`.
-//! - A guest that hangs is killed by a wall-clock watchdog.
+//! - A guest that makes no progress ([`Pulse`]) is killed by a wall-clock watchdog.
 //!
 //! The calling thread blocks until the guest has ended.
 
@@ -24,6 +24,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandbox::{Command, Launch, Launcher};
@@ -38,6 +39,7 @@ pub struct Guest {
     environment: Vec<(OsString, OsString)>,
     memory_mib: u32,
     watchdog: Duration,
+    pulse: Pulse,
     epoch: Option<Duration>,
     seed: Option<u64>,
     processor: Option<usize>,
@@ -48,7 +50,8 @@ impl Guest {
     /// what the guest touches: some 20 MiB for one trial, 65 for 500 connections.
     pub const DEFAULT_MEMORY_MIB: u32 = 256;
 
-    /// Wall time after which a guest is taken for hung unless asked otherwise.
+    /// Wall time since the last beat of its [`Pulse`] after which a guest is taken for hung unless
+    /// asked otherwise.
     pub const DEFAULT_WATCHDOG: Duration = Duration::from_secs(120);
 
     /// A guest that boots `kernel`, a User Mode Linux binary, and runs `init` as its PID 1.
@@ -60,6 +63,7 @@ impl Guest {
             environment: Vec::new(),
             memory_mib: Self::DEFAULT_MEMORY_MIB,
             watchdog: Self::DEFAULT_WATCHDOG,
+            pulse: Pulse::default(),
             epoch: None,
             seed: None,
             processor: None,
@@ -98,10 +102,17 @@ impl Guest {
         self
     }
 
-    /// Sets the wall time after which the guest is killed.
+    /// Sets the wall time since the last beat of its pulse after which the guest is killed.
     #[must_use]
     pub fn watchdog(mut self, watchdog: Duration) -> Self {
         self.watchdog = watchdog;
+        self
+    }
+
+    /// What the guest's watchdog counts from: whoever sees it make progress lets this beat.
+    #[must_use]
+    pub fn pulse(mut self, pulse: Pulse) -> Self {
+        self.pulse = pulse;
         self
     }
 
@@ -142,7 +153,9 @@ impl Guest {
     pub fn run(&self, launcher: &Launcher, exchange: &Exchange) -> Result<Report, Error> {
         let started = Instant::now();
         let launch = self.launch(exchange)?;
-        let finished = watch::run(launcher, &launch, exchange, started + self.watchdog)?;
+        self.pulse.beat();
+        let deadline = || self.pulse.last() + self.watchdog;
+        let finished = watch::run(launcher, &launch, exchange, deadline)?;
         let end = match finished.ending {
             Ending::Watchdog => End::Hung { watchdog: self.watchdog },
             Ending::Kernel { code, signal } => {
@@ -233,6 +246,28 @@ impl Guest {
     }
 }
 
+/// When a guest last made progress. Its clones are one.
+#[derive(Debug, Clone)]
+pub struct Pulse(Arc<Mutex<Instant>>);
+
+impl Default for Pulse {
+    /// Progress just now.
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Pulse {
+    /// It makes progress now.
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The program's own tmpfs: what the guest's memory is mapped from, UML's bookkeeping, and the
 /// exchange.
 const SCRATCH: &str = "/dev/shm";
@@ -289,7 +324,7 @@ pub enum End {
     Died(String),
     /// The wall-clock watchdog ended it.
     Hung {
-        /// The time it had.
+        /// For how long it made no progress.
         watchdog: Duration,
     },
     /// Somebody else killed it.

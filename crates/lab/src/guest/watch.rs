@@ -30,12 +30,12 @@ pub(super) enum Ending {
     Killed,
 }
 
-/// Runs a kernel until it ends or the deadline passes.
+/// Runs a kernel until it ends or the deadline passes, which may move meanwhile.
 pub(super) fn run(
     launcher: &Launcher,
     launch: &Launch,
     exchange: &Exchange,
-    deadline: Instant,
+    deadline: impl Fn() -> Instant,
 ) -> Result<Finished, Error> {
     let (console, theirs) = io::pipe().map_err(Error::of("creating a pipe"))?;
     let null = File::open("/dev/null").map_err(Error::of("opening /dev/null"))?;
@@ -54,7 +54,7 @@ pub(super) fn run(
     // or soon will have.
     let (mut kept, mut expired) = (true, false);
     while kept || listening.is_some() {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline().saturating_duration_since(Instant::now());
         if left.is_zero() && !expired {
             expired = true;
             // It may have ended already.
