@@ -1,6 +1,7 @@
 //! Messages between the front process, which talks to people and writes files, and the
 //! laboratory's process, which has the privileges: one JSON document a line.
 
+use crate::hexadecimal;
 use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use report::Machine;
@@ -123,8 +124,8 @@ pub(crate) enum Message {
     Facts(usize, Box<Facts>),
     /// What the model expects, before the fault.
     Prediction(usize, Box<model::Prediction>),
-    /// What a command wrote, hexadecimal.
-    Wrote(usize, Side, Stream, String),
+    /// What a command wrote.
+    Wrote(usize, Side, Stream, #[serde(with = "hexadecimal")] Vec<u8>),
     /// A trial has ended.
     Ended(usize, Ending),
     /// Every trial that started has ended.
@@ -147,8 +148,9 @@ pub(crate) struct Capture {
     pub(crate) event: Event,
     pub(crate) wall_ns: u64,
     pub(crate) wire_len: u32,
-    /// The frame's first bytes, hexadecimal.
-    pub(crate) frame: String,
+    /// The frame's first bytes.
+    #[serde(with = "hexadecimal")]
+    pub(crate) frame: Vec<u8>,
 }
 
 /// How a trial ended. The aliases are the names in files of before files had schemas.

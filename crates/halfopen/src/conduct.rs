@@ -5,7 +5,6 @@ use crate::batch::{Place, Trials};
 use crate::channel::{Ending, Message, Order, Start, order};
 use crate::conducted::Conducted;
 use crate::ended::{Concluded, Ended, Record};
-use crate::files;
 use crate::lease::{self, Lease};
 use crate::output::Format;
 use crate::screen::Screen;
@@ -207,7 +206,6 @@ impl Conductor {
                 self.record(position)?.prediction = Some(*prediction);
             }
             Message::Wrote(position, side, stream, bytes) => {
-                let bytes = files::unhex(&bytes);
                 screen.pass_on(side, stream, &bytes);
                 let outputs = &mut self.record(position)?.outputs;
                 outputs[usize::from(side == Side::Server)].extend(bytes);

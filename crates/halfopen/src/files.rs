@@ -94,11 +94,9 @@ fn beside() -> Vec<File> {
 }
 
 fn packets(trial: &Trial, captures: &[Capture]) -> Vec<u8> {
-    let frames: Vec<_> = captures.iter().map(|capture| unhex(&capture.frame)).collect();
     let packets: Vec<_> = captures
         .iter()
-        .zip(&frames)
-        .map(|(Capture { event, wall_ns, wire_len, .. }, frame)| Packet {
+        .map(|Capture { event, wall_ns, wire_len, frame }| Packet {
             event,
             wall_ns: *wall_ns,
             frame,
@@ -106,14 +104,6 @@ fn packets(trial: &Trial, captures: &[Capture]) -> Vec<u8> {
         })
         .collect();
     capture(trial, &packets)
-}
-
-/// Bytes that were written hexadecimal.
-pub(crate) fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes()
-        .chunks_exact(2)
-        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
 
 /// A trial as its files have it.

@@ -6,6 +6,7 @@ mod shared;
 mod tap;
 
 use crate::channel::Capture;
+use observe::tap::TapFilter;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use timeline::{Ends, Event};
 use tokio::io::unix::AsyncFd;
@@ -14,7 +15,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use sampler::{Followed, Pace, start_sampler};
 pub(crate) use shared::{Shared, TRACEFS, WORTH_TELLING_NS};
-pub(crate) use tap::{hex, start_tap};
+pub(crate) use tap::start_tap;
 
 /// What an instrument saw, and the ends of the connection that it is about where the event does not
 /// name that yet.
@@ -31,13 +32,20 @@ pub(crate) type Sink = mpsc::UnboundedSender<Seen>;
 pub(crate) struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    /// Of a tap.
+    filter: Option<TapFilter>,
 }
 
 impl Running {
+    /// Has a tap leave out exchanges of data from now on, or not.
+    pub(crate) fn leave_out_exchanges(&self, leave_out: bool) -> Result<(), observe::Error> {
+        self.filter.as_ref().map_or(Ok(()), |filter| filter.leave_out_exchanges(leave_out))
+    }
+
     /// Takes what is left to see, closes the instrument's descriptors, and waits until they are
     /// closed: an open one would keep its namespace alive.
     pub(crate) async fn stop(self) {
-        drop(self.stop);
+        drop((self.stop, self.filter));
         // A task that panicked has lost its instrument; its silence shows in the evidence.
         let _ = self.task.await;
     }
@@ -47,7 +55,7 @@ fn run<F: Future<Output = ()> + Send + 'static>(
     task: impl FnOnce(oneshot::Receiver<()>) -> F,
 ) -> Running {
     let (stop, stopped) = oneshot::channel();
-    Running { stop, task: tokio::spawn(task(stopped)) }
+    Running { stop, task: tokio::spawn(task(stopped)), filter: None }
 }
 
 /// An instrument as tokio wants it: instruments lend their descriptors, tokio asks for numbers.

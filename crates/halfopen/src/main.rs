@@ -20,6 +20,7 @@ mod exec;
 mod files;
 mod guest;
 mod heard;
+mod hexadecimal;
 mod hidden;
 mod instruments;
 mod judge;

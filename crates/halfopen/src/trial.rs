@@ -12,6 +12,7 @@ mod host;
 mod orders;
 mod ready;
 mod stage;
+mod thinning;
 mod watch;
 
 use crate::channel::{Ending, Message};
@@ -27,16 +28,18 @@ use observe::clock::hz;
 use peer::{Command, Milestone};
 use report::Clock;
 use sandbox::Launcher;
-use spec::{LostHost, Parameters, Plan};
+use spec::{FaultKind, LostHost, Parameters, Plan};
 use stage::Stage;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use thinning::Thinning;
 use timeline::event::Phase;
 use timeline::{Side, Source, What};
 use tokio::sync::{Semaphore, mpsc, watch as told};
 use tokio::time::{Instant, sleep};
+use watch::Pace;
 
 /// What all trials of a run share.
 pub(crate) struct Bench {
@@ -89,12 +92,15 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
     }
     let [survivor, lost] = plan.experiment.parameters.names();
     let number = plan.number;
+    let thinning = thins_out(&plan.experiment.parameters).then(Thinning::default);
     let (sink, seen) = mpsc::unbounded_channel();
     let (orders, asked) = mpsc::channel(1);
     bench.shared.join(number, &plan.addresses, sink.clone());
     let mut trial = Trial {
         bench: bench.clone(),
         flows: Flows::new(&plan),
+        thinning,
+        pace: Pace::Peace,
         plan,
         sink,
         seen,
@@ -125,10 +131,19 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
     bench.shared.leave(number);
     trial.mark(What::Phase(Phase::Done));
     trial.forward();
+    trial.release();
+    if let Some(what) = trial.thinning.as_ref().and_then(Thinning::omitted) {
+        trial.mark_as(Source::Instrument, what);
+    }
     match (ending, removed) {
         (Ending::Complete, Err(error)) => Ending::Failed(format!("{error:#}")),
         (ending, _) => ending,
     }
+}
+
+/// A router that forgets is proved by every segment.
+fn thins_out(parameters: &Parameters) -> bool {
+    parameters.runs_command() && parameters.fault.kind != FaultKind::Forget
 }
 
 struct Trial {
@@ -140,6 +155,9 @@ struct Trial {
     client: Host,
     server: Host,
     flows: Flows,
+    /// What is kept of programs that may exchange without a pause.
+    thinning: Option<Thinning>,
+    pace: Pace,
     /// Whether the client's program may end: it is not connected yet, or was told to finish.
     client_may_end: bool,
     /// What a line of a command's output must be like for the fault to come.

@@ -79,6 +79,43 @@ impl PacketSocket {
         Errno::result(result).map(drop)
     }
 
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn try_clone(&self) -> Result<Self, Errno> {
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        Ok(Self { fd })
+    }
+
+    /// From now on, only frames that this classic BPF program accepts are received (socket(7),
+    /// `SO_ATTACH_FILTER`); an empty one accepts all.
+    ///
+    /// # Errors
+    /// EINVAL: it is no valid program.
+    pub fn filter(&self, program: &[libc::sock_filter]) -> Result<(), Errno> {
+        let filter = libc::sock_fprog {
+            len: program.len() as libc::c_ushort,
+            filter: program.as_ptr().cast_mut(),
+        };
+        let option =
+            if program.is_empty() { libc::SO_DETACH_FILTER } else { libc::SO_ATTACH_FILTER };
+        let len = size_of_val(&filter) as libc::socklen_t;
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: the option takes a sock_fprog, or any int; the kernel only reads that and the program
+        // that it points to, both of which live across the call; the descriptor is open.
+        let result = unsafe {
+            libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const filter).cast(), len)
+        };
+        match Errno::result(result) {
+            Err(Errno::ENOENT) if program.is_empty() => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
     /// Frames dropped since the last call, for want of room in the buffer.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! A tap on one interface: every frame that its host sends or receives, as `packet(7)` shows it.
 
 mod decode;
+mod filter;
 mod socket;
 
 use crate::{Error, clock};
+pub use filter::TapFilter;
 use nix::errno::Errno;
 use socket::Received;
 use spec::Addresses;
@@ -64,6 +66,14 @@ impl Tap {
             .map_err(|source| Error::Namespace { instrument: "a tap", source })??;
         let wall = WallClock::new(wall_is_set);
         Ok(Self { socket, source, addresses: addresses.clone(), wall })
+    }
+
+    /// By which the tap is told what to leave out.
+    ///
+    /// # Errors
+    /// [`Error::System`] without descriptors.
+    pub fn filter(&self) -> Result<TapFilter, Error> {
+        self.socket.filter()
     }
 
     /// Takes every frame that is waiting, and never blocks.

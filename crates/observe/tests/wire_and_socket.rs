@@ -308,3 +308,42 @@ fn costs() {
         took_ns / captured.len() as u64
     );
 }
+
+/// What a tap sees of a connection on which it is to leave out exchanges, but for the first and the last.
+fn left_out(lease: u16, family: Family) {
+    let pair = Pair::new(lease, family);
+    let mut tap =
+        Tap::open(&pair.client, INTERFACE, Source::ClientWire, &pair.addresses, true).unwrap();
+    let listener = pair.listen();
+    let mut stream = pair.connect();
+    let (mut accepted, _) = listener.accept().unwrap();
+    let mut exchange = |bytes: usize| {
+        stream.write_all(&vec![1; bytes]).unwrap();
+        accepted.read_exact(&mut vec![0; bytes]).unwrap();
+    };
+    let filter = tap.filter().unwrap();
+    exchange(1);
+    filter.leave_out_exchanges(true).unwrap();
+    exchange(2);
+    filter.leave_out_exchanges(false).unwrap();
+    filter.leave_out_exchanges(false).unwrap();
+    exchange(3);
+    filter.leave_out_exchanges(true).unwrap();
+    exchange(4);
+    drop(stream);
+    drop(accepted);
+    std::thread::sleep(Duration::from_millis(50));
+    let mut captured = Vec::new();
+    tap.finish(&mut captured).unwrap();
+    let seen = segments(&captured);
+    let data: Vec<_> = seen.iter().map(|(_, segment)| segment.len).filter(|len| *len > 0).collect();
+    assert_eq!(data, [1, 3]);
+    assert!(seen[0].1.flags.syn && seen[1].1.flags.syn);
+    assert_eq!(seen.iter().filter(|(_, segment)| segment.flags.fin).count(), 2);
+}
+
+#[test]
+fn a_tap_leaves_out_exchanges_when_it_is_told_to() {
+    left_out(8150, Family::Ipv4);
+    left_out(8151, Family::Ipv6);
+}

@@ -155,6 +155,15 @@ impl Narrator {
                 let text = format!("{source}: the wall clock was set {way} by {by}");
                 trial(&words::by_name(&self.parameters, &text), Tone::Warning)
             }
+            What::Thinned { events, flows } => {
+                let text = format!(
+                    "{} of an exchange without a pause {} not kept, {} among them",
+                    counted(*events, "event"),
+                    if *events == 1 { "is" } else { "are" },
+                    counted(*flows, "whole connection")
+                );
+                trial(&text, Tone::Quiet)
+            }
             What::Ordered { fault: Some(fault) } => {
                 self.fault = fault.kind;
                 trial("ordered by a program", Tone::Step)

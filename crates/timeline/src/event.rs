@@ -137,6 +137,13 @@ pub enum What {
         /// How many packets or events.
         count: u64,
     },
+    /// Programs exchanged without a pause: what was seen of that is not all kept.
+    Thinned {
+        /// How many events.
+        events: u64,
+        /// How many connections, wholly.
+        flows: u64,
+    },
     /// The machine was busy: a sleeping thread of the instruments woke late, or a process that was
     /// killed waited for a processor to end on.
     Late {

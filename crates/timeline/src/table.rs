@@ -78,6 +78,11 @@ impl FlowTable {
         latest
     }
 
+    /// Every connection with these ends, in the order of numbers.
+    pub fn between(&self, ends: Ends) -> &[FlowId] {
+        self.by_ends.get(&ends).map_or(&[], Vec::as_slice)
+    }
+
     /// The ends of a connection.
     pub fn ends(&self, id: FlowId) -> Option<Ends> {
         self.flows.get(id.0 as usize).map(|known| known.ends)

@@ -56,6 +56,7 @@ impl Event {
             | What::SocketGone
             | What::InstrumentMissing { .. }
             | What::Lost { .. }
+            | What::Thinned { .. }
             | What::Late { .. }
             | What::Suspended { .. }
             | What::WallClockSet { .. }

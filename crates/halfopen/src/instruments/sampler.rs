@@ -178,8 +178,8 @@ impl Sampler {
                 () = pause => {}
                 () = stirred.notified() => {
                     self.search();
-                    if self.is_crowded() {
-                        tokio::time::sleep(CROWDED).await;
+                    if let Some(pause) = self.pause() {
+                        tokio::time::sleep(pause).await;
                     }
                 }
                 Ok(()) = self.followed.changed() => self.follow(),
@@ -192,12 +192,18 @@ impl Sampler {
         }
     }
 
-    /// Whether the last look was just now, and nothing is lost by waiting for what else comes: an
-    /// exchange of data stirs both hosts a dozen times, and each look costs two system calls.
-    fn is_crowded(&self) -> bool {
+    /// How long to wait before the next look, if the last was just now and nothing is lost by waiting
+    /// for what else comes: an exchange of data stirs both hosts a dozen times, and each look costs two
+    /// system calls for each socket.
+    fn pause(&self) -> Option<Duration> {
+        if self.pace.closely {
+            return None;
+        }
         let looked = self.sockets.iter().filter_map(|socket| socket.last.as_ref());
         let latest_ns = looked.map(|(at_ns, _)| *at_ns).max().unwrap_or(0);
-        !self.pace.closely && monotonic_ns() < latest_ns + CROWDED.as_nanos() as u64
+        let living = self.sockets.iter().filter(|socket| !socket.is_gone).count();
+        let pause = CROWDED * u32::try_from(living).unwrap_or(u32::MAX).clamp(1, CROWDED_MOST);
+        (monotonic_ns() < latest_ns + pause.as_nanos() as u64).then_some(pause)
     }
 
     /// Looks for a connection that neither a SYN on the wire nor a tracepoint has shown: where its
@@ -246,8 +252,10 @@ impl Sampler {
     }
 }
 
-/// Two looks within such a time are one.
+/// Two looks within such a time for each socket are one.
 const CROWDED: Duration = Duration::from_millis(1);
+/// No pause is longer than this many.
+const CROWDED_MOST: u32 = 50;
 
 /// Where samples go, and as whose.
 struct Output {

@@ -25,8 +25,10 @@ pub(crate) fn start_tap(
 ) -> Result<Running> {
     // Nobody is there to set a virtual kernel's clock.
     let tap = Tap::open(namespace, interface, source, addresses, clock == Clock::Real)?;
+    let filter = tap.filter()?;
     let tap = polled(tap).context("waiting for a tap")?;
-    Ok(run(move |stop| tap_packets(tap, source, sink, stirred, stop)))
+    let running = run(move |stop| tap_packets(tap, source, sink, stirred, stop));
+    Ok(Running { filter: Some(filter), ..running })
 }
 
 async fn tap_packets(
@@ -82,20 +84,11 @@ fn send_captured(batch: &mut Vec<observe::Captured>, sink: &Sink) {
                 event: captured.event,
                 wall_ns: captured.wall_ns,
                 wire_len: captured.wire_len,
-                frame: hex(&captured.frame),
+                frame: captured.frame,
             };
             Seen::Capture(capture, captured.ends)
         };
         // Nobody listens when the trial has ended.
         let _ = sink.send(seen);
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
 }

@@ -6,12 +6,14 @@ use crate::channel::{Ending, Message};
 use crate::instruments::Seen;
 use anyhow::Result;
 use model::command::{Conditional, Observed, Unread, falls_silent, predict_program};
+use model::{ObservedCall, Prediction};
 use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
 use spec::facts::TcpFacts;
-use spec::{Facts, FaultKind, Parameters};
+use spec::{Facts, FaultKind, Parameters, Reference};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use timeline::event::{FaultStep, Phase};
 use timeline::{Ends, Event, FlowId, Side, Source, What};
@@ -39,6 +41,8 @@ pub(super) struct Forecast {
     conditional: Conditional,
     /// Whether it was open when the fault came.
     was_open: bool,
+    /// When something was last received before the fault.
+    received_ns: Option<u64>,
     /// When the timer will have expired of which it is unknown whether it is that of a loss probe
     /// or of a retransmission; afterwards it can be told.
     clear_at: Option<Instant>,
@@ -57,7 +61,26 @@ impl Forecast {
             Instant::now() + Duration::from_millis(tcp.timer_expires_ms.into()) + EXPIRED
         };
         let clear_at = tcp.map(expired);
-        Self { facts, unread, conditional, was_open, clear_at }
+        Self { facts, unread, conditional, was_open, received_ns: None, clear_at }
+    }
+
+    /// What is predicted.
+    pub(super) const fn prediction(&self) -> &Prediction {
+        &self.conditional.prediction
+    }
+
+    /// From which moment its times count, nanoseconds of `CLOCK_MONOTONIC`; `None` where that is not
+    /// known.
+    pub(super) fn counts_from_ns(&self, fault_ns: u64, calls: &[ObservedCall]) -> Option<u64> {
+        if self.conditional.from_sample {
+            return self.facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns);
+        }
+        match self.conditional.prediction.reference {
+            Reference::Fault => Some(fault_ns),
+            Reference::FirstWrite => calls.first().map(|call| call.at_ns),
+            Reference::LastActivity => self.received_ns,
+            Reference::Connect | Reference::Close | Reference::LastRequest => None,
+        }
     }
 
     fn is_clear(&self, now: Instant) -> bool {
@@ -162,6 +185,7 @@ impl Trial {
             let due = self.fault_due(after);
             let now = monotonic_ns();
             if due.is_some_and(|due| due <= now) {
+                self.look_closely().await?;
                 return self.see_connections().await.map(|()| None);
             }
             let has_left = self.host(asking).end().is_some();
@@ -202,8 +226,12 @@ impl Trial {
         let host = self.stage.client()?;
         let connections = self.client.sockets(&host)?.connections(client, server)?;
         let ends = |(client, server)| Ends { client, server };
-        let connections: Vec<_> = connections.into_iter().map(ends).collect();
-        let are_shown = |trial: &Self| connections.iter().all(|ends| trial.flows.shows(*ends));
+        let connections: Mutex<Vec<_>> = Mutex::new(connections.into_iter().map(ends).collect());
+        let are_shown = |trial: &Self| {
+            let mut unseen = connections.lock().unwrap_or_else(PoisonError::into_inner);
+            unseen.retain(|ends| !trial.flows.shows(*ends));
+            unseen.is_empty()
+        };
         self.follow_until(Instant::now() + SHOWN_MOST, are_shown).await?;
         Ok(())
     }
@@ -247,11 +275,11 @@ impl Trial {
             let observed = Observed { unread, ..Observed::default() };
             let conditional = predict_program(parameters, &facts, &observed);
             self.tell_facts(flow, &facts);
+            let received_ns = self.flows.received_ns(flow);
             if forecasts.is_empty() {
                 let number = self.plan.number;
                 self.report(Message::Facts(number, Box::new(facts.clone())));
                 let mut prediction = conditional.prediction.clone();
-                let received_ns = self.flows.received_ns(flow);
                 let sampled_ns = facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns);
                 if let Some((from, to)) =
                     received_ns.zip(sampled_ns).filter(|_| conditional.from_sample)
@@ -261,7 +289,8 @@ impl Trial {
                 }
                 self.report(Message::Prediction(number, Box::new(prediction)));
             }
-            forecasts.insert(flow, Forecast::new(facts, unread, conditional, true));
+            let forecast = Forecast::new(facts, unread, conditional, true);
+            forecasts.insert(flow, Forecast { received_ns, ..forecast });
         }
         Ok(forecasts)
     }
@@ -286,6 +315,7 @@ impl Trial {
         let before = forecasts.get(&flow);
         let unread = before.map_or(Unread::No, |forecast| forecast.unread);
         let was_open = before.is_some_and(|forecast| forecast.was_open);
+        let received_ns = before.and_then(|forecast| forecast.received_ns);
         let facts = match before {
             Some(forecast) if !forecast.conditional.from_sample => forecast.facts.clone(),
             _ => {
@@ -311,7 +341,8 @@ impl Trial {
             self.flows.looked_at(flow, monotonic_ns(), is_known && is_silent);
         }
         let conditional = predict_program(parameters, &facts, &observed);
-        forecasts.insert(flow, Forecast::new(facts, unread, conditional, was_open));
+        let forecast = Forecast::new(facts, unread, conditional, was_open);
+        forecasts.insert(flow, Forecast { received_ns, ..forecast });
         Ok(())
     }
 

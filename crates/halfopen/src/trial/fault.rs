@@ -25,6 +25,7 @@ pub(super) enum Later {
 
 impl Trial {
     pub(super) async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
+        self.release();
         self.flows.fault_begins(monotonic_ns());
         self.mark(What::Fault(FaultStep::Begin));
         let act = match parameters.fault.kind {
@@ -149,6 +150,7 @@ impl Trial {
     }
 
     pub(super) async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
+        self.release();
         self.mark(What::Fault(FaultStep::Restoring));
         match parameters.fault.kind {
             FaultKind::ProcessFreeze => self.server.peer()?.signal(Signal::SIGCONT).await?,

@@ -15,6 +15,17 @@ use tokio::sync::watch;
 /// More calls than these are not kept: what is predicted does not depend on them.
 const CALLS_MOST: usize = 100;
 
+/// Of more connections than these, only those that have not ended are sampled.
+const CROWD: usize = 200;
+
+/// What is known of an event once its connection is.
+pub(super) struct Named {
+    /// The event that says that its connection has appeared, if it is the first.
+    pub(super) opened: Option<Event>,
+    /// What a segment is, at the client's tap.
+    pub(super) class: Option<Class>,
+}
+
 /// The connections of one trial.
 pub(super) struct Flows {
     table: FlowTable,
@@ -42,6 +53,10 @@ pub(super) struct Flows {
     /// no socket for it any more.
     lets_go: bool,
     followed: watch::Sender<Vec<(FlowId, Ends)>>,
+    /// Those that are sampled.
+    sampled: BTreeMap<FlowId, Ends>,
+    /// The first that the client has asked for since the fault.
+    next: Option<FlowId>,
     progress: BTreeMap<FlowId, Progress>,
     /// What the segments at the client's tap are.
     classifier: Classifier,
@@ -91,6 +106,7 @@ impl Flows {
             !commands && [client.program, server.program].iter().any(|p| p.description().reports);
         let Addresses { client, server, .. } = plan.addresses;
         let own = ours.then(|| table.expect(Ends { client, server }));
+        let sampled: BTreeMap<_, _> = table.latest().into_iter().collect();
         let (followed, _) = watch::channel(table.latest());
         Self {
             table,
@@ -106,6 +122,8 @@ impl Flows {
             watched: own.into_iter().collect(),
             lets_go: plan.experiment.parameters.client_lets_go(),
             followed,
+            sampled,
+            next: None,
             progress: BTreeMap::new(),
             classifier: Classifier::new(Side::Client),
         }
@@ -113,7 +131,7 @@ impl Flows {
 
     /// The fault begins: what is open now is followed to its end.
     pub(super) fn fault_begins(&mut self, at_ns: u64) {
-        self.fault_ns = Some(at_ns);
+        (self.fault_ns, self.next) = (Some(at_ns), None);
         self.watched = self.own.into_iter().chain(self.open()).collect();
         for progress in self.progress.values_mut() {
             progress.calls.clear();
@@ -137,10 +155,11 @@ impl Flows {
 
     /// Whether a connection that the kernel has was seen to be established, or is not to be looked at.
     pub(super) fn shows(&self, ends: Ends) -> bool {
-        let is_shown = |(flow, progress): (&FlowId, &Progress)| {
-            self.table.ends(*flow) == Some(ends) && (progress.established || progress.has_ended())
+        let is_shown = |flow: &FlowId| {
+            let progress = self.progress.get(flow);
+            progress.is_some_and(|progress| progress.established || progress.has_ended())
         };
-        self.ignored.contains(&ends) || self.progress.iter().any(is_shown)
+        self.ignored.contains(&ends) || self.table.between(ends).iter().any(is_shown)
     }
 
     /// From which moment a time before the fault counts: the host that connected first received
@@ -165,18 +184,11 @@ impl Flows {
     /// The connections of which something is known that is outdated: those open at the fault, and the
     /// first one that the client has asked for since.
     pub(super) fn outdated(&self) -> Vec<FlowId> {
-        let since = self.progress.iter().filter(|(flow, _)| !self.watched.contains(flow));
-        let next = since.map(|(flow, _)| *flow).find(|flow| self.is_opened_since(*flow));
-        let flows = self.watched.iter().copied().chain(next);
+        let flows = self.watched.iter().copied().chain(self.next);
         let is_outdated = |flow: &FlowId| {
             self.progress.get(flow).is_some_and(|p| !p.ended && p.stirred_ns > p.looked_ns)
         };
         flows.filter(is_outdated).collect()
-    }
-
-    fn is_opened_since(&self, flow: FlowId) -> bool {
-        let progress = self.progress.get(&flow);
-        progress.is_some_and(|p| p.opened_by == Some(Side::Client) && p.opened_ns > self.fault_ns())
     }
 
     /// It was looked at, and whether a process had it.
@@ -258,28 +270,40 @@ impl Flows {
         self.progress.get(&flow).and_then(|progress| progress.received_ns)
     }
 
-    /// Has an event name its connection, if it is about one, and learns from it. Returns the event
-    /// that says of a new connection that it has appeared.
-    pub(super) fn name(&mut self, event: &mut Event, ends: Option<Ends>) -> Option<Event> {
+    /// Has an event name its connection, if it is about one, and learns from it.
+    pub(super) fn name(&mut self, event: &mut Event, ends: Option<Ends>) -> Named {
         let opened = ends.and_then(|ends| self.table.name(event, ends));
         // A peer of ours has one connection, and says nothing of others.
         if matches!(event.source, Source::ClientProgram | Source::ServerProgram) {
             event.flow = self.own;
         }
-        if let Some(Event { flow: Some(id), what: What::Flow(Flow { opened_by, .. }), .. }) = opened
-        {
-            let progress = self.progress.entry(id).or_default();
-            (progress.opened_by, progress.opened_ns) = (Some(opened_by), event.at_ns);
-            progress.stirred_ns = event.at_ns;
-            self.followed.send_replace(self.table.latest());
+        if let Some(Event { flow: Some(id), what: What::Flow(flow), .. }) = &opened {
+            self.begins(*id, *flow, event.at_ns);
         }
-        if let Some(flow) = event.flow {
-            self.learn(flow, event);
-        }
-        opened
+        let class = event.flow.and_then(|flow| self.learn(flow, event));
+        Named { opened, class }
     }
 
-    fn learn(&mut self, flow: FlowId, event: &Event) {
+    fn begins(&mut self, id: FlowId, flow: Flow, at_ns: u64) {
+        let progress = self.progress.entry(id).or_default();
+        (progress.opened_by, progress.opened_ns) = (Some(flow.opened_by), at_ns);
+        progress.stirred_ns = at_ns;
+        let is_next = flow.opened_by == Side::Client && !self.watched.contains(&id);
+        if is_next && self.fault_ns.is_some_and(|fault_ns| at_ns > fault_ns) {
+            self.next.get_or_insert(id);
+        }
+        let progress = &self.progress;
+        let is_crowded = progress.len() > CROWD;
+        self.sampled.retain(|other, ends| {
+            let is_over = || progress.get(other).is_some_and(Progress::has_ended);
+            *ends != flow.ends && !(is_crowded && is_over())
+        });
+        self.sampled.insert(id, flow.ends);
+        self.followed.send_replace(self.sampled.iter().map(|(id, ends)| (*id, *ends)).collect());
+    }
+
+    /// Returns what a segment is, at the client's tap.
+    fn learn(&mut self, flow: FlowId, event: &Event) -> Option<Class> {
         let progress = self.progress.entry(flow).or_default();
         let opener = progress.opened_by.unwrap_or(Side::Client);
         if state_of(event) == Some((opener, "ESTABLISHED")) {
@@ -296,7 +320,7 @@ impl Flows {
         }
         progress.end_traced |= says_ended && event.source == Source::Tracepoint;
         let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
-            return;
+            return None;
         };
         if !segment.sent {
             progress.received_ns = Some(event.at_ns);
@@ -326,6 +350,7 @@ impl Flows {
             }
             _ => {}
         }
+        Some(class)
     }
 }
 

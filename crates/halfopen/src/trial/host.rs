@@ -38,6 +38,8 @@ pub(super) struct Host {
     pub(super) has_news: bool,
     /// Whether the process that was started for a command has ended.
     pub(super) has_exited: bool,
+    /// What of the output of a program that has ended was left out.
+    left_out: Option<Event>,
     /// By which its program orders faults.
     pub(super) control: Option<ControlSocket>,
     pub(super) instruments: Vec<Running>,
@@ -58,6 +60,7 @@ impl Host {
             ended: None,
             has_news: false,
             has_exited: false,
+            left_out: None,
             control: None,
             instruments: Vec::new(),
             diag: None,
@@ -102,6 +105,7 @@ impl Host {
     /// The program has ended by itself.
     pub(super) fn has_ended(&mut self, how: String) {
         self.ended = Some(how);
+        self.left_out = self.omitted();
         self.peer = None;
     }
 
@@ -122,7 +126,7 @@ impl Host {
 
     /// What of its program's output was left out so far, if anything.
     pub(super) fn omitted(&self) -> Option<Event> {
-        self.peer.as_ref().and_then(Peer::omitted)
+        self.peer.as_ref().and_then(Peer::omitted).or_else(|| self.left_out.clone())
     }
 
     /// The error if something does not happen that its program was to do.
@@ -159,6 +163,12 @@ impl Host {
             self.diag = Some(SocketDiag::open(namespace)?);
         }
         Ok(self.diag.as_mut().expect("it is open"))
+    }
+
+    /// Has its tap leave out exchanges of data from now on, or not.
+    pub(super) fn leave_out_exchanges(&self, leave_out: bool) -> Result<()> {
+        let mut instruments = self.instruments.iter();
+        Ok(instruments.try_for_each(|one| one.leave_out_exchanges(leave_out))?)
     }
 
     /// Stops looking at it.

@@ -1,10 +1,11 @@
 //! Following what happens: every event passes here on its way to the front.
 
 use super::host::Gone;
+use super::thinning::is_ordinary;
 use super::{AFTERMATH, Trial};
-use crate::channel::Message;
+use crate::channel::{Capture, Message};
 use crate::heard::Heard;
-use crate::instruments::{Seen, hex};
+use crate::instruments::Seen;
 use anyhow::Result;
 use model::{Prediction, Window};
 use observe::clock::monotonic_ns;
@@ -12,11 +13,25 @@ use peer::Milestone;
 use spec::{Outcome, Parameters};
 use std::time::Duration;
 use timeline::event::Trace;
-use timeline::{Event, Side, Source, What};
+use timeline::{Event, FlowId, Side, Source, What};
 use tokio::time::{Instant, sleep_until};
 
 /// How long a connection is watched after a fault is over, where nothing is predicted to happen.
 const AFTER_FAULT: Duration = Duration::from_secs(2);
+
+/// For so long everything is taken before something breaks.
+const CLOSELY: Duration = Duration::from_millis(10);
+
+/// How much the taps take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Nothing is broken, and everything is taken.
+    Peace,
+    /// Nothing is broken, and programs exchange without a pause: that is left out.
+    Sparse,
+    /// Something is broken, or about to be: everything is taken.
+    Close,
+}
 
 impl Trial {
     /// Follows everything that happens until `until`, or until `enough`. Says whether it was.
@@ -87,7 +102,7 @@ impl Trial {
                 }
             }
             Heard::Wrote(stream, bytes) => {
-                self.report(Message::Wrote(self.plan.number, side, stream, hex(&bytes)));
+                self.report(Message::Wrote(self.plan.number, side, stream, bytes));
             }
             Heard::Exited(event) => {
                 self.host_mut(side).has_exited = true;
@@ -161,27 +176,82 @@ impl Trial {
         if ends.is_some_and(|ends| self.flows.ignores(ends)) {
             return;
         }
-        match seen {
-            Seen::Event(mut event, ends) => {
-                let opened = self.flows.name(&mut event, ends);
-                self.report_opened(opened);
-                if let What::Trace(Trace::SetState { .. }) = event.what {
-                    self.client.stirred.notify_one();
-                    self.server.stirred.notify_one();
+        let (mut event, ends, frame) = match seen {
+            Seen::Event(event, ends) => (event, ends, None),
+            Seen::Capture(capture, ends) => {
+                let Capture { event, wall_ns, wire_len, frame } = capture;
+                (event, ends, Some((wall_ns, wire_len, frame)))
+            }
+        };
+        let named = self.flows.name(&mut event, ends);
+        if let Some(opened) = named.opened {
+            self.tell(opened.flow, Message::Event(number, opened), false);
+        }
+        if let What::Trace(Trace::SetState { .. }) = event.what {
+            self.client.stirred.notify_one();
+            self.server.stirred.notify_one();
+        }
+        let (flow, is_ordinary) = (event.flow, is_ordinary(&event, named.class));
+        let message = match frame {
+            None => Message::Event(number, event),
+            Some((wall_ns, wire_len, frame)) => {
+                Message::Captured(number, Capture { event, wall_ns, wire_len, frame })
+            }
+        };
+        self.tell(flow, message, is_ordinary);
+    }
+
+    /// Reports what was seen, or holds it back where there is too much of it.
+    fn tell(&mut self, flow: Option<FlowId>, message: Message, is_ordinary: bool) {
+        let reports = &self.bench.reports;
+        // Nobody listens only when the whole program is ending.
+        let mut report = |message| drop(reports.send(message));
+        match (flow, &mut self.thinning) {
+            (Some(flow), Some(thinning)) => {
+                let has_ended = self.flows.has_ended(flow);
+                thinning.take(flow, message, is_ordinary, has_ended, &mut report);
+                if thinning.is_spent() && self.pace == Pace::Peace {
+                    self.pace(Pace::Sparse);
                 }
-                self.report(Message::Event(number, event));
             }
-            Seen::Capture(mut capture, ends) => {
-                let opened = self.flows.name(&mut capture.event, ends);
-                self.report_opened(opened);
-                self.report(Message::Captured(number, capture));
-            }
+            _ => report(message),
         }
     }
 
-    fn report_opened(&self, opened: Option<Event>) {
-        if let Some(opened) = opened {
-            self.report(Message::Event(self.plan.number, opened));
+    /// From now on the taps take as much as this pace says. What they cannot be told they do not do: they
+    /// take everything.
+    fn pace(&mut self, pace: Pace) {
+        let leave_out = pace == Pace::Sparse;
+        if leave_out != (self.pace == Pace::Sparse) {
+            for host in [&self.client, &self.server] {
+                if let Err(error) = host.leave_out_exchanges(leave_out) {
+                    tracing::warn!("{error:#}");
+                }
+            }
+        }
+        self.pace = pace;
+    }
+
+    /// Something is about to break: everything is taken again, and what is said meanwhile is seen.
+    pub(super) async fn look_closely(&mut self) -> Result<()> {
+        let was_sparse = self.pace == Pace::Sparse;
+        self.pace(Pace::Close);
+        if was_sparse {
+            self.follow_until(Instant::now() + CLOSELY, |_| false).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is broken.
+    pub(super) fn is_at_peace(&mut self) {
+        self.pace(Pace::Peace);
+    }
+
+    /// The fault changes, or the trial ends: what was held back is reported.
+    pub(super) fn release(&mut self) {
+        let reports = &self.bench.reports;
+        if let Some(thinning) = &mut self.thinning {
+            thinning.release(&mut |message| drop(reports.send(message)));
         }
     }
 

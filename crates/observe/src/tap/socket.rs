@@ -1,6 +1,6 @@
 //! What a tap receives.
 
-use super::SNAP_LEN;
+use super::{SNAP_LEN, TapFilter};
 use crate::Error;
 use netns::packet::PacketSocket;
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The receive buffer asked for, bytes.
-const RECEIVE_BUFFER: usize = 4 << 20;
+const RECEIVE_BUFFER: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -47,6 +47,11 @@ impl Receiver {
             .bind(index)
             .map_err(|errno| Error::system(format!("binding a tap to `{interface}`"), errno))?;
         Ok(Self { socket })
+    }
+
+    pub(super) fn filter(&self) -> Result<TapFilter, Error> {
+        let socket = self.socket.try_clone();
+        socket.map(TapFilter::new).map_err(|errno| Error::system("duplicating a tap", errno))
     }
 
     /// Takes some of the frames that wait, each with its first [`SNAP_LEN`] bytes, and says whether
