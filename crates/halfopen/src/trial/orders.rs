@@ -22,14 +22,18 @@ impl Trial {
         self.see_connections().await?;
         let answer = match asked.wish {
             Wish::Fault(settings) => match self.ordered(&settings, watched) {
-                Ok(parameters) => Ok(self.break_as_ordered(parameters, watched).await?),
+                Ok(parameters) => {
+                    self.look_closely().await?;
+                    // One at a time: what can be healed makes room.
+                    if watched.in_force().is_some_and(is_healed) {
+                        self.heal(watched).await?;
+                    }
+                    Ok(self.break_as_ordered(parameters, watched).await?)
+                }
                 Err(why) => Err(why),
             },
             Wish::Heal => match watched.in_force() {
-                Some(kind) if is_healed(kind) => {
-                    self.restore(&watched.parameters.clone()).await?;
-                    Ok(self.is_healed(watched).await?)
-                }
+                Some(kind) if is_healed(kind) => Ok(self.heal(watched).await?),
                 Some(kind) => Err(format!("`{kind}` cannot be healed")),
                 None => Err("nothing is broken".into()),
             },
@@ -43,14 +47,21 @@ impl Trial {
 
     /// The trial's settings with a fault that a program orders.
     fn ordered(&self, given: &[(String, String)], watched: &Watched) -> Result<Parameters, String> {
-        if let Some(kind) = watched.in_force() {
-            return Err(format!("`{kind}` is in force: heal it first"));
-        }
         if self.stage.server().is_err() {
             return Err("the server's host is gone".into());
         }
         let mut parameters = watched.whole.clone();
+        let host = parameters.fault.host.name();
         for (key, value) in given {
+            if key == "fault.host" && value == host {
+                continue;
+            }
+            if key == "fault.host" {
+                return Err(format!(
+                    "`host`: of this trial it is `{host}`, and cannot change: start it with \
+                     --fault-host"
+                ));
+            }
             settings::apply(&mut parameters, key, value)
                 .map_err(|why| format!("`{key}`: {why}"))?;
         }
@@ -95,8 +106,15 @@ impl Trial {
         Ok(answer)
     }
 
+    async fn heal(&mut self, watched: &mut Watched) -> Result<Value> {
+        self.restore(&watched.parameters.clone()).await?;
+        self.is_healed(watched).await
+    }
+
     /// What a program had ordered is over.
     pub(super) async fn is_healed(&mut self, watched: &mut Watched) -> Result<Value> {
+        self.release();
+        self.is_at_peace();
         self.mark(What::Ordered { fault: None });
         self.plan.experiment.parameters.fault = watched.whole.fault.clone();
         watched.parameters = watched.whole.clone();
@@ -121,7 +139,9 @@ impl Trial {
             let stays = match watched.in_force() {
                 None => json!({"outcome": "none", "earliest_s": null, "latest_s": null}),
                 Some(_) if falls_silent(&watched.parameters, &facts) => silent.clone(),
-                Some(kind) => json!({"unknown": format!("`{kind}` may end, or somebody answers")}),
+                Some(kind) => self.forecast(flow, watched).unwrap_or_else(
+                    || json!({"unknown": format!("it was not open when `{kind}` came, and may be answered")}),
+                ),
             };
             let mut one = self.connection(flow);
             one["prediction"] = stays;
@@ -129,6 +149,16 @@ impl Trial {
             found.push(one);
         }
         Ok(json!({ "flows": found }))
+    }
+
+    /// What was predicted of a connection when the fault came, or since, from now on.
+    fn forecast(&self, flow: timeline::FlowId, watched: &Watched) -> Option<Value> {
+        let forecast = watched.forecasts.get(&flow)?;
+        let from_ns = forecast.counts_from_ns(self.flows.fault_ns(), &self.flows.calls(flow))?;
+        let passed = Duration::from_nanos(monotonic_ns().saturating_sub(from_ns));
+        let mut prediction = forecast.prediction().clone();
+        prediction.recount(|time| time.saturating_sub(passed));
+        Some(report::json::predicted(&prediction))
     }
 
     fn connections(&self) -> Value {

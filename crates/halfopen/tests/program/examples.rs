@@ -111,6 +111,13 @@ fn node_orders_faults() {
 }
 
 #[test]
+fn java_orders_faults() {
+    if is_there("java", &["--version"]) {
+        suite("Outage.java", "real");
+    }
+}
+
+#[test]
 fn cargo_test_orders_faults() {
     let directory = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/control/rust");
