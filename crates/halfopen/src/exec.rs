@@ -26,7 +26,6 @@ pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
 
 fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Result<Experiment> {
     let cli::ExecArgs { server, ready, listen, after, on_output, deadline, .. } = arguments;
-    let fault_host = arguments.fault_host.as_deref();
     if server.is_none() && listen.is_none() {
         bail!(
             "there is no server: give its command with --server, or a port with --listen for \
@@ -41,7 +40,7 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Res
             "--listen: the command of --server chooses its port itself: leave one of the two out"
         );
     }
-    let host = match (fault_host, arguments.client.is_empty()) {
+    let host = match (fault_host(arguments, point)?, arguments.client.is_empty()) {
         (Some(host), _) => host,
         (None, true) => LostHost::Client.name(),
         (None, false) => LostHost::Server.name(),
@@ -79,6 +78,20 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Res
         assemble(NAME, QUESTION, &given, defaults, point).map_err(|error| anyhow!("{error}"))?;
     command::check(&experiment.parameters)?;
     Ok(experiment)
+}
+
+/// The host that breaks, where `--fault-host` or `--set fault.host` says so.
+fn fault_host<'a>(arguments: &'a cli::ExecArgs, point: &'a [Override]) -> Result<Option<&'a str>> {
+    let set = point.iter().rev().find(|(key, _)| key == "fault.host");
+    let set = set.map(|(_, value)| value.trim());
+    match (arguments.fault_host.as_deref(), set) {
+        (Some(flag), Some(set)) if flag != set => {
+            bail!(
+                "--fault-host {flag} contradicts --set fault.host={set}: leave one of the two out"
+            )
+        }
+        (flag, set) => Ok(flag.or(set)),
+    }
 }
 
 /// A line for a shell as the words of a command: the shell itself, where only that understands it.

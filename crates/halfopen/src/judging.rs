@@ -21,7 +21,9 @@ pub(crate) fn verdict(
     } else {
         of_own(ending, parameters, facts, prediction, timeline)
     };
-    if matches!(ending, Ending::Complete | Ending::Interrupted | Ending::Disturbed(_)) {
+    let has_run = matches!(ending, Ending::Complete | Ending::Interrupted | Ending::Disturbed(_));
+    // What was never put to the test is neither met nor not met.
+    if has_run && timeline.fault_at().is_some() {
         verdict.requirements = verdict::require(parameters, &verdict, timeline);
     }
     verdict

@@ -55,7 +55,8 @@ pub fn require(
                 .zip(fault_at)
                 .map(|((at, _), fault_at)| (*at as f64 - fault_at as f64) / 1e9),
             found: match &exit {
-                Some((_, Some(exit))) => format!("it ended with {exit}"),
+                Some((_, Some(Exits::Code(code)))) => format!("its own exit code is {code}"),
+                Some((_, Some(Exits::Signal(signal)))) => format!("{signal} ended it"),
                 _ => "it did not end".into(),
             },
             met: exit.is_some_and(|(_, exit)| exit.as_ref() == Some(wanted)),

@@ -144,13 +144,14 @@ pub(super) fn is_ordinary(event: &Event, class: Option<Class>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::Ending;
 
     fn message(number: usize) -> Message {
-        Message::Started(number)
+        Message::Ended(number, Ending::Complete)
     }
 
     fn number(message: &Message) -> usize {
-        let Message::Started(number) = message else { panic!("{message:?}") };
+        let Message::Ended(number, _) = message else { panic!("{message:?}") };
         *number
     }
 

@@ -5,6 +5,7 @@ use crate::common::{halfopen, show};
 use serde_json::Value;
 use std::fs;
 use std::process::Output;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A client that sets keepalive or not, asks once, does what it is told, and says what came of it.
@@ -338,6 +339,69 @@ while True: sys.stdout.write((\"x\" * 99 + \"\\n\") * 1000)";
     let timeline = fs::read_to_string(out.path().join("exec/timeline.jsonl")).unwrap();
     assert!(timeline.contains("output-omitted"));
     assert!(timeline.matches("\"output\":{").count() <= 10_000);
+}
+
+#[test]
+fn gigabytes_of_output_are_counted_and_not_kept() {
+    const WRITTEN: u64 = 2 << 30;
+    let client = format!("head -c {WRITTEN} /dev/zero");
+    let out = tempfile::tempdir().unwrap();
+    let directory = out.path().to_str().unwrap();
+    let arguments = ["exec", "--listen", "7000", "--format", "json", "--out", directory, "--"];
+    let output = halfopen(&[&arguments[..], &["sh", "-c", &client]].concat()).output().unwrap();
+    // Nothing was connected, and the verdict says so.
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let size = |name: &str| fs::metadata(out.path().join("exec").join(name)).unwrap().len();
+    let kept = size("client.out");
+    assert!(kept <= 64 << 20, "{kept}");
+    assert!(size("timeline.jsonl") < 256 << 20);
+    let timeline = fs::read_to_string(out.path().join("exec/timeline.jsonl")).unwrap();
+    let omitted = timeline.lines().rfind(|line| line.contains("output-omitted")).unwrap();
+    assert!(omitted.contains(&format!("\"bytes\":{}", WRITTEN - kept)), "{omitted}");
+}
+
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn a_program_that_spins_is_ended_with_its_reason() {
+    for client in ["s.recv(100)\nwhile True: pass", "while s.recv(100): s.sendall(b'x')"] {
+        let script = format!(
+            "import socket; s = socket.create_connection(('server', 7000)); s.sendall(b'x')\n{client}"
+        );
+        let out = tempfile::tempdir().unwrap();
+        let arguments = [
+            &["exec", "--clock", "virtual", "--listen", "7000", "--out"][..],
+            &[out.path().to_str().unwrap(), "--format", "json"],
+            &POWER_OFF,
+            &["--", "python3", "-c", &script],
+        ]
+        .concat();
+        let began = Instant::now();
+        let output = halfopen(&arguments).env("HALFOPEN_WATCHDOG", "5s").output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+        let trial = the_trial(&output);
+        assert_eq!(trial["verdict"], "inconclusive");
+        let told = trial["reason"].as_str().unwrap();
+        assert!(told.contains("stood still for 5 s"), "{told}");
+        assert!(told.contains("busy loop") && told.contains("path.rtt=1ms"), "{told}");
+    }
+}
+
+#[test]
+fn the_host_that_breaks_is_said_once() {
+    let with = |options: &[&str]| {
+        let crash = ["--fault", "process-crash", "--after", "300ms", "--deadline", "2s"];
+        let (output, _out) = exec(&[&crash[..], options].concat(), "idle");
+        output
+    };
+    for same in [&["--fault-host", "client"][..], &["--set", "fault.host=client"]] {
+        let output = with(same);
+        let trial = the_trial(&output);
+        assert_eq!(trial["programs"]["client"]["signal"], "SIGKILL", "{same:?}: {}", show(&output));
+    }
+    let both = with(&["--fault-host", "server", "--set", "fault.host=client"]);
+    assert_eq!(both.status.code(), Some(2), "{}", show(&both));
+    assert!(show(&both).contains("contradicts"), "{}", show(&both));
 }
 
 #[test]
