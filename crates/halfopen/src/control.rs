@@ -125,11 +125,13 @@ const ACCEPTED: &str =
     "POST /fault {\"kind\": \"flap\", \"for\": \"5s\"}, POST /heal, GET /when, GET /flows";
 
 async fn understand(request: Request<Incoming>) -> Result<Wish, (StatusCode, String)> {
-    match (request.method().clone(), request.uri().path()) {
+    let (head, body) = request.into_parts();
+    // Read whether it is wanted or not: who is still writing it must not find the connection closed.
+    let body = Limited::new(body, BODY_MOST).collect().await;
+    let body = body.map_err(|why| (StatusCode::BAD_REQUEST, why.to_string()))?.to_bytes();
+    match (head.method, head.uri.path()) {
         (Method::POST, "/fault") => {
-            let body = Limited::new(request.into_body(), BODY_MOST).collect().await;
-            let body = body.map_err(|why| (StatusCode::BAD_REQUEST, why.to_string()))?;
-            settings(&body.to_bytes()).map(Wish::Fault).map_err(|why| (StatusCode::CONFLICT, why))
+            settings(&body).map(Wish::Fault).map_err(|why| (StatusCode::CONFLICT, why))
         }
         (Method::POST, "/heal") => Ok(Wish::Heal),
         (Method::GET, "/when") => Ok(Wish::When),
