@@ -244,7 +244,7 @@ pub(crate) fn hint(trials: &Trials) -> Option<String> {
             format!("{points} × {} = {all}", trials.each)
         });
     }
-    if is_real {
+    if !takes.is_zero() {
         let takes = report::span::measured(takes.as_secs_f64().ceil());
         parts.push(format!("this will take about {takes} on the real clock"));
     }
@@ -312,6 +312,12 @@ mod tests {
         assert_eq!(hint(&trials(vec![idle.clone()], 1)), None);
         let said = hint(&trials(vec![idle.clone(), experiment("a", 2)], 3)).unwrap();
         assert!(said.starts_with("2 points × 3 = 6 trials; "), "{said}");
+        // What commands take is not known.
+        let mut commands = [experiment("a", 1), experiment("a", 2)];
+        for one in &mut commands {
+            one.parameters.client.program = spec::Program::Command;
+        }
+        assert_eq!(hint(&trials(commands.into(), 1)).unwrap(), "2 trials");
         // Two side by side.
         let said = hint(&trials(vec![idle], 40)).unwrap();
         assert!(said.contains("about 24"), "{said}");

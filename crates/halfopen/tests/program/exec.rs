@@ -184,6 +184,24 @@ fn several_faults_are_several_trials() {
 }
 
 #[test]
+fn a_sweep_has_a_row_for_each_point() {
+    let out = tempfile::tempdir().unwrap();
+    let arguments = [
+        &["exec", "--listen", "7000", "--set", "sysctl.tcp_retries2=1,2", "--out"][..],
+        &[out.path().to_str().unwrap()],
+        &POWER_OFF,
+        &["--", "python3", "-c", CLIENT, "writes"],
+    ]
+    .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let rows = fs::read_to_string(out.path().join("run/run.csv")).unwrap();
+    let values: Vec<_> = rows.lines().map(|row| row.split(',').nth(2).unwrap()).collect();
+    assert_eq!(values, ["sysctl.tcp_retries2", "1", "2"], "{rows}");
+    assert!(out.path().join("run/report.html").exists());
+}
+
+#[test]
 fn a_person_sees_what_the_client_writes() {
     let out = tempfile::tempdir().unwrap();
     let directory = out.path().to_str().unwrap();
