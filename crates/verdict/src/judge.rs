@@ -230,7 +230,7 @@ fn disturbed(
             difference(prediction, measured)
         ));
     }
-    if let Some(late_s) = fault_late_s(facts, timeline) {
+    if let Some(late_s) = fault_late_s(parameters, facts, timeline) {
         return Some(format!(
             "the machine was busy: the fault came {:.1} ms after the client's timers were looked at, \
              and the prediction is for {:.0} ms at most ({})",
@@ -348,11 +348,21 @@ fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Opti
 }
 
 /// How long after the last look at the socket the fault came, seconds, if that was longer than the
-/// prediction takes it to be.
-fn fault_late_s(facts: &Facts, timeline: &Timeline) -> Option<f64> {
+/// prediction takes it to be, and can have made a difference: something of the connection happened
+/// meanwhile, by the taps or the tracepoints, or what is yet to come counts from the fault. Where nothing
+/// did, the fault met the socket as it would have met it in time.
+fn fault_late_s(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> Option<f64> {
     let sampled_ns = facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns).filter(|ns| *ns > 0)?;
-    let late_ns = timeline.fault_at()?.checked_sub(sampled_ns)?;
-    (Duration::from_nanos(late_ns) > model::FAULT_WITHIN).then_some(late_ns as f64 / 1e9)
+    let fault_ns = timeline.fault_at()?;
+    let late_ns = fault_ns.checked_sub(sampled_ns)?;
+    let within_ns = model::FAULT_WITHIN.as_nanos() as u64;
+    let counts_on = parameters.fault_duration().is_some() || !parameters.later.sysctl.is_empty();
+    let meanwhile = sampled_ns.saturating_add(within_ns)..=fault_ns;
+    let happened = timeline.events().iter().any(|event| {
+        let about = matches!(event.what, What::Segment(_) | What::Frame(_) | What::Trace(_));
+        about && meanwhile.contains(&event.at_ns)
+    });
+    (late_ns > within_ns && (counts_on || happened)).then_some(late_ns as f64 / 1e9)
 }
 
 /// The longest scheduling delay recorded after the fault, seconds.

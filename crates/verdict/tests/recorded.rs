@@ -389,6 +389,30 @@ fn a_late_end_disagrees_unless_the_machine_was_late() {
     assert!(verdict.reason.contains("450"), "{}", verdict.reason);
 }
 
+/// That the fault came late excuses what does not agree only where something can have come of it: in
+/// the time beyond, a segment passed or a timer fired.
+#[test]
+fn a_late_fault_excuses_only_what_happened_before_it() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    recorded.delay_the_end(Duration::from_secs(2));
+    recorded.events.retain(|event| !matches!(event.what, What::Late { .. }));
+    let fault_at = recorded.fault_at();
+    recorded.facts.tcp.as_mut().unwrap().sampled_at_ns = fault_at - 150_000_000;
+    let meanwhile = fault_at - 40_000_000;
+    recorded.events.retain(|event| {
+        !(fault_at - 60_000_000..=fault_at).contains(&event.at_ns)
+            || !matches!(event.what, What::Segment(_) | What::Frame(_) | What::Trace(_))
+    });
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Disagrees, "{}", verdict.reason);
+    let expired =
+        Trace::TimerExpire { side: Side::Client, timer: Timer::Keepalive, now: 4_295_000_000 };
+    recorded.events.push(Event::new(meanwhile, Source::Tracepoint, What::Trace(expired)));
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
+    assert!(verdict.reason.contains("150.0 ms"), "{}", verdict.reason);
+}
+
 #[test]
 fn a_goodbye_from_a_powered_off_host_spoils_the_proof() {
     let mut recorded = Recorded::read("host-crash-idle-keepalive");
