@@ -5,7 +5,7 @@ use crate::dead_path::healed;
 use crate::entry;
 use crate::hop::Hop;
 use crate::kernel::{Kernel, server_sysctl};
-use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
+use crate::laboratory::{SLOP_NS, looked_at_ns, nanos};
 use crate::rto::{self, Estimator};
 use crate::sock::probe0_when;
 use crate::tick::Phase;
@@ -200,8 +200,7 @@ fn starts(
     let known = clock.map(|clock| Phase::new(kernel.hz, clock));
     let known: Vec<u64> = known
         .into_iter()
-        .flat_map(|phase| [0, SAMPLE_NS].map(|late_ns| phase.of(tcp.sampled_at_ns + late_ns)))
-        .flatten()
+        .flat_map(|phase| looked_at_ns(tcp, tick_ns).filter_map(move |at_ns| phase.of(at_ns)))
         .collect();
     Ok(if known.is_empty() {
         phases().map(|now| start(now * tick_ns)).collect()

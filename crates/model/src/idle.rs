@@ -6,7 +6,7 @@ use crate::entry;
 use crate::hop::Hop;
 use crate::keepalive::{self, Known};
 use crate::kernel::{Kernel, server_sysctl};
-use crate::laboratory::{SAMPLE_NS, SLOP_NS, nanos};
+use crate::laboratory::{SLOP_NS, looked_at_ns, nanos};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::rto;
 use crate::start;
@@ -245,8 +245,8 @@ fn known_timers(
     let tick_ns = kernel.hz.tick_ns();
     let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
     let mut known = Vec::new();
-    for late_ns in [0, SAMPLE_NS] {
-        let sampled_ns = phase.of(tcp.sampled_at_ns.saturating_add(late_ns));
+    for at_ns in looked_at_ns(tcp, tick_ns) {
+        let sampled_ns = phase.of(at_ns);
         let sampled = sampled_ns.map(|ns| ns / tick_ns);
         let received = sampled.and_then(|now| {
             now.checked_sub(whole(tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms)))

@@ -44,9 +44,8 @@ impl Trial {
         } else {
             None
         };
-        let sampled_at_ns = monotonic_ns();
-        let sample = match flow.and_then(|flow| self.flows.ends(flow)) {
-            Some(ends) => self.client.sockets(&client)?.sample(ends.client, ends.server)?,
+        let look = match flow.and_then(|flow| self.flows.ends(flow)) {
+            Some(ends) => Some(self.client.sockets(&client)?.look(ends.client, ends.server)?),
             None => None,
         };
         let server_sysctl = match self.stage.server() {
@@ -55,7 +54,7 @@ impl Trial {
             Err(_) => spec::sysctl::Sysctls::new(),
         };
         let probed_ns = flow.and_then(|flow| self.flows.window_probed_ns(flow));
-        let tcp = sample.and_then(|sample| sample.facts(sampled_at_ns, probed_ns));
+        let tcp = look.and_then(|look| look.sample?.facts(look.began_ns, probed_ns));
         Ok(Facts {
             kernel: kernel_release(),
             hz: hz(),
