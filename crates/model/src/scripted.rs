@@ -87,7 +87,7 @@ fn ends(
     };
     for (run, past, fault_ns) in runs {
         for lag_ns in lags {
-            let parts = parts(&calls, *lag_ns, cfg.hz.tick_ns());
+            let parts = parts(&calls, *lag_ns, run.world.peer.rtt_ns, cfg.hz.tick_ns());
             for (begins_ns, spread_ns) in
                 begins(cfg, first_ns, fault_ns, &parts, facts.jiffies.is_some())
             {
@@ -104,8 +104,8 @@ fn ends(
 }
 
 /// The parts of a jiffy that its first call may come in, each by its end and its length: in each of
-/// them all calls come in the same jiffies.
-fn parts(calls: &Calls, lag_ns: u64, tick_ns: u64) -> Vec<(u64, u64)> {
+/// them all calls come in the same jiffies, and what they send and its answers arrive in the same.
+fn parts(calls: &Calls, lag_ns: u64, rtt_ns: u64, tick_ns: u64) -> Vec<(u64, u64)> {
     let mut ends = BTreeSet::from([tick_ns]);
     let mut at_ns = 0_u64;
     for (index, (after_ns, call)) in calls.all.iter().enumerate() {
@@ -118,7 +118,10 @@ fn parts(calls: &Calls, lag_ns: u64, tick_ns: u64) -> Vec<(u64, u64)> {
         let rounding_ns = |at_ns: u64| at_ns / tick_ns;
         let is_apart = |at_ns: &u64| at_ns % tick_ns > rounding_ns(*at_ns);
         ends.extend(
-            [at_ns, due_ns].into_iter().filter(is_apart).map(|at_ns| tick_ns - at_ns % tick_ns),
+            [at_ns, due_ns, at_ns + rtt_ns / 2, at_ns + rtt_ns]
+                .into_iter()
+                .filter(is_apart)
+                .map(|at_ns| tick_ns - at_ns % tick_ns),
         );
     }
     let mut from_ns = 0;
