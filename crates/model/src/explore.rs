@@ -295,7 +295,7 @@ impl<'a> Explorer<'a> {
                 Call::Close => Some(Called::Close),
                 Call::Connect => None,
             }),
-            Event::AnswerDue => Some(Called::Close),
+            Event::AnswerDue if self.calls.heartbeats_within.is_none() => Some(Called::Close),
             _ => None,
         };
         for ((_, sends), group) in groups {
@@ -473,6 +473,10 @@ impl<'a> Explorer<'a> {
                 }
                 None => Ok(()),
             },
+            // The program is done with it; its kernel goes on, and nobody asks what comes of it.
+            (Event::AnswerDue, _) if self.calls.heartbeats_within.is_some() => {
+                step.told(Outcome::None)
+            }
             (Event::AnswerDue, _) => {
                 program.gives_up();
                 sock.close(&mut step, self.calls.lingers)

@@ -93,11 +93,6 @@ fn with_first_write(
 fn forgotten(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>) -> Prediction {
     let client = &parameters.client;
     let mut prediction = match client.traffic {
-        Traffic::Heartbeat => {
-            let reason = "heartbeats on a flow that may be forgotten are not modelled: use a script \
-                          of requests";
-            return unknown(parameters, reason.into());
-        }
         Traffic::Idle if !client.fills_window => {
             idle::predict(&Kernel::new(parameters, facts), parameters, facts)
         }

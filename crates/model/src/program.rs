@@ -1,8 +1,9 @@
 //! The client's program: which calls it makes, and when.
 
+use crate::laboratory::nanos;
 use spec::Script;
+use spec::experiment::{BLOCK, Heartbeat};
 use spec::script::Step;
-use std::time::Duration;
 
 /// A system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct Calls {
     pub(crate) repeats_after: Option<u64>,
     /// How long `close` itself waits, jiffies: `SO_LINGER`, if it is set.
     pub(crate) lingers: Option<u64>,
+    /// How long it waits for answers while it goes on writing, nanoseconds: then it gives up.
+    pub(crate) heartbeats_within: Option<u64>,
 }
 
 impl Calls {
@@ -59,7 +62,16 @@ impl Calls {
         }
         let first_ns = calls.first().map_or(0, |(after_ns, _)| *after_ns);
         let repeats_after = script.repeats.then(|| after_ns.saturating_add(first_ns));
-        Self { all: calls, repeats_after: repeats_after.filter(|ns| *ns > 0), lingers: None }
+        Self { all: calls, repeats_after: repeats_after.filter(|ns| *ns > 0), ..Self::default() }
+    }
+
+    /// A request each `interval`, whatever is answered; all are to be within the deadline.
+    pub(crate) fn heartbeats(heartbeat: &Heartbeat) -> Self {
+        Self {
+            repeats_after: Some(nanos(heartbeat.interval)),
+            heartbeats_within: Some(nanos(heartbeat.deadline)),
+            ..Self::one(Call::Write(BLOCK))
+        }
     }
 
     /// When its first write comes, or its first call, nanoseconds after it begins.
@@ -105,6 +117,9 @@ impl Program {
             self.asked = index;
             return Some(call);
         }
+        if let Some(deadline_ns) = calls.heartbeats_within {
+            self.answer_due.get_or_insert(at_ns.saturating_add(deadline_ns));
+        }
         self.plan(calls, index, at_ns);
         Some(call)
     }
@@ -124,7 +139,7 @@ impl Program {
 
     /// The answer comes that it waits for.
     pub(crate) fn answered(&mut self, calls: &Calls, now_ns: u64) {
-        if self.answer_due.take().is_some() {
+        if self.answer_due.take().is_some() && calls.heartbeats_within.is_none() {
             self.plan(calls, self.asked, now_ns);
         }
     }
@@ -134,8 +149,4 @@ impl Program {
         self.answer_due = None;
         self.next = None;
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }

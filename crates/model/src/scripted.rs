@@ -63,6 +63,9 @@ fn ends(
     let later = Kernel::later(parameters, facts)?;
     let mut calls = match observed {
         Some(observed) => observed_calls(observed),
+        None if parameters.client.traffic == Traffic::Heartbeat => {
+            Calls::heartbeats(&parameters.client.heartbeat)
+        }
         None => Calls::of(&parameters.script().unwrap_or_default()),
     };
     calls.lingers = parameters.client.linger.map(|linger| cfg.hz.from_secs(linger.as_secs()));
@@ -335,7 +338,14 @@ fn conclude(
     }
     let mut prediction =
         Prediction { reference, windows, schedule, why: String::new(), unknown: None };
-    prediction.why = why(cfg, &prediction);
+    let lives = prediction.windows.iter().all(|window| window.outcome == Outcome::None);
+    let sends_again = !prediction.schedule.is_empty();
+    let heartbeats = parameters.client.traffic == Traffic::Heartbeat && sends_again;
+    prediction.why = if lives && heartbeats {
+        sending::why_program_gives_up(parameters.client.heartbeat.deadline)
+    } else {
+        why(cfg, &prediction)
+    };
     if parameters.client.fills_window {
         window::open_by_rto(cfg, parameters, facts, &mut prediction);
     }

@@ -305,6 +305,13 @@ fn until_server_sends_again(
     prediction
 }
 
+pub(crate) fn why_program_gives_up(deadline: Duration) -> String {
+    format!(
+        "the client program gives the server up {} after its request, before its kernel does",
+        spec::duration::show(deadline)
+    )
+}
+
 /// A heartbeat's program closes the connection by itself when its deadline passes.
 fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -> Prediction {
     if parameters.client.traffic != Traffic::Heartbeat || prediction.unknown.is_some() {
@@ -319,10 +326,7 @@ fn until_program_gives_up(parameters: &Parameters, mut prediction: Prediction) -
     if !certain {
         if prediction.windows.is_empty() {
             prediction.schedule.retain(|step| step.earliest <= deadline);
-            prediction.why = format!(
-                "the client program gives the server up {} after its request, before its kernel does",
-                spec::duration::show(deadline)
-            );
+            prediction.why = why_program_gives_up(deadline);
         }
         prediction.windows.push(Window::new(Outcome::None, None));
     }
