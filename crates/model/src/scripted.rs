@@ -49,7 +49,15 @@ pub(crate) fn predict(
         return unknown(parameters, reason);
     }
     match ends(&cfg, parameters, facts, observed) {
-        Ok(ends) => conclude(&cfg, parameters, facts, &ends, observed.is_some()),
+        Ok(ends) => {
+            let prediction = conclude(&cfg, parameters, facts, &ends, observed.is_some());
+            let mended = parameters.fault_duration().unwrap_or_default();
+            let outlasts = prediction.hull().is_none_or(|(_, latest)| latest > mended);
+            if outlasts && sending::is_unfinished(&cfg, parameters, facts) {
+                return unknown(parameters, sending::UNFINISHED.into());
+            }
+            prediction
+        }
         Err(reason) => unknown(parameters, reason),
     }
 }

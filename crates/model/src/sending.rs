@@ -218,7 +218,7 @@ fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use
 /// Whether the link goes away before the server's kernel knows that its last answer has come, so
 /// that it sends that again at a time that is not known, and with consequences: it asks for the way
 /// back, or makes the client forget an ICMP error.
-fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> bool {
+pub(crate) fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> bool {
     let held_back = kernel.hz.duration(purpose::held_back(kernel, parameters, facts));
     let matters =
         parameters.neighbour == Neighbour::Learned || parameters.topology == Topology::Router;
@@ -229,7 +229,7 @@ fn is_unfinished(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> boo
 
 /// What an acknowledgement may be late by, beside its delay.
 const SETTLES: Duration = Duration::from_millis(100);
-const UNFINISHED: &str = "the link goes away before the last answer is acknowledged: the server's \
+pub(crate) const UNFINISHED: &str = "the link goes away before the last answer is acknowledged: the server's \
                           kernel sends it again, and when that comes through changes what follows";
 
 /// The RTO as it was measured; without that, what a settled connection may have.
