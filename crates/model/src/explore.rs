@@ -8,11 +8,12 @@
 //! are alike from there on are one again. Where time is virtual, nothing runs late.
 
 mod alike;
+mod cycle;
 mod event;
 mod standing;
 
 use crate::kernel::Kernel;
-use crate::prediction::StepKind;
+use crate::prediction::{COUNTED_MOST, StepKind};
 use crate::program::{Call, Calls};
 use crate::run::{Called, Fired, Live, Past};
 use crate::sock::{Decides, Stamps, Timer};
@@ -25,9 +26,6 @@ use spec::Outcome;
 use standing::Standing;
 use std::collections::BTreeMap;
 
-/// Beyond this many, retransmissions are not counted beforehand. Only answers by ICMP make so many,
-/// and each timer that runs late may make one less of them.
-pub(crate) const COUNTED_MOST: u32 = 64;
 /// No more steps than this are gone through.
 const STEPS_MOST: u64 = 600_000;
 /// After so many steps, those of all explorers of a prediction together, no handler runs late any
@@ -180,7 +178,7 @@ impl<'a> Explorer<'a> {
     fn push(&mut self, mut live: Live, pasts: Vec<Past>) {
         // Each past has its own.
         live.sock.stamps = Stamps::default();
-        let uncounted = live.sock.timeouts > COUNTED_MOST && !live.world.is_silent();
+        let uncounted = live.sock.timeouts > COUNTED_MOST && live.world.hop.has_timer();
         if uncounted && (live.stands || (!self.cfg.virtual_time && !self.is_late_explored(&live))) {
             if !live.stands && !self.stands(&live, &pasts) {
                 return;
@@ -217,6 +215,9 @@ impl<'a> Explorer<'a> {
         let Some((_, event)) = next(live, self.cfg) else { return };
         if !matches!(event, Event::Expiry(_) | Event::Hop) {
             self.step(live, pasts, event, (at_ns, at_ns), None);
+            return;
+        }
+        if event == Event::Expiry(Timer::Write) && self.skip_timeouts(live, pasts, at_ns) {
             return;
         }
         if !self.is_late_explored(live) {
@@ -400,7 +401,7 @@ impl<'a> Explorer<'a> {
         &self,
         live: &mut Live,
         event: Event,
-        cfg: &'a Kernel,
+        cfg: &Kernel,
         (due_ns, now_ns): (u64, u64),
         choices: &mut Choices,
     ) -> (Progress, Effects, Option<InFlight>) {

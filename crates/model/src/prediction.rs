@@ -71,6 +71,10 @@ impl Window {
     }
 }
 
+/// Beyond this many, retransmissions that ICMP answers are neither counted nor shown beforehand: each
+/// timer that runs late may make one less of them.
+pub(crate) const COUNTED_MOST: u32 = 64;
+
 /// One line of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {

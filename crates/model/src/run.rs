@@ -4,7 +4,7 @@
 //! matters to what comes next (when it began, what has fired, what was counted), and the stamps, of
 //! which only comparisons with now matter.
 
-use crate::prediction::StepKind;
+use crate::prediction::{COUNTED_MOST, StepKind};
 use crate::program::Program;
 use crate::sock::{Sock, Stamps, Timer};
 use crate::step::Effects;
@@ -55,7 +55,7 @@ pub(crate) struct Past {
     pub(crate) slots: u64,
     /// When each timer is due by the textbook, without ticks and slots, after the beginning.
     nominal: [u64; 2],
-    log: Option<Rc<Entry>>,
+    log: Rc<Vec<Expiry>>,
     pub(crate) steps: u32,
 }
 
@@ -80,13 +80,6 @@ pub(crate) struct Counts {
     pub(crate) window_probes: u32,
 }
 
-/// One timer that fired.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) expiry: Expiry,
-    before: Option<Rc<Entry>>,
-}
-
 /// One timer that fired, in all pasts that are one by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
@@ -97,6 +90,19 @@ pub(crate) struct Expiry {
     pub(crate) nominal_ns: u64,
     pub(crate) timeout_ns: u64,
     pub(crate) held: bool,
+}
+
+impl Expiry {
+    /// The same in other pasts as well.
+    pub(crate) fn with(self, other: &Self) -> Self {
+        let ((least, on_time, most), others) = (self.after_ns, other.after_ns);
+        Self {
+            after_ns: (least.min(others.0), on_time.max(others.1), most.max(others.2)),
+            nominal_ns: self.nominal_ns.min(other.nominal_ns),
+            held: self.held && other.held,
+            ..self
+        }
+    }
 }
 
 impl Past {
@@ -113,7 +119,7 @@ impl Past {
             counts: Counts::default(),
             slots: 0,
             nominal: [0; 2],
-            log: None,
+            log: Rc::default(),
             steps: 0,
         }
     }
@@ -133,7 +139,7 @@ impl Past {
     ) {
         let tick_ns = hz.tick_ns();
         let wheel = crate::wheel::Wheel::new(hz);
-        self.counts.retransmits = self.counts.retransmits.saturating_add(effects.resent);
+        self.count_resent(effects.resent);
         self.slots += effects.slots;
         let since_ns = fired.now_ns.saturating_sub(self.begins_ns);
         let base_ns = fired.timer.map_or(since_ns, |(timer, _)| self.nominal[index(timer)]);
@@ -174,19 +180,53 @@ impl Past {
         let latest_ns = at_ns.saturating_sub(self.start.0);
         let on_time_ns = if self.late { 0 } else { latest_ns };
         let after_ns = (at_ns.saturating_sub(self.start.1), on_time_ns, latest_ns);
-        let expiry = Expiry { kind, after_ns, nominal_ns, timeout_ns, held };
-        self.log = Some(Rc::new(Entry { expiry, before: self.log.take() }));
+        // Others share what has led to this.
+        let mut log = Vec::with_capacity(self.log.len() + 1);
+        log.extend_from_slice(&self.log);
+        log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
+        self.log = Rc::new(log);
         self.steps += 1;
+    }
+
+    /// Notes what so many timers did, the first due at `due_ns`, each of the next so much later, at
+    /// least and at most.
+    pub(crate) fn push_alike(
+        &mut self,
+        (kind, held): (StepKind, bool),
+        count: u32,
+        due_ns: u64,
+        gaps_ns: (u64, u64),
+        timeout_ns: u64,
+    ) {
+        let mut log = Vec::with_capacity(self.log.len() + count as usize);
+        log.extend_from_slice(&self.log);
+        for place in 0..u64::from(count) {
+            let [from_ns, to_ns] = [gaps_ns.0, gaps_ns.1].map(|gap_ns| due_ns + place * gap_ns);
+            let on_time_ns = if self.late { 0 } else { from_ns.saturating_sub(self.start.0) };
+            let nominal_ns = self.nominal[index(Timer::Write)] + place * timeout_ns;
+            let after_ns = (
+                from_ns.saturating_sub(self.start.1),
+                on_time_ns,
+                to_ns.saturating_sub(self.start.0),
+            );
+            log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
+        }
+        self.log = Rc::new(log);
+        self.steps += count;
     }
 
     /// Goes on by timers that are all alike.
     pub(crate) fn skip(&mut self, timer: Timer, by_ns: u64, seen: u32) {
         self.nominal[index(timer)] = self.nominal[index(timer)].saturating_add(by_ns);
-        let count = match timer {
-            Timer::Keepalive => &mut self.counts.probes,
-            Timer::Write | Timer::DelayedAck => &mut self.counts.retransmits,
-        };
-        *count = count.saturating_add(seen);
+        match timer {
+            Timer::Keepalive => self.counts.probes = self.counts.probes.saturating_add(seen),
+            Timer::Write | Timer::DelayedAck => self.count_resent(seen),
+        }
+    }
+
+    fn count_resent(&mut self, seen: u32) {
+        self.counts.retransmits =
+            self.counts.retransmits.saturating_add(seen).min(COUNTED_MOST + 1);
     }
 
     /// The program makes a call, which times may count from.
@@ -211,7 +251,7 @@ impl Past {
         self.reference_by_timer = true;
         self.late = false;
         self.counts = Counts::default();
-        self.log = None;
+        self.log = Rc::default();
         self.steps = 0;
     }
 
@@ -235,24 +275,17 @@ impl Past {
         for (own, others) in self.nominal.iter_mut().zip(other.nominal) {
             *own = (*own).min(others);
         }
-        self.log = merge(self.log.take(), other.log);
+        self.log = merge(std::mem::take(&mut self.log), other.log);
     }
 
     /// The timer that fired last.
-    pub(crate) fn last(&self) -> Option<Expiry> {
-        self.log.as_ref().map(|entry| entry.expiry)
+    pub(crate) fn last(&self) -> Option<&Expiry> {
+        self.log.last()
     }
 
     /// The timers that fired, in order.
-    pub(crate) fn expiries(&self) -> Vec<Expiry> {
-        let mut all = Vec::with_capacity(self.steps as usize);
-        let mut at = self.log.as_ref();
-        while let Some(entry) = at {
-            all.push(entry.expiry);
-            at = entry.before.as_ref();
-        }
-        all.reverse();
-        all
+    pub(crate) fn expiries(&self) -> &[Expiry] {
+        &self.log
     }
 }
 
@@ -269,19 +302,18 @@ fn index(timer: Timer) -> usize {
     usize::from(timer == Timer::Keepalive)
 }
 
-/// Two logs of the same timers as one.
-fn merge(one: Option<Rc<Entry>>, other: Option<Rc<Entry>>) -> Option<Rc<Entry>> {
-    let (one, other) = (one?, other?);
+/// Two logs of the same timers as one. One that holds the other stays as it is, so that what comes of
+/// both is one, too.
+fn merge(one: Rc<Vec<Expiry>>, other: Rc<Vec<Expiry>>) -> Rc<Vec<Expiry>> {
     if Rc::ptr_eq(&one, &other) {
-        return Some(one);
+        return one;
     }
-    let (mut expiry, others) = (one.expiry, other.expiry);
-    let (least, on_time, most) = &mut expiry.after_ns;
-    *least = (*least).min(others.after_ns.0);
-    *on_time = (*on_time).max(others.after_ns.1);
-    *most = (*most).max(others.after_ns.2);
-    expiry.nominal_ns = expiry.nominal_ns.min(others.nominal_ns);
-    expiry.held &= others.held;
-    let before = merge(one.before.clone(), other.before.clone());
-    Some(Rc::new(Entry { expiry, before }))
+    let hulls = || one.iter().zip(other.iter()).map(|(one, other)| one.with(other));
+    if hulls().eq(one.iter().copied()) {
+        return one;
+    }
+    if hulls().eq(other.iter().copied()) {
+        return other;
+    }
+    Rc::new(hulls().collect())
 }

@@ -5,7 +5,7 @@
 use super::{Carries, Pending, Segment, Sock, State};
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
-use crate::prediction::StepKind;
+use crate::prediction::{COUNTED_MOST, StepKind};
 use crate::rto;
 use crate::step::{Progress, Stamp, Step};
 use crate::wheel::Context;
@@ -51,12 +51,10 @@ impl Sock {
         if gives_up {
             return self.write_err(step);
         }
-        step.log(match self.queue[0].carries {
-            Carries::Syn => StepKind::SynRetransmission,
-            Carries::Data | Carries::Request => StepKind::Retransmission,
-            Carries::Fin => StepKind::FinRetransmission,
-        });
         self.timeouts = self.timeouts.saturating_add(1);
+        if self.timeouts <= COUNTED_MOST || step.world.is_silent() {
+            step.log(self.sends_again());
+        }
         let fate = self.send_again(step);
         step.held(fate);
         if self.stamps.retrans_stamp.is_none() {
@@ -85,6 +83,15 @@ impl Sock {
             self.queue.iter_mut().for_each(|segment| segment.sent_ns = 0);
         }
         Ok(())
+    }
+
+    /// What a timeout does.
+    pub(crate) fn sends_again(&self) -> StepKind {
+        match self.queue[0].carries {
+            Carries::Syn => StepKind::SynRetransmission,
+            Carries::Data | Carries::Request => StepKind::Retransmission,
+            Carries::Fin => StepKind::FinRetransmission,
+        }
     }
 
     /// `tcp_retransmit_skb`, of the first segment.
@@ -128,6 +135,12 @@ impl Sock {
     /// kernel takes the next for the first. It neither gives up then nor takes a doubling back.
     fn counted(&self) -> u32 {
         self.timeouts & 0xff
+    }
+
+    /// How many more timeouts are alike, as far as their number goes.
+    pub(crate) fn timeouts_alike(&self) -> u64 {
+        let counted = self.counted();
+        if counted > THIN_LINEAR_RETRIES { u64::from(0xff - counted) } else { 0 }
     }
 
     /// `retransmits_timed_out`.
