@@ -431,9 +431,23 @@ impl Sock {
             let whole = (packets - 1) * step.cfg.mss;
             self.unsent += if is_last { bytes.saturating_sub(whole) } else { step.cfg.mss };
             self.asks |= asks && is_last;
+            step.world.joins = !(packet - 1).is_multiple_of(self.tcp_tso_autosize(step));
             self.write_packet(step)?;
         }
+        step.world.joins = false;
         Ok(())
+    }
+
+    /// `tcp_tso_autosize` (net/ipv4/tcp_output.c): so many segments leave as one frame. The rate is that
+    /// of `tcp_update_pacing_rate` (net/ipv4/tcp_input.c) beyond slow start, and the shortest round trip is
+    /// taken to be the smoothed one.
+    fn tcp_tso_autosize(&self, step: &Step<'_>) -> u32 {
+        const GSO_MAX_SIZE: u64 = 65_536;
+        let mss = u64::from(step.cfg.mss);
+        let rate = mss * u64::from(self.cwnd) * 1_200_000 / self.srtt_us.max(1);
+        let more = GSO_MAX_SIZE.checked_shr((self.srtt_us >> 9) as u32).unwrap_or(0);
+        let bytes = ((rate >> 10) + more).min(GSO_MAX_SIZE);
+        (bytes / mss).max(2) as u32
     }
 
     fn write_packet(&mut self, step: &mut Step<'_>) -> Progress {

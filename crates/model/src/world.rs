@@ -208,6 +208,8 @@ pub(crate) struct World {
     /// Whether nothing that is sent passes the client's tap once the peer is lost.
     pub(crate) unseen: bool,
     pub(crate) recovery: Option<Recovery>,
+    /// Whether what is sent leaves in one frame with the segment before it, of which a hop answers one.
+    pub(crate) joins: bool,
     /// What a router on the way knows of the flow, if it may forget it.
     pub(crate) memory: Option<Memory>,
     /// Whether it has forgotten the flow when this packet came cannot be said.
@@ -246,6 +248,7 @@ impl World {
             icmp_ns: 0,
             unseen: false,
             recovery: None,
+            joins: false,
             memory: None,
             undecided: false,
             losses: None,
@@ -360,7 +363,12 @@ impl World {
         }
         let now = now_ns / self.tick_ns;
         let armed = self.hop.fires();
-        let fate = self.hop.send(cfg, number, now, context);
+        let fate = if self.joins {
+            let before = number.saturating_sub(1);
+            if self.hop.held().contains(&before) { Fate::Held } else { Fate::OnWire }
+        } else {
+            self.hop.send(cfg, number, now, context)
+        };
         self.hop_armed_last |= self.hop.fires() != armed;
         if let Sent::Segment(packet) = sent {
             // Of those that come again the first matters.
