@@ -233,7 +233,12 @@ fn runs(
                 starts.push((run, start, received_ns));
             }
         }
-        for (run, start, received_ns) in starts {
+        let errors = [None].into_iter().chain(scene.delayed_ack_error.map(Some));
+        let starts = starts
+            .into_iter()
+            .flat_map(|start| errors.clone().map(move |error| (start.clone(), error)));
+        for ((mut run, start, received_ns), error) in starts {
+            run.sock.delack_draws = error.filter(|_| run.sock.delack_timer.is_some());
             let mut past = Past::new(start, received_ns, run.sock.stamps);
             past.due(Timer::Keepalive, received_ns + cfg.keepalive_time * tick_ns);
             let fault_ns = received_ns.saturating_add(scene.reference_until_ns);
