@@ -384,7 +384,9 @@ impl<'a> Explorer<'a> {
         {
             live.world.heard += 1;
             let patient = self.cfg.user_timeout_ms.is_some() && live.sock.window_closed;
-            let probed = live.sock.keepalive_timer.is_some() || live.sock.window_closed;
+            let probed = live.sock.keepalive_timer.is_some()
+                || live.sock.window_closed
+                || live.world.forgets_within(self.calls.repeats_after.unwrap_or(0));
             let is_back = live.world.recovery.is_some() && !live.sock.window_closed;
             if !patient && (!probed || is_back || live.world.heard > ANSWERS_MOST) {
                 for past in pasts {

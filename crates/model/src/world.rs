@@ -416,6 +416,12 @@ impl World {
         });
     }
 
+    /// Whether a router may forget the flow when nothing passes for so long, nanoseconds.
+    pub(crate) fn forgets_within(&self, idle_ns: u64) -> bool {
+        let idle = idle_ns.div_ceil(self.tick_ns);
+        self.memory.as_ref().is_some_and(|memory| idle + memory.open >= memory.idle)
+    }
+
     /// What waited at the hop is thrown away.
     pub(crate) fn forget_waiting(&mut self) {
         self.waiting.clear();

@@ -392,3 +392,27 @@ fn an_answer_comes_in_the_jiffy_of_its_call() {
     let (from, to) = hull(&prediction);
     assert!(from <= told && told <= to, "{prediction:?}");
 }
+
+/// Heartbeats each 3 s: the first comes while the flow is remembered, the second does not.
+#[test]
+fn heartbeats_meet_a_router_that_forgets_between_two_of_them() {
+    let outcomes = |sets: &[(&str, &str)]| {
+        let heartbeats = [
+            ("client.traffic", "heartbeat"),
+            ("client.heartbeat.interval", "3s"),
+            ("topology", "router"),
+            ("fault.kind", "forget"),
+            ("fault.after", "1s"),
+            ("sysctl.tcp_retries2", "3"),
+        ];
+        let prediction = predict(&[&heartbeats[..], sets].concat());
+        let outcomes: Vec<_> = prediction.windows.iter().map(|window| window.outcome).collect();
+        (outcomes, prediction.hull().map(|(earliest, _)| earliest.as_secs()))
+    };
+    let patient = ("client.heartbeat.deadline", "20s");
+    assert_eq!(outcomes(&[("fault.idle", "2s"), patient]), (vec![Outcome::TIMED_OUT], Some(9)));
+    // The program gives up before its kernel does.
+    let short = ("client.heartbeat.deadline", "2s");
+    assert_eq!(outcomes(&[("fault.idle", "2s"), short]), (vec![Outcome::None], None));
+    assert_eq!(outcomes(&[("fault.idle", "5s"), patient]), (vec![Outcome::None], None));
+}
