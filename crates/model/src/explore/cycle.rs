@@ -16,6 +16,18 @@ use std::collections::{BTreeMap, HashMap};
 /// So many timeouts before something changes are gone through one by one.
 const LAST: u64 = 2;
 
+/// A run that goes on by so many timeouts that are all alike.
+struct Alike {
+    live: Live,
+    pasts: Vec<Past>,
+    /// When the first of them is due, nanoseconds.
+    at_ns: u64,
+    count: u64,
+}
+
+/// Which of them have led to a run, and whether by a timeout that ran late.
+type From = Vec<(usize, bool)>;
+
 impl Explorer<'_> {
     /// Goes on by all timeouts that are like the next one; says whether there are several.
     pub(super) fn skip_timeouts(&mut self, live: &Live, pasts: &[Past], at_ns: u64) -> bool {
@@ -36,14 +48,15 @@ impl Explorer<'_> {
             Some(live.sock.timeouts_alike().min(room)).filter(|count| *count >= LAST)
         };
         let Some(first) = count(live, pasts, at_ns) else { return false };
-        let mut alike = vec![(live.clone(), pasts.to_vec(), first, at_ns)];
+        let mut alike =
+            vec![Alike { live: live.clone(), pasts: pasts.to_vec(), at_ns, count: first }];
         for (live, pasts, at_ns) in self.take_alike(live, at_ns, latest) {
             match count(&live, &pasts, at_ns) {
-                Some(count) => alike.push((live, pasts, count, at_ns)),
+                Some(count) => alike.push(Alike { live, pasts, at_ns, count }),
                 None => self.push(live, pasts),
             }
         }
-        self.skip_all(cfg, alike, (gap, latest));
+        self.skip_all(cfg, &alike, (gap, latest));
         true
     }
 
@@ -72,14 +85,9 @@ impl Explorer<'_> {
 
     /// Goes on by so many timeouts of each: by all runs that may come of it, by how many timeouts ran
     /// late.
-    fn skip_all(
-        &mut self,
-        cfg: &Kernel,
-        alike: Vec<(Live, Vec<Past>, u64, u64)>,
-        (gap, latest): (u64, u64),
-    ) {
-        let mut led: BTreeMap<(u64, u32), (Live, Vec<(usize, bool)>)> = BTreeMap::new();
-        for (index, (live, _, count, _)) in alike.iter().enumerate() {
+    fn skip_all(&mut self, cfg: &Kernel, alike: &[Alike], (gap, latest): (u64, u64)) {
+        let mut led: BTreeMap<_, (Live, From)> = BTreeMap::new();
+        for (index, Alike { live, count, .. }) in alike.iter().enumerate() {
             for late in 0..=if latest > gap { *count } else { 0 } {
                 let mut next = live.clone();
                 next.sock.skip(Timer::Write, *count as u32, count * gap + late * (latest - gap));
@@ -87,13 +95,12 @@ impl Explorer<'_> {
                 led.entry(place).or_insert((next, Vec::new())).1.push((index, late > 0));
             }
         }
-        let mut pasts_of: HashMap<Vec<(usize, bool)>, Vec<Past>> = HashMap::new();
-        for (_, (next, from)) in led {
+        let mut pasts_of: HashMap<From, Vec<Past>> = HashMap::new();
+        for (next, from) in led.into_values() {
             let pasts = pasts_of.entry(from).or_insert_with_key(|from| {
                 let all = from.iter().flat_map(|(index, late)| {
-                    let (live, pasts, count, at_ns) = &alike[*index];
-                    let run = (live, *count, *at_ns);
-                    pasts.iter().map(move |past| skipped(past, cfg, run, (gap, latest, *late)))
+                    let run = &alike[*index];
+                    run.pasts.iter().map(|past| skipped(past, cfg, run, (gap, latest, *late)))
                 });
                 merge(all.collect())
             });
@@ -143,12 +150,9 @@ impl Explorer<'_> {
 }
 
 /// What has led to a run, after so many more timeouts.
-fn skipped(
-    past: &Past,
-    cfg: &Kernel,
-    (live, count, at_ns): (&Live, u64, u64),
-    (gap, latest, late): (u64, u64, bool),
-) -> Past {
+fn skipped(past: &Past, cfg: &Kernel, run: &Alike, (gap, latest, late): (u64, u64, bool)) -> Past {
+    let Alike { live, at_ns, count, .. } = run;
+    let (at_ns, count) = (*at_ns, *count);
     let mut past = past.clone();
     let timeout = live.sock.armed(Timer::Write).map_or(0, |armed| armed.timeout);
     let timeout_ns = timeout * cfg.hz.tick_ns();
