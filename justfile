@@ -298,6 +298,22 @@ request-unanswered *arguments: build
 shutdown-host-crash *arguments: build
     @scripts/halfopen run shutdown-host-crash "$@"
 
+# Another host takes the server's address over while the client is idle with keepalive: when is the client told, and what?
+takeover-idle-keepalive *arguments: build
+    @scripts/halfopen run takeover-idle-keepalive "$@"
+
+# The client's entry for the server is pinned to the old link-layer address when another host takes the address over: does its announcement help?
+takeover-pinned *arguments: build
+    @scripts/halfopen run takeover-pinned "$@"
+
+# Another host takes the server's address over and says so: what does a client that is sending find there?
+takeover-sending *arguments: build
+    @scripts/halfopen run takeover-sending "$@"
+
+# Another host takes the server's address over and does not say so: how long does the client go on sending to the one that is gone?
+takeover-unannounced *arguments: build
+    @scripts/halfopen run takeover-unannounced "$@"
+
 # The client writes again and again to a host that is gone: does each write buy time?
 two-writes *arguments: build
     @scripts/halfopen run two-writes "$@"

@@ -4,6 +4,7 @@ pub mod guest;
 pub mod network;
 pub mod sysctl;
 
+mod announce;
 mod error;
 mod filter;
 mod forget;

@@ -15,6 +15,7 @@
 
 pub use crate::error::Error;
 
+use crate::announce::announce;
 use crate::host::{Host, INTERFACE};
 use crate::layout::{CLIENT, Layout, Only, SERVER};
 use crate::link;
@@ -237,6 +238,18 @@ impl Network {
         blocking(move || wiring.connect_server(&host, &server)).await?;
         (self.has_booted, self.fault) = (false, None);
         Ok(FaultAct::HostReplaced)
+    }
+
+    /// Has the server's host say that it has its address, to everybody on its link.
+    ///
+    /// # Errors
+    /// [`Error::NoServer`], [`Error::Kernel`] or [`Error::Namespace`].
+    pub async fn announce_server(&self) -> Result<FaultAct, Error> {
+        let operation = "announcing the server's address";
+        let server = self.server.clone().ok_or(Error::NoServer { operation })?;
+        let Host { mac, address, .. } = self.server_host;
+        prompt(move || announce(&server, SERVER, mac, address)).await?;
+        Ok(FaultAct::Announced)
     }
 
     /// Every interface of the network as it is now.

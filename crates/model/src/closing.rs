@@ -220,7 +220,7 @@ fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> Str
                     or it gives up before"
                 .into();
         }
-        FaultKind::Reboot
+        FaultKind::Reboot | FaultKind::Takeover
             if prediction.schedule.last().is_none_or(|s| s.kind != StepKind::GiveUp) =>
         {
             return "a FIN sent again meets a host that does not know the connection: a RST".into();

@@ -93,10 +93,8 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
         FaultKind::Reject if fault.reject == Reject::TcpReset => {
             Some(Healed { round_trip_ns: (0, 0), ..at_once(Answer::Reset) })
         }
-        FaultKind::Flap | FaultKind::Reboot => {
-            let moved = fault.kind == FaultKind::Reboot
-                && fault.new_mac
-                && parameters.topology != Topology::Router;
+        FaultKind::Flap | FaultKind::Reboot | FaultKind::Takeover => {
+            let moved = fault.moves() && parameters.topology != Topology::Router;
             if moved && parameters.neighbour == Neighbour::Permanent {
                 return None;
             }

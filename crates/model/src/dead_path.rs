@@ -45,7 +45,8 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Opti
     };
     match fault.kind {
         FaultKind::Flap => Some(Healed { with: Answer::Ack, ..healed }),
-        FaultKind::Reboot => {
+        FaultKind::Reboot | FaultKind::Takeover => {
+            let healed = Healed { moved: moved && !fault.announces(), ..healed };
             (!moved || parameters.neighbour == Neighbour::Learned).then_some(healed)
         }
         // The router is next door: what delays the path lies behind it.
@@ -80,8 +81,34 @@ pub(crate) fn moves(parameters: &Parameters) -> bool {
         HostFate::Replaced => true,
         HostFate::Stays | HostFate::Destroyed => false,
     };
-    replaced && parameters.fault.new_mac && !forgotten
+    replaced && parameters.fault.moves() && !forgotten
 }
+
+/// Why it cannot be said what becomes of what waits for a link-layer address when the host that has
+/// taken it over says so.
+pub(crate) fn announced_to_who_asks(parameters: &Parameters) -> Option<&'static str> {
+    let Parameters { client, fault, .. } = parameters;
+    let lasts = fault.after + parameters.fault_duration().unwrap_or_default();
+    let (first_probe, ..) = parameters.keepalive_in_force();
+    let may_ask = match (parameters.neighbour, parameters.topology) {
+        (Neighbour::Learned, _) => lasts >= NEIGHBOUR_LIVES || client.traffic == Traffic::Connect,
+        // It has forgotten the server, and asks for it when something comes.
+        (Neighbour::Permanent, Topology::Router) => {
+            let probes = client.keepalive.enabled && first_probe <= lasts + COMES_BACK;
+            client.traffic != Traffic::Idle || probes || fault.after < ACKNOWLEDGED
+        }
+        (Neighbour::Permanent, Topology::Switch | Topology::Direct) => false,
+    };
+    (fault.announces() && may_ask).then_some(
+        "when the other host says that it has the address, somebody may be asking for it: what waits \
+         for the answer then goes at once, which is not modelled",
+    )
+}
+
+/// What another host takes to come at most, beside its time.
+const COMES_BACK: Duration = Duration::from_secs(1);
+/// What the acknowledgement of the last exchange is delayed by at most.
+const ACKNOWLEDGED: Duration = Duration::from_millis(60);
 
 /// Whether the server's host knows the way back: one that is new, or that has lost its carrier
 /// (`neigh_carrier_down`, net/core/neighbour.c), has learned nothing.

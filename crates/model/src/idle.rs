@@ -198,7 +198,7 @@ fn delayed_ack_error(parameters: &Parameters) -> Option<Errno> {
             Some(icmp_of(parameters.family, fault.reject).error)
         }
         // A router that still believes its entry does not ask.
-        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap
+        FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Takeover | FaultKind::Flap
             if routed && parameters.neighbour == Neighbour::Permanent =>
         {
             Some(Errno::EHOSTUNREACH)

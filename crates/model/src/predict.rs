@@ -32,7 +32,8 @@ pub fn predict_with(
     if programs.contains(&Program::Nginx) || parameters.fault.kind == FaultKind::ProcessCrash {
         return predict(parameters, facts);
     }
-    let prediction = match sieved::not_known(parameters) {
+    let announced = dead_path::announced_to_who_asks(parameters);
+    let prediction = match announced.or_else(|| sieved::not_known(parameters)) {
         Some(reason) => unknown(parameters, reason.into()),
         None => scripted::predict(parameters, facts, Some(calls)),
     };
@@ -57,6 +58,9 @@ fn with_first_write(
     if let Some(prediction) = web_server::predict_client(parameters, facts) {
         return prediction;
     }
+    if let Some(reason) = dead_path::announced_to_who_asks(parameters) {
+        return unknown(parameters, reason.into());
+    }
     if let Some(prediction) = sieved::predict(parameters, facts, first_write_ns) {
         return prediction;
     }
@@ -80,6 +84,7 @@ fn with_first_write(
         (
             FaultKind::PowerOff
             | FaultKind::Reboot
+            | FaultKind::Takeover
             | FaultKind::Blackhole
             | FaultKind::Reject
             | FaultKind::Unplug

@@ -79,7 +79,8 @@ pub(crate) fn act(parameters: &Parameters, act: FaultAct) -> String {
         FaultAct::RouterForwards => "the router forwards again",
         FaultAct::Unplugged => "the server's end of the cable is down",
         FaultAct::HostDestroyed => "the server's host is destroyed",
-        FaultAct::HostReplaced if parameters.fault.new_mac => {
+        FaultAct::Announced => "the new server host has said that it has the address",
+        FaultAct::HostReplaced if parameters.fault.moves() => {
             "a fresh server host, with a new MAC address, is on the network"
         }
         FaultAct::HostReplaced => {
@@ -332,6 +333,13 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
             None => "the server's host loses power".into(),
         },
         FaultKind::Reboot => format!("the server's host loses power{lasting} and comes back"),
+        FaultKind::Takeover => {
+            let says = if fault.announce { "and says so" } else { "and does not say so" };
+            let after = parameters.fault_duration().map(span::exact).unwrap_or_default();
+            format!(
+                "the server's host loses power, and another has its address after {after}, {says}"
+            )
+        }
         FaultKind::Blackhole => {
             let (dropped, are) = dropped(fault);
             format!("{dropped} {are} dropped silently in the middle")

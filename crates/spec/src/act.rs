@@ -61,6 +61,8 @@ pub enum FaultAct {
     /// The host is destroyed: its processes, sockets, interface and namespace.
     #[serde(alias = "the server's host is destroyed")]
     HostDestroyed,
+    /// The host in its place has said that it has the address now.
+    Announced,
     /// A fresh host is in its place (`fault.new_mac` says with which link-layer address).
     #[serde(
         alias = "a fresh server host, with the same MAC address, is on the network",

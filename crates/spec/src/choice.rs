@@ -145,6 +145,8 @@ choice! {
         PowerOff = "power-off",
         /// `power-off`, then a fresh host with the same address and no connections.
         Reboot = "reboot",
+        /// `power-off`, then another host has the address: it knows no connection.
+        Takeover = "takeover",
         /// Packets are dropped silently in the middle: all, or some (`fault.direction`, `.packets`,
         /// `.loss`).
         Blackhole = "blackhole",

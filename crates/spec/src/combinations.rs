@@ -24,9 +24,11 @@ impl Parameters {
         let Self { topology, fault, client, .. } = self;
         let topologies: &[Topology] = match fault.kind {
             FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze => Topology::ALL,
-            FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap | FaultKind::Blackhole => {
-                &[Topology::Switch, Topology::Router]
-            }
+            FaultKind::PowerOff
+            | FaultKind::Reboot
+            | FaultKind::Takeover
+            | FaultKind::Flap
+            | FaultKind::Blackhole => &[Topology::Switch, Topology::Router],
             FaultKind::Reject | FaultKind::Forget => &[Topology::Router],
             FaultKind::Unplug => &[Topology::Direct],
         };
@@ -400,7 +402,8 @@ impl Parameters {
             return Err((key, why.into()));
         }
         let is_own_server = server.program == Program::Halfopen;
-        if is_own_server && fault.kind == FaultKind::Reboot && server.command.stays_away {
+        let replaced = matches!(fault.kind, FaultKind::Reboot | FaultKind::Takeover);
+        if is_own_server && replaced && server.command.stays_away {
             let why = "it applies to `server.command` only: give that too, or leave it out";
             return Err(("server.restart", why.into()));
         }

@@ -103,7 +103,7 @@ impl FaultKind {
                 cable: Cable::FarEndDown,
                 ..none
             },
-            Self::Reboot => Effect {
+            Self::Reboot | Self::Takeover => Effect {
                 processes: Processes::Gone,
                 host: HostFate::Replaced,
                 cable: Cable::FarEndDown,

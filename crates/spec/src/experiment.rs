@@ -169,6 +169,10 @@ fn first_seed() -> u64 {
     1
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// A real nginx.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nginx {
@@ -232,6 +236,10 @@ pub struct Fault {
     pub answer: Answer,
     /// Whether a rebooted host comes back with another MAC address.
     pub new_mac: bool,
+    /// Whether the host that takes the address over says so (gratuitous ARP, unsolicited neighbour
+    /// advertisement).
+    #[serde(default = "yes")]
+    pub announce: bool,
     /// Which way the path drops packets, under `blackhole`.
     #[serde(default = "both_ways")]
     pub direction: Direction,
@@ -247,6 +255,16 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether the address is on another link-layer address afterwards.
+    pub fn moves(&self) -> bool {
+        self.kind == FaultKind::Takeover || (self.kind == FaultKind::Reboot && self.new_mac)
+    }
+
+    /// Whether those who know the address are told that it has moved.
+    pub fn announces(&self) -> bool {
+        self.kind == FaultKind::Takeover && self.announce
+    }
+
     /// What it does, layer by layer.
     pub fn effect(&self) -> Effect {
         let effect = self.kind.effect();
@@ -304,6 +322,7 @@ impl Default for Parameters {
                 idle: None,
                 answer: silent(),
                 new_mac: false,
+                announce: yes(),
                 direction: both_ways(),
                 packets: None,
                 loss: None,

@@ -1,7 +1,7 @@
 //! When a setting matters. One table: for what is refused, and for what is shown.
 
 use crate::choice::{FaultKind, Traffic};
-use crate::effect::{Ends, HostFate, PathFate, Processes};
+use crate::effect::{Ends, PathFate, Processes};
 use crate::experiment::Parameters;
 use crate::script::{Script, Step};
 
@@ -84,7 +84,7 @@ const NEEDS: &[Need] = &[
         p.fault.effect().processes == Processes::Killed
     }),
     need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_web_server),
-    need(&["fault.duration"], "the fault `flap`, `reboot` or `process-freeze`", |p| {
+    need(&["fault.duration"], "the fault `flap`, `reboot`, `takeover` or `process-freeze`", |p| {
         p.fault.effect().ends != Ends::Never
     }),
     need(&["fault.reject"], "the fault `reject`", |p| p.fault.effect().path == PathFate::Rejected),
@@ -95,7 +95,8 @@ const NEEDS: &[Need] = &[
         p.fault.kind == FaultKind::Blackhole
     }),
     need(&["fault.seed"], "`fault.loss`", |p| p.fault.loss.is_some()),
-    need(&["fault.new_mac"], "the fault `reboot`", |p| p.fault.effect().host == HostFate::Replaced),
+    need(&["fault.new_mac"], "the fault `reboot`", |p| p.fault.kind == FaultKind::Reboot),
+    need(&["fault.announce"], "the fault `takeover`", |p| p.fault.kind == FaultKind::Takeover),
     need(&["later.after"], "a sysctl that changes then: `later.sysctl.NAME`", |p| {
         !p.later.sysctl.is_empty()
     }),
@@ -165,7 +166,7 @@ mod tests {
             ("server.linger", "`process-crash`"),
             ("server.inherited", "`process-crash`"),
             ("nginx.keepalive_timeout", "`nginx`"),
-            ("fault.duration", "`flap`, `reboot` or `process-freeze`"),
+            ("fault.duration", "`flap`, `reboot`, `takeover` or `process-freeze`"),
             ("fault.reject", "`reject`"),
             ("fault.idle", "`forget`"),
             ("fault.answer", "`forget`"),
@@ -174,6 +175,7 @@ mod tests {
             ("fault.loss", "`blackhole`"),
             ("fault.seed", "`fault.loss`"),
             ("fault.new_mac", "`reboot`"),
+            ("fault.announce", "`takeover`"),
             ("later.after", "`later.sysctl.NAME`"),
         ] {
             let lacking = lacks(key, &parameters).map(|need| need.with);

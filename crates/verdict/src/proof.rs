@@ -79,12 +79,15 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.carrier("client", true));
             proof.add(scene.destroyed());
         }
-        FaultKind::Reboot => {
+        FaultKind::Reboot | FaultKind::Takeover => {
             proof.add(scene.port_down());
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.destroyed());
             proof.add(scene.restored(parameters));
+            if parameters.fault.kind == FaultKind::Takeover {
+                proof.evidence.extend(scene.announced(parameters.fault.announce));
+            }
         }
         FaultKind::Flap => {
             proof.add(scene.port_down());

@@ -46,7 +46,7 @@ impl Trial {
                 self.server.peer()?.signal(Signal::SIGSTOP).await?;
                 FaultAct::Stopped
             }
-            FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Flap => {
+            FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Takeover | FaultKind::Flap => {
                 self.stage.network_mut()?.cut().await?
             }
             FaultKind::Blackhole => {
@@ -97,7 +97,7 @@ impl Trial {
         self.look_at_links().await?;
         let fault = &self.plan.experiment.parameters.fault;
         if fault.effect().host == HostFate::Replaced {
-            let new_mac = fault.new_mac;
+            let new_mac = fault.moves();
             self.stage.network_mut()?.boot_server(new_mac).await?;
             self.look_at(Side::Server)?;
             if self.plan.experiment.parameters.starts_again() {
@@ -158,7 +158,7 @@ impl Trial {
                 let done = self.stage.network_mut()?.restore().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }
-            FaultKind::Reboot => {
+            FaultKind::Reboot | FaultKind::Takeover => {
                 self.finish_destroying().await?;
                 // A command may take as long as it does.
                 if parameters.server.program != Program::Command && parameters.starts_again() {
@@ -166,6 +166,10 @@ impl Trial {
                 }
                 let done = self.stage.network_mut()?.connect_server().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
+                if parameters.fault.announces() {
+                    let done = self.stage.network()?.announce_server().await?;
+                    self.mark(What::Fault(FaultStep::Done(done)));
+                }
             }
             FaultKind::None
             | FaultKind::ProcessCrash

@@ -272,6 +272,18 @@ fn a_router_that_forgets_is_met_by_what_comes_after() {
 }
 
 #[test]
+fn a_host_that_takes_the_address_over_knows_no_connection() {
+    for (name, outcome, proof) in [
+        ("takeover-sending", "ECONNRESET", "the other host said that it has the address"),
+        ("takeover-idle-keepalive", "ECONNRESET", "the other host said that it has the address"),
+        ("takeover-pinned", "ETIMEDOUT", "the other host said that it has the address"),
+    ] {
+        let trial = ask(&[name], &json!({"outcome": outcome}));
+        assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+    }
+}
+
+#[test]
 fn a_path_that_drops_some_packets_is_met_by_those() {
     for (name, outcome, proof) in [
         ("one-lost-probe-kills", "ETIMEDOUT", "of 2 segments to the server 1 did not arrive"),

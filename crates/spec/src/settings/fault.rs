@@ -2,10 +2,10 @@
 
 use super::Setting;
 use super::value::{LONGEST_TRIAL, UP_TO_A_YEAR, YES_OR_NO, choose, flag, time};
-use crate::choice::{Direction, LostHost};
+use crate::choice::{Direction, FaultKind, LostHost};
 use crate::command::Exits;
 use crate::duration;
-use crate::effect::{HostFate, PathFate};
+use crate::effect::PathFate;
 use crate::sieve::EVERY_PACKET;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         about: "What breaks.",
         default: Some("none"),
         example: "power-off",
-        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `blackhole`, `reject`, `forget`, `unplug` or `flap`",
+        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `takeover`, `blackhole`, `reject`, `forget`, `unplug` or `flap`",
         set: |p, text| choose(&mut p.fault.kind, text),
         get: |p| Some(p.fault.kind.to_string()),
     },
@@ -66,7 +66,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.duration",
-        about: "When the fault ends, counted from its beginning. `flap` needs it; a rebooted host is back after 500 ms without it.",
+        about: "When the fault ends, counted from its beginning. `flap` needs it; a rebooted host is back after 500 ms without it, and so is one that takes over.",
         default: None,
         example: "3s",
         accepts: "a duration from `1ms` to `365d`",
@@ -118,8 +118,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: YES_OR_NO,
         set: |p, text| flag(&mut p.fault.new_mac, text),
         get: |p| {
-            let replaced = p.fault.effect().host == HostFate::Replaced;
+            let replaced = p.fault.kind == FaultKind::Reboot;
             replaced.then(|| p.fault.new_mac.to_string())
+        },
+    },
+    Setting {
+        key: "fault.announce",
+        about: "Whether the host that takes the address over says so, by gratuitous ARP or an unsolicited neighbour advertisement.",
+        default: Some("true"),
+        example: "false",
+        accepts: YES_OR_NO,
+        set: |p, text| flag(&mut p.fault.announce, text),
+        get: |p| {
+            let takes_over = p.fault.kind == FaultKind::Takeover;
+            takes_over.then(|| p.fault.announce.to_string())
         },
     },
     Setting {

@@ -2,7 +2,7 @@
 
 use super::{ASKING, Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
 use crate::measure::server_is_gone;
-use spec::{Answer, CallName, Parameters, Reject, counted};
+use spec::{Answer, CallName, FaultAct, Parameters, Reject, counted};
 use timeline::event::{FaultStep, Frame, FrameKind, Side, Trace};
 use timeline::{Segment, Source, What};
 
@@ -150,6 +150,34 @@ impl Scene<'_> {
         } else {
             (false, "the fault was not undone before the trial ended".into())
         }
+    }
+
+    /// The other host says that it has the address, if it is to: in a question or an answer that
+    /// nobody asked for.
+    pub(super) fn announced(&self, wanted: bool) -> Option<Evidence> {
+        self.timeline.fault_step(&FaultStep::Restored)?;
+        let restoring = self.timeline.fault_step(&FaultStep::Restoring)?;
+        let says = self.timeline.fault_step(&FaultStep::Done(FaultAct::Announced));
+        let mut frames = self.timeline.events().iter().filter(|event| {
+            event.at_ns >= restoring
+                && event.source == Source::ServerWire
+                && matches!(
+                    event.what,
+                    What::Frame(Frame {
+                        sent: true,
+                        kind: FrameKind::NeighbourRequest(_) | FrameKind::NeighbourReply(_)
+                    })
+                )
+        });
+        let (holds, finding) = match (says, frames.next()) {
+            (Some(_), Some(first)) => {
+                let after = span(first.at_ns - restoring);
+                (wanted, format!("the other host said that it has the address, within {after}"))
+            }
+            (Some(_), None) => (false, "the other host said nothing".into()),
+            (None, _) => (!wanted, "the other host did not say that it has the address".into()),
+        };
+        Some(Evidence { finding, holds })
     }
 
     /// Nothing of the connection passes the router any more, which answers what it rejects.
