@@ -16,6 +16,7 @@ mod proof;
 mod requirements;
 pub mod samples;
 pub mod timers;
+mod untraced;
 mod verdict;
 
 pub use judge::judge;

@@ -1,5 +1,6 @@
 //! What was measured.
 
+use crate::untraced;
 use serde::{Deserialize, Serialize};
 use spec::{CallName, Errno, Facts, FaultAct, Outcome, Parameters, Reference, Traffic};
 use timeline::classify::{Class, classified};
@@ -99,6 +100,7 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
         .and_then(|notice| notice.outcome)
         .or(traced.map(|(_, outcome)| outcome))
         .or((lets_go && polled.is_some()).then_some(Outcome::Released))
+        .or_else(|| untraced::outcome(timeline, polled.filter(|_| !reports)?))
         .unwrap_or(Outcome::None);
     let noticed_at = noticed.map(|notice| notice.at_ns);
     // Before Linux 5.14 no tracepoint tells the error: the change of state tells the moment, and the

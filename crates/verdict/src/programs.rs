@@ -313,14 +313,18 @@ fn left_by_program(
     if measured.outcome != Outcome::None {
         return None;
     }
+    let is_closed =
+        |state: &str| state == "CLOSE" || !half_closed && matches!(state, "FIN_WAIT1" | "LAST_ACK");
     let closed = part.events().iter().filter(|event| event.at_ns >= fault_at).find(|event| {
         match &event.what {
-            What::Trace(Trace::SetState { side: Side::Client, new, .. }) => {
-                new == "CLOSE" || !half_closed && matches!(new.as_str(), "FIN_WAIT1" | "LAST_ACK")
+            What::Trace(Trace::SetState { side: Side::Client, new, .. }) => is_closed(new),
+            // Without tracepoints, as late as the socket is looked at.
+            What::Socket(sample) => {
+                event.source == Source::ClientSocket && is_closed(&sample.state)
             }
             What::Segment(segment) => {
-                let is_farewell = segment.sent && segment.flags.fin && !half_closed;
-                event.source == Source::ClientWire && is_farewell
+                let is_farewell = segment.flags.rst || segment.flags.fin && !half_closed;
+                event.source == Source::ClientWire && segment.sent && is_farewell
             }
             _ => false,
         }
