@@ -1,7 +1,7 @@
 //! `halfopen audit` where not everything may be seen: other users, hidepid, seccomp, PID namespaces,
 //! containers; and whose sockets are not one process's.
 
-use crate::common::show;
+use crate::common::{for_everybody, show};
 use crate::machines::{HALFOPEN, apply};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -46,7 +46,7 @@ fn is_root() -> bool {
 /// A shell script in a mount namespace of its own; `$H` is the program, `$P` a port.
 fn on(script: &str, port: &str) -> Output {
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script]).env("H", HALFOPEN).env("P", port);
+    command.args(["-m", "sh", "-c", script]).env("H", for_everybody()).env("P", port);
     command.env("PID", std::process::id().to_string()).output().expect("util-linux is there")
 }
 
@@ -153,7 +153,7 @@ impl Program {
         let mut words = command.split_whitespace().chain(["python3", "-c", source]);
         let mut child = Command::new(words.next().unwrap())
             .args(words)
-            .env("H", HALFOPEN)
+            .env("H", for_everybody())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -289,7 +289,7 @@ fn odd(as_whom: &str) -> Program {
     let source = format!("{PAIR}{ODD}\nwait(**said)");
     let mut child = Command::new("unshare")
         .args(["-n", "sh", "-c", &up, "sh", "python3", "-c", &source])
-        .env("H", HALFOPEN)
+        .env("H", for_everybody())
         // One that everybody may run.
         .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
         .stdin(Stdio::piped())
@@ -351,7 +351,7 @@ fn an_orphan_is_nobody_s_and_ends() {
     );
     let output = Command::new("unshare")
         .args(["-n", "sh", "-c", "ip link set lo up && exec python3 -c \"$0\"", &source])
-        .env("H", HALFOPEN)
+        .env("H", for_everybody())
         .output()
         .unwrap();
     let orphan = document(&output);

@@ -2,14 +2,34 @@
 //! or by way of a user namespace; where neither is to be had they fail and say so.
 
 use serde_json::Value;
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// The program under test, with no colours and no settings of the caller's.
 pub(crate) fn halfopen(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_halfopen"));
     command.args(arguments).env_remove("NO_COLOR").env_remove("HALFOPEN_LOG").stdin(Stdio::null());
     command
+}
+
+/// Where every user can run it: where it was built, or, if that is below a directory that is closed to
+/// others, a copy.
+pub(crate) fn for_everybody() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let built = Path::new(env!("CARGO_BIN_EXE_halfopen"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        if built.ancestors().all(|path| mode(path) & 0o001 != 0) {
+            return built.into();
+        }
+        let place = tempfile::tempdir().unwrap().keep();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(built, place.join("halfopen")).unwrap();
+        place.join("halfopen")
+    })
 }
 
 /// Runs it to its end.

@@ -9,6 +9,7 @@ mod examples;
 mod exec;
 mod machines;
 mod nothing_left;
+mod ordinary;
 mod parallel;
 mod privileges;
 mod readme;

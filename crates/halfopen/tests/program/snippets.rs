@@ -2,7 +2,7 @@
 //! left out, and said; C, Python and Rust are always there.
 
 use crate::advise::advise;
-use crate::common::{run, show};
+use crate::common::{for_everybody, run, show};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -274,7 +274,7 @@ fn trial_of_somebody(settings: &[&str], place: &Path, client: &str) -> Value {
         "mount --bind {place}/passwd /etc/passwd && exec setpriv --reuid {SOMEBODY} --regid {SOMEBODY} \
          --clear-groups {} exec --format json --fault power-off --after 1s --deadline 25s --out {} \
          \"$@\" -- {client}",
-        env!("CARGO_BIN_EXE_halfopen"),
+        for_everybody().display(),
         out.display(),
         place = place.display(),
     );
