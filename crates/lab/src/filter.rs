@@ -1,8 +1,16 @@
 //! Drops some of the frames that pass: what a [`Sieve`] says.
 
-use crate::relay::Port;
 use spec::sieve::{Drops, Sieve, is_lost};
 use std::collections::HashMap;
+
+/// One of the two ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Towards the client or the router.
+    Near = 0,
+    /// Towards the server.
+    Server = 1,
+}
 
 /// A sieve, and what has passed it so far.
 #[derive(Debug)]

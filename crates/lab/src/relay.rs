@@ -5,7 +5,7 @@
 //! [`crate::offload`]): the frames the thread sees would not be fit to send.
 
 use crate::error::Error;
-use crate::filter::Filter;
+use crate::filter::{Filter, Port};
 use crate::link::Index;
 use netns::Namespace;
 use netns::packet::PacketSocket;
@@ -23,15 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// One of the two ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Port {
-    /// Towards the client or the router.
-    Near = 0,
-    /// Towards the server.
-    Server = 1,
-}
 
 /// The relay: it ends with this.
 #[derive(Debug)]

@@ -2,12 +2,13 @@
 //! port, the other keeps its carrier. It is also where a path gets its delay.
 
 use crate::error::Error;
+use crate::filter::Port;
 use crate::host::{Setting, quiet_namespace};
 use crate::link::{self, End, Index};
 use crate::netem;
 use crate::nsid::{self, Nsid};
 use crate::offload;
-use crate::relay::{Port, Relay};
+use crate::relay::Relay;
 use crate::rtnl::Rtnl;
 use netns::Namespace;
 use spec::{Family, Sieve};

@@ -1,11 +1,11 @@
 //! What joins the hosts, and how it breaks.
 
 use crate::error::Error;
+use crate::filter::Port;
 use crate::holders;
 use crate::host::{self, Host};
 use crate::layout::{CLIENT, Layout, SERVER, side_towards};
 use crate::link::{self, End, Index, PATIENCE};
-use crate::relay::Port;
 use crate::router::Router;
 use crate::rtnl::Rtnl;
 use crate::switch::Switch;
