@@ -455,6 +455,13 @@ impl Parameters {
         self.fault.idle.filter(|_| self.fault.effect().path == PathFate::Forgotten)
     }
 
+    /// A host that loses power for some time is rebooted after it.
+    pub fn reboot_after_power_off(&mut self) {
+        if self.fault.kind == FaultKind::PowerOff && self.fault.duration.is_some() {
+            self.fault.kind = FaultKind::Reboot;
+        }
+    }
+
     /// How long a fault lasts that ends by itself, if it does.
     pub fn fault_duration(&self) -> Option<Duration> {
         match self.fault.effect().ends {

@@ -90,6 +90,7 @@ pub fn load(
     }
     let mut parameters = of_file.clone();
     merge(&mut parameters, defaults, overrides)?;
+    parameters.reboot_after_power_off();
     parameters.validate().map_err(|(key, problem)| {
         match given.iter().find(|one| one.key == key) {
             Some(one) if overrides.is_empty() => file.blame(named(key, &problem), one.span.clone()),
@@ -336,6 +337,7 @@ pub fn assemble(
             .map_err(|problem| Error::bare(format!("{how}: {}", named(key, &problem))))?;
     }
     merge(&mut parameters, defaults, overrides)?;
+    parameters.reboot_after_power_off();
     parameters
         .validate()
         .map_err(|(key, problem)| Error::bare(format!("{name}: {}", named(key, &problem))))?;

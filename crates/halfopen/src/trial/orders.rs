@@ -8,6 +8,7 @@ use model::command::falls_silent;
 use model::{IfIt, predict_socket};
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
+use spec::effect::Ends;
 use spec::{FaultKind, Parameters, settings};
 use std::time::Duration;
 use timeline::What;
@@ -51,6 +52,8 @@ impl Trial {
             return Err("the server's host is gone".into());
         }
         let mut parameters = watched.whole.clone();
+        // How long it lasts is the order's own.
+        parameters.fault.duration = None;
         let host = parameters.fault.host.name();
         for (key, value) in given {
             if key == "fault.host" && value == host {
@@ -64,6 +67,14 @@ impl Trial {
             }
             settings::apply(&mut parameters, key, value)
                 .map_err(|why| format!("`{key}`: {why}"))?;
+        }
+        parameters.reboot_after_power_off();
+        if parameters.fault.duration.is_some() && parameters.fault.effect().ends == Ends::Never {
+            return Err(format!(
+                "`for`: `{}` ends only by `heal`; `flap`, `reboot`, `takeover` and `process-freeze` end \
+                 by themselves, and `power-off` by a reboot",
+                parameters.fault.kind
+            ));
         }
         match parameters.fault.kind {
             FaultKind::None => return Err("`none` breaks nothing".into()),

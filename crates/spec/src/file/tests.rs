@@ -35,6 +35,13 @@ fn a_good_file_is_read() {
 }
 
 #[test]
+fn a_power_off_with_a_duration_is_a_reboot_after_it() {
+    let overrides = [("fault.duration".to_owned(), "3s".to_owned())];
+    let fault = load("t", "t.toml", GOOD, false, &overrides).unwrap().parameters.fault;
+    assert_eq!((fault.kind, fault.duration), (FaultKind::Reboot, Some(Duration::from_secs(3))));
+}
+
+#[test]
 fn defaults_come_after_the_file_and_before_overrides() {
     let overrides = [("sysctl.tcp_retries2".to_owned(), "7".to_owned())];
     let parameters = load("t", "t.toml", GOOD, true, &overrides).unwrap().parameters;

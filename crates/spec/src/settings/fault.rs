@@ -66,7 +66,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.duration",
-        about: "When the fault ends, counted from its beginning. `flap` needs it; a rebooted host is back after 500 ms without it, and so is one that takes over.",
+        about: "When the fault ends, counted from its beginning. `flap` needs it; a rebooted host is back after 500 ms without it, and so is one that takes over; `power-off` with it is a `reboot`.",
         default: None,
         example: "3s",
         accepts: "a duration from `1ms` to `365d`",
