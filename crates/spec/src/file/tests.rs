@@ -177,7 +177,7 @@ fn overrides_are_blamed_by_name() {
     let cases = [
         (("client.keepalive.idle", "2"), "no unit"),
         (("fault.kind", "unplug"), "use `direct`"),
-        (("fault.duration", "2s"), "matters only with the fault `flap`, `reboot`, `takeover` or"),
+        (("fault.reject", "tcp-reset"), "matters only with the fault `reject`"),
     ];
     for ((key, value), complaint) in cases {
         let overrides = [(key.to_owned(), value.to_owned())];
