@@ -237,6 +237,9 @@ fn socket(
         holders.iter().map(|holder| (holder.owner().pid, holder.owner().process.clone())).collect();
     owners.sort();
     owners.dedup();
+    let outlook = outlook(facts, is_mptcp);
+    // Nobody can ask a socket for its options that no process has.
+    let outlook = if sample.inode == 0 { outlook.or_sooner() } else { outlook };
     let socket = Socket {
         owners,
         local,
@@ -251,7 +254,7 @@ fn socket(
         options,
         unread,
         sampled_ns: at_ns,
-        outlook: outlook(facts, is_mptcp),
+        outlook,
     };
     (socket, is_mptcp)
 }

@@ -289,6 +289,9 @@ pub(crate) struct PredictArgs {
     pub(crate) experiment: String,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+    /// The version of the kernel to predict, such as 6.1; with several, a sweep [default: a recent one]
+    #[arg(long, value_name = "VERSION[,VERSION...]", value_delimiter = ',')]
+    pub(crate) kernel: Vec<String>,
     /// Timer interrupts a second of the kernel to predict; with several, a sweep [default: this
     /// machine's]
     #[arg(long, value_name = "N[,N...]", value_delimiter = ',', allow_negative_numbers = true, value_parser = whole(10_000))]

@@ -92,12 +92,12 @@ mod tests {
             (&["mine.toml"], "there is no command `mine.toml`: is it `halfopen run mine.toml`?"),
             (
                 &["predict", "--clock", "virtual"],
-                "`halfopen predict` has no `--clock`: it takes --set, --defaults, --hz, --format; \
+                "`halfopen predict` has no `--clock`: it takes --set, --defaults, --kernel, --hz, --format; \
                  `run`, `exec`, `article`, `validate` have it",
             ),
             (
                 &["predict", "--repeat=3"],
-                "`halfopen predict` has no `--repeat`: it takes --set, --defaults, --hz, --format; \
+                "`halfopen predict` has no `--repeat`: it takes --set, --defaults, --kernel, --hz, --format; \
                  `run`, `exec`, `validate` have it",
             ),
             (&["doctor", "--mine"], "`halfopen doctor` has no `--mine`: it takes --format"),

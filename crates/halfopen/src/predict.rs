@@ -8,8 +8,11 @@ use spec::Experiment;
 
 pub(crate) fn run(arguments: &cli::PredictArgs) -> Exit {
     let settings = &arguments.settings;
-    let found =
-        catalogue::find_all(&[&arguments.experiment], settings.defaults, &settings.overrides);
+    let mut overrides = settings.overrides.clone();
+    if !arguments.kernel.is_empty() {
+        overrides.push(("kernel".into(), arguments.kernel.join(",")));
+    }
+    let found = catalogue::find_all(&[&arguments.experiment], settings.defaults, &overrides);
     let experiments = match found {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),

@@ -134,6 +134,16 @@ impl Outlook {
         }
     }
 
+    /// The same of a socket that a TCP_USER_TIMEOUT, which nobody can see, may end sooner.
+    #[must_use]
+    pub fn or_sooner(self) -> Self {
+        let if_idle = match self.if_idle {
+            Found::Within(outcome, _, latest) => Found::Within(outcome, Duration::ZERO, latest),
+            found @ (Found::Never | Found::Unknown) => found,
+        };
+        Self { if_idle, ..self }
+    }
+
     /// When it finds out, whether it makes no call or writes, at worst.
     pub fn worst(&self) -> Found {
         self.if_it_writes.map_or(self.if_idle, |writes| self.if_idle.or_worse(writes))

@@ -105,8 +105,8 @@ pub fn predictions(points: &[(Experiment, u32, Prediction)], colour: bool) -> St
         table.add_row(row);
     }
     let name = points.first().map_or("", |(experiment, ..)| &experiment.name);
-    let hz: BTreeSet<_> = points.iter().map(|(_, hz, _)| hz.to_string()).collect();
-    let hz = hz.into_iter().collect::<Vec<_>>().join(", ");
+    let hz: BTreeSet<_> = points.iter().map(|(_, hz, _)| *hz).collect();
+    let hz = hz.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let foot = format!("{name}, {}, HZ {hz}", counted(points.len(), "point"));
     trimmed(&table) + &Paint(colour).quiet(&foot) + "\n"
 }
