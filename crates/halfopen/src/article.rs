@@ -134,7 +134,7 @@ impl Leg {
     fn virtual_ones() -> Vec<Self> {
         let other = |hz: u32| (hz != kernels::HZ_DEFAULT).then_some(hz);
         let named = kernels::ready().is_some();
-        let all = kernels::HZ.map(|hz| Self { clock: Clock::Virtual, other_hz: other(hz) });
+        let all = VirtualKernel::HZ.map(|hz| Self { clock: Clock::Virtual, other_hz: other(hz) });
         all.into_iter().filter(|leg| !named || leg.other_hz.is_none()).collect()
     }
 

@@ -43,8 +43,8 @@ pub(crate) struct Trials {
     kernels: Vec<PathBuf>,
     /// For each experiment: which of these.
     kernel_of: Vec<usize>,
-    /// For each experiment: the HZ of it.
-    hz_of: Vec<u32>,
+    /// The kernel of those that do not say which.
+    kernel: VirtualKernel,
     /// How many of each experiment.
     each: usize,
     phases: bool,
@@ -96,9 +96,9 @@ impl Batch {
         let jobs = self.jobs.map_or(JOBS, |jobs| jobs as usize).clamp(1, total.max(1));
         let wanted = |experiment: &Experiment| experiment.parameters.kernel.or(&self.kernel);
         let wanted: Vec<_> = self.experiments.iter().map(wanted).collect();
-        let hz_of = wanted.iter().map(|kernel| kernel.hz.unwrap_or(kernels::HZ_DEFAULT)).collect();
+        let (none, kernel) = ((Vec::new(), vec![0; wanted.len()]), self.kernel.clone());
         let found = match self.clock {
-            Clock::Real => Ok((Vec::new(), vec![0; wanted.len()])),
+            Clock::Real => Ok(none.clone()),
             Clock::Virtual => each_once(&wanted),
         };
         let setup = Setup {
@@ -121,7 +121,7 @@ impl Batch {
             setup,
             kernels,
             kernel_of,
-            hz_of,
+            kernel,
             each,
             phases,
             before,
@@ -130,7 +130,7 @@ impl Batch {
         };
         Ok(match found {
             Ok(found) => Ok(trials(found)),
-            Err(why) => Err((trials((Vec::new(), vec![0; wanted.len()])), why)),
+            Err(why) => Err((trials(none), why)),
         })
     }
 }
@@ -195,7 +195,8 @@ impl Trials {
             let place = self.place_of(*position);
             let phase = place.phase.map(|phase| phase.number + 1);
             let experiment = self.experiment(place);
-            let hz = self.hz_of[place.experiment];
+            let kernel = experiment.parameters.kernel.or(&self.kernel);
+            let hz = kernel.hz.unwrap_or(kernels::HZ_DEFAULT);
             part::key_of(experiment, self.setup.clock, hz, place.turn, phase)
         };
         self.positions.iter().map(|position| (*position, key(position))).collect()

@@ -319,7 +319,7 @@ fn whole(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Syn
 }
 
 fn parse_hz(text: &str) -> Result<u32, String> {
-    let known = || text.parse().ok().filter(|hz| kernels::HZ.contains(hz));
+    let known = || text.parse().ok().filter(|hz| VirtualKernel::HZ.contains(hz));
     known().ok_or_else(|| "a virtual kernel is built with 100, 250, 300 or 1000".into())
 }
 

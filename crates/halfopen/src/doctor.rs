@@ -143,7 +143,7 @@ fn virtual_kernel() -> Check {
         return Check { name, needed: false, result, remedy: "unset HALFOPEN_UML".into() };
     }
     let (built, missing): (Vec<u32>, Vec<u32>) =
-        kernels::HZ.iter().partition(|hz| kernels::find(&kernels::with_hz(**hz)).is_ok());
+        VirtualKernel::HZ.iter().partition(|hz| kernels::find(&kernels::with_hz(**hz)).is_ok());
     let versions: Vec<_> = kernels::built()
         .into_iter()
         .map(|(version, hz)| format!("{version} (HZ {})", list(hz)))

@@ -8,8 +8,6 @@ use spec::VirtualKernel;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Timer interrupts a second of the kernels that `just kernel` builds.
-pub(crate) const HZ: [u32; 4] = [100, 250, 300, 1000];
 /// What most distributions have, and what is taken unless something else is asked for.
 pub(crate) const HZ_DEFAULT: u32 = 250;
 /// A virtual kernel, if it was built, or the one of unknown version and HZ that the environment names,

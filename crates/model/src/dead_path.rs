@@ -77,11 +77,7 @@ pub(crate) fn is_cut(parameters: &Parameters) -> bool {
 pub(crate) fn moves(parameters: &Parameters) -> bool {
     let forgotten =
         parameters.topology == Topology::Router && parameters.neighbour == Neighbour::Permanent;
-    let replaced = match parameters.fault.effect().host {
-        HostFate::Replaced => true,
-        HostFate::Stays | HostFate::Destroyed => false,
-    };
-    replaced && parameters.fault.moves() && !forgotten
+    parameters.fault.moves() && !forgotten
 }
 
 /// Why it cannot be said what becomes of what waits for a link-layer address when the host that has

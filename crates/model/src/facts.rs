@@ -8,8 +8,8 @@ use spec::facts::{Facts, TcpFacts};
 /// What a round trip costs on a path of veth pairs without added delay.
 const OWN_RTT_US: i64 = 60;
 
-/// The facts of an imagined machine with this HZ, the experiment's kernel or a recent one, Linux's default sysctls and
-/// those the experiment sets: for `halfopen predict`, which needs no kernel.
+/// The facts of an imagined machine with this HZ, the experiment's kernel or a recent one, Linux's
+/// default sysctls and those the experiment sets: for `halfopen predict`, which needs no kernel.
 pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
     let mut facts = Facts {
         kernel: parameters.kernel.version.clone().unwrap_or_else(|| "6.18".into()),

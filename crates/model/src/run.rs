@@ -180,11 +180,8 @@ impl Past {
         let latest_ns = at_ns.saturating_sub(self.start.0);
         let on_time_ns = if self.late { 0 } else { latest_ns };
         let after_ns = (at_ns.saturating_sub(self.start.1), on_time_ns, latest_ns);
-        // Others share what has led to this.
-        let mut log = Vec::with_capacity(self.log.len() + 1);
-        log.extend_from_slice(&self.log);
-        log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
-        self.log = Rc::new(log);
+        // Others may share what has led to this.
+        Rc::make_mut(&mut self.log).push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
         self.steps += 1;
     }
 
@@ -198,8 +195,7 @@ impl Past {
         gaps_ns: (u64, u64),
         timeout_ns: u64,
     ) {
-        let mut log = Vec::with_capacity(self.log.len() + count as usize);
-        log.extend_from_slice(&self.log);
+        let log = Rc::make_mut(&mut self.log);
         for place in 0..u64::from(count) {
             let [from_ns, to_ns] = [gaps_ns.0, gaps_ns.1].map(|gap_ns| due_ns + place * gap_ns);
             let on_time_ns = if self.late { 0 } else { from_ns.saturating_sub(self.start.0) };
@@ -211,7 +207,6 @@ impl Past {
             );
             log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
         }
-        self.log = Rc::new(log);
         self.steps += count;
     }
 

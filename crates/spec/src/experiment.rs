@@ -81,6 +81,9 @@ pub struct VirtualKernel {
 }
 
 impl VirtualKernel {
+    /// The timer frequencies that a kernel can be configured with.
+    pub const HZ: [u32; 4] = [100, 250, 300, 1000];
+
     /// What one of these says, and `other` where it says nothing.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {

@@ -90,7 +90,6 @@ pub fn load(
     }
     let mut parameters = of_file.clone();
     merge(&mut parameters, defaults, overrides)?;
-    parameters.reboot_after_power_off();
     parameters.validate().map_err(|(key, problem)| {
         match given.iter().find(|one| one.key == key) {
             Some(one) if overrides.is_empty() => file.blame(named(key, &problem), one.span.clone()),
@@ -337,7 +336,6 @@ pub fn assemble(
             .map_err(|problem| Error::bare(format!("{how}: {}", named(key, &problem))))?;
     }
     merge(&mut parameters, defaults, overrides)?;
-    parameters.reboot_after_power_off();
     parameters
         .validate()
         .map_err(|(key, problem)| Error::bare(format!("{name}: {}", named(key, &problem))))?;
@@ -367,6 +365,7 @@ fn merge(parameters: &mut Parameters, defaults: bool, overrides: &[Override]) ->
         parameters.deadline_extends &= key != "deadline";
     }
     parameters.hold_keepalive();
+    parameters.reboot_after_power_off();
     Ok(())
 }
 

@@ -21,7 +21,6 @@ pub enum Drops {
     All,
     /// The next TCP packets of each flow, so many.
     Next(u32),
-    /// TCP packets by chance.
     /// TCP packets by chance: so many of [`EVERY_PACKET`], in the order that this seed gives.
     Share(u16, u64),
 }

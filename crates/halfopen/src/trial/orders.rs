@@ -8,8 +8,7 @@ use model::command::falls_silent;
 use model::{IfIt, predict_socket};
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
-use spec::effect::Ends;
-use spec::{FaultKind, Parameters, settings};
+use spec::{FaultKind, Parameters, relevance, settings};
 use std::time::Duration;
 use timeline::What;
 use tokio::time::Instant;
@@ -69,11 +68,12 @@ impl Trial {
                 .map_err(|why| format!("`{key}`: {why}"))?;
         }
         parameters.reboot_after_power_off();
-        if parameters.fault.duration.is_some() && parameters.fault.effect().ends == Ends::Never {
+        if parameters.fault.duration.is_some()
+            && let Some(need) = relevance::lacks("fault.duration", &parameters)
+        {
             return Err(format!(
-                "`for`: `{}` ends only by `heal`; `flap`, `reboot`, `takeover` and `process-freeze` end \
-                 by themselves, and `power-off` by a reboot",
-                parameters.fault.kind
+                "`for`: it matters only with {}; `{}` ends by `heal`",
+                need.with, parameters.fault.kind
             ));
         }
         match parameters.fault.kind {

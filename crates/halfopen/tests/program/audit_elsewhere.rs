@@ -81,17 +81,19 @@ fn another_user_sees_connections_and_not_whose_they_are() {
         return;
     }
     let connection = Connection::new();
-    let output = on(&format!("exec {NOBODY} $H audit --port $P --format json"), &connection.port());
+    let audit =
+        |arguments: &str| on(&format!("exec {NOBODY} $H audit {arguments}"), &connection.port());
+    let output = audit("--port $P --format json");
     is_unseen(&document(&output), &connection);
-    let output = on(&format!("exec {NOBODY} $H audit --port $P"), &connection.port());
+    let output = audit("--port $P");
     let text = show(&output);
     assert!(text.contains("without a process that may be seen: 2 connections"), "{text}");
     assert!(text.contains("options of 2 connections could not be read: no process"), "{text}");
-    let output = on(&format!("exec {NOBODY} $H audit --all --port $P"), &connection.port());
+    let output = audit("--all --port $P");
     assert!(output.status.success(), "{}", show(&output));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("processes may not be seen: that takes root"), "{}", show(&output));
-    let output = on(&format!("exec {NOBODY} $H audit --pid $PID"), &connection.port());
+    let output = audit("--pid $PID");
     assert_eq!(output.status.code(), Some(4), "{}", show(&output));
     assert!(show(&output).contains("root with CAP_SYS_PTRACE"), "{}", show(&output));
 }

@@ -258,6 +258,12 @@ fn an_idle_client_ignores_what_a_firewall_says() {
     );
 }
 
+/// Runs a trial with the settings of its file: this is measured, and stands in the proof of its fault.
+fn proves(name: &str, measured: &Value, proof: &str) {
+    let trial = ask(&[name], measured);
+    assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+}
+
 #[test]
 fn a_router_that_forgets_is_met_by_what_comes_after() {
     for (name, outcome, proof) in [
@@ -266,8 +272,7 @@ fn a_router_that_forgets_is_met_by_what_comes_after() {
         ("nat-forgets-keepalive-saves", "none", "0 did not"),
         ("nat-forgets-reset", "ECONNRESET", "which sent 1 resets"),
     ] {
-        let trial = ask(&[name], &json!({"outcome": outcome, "server_state": "ESTABLISHED"}));
-        assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+        proves(name, &json!({"outcome": outcome, "server_state": "ESTABLISHED"}), proof);
     }
 }
 
@@ -278,8 +283,7 @@ fn a_host_that_takes_the_address_over_knows_no_connection() {
         ("takeover-idle-keepalive", "ECONNRESET", "the other host said that it has the address"),
         ("takeover-pinned", "ETIMEDOUT", "the other host said that it has the address"),
     ] {
-        let trial = ask(&[name], &json!({"outcome": outcome}));
-        assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+        proves(name, &json!({"outcome": outcome}), proof);
     }
 }
 
@@ -294,8 +298,7 @@ fn a_path_that_drops_some_packets_is_met_by_those() {
         ("path-loses-a-few", "none", "to the server 4 did not arrive"),
         ("path-loses-a-third", "ETIMEDOUT", "of 10 segments to the server 4 did not arrive"),
     ] {
-        let trial = ask(&[name], &json!({"outcome": outcome}));
-        assert!(trial["proof"].to_string().contains(proof), "{trial:#}");
+        proves(name, &json!({"outcome": outcome}), proof);
     }
 }
 

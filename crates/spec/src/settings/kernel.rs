@@ -1,9 +1,7 @@
 //! The virtual kernel.
 
 use super::Setting;
-
-/// The timer frequencies that a kernel can be configured with.
-const HZ: [u32; 4] = [100, 250, 300, 1000];
+use crate::VirtualKernel;
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -34,6 +32,6 @@ fn version(text: &str) -> Result<String, String> {
 }
 
 fn hz(text: &str) -> Result<u32, String> {
-    let known = text.parse().ok().filter(|hz| HZ.contains(hz));
+    let known = text.parse().ok().filter(|hz| VirtualKernel::HZ.contains(hz));
     known.ok_or_else(|| format!("`{text}` is not one of them"))
 }
