@@ -238,7 +238,7 @@ fn socket(
     owners.sort();
     owners.dedup();
     let outlook = outlook(facts, is_mptcp);
-    // Nobody can ask a socket for its options that no process has.
+    // A socket that no process has cannot be asked for its options.
     let outlook = if sample.inode == 0 { outlook.or_sooner() } else { outlook };
     let socket = Socket {
         owners,

@@ -156,8 +156,8 @@ fn why(kernel: &Kernel, parameters: &Parameters, prediction: &Prediction) -> Str
             if parameters.fault.reject == Reject::TcpReset {
                 "the router answers the SYN with a RST".into()
             } else if again == 0 {
-                "the ICMP error for the first SYN comes back after `connect`, which waits for nothing: \
-                 what comes in may wait for `ksoftirqd`"
+                "the ICMP error for the first SYN may come when `connect` has returned already (this \
+                 kernel leaves what comes in to `ksoftirqd` while that runs): it ends the attempt"
                     .into()
             } else {
                 "the ICMP error for the first SYN comes back while `connect` itself still holds \

@@ -52,9 +52,9 @@ pub fn jiffy_clock() -> Option<JiffyClock> {
     *best
 }
 
-/// The same grid of ticks, where it must not lag behind what was `seen`: a jiffy that had begun at that
-/// moment. Interrupts may have been late at every reading of the one, and not at some record of the other
-/// ([`crate::Tracer::jiffy_clock`]).
+/// The clock, put forward by whole ticks if it lags behind `seen`: a jiffy that had begun by that moment, as
+/// a trace record shows it ([`crate::Tracer::jiffy_clock`]). Interrupts may have been late at every reading
+/// of the one, and not at every record of the other.
 pub fn not_behind(clock: JiffyClock, seen: JiffyClock) -> JiffyClock {
     let tick_ns = i128::from(tick_ns(hz()));
     let start = |clock: JiffyClock| i128::from(clock.at_ns) - i128::from(clock.jiffies) * tick_ns;

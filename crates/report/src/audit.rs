@@ -147,7 +147,7 @@ impl Audit {
 
 /// What follows for a socket whose options are not known.
 const TAKEN: &str = "it is taken to have set none, so that the sysctls' times count; a TCP_USER_TIMEOUT \
-                     would end it sooner or later";
+                     would end it earlier or later";
 
 /// A window, counted from the sample.
 #[derive(Serialize)]

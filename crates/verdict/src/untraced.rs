@@ -7,8 +7,8 @@ use timeline::classify::{Class, classified};
 use timeline::event::{Frame, FrameKind};
 use timeline::{Event, Source, Timeline, What};
 
-/// What the end was that socket diagnostics saw between these two moments; `None`: the program closed the
-/// connection itself, or tracepoints tell.
+/// How a connection ended that socket diagnostics saw `alive` at the one moment and `gone` at the other;
+/// `None`: its program closed it, or tracepoints tell.
 pub(crate) fn outcome(timeline: &Timeline, (alive, gone): (u64, u64)) -> Option<Outcome> {
     if timeline.events().iter().any(|event| matches!(event.what, What::Trace(_))) {
         return None;
