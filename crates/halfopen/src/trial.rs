@@ -9,6 +9,7 @@ mod facts;
 mod fault;
 mod flows;
 mod host;
+mod options;
 mod orders;
 mod ready;
 mod stage;

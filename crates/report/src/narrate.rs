@@ -8,7 +8,7 @@ use crate::span;
 use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::{CallName, Errno, FaultKind, Parameters, counted};
+use spec::{CallName, Errno, FaultKind, Parameters, SocketOptions, counted};
 use std::collections::HashMap;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
@@ -71,6 +71,8 @@ pub struct Narrator {
     taps: [Classifier; 2],
     /// Each socket's state, timer and count, by host and connection.
     sockets: HashMap<(Side, Option<FlowId>), (String, u8, u8)>,
+    /// The options that each socket was last seen to have.
+    options: HashMap<Option<FlowId>, SocketOptions>,
     links: Vec<(String, String)>,
     /// The longest that the machine was busy so far.
     latest_ns: u64,
@@ -87,6 +89,7 @@ impl Narrator {
             resends: Resends::default(),
             taps: [Classifier::new(Side::Client), Classifier::new(Side::Server)],
             sockets: HashMap::new(),
+            options: HashMap::new(),
             links: Vec::new(),
             latest_ns: LATE_NS,
             fault: parameters.fault.kind,
@@ -188,11 +191,8 @@ impl Narrator {
                 };
                 Some(Note { place: here, text: format!("ended: {how}"), tone: Tone::End })
             }
-            What::Phase(_)
-            | What::Late { .. }
-            | What::Flow(_)
-            | What::Facts(_)
-            | What::Options { .. } => None,
+            What::Phase(_) | What::Late { .. } | What::Flow(_) | What::Facts(_) => None,
+            What::Options { options, .. } => self.options(event.flow, here, options),
             What::Sysctl { name, value } => {
                 trial(&format!("net.ipv4.{name} = {value} from now on"), Tone::Step)
             }
@@ -258,6 +258,21 @@ impl Narrator {
             FaultStep::Outlasted => ("the trial ends before the fault does".into(), Tone::Step),
         };
         Some(Note { place: Place::Trial, text, tone })
+    }
+
+    /// Options that are not as they were.
+    fn options(
+        &mut self,
+        flow: Option<FlowId>,
+        place: Place,
+        options: &SocketOptions,
+    ) -> Option<Note> {
+        let before = self.options.insert(flow, options.clone())?;
+        let changed = options.changed_from(&before, &self.parameters.later.sysctl);
+        let values: Vec<_> =
+            changed.iter().map(|(name, value)| format!("{name} is {value} now")).collect();
+        let text = values.join(", ");
+        (!values.is_empty()).then_some(Note { place, text, tone: Tone::Step })
     }
 
     fn link(&mut self, interface: &str, state: &str) -> Option<Note> {

@@ -1,5 +1,6 @@
 //! Trials whose client is a command: every flow by itself, and what the programs did.
 
+mod options;
 mod seen;
 
 use crate::judge::weigh;
@@ -9,6 +10,7 @@ use crate::proof::{Evidence, Proof, prove};
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
 use model::Prediction;
 use model::command::{Conditional, parameters, predict_program};
+use options::Changed;
 use seen::Seen;
 use spec::facts::TcpFacts;
 use spec::{CallName, Errno, Facts, FaultKind, Outcome, Parameters, Reference};
@@ -142,7 +144,10 @@ fn judge_flow(
         }
         _ => None,
     });
-    let (owner, options) = socket.unzip();
+    let (owner, found) = socket.unzip();
+    // What times count from and what is predicted begins with the last look.
+    let facts = looks.last().map(|(_, facts)| (*facts).clone());
+    let in_force = facts.as_ref().and_then(|facts| facts.tcp.as_ref()?.options_set.clone());
     let opened_s = (fault_at > 0).then(|| since(fault_at, opened_at));
     let (local, remote) = flow.ends.seen_from(Side::Client);
     let mut verdict = FlowVerdict {
@@ -151,9 +156,8 @@ fn judge_flow(
         remote,
         owner,
         opened_s,
-        options,
-        // What times count from and what is predicted begins with the last look.
-        facts: looks.last().map(|(_, facts)| (*facts).clone()),
+        options: in_force.or(found),
+        facts,
         prediction: None,
         measured: None,
         ended_by: None,
@@ -214,10 +218,11 @@ fn judge_flow(
             let proved = crate::Proof { evidence: Vec::new() };
             weigh(&own, &settled, &prediction, &part, &measured, &proved)
         };
-        (verdict.word, verdict.reason) = match weighed {
-            Ok(()) => (Some(Word::Agrees), String::new()),
-            Err((word, reason)) => (Some(word), reason),
-        };
+        let changed = Changed::of(trial, &facts, &part, id);
+        let excused =
+            changed.and_then(|changed| changed.excuses(&weighed, fault_at, verdict.ended_s));
+        let (word, reason) = excused.or(weighed.err()).unwrap_or((Word::Agrees, String::new()));
+        (verdict.word, verdict.reason) = (Some(word), reason);
         verdict.measured = Some(measured);
     }
     verdict.prediction = Some(prediction);

@@ -99,7 +99,8 @@ pub struct FlowVerdict {
     pub owner: Option<Owner>,
     /// When the first of it was seen, seconds after the fault.
     pub opened_s: Option<f64>,
-    /// The client's socket's options just before the fault.
+    /// The client's socket's options just before the fault, or those that it was given since, where the
+    /// prediction is made from these.
     pub options: Option<SocketOptions>,
     /// What was known of it when the prediction in force was made: just before the fault, or after the
     /// program's last call; `None`: nothing is predicted.

@@ -1,7 +1,7 @@
 //! When a server closes the socket of a connection that has ended.
 
 use super::Trial;
-use super::commands::{Forecast, Forecasts};
+use super::commands::Forecasts;
 use crate::instruments::Seen;
 use anyhow::Result;
 use observe::clock::monotonic_ns;
@@ -22,10 +22,9 @@ impl Trial {
         let just_ended = |flow: FlowId| {
             self.flows.ended_ns(flow).is_some_and(|at_ns| now_ns - at_ns.min(now_ns) <= JUST_NOW_NS)
         };
-        let inode = |forecast: &Forecast| forecast.facts.tcp.as_ref().and_then(|tcp| tcp.inode);
         let held = forecasts.iter().filter(|(flow, _)| just_ended(**flow));
         let mut held: Vec<_> =
-            held.filter_map(|(flow, forecast)| Some((*flow, inode(forecast)?))).collect();
+            held.filter_map(|(flow, forecast)| Some((*flow, forecast.inode()?))).collect();
         let mut step = Duration::from_micros(500);
         while !held.is_empty() && Instant::now() < until {
             let look = until.min(Instant::now() + step);

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
 use spec::facts::TcpFacts;
-use spec::{Facts, FaultKind, Parameters, Reference};
+use spec::{Facts, FaultKind, Parameters, Reference, SocketOptions};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(super) struct Forecast {
     pub(super) facts: Facts,
     unread: Unread,
     conditional: Conditional,
+    /// The options that the socket was last seen to have.
+    pub(super) options: Option<SocketOptions>,
     /// Whether it was open when the fault came.
     was_open: bool,
     /// When something was last received before the fault.
@@ -61,7 +63,13 @@ impl Forecast {
             Instant::now() + Duration::from_millis(tcp.timer_expires_ms.into()) + EXPIRED
         };
         let clear_at = tcp.map(expired);
-        Self { facts, unread, conditional, was_open, received_ns: None, clear_at }
+        let options = facts.tcp.as_ref().and_then(|tcp| tcp.options_set.clone());
+        Self { facts, unread, conditional, options, was_open, received_ns: None, clear_at }
+    }
+
+    /// That of its socket.
+    pub(super) fn inode(&self) -> Option<u32> {
+        self.facts.tcp.as_ref().and_then(|tcp| tcp.inode)
     }
 
     /// What is predicted.
@@ -369,11 +377,18 @@ impl Trial {
             let Watched { forecasts, acts, .. } = &watched;
             let breaks = watched.in_force().is_some();
             let deadline = self.deadline_of_commands(&watched);
-            let next = acts.first().map_or(deadline, |(at, _)| deadline.min(*at));
             let clear = forecasts.values().filter_map(|forecast| forecast.clear_at).min();
-            let next = clear.map_or(next, |at| next.min(at));
+            let options_ns = self.flows.options_due_ns().filter(|_| breaks);
+            let left = |at_ns: u64| Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
+            let options = options_ns.map(|at_ns| Instant::now() + left(at_ns));
+            let times = [Some(deadline), acts.first().map(|(at, _)| *at), clear, options];
+            let next = times.into_iter().flatten().min().unwrap_or(deadline);
             let is_done = |trial: &Self| trial.commands_are_done(forecasts);
-            let is_outdated = |trial: &Self| breaks && !trial.flows.outdated().is_empty();
+            let is_outdated = |trial: &Self| {
+                let due_ns = trial.flows.options_due_ns();
+                let sooner = due_ns.is_some_and(|due| options_ns.is_none_or(|at| due < at));
+                breaks && (sooner || !trial.flows.outdated().is_empty())
+            };
             self.follow_until(next, |trial| {
                 is_done(trial) || is_outdated(trial) || !trial.waiting.is_empty()
             })
@@ -381,25 +396,14 @@ impl Trial {
             if !self.waiting.is_empty() {
                 continue;
             }
-            let mut outdated = if breaks { self.flows.outdated() } else { Vec::new() };
-            if !outdated.is_empty() {
-                // What belongs together comes together.
-                self.follow_until(Instant::now() + TOGETHER, |_| false).await?;
-            }
-            let now = Instant::now();
-            let cleared = forecasts.iter().filter(|(_, forecast)| forecast.is_clear(now));
-            outdated.extend(cleared.map(|(flow, _)| *flow));
-            if !outdated.is_empty() {
-                let parameters = watched.parameters.clone();
-                for flow in outdated {
-                    self.look_again(flow, &parameters, &mut watched.forecasts).await?;
-                }
+            if breaks && self.see_changes(&mut watched).await? {
                 continue;
             }
-            if is_done(self) || Instant::now() >= deadline {
+            let is_done = self.commands_are_done(&watched.forecasts);
+            if is_done || Instant::now() >= deadline {
                 break;
             }
-            if acts.first().is_some_and(|(at, _)| *at <= Instant::now()) {
+            if watched.acts.first().is_some_and(|(at, _)| *at <= Instant::now()) {
                 let act = watched.acts.remove(0).1;
                 let parameters = watched.parameters.clone();
                 match act {
@@ -420,6 +424,26 @@ impl Trial {
         }
         self.follow_until(until, |_| false).await?;
         Ok(())
+    }
+
+    /// Looks again at connections of which something has changed, and says whether there were any.
+    async fn see_changes(&mut self, watched: &mut Watched) -> Result<bool> {
+        let parameters = watched.parameters.clone();
+        let forecasts = &mut watched.forecasts;
+        let mut changed = self.options_changed(&parameters, forecasts).await?;
+        let outdated = self.flows.outdated();
+        if !outdated.is_empty() {
+            // What belongs together comes together.
+            self.follow_until(Instant::now() + TOGETHER, |_| false).await?;
+        }
+        changed.extend(outdated);
+        let now = Instant::now();
+        let cleared = forecasts.iter().filter(|(_, forecast)| forecast.is_clear(now));
+        changed.extend(cleared.map(|(flow, _)| *flow));
+        for flow in &changed {
+            self.look_again(*flow, &parameters, forecasts).await?;
+        }
+        Ok(!changed.is_empty())
     }
 
     /// A server does not end with its connections.

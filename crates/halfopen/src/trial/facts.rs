@@ -5,6 +5,7 @@ use crate::instruments::Seen;
 use anyhow::Result;
 use lab::sysctl;
 use observe::clock::{hz, kernel_release, monotonic_ns};
+use observe::options::Found;
 use report::Clock;
 use spec::facts::NeighbourFacts;
 use spec::{Facts, Neighbour, Parameters, SocketOptions};
@@ -73,25 +74,28 @@ impl Trial {
         let host = self.stage.client()?;
         let inode = self.client.sockets(&host)?.inode(client, server)?;
         let Some(inode) = inode else { return Ok(None) };
-        let processes = self.client.peer()?.processes().await?;
-        match observe::options::read(inode, processes) {
-            Ok(Some(found)) => {
-                let options = found.options.clone();
-                self.mark_options(flow, found.owner, found.options);
-                Ok(Some(options))
-            }
-            Ok(None) => Ok(None),
-            Err(error) => {
-                let whose = self.plan.experiment.parameters.named("the client's socket");
-                let why = format!("the options of {whose} cannot be read: {error}");
-                let instrument = "socket options".to_owned();
-                self.mark_as(Source::ClientSocket, What::InstrumentMissing { instrument, why });
-                Ok(None)
-            }
-        }
+        let Some(found) = self.read_options(inode).await? else { return Ok(None) };
+        let options = found.options.clone();
+        self.mark_options(flow, found.owner, found.options);
+        Ok(Some(options))
     }
 
-    fn mark_options(&mut self, flow: FlowId, owner: Owner, options: SocketOptions) {
+    /// The same of the socket with this inode, which may be of a connection that has ended.
+    pub(super) async fn read_options(&mut self, inode: u32) -> Result<Option<Found>> {
+        // It may have ended.
+        let Ok(program) = self.client.peer() else { return Ok(None) };
+        let processes = program.processes().await?;
+        let found = observe::options::read(inode, processes);
+        if let Err(error) = &found {
+            let whose = self.plan.experiment.parameters.named("the client's socket");
+            let why = format!("the options of {whose} cannot be read: {error}");
+            let instrument = "socket options".to_owned();
+            self.mark_as(Source::ClientSocket, What::InstrumentMissing { instrument, why });
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    pub(super) fn mark_options(&mut self, flow: FlowId, owner: Owner, options: SocketOptions) {
         let what = What::Options { side: Side::Client, owner, options: Box::new(options) };
         let event = Event::new(monotonic_ns(), Source::ClientSocket, what).of(flow);
         self.take(Seen::Event(event, None));

@@ -2,6 +2,7 @@
 //! each
 //! is by what the kernel shows.
 
+use super::options::OptionsDue;
 use crate::instruments::Followed;
 use model::ObservedCall;
 use spec::script::Step;
@@ -87,6 +88,8 @@ struct Progress {
     window_probed_ns: Option<u64>,
     /// When it last received a segment.
     received_ns: Option<u64>,
+    /// When its options matter next.
+    options_due: OptionsDue,
 }
 
 impl Progress {
@@ -184,11 +187,30 @@ impl Flows {
     /// The connections of which something is known that is outdated: those open at the fault, and the
     /// first one that the client has asked for since.
     pub(super) fn outdated(&self) -> Vec<FlowId> {
-        let flows = self.watched.iter().copied().chain(self.next);
         let is_outdated = |flow: &FlowId| {
             self.progress.get(flow).is_some_and(|p| !p.ended && p.stirred_ns > p.looked_ns)
         };
-        flows.filter(is_outdated).collect()
+        self.looked_after().filter(is_outdated).collect()
+    }
+
+    fn looked_after(&self) -> impl Iterator<Item = FlowId> {
+        self.watched.iter().copied().chain(self.next)
+    }
+
+    /// When the options of one of these are to be read again, nanoseconds; 0: at once.
+    pub(super) fn options_due_ns(&self) -> Option<u64> {
+        let progress = self.looked_after().filter_map(|flow| self.progress.get(&flow));
+        progress.filter_map(|progress| progress.options_due.next_ns()).min()
+    }
+
+    /// Those whose options are to be read now.
+    pub(super) fn options_due(&mut self, now_ns: u64) -> Vec<FlowId> {
+        let mut flows: Vec<_> = self.looked_after().collect();
+        flows.retain(|flow| {
+            let progress = self.progress.get_mut(flow);
+            progress.is_some_and(|progress| progress.options_due.take(now_ns))
+        });
+        flows
     }
 
     /// It was looked at, and whether a process had it.
@@ -313,6 +335,10 @@ impl Flows {
         let says_ended = says_ended(event, self.lets_go);
         if says_ended && !progress.ended {
             (progress.ended, progress.ended_ns) = (true, event.at_ns);
+            progress.options_due.has_ended();
+        }
+        if !progress.ended {
+            progress.options_due.learn(event);
         }
         if self.commands && says_closed(event) && !progress.fin_sent {
             progress.fin_sent = true;

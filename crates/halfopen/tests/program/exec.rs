@@ -42,6 +42,17 @@ if what == "shuts-down":
     time.sleep(1)
     s.sendall(b"last\n")
     s.shutdown(socket.SHUT_WR)
+if what == "keeps-alive-later":
+    time.sleep(1)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+if what == "waits-less":
+    time.sleep(0.5)
+    s.sendall(b"again\n")
+    time.sleep(0.5)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
 if what == "streams":
     try:
         while True:
@@ -170,6 +181,29 @@ fn what_it_opens_after_the_fault_is_predicted_from_its_syn() {
     // The trial's own is the one that was open when the fault came.
     assert_eq!(trial["flows"][0]["measured"]["ended_by"], "program");
     assert_eq!(trial["measured"]["outcome"], "none");
+}
+
+#[test]
+fn options_that_it_changes_after_the_fault_are_predicted_from() {
+    for (what, ended_by) in [("keeps-alive-later", "keepalive"), ("waits-less", "user-timeout")] {
+        let (output, _out) = exec(&POWER_OFF, what);
+        assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+        let flow = &the_trial(&output)["flows"][0];
+        assert_eq!(flow["measured"]["outcome"], "ETIMEDOUT", "{flow}");
+        assert_eq!(flow["measured"]["ended_by"], ended_by, "{flow}");
+        assert_eq!(flow["options"]["keepalive"], what == "keeps-alive-later", "{flow}");
+    }
+}
+
+#[test]
+fn options_that_it_changes_where_a_host_answers_leave_nothing_to_agree_with() {
+    let reboot = ["--fault", "reboot", "--after", "300ms", "--deadline", "8s"];
+    let (output, _out) = exec(&reboot, "keeps-alive-later");
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["flows"][0]["measured"]["outcome"], "ECONNRESET", "{trial}");
+    let reason = trial["reason"].as_str().unwrap();
+    assert!(reason.contains("changed SO_KEEPALIVE, TCP_KEEPIDLE"), "{reason}");
 }
 
 #[test]
