@@ -42,6 +42,15 @@ doctor: build
 predict *arguments: build
     @scripts/halfopen predict --defaults "$@"
 
+# The guide's reference pages, made from the program: docs/src/reference/
+reference:
+    @cargo run --quiet -- reference docs/src/reference
+
+# The guide as web pages, in target/guide/; builds mdbook where it is missing (4 to 10 minutes)
+guide:
+    @command -v mdbook >/dev/null || scripts/as-caller cargo install --quiet --locked mdbook
+    mdbook build docs
+
 # Every claim of the article: short settings on the real clock, the defaults in virtual time
 article *arguments: build
     @scripts/halfopen article "$@"

@@ -26,6 +26,15 @@ pub(crate) fn find(
     Source::read(name_or_file)?.experiment(defaults, overrides, colour)
 }
 
+/// Every experiment that is built in.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(crate) fn all() -> Result<Vec<Experiment>> {
+    let colour = output::colour(&std::io::stderr());
+    BUILT_IN.iter().map(|(name, _)| find(name, false, &[], colour)).collect()
+}
+
 /// The text of an experiment.
 struct Source {
     name: String,

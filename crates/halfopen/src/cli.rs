@@ -1,4 +1,4 @@
-//! The command line: a contract, see README.md.
+//! The command line: a contract, see the guide's docs/src/reference/commands.md.
 
 mod advise;
 mod sockets;
@@ -131,6 +131,21 @@ pub(crate) enum Command {
     Man {
         /// The directory, which must be there
         directory: PathBuf,
+    },
+    /// Write the guide's reference pages into a directory
+    #[command(hide = true)]
+    Reference {
+        /// The directory, which must be there
+        directory: PathBuf,
+    },
+    /// Print the sequence diagram of a recorded trial as an SVG file
+    #[command(hide = true)]
+    Picture {
+        /// The trial's directory
+        directory: PathBuf,
+        /// For a dark page
+        #[arg(long)]
+        dark: bool,
     },
     /// A peer of a trial: talks to the laboratory on standard input and output
     #[command(hide = true)]

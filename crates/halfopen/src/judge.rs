@@ -5,6 +5,7 @@ use crate::files::{self, Recorded};
 use crate::output::{self, Exit, Format};
 use crate::{judging, ledger::Ledger};
 use anyhow::{Context, Result, ensure};
+use report::html::Theme;
 use report::{Digest, Machine, Tally, Trial, human};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -63,6 +64,18 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
             output::print(text.as_bytes())
         }
     }))
+}
+
+/// The sequence diagram of a recorded trial.
+pub(crate) fn picture(directory: &Path, dark: bool) -> Exit {
+    let theme = if dark { Theme::Dark } else { Theme::Light };
+    let drawn = judge(directory).and_then(|judged| {
+        report::html::picture(&judged.trial, theme).context("nothing happened in this trial")
+    });
+    match drawn {
+        Ok(picture) => output::print(&picture),
+        Err(error) => output::fail(Exit::USAGE, &error),
+    }
 }
 
 /// A path for a terminal, with control characters escaped.

@@ -84,6 +84,8 @@ fn main() -> std::process::ExitCode {
         Command::Advise(arguments) => advise::run(&arguments),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
+        Command::Reference { directory } => manual::reference(&directory),
+        Command::Picture { directory, dark } => judge::picture(&directory, dark),
         Command::Fault { kind, lasts, settings } => control::fault(&kind, lasts, settings),
         Command::Heal => control::heal(),
         Command::Predict(arguments) => predict::run(&arguments),

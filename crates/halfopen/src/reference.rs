@@ -7,13 +7,10 @@ use report::keys;
 
 /// The experiments and their questions.
 pub(crate) fn list(format: Format) -> Exit {
-    let mut experiments = Vec::new();
-    for (name, _) in catalogue::BUILT_IN {
-        match catalogue::find(name, false, &[], output::colour(&std::io::stderr())) {
-            Ok(experiment) => experiments.push(experiment),
-            Err(error) => return output::fail(Exit::INTERNAL, &error),
-        }
-    }
+    let experiments = match catalogue::all() {
+        Ok(experiments) => experiments,
+        Err(error) => return output::fail(Exit::INTERNAL, &error),
+    };
     let colour = output::colour(&std::io::stdout());
     match format {
         Format::Human | Format::Jsonl => {

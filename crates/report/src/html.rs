@@ -7,6 +7,7 @@ mod article;
 mod axis;
 mod connections;
 mod diagram;
+mod picture;
 mod ruler;
 mod run;
 mod schedule;
@@ -23,7 +24,19 @@ use text::prose;
 use verdict::claims::{ARTICLE, Catalogue};
 
 pub use article::article_page;
+pub use picture::{Theme, picture};
 pub use run::run_page;
+
+/// The style of every page, in the light and in the dark.
+const STYLE: &str = concat!(
+    ":root {\n  color-scheme: light dark;\n",
+    include_str!("html/light.css"),
+    "}\n@media (prefers-color-scheme: dark) {\n:root {\n",
+    include_str!("html/dark.css"),
+    "}\n}\n",
+    include_str!("html/diagram.css"),
+    include_str!("html/style.css"),
+);
 
 /// A file beside a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,7 +282,7 @@ fn framed(title: &str, footer: &str, body: &Markup) -> Vec<u8> {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
-                style { (PreEscaped(include_str!("html/style.css"))) }
+                style { (PreEscaped(STYLE)) }
             }
             body {
                 main {

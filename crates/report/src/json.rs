@@ -18,7 +18,7 @@ use model::Prediction;
 use prediction::{Forecast, forecast, micros, seconds};
 use serde::Serialize;
 use serde_json::value::Value;
-use spec::Experiment;
+use spec::{Experiment, FaultKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use trial::{SCHEMA, TrialDocument, head, trial_document};
@@ -77,12 +77,14 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8
     struct Listed<'a> {
         name: &'a str,
         question: &'a str,
+        fault: FaultKind,
         claims: &'a [String],
         parameters: BTreeMap<String, Value>,
     }
     let listed = |experiment: &'a Experiment| Listed {
         name: &experiment.name,
         question: &experiment.question,
+        fault: experiment.parameters.fault.kind,
         claims: &experiment.claims,
         parameters: in_force(&experiment.parameters, None),
     };

@@ -184,34 +184,4 @@ mod tests {
         assert!(explain("sysctl.tcp_retires2").unwrap_err().contains("tcp_retries2"));
         assert!(explain("nonsense.at.all").is_err());
     }
-
-    /// README's table has every key, each once, and every word that a choice accepts.
-    #[test]
-    fn the_table_of_the_readme_has_every_key() {
-        let readme = include_str!("../../../README.md");
-        let rows = readme.lines().skip_while(|line| *line != "| key | values |").skip(2);
-        let (mut shown, mut told) = (Vec::new(), String::new());
-        for row in rows.take_while(|line| line.starts_with('|')) {
-            let (keys, text) = row.trim_matches('|').split_once('|').unwrap();
-            let mut last = String::new();
-            for key in keys.split('`').skip(1).step_by(2) {
-                // `.idle` after `client.keepalive.enabled` is of the same group.
-                last = match (key.strip_prefix('.'), last.rsplit_once('.')) {
-                    (Some(leaf), Some((group, _))) => format!("{group}.{leaf}"),
-                    _ => key.to_owned(),
-                };
-                shown.push(last.clone());
-            }
-            told += text;
-        }
-        let mut known: Vec<_> = all().into_iter().map(|key| key.key).collect();
-        known.sort();
-        shown.sort();
-        assert_eq!(shown, known);
-        for key in ["topology", "family", "neighbour", "client.traffic", "fault.kind"] {
-            for choice in find(key).unwrap().accepts.split('`').skip(1).step_by(2) {
-                assert!(told.contains(&format!("`{choice}`")), "{key}: {choice}");
-            }
-        }
-    }
 }

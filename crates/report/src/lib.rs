@@ -6,6 +6,7 @@
 pub mod advice;
 pub mod article;
 pub mod audit;
+mod catalogue;
 pub mod clocks;
 mod course;
 pub mod csv;
@@ -23,6 +24,7 @@ mod parameters;
 pub mod passage;
 pub mod pcapng;
 pub mod record;
+pub mod reference;
 pub mod sampled;
 pub mod span;
 mod story;

@@ -12,11 +12,13 @@ pub trait Choice: FromStr<Err = String> {
 
 /// An enum whose variants have one written name each: in files, on the command line and in JSON.
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[doc = $variant_doc:literal])* $variant:ident = $text:literal,)+
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+            $($(#[doc = $variant_doc])* #[serde(rename = $text)] $variant,)+
         }
 
         impl $name {
@@ -26,6 +28,11 @@ macro_rules! choice {
             /// The written name.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// What it means, a sentence or two, for the reference.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($variant_doc),*).trim(),)+ }
             }
         }
 

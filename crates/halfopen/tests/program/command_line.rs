@@ -69,7 +69,8 @@ fn every_experiment_has_a_recipe_of_its_name_and_is_listed() {
             "{name} is not listed with its question"
         );
     }
-    assert_eq!(listed.lines().count(), names, "nothing else is listed");
+    let all = listed.lines().filter(|line| line.starts_with("  ")).count();
+    assert_eq!(all, names, "nothing else is listed");
 }
 
 #[test]

@@ -59,6 +59,15 @@ pub(crate) fn show(output: &Output) -> String {
     )
 }
 
+/// Whether this program is missing, in which case a test says so and leaves out what needs it.
+pub(crate) fn has_no(program: &str) -> bool {
+    let is_missing = peer::find(program).is_none();
+    if is_missing {
+        eprintln!("skipped: {program} is not installed");
+    }
+    is_missing
+}
+
 /// Whether there is an nginx to test with. Without one a test says so and ends; in CI, where it is
 /// to be installed, that is a failure.
 pub(crate) fn has_nginx() -> bool {

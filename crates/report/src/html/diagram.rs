@@ -16,7 +16,7 @@ use spec::{Outcome, Topology};
 use timeline::What;
 use timeline::event::{FaultStep, Phase, Side};
 
-const WIDTH: f64 = 440.0;
+pub(super) const WIDTH: f64 = 440.0;
 const TIMES: f64 = 70.0;
 const WINDOWS: f64 = 77.0;
 const TIMER: f64 = 89.0;
@@ -46,31 +46,47 @@ enum Kind {
 
 /// The diagram as an SVG element; `None` if nothing happened.
 pub(super) fn diagram(trial: &Trial) -> Option<Markup> {
+    let Drawing { height, label, content } = draw_all(trial)?;
+    Some(html! {
+        svg.sequence.long[height > PAGE] viewBox={ "0 0 " (WIDTH) " " (height) } role="img"
+            aria-label=(label) { (content) }
+    })
+}
+
+/// What an SVG element is made of.
+pub(super) struct Drawing {
+    pub(super) height: f64,
+    /// What it shows, in words.
+    pub(super) label: String,
+    pub(super) content: Markup,
+}
+
+/// The diagram; `None` if nothing happened.
+pub(super) fn draw_all(trial: &Trial) -> Option<Drawing> {
     let rows = rows(trial);
     let origin_ns = course::reference_ns(trial).unwrap_or(rows.first()?.at_ns);
     let (axis, heights) = Axis::new(TOP, rows.iter().map(|row| (row.at_ns, row.height())));
     let hosts = words::hosts(&trial.experiment.parameters);
-    let height = axis.bottom() + 24.0;
     let routed = trial.experiment.parameters.topology == Topology::Router;
     let befores = std::iter::once(None).chain(rows.iter().zip(&heights).map(Some));
-    Some(html! {
-        svg.sequence.long[height > PAGE] viewBox={ "0 0 " (WIDTH) " " (height.round()) } role="img"
-            aria-label={ "Sequence of events at the " (hosts[0]) ", on the wire and at the " (hosts[1]) } {
-            (heads(hosts, routed))
-            (cut_wire(trial, &axis))
-            (windows(trial, &axis))
-            (lifelines(trial, &axis))
-            @for ((row, y), before) in rows.iter().zip(&heights).zip(befores) {
-                @if let Some((before, before_y)) = before {
-                    @let gone = host_gone(trial).is_some_and(|gone_ns| before.at_ns >= gone_ns);
-                    @let seconds = (row.at_ns - before.at_ns) as f64 / 1e9;
-                    (gap(seconds, (before_y + 4.0, y - row.height() + 6.0), gone))
-                }
-                @let since_ns = before.map(|(before, _)| row.at_ns - before.at_ns);
-                (draw(row, *y, &moment(row.at_ns, origin_ns, since_ns)))
+    let content = html! {
+        (heads(hosts, routed))
+        (cut_wire(trial, &axis))
+        (windows(trial, &axis))
+        (lifelines(trial, &axis))
+        @for ((row, y), before) in rows.iter().zip(&heights).zip(befores) {
+            @if let Some((before, before_y)) = before {
+                @let gone = host_gone(trial).is_some_and(|gone_ns| before.at_ns >= gone_ns);
+                @let seconds = (row.at_ns - before.at_ns) as f64 / 1e9;
+                (gap(seconds, (before_y + 4.0, y - row.height() + 6.0), gone))
             }
+            @let since_ns = before.map(|(before, _)| row.at_ns - before.at_ns);
+            (draw(row, *y, &moment(row.at_ns, origin_ns, since_ns)))
         }
-    })
+    };
+    let label =
+        format!("Sequence of events at the {}, on the wire and at the {}", hosts[0], hosts[1]);
+    Some(Drawing { height: (axis.bottom() + 24.0).round(), label, content })
 }
 
 impl Row {

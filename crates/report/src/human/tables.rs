@@ -1,5 +1,6 @@
 //! Tables: experiments, a summary of trials, a predicted schedule, and what the doctor found.
 
+use crate::catalogue::by_fault;
 use crate::human::paint::Paint;
 use crate::summary::{Group, Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
@@ -16,12 +17,18 @@ use std::time::Duration;
 
 /// The experiments and their questions: `halfopen list`.
 pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, colour: bool) -> String {
-    let experiments: Vec<_> = experiments.into_iter().collect();
-    let widest = experiments.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
+    let groups = by_fault(experiments);
+    let members = groups.iter().flat_map(|(_, members)| members);
+    let widest = members.map(|experiment| experiment.name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
-    for experiment in experiments {
-        let name = Paint(colour).strong(&format!("{:<widest$}", experiment.name));
-        writeln!(text, "{name}  {}", experiment.question).expect("a String takes all");
+    for (index, (kind, members)) in groups.iter().enumerate() {
+        let space = if index > 0 { "\n" } else { "" };
+        let kind = Paint(colour).quiet(&format!("{kind} – {}", kind.about().replace('`', "")));
+        writeln!(text, "{space}{kind}").expect("a String takes all");
+        for experiment in members {
+            let name = Paint(colour).strong(&format!("{:<widest$}", experiment.name));
+            writeln!(text, "  {name}  {}", experiment.question).expect("a String takes all");
+        }
     }
     text
 }
