@@ -31,7 +31,8 @@ const STEPS_MOST: u64 = 600_000;
 /// After so many steps, those of all explorers of a prediction together, no handler runs late any
 /// more. By then, a jiffy more or less has led to more phases than are told apart.
 const LATE_STEPS: u64 = 40_000;
-/// The same where so many runs are on their way that ICMP errors meet: they are of as many phases.
+/// The same where so many runs are on their way that ICMP errors meet, or twice as many as began: they
+/// are of as many phases.
 const LATE_BESIDE: usize = 128;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
@@ -86,6 +87,8 @@ pub(crate) struct Explorer<'a> {
     /// The longest timer that fired, jiffies.
     pub(crate) longest: u64,
     on_their_way: usize,
+    /// How many runs began.
+    began: usize,
     steps: u64,
     late_steps: u64,
     standing: Standing,
@@ -103,6 +106,7 @@ impl<'a> Explorer<'a> {
             ends: Vec::new(),
             longest: 0,
             on_their_way: 0,
+            began: 0,
             steps: 0,
             late_steps: LATE_STEPS,
             standing: Standing::default(),
@@ -156,6 +160,7 @@ impl<'a> Explorer<'a> {
         if let Some((last, pasts)) = self.pending.take() {
             self.push(last, pasts);
         }
+        self.began = self.on_their_way;
         while let Some((at_ns, lives)) = self.frontier.pop_first() {
             self.on_their_way -= lives.len();
             for (live, pasts) in alike(lives) {
@@ -202,7 +207,7 @@ impl<'a> Explorer<'a> {
     fn is_late_explored(&self, live: &Live) -> bool {
         !self.cfg.virtual_time
             && self.steps < self.late_steps
-            && (live.world.is_silent() || self.on_their_way < LATE_BESIDE)
+            && (live.world.is_silent() || self.on_their_way < LATE_BESIDE.max(2 * self.began))
     }
 
     /// The settings in force at a moment.

@@ -10,11 +10,12 @@ use crate::laboratory::{SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Call, Calls, Program};
 use crate::run::{Called, Live, Past};
-use crate::sock::Timer;
+use crate::sock::{Armed, Timer};
 use crate::tick::{Hz, Phase};
+use crate::wheel::Context;
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
-use crate::{closed_window, idle, purpose, sending, start, way, window};
+use crate::{closed_window, hop, idle, purpose, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::collections::BTreeSet;
@@ -80,8 +81,36 @@ fn ends(
     let clock = facts.jiffies.map(|clock| Phase::new(cfg.hz, clock));
     let first = observed.and_then(|observed| observed.first()).map(|call| call.at_ns);
     let first_ns = clock.zip(first).and_then(|(clock, at_ns)| clock.of(at_ns));
-    let mut runs = runs(cfg, parameters, facts, calls.writes_after_ns())?;
-    // Where a process goes on, it may do so some time after it should.
+    let begins = (first_ns, facts.jiffies.is_some());
+    let explore = |runs: Vec<Start>| {
+        let mut explorer = Explorer::new(cfg, later.as_ref(), &calls);
+        for run in going_on_late(cfg, runs) {
+            begin(&mut explorer, cfg, &calls, begins, run);
+        }
+        explorer.go().map(|()| (explorer.ends, explorer.longest))
+    };
+    if parameters.client.fills_window {
+        return Ok(explore(closed_window_runs(cfg, parameters, facts)?)?.0);
+    }
+    let scenes = idle::scenes(cfg, parameters, facts, true)?.unwrap_or_default();
+    let is_known = scenes.iter().all(|(_, known)| known.is_some());
+    // Slots of coarser timers than those that fire make no difference: the phases are gone through up to
+    // the coarsest that do.
+    let mut period = 1;
+    loop {
+        let runs = runs(cfg, parameters, facts, &scenes, (period, calls.writes_after_ns()))?;
+        let other = other_timers(cfg, parameters, &runs);
+        let (ends, longest) = explore(runs)?;
+        let needed = cfg.wheel.slot(longest.max(other).max(next_timer(cfg, parameters, &ends)));
+        if is_known || needed <= period {
+            return Ok(ends);
+        }
+        period = needed;
+    }
+}
+
+/// Where a process goes on, it may do so some time after it should.
+fn going_on_late(cfg: &Kernel, mut runs: Vec<Start>) -> Vec<Start> {
     let late_ns = if cfg.virtual_time { GOES_ON_NS } else { SLOP_NS };
     let late = runs.iter().filter_map(|(run, past, fault_ns)| {
         let mut run = run.clone();
@@ -89,29 +118,58 @@ fn ends(
         *from_ns += late_ns;
         Some((run, past.clone(), *fault_ns))
     });
-    runs.extend(late.collect::<Vec<_>>());
-    let mut explorer = Explorer::new(cfg, later.as_ref(), &calls);
+    let late: Vec<_> = late.collect();
+    runs.extend(late);
+    runs
+}
+
+/// The longest timer that is none of the socket's own, jiffies: a neighbour entry's, the server's
+/// delayed acknowledgement, or what `close` itself waits.
+fn other_timers(cfg: &Kernel, parameters: &Parameters, runs: &[Start]) -> u64 {
+    let lingers = parameters.client.linger.map_or(1, |linger| cfg.hz.from_secs(linger.as_secs()));
+    let others = runs.iter().map(|(run, ..)| {
+        let hops = if run.world.hop.has_timer() { cfg.hz.from_secs(hop::DELAY_SECS) } else { 1 };
+        hops.max(run.world.peer.delayed_ack)
+    });
+    others.max().unwrap_or(1).max(lingers.min(cfg.rto_max))
+}
+
+/// The keepalive timer, where it may fire before an end that comes in another phase of the clock,
+/// jiffies.
+fn next_timer(cfg: &Kernel, parameters: &Parameters, ends: &[End]) -> u64 {
+    let slots = cfg.wheel.slot(cfg.keepalive_time);
+    let first_ns = (start::EPOCH + cfg.keepalive_time) * cfg.hz.tick_ns();
+    let reaches = |end: &End| {
+        let later_ns = (end.past.slots + slots) * cfg.hz.tick_ns();
+        end.outcome == Outcome::None || end.at_ns.saturating_add(later_ns) >= first_ns
+    };
+    let matters = parameters.client.keepalive.enabled && ends.iter().any(reaches);
+    if matters { cfg.keepalive_time.max(cfg.keepalive_interval) } else { 1 }
+}
+
+/// Starts a run with each moment at which its program may begin.
+fn begin(
+    explorer: &mut Explorer<'_>,
+    cfg: &Kernel,
+    calls: &Calls,
+    (first_ns, phase_known): (Option<u64>, bool),
+    (run, past, fault_ns): Start,
+) {
     let lags: &[u64] = match () {
         () if first_ns.is_some() || !calls.go_on() => &[0],
         () if cfg.virtual_time => &[0, LAGS_NS[0]],
         () => &LAGS_NS,
     };
-    for (run, past, fault_ns) in runs {
-        for lag_ns in lags {
-            let parts = parts(&calls, *lag_ns, run.world.peer.rtt_ns, cfg.hz.tick_ns());
-            for (begins_ns, spread_ns) in
-                begins(cfg, first_ns, fault_ns, &parts, facts.jiffies.is_some())
-            {
-                let mut run = run.clone();
-                run.program = Program::new(&calls, begins_ns, *lag_ns);
-                let mut past = past.clone();
-                past.call_spread_ns = Some(spread_ns);
-                explorer.start(run, past);
-            }
+    for lag_ns in lags {
+        let parts = parts(calls, *lag_ns, run.world.peer.rtt_ns, cfg.hz.tick_ns());
+        for (begins_ns, spread_ns) in begins(cfg, first_ns, fault_ns, &parts, phase_known) {
+            let mut run = run.clone();
+            run.program = Program::new(calls, begins_ns, *lag_ns);
+            let mut past = past.clone();
+            past.call_spread_ns = Some(spread_ns);
+            explorer.start(run, past);
         }
     }
-    explorer.go()?;
-    Ok(explorer.ends)
 }
 
 /// The parts of a jiffy that its first call may come in, each by its end and its length: in each of
@@ -176,59 +234,58 @@ fn observed_calls(observed: &[ObservedCall]) -> Calls {
     Calls::of(&spec::Script { steps, repeats: false })
 }
 
-/// The sockets that there may be before the program begins, with what led to each and when the fault
-/// comes, nanoseconds.
+/// A socket that there may be before the program begins, with what led to it and when the fault comes,
+/// nanoseconds.
+type Start = (Live, Past, u64);
+
+/// The sockets whose window is closed.
+fn closed_window_runs(
+    cfg: &Kernel,
+    parameters: &Parameters,
+    facts: &Facts,
+) -> Result<Vec<Start>, String> {
+    let between_ns = window::between_ns(cfg, parameters, facts);
+    let scenes = closed_window::scenes(cfg, parameters, facts)?;
+    let runs = scenes.into_iter().map(|(scene, start)| {
+        let fault_ns = start.sampled_ns + scene.reference_until_ns;
+        let (run, past) = start::window_run(cfg, &scene, &start, between_ns);
+        let run = equip(cfg, parameters, facts, run, Some(start.base), fault_ns);
+        (run, past, fault_ns)
+    });
+    Ok(runs.collect())
+}
+
+/// The sockets after their last exchange: where the keepalive timer is not known, one for each of
+/// `period` phases of the clock.
 fn runs(
     cfg: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
-    writes_after_ns: u64,
-) -> Result<Vec<(Live, Past, u64)>, String> {
+    scenes: &[idle::Idle],
+    (period, writes_after_ns): (u64, u64),
+) -> Result<Vec<Start>, String> {
     let tick_ns = cfg.hz.tick_ns();
     let mut all = Vec::new();
-    if parameters.client.fills_window {
-        let between_ns = window::between_ns(cfg, parameters, facts);
-        for (scene, start) in closed_window::scenes(cfg, parameters, facts)? {
-            let fault_ns = start.sampled_ns + scene.reference_until_ns;
-            let (run, past) = start::window_run(cfg, &scene, &start, between_ns);
-            all.push((
-                equip(cfg, parameters, facts, run, Some(start.base), fault_ns),
-                past,
-                fault_ns,
-            ));
-        }
-        return Ok(all);
-    }
     let mut seen = Vec::new();
-    for (scene, known) in idle::scenes(cfg, parameters, facts, true)?.unwrap_or_default() {
+    for (scene, known) in scenes {
         // Where data goes is asked for below.
-        let what = (scene.reference_until_ns, known, scene.rtt_ns);
+        let what = (scene.reference_until_ns, *known, scene.rtt_ns);
         if seen.contains(&what) {
             continue;
         }
         seen.push(what);
         let mut starts = Vec::new();
-        if let Some(known) = &known {
-            let (run, received_ns) = start::known_keepalive(cfg, &scene, known);
+        if let Some(known) = known {
+            let (run, received_ns) = start::known_keepalive(cfg, scene, known);
             starts.push((run, (received_ns - (tick_ns - 1), received_ns), received_ns));
         } else {
-            let slot = |timeout| cfg.wheel.slot(timeout);
-            let longest = slot(cfg.keepalive_time).max(slot(cfg.keepalive_interval));
-            let longest = if scene.enabled { longest } else { 1 };
-            let period = longest.max(slot(cfg.rto_max));
             let stride = period.div_ceil(PHASES_MOST);
             for jiffy in (0..period).step_by(stride as usize) {
                 let armed = start::EPOCH + jiffy + stride - 1;
-                let timer = crate::sock::Armed {
-                    fires: cfg.wheel.fires_at(
-                        armed,
-                        cfg.keepalive_time,
-                        crate::wheel::Context::Call,
-                    ),
-                    timeout: cfg.keepalive_time,
-                };
+                let timeout = cfg.keepalive_time;
+                let fires = cfg.wheel.fires_at(armed, timeout, Context::Call);
                 let received_ns = armed * tick_ns + scene.armed_before_ns.0;
-                let run = start::idle(cfg, &scene, received_ns, timer, true);
+                let run = start::idle(cfg, scene, received_ns, Armed { fires, timeout }, true);
                 let start = (received_ns - (stride * tick_ns - 1), received_ns + stride * tick_ns);
                 starts.push((run, start, received_ns));
             }

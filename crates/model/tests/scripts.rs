@@ -61,6 +61,26 @@ fn a_write_that_comes_too_late_is_not_the_reference() {
     assert_eq!(prediction.windows[0].keepalive_probes, Some(4));
 }
 
+/// ICMP errors take each doubling back, so that timeouts are many, and each may run late: as many phases
+/// as are gone through leave room for that.
+#[test]
+fn a_call_at_any_phase_ends_as_late_as_a_write_does() {
+    let reject = [
+        ("topology", "router"),
+        ("fault.kind", "reject"),
+        ("fault.reject", "host-unreachable"),
+        ("sysctl.tcp_retries2", "3"),
+    ];
+    let sets =
+        [&reject[..], &[("client.traffic", "script"), ("client.script", "write 100")]].concat();
+    let parameters = parameters(&sets);
+    let call = ObservedCall { at_ns: 5_000_000_000, step: Step::Write(100) };
+    let observed =
+        model::predict_with(&parameters, &model::nominal_facts(&parameters, HZ), &[call]);
+    let written = predict(&[&reject[..], &[("client.traffic", "one-write")]].concat());
+    assert_eq!(hull(&observed), hull(&written));
+}
+
 const FORGET: [(&str, &str); 3] =
     [("topology", "router"), ("fault.kind", "forget"), ("fault.idle", "60s")];
 

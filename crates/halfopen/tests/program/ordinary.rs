@@ -47,11 +47,13 @@ fn flow(fault: &str, settings: &[&str], does: &str) -> Value {
 #[test]
 fn what_a_program_was_told_is_known_without_tracepoints() {
     let retries = ["--set", "sysctl.tcp_retries2=3"];
-    let cases: [(&str, &[&str], &str, [&str; 2]); 6] = [
+    let rejected = [REJECT, &retries].concat();
+    let cases: [(&str, &[&str], &str, [&str; 2]); 7] = [
         ("power-off", &[], KEEPALIVE, ["ETIMEDOUT", "keepalive"]),
         ("power-off", &["--set", "family=ipv6"], KEEPALIVE, ["ETIMEDOUT", "keepalive"]),
         // An ICMP error about a keepalive probe is about nothing that is outstanding.
         ("reject", REJECT, KEEPALIVE, ["ETIMEDOUT", "keepalive"]),
+        ("reject", &rejected, WRITES, ["EHOSTUNREACH", "icmp"]),
         ("power-off", &retries, WRITES, ["ETIMEDOUT", "retransmission"]),
         ("process-crash", &[], "", ["EOF", "fin"]),
         ("power-off", &[], ABORTS, ["none", "program"]),
