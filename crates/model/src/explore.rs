@@ -273,7 +273,11 @@ impl<'a> Explorer<'a> {
         let decides = match event {
             Event::Expiry(timer) => Decides::Expiry(timer),
             Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
-            _ => Decides::Anything,
+            Event::Hop if live.world.hop.fails_next(cfg) && !live.sock.queue.is_empty() => {
+                Decides::Icmp
+            }
+            Event::Hop | Event::Resolved => Decides::Nothing,
+            Event::Arrival | Event::Call | Event::AnswerDue => Decides::Anything,
         };
         let mut groups: Vec<(Decision, Vec<usize>)> = Vec::new();
         for (index, past) in pasts.iter().enumerate() {

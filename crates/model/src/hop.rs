@@ -115,6 +115,13 @@ impl Hop {
         self.waits() && matches!(self, Self::Asks(neighbour, ..) if asks(neighbour))
     }
 
+    /// Whether its timer, when it fires next, throws away what waits: each segment may draw its error.
+    pub(crate) fn fails_next(&self, kernel: &Kernel) -> bool {
+        let Self::Asks(neighbour, ..) = self else { return false };
+        let all = neighbour.manners(kernel).all;
+        matches!(neighbour.state, State::Incomplete { asked, .. } if asked >= all)
+    }
+
     /// Whether the segment that was just sent reaches the far end at once if that is there: it goes
     /// straight on, or makes the hop ask.
     pub(crate) fn passes(&self, fate: Fate, by_asking_only: bool) -> bool {
@@ -164,6 +171,11 @@ impl Hop {
 
     /// Forgets what cannot matter from a jiffy on.
     pub(crate) fn forget(&mut self, jiffy: u64) {
+        if let Self::Asks(Neighbour { state: State::Reachable { until }, .. }, ..) = self
+            && *until <= jiffy
+        {
+            *until = 0;
+        }
         if let Self::Rejects(limit, _) | Self::Asks(_, limit, _) = self
             && limit.full_at <= jiffy
         {

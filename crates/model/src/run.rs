@@ -4,12 +4,16 @@
 //! matters to what comes next (when it began, what has fired, what was counted), and the stamps, of
 //! which only comparisons with now matter.
 
+mod log;
+
 use crate::prediction::{COUNTED_MOST, StepKind};
 use crate::program::Program;
 use crate::sock::{Sock, Stamps, Timer};
 use crate::step::Effects;
 use crate::world::World;
-use std::rc::Rc;
+use log::Log;
+
+pub(crate) use log::Expiry;
 
 /// What comes next depends on this alone, and on the stamps of each past.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,7 +59,7 @@ pub(crate) struct Past {
     pub(crate) slots: u64,
     /// When each timer is due by the textbook, without ticks and slots, after the beginning.
     nominal: [u64; 2],
-    log: Rc<Vec<Expiry>>,
+    log: Log,
     pub(crate) steps: u32,
 }
 
@@ -80,31 +84,6 @@ pub(crate) struct Counts {
     pub(crate) window_probes: u32,
 }
 
-/// One timer that fired, in all pasts that are one by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Expiry {
-    pub(crate) kind: StepKind,
-    /// After the reference: the earliest; the latest where no timer before it ran late; the latest.
-    pub(crate) after_ns: (u64, u64, u64),
-    /// The same by the textbook.
-    pub(crate) nominal_ns: u64,
-    pub(crate) timeout_ns: u64,
-    pub(crate) held: bool,
-}
-
-impl Expiry {
-    /// The same in other pasts as well.
-    pub(crate) fn with(self, other: &Self) -> Self {
-        let ((least, on_time, most), others) = (self.after_ns, other.after_ns);
-        Self {
-            after_ns: (least.min(others.0), on_time.max(others.1), most.max(others.2)),
-            nominal_ns: self.nominal_ns.min(other.nominal_ns),
-            held: self.held && other.held,
-            ..self
-        }
-    }
-}
-
 impl Past {
     pub(crate) fn new(start: (u64, u64), begins_ns: u64, stamps: Stamps) -> Self {
         Self {
@@ -119,7 +98,7 @@ impl Past {
             counts: Counts::default(),
             slots: 0,
             nominal: [0; 2],
-            log: Rc::default(),
+            log: Log::default(),
             steps: 0,
         }
     }
@@ -180,8 +159,7 @@ impl Past {
         let latest_ns = at_ns.saturating_sub(self.start.0);
         let on_time_ns = if self.late { 0 } else { latest_ns };
         let after_ns = (at_ns.saturating_sub(self.start.1), on_time_ns, latest_ns);
-        // Others may share what has led to this.
-        Rc::make_mut(&mut self.log).push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
+        self.log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
         self.steps += 1;
     }
 
@@ -195,7 +173,6 @@ impl Past {
         gaps_ns: (u64, u64),
         timeout_ns: u64,
     ) {
-        let log = Rc::make_mut(&mut self.log);
         for place in 0..u64::from(count) {
             let [from_ns, to_ns] = [gaps_ns.0, gaps_ns.1].map(|gap_ns| due_ns + place * gap_ns);
             let on_time_ns = if self.late { 0 } else { from_ns.saturating_sub(self.start.0) };
@@ -205,7 +182,7 @@ impl Past {
                 on_time_ns,
                 to_ns.saturating_sub(self.start.0),
             );
-            log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
+            self.log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
         }
         self.steps += count;
     }
@@ -246,7 +223,7 @@ impl Past {
         self.reference_by_timer = true;
         self.late = false;
         self.counts = Counts::default();
-        self.log = Rc::default();
+        self.log = Log::default();
         self.steps = 0;
     }
 
@@ -270,7 +247,7 @@ impl Past {
         for (own, others) in self.nominal.iter_mut().zip(other.nominal) {
             *own = (*own).min(others);
         }
-        self.log = merge(std::mem::take(&mut self.log), other.log);
+        self.log = std::mem::take(&mut self.log).merge(other.log);
     }
 
     /// The timer that fired last.
@@ -279,8 +256,8 @@ impl Past {
     }
 
     /// The timers that fired, in order.
-    pub(crate) fn expiries(&self) -> &[Expiry] {
-        &self.log
+    pub(crate) fn expiries(&self) -> Vec<Expiry> {
+        self.log.expiries()
     }
 }
 
@@ -295,20 +272,4 @@ pub(crate) struct Fired {
 
 fn index(timer: Timer) -> usize {
     usize::from(timer == Timer::Keepalive)
-}
-
-/// Two logs of the same timers as one. One that holds the other stays as it is, so that what comes of
-/// both is one, too.
-fn merge(one: Rc<Vec<Expiry>>, other: Rc<Vec<Expiry>>) -> Rc<Vec<Expiry>> {
-    if Rc::ptr_eq(&one, &other) {
-        return one;
-    }
-    let hulls = || one.iter().zip(other.iter()).map(|(one, other)| one.with(other));
-    if hulls().eq(one.iter().copied()) {
-        return one;
-    }
-    if hulls().eq(other.iter().copied()) {
-        return other;
-    }
-    Rc::new(hulls().collect())
 }

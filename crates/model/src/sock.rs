@@ -220,11 +220,15 @@ impl Sock {
                 _ => [0; 3],
             },
             Decides::Expiry(Timer::Keepalive) => self.keepalive_by_stamps(cfg, jiffy),
-            Decides::Expiry(Timer::DelayedAck) => [0; 3],
+            Decides::Expiry(Timer::DelayedAck) | Decides::Nothing => [0; 3],
             Decides::Arrival => {
                 [self.stamps.expires, self.stamps.probes_tstamp.map_or(0, |at| at + 1), 0]
             }
-            Decides::Anything => [
+            Decides::Icmp if !matches!(self.write_timer, Some((Pending::WindowProbe, _))) => {
+                let [timed_out, timeout, sooner] = self.retransmission_by_stamps(cfg, now_ns);
+                [self.stamps.expires * 4 + timed_out, timeout, sooner]
+            }
+            Decides::Icmp | Decides::Anything => [
                 self.stamps.expires,
                 self.stamps.retrans_stamp.map_or(0, |at| at + 1),
                 self.stamps.probes_tstamp.map_or(0, |at| at + 1),
@@ -609,8 +613,12 @@ pub(crate) enum Decides {
     Expiry(Timer),
     /// An answer to a probe arrives.
     Arrival,
-    /// A call, an ICMP error, an acknowledgement.
+    /// An ICMP error about what is outstanding.
+    Icmp,
+    /// A call, an acknowledgement.
     Anything,
+    /// A question of the next hop, which the socket knows nothing of.
+    Nothing,
 }
 
 /// The run is over.

@@ -162,7 +162,7 @@ fn schedule<'a>(ends: impl Iterator<Item = &'a End>, counted: &Counted, hz: Hz) 
     for end in ends {
         let past = &end.past;
         let early_ns = if past.reference_by_timer { counted.early_ns } else { 0 };
-        for (index, expiry) in past.expiries().iter().enumerate() {
+        for (index, expiry) in past.expiries().into_iter().enumerate() {
             let from_ns = expiry.after_ns.0.saturating_sub(early_ns);
             let (_, on_time_ns, to_ns) = expiry.after_ns;
             match rows.get_mut(index) {
@@ -172,7 +172,7 @@ fn schedule<'a>(ends: impl Iterator<Item = &'a End>, counted: &Counted, hz: Hz) 
                     first.nominal_ns = first.nominal_ns.min(expiry.nominal_ns);
                     first.held &= expiry.held;
                 }
-                None => rows.push((*expiry, (from_ns, to_ns), on_time_ns)),
+                None => rows.push((expiry, (from_ns, to_ns), on_time_ns)),
             }
         }
         if end.outcome == Outcome::None && counted.window_probes {

@@ -1,0 +1,79 @@
+//! The timers that have fired on the way to a run: a list that runs share up to where they part.
+
+use crate::prediction::StepKind;
+use std::rc::Rc;
+
+/// One timer that fired, in all pasts that are one by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    pub(crate) kind: StepKind,
+    /// After the reference: the earliest; the latest where no timer before it ran late; the latest.
+    pub(crate) after_ns: (u64, u64, u64),
+    /// The same by the textbook.
+    pub(crate) nominal_ns: u64,
+    pub(crate) timeout_ns: u64,
+    pub(crate) held: bool,
+}
+
+impl Expiry {
+    /// The same in other pasts as well.
+    pub(crate) fn with(self, other: &Self) -> Self {
+        let ((least, on_time, most), others) = (self.after_ns, other.after_ns);
+        Self {
+            after_ns: (least.min(others.0), on_time.max(others.1), most.max(others.2)),
+            nominal_ns: self.nominal_ns.min(other.nominal_ns),
+            held: self.held && other.held,
+            ..self
+        }
+    }
+}
+
+/// What fired, the last first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Log(Option<Rc<Fired>>);
+
+#[derive(Debug)]
+struct Fired {
+    expiry: Expiry,
+    before: Log,
+}
+
+impl Log {
+    pub(super) fn push(&mut self, expiry: Expiry) {
+        let before = std::mem::take(self);
+        self.0 = Some(Rc::new(Fired { expiry, before }));
+    }
+
+    pub(super) fn last(&self) -> Option<&Expiry> {
+        self.0.as_ref().map(|fired| &fired.expiry)
+    }
+
+    /// In order.
+    pub(super) fn expiries(&self) -> Vec<Expiry> {
+        let mut all: Vec<_> = self.backwards().map(|fired| fired.expiry).collect();
+        all.reverse();
+        all
+    }
+
+    fn backwards(&self) -> impl Iterator<Item = &Rc<Fired>> {
+        std::iter::successors(self.0.as_ref(), |fired| fired.before.0.as_ref())
+    }
+
+    /// Two logs of the same timers as one. One that holds the other stays as it is, so that what comes
+    /// of both is one, too.
+    pub(super) fn merge(self, other: Self) -> Self {
+        let both = || self.backwards().zip(other.backwards());
+        let apart = || both().take_while(|(one, other)| !Rc::ptr_eq(one, other));
+        let hulls: Vec<_> = apart().map(|(one, other)| one.expiry.with(&other.expiry)).collect();
+        if apart().zip(&hulls).all(|((one, _), hull)| one.expiry == *hull) {
+            return self;
+        }
+        if apart().zip(&hulls).all(|((_, other), hull)| other.expiry == *hull) {
+            return other;
+        }
+        let shared = both().nth(hulls.len()).map(|(one, _)| Rc::clone(one));
+        let mut merged = Self(shared);
+        hulls.into_iter().rev().for_each(|hull| merged.push(hull));
+        merged
+    }
+}
