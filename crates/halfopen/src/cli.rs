@@ -215,7 +215,7 @@ pub(crate) struct ExecArgs {
     pub(crate) ready: Option<String>,
     /// Without --server: the port of halfopen's own server, which sends back what it gets. Without a
     /// client: the port that halfopen's own client connects to [default: where the server listens]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) listen: Option<u16>,
     /// What breaks (see `fault.kind`); with several, each in a trial of its own
     #[arg(long, value_name = "KIND[,KIND...]", default_value = "none")]

@@ -94,12 +94,36 @@ fn fault_host<'a>(arguments: &'a cli::ExecArgs, point: &'a [Override]) -> Result
     }
 }
 
+/// Words that begin a line which only a shell understands (POSIX, 2.4 and 2.15; `cd`).
+const SHELL_WORDS: [&str; 25] = [
+    ".", ":", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export",
+    "for", "if", "readonly", "return", "set", "shift", "times", "trap", "ulimit", "umask", "unset",
+    "until", "while", "{",
+];
+
 /// A line for a shell as the words of a command: the shell itself, where only that understands it.
 fn words(line: &str) -> Result<Vec<String>, String> {
     let for_a_shell = |character| "|&;<>()$`*?[]#~!\n".contains(character);
-    if line.contains(for_a_shell) {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    if line.contains(for_a_shell) || first.contains('=') || SHELL_WORDS.contains(&first) {
         Ok(vec!["/bin/sh".into(), "-c".into(), line.into()])
     } else {
         split(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_shell_understands_is_for_a_shell() {
+        for line in
+            ["exec redis-server", "cd /tmp", "A=1 redis-server", "a; b", "redis-server $HOME"]
+        {
+            assert_eq!(words(line).unwrap(), ["/bin/sh", "-c", line]);
+        }
+        assert_eq!(words("redis-server --save ''").unwrap(), ["redis-server", "--save", ""]);
+        assert!(words("  ").is_err());
     }
 }

@@ -81,6 +81,10 @@ pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Par
     own.client.user_timeout = millis(options.user_timeout_ms);
     // Where the socket has no value of its own this is the sysctl's, which says the same.
     own.client.rto_max = options.rto_max_ms.map(|ms| Duration::from_millis(ms.into()));
+    if let Some(tcp) = &facts.tcp {
+        let exchanged_ms = tcp.last_data_recv_ms.min(tcp.last_data_sent_ms);
+        own.fault.after = Duration::from_millis(exchanged_ms.into());
+    }
     own.client.thin_linear_timeouts = options.thin_linear_timeouts == Some(true);
     own.server.reads = observed.unread != Unread::Yes;
     own
@@ -100,7 +104,7 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
     let from_sample = falls_silent(trial, facts);
     let prediction = match why_unknown(trial, facts, observed, from_sample) {
         Some(reason) => unknown(&own, reason.into()),
-        None if from_sample => predict_socket(facts, IfIt::StaysAsItIs),
+        None if from_sample => from_socket(trial, facts),
         None if trial.fault.kind == FaultKind::ProcessCrash && observed.unread == Unread::Open => {
             either(&own, facts)
         }
@@ -108,6 +112,24 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
         None => predict(&own, facts),
     };
     Conditional { prediction, from_sample }
+}
+
+/// What the socket alone tells.
+fn from_socket(trial: &Parameters, facts: &Facts) -> Prediction {
+    let mut prediction = predict_socket(facts, IfIt::StaysAsItIs);
+    if trial.fault.effect().cable != Cable::CarrierLost {
+        return prediction;
+    }
+    // Nothing that is sent leaves the host.
+    for window in &mut prediction.windows {
+        let counts =
+            [&mut window.retransmits, &mut window.keepalive_probes, &mut window.window_probes];
+        for count in counts {
+            *count = count.map(|_| 0);
+        }
+    }
+    prediction.schedule.iter_mut().for_each(|step| step.held = true);
+    prediction
 }
 
 /// The end of a process that may have read everything, or not.
@@ -155,9 +177,10 @@ fn why_unknown(
             "data were unacknowledged at the moment of the fault, and a host may answer them later",
         );
     }
-    (!observed.calls.is_empty() && !is_armed_by_exchange(tcp)).then_some(
-        "keepalive was set some time before the last exchange, and the program made calls that a \
-         host answers after the fault",
+    let is_known = facts.jiffies.is_some() || is_armed_by_exchange(tcp);
+    (!observed.calls.is_empty() && !is_known).then_some(
+        "keepalive was set some time before the last exchange, so that without the kernel's jiffies it is \
+         not known when its timer fires, and the program made calls that a host answers after the fault",
     )
 }
 
@@ -183,7 +206,7 @@ pub fn falls_silent(trial: &Parameters, facts: &Facts) -> bool {
     if trial.fault.sieve().is_some_and(|sieve| !sieve.to_survivor) {
         return false;
     }
-    let is_lost = effect.cable == Cable::FarEndDown || effect.path == PathFate::Silent;
+    let is_lost = effect.cable != Cable::Up || effect.path == PathFate::Silent;
     let stays = trial.fault_duration().is_none() && trial.later.sysctl.is_empty();
     let kernel = Kernel::new(trial, facts);
     let hops = dead_path::hops(&kernel, trial, facts);

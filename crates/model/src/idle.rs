@@ -68,7 +68,8 @@ pub(crate) fn scenes(
     let mended = fault.after.saturating_add(parameters.fault_duration().unwrap_or_default());
     let healed = healed(parameters, facts, nanos(mended));
     let enabled = parameters.client.keepalive.enabled;
-    let acknowledges = parameters.server.reads && fault.after < DELAYED_ACK;
+    let none_is_due = facts.tcp.as_ref().is_some_and(|tcp| tcp.acknowledged == Some(true));
+    let acknowledges = parameters.server.reads && !none_is_due && fault.after < DELAYED_ACK;
     let is_reset = acknowledges && healed.is_some_and(|healed| healed.with == Answer::Reset);
     if !enabled && !is_reset && !always {
         return Ok(None);
@@ -112,7 +113,7 @@ pub(crate) fn scenes(
         exposed_ns: way::exposed_ns(parameters, rtt_ns),
         hop: hop.clone(),
         unseen: fault.kind == FaultKind::Unplug,
-        delayed_ack: parameters.server.reads.then(|| delayed_ack(kernel)),
+        delayed_ack: (parameters.server.reads && !none_is_due).then(|| delayed_ack(kernel)),
         delayed_ack_error: delayed_ack_error(parameters),
         memory: way::memory(kernel, parameters, 0),
         losses: way::losses(parameters, fault_ns),
@@ -281,8 +282,14 @@ fn known_timers(
             (nanos(parameters.fault.after) / tick_ns).saturating_sub(kernel.hz.from_msecs(500));
         let mut fires = BTreeSet::new();
         for expires in expires.saturating_sub(due)..=expires {
-            let sample =
-                Sample { sampled, sampled_ns, received, expires, probes: tcp.probes.into() };
+            let sample = Sample {
+                sampled,
+                sampled_ns,
+                received,
+                expires,
+                probes: tcp.probes.into(),
+                set_at_any_time: parameters.runs_command(),
+            };
             let timers = sample.timers(kernel, (exchanged.clone(), answered.clone()), waited);
             known.extend(timers.into_iter().filter(|timer| fires.insert(timer.fires(kernel))));
         }
@@ -300,6 +307,8 @@ struct Sample {
     /// For when the timer is set: `timer->expires`.
     expires: u64,
     probes: u32,
+    /// Whether keepalive was set by a program that does as it likes, and not with the last exchange.
+    set_at_any_time: bool,
 }
 
 impl Sample {
@@ -351,15 +360,35 @@ impl Sample {
             return vec![fresh];
         }
         // Its handler has seen what came after it was armed, and waits for the rest.
-        if self.expires != self.received + time {
-            return Vec::new();
+        let rest = |took_it| {
+            let handled =
+                kernel.wheel.fires_at(self.received.checked_sub(took_it)?, delay, context);
+            known(handled, Context::Handler).filter(|_| self.expires == self.received + time)
+        };
+        let mut rest: Vec<_> = took.filter_map(rest).collect();
+        if rest.is_empty() && self.set_at_any_time {
+            rest = self.armed_at_any_time(time, known);
         }
-        let handled = took
-            .filter_map(|took_it| self.received.checked_sub(took_it))
-            .map(|armed| kernel.wheel.fires_at(armed, delay, context));
-        let mut rest: Vec<_> = handled.filter_map(|armed| known(armed, Context::Handler)).collect();
         rest.dedup();
         rest
+    }
+
+    /// The timers that it may be a sample of where keepalive was set some time before the last exchange:
+    /// by `SO_KEEPALIVE` for the idle time, or since by its handler for what was left of it. One for each
+    /// slot of the wheel.
+    fn armed_at_any_time(
+        &self,
+        time: u64,
+        known: impl Fn(u64, Context) -> Option<Known>,
+    ) -> Vec<Known> {
+        let set = self.expires.checked_sub(time).and_then(|armed| known(armed, Context::Call));
+        // Levels of the wheel are a factor of eight apart.
+        let left = self.expires.saturating_sub(self.sampled);
+        let delays = std::iter::successors(Some(time - 1), |delay| Some(delay / 2));
+        let delays = delays.take_while(|delay| *delay > left).chain([left]);
+        let armed = delays.filter_map(|delay| self.expires.checked_sub(delay));
+        let handled = armed.filter_map(|armed| known(armed, Context::Handler));
+        set.into_iter().chain(handled).collect()
     }
 }
 

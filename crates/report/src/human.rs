@@ -130,7 +130,7 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
     let [survivor, _] = trial.experiment.parameters.names();
     if let Some(((at_ns, code, signal), fault_at)) = exited.zip(trial.timeline.fault_at()) {
         let how = match (code, signal) {
-            (None, Some(signal)) => format!("was ended by {}", verdict::signal_name(signal)),
+            (None, Some(signal)) => format!("was ended by {}", spec::command::signal_name(signal)),
             (code, _) => format!("ended with exit code {}", code.unwrap_or_default()),
         };
         let seconds = (at_ns as f64 - fault_at as f64) / 1e9;
@@ -160,7 +160,7 @@ pub(crate) fn program_end(trial: &Trial) -> Option<String> {
     }
     Some(match exited(trial) {
         None => "goes on".into(),
-        Some((_, None, Some(signal))) => verdict::signal_name(signal),
+        Some((_, None, Some(signal))) => spec::command::signal_name(signal),
         Some((_, code, _)) => format!("exit {}", code.unwrap_or_default()),
     })
 }

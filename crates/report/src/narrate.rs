@@ -186,7 +186,7 @@ impl Narrator {
             What::Exited { code, signal } => {
                 let how = match (code, signal) {
                     (Some(code), _) => format!("exit code {code}"),
-                    (None, Some(signal)) => verdict::signal_name(*signal),
+                    (None, Some(signal)) => spec::command::signal_name(*signal),
                     (None, None) => "in an unknown way".into(),
                 };
                 Some(Note { place: here, text: format!("ended: {how}"), tone: Tone::End })

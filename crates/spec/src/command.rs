@@ -62,18 +62,25 @@ impl std::str::FromStr for Exits {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let is_signal = |name: &str| {
-            name.strip_prefix("SIG").is_some_and(|rest| {
-                !rest.is_empty()
-                    && rest.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-            })
-        };
+        // The last is SIGRTMAX.
+        let is_signal = |name: &str| (1..=64).any(|number| signal_name(number) == name);
         match text.parse() {
             Ok(code) => Ok(Self::Code(code)),
             Err(_) if is_signal(text) => Ok(Self::Signal(text.into())),
             Err(_) => Err(format!("`{text}` is neither an exit code nor a signal's name")),
         }
     }
+}
+
+/// The name of a signal (asm-generic/signal.h); `SIG` and the number of one without.
+pub fn signal_name(number: i32) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let name = usize::try_from(number - 1).ok().and_then(|index| NAMES.get(index));
+    name.map_or_else(|| format!("SIG{number}"), |name| format!("SIG{name}"))
 }
 
 /// Splits a line into words as a POSIX shell does, which knows quotes and backslashes (2.2, Quoting),
@@ -116,7 +123,7 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
         }
     }
     words.extend(word);
-    if words.is_empty() { Err("it has no word".into()) } else { Ok(words) }
+    if words.is_empty() { Err("it is empty".into()) } else { Ok(words) }
 }
 
 /// The line that [`split`] makes these words of.

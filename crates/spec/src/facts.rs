@@ -110,6 +110,10 @@ pub struct TcpFacts {
     /// `tcpi_total_rto_time`, milliseconds: how long these lasted, each from its first timeout on.
     #[serde(default)]
     pub rto_time_ms: u32,
+    /// Whether everything that was received had been acknowledged, so that no acknowledgement is being
+    /// delayed; `None` where nobody has seen it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<bool>,
 }
 
 impl TcpFacts {

@@ -489,6 +489,7 @@ impl SocketSample {
             retransmits: info.retransmits,
             unacked: info.unacked,
             notsent_bytes: info.notsent_bytes,
+            acknowledged: None,
             last_data_sent_ms: info.last_data_sent_ms,
             timer_count: self.timer_count,
             options_set: None,

@@ -23,5 +23,5 @@ pub use judge::judge;
 pub use measure::{DetectedBy, Measured, measure, reference_at, since_reference};
 pub use programs::judge_programs;
 pub use proof::{Evidence, Proof, prove};
-pub use requirements::{require, signal_name};
+pub use requirements::require;
 pub use verdict::{EndedBy, FlowVerdict, Requirement, Verdict, Word};

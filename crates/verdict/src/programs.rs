@@ -167,11 +167,12 @@ fn judge_flow(
         reason: String::new(),
     };
     let Some(facts) = verdict.facts.clone() else {
-        verdict.reason = if fault_at > 0 && opened_at < fault_at {
-            "it was not open at the moment of the fault: nothing is predicted".into()
-        } else {
-            "it was opened after the fault: nothing is predicted".into()
+        let why = match fault_at {
+            0 => "the fault never came",
+            _ if opened_at < fault_at => "it was not open at the moment of the fault",
+            _ => "it was opened after the fault",
         };
+        verdict.reason = format!("{why}: nothing is predicted");
         return verdict;
     };
     if let Some(tcp) = &facts.tcp

@@ -69,20 +69,9 @@ pub fn require(
 pub(crate) fn exit_of(code: Option<i32>, signal: Option<i32>) -> Option<Exits> {
     match (code, signal) {
         (Some(code), _) => u8::try_from(code).ok().map(Exits::Code),
-        (None, Some(signal)) => Some(Exits::Signal(signal_name(signal))),
+        (None, Some(signal)) => Some(Exits::Signal(spec::command::signal_name(signal))),
         (None, None) => None,
     }
-}
-
-/// The name of a signal (asm-generic/signal.h); `SIG` and the number of one without.
-pub fn signal_name(number: i32) -> String {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    let name = usize::try_from(number - 1).ok().and_then(|index| NAMES.get(index));
-    name.map_or_else(|| format!("SIG{number}"), |name| format!("SIG{name}"))
 }
 
 fn noticed_s(verdict: &Verdict, timeline: &Timeline) -> Option<f64> {

@@ -31,6 +31,8 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// How long a tap may take to show what has passed.
 const SHOWN_MOST: Duration = Duration::from_millis(200);
+/// What a program did that has ended is shown by then.
+const SHOWN: Duration = Duration::from_millis(10);
 /// Segments of one write, and writes without a pause, come within this time.
 const TOGETHER: Duration = Duration::from_millis(1);
 
@@ -197,6 +199,11 @@ impl Trial {
                 return self.see_connections().await.map(|()| None);
             }
             let has_left = self.host(asking).end().is_some();
+            if has_left {
+                // The taps may not have shown yet what it did.
+                self.follow_until(Instant::now() + SHOWN, |_| false).await?;
+            }
+            let due = self.fault_due(after);
             let is_open = self.flows.open().next().is_some();
             if let Some(how) = self.host(asking).end().filter(|_| due.is_none() || !is_open) {
                 let what = match self.pattern {

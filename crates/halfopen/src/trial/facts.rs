@@ -56,12 +56,13 @@ impl Trial {
         };
         let probed_ns = flow.and_then(|flow| self.flows.window_probed_ns(flow));
         let tcp = look.and_then(|look| look.sample?.facts(look.began_ns, probed_ns));
+        let acknowledged = flow.and_then(|flow| self.flows.acknowledged(flow));
         Ok(Facts {
             kernel: kernel_release(),
             hz: hz(),
             sysctl: sysctl::read_tcp(&client, parameters.sysctl.keys())?,
             server_sysctl,
-            tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, ..tcp }),
+            tcp: tcp.map(|tcp| spec::facts::TcpFacts { options_set: options, acknowledged, ..tcp }),
             jiffies: self.bench.shared.jiffy_clock(self.bench.clock),
             virtual_time: self.bench.clock == Clock::Virtual,
             neighbour,

@@ -6,10 +6,10 @@ use super::options::OptionsDue;
 use crate::instruments::Followed;
 use model::ObservedCall;
 use spec::script::Step;
-use spec::{Addresses, Parameters, Plan};
+use spec::{Addresses, Parameters, Plan, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use timeline::classify::{Class, Classifier};
-use timeline::event::{SocketSample, Trace};
+use timeline::event::{SocketSample, Timer, Trace};
 use timeline::{Ends, Event, Flow, FlowId, FlowTable, Side, Source, What};
 use tokio::sync::watch;
 
@@ -37,6 +37,8 @@ pub(super) struct Flows {
     commands: bool,
     /// Whether the survivor is the one that accepts.
     survivor_accepts: bool,
+    /// Whether nothing that the survivor sends passes its tap once the fault is there.
+    unseen: bool,
     /// Connections to ignore (readiness checks), and whether new ones are to be ignored.
     ignored: BTreeSet<Ends>,
     ignoring: bool,
@@ -88,6 +90,9 @@ struct Progress {
     window_probed_ns: Option<u64>,
     /// When it last received a segment.
     received_ns: Option<u64>,
+    /// Where the last data that it received ends, and up to where it has acknowledged.
+    received: Option<u32>,
+    acknowledged: Option<u32>,
     /// When its options matter next.
     options_due: OptionsDue,
 }
@@ -116,6 +121,7 @@ impl Flows {
             own,
             commands,
             survivor_accepts: plan.experiment.parameters.survivor_accepts(),
+            unseen: commands && plan.experiment.parameters.topology == Topology::Direct,
             ignored: BTreeSet::new(),
             ignoring: false,
             established_ns: None,
@@ -241,6 +247,14 @@ impl Flows {
         self.own.or_else(|| self.open().next())
     }
 
+    /// Whether the survivor has acknowledged all data that it received, as far as its tap shows; `None`:
+    /// it has received none, or our own peers do as they are expected to.
+    pub(super) fn acknowledged(&self, flow: FlowId) -> Option<bool> {
+        let progress = self.progress.get(&flow).filter(|_| self.commands)?;
+        let left = progress.received?.wrapping_sub(progress.acknowledged?).cast_signed();
+        Some(left <= 0)
+    }
+
     /// Every flow.
     pub(super) fn all(&self) -> impl Iterator<Item = FlowId> {
         self.progress.keys().copied()
@@ -340,6 +354,9 @@ impl Flows {
         if !progress.ended {
             progress.options_due.learn(event);
         }
+        if self.unseen && says_sends(event) {
+            progress.stirred_ns = event.at_ns;
+        }
         if self.commands && says_closed(event) && !progress.fin_sent {
             progress.fin_sent = true;
             progress.stirred_ns = event.at_ns;
@@ -348,8 +365,13 @@ impl Flows {
         let (What::Segment(segment), Source::ClientWire) = (&event.what, event.source) else {
             return None;
         };
-        if !segment.sent {
+        if segment.sent {
+            progress.acknowledged = Some(segment.ack);
+        } else {
             progress.received_ns = Some(event.at_ns);
+            if segment.len > 0 {
+                progress.received = Some(segment.seq.wrapping_add(segment.len));
+            }
         }
         let class = self.classifier.feed(Some(flow), segment);
         let is_data = matches!(class, Class::Data { .. });
@@ -408,6 +430,18 @@ fn says_closed(event: &Event) -> bool {
         _ => state_of(event).is_some_and(|(side, state)| {
             side == Side::Client && matches!(state, "FIN_WAIT1" | "FIN_WAIT2")
         }),
+    }
+}
+
+/// Whether an event about the survivor's socket may be that its program has written, where no segment
+/// shows it.
+fn says_sends(event: &Event) -> bool {
+    match (&event.what, event.source) {
+        (What::Trace(Trace::TimerStart { side: Side::Client, timer, .. }), _) => {
+            *timer == Timer::Write
+        }
+        (What::Socket(sample), Source::ClientSocket) => sample.send_queue > 0,
+        _ => false,
     }
 }
 

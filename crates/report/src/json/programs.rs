@@ -7,7 +7,7 @@ use serde::Serialize;
 use spec::command::Command;
 use spec::{LostHost, SocketOptions};
 use timeline::{Source, What};
-use verdict::{EndedBy, FlowVerdict, Word, signal_name};
+use verdict::{EndedBy, FlowVerdict, Word};
 
 /// The hosts' programs; null where it is halfopen's own.
 #[derive(Serialize)]
@@ -120,7 +120,7 @@ fn program<'a>(
         command: &command.words,
         exited_s,
         exit: exited.and_then(|(_, code, _)| code),
-        signal: exited.and_then(|(.., signal)| signal).map(signal_name),
+        signal: exited.and_then(|(.., signal)| signal).map(spec::command::signal_name),
         output: trial.directory.as_ref().map(|directory| format!("{directory}/{output}")),
     })
 }
