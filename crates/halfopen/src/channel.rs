@@ -6,11 +6,11 @@ use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use report::Machine;
 use serde::{Deserialize, Serialize};
-use spec::{Addresses, Experiment, Facts, Parameters, Phase};
+use spec::{Addresses, Experiment, Facts, Parameters, Part, Phase};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use timeline::Event;
 use timeline::event::Stream;
-use timeline::{Event, Side};
 
 /// What the worker is to do: the first line that it reads. After it come [`Order`]s.
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,7 +125,7 @@ pub(crate) enum Message {
     /// What the model expects, before the fault.
     Prediction(usize, Box<model::Prediction>),
     /// What a command wrote.
-    Wrote(usize, Side, Stream, #[serde(with = "hexadecimal")] Vec<u8>),
+    Wrote(usize, Part, Stream, #[serde(with = "hexadecimal")] Vec<u8>),
     /// A trial has ended.
     Ended(usize, Ending),
     /// Every trial that started has ended.

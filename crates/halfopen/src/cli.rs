@@ -156,6 +156,9 @@ pub(crate) enum Command {
         /// Only connect as standard input says, and read
         #[arg(long, conflicts_with = "hold")]
         passive: bool,
+        /// Only pass connections on as standard input says
+        #[arg(long, conflicts_with_all = ["hold", "passive"])]
+        forward: bool,
     },
     #[command(hide = true, name = crate::hidden::SANDBOX)]
     Sandbox,
@@ -217,6 +220,10 @@ pub(crate) struct ExecArgs {
     /// client: the port that halfopen's own client connects to [default: where the server listens]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) listen: Option<u16>,
+    /// A command in the middle: the client connects to the host `proxy`, and this to `server`. Without
+    /// one, `--set topology=proxy` has halfopen's own forward
+    #[arg(long, value_name = "CMD")]
+    pub(crate) proxy: Option<String>,
     /// What breaks (see `fault.kind`); with several, each in a trial of its own
     #[arg(long, value_name = "KIND[,KIND...]", default_value = "none")]
     pub(crate) fault: String,
@@ -227,7 +234,7 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "REGEX")]
     pub(crate) on_output: Option<String>,
     /// The host that breaks [default: server; without a client, client]
-    #[arg(long, value_name = "client|server")]
+    #[arg(long, value_name = "client|server|proxy")]
     pub(crate) fault_host: Option<String>,
     /// The time from the fault to the end of the trial [default: from the prediction]
     #[arg(long, value_name = "D")]

@@ -37,12 +37,14 @@ const LINE_MOST: usize = 4_096;
 /// # Errors
 /// For a person: which cannot be found.
 pub(crate) fn check(parameters: &Parameters) -> Result<()> {
-    let Parameters { client, server, .. } = parameters;
+    let Parameters { client, server, third, .. } = parameters;
     for (key, command, words) in [
         ("client.command", &client.command, &client.command.words),
         ("server.command", &server.command, &server.command.words),
+        ("third.command", &third.command, &third.command.words),
         ("client.ready", &client.command, &client.command.ready),
         ("server.ready", &server.command, &server.command.ready),
+        ("third.ready", &third.command, &third.command.ready),
     ] {
         let key = parameters.named(key);
         let Some(executable) = words.first() else { continue };
@@ -82,13 +84,12 @@ pub(crate) fn check(parameters: &Parameters) -> Result<()> {
 }
 
 /// What is needed to start commands on a trial's hosts.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Ground<'a> {
     pub(crate) launcher: &'a Launcher,
     pub(crate) surroundings: &'a Surroundings,
-    /// The addresses of the hosts that are called client and server.
-    pub(crate) client: IpAddr,
-    pub(crate) server: IpAddr,
+    /// The hosts' names and addresses.
+    pub(crate) hosts: Vec<(&'static str, IpAddr)>,
     pub(crate) clock: Clock,
     /// By which its programs order faults.
     pub(crate) control: Option<&'a ControlSocket>,
@@ -97,17 +98,18 @@ pub(crate) struct Ground<'a> {
 impl Ground<'_> {
     /// Starts a command in a host.
     fn launch(
-        self,
+        &self,
         name: &'static str,
         namespace: &Namespace,
         words: &[String],
         command: &Command,
         stdio: Stdio,
     ) -> Result<Program> {
-        let Self { client, server, .. } = self;
         let placed = |word: &String| {
-            let word = word.replace("{client}", &client.to_string());
-            word.replace("{server}", &server.to_string()).into()
+            let address = |word: String, (host, address): &(&str, IpAddr)| {
+                word.replace(&format!("{{{host}}}"), &address.to_string())
+            };
+            self.hosts.iter().fold(word.clone(), address).into()
         };
         let words: Vec<std::ffi::OsString> = words.iter().map(placed).collect();
         let mut launched = self.surroundings.command(&words)?;
@@ -115,11 +117,12 @@ impl Ground<'_> {
         if let Some(Ok(Some(user))) = command.user.as_deref().map(User::from_name) {
             belong_to(&mut launched.environment, user);
         }
-        let own =
-            [("HALFOPEN_CLIENT", client.to_string()), ("HALFOPEN_SERVER", server.to_string())];
-        let own = own.map(|(name, value)| (name.to_owned(), value));
+        let variable = |(host, address): &(&str, IpAddr)| {
+            (format!("HALFOPEN_{}", host.to_uppercase()), address.to_string())
+        };
+        let own = self.hosts.iter().map(variable);
         let control = self.control.map(|_| ControlSocket::variable());
-        for (name, value) in own.into_iter().chain(control).chain(command.environment.clone()) {
+        for (name, value) in own.chain(control).chain(command.environment.clone()) {
             launched.environment.retain(|(other, _)| *other != *name);
             launched.environment.push((name.into(), value.into()));
         }
@@ -141,21 +144,22 @@ impl Ground<'_> {
     }
 
     /// The files that resolve the hosts' names; no name server is asked for others.
-    fn names(self) -> Vec<(std::path::PathBuf, String)> {
+    fn names(&self) -> Vec<(std::path::PathBuf, String)> {
         let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-        let hosts = format!(
-            "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {}\n{} client\n{} server\n",
+        let mut hosts = format!(
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {}\n",
             machine.filter(|name| !name.is_empty()).unwrap_or_else(|| "host".into()),
-            self.client,
-            self.server,
         );
+        for (host, address) in &self.hosts {
+            hosts += &format!("{address} {host}\n");
+        }
         let resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned();
         vec![("/etc/hosts".into(), hosts), ("/etc/resolv.conf".into(), resolver)]
     }
 
     /// Starts a host's program.
     pub(crate) fn start(
-        self,
+        &self,
         name: &'static str,
         source: Source,
         namespace: &Namespace,
@@ -188,7 +192,7 @@ impl Ground<'_> {
 
     /// Runs a command to its end, without a word. Says whether it succeeded.
     pub(crate) async fn succeeds(
-        self,
+        &self,
         namespace: &Namespace,
         words: &[String],
         command: &Command,

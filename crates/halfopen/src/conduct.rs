@@ -17,7 +17,6 @@ use std::io::Write;
 use std::process::{Child, ChildStdin, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
-use timeline::Side;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
@@ -205,10 +204,9 @@ impl Conductor {
                 screen.predicted(self.conducted.trials.experiment(place), &prediction);
                 self.record(position)?.prediction = Some(*prediction);
             }
-            Message::Wrote(position, side, stream, bytes) => {
-                screen.pass_on(side, stream, &bytes);
-                let outputs = &mut self.record(position)?.outputs;
-                outputs[usize::from(side == Side::Server)].extend(bytes);
+            Message::Wrote(position, part, stream, bytes) => {
+                screen.pass_on(part, stream, &bytes);
+                self.record(position)?.outputs[part as usize].extend(bytes);
             }
             Message::Ended(position, ending) => {
                 self.leases.remove(&position);

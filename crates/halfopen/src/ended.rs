@@ -18,7 +18,7 @@ pub(crate) struct Record {
     pub(crate) facts: Option<Facts>,
     pub(crate) prediction: Option<model::Prediction>,
     /// What commands wrote, by host.
-    pub(crate) outputs: [Vec<u8>; 2],
+    pub(crate) outputs: [Vec<u8>; 3],
 }
 
 impl Record {
@@ -105,14 +105,18 @@ impl Ended {
 
 /// The file of what a host's command wrote.
 fn output_file(host: &'static str) -> &'static str {
-    if host == "client" { "client.out" } else { "server.out" }
+    match host {
+        "client" => "client.out",
+        "proxy" => "proxy.out",
+        _ => "server.out",
+    }
 }
 
 /// Writes its files into a directory of its own, whose number becomes the trial's.
 fn write(
     trial: &mut Trial,
     captures: &[Capture],
-    outputs: [Vec<u8>; 2],
+    outputs: [Vec<u8>; 3],
     ending: &Ending,
     machine: &Machine,
     store: &Store,
@@ -125,8 +129,10 @@ fn write(
     trial.directory = absolute.ok().map(|directory| directory.display().to_string());
     let mut files = files::of(trial, captures, &circumstances, machine)?;
     if trial.experiment.parameters.runs_command() {
-        let names = trial.experiment.parameters.names().map(output_file);
-        files.extend(names.into_iter().zip(outputs));
+        let parameters = &trial.experiment.parameters;
+        let names = parameters.hosts().map(output_file);
+        let count = if parameters.third_there() { 3 } else { 2 };
+        files.extend(names.into_iter().zip(outputs).take(count));
     }
     directory.fill(&files)
 }

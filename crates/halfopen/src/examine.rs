@@ -33,7 +33,7 @@ async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
     let built = Network::build(&addresses, &parameters).await;
     let needs = match topology {
         Topology::Direct => "veth (modprobe veth)",
-        Topology::Switch => "veth and bridge (modprobe veth bridge)",
+        Topology::Switch | Topology::Proxy => "veth and bridge (modprobe veth bridge)",
         Topology::Router => "veth, bridge and IP forwarding (modprobe veth bridge)",
     };
     let mut checks = vec![Check {
@@ -52,8 +52,7 @@ async fn try_network(topology: Topology, family: Family) -> Vec<Check> {
     let Ok(network) = built else { return checks };
     if topology == Topology::Switch && family == Family::Ipv4 {
         let client = network.client();
-        let tap =
-            Tap::open(client, Network::CLIENT_INTERFACE, Source::ClientWire, &addresses, true);
+        let tap = Tap::open(client, Network::INTERFACE, Source::ClientWire, &addresses, true);
         checks.push(Check {
             name: "packet sockets".into(),
             needed: true,

@@ -5,7 +5,7 @@ use crate::{catalogue, cli, command, run};
 use anyhow::{Result, anyhow, bail};
 use spec::command::{join, split};
 use spec::file::{Override, assemble};
-use spec::{Experiment, LostHost};
+use spec::{Experiment, LostHost, Topology};
 
 const NAME: &str = "exec";
 const QUESTION: &str = "When does this program find out, and what does it do then?";
@@ -25,14 +25,16 @@ pub(crate) fn run(arguments: &cli::ExecArgs) -> Exit {
 }
 
 fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Result<Experiment> {
-    let cli::ExecArgs { server, ready, listen, after, on_output, deadline, .. } = arguments;
+    let cli::ExecArgs { server, ready, listen, proxy, after, on_output, deadline, .. } = arguments;
+    let has_proxy = proxy.is_some()
+        || point.iter().any(|(key, value)| key == "topology" && value.trim() == "proxy");
     if server.is_none() && listen.is_none() {
         bail!(
             "there is no server: give its command with --server, or a port with --listen for \
                halfopen's own, which sends back what it gets"
         );
     }
-    if server.is_none() && arguments.client.is_empty() {
+    if server.is_none() && arguments.client.is_empty() && !has_proxy {
         bail!("there is no program of yours: give the client's command after `--`, or --server");
     }
     if server.is_some() && listen.is_some() && !arguments.client.is_empty() {
@@ -42,10 +44,15 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Res
     }
     let host = match (fault_host(arguments, point)?, arguments.client.is_empty()) {
         (Some(host), _) => host,
-        (None, true) => LostHost::Client.name(),
-        (None, false) => LostHost::Server.name(),
+        (None, true) if !has_proxy => LostHost::Client.name(),
+        (None, _) => LostHost::Server.name(),
     };
     let mut given = vec![("--fault-host", "fault.host", host.to_owned())];
+    if let Some(line) = proxy {
+        let words = words(line).map_err(|why| anyhow!("--proxy: {why}"))?;
+        given.push(("--proxy", "topology", Topology::Proxy.name().to_owned()));
+        given.push(("--proxy", "proxy.command", join(&words)));
+    }
     if !arguments.client.is_empty() {
         given.push(("-- CLIENT", "client.command", join(&arguments.client)));
     }
@@ -69,7 +76,7 @@ fn experiment(arguments: &cli::ExecArgs, fault: &str, point: &[Override]) -> Res
     if arguments.tty {
         given.push(("--tty", "client.tty", "true".into()));
     }
-    let is_left = host == LostHost::Server.name() && !arguments.client.is_empty();
+    let is_left = host != LostHost::Client.name() && !arguments.client.is_empty();
     if fault == spec::FaultKind::None.name() && is_left {
         given.push(("exec", "require.exits", "0".into()));
     }

@@ -7,7 +7,7 @@ use report::pcapng::{Packet, capture};
 use report::{Clock, Identity, Machine, Trial, record};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use spec::{Facts, LostHost};
+use spec::{Facts, Parameters};
 use std::path::Path;
 use timeline::Timeline;
 use verdict::Verdict;
@@ -67,7 +67,7 @@ pub(crate) fn of(
     if let Some(prediction) = &trial.prediction {
         files.push(("prediction.json", record::prediction(prediction)));
     }
-    let timeline = record::timeline(&trial.timeline, trial.experiment.parameters.fault.host)
+    let timeline = record::timeline(&trial.timeline, &trial.experiment.parameters)
         .context("writing the timeline")?;
     files.push(("timeline.jsonl", timeline.into_bytes()));
     files.push(("verdict.json", record::marked("verdict", &trial.verdict)));
@@ -124,7 +124,7 @@ pub(crate) fn read(directory: &Path) -> Result<Recorded> {
     let complete =
         circumstances.ending == Ending::Complete && !experiment.parameters.runs_command();
     let verdict: Verdict = read_json(directory, "verdict.json", marked("verdict"))?;
-    let host = experiment.parameters.fault.host;
+    let timeline = read_timeline(directory, &experiment.parameters)?;
     let trial = Trial {
         identity: circumstances.identity(),
         experiment,
@@ -132,18 +132,18 @@ pub(crate) fn read(directory: &Path) -> Result<Recorded> {
         prediction: read_if_there(directory, "prediction.json", complete, record::read_prediction)?,
         verdict,
         failure: crate::judging::failure(&circumstances.ending),
-        timeline: read_timeline(directory, host)?,
+        timeline,
         artifacts: Some(directory.display().to_string()),
         directory: std::path::absolute(directory).ok().map(|path| path.display().to_string()),
     };
     Ok(Recorded { trial, circumstances })
 }
 
-fn read_timeline(directory: &Path, host: LostHost) -> Result<Timeline> {
+fn read_timeline(directory: &Path, parameters: &Parameters) -> Result<Timeline> {
     let path = directory.join("timeline.jsonl");
     let text =
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    record::read_timeline(&harmless(&text), host)
+    record::read_timeline(&harmless(&text), parameters)
         .map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 

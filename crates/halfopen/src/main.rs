@@ -96,6 +96,9 @@ fn main() -> std::process::ExitCode {
         Command::Peer { passive: true, .. } => {
             output::inner(peer::run_passive().map(|()| 0).map_err(Into::into))
         }
+        Command::Peer { forward: true, .. } => {
+            output::inner(peer::run_forward().map(|()| 0).map_err(Into::into))
+        }
         Command::Peer { .. } => Exit(peers::run()),
         Command::Sandbox => output::inner(supervisor::sandbox()),
         Command::Init => output::inner(supervisor::init()),

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use peer::{Command, Config, Report, Role};
 use sandbox::{Launch, Stdio};
 use spec::program::{Description, Finish};
-use spec::{Parameters, Plan};
+use spec::{Parameters, Part, Plan};
 use std::os::fd::AsFd;
 use timeline::{Event, Source};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -66,20 +66,16 @@ impl Peer {
     /// Starts a host's program inside `namespace`.
     pub(crate) async fn start(
         ground: Ground<'_>,
-        role: Role,
+        part: Part,
         namespace: &Namespace,
         plan: &Plan,
     ) -> Result<Self> {
         let parameters = &plan.experiment.parameters;
-        let Parameters { client, server, .. } = parameters;
-        let [survivor, lost] = parameters.names();
-        let (name, source, kind, command) = match role {
-            Role::Client => (survivor, Source::ClientProgram, client.program, &client.command),
-            Role::Server => (lost, Source::ServerProgram, server.program, &server.command),
-        };
-        let passive = passive(role, plan);
+        let spec::experiment::Peer { program: kind, command, .. } = parameters.peer(part);
+        let (name, source) = (parameters.hosts()[part as usize], Source::program(part));
+        let ours = passive(part, plan).or_else(|| forwarder(part, plan));
         if let Some(command) =
-            passive.as_ref().or((kind == spec::Program::Command).then_some(command))
+            ours.as_ref().or((*kind == spec::Program::Command).then_some(command))
         {
             let description = spec::Program::Command.description();
             let (program, mut outputs) = ground.start(name, source, namespace, command)?;
@@ -98,12 +94,9 @@ impl Peer {
         let stdio = Stdio { input: theirs.as_fd(), output: theirs.as_fd(), error: error.as_fd() };
         let network = namespace.as_fd();
         // What executes something needs files.
-        let executes = kind != spec::Program::Halfopen || server.inherited && role == Role::Server;
-        let config = Config {
-            role,
-            addresses: plan.addresses.clone(),
-            parameters: plan.experiment.parameters.clone(),
-        };
+        let executes =
+            *kind != spec::Program::Halfopen || parameters.server.inherited && part == Part::Server;
+        let config = config(part, plan);
         let control = if executes {
             ground.launcher.launch(&Launch::default(), stdio, Some(network), None)
         } else {
@@ -208,20 +201,56 @@ impl Peer {
     }
 }
 
-/// The command by which halfopen's own client connects to a command; `None`: this is not it.
-fn passive(role: Role, plan: &Plan) -> Option<spec::command::Command> {
-    let parameters = &plan.experiment.parameters;
-    let Parameters { client, server, .. } = parameters;
-    let (own, to) = match role {
-        Role::Client if !parameters.survivor_accepts() => (client, plan.addresses.server),
-        Role::Server if parameters.survivor_accepts() => (server, plan.addresses.client),
-        Role::Client | Role::Server => return None,
+/// What halfopen's own peer is told to be.
+fn config(part: Part, plan: &Plan) -> Config {
+    let (mut addresses, mut parameters) =
+        (plan.addresses.clone(), plan.experiment.parameters.clone());
+    let role = match part {
+        Part::Client => Role::Client,
+        Part::Server => Role::Server,
+        // To itself it is the server.
+        Part::Third => {
+            addresses.server = addresses.third.unwrap_or(addresses.server);
+            std::mem::swap(&mut parameters.server, &mut parameters.third);
+            Role::Server
+        }
     };
-    let is_one = parameters.runs_command() && own.program == spec::Program::Halfopen;
+    Config { role, addresses, parameters }
+}
+
+/// The command by which halfopen's own client connects to a command; `None`: this is not it.
+fn passive(part: Part, plan: &Plan) -> Option<spec::command::Command> {
+    let parameters = &plan.experiment.parameters;
+    let is_client = parameters.hosts()[part as usize] == "client";
+    let own = parameters.peer(part);
+    let is_one = is_client && parameters.runs_command() && own.program == spec::Program::Halfopen;
+    let next = if parameters.third_there() { "proxy" } else { "server" };
+    let to = plan.addresses.of(parameters.part(next)).filter(|_| is_one)?;
+    let stdin = if parameters.third_there() {
+        let client = own.clone();
+        peer::told_passive(to, &Parameters { client, ..parameters.clone() })
+    } else {
+        peer::told_passive(to, parameters)
+    };
+    Some(itself("--passive", stdin))
+}
+
+/// The command by which halfopen's own proxy forwards; `None`: this is not it.
+fn forwarder(part: Part, plan: &Plan) -> Option<spec::command::Command> {
+    let parameters = &plan.experiment.parameters;
+    let is_proxy = parameters.third_there() && parameters.hosts()[part as usize] == "proxy";
+    let own = parameters.peer(part);
+    let is_one = is_proxy && own.program == spec::Program::Halfopen;
+    let to = plan.addresses.of(parameters.part("server")).filter(|_| is_one)?;
+    let at = plan.addresses.of(part)?;
+    Some(itself("--forward", peer::told_forward(at, to, own)))
+}
+
+/// This program as a command.
+fn itself(role: &str, stdin: String) -> spec::command::Command {
     // Not by its name: in the guest the directory that it lies in may be hidden.
-    let words = ["/proc/self/exe", "peer", "--passive"].map(str::to_owned).into();
-    let stdin = peer::told_passive(to, parameters);
-    is_one.then(|| spec::command::Command { words, stdin, ..Default::default() })
+    let words = ["/proc/self/exe", "peer", role].map(str::to_owned).into();
+    spec::command::Command { words, stdin, ..Default::default() }
 }
 
 impl Own {

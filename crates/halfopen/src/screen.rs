@@ -5,12 +5,12 @@ use crate::batch::Trials;
 use crate::output::{self, Exit, Format};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Clock, Live, Tally, Trial, human};
-use spec::{Experiment, LostHost};
+use spec::{Experiment, Part};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use timeline::event::{FaultStep, Phase, Stream};
-use timeline::{Event, Side, Source, What};
+use timeline::{Event, Source, What};
 
 /// Shows trials as they run. Silent where a program reads the output.
 pub(crate) struct Screen {
@@ -19,7 +19,7 @@ pub(crate) struct Screen {
     /// The trial's live timeline; `None` when several run and only their ends are shown.
     live: Option<Live>,
     /// Where its client is.
-    client: Side,
+    client: Part,
     /// Whether events come at the pace of this machine's clock.
     real_time: bool,
     /// Whether a bar can be drawn.
@@ -51,11 +51,9 @@ impl Screen {
         let total = trials.total();
         let (live, client) = match &setup.experiments[..] {
             [Experiment { parameters, .. }] if total == 1 => {
-                let is_lost = parameters.fault.host == LostHost::Client;
-                let client = if is_lost { Side::Server } else { Side::Client };
-                (Some(Live::new(parameters, colour)), client)
+                (Some(Live::new(parameters, colour)), parameters.part("client"))
             }
-            _ => (None, Side::Client),
+            _ => (None, Part::Client),
         };
         Self {
             colour,
@@ -108,10 +106,7 @@ impl Screen {
     pub(crate) fn event(&mut self, event: &Event) {
         if let Some(live) = &mut self.live {
             // What the client's command writes passes through as it is.
-            let program = match self.client {
-                Side::Client => Source::ClientProgram,
-                Side::Server => Source::ServerProgram,
-            };
+            let program = Source::program(self.client);
             if !(event.source == program && matches!(event.what, What::Output { .. })) {
                 live.feed(event);
             }
@@ -127,7 +122,7 @@ impl Screen {
     }
 
     /// What the client's command has written, where its trial is the only one.
-    pub(crate) fn pass_on(&self, side: Side, stream: Stream, bytes: &[u8]) {
+    pub(crate) fn pass_on(&self, side: Part, stream: Stream, bytes: &[u8]) {
         match stream {
             _ if self.silent || self.live.is_none() || side != self.client => {}
             Stream::Output => drop(self.above_the_bar(|| output::print(bytes))),

@@ -29,7 +29,7 @@ use observe::clock::hz;
 use peer::{Command, Milestone};
 use report::Clock;
 use sandbox::Launcher;
-use spec::{FaultKind, LostHost, Parameters, Plan};
+use spec::{FaultKind, Parameters, Part, Plan};
 use stage::Stage;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thinning::Thinning;
 use timeline::event::Phase;
-use timeline::{Side, Source, What};
+use timeline::{Source, What};
 use tokio::sync::{Semaphore, mpsc, watch as told};
 use tokio::time::{Instant, sleep};
 use watch::Pace;
@@ -65,12 +65,11 @@ impl Bench {
     /// What is needed to start commands on a trial's hosts.
     pub(crate) fn ground(&self, plan: &Plan) -> Ground<'_> {
         let Self { launcher, surroundings, clock, .. } = self;
-        let (survivor, lost) = (plan.addresses.client.ip(), plan.addresses.server.ip());
-        let (client, server) = match plan.experiment.parameters.fault.host {
-            LostHost::Server => (survivor, lost),
-            LostHost::Client => (lost, survivor),
-        };
-        Ground { launcher, surroundings, client, server, clock: *clock, control: None }
+        let parameters = &plan.experiment.parameters;
+        let address = |part| plan.addresses.of(part).map(|address| address.ip());
+        let hosts = parameters.hosts().into_iter().zip(Part::ALL.map(address));
+        let hosts = hosts.filter_map(|(name, address)| Some((name, address?))).collect();
+        Ground { launcher, surroundings, hosts, clock: *clock, control: None }
     }
 }
 
@@ -83,15 +82,13 @@ const SETTLING_MOST: u32 = 60;
 
 /// Runs one trial and reports how it ended. Whatever happens, its network is taken down.
 pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
-    let Parameters { client, server, .. } = &plan.experiment.parameters;
-    for (peer, address) in
-        [(client, &mut plan.addresses.client), (server, &mut plan.addresses.server)]
-    {
-        if let Some(port) = peer.listen {
+    for part in Part::ALL {
+        let port = plan.experiment.parameters.peer(part).listen;
+        if let (Some(port), Some(address)) = (port, plan.addresses.of_mut(part)) {
             address.set_port(port);
         }
     }
-    let [survivor, lost] = plan.experiment.parameters.names();
+    let [survivor, lost, third] = plan.experiment.parameters.hosts();
     let number = plan.number;
     let thinning = thins_out(&plan.experiment.parameters).then(Thinning::default);
     let (sink, seen) = mpsc::unbounded_channel();
@@ -108,6 +105,7 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
         stage: Stage::Empty,
         client: Host::new(survivor),
         server: Host::new(lost),
+        third: Host::new(third),
         client_may_end: true,
         pattern: None,
         matched_ns: None,
@@ -155,6 +153,7 @@ struct Trial {
     stage: Stage,
     client: Host,
     server: Host,
+    third: Host,
     flows: Flows,
     /// What is kept of programs that may exchange without a pause.
     thinning: Option<Thinning>,
@@ -238,10 +237,10 @@ impl Trial {
     /// wrong on the way; the first thing that did is returned.
     async fn take_down(&mut self) -> Result<()> {
         let mut first = Ok(());
-        for host in [&mut self.client, &mut self.server] {
+        for host in [&mut self.client, &mut self.server, &mut self.third] {
             first = first.and(host.end_programs().await);
         }
-        for host in [&mut self.client, &mut self.server] {
+        for host in [&mut self.client, &mut self.server, &mut self.third] {
             host.stop_instruments().await;
         }
         let down = self.stage.take_down().await;
@@ -260,32 +259,33 @@ impl Trial {
         Ok(())
     }
 
-    fn namespace(&self, side: Side) -> Result<Namespace> {
-        match side {
-            Side::Client => self.stage.client(),
-            Side::Server => self.stage.server(),
+    fn namespace(&self, part: Part) -> Result<Namespace> {
+        match part {
+            Part::Client => self.stage.client(),
+            Part::Server => self.stage.server(),
+            Part::Third => self.stage.third(),
         }
     }
 
-    fn address_mut(&mut self, side: Side) -> &mut SocketAddr {
-        match side {
-            Side::Client => &mut self.plan.addresses.client,
-            Side::Server => &mut self.plan.addresses.server,
+    fn host(&self, part: Part) -> &Host {
+        match part {
+            Part::Client => &self.client,
+            Part::Server => &self.server,
+            Part::Third => &self.third,
         }
     }
 
-    fn host(&self, side: Side) -> &Host {
-        match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+    fn host_mut(&mut self, part: Part) -> &mut Host {
+        match part {
+            Part::Client => &mut self.client,
+            Part::Server => &mut self.server,
+            Part::Third => &mut self.third,
         }
     }
 
-    fn host_mut(&mut self, side: Side) -> &mut Host {
-        match side {
-            Side::Client => &mut self.client,
-            Side::Server => &mut self.server,
-        }
+    /// A host's address, and the port that its program listens at.
+    fn address(&self, part: Part) -> Result<SocketAddr> {
+        self.plan.addresses.of(part).context("there is no such host")
     }
 
     fn report(&self, message: Message) {

@@ -26,8 +26,8 @@ pub(crate) struct Host {
     pub(crate) mac: Mac,
     /// The way out of its subnet.
     pub(crate) gateway: Option<IpAddr>,
-    /// A neighbour it knows for good.
-    pub(crate) neighbour: Option<(IpAddr, Mac)>,
+    /// The neighbours that it knows for good.
+    pub(crate) neighbours: Vec<(IpAddr, Mac)>,
     /// A host for which it has a route with a smallest RTO (`RTAX_RTO_MIN`).
     pub(crate) rto_min: Option<(IpAddr, Duration)>,
     /// `net.ipv4.*`.
@@ -62,8 +62,8 @@ impl Host {
         if let Some((peer, rto_min)) = self.rto_min {
             link::route_with_rto_min(rtnl, self.index, peer, self.gateway, rto_min)?;
         }
-        if let Some((address, mac)) = self.neighbour {
-            link::neighbour(rtnl, self.index, address, mac)?;
+        for (address, mac) in &self.neighbours {
+            link::neighbour(rtnl, self.index, *address, *mac)?;
         }
         Ok(())
     }

@@ -3,7 +3,9 @@
 use crate::host::Host;
 use crate::link::{Index, Mac};
 use crate::router::Side;
-use spec::{Addresses, Answer, Drops, Family, Neighbour, Parameters, Program, Sieve, Topology};
+use spec::{
+    Addresses, Answer, Drops, Family, LostHost, Neighbour, Parameters, Program, Sieve, Topology,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use std::time::Duration;
 pub(crate) const CLIENT: Index = 2;
 /// The number of the server's interface.
 pub(crate) const SERVER: Index = 3;
+/// The number of the third host's interface.
+pub(crate) const THIRD: Index = 4;
 
 /// A network to be built.
 #[derive(Debug)]
@@ -25,6 +29,11 @@ pub(crate) struct Layout {
     pub(crate) sieves: bool,
     pub(crate) client: Host,
     pub(crate) server: Host,
+    /// On the topology `proxy`.
+    pub(crate) third: Option<Host>,
+    /// Whether the server is the host in the middle: a path that drops what is on its way to the server
+    /// then drops what is on its way from the third host too.
+    pub(crate) server_is_between: bool,
     pub(crate) only: Only,
 }
 
@@ -35,18 +44,24 @@ pub(crate) type Only = Option<(SocketAddr, SocketAddr)>;
 impl Layout {
     pub(crate) fn new(addresses: &Addresses, parameters: &Parameters) -> Self {
         let (client, server) = (addresses.client.ip(), addresses.server.ip());
-        let host = |index, address, gateway: Option<IpAddr>, peer, sysctls: &_| Host {
-            index,
-            address,
-            prefix_len: addresses.prefix_len,
-            mac: mac_of(address),
-            gateway,
-            neighbour: (parameters.neighbour == Neighbour::Permanent).then(|| {
-                let next = gateway.unwrap_or(peer);
-                (next, mac_of(next))
-            }),
-            rto_min: None,
-            sysctls: Clone::clone(sysctls),
+        let third = addresses.third.map(|third| third.ip());
+        let hosts = || [Some(client), Some(server), third].into_iter().flatten();
+        let host = |index, address, gateway: Option<IpAddr>, sysctls: &_| {
+            let others = hosts().filter(|other| *other != address);
+            let next: Vec<_> = gateway.map_or_else(|| others.collect(), |gateway| vec![gateway]);
+            let known = next.into_iter().map(|next| (next, mac_of(next)));
+            Host {
+                index,
+                address,
+                prefix_len: addresses.prefix_len,
+                mac: mac_of(address),
+                gateway,
+                neighbours: known
+                    .filter(|_| parameters.neighbour == Neighbour::Permanent)
+                    .collect(),
+                rto_min: None,
+                sysctls: Clone::clone(sysctls),
+            }
         };
         let (to_server, to_client) = (addresses.client_gateway, addresses.server_gateway);
         Self {
@@ -58,9 +73,11 @@ impl Layout {
             sieves: sieves(parameters),
             client: Host {
                 rto_min: parameters.path.rto_min.map(|rto_min| (server, rto_min)),
-                ..host(CLIENT, client, to_server, server, &parameters.sysctl)
+                ..host(CLIENT, client, to_server, &parameters.sysctl)
             },
-            server: host(SERVER, server, to_client, client, &parameters.server_sysctl),
+            server: host(SERVER, server, to_client, &parameters.server_sysctl),
+            third: third.map(|third| host(THIRD, third, None, &parameters.third_sysctl)),
+            server_is_between: parameters.fault.host == LostHost::Proxy,
             only: only(addresses, parameters),
         }
     }
@@ -79,7 +96,7 @@ fn only(addresses: &Addresses, parameters: &Parameters) -> Only {
     let Parameters { client, server, .. } = parameters;
     let ours = [client.program, server.program].iter().all(|program| *program == Program::Halfopen);
     let known = addresses.client.port() != 0;
-    (ours && known).then_some((addresses.client, addresses.server))
+    (ours && known && !parameters.runs_command()).then_some((addresses.client, addresses.server))
 }
 
 /// The router's side towards a host that has a gateway.

@@ -4,6 +4,8 @@
 //! switch   client ─────────────── switch ─ server
 //! router   client ─ router ────── switch ─ server      two subnets
 //! direct   client ────────────────────── server
+//! proxy    client ─────────────── switch ─ server
+//!          third  ────────────────┘
 //! ```
 //!
 //! Each of them is a namespace without a name, and each cable a veth pair. The switch is a bridge;
@@ -17,7 +19,7 @@ pub use crate::error::Error;
 
 use crate::announce::announce;
 use crate::host::{Host, INTERFACE};
-use crate::layout::{CLIENT, Layout, Only, SERVER};
+use crate::layout::{CLIENT, Layout, Only, SERVER, THIRD};
 use crate::link;
 use crate::rtnl::Rtnl;
 use crate::sockets;
@@ -37,6 +39,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 pub struct Network {
     client: Namespace,
     server: Option<Namespace>,
+    third: Option<Namespace>,
     wiring: Arc<Wiring>,
     /// What the server is, or will be when it boots again.
     server_host: Host,
@@ -62,10 +65,8 @@ pub struct LinkState {
 }
 
 impl Network {
-    /// The client's interface, in its namespace.
-    pub const CLIENT_INTERFACE: &'static str = INTERFACE;
-    /// The server's interface, in its namespace.
-    pub const SERVER_INTERFACE: &'static str = INTERFACE;
+    /// The interface of each host, in its namespace.
+    pub const INTERFACE: &'static str = INTERFACE;
 
     /// Builds the network that `parameters` ask for (topology, family, neighbours, delay, both
     /// hosts' sysctls) at `addresses`, and waits until frames pass.
@@ -79,13 +80,14 @@ impl Network {
     pub async fn build(addresses: &Addresses, parameters: &Parameters) -> Result<Self, Error> {
         let layout = Layout::new(addresses, parameters);
         blocking(move || {
-            let Built { client, server, wiring } = Wiring::build(&layout)?;
+            let Built { client, server, third, wiring } = Wiring::build(&layout)?;
             if let (Some((idle, answer)), Wiring::Router(router, _)) = (layout.forgets, &wiring) {
                 router.forget(idle, answer)?;
             }
             Ok(Self {
                 client,
                 server: Some(server),
+                third,
                 wiring: Arc::new(wiring),
                 server_host: layout.server,
                 neighbour: layout.neighbour,
@@ -105,6 +107,11 @@ impl Network {
     /// The server's namespace; `None` once it is destroyed.
     pub fn server(&self) -> Option<&Namespace> {
         self.server.as_ref()
+    }
+
+    /// The third host's namespace, on the topology `proxy`.
+    pub fn third(&self) -> Option<&Namespace> {
+        self.third.as_ref()
     }
 
     /// Cuts the server off, as if its host had lost power or its cable: its port of the switch
@@ -258,7 +265,7 @@ impl Network {
     /// [`Error::Kernel`] or [`Error::Namespace`].
     pub async fn links(&self) -> Result<Vec<LinkState>, Error> {
         let (client, server) = (self.client.clone(), self.server.clone());
-        let wiring = Arc::clone(&self.wiring);
+        let (wiring, third) = (Arc::clone(&self.wiring), self.third.clone());
         prompt(move || {
             let server = server.map(|server| wiring.host_link(&server, SERVER));
             let server = server.transpose()?.flatten();
@@ -266,6 +273,9 @@ impl Network {
                 LinkState::new("client", wiring.host_link(&client, CLIENT)?),
                 LinkState::new("server", server),
             ];
+            if let Some(third) = third {
+                links.push(LinkState::new("third", wiring.host_link(&third, THIRD)?));
+            }
             links.extend(
                 wiring.links()?.into_iter().map(|(name, state)| LinkState::new(name, state)),
             );
@@ -308,13 +318,14 @@ impl Network {
     /// [`Error::Pinned`] if something keeps a namespace alive.
     pub async fn remove(self) -> Result<(), Error> {
         let wiring = Arc::clone(&self.wiring);
-        let (client, server, neighbour) =
-            (self.client.clone(), self.server.clone(), self.neighbour);
+        let (client, server, third, neighbour) =
+            (self.client.clone(), self.server.clone(), self.third.clone(), self.neighbour);
         // This destroys their connections.
         prompt(move || drop(self)).await;
         together().await;
         blocking(move || {
             server.map_or(Ok(()), |server| wiring.end_server(server, neighbour))?;
+            third.map_or(Ok(()), |third| wiring.end_third(third, neighbour))?;
             wiring.end_client(client, neighbour)
         })
         .await
@@ -337,6 +348,7 @@ impl Drop for Network {
         let hosts = [
             (Some(&self.client), self.only),
             (self.server.as_ref(), self.only.map(|(client, server)| (server, client))),
+            (self.third.as_ref(), None),
         ];
         for (host, only) in hosts {
             let Some(host) = host else { continue };

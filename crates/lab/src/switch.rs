@@ -1,5 +1,5 @@
-//! The switch: a bridge in a namespace of its own, between two cables. Whatever happens behind one
-//! port, the other keeps its carrier. It is also where a path gets its delay.
+//! The switch: a bridge in a namespace of its own, between two cables or three. Whatever happens behind
+//! one port, the others keep their carrier. It is also where a path gets its delay.
 
 use crate::error::Error;
 use crate::filter::Port;
@@ -13,12 +13,13 @@ use crate::rtnl::Rtnl;
 use netns::Namespace;
 use spec::{Family, Sieve};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// A switch with two ports.
+/// A switch with two ports, or three.
 #[derive(Debug)]
 pub(crate) struct Switch {
+    third: OnceLock<Third>,
     /// Holds the namespace too, and is open as long as the switch lives: a cut waits for nothing.
     rtnl: Mutex<Rtnl>,
     /// The numbers that hosts' namespaces have here, by the inodes of those.
@@ -26,6 +27,13 @@ pub(crate) struct Switch {
     /// What the near port is called: after whom it leads to.
     near: &'static str,
     forwarding: Forwarding,
+}
+
+/// The port towards a third host.
+#[derive(Debug)]
+struct Third {
+    /// Whether what is dropped between the others is dropped between this and the server too.
+    is_cut_too: bool,
 }
 
 /// How frames get from port to port.
@@ -58,7 +66,7 @@ impl Switch {
             link::bridge(&mut rtnl, "switch", BRIDGE)?;
         }
         let (rtnl, numbers) = (Mutex::new(rtnl), Mutex::default());
-        Ok(Self { rtnl, numbers, near, forwarding })
+        Ok(Self { third: OnceLock::new(), rtnl, numbers, near, forwarding })
     }
 
     /// Plugs in the cable towards the client or the router, whose end `far` is.
@@ -69,6 +77,27 @@ impl Switch {
     /// Plugs in the server's cable, whose end `far` is.
     pub(crate) fn plug_server(&self, far: &End<'_>) -> Result<(), Error> {
         self.plug(Port::Server, far)
+    }
+
+    /// Plugs in the cable towards a third host, whose end `far` is. `is_cut_too`: frames that are dropped
+    /// between the others are dropped between this host and the server as well.
+    pub(crate) fn plug_third(&self, far: &End<'_>, is_cut_too: bool) -> Result<(), Error> {
+        let hold = match &self.forwarding {
+            Forwarding::Bridge => None,
+            Forwarding::Netem(hold) => Some(*hold),
+            Forwarding::Relay(_) => {
+                return Err(Error::Unsupported {
+                    what: "a delay on a switch with three hosts".into(),
+                    remedy: "it needs netem (modprobe sch_netem)".into(),
+                });
+            }
+        };
+        let near =
+            End { name: "third", index: THIRD, mac: None, namespace: None, master: Some(BRIDGE) };
+        let mut rtnl = self.rtnl();
+        link::veth(&mut rtnl, &near, far)?;
+        let _ = self.third.set(Third { is_cut_too });
+        hold.map_or(Ok(()), |hold| netem::delay(&mut rtnl, THIRD, hold))
     }
 
     /// Takes the server's port down or up. What is on its way to the server goes down with it;
@@ -96,28 +125,35 @@ impl Switch {
         let drop = sieve.is_some();
         let mut rtnl = self.rtnl();
         link::isolate(&mut rtnl, index(Port::Near), drop)?;
-        link::isolate(&mut rtnl, index(Port::Server), drop)
+        link::isolate(&mut rtnl, index(Port::Server), drop)?;
+        match self.third.get() {
+            Some(Third { is_cut_too: true }) => link::isolate(&mut rtnl, THIRD, drop),
+            Some(Third { is_cut_too: false }) | None => Ok(()),
+        }
     }
 
     /// Waits until frames pass through both ports.
     pub(crate) fn wait_until_forwarding(&self) -> Result<(), Error> {
         let mut rtnl = self.rtnl();
-        for port in [Port::Near, Port::Server] {
+        let third = self.third.get().map(|_| THIRD);
+        for port in [index(Port::Near), index(Port::Server)].into_iter().chain(third) {
             link::wait_until("a port of the switch to forward", || {
-                let state = link::state(&mut rtnl, index(port))?;
+                let state = link::state(&mut rtnl, port)?;
                 Ok(state.is_some_and(|state| state.running && state.forwarding != Some(false)))
             })?;
         }
         Ok(())
     }
 
-    /// Both ports, by name.
-    pub(crate) fn links(&self) -> Result<[(String, Option<link::State>); 2], Error> {
+    /// Its ports, by name.
+    pub(crate) fn links(&self) -> Result<Vec<(String, Option<link::State>)>, Error> {
         let mut rtnl = self.rtnl();
-        Ok([
-            (format!("switch port to {}", self.near), link::state(&mut rtnl, index(Port::Near))?),
-            ("switch port to server".to_owned(), link::state(&mut rtnl, index(Port::Server))?),
-        ])
+        let third = self.third.get().map(|_| ("third", THIRD));
+        let ports = [(self.near, index(Port::Near)), ("server", index(Port::Server))];
+        let named = ports.into_iter().chain(third).map(|(host, port)| {
+            Ok((format!("switch port to {host}"), link::state(&mut rtnl, port)?))
+        });
+        named.collect()
     }
 
     /// Whether there is such a port: it goes with the interface at the cable's other end.
@@ -206,6 +242,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const BRIDGE: Index = 10;
+/// The port towards a third host.
+const THIRD: Index = 13;
 
 fn index(port: Port) -> Index {
     match port {

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::filter::Port;
 use crate::holders;
 use crate::host::{self, Host};
-use crate::layout::{CLIENT, Layout, SERVER, side_towards};
+use crate::layout::{CLIENT, Layout, SERVER, THIRD, side_towards};
 use crate::link::{self, End, Index, PATIENCE};
 use crate::router::Router;
 use crate::rtnl::Rtnl;
@@ -51,10 +51,11 @@ pub(crate) const EVERYTHING: Sieve = Sieve { to_lost: true, to_survivor: true, d
 
 const NOT_BUILT_FOR_IT: &str = "the switch was built to drop all frames or none";
 
-/// A network that is built: both hosts' namespaces, and what joins them.
+/// A network that is built: its hosts' namespaces, and what joins them.
 pub(crate) struct Built {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
+    pub(crate) third: Option<Namespace>,
     pub(crate) wiring: Wiring,
 }
 
@@ -87,13 +88,26 @@ impl Wiring {
                 Self::Switch(switch)
             }
         };
+        let third = layout.third.as_ref().map(|host| wiring.add_third(host, layout)).transpose()?;
         layout.client.settle(&client, &mut client_rtnl)?;
         layout.server.settle(&server, &mut server_rtnl)?;
         drop(turn);
         host::wait_until_ready(&mut client_rtnl, CLIENT, layout.client.address)?;
         host::wait_until_ready(&mut server_rtnl, SERVER, layout.server.address)?;
         wiring.wait_until_forwarding()?;
-        Ok(Built { client, server, wiring })
+        Ok(Built { client, server, third, wiring })
+    }
+
+    /// Joins the third host.
+    fn add_third(&self, host: &Host, layout: &Layout) -> Result<Namespace, Error> {
+        let operation = "joining a third host";
+        let wrong = Error::Topology { operation, topology: self.topology() };
+        let switch = self.switch().ok_or(wrong)?;
+        let (namespace, mut rtnl) = host::namespace(layout.family)?;
+        switch.plug_third(&host.end(&namespace), layout.server_is_between)?;
+        host.settle(&namespace, &mut rtnl)?;
+        host::wait_until_ready(&mut rtnl, THIRD, host.address)?;
+        Ok(namespace)
     }
 
     /// Breaks it, and says what was done.
@@ -204,6 +218,11 @@ impl Wiring {
         self.end("server", SERVER, server, neighbour)
     }
 
+    /// The same for the third host.
+    pub(crate) fn end_third(&self, third: Namespace, neighbour: Neighbour) -> Result<(), Error> {
+        self.end("third", THIRD, third, neighbour)
+    }
+
     /// Ends a host whose connections are destroyed. On a direct cable no other host sees that.
     fn end(
         &self,
@@ -259,7 +278,7 @@ impl Wiring {
     pub(crate) fn links(&self) -> Result<Vec<(String, Option<link::State>)>, Error> {
         Ok(match self {
             Self::Direct => Vec::new(),
-            Self::Switch(switch) => switch.links()?.into(),
+            Self::Switch(switch) => switch.links()?,
             Self::Router(router, switch) => {
                 router.links()?.into_iter().chain(switch.links()?).collect()
             }

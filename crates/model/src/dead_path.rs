@@ -93,7 +93,7 @@ pub(crate) fn announced_to_who_asks(parameters: &Parameters) -> Option<&'static 
             let probes = client.keepalive.enabled && first_probe <= lasts + COMES_BACK;
             client.traffic != Traffic::Idle || probes || fault.after < ACKNOWLEDGED
         }
-        (Neighbour::Permanent, Topology::Switch | Topology::Direct) => false,
+        (Neighbour::Permanent, Topology::Switch | Topology::Direct | Topology::Proxy) => false,
     };
     (fault.announces() && may_ask).then_some(
         "when the other host says that it has the address, somebody may be asking for it: what waits \

@@ -13,6 +13,7 @@ mod client;
 mod control;
 mod dialogue;
 mod exchange;
+mod forward;
 mod http;
 mod nginx;
 mod passive;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 
 use control::Control;
 pub use control::{Command, Config, Milestone, Report, Role};
+pub use forward::{run as run_forward, told as told_forward};
 pub use passive::{run as run_passive, told as told_passive};
 
 /// Sets the socket option `TCP_RTO_MIN_US` (Linux 6.17) on a socket that is for nothing else.

@@ -58,6 +58,8 @@ fn connect(from: SocketAddr, to: SocketAddr, control: &Control) -> Result<Socket
 
 /// Sends back whatever comes, on any number of connections.
 pub(crate) fn answer_everyone(address: SocketAddr, control: &mut Control) -> Result<(), Error> {
+    // It is shown as the owner of its connections.
+    let _ = rustix::thread::set_name(c"halfopen");
     let listener = listen(address, BACKLOG, control)?;
     let mut connections: Vec<Socket> = Vec::new();
     let mut buffer = vec![0; 64 * 1024];

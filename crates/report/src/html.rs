@@ -63,7 +63,7 @@ pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
         (verdict(trial))
         .columns {
             section {
-                @if let Some(diagram) = diagram::diagram(trial) {
+                @if let Some(diagram) = diagram::diagram(&trial.seen()) {
                     h2 { "What happened" }
                     (diagram)
                     (legend())

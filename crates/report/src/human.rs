@@ -123,11 +123,19 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
             _ if flow.facts.is_none() => flow.reason.clone(),
             _ => "lives".into(),
         };
-        let what = format!("{number}{} to {} ({owner}): {ended}", flow.local, flow.remote);
+        let hosts = if trial.experiment.parameters.third_there() {
+            format!("{}, ", flow.leg.hosts().join("–"))
+        } else {
+            String::new()
+        };
+        let what = format!("{number}{hosts}{} to {} ({owner}): {ended}", flow.local, flow.remote);
         line(text, paint, "connection", &what);
     }
+    for told in trial.told_through_proxy() {
+        line(text, paint, "told", &told);
+    }
     let exited = exited(trial);
-    let [survivor, _] = trial.experiment.parameters.names();
+    let survivor = asked(&trial.experiment.parameters);
     if let Some(((at_ns, code, signal), fault_at)) = exited.zip(trial.timeline.fault_at()) {
         let how = match (code, signal) {
             (None, Some(signal)) => format!("was ended by {}", spec::command::signal_name(signal)),
@@ -143,10 +151,18 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
     }
 }
 
+/// The host whose program is asked: the client's, or where that breaks the survivor's.
+fn asked(parameters: &Parameters) -> &'static str {
+    let [survivor, lost] = parameters.names();
+    if lost == "client" || !parameters.third_there() { survivor } else { "client" }
+}
+
 /// When the client's program ended, and with what exit code or signal.
 fn exited(trial: &Trial) -> Option<(u64, Option<i32>, Option<i32>)> {
+    let parameters = &trial.experiment.parameters;
+    let program = Source::program(parameters.part(asked(parameters)));
     trial.timeline.events().iter().find_map(|event| match event.what {
-        What::Exited { code, signal } if event.source == Source::ClientProgram => {
+        What::Exited { code, signal } if event.source == program => {
             Some((event.at_ns, code, signal))
         }
         _ => None,
@@ -236,7 +252,8 @@ pub(crate) fn compared(trial: &Trial) -> String {
 
 /// What the client was told. A program that did not wait to be told gave up by its own timer.
 fn told(trial: &Trial, measured: &Measured, digits: Digits) -> String {
-    let after = words::after_reference(measured.reference, &trial.experiment.parameters);
+    let parameters = trial.seen_parameters();
+    let after = words::after_reference(measured.reference, &parameters);
     let Some(detected) = measured.detected_s else {
         let watched = watched_s(trial).map_or_else(String::new, |seconds| {
             format!(" within {} of the fault", span::measured(seconds))

@@ -30,6 +30,7 @@ pub mod span;
 mod story;
 mod summary;
 mod tally;
+mod through;
 mod trial;
 pub mod validation;
 mod words;

@@ -8,7 +8,7 @@ use crate::span;
 use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::{CallName, Errno, FaultKind, Parameters, SocketOptions, counted};
+use spec::{CallName, Errno, FaultKind, Leg, Parameters, Part, SocketOptions, counted};
 use std::collections::HashMap;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
@@ -78,6 +78,8 @@ pub struct Narrator {
     latest_ns: u64,
     /// The fault that is there, or was ordered.
     fault: FaultKind,
+    /// The connections of the third host.
+    beside: HashMap<FlowId, Leg>,
 }
 
 impl Narrator {
@@ -93,6 +95,7 @@ impl Narrator {
             links: Vec::new(),
             latest_ns: LATE_NS,
             fault: parameters.fault.kind,
+            beside: HashMap::new(),
         }
     }
 
@@ -113,8 +116,38 @@ impl Narrator {
         self.probes = most.filter(|probes| *probes > 0).or(self.probes);
     }
 
-    /// What is to be said about the next event; `None` if it is nothing new.
+    /// What is to be said about the next event; `None` if it is nothing new. Of what the third host
+    /// does, and of its connections, in short.
     pub fn note(&mut self, event: &Event) -> Option<Note> {
+        if let (Some(id), What::Flow(flow)) = (event.flow, &event.what)
+            && self.parameters.parts(flow.leg).contains(&Part::Third)
+        {
+            self.beside.insert(id, flow.leg);
+        }
+        let hosts = self.parameters.hosts();
+        let [near, far] = match event.flow.and_then(|flow| self.beside.get(&flow)) {
+            Some(leg) => self.parameters.parts(*leg).map(|part| hosts[part as usize]),
+            None if event.source.part() == Some(Part::Third) => [hosts[Part::Third as usize]; 2],
+            None => return self.told(event),
+        };
+        let Note { place, text, tone } = self.told(event)?;
+        let text = match place {
+            Place::Trial => text,
+            Place::Client => format!("{near}: {text}"),
+            Place::Server => format!("{far}: {text}"),
+            Place::ToServer => format!("{near} → {far}: {text}"),
+            Place::ToClient => format!("{far} → {near}: {text}"),
+        };
+        let is_shown = matches!(tone, Tone::Step | Tone::Fault | Tone::End | Tone::Warning);
+        is_shown.then_some(Note { place: Place::Trial, text, tone })
+    }
+
+    /// Whether an event is about a connection of the third host.
+    pub(crate) fn is_beside(&self, event: &Event) -> bool {
+        event.flow.is_some_and(|flow| self.beside.contains_key(&flow))
+    }
+
+    fn told(&mut self, event: &Event) -> Option<Note> {
         let side = side_of(event.source);
         let here = if side == Side::Client { Place::Client } else { Place::Server };
         let trial = |text: &str, tone| Some(Note { place: Place::Trial, text: text.into(), tone });

@@ -11,8 +11,9 @@ use crate::passage::{Passage, pair};
 use crate::trial::Trial;
 use crate::{human, words};
 use block::Block;
+use spec::{Leg, Parameters, Part};
 use std::collections::{HashMap, HashSet};
-use timeline::{Event, Source, What};
+use timeline::{Event, FlowId, Source, What};
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE_DESCRIPTION: u32 = 1;
@@ -45,15 +46,30 @@ pub fn capture(trial: &Trial, packets: &[Packet<'_>]) -> Vec<u8> {
     let mut packets: Vec<_> = packets.iter().filter(|packet| !packet.frame.is_empty()).collect();
     packets.sort_by_key(|packet| packet.event.at_ns);
     let mut bytes = section(trial);
-    for name in trial.experiment.parameters.names() {
+    let parameters = &trial.experiment.parameters;
+    let count = if parameters.third_there() { 3 } else { 2 };
+    for name in parameters.hosts().into_iter().take(count) {
         bytes.extend(interface(name, &format!("the {name}'s interface")));
     }
-    let mut comments = Comments::new(trial);
+    let (mut comments, legs) = (Comments::new(trial), trial.timeline.legs());
     for packet in packets {
         let comment = comments.of(packet.event);
-        bytes.extend(enhanced(packet, comment.as_deref()));
+        let number = number(packet.event, parameters, &legs);
+        bytes.extend(enhanced(packet, number, comment.as_deref()));
     }
     bytes
+}
+
+/// The number of the interface that a packet passed: that of its host's part.
+fn number(event: &Event, parameters: &Parameters, legs: &HashMap<FlowId, Leg>) -> u32 {
+    let leg = event.flow.and_then(|flow| legs.get(&flow)).copied().unwrap_or_default();
+    let [near, far] = parameters.parts(leg);
+    match event.source.part() {
+        Some(Part::Client) if event.flow.is_some() => near as u32,
+        Some(Part::Server) if event.flow.is_some() => far as u32,
+        Some(part) => part as u32,
+        None => 0,
+    }
 }
 
 fn section(trial: &Trial) -> Vec<u8> {
@@ -88,9 +104,8 @@ fn interface(name: &str, description: &str) -> Vec<u8> {
     block.finish()
 }
 
-fn enhanced(packet: &Packet<'_>, comment: Option<&str>) -> Vec<u8> {
+fn enhanced(packet: &Packet<'_>, interface: u32, comment: Option<&str>) -> Vec<u8> {
     let mut block = Block::new(ENHANCED_PACKET);
-    let interface = u32::from(packet.event.source == Source::ServerWire);
     let captured = packet.frame.len() as u32;
     block.u32(interface).u32((packet.wall_ns >> 32) as u32).u32(packet.wall_ns as u32);
     block.u32(captured).u32(packet.wire_len.max(captured)).padded(packet.frame);
@@ -139,7 +154,9 @@ impl Comments {
         if lost {
             let [watched, other] = self.hosts;
             let other = if event.source == Source::ClientWire { other } else { watched };
-            parts.push(format!("did not come to the {other}"));
+            if !self.narrator.is_beside(event) {
+                parts.push(format!("did not come to the {other}"));
+            }
         }
         parts.extend(self.marks.remove(&key));
         (!parts.is_empty()).then(|| parts.join("; "))

@@ -8,7 +8,7 @@ use model::{Prediction, Step, Window};
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spec::{Experiment, LostHost, Parameters, Reference, settings};
+use spec::{Experiment, Parameters, Reference, settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::Timeline;
@@ -184,11 +184,8 @@ fn seconds(seconds: f64) -> serde_json::Result<Duration> {
 ///
 /// # Errors
 /// Never for events made by this workspace; serde's error otherwise.
-pub fn timeline(timeline: &Timeline, host: LostHost) -> serde_json::Result<String> {
-    let events = match host {
-        LostHost::Server => timeline.to_jsonl()?,
-        LostHost::Client => timeline.turned().to_jsonl()?,
-    };
+pub fn timeline(timeline: &Timeline, parameters: &Parameters) -> serde_json::Result<String> {
+    let events = timeline.by_name(parameters).to_jsonl()?;
     Ok(format!("{{\"schema\":\"{TIMELINE}\"}}\n{events}"))
 }
 
@@ -196,7 +193,7 @@ pub fn timeline(timeline: &Timeline, host: LostHost) -> serde_json::Result<Strin
 ///
 /// # Errors
 /// The line's number and what is wrong with it.
-pub fn read_timeline(text: &str, host: LostHost) -> Result<Timeline, String> {
+pub fn read_timeline(text: &str, parameters: &Parameters) -> Result<Timeline, String> {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let named = match has_schema(first.as_bytes(), TIMELINE) {
         // An empty line, so that others keep their numbers.
@@ -204,16 +201,14 @@ pub fn read_timeline(text: &str, host: LostHost) -> Result<Timeline, String> {
         Ok(false) => Timeline::from_jsonl(text),
         Err(error) => Err(format!("line 1: {error}")),
     };
-    Ok(match host {
-        LostHost::Server => named?,
-        LostHost::Client => named?.turned(),
-    })
+    Ok(named?.by_part(parameters))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::samples;
+    use spec::LostHost;
 
     #[test]
     fn files_are_read_back_and_name_their_schema() {
@@ -224,12 +219,14 @@ mod tests {
                 settings::all(&trial.experiment.parameters)
             );
             assert_eq!(read_again.question, trial.experiment.question);
-            let host = LostHost::Client;
-            let turned = timeline(&trial.timeline, host).unwrap();
-            assert_eq!(read_timeline(&turned, host).unwrap(), trial.timeline);
-            let text = timeline(&trial.timeline, LostHost::Server).unwrap();
+            let mut other = Parameters::default();
+            other.fault.host = LostHost::Client;
+            let turned = timeline(&trial.timeline, &other).unwrap();
+            assert_eq!(read_timeline(&turned, &other).unwrap(), trial.timeline);
+            let parameters = &Parameters::default();
+            let text = timeline(&trial.timeline, parameters).unwrap();
             assert!(text.starts_with("{\"schema\":\"halfopen/timeline/1\"}\n"));
-            assert_eq!(read_timeline(&text, LostHost::Server).unwrap(), trial.timeline);
+            assert_eq!(read_timeline(&text, &Parameters::default()).unwrap(), trial.timeline);
             let verdict: verdict::Verdict =
                 read("verdict", &marked("verdict", &trial.verdict)).unwrap();
             assert_eq!(verdict, trial.verdict);
@@ -257,7 +254,7 @@ mod tests {
         let old = read_experiment(&pretty(&trial.experiment)).unwrap();
         assert_eq!(old, trial.experiment);
         let text = trial.timeline.to_jsonl().unwrap();
-        assert_eq!(read_timeline(&text, LostHost::Server).unwrap(), trial.timeline);
+        assert_eq!(read_timeline(&text, &Parameters::default()).unwrap(), trial.timeline);
     }
 
     #[test]
@@ -266,8 +263,8 @@ mod tests {
         let bytes = marked("facts", &trial.facts.unwrap());
         let error = read::<verdict::Verdict>("verdict", &bytes).unwrap_err().to_string();
         assert!(error.contains("halfopen/facts/1"), "{error}");
-        let text = timeline(&Timeline::default(), LostHost::Server).unwrap() + "{}\n";
-        assert!(read_timeline(&text, LostHost::Server).unwrap_err().starts_with("line 2"));
-        assert!(read_timeline("{}\n", LostHost::Server).unwrap_err().starts_with("line 1"));
+        let text = timeline(&Timeline::default(), &Parameters::default()).unwrap() + "{}\n";
+        assert!(read_timeline(&text, &Parameters::default()).unwrap_err().starts_with("line 2"));
+        assert!(read_timeline("{}\n", &Parameters::default()).unwrap_err().starts_with("line 1"));
     }
 }

@@ -14,6 +14,7 @@ const GROUPS: &[(&[&str], &str)] = &[
     (&["topology", "family", "neighbour", "path"], "The network"),
     (&["client"], "The client"),
     (&["server", "nginx"], "The server"),
+    (&["proxy"], "The proxy"),
     (&["fault"], "The fault"),
     (&["sysctl", "later"], "Sysctls"),
     (&["require"], "Requirements"),
@@ -59,7 +60,7 @@ fn row(key: &Key) -> String {
 pub fn faults() -> String {
     let mut page = format!(
         "{MADE}# Faults\n\nThe values of `fault.kind`, each named for its mechanism. `fault.host` says whose \
-         host breaks; the server's, unless it says `client`.\n\n| fault | what is done |\n|---|---|\n"
+         host breaks; the server's, unless it says `client` or, with the topology `proxy`, `proxy`.\n\n| fault | what is done |\n|---|---|\n"
     );
     for kind in FaultKind::ALL {
         writeln!(page, "| `{kind}` | {} |", inline(kind.about())).expect("a String takes all");

@@ -166,6 +166,7 @@ impl Story {
             (_, What::Fault(FaultStep::Begin)) if self.fault_ns.is_none() => {
                 self.fault(event.at_ns);
             }
+            _ if self.narrator.is_beside(event) => {}
             (Source::ClientWire, What::Segment(segment)) => self.segment(event.at_ns, segment),
             (Source::ClientProgram | Source::ServerProgram, What::Call(call)) => {
                 self.connected |= call.name == CallName::Connect && call.result.is_ok();

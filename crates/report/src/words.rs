@@ -5,8 +5,8 @@ use model::width::Cause;
 use model::{Prediction, StepKind, Window};
 use spec::experiment::Fault;
 use spec::{
-    Answer, Drops, Errno, FaultAct, FaultKind, LostHost, Neighbour, Outcome, Parameters, Reference,
-    Topology, Traffic,
+    Answer, Drops, Errno, FaultAct, FaultKind, Neighbour, Outcome, Parameters, Reference, Topology,
+    Traffic,
 };
 use spec::{command, counted};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use verdict::DetectedBy;
 pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> &'static str {
     match reference {
         Reference::Fault => "after the fault",
+        Reference::PeerEnd => "after the other program ended the connection",
         Reference::FirstWrite => "after the first write",
         Reference::LastActivity => "after the last segment received",
         Reference::LastRequest => "after the last request",
@@ -97,10 +98,7 @@ pub(crate) fn named(parameters: &Parameters, text: &str) -> String {
 
 /// Who saw an event, with the host's name.
 pub(crate) fn source(parameters: &Parameters, source: Source) -> Source {
-    match parameters.fault.host {
-        LostHost::Server => source,
-        LostHost::Client => source.turned(),
-    }
+    source.by_name(parameters)
 }
 
 /// A window: `ETIMEDOUT 5.000–5.160 s`.
@@ -127,9 +125,11 @@ pub(crate) fn deadline_before(parameters: &Parameters, prediction: &Prediction) 
     let (deadline, (earliest, latest)) = (parameters.deadline?, prediction.hull()?);
     let before_fault = match prediction.reference {
         Reference::LastActivity | Reference::LastRequest => parameters.fault.after,
-        Reference::Fault | Reference::FirstWrite | Reference::Connect | Reference::Close => {
-            Duration::ZERO
-        }
+        Reference::Fault
+        | Reference::FirstWrite
+        | Reference::Connect
+        | Reference::Close
+        | Reference::PeerEnd => Duration::ZERO,
     };
     let end = deadline.saturating_add(before_fault);
     let what = match () {
@@ -260,6 +260,7 @@ pub(crate) fn setting(parameters: &Parameters) -> String {
         Topology::Switch => format!("{watched}, switch, {other}"),
         Topology::Router => format!("{watched}, router, {other}"),
         Topology::Direct => format!("{watched} and {other} on one cable"),
+        Topology::Proxy => "client, proxy and server on a switch".into(),
     };
     let mut parts = vec![topology, family.to_string().replace("ipv", "IPv")];
     if !path.rtt.is_zero() {
@@ -415,12 +416,9 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
 
 /// Which commands run, and what is done to them.
 fn commands(parameters: &Parameters, fault: &str) -> String {
-    let Parameters { client, server, fault: Fault { after, on_output, kind, host, .. }, .. } =
-        parameters;
-    let (client, server) = match host {
-        LostHost::Server => (client, server),
-        LostHost::Client => (server, client),
-    };
+    let Parameters { fault: Fault { after, on_output, kind, .. }, .. } = parameters;
+    let peer = |host| parameters.peer(parameters.part(host));
+    let (client, server) = (peer("client"), peer("server"));
     let line = |words: &[String]| format!("`{}`", in_a_line(words));
     let server = match server.listen.filter(|_| server.command.words.is_empty()) {
         Some(port) => format!("halfopen's own server at port {port}"),
@@ -437,7 +435,12 @@ fn commands(parameters: &Parameters, fault: &str) -> String {
         [] => "halfopen's own client".into(),
         words => line(words),
     };
-    format!("{client} talks to {server}; {when}{fault}")
+    let through = match &peer("proxy").command.words[..] {
+        _ if !parameters.third_there() => String::new(),
+        [] => " through halfopen's own proxy".into(),
+        words => format!(" through {}", line(words)),
+    };
+    format!("{client} talks to {server}{through}; {when}{fault}")
 }
 
 /// A command as one line, or the beginning of a long one.

@@ -71,6 +71,9 @@ choice! {
         Router = "router",
         /// One veth pair: the client's carrier is the server's.
         Direct = "direct",
+        /// Client, proxy and server on one switch: the client's program connects to a program in the
+        /// middle, which connects to the server.
+        Proxy = "proxy",
     }
 }
 
@@ -136,6 +139,8 @@ choice! {
         Server = "server",
         /// The client's: the server is the survivor.
         Client = "client",
+        /// That in the middle, on the topology `proxy`: both others are left.
+        Proxy = "proxy",
     }
 }
 
@@ -279,6 +284,6 @@ mod tests {
             assert_eq!(kind.name().parse(), Ok(*kind));
         }
         let error = "hub".parse::<Topology>().unwrap_err();
-        assert_eq!(error, "`hub` is not one of `switch`, `router`, `direct`");
+        assert_eq!(error, "`hub` is not one of `switch`, `router`, `direct`, `proxy`");
     }
 }

@@ -13,6 +13,7 @@ impl Parameters {
     /// # Errors
     /// The key to blame and a sentence that says what was given and what is accepted.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        self.validate_proxied()?;
         self.validate_turned().map_err(|(key, why)| {
             let key = settings::find(&self.named(key)).map_or(key, |setting| setting.key);
             (key, self.named(&why))
@@ -28,7 +29,7 @@ impl Parameters {
             | FaultKind::Reboot
             | FaultKind::Takeover
             | FaultKind::Flap
-            | FaultKind::Blackhole => &[Topology::Switch, Topology::Router],
+            | FaultKind::Blackhole => &[Topology::Switch, Topology::Router, Topology::Proxy],
             FaultKind::Reject | FaultKind::Forget => &[Topology::Router],
             FaultKind::Unplug => &[Topology::Direct],
         };
@@ -72,7 +73,9 @@ impl Parameters {
         }
         self.validate_traffic()?;
         self.validate_web_server()?;
-        self.validate_commands()?;
+        if self.topology != Topology::Proxy {
+            self.validate_commands()?;
+        }
         let asks = match client.traffic {
             Traffic::Heartbeat => Some("heartbeats"),
             Traffic::Script if client.script.as_ref().is_some_and(Script::requests) => {
@@ -339,10 +342,12 @@ impl Parameters {
             };
         }
         let (key, asks, [program_key, listen_key]) = match fault.host {
-            LostHost::Server => ("server", client, ["server.program", "server.listen"]),
+            LostHost::Server | LostHost::Proxy => {
+                ("server", client, ["server.program", "server.listen"])
+            }
             LostHost::Client => ("client", server, ["client.program", "client.listen"]),
         };
-        let serves = if fault.host == LostHost::Server { server } else { client };
+        let serves = if fault.host == LostHost::Client { client } else { server };
         match (asks.program, serves.program, serves.listen) {
             (Program::Command, Program::Command, None)
             | (Program::Command, Program::Halfopen, Some(_))

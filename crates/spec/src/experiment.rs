@@ -5,6 +5,7 @@ use crate::choice::{
 };
 use crate::command::{Command, Requirements};
 use crate::effect::{Effect, Ends, PathFate};
+use crate::names::{self, Part};
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,9 @@ pub struct Parameters {
     pub client: Peer,
     /// The one that is lost: the server, or the client.
     pub server: Peer,
+    /// On the topology `proxy`, the third host; see [`Self::hosts`].
+    #[serde(default)]
+    pub third: Peer,
     /// The web server, where one of the two is one.
     #[serde(default)]
     pub nginx: Nginx,
@@ -69,6 +73,13 @@ pub struct Parameters {
     pub sysctl: Sysctls,
     /// `net.ipv4.*` in the namespace of the other.
     pub server_sysctl: Sysctls,
+    /// `net.ipv4.*` in the namespace of the third.
+    #[serde(default)]
+    pub third_sysctl: Sysctls,
+    /// What the hosts are called, where these are the settings of a connection beside the one between
+    /// the survivor and the lost host ([`Self::of_leg`]).
+    #[serde(skip)]
+    pub called: Option<[&'static str; 3]>,
 }
 
 /// Which kernel of virtual time a trial runs on.
@@ -313,6 +324,7 @@ impl Default for Parameters {
             deadline_extends: false,
             client: Peer::default(),
             server: Peer::default(),
+            third: Peer::default(),
             nginx: Nginx::default(),
             path: Path { rtt: Duration::ZERO, rto_min: None },
             fault: Fault {
@@ -337,6 +349,8 @@ impl Default for Parameters {
             kernel: VirtualKernel::default(),
             sysctl: Sysctls::new(),
             server_sysctl: Sysctls::new(),
+            third_sysctl: Sysctls::new(),
+            called: None,
         }
     }
 }
@@ -347,8 +361,11 @@ impl Parameters {
     pub fn reset_to_linux_defaults(&mut self) {
         self.sysctl.clear();
         self.server_sysctl.clear();
-        let keepalive = &mut self.client.keepalive;
-        (keepalive.idle, keepalive.interval, keepalive.probes) = (None, None, None);
+        self.third_sysctl.clear();
+        for peer in [&mut self.client, &mut self.third] {
+            let keepalive = &mut peer.keepalive;
+            (keepalive.idle, keepalive.interval, keepalive.probes) = (None, None, None);
+        }
         self.nginx = Nginx::default();
         self.deadline_extends = self.deadline.is_some();
     }
@@ -387,19 +404,31 @@ impl Parameters {
     }
 
     /// Exchanges the two hosts, the survivor and the other.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         std::mem::swap(&mut self.client, &mut self.server);
         std::mem::swap(&mut self.sysctl, &mut self.server_sysctl);
     }
 
-    /// Whether one of the programs is a command of the user's.
+    /// A host's program and its socket.
+    pub const fn peer(&self, part: Part) -> &Peer {
+        match part {
+            Part::Client => &self.client,
+            Part::Server => &self.server,
+            Part::Third => &self.third,
+        }
+    }
+
+    /// Whether programs open connections as they like: one of them is a command of the user's, or is
+    /// in the middle.
     pub fn runs_command(&self) -> bool {
         [self.client.program, self.server.program].contains(&Program::Command)
+            || self.topology == Topology::Proxy
     }
 
     /// Whether the survivor accepts connections, and the other's program connects.
     pub fn survivor_accepts(&self) -> bool {
-        self.fault.host == LostHost::Client || self.client.program.description().accepts
+        let [survivor, lost] = self.names();
+        names::place(survivor) > names::place(lost) || self.client.program.description().accepts
     }
 
     /// Whether the program of a host that is rebooted starts again. halfopen's own client does not:

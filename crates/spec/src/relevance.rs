@@ -47,6 +47,7 @@ const NEEDS: &[Need] = &[
         "`fault.host = client`",
         |_| false,
     ),
+    need(&["proxy."], "the topology `proxy`", Parameters::third_there),
     // A SYN's timeout is a second, whatever the least (`tcp_timeout_init`); thin streams and
     // keepalive (`tcp_keepalive_timer`) are for what is established.
     need(
@@ -119,8 +120,18 @@ pub fn needs(key: &str) -> impl Iterator<Item = &'static Need> {
 
 /// What a setting lacks here; `None` if it matters.
 pub fn lacks(key: &str, parameters: &Parameters) -> Option<&'static Need> {
-    let key = parameters.named(key);
-    NEEDS.iter().find(|need| need.is_of(&key) && !(need.holds)(parameters))
+    let lacks = |key: &str, parameters: &Parameters| {
+        NEEDS.iter().find(|need| need.is_of(key) && !(need.holds)(parameters))
+    };
+    match key.strip_prefix("proxy.").filter(|_| parameters.third_there()) {
+        // Its sockets are set as a client's are, whichever host breaks.
+        Some(rest) => {
+            let client = parameters.peer(parameters.part("proxy")).clone();
+            let own = Parameters { client, ..parameters.clone() };
+            lacks(&format!("client.{rest}"), &own)
+        }
+        None => lacks(&parameters.parted(key), parameters),
+    }
 }
 
 /// Whether a setting that was given is a mistake: it cannot matter, is not itself switched off, and

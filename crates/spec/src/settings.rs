@@ -4,11 +4,11 @@ mod client;
 mod fault;
 mod kernel;
 mod network;
+mod proxy;
 mod server;
 mod turned;
 mod value;
 
-use crate::choice::LostHost;
 use crate::experiment::Parameters;
 use crate::sysctl;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub struct Setting {
 /// Every setting with a key of its own.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
     let own = [client::SETTINGS, client::SOCKET, server::SETTINGS, server::LOST];
-    let other = [turned::SETTINGS, fault::SETTINGS, kernel::SETTINGS];
+    let other = [turned::SETTINGS, proxy::SETTINGS, fault::SETTINGS, kernel::SETTINGS];
     [network::SETTINGS].into_iter().chain(own).chain(other).flatten()
 }
 
@@ -69,6 +69,14 @@ pub const FAMILIES: &[Family] = &[
         get: |p| &p.server.command.environment,
     },
     Family {
+        prefix: "proxy.env.",
+        about: "A variable in the environment of the proxy's command.",
+        example: "proxy.env.LANG=C",
+        is_sysctl: false,
+        set: |p| &mut p.third.command.environment,
+        get: |p| &p.third.command.environment,
+    },
+    Family {
         prefix: "needs.",
         about: "An executable that a command needs, and how it is installed: without it the trial is skipped.",
         example: "needs.redis-cli=apt-get install redis-tools",
@@ -93,8 +101,16 @@ pub const FAMILIES: &[Family] = &[
         get: |p| &p.server_sysctl,
     },
     Family {
+        prefix: "proxy.sysctl.",
+        about: "`net.ipv4.NAME` in the proxy's network namespace.",
+        example: "proxy.sysctl.tcp_retries2=8",
+        is_sysctl: true,
+        set: |p| &mut p.third_sysctl,
+        get: |p| &p.third_sysctl,
+    },
+    Family {
         prefix: "later.sysctl.",
-        about: "`net.ipv4.NAME` in the survivor's network namespace, the client's unless `fault.host` is `client`, from `later.after` on.",
+        about: "`net.ipv4.NAME` in the survivor's network namespace, the client's unless `fault.host` is `client` (with the topology `proxy`, the proxy's unless it breaks), from `later.after` on.",
         example: "later.sysctl.tcp_retries2=3",
         is_sysctl: true,
         set: |p| &mut p.later.sysctl,
@@ -118,17 +134,13 @@ impl Family {
 /// A sentence: an unknown key (with the nearest), an unknown sysctl, or a value that is not
 /// accepted, with what is.
 pub fn apply(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), String> {
-    if parameters.fault.host == LostHost::Client {
-        parameters.turn();
-    }
+    parameters.by_name();
     let result = apply_by_name(parameters, key, value);
-    if parameters.fault.host == LostHost::Client {
-        parameters.turn();
-    }
+    parameters.by_part();
     result
 }
 
-/// The same, where the client is the one that is called so.
+/// The same, where each host is the one that is called so.
 fn apply_by_name(parameters: &mut Parameters, key: &str, value: &str) -> Result<(), String> {
     if let Some((family, name)) = Family::of(key) {
         if family.is_sysctl {
@@ -151,7 +163,7 @@ pub fn find(key: &str) -> Option<&'static Setting> {
 /// Why there is no setting with this key, and which one may have been meant.
 pub fn unknown(key: &str) -> String {
     let keys = || settings().map(|setting| setting.key);
-    if ["sysctl", "server.sysctl", "later.sysctl"].contains(&key) {
+    if ["sysctl", "server.sysctl", "proxy.sysctl", "later.sysctl"].contains(&key) {
         return format!(
             "`{key}` is a group of settings: `{key}.NAME` is net.ipv4.NAME, such as \
              `{key}.tcp_retries2`"
@@ -198,9 +210,7 @@ fn by_last_part(key: &str) -> Option<String> {
 /// Every setting that has a value, by key: what a trial was made with.
 pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
     let mut parameters = parameters.clone();
-    if parameters.fault.host == LostHost::Client {
-        parameters.turn();
-    }
+    parameters.by_name();
     let parameters = &parameters;
     let mut values: BTreeMap<String, String> = settings()
         .filter_map(|setting| Some((setting.key.to_owned(), (setting.get)(parameters)?)))

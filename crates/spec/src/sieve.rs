@@ -39,14 +39,13 @@ impl Fault {
             (None, Some(loss)) => Drops::Share(loss, self.seed),
             (None, None) => Drops::All,
         };
-        let (to_lost, to_survivor) =
-            match (self.direction, self.host) {
-                (Direction::Both, _) => (true, true),
-                (Direction::ToServer, LostHost::Server)
-                | (Direction::ToClient, LostHost::Client) => (true, false),
-                (Direction::ToClient, LostHost::Server)
-                | (Direction::ToServer, LostHost::Client) => (false, true),
-            };
+        let (to_lost, to_survivor) = match (self.direction, self.host) {
+            (Direction::Both, _) => (true, true),
+            (Direction::ToServer, LostHost::Server | LostHost::Proxy)
+            | (Direction::ToClient, LostHost::Client) => (true, false),
+            (Direction::ToClient, LostHost::Server | LostHost::Proxy)
+            | (Direction::ToServer, LostHost::Client) => (false, true),
+        };
         let sieve = Sieve { to_lost, to_survivor, drops };
         (sieve != Sieve { to_lost: true, to_survivor: true, drops: Drops::All }).then_some(sieve)
     }

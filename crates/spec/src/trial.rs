@@ -2,6 +2,7 @@
 
 use crate::choice::{Family, Topology};
 use crate::experiment::Experiment;
+use crate::names::Part;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub struct Addresses {
     pub client: SocketAddr,
     /// The server's address and port.
     pub server: SocketAddr,
+    /// The third host's address and port, on the topology `proxy`.
+    #[serde(default)]
+    pub third: Option<SocketAddr>,
     /// The router's address on the client's subnet, on the topology `router`.
     pub client_gateway: Option<IpAddr>,
     /// The router's address on the server's subnet, on the topology `router`.
@@ -96,6 +100,7 @@ impl Addresses {
         Self {
             client: SocketAddr::new(host(0, 1), client_port),
             server: SocketAddr::new(host(server_half, 2), server_port),
+            third: (topology == Topology::Proxy).then(|| SocketAddr::new(host(0, 3), server_port)),
             client_gateway: routed.then(|| host(0, 6)),
             server_gateway: routed.then(|| host(1, 6)),
             prefix_len: match family {
@@ -103,6 +108,30 @@ impl Addresses {
                 Family::Ipv6 => 64,
             },
         }
+    }
+
+    /// The address of a host.
+    pub fn of(&self, part: Part) -> Option<SocketAddr> {
+        match part {
+            Part::Client => Some(self.client),
+            Part::Server => Some(self.server),
+            Part::Third => self.third,
+        }
+    }
+
+    /// The same, to give it another port.
+    pub fn of_mut(&mut self, part: Part) -> Option<&mut SocketAddr> {
+        match part {
+            Part::Client => Some(&mut self.client),
+            Part::Server => Some(&mut self.server),
+            Part::Third => self.third.as_mut(),
+        }
+    }
+
+    /// Whose address this is.
+    pub fn host_at(&self, address: IpAddr) -> Option<Part> {
+        let is_at = |part: &Part| self.of(*part).is_some_and(|end| end.ip() == address);
+        Part::ALL.into_iter().find(is_at)
     }
 
     /// Whether these are the addresses of some lease, and none of a real network.

@@ -4,7 +4,7 @@ use crate::flow::Flow;
 use crate::segment::Segment;
 use serde::{Deserialize, Serialize};
 use spec::facts::TcpFacts;
-use spec::{CallName, Errno, Facts, FaultAct, SocketOptions};
+use spec::{CallName, Errno, Facts, FaultAct, Part, SocketOptions};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -43,6 +43,15 @@ pub enum Source {
     ClientSocket,
     /// Socket diagnostics in the server's namespace.
     ServerSocket,
+    /// The program on the third host, where there is one; in files, on the one called proxy.
+    #[serde(rename = "proxy-program")]
+    ThirdProgram,
+    /// The tap on its interface.
+    #[serde(rename = "proxy-wire")]
+    ThirdWire,
+    /// Socket diagnostics in its namespace.
+    #[serde(rename = "proxy-socket")]
+    ThirdSocket,
     /// The kernel's tracepoints.
     Tracepoint,
     /// The instruments themselves: what they missed, how late they were.
@@ -59,9 +68,72 @@ impl fmt::Display for Source {
             Self::ServerWire => "server-wire",
             Self::ClientSocket => "client-socket",
             Self::ServerSocket => "server-socket",
+            Self::ThirdProgram => "proxy-program",
+            Self::ThirdWire => "proxy-wire",
+            Self::ThirdSocket => "proxy-socket",
             Self::Tracepoint => "tracepoint",
             Self::Instrument => "instrument",
         })
+    }
+}
+
+/// What looks at a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Program,
+    Wire,
+    Socket,
+}
+
+impl Source {
+    /// A host's program.
+    pub const fn program(part: Part) -> Self {
+        Self::of(Sight::Program, part)
+    }
+
+    /// The tap on a host's interface.
+    pub const fn wire(part: Part) -> Self {
+        Self::of(Sight::Wire, part)
+    }
+
+    /// Socket diagnostics in a host's namespace.
+    pub const fn socket(part: Part) -> Self {
+        Self::of(Sight::Socket, part)
+    }
+
+    /// On which host it is; `None`: on none of them.
+    pub const fn part(self) -> Option<Part> {
+        match self {
+            Self::ClientProgram | Self::ClientWire | Self::ClientSocket => Some(Part::Client),
+            Self::ServerProgram | Self::ServerWire | Self::ServerSocket => Some(Part::Server),
+            Self::ThirdProgram | Self::ThirdWire | Self::ThirdSocket => Some(Part::Third),
+            Self::Lab | Self::Tracepoint | Self::Instrument => None,
+        }
+    }
+
+    /// The same on another host.
+    #[must_use]
+    pub const fn on(self, part: Part) -> Self {
+        match self {
+            Self::ClientProgram | Self::ServerProgram | Self::ThirdProgram => Self::program(part),
+            Self::ClientWire | Self::ServerWire | Self::ThirdWire => Self::wire(part),
+            Self::ClientSocket | Self::ServerSocket | Self::ThirdSocket => Self::socket(part),
+            Self::Lab | Self::Tracepoint | Self::Instrument => self,
+        }
+    }
+
+    const fn of(sight: Sight, part: Part) -> Self {
+        match (sight, part) {
+            (Sight::Program, Part::Client) => Self::ClientProgram,
+            (Sight::Program, Part::Server) => Self::ServerProgram,
+            (Sight::Program, Part::Third) => Self::ThirdProgram,
+            (Sight::Wire, Part::Client) => Self::ClientWire,
+            (Sight::Wire, Part::Server) => Self::ServerWire,
+            (Sight::Wire, Part::Third) => Self::ThirdWire,
+            (Sight::Socket, Part::Client) => Self::ClientSocket,
+            (Sight::Socket, Part::Server) => Self::ServerSocket,
+            (Sight::Socket, Part::Third) => Self::ThirdSocket,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A connection of a trial: its number, its ends, its sides.
 
 use serde::{Deserialize, Serialize};
-use spec::Addresses;
+use spec::{Addresses, Leg, Part};
 use std::net::SocketAddr;
 
 /// One TCP connection of a trial: its number in the order of SYNs, from 0.
@@ -43,21 +43,30 @@ pub struct Ends {
 
 impl Ends {
     /// The ends of the connection between two sockets, and whose the first is; `None` if they are
-    /// not on the two hosts of these addresses. Ports do not matter.
+    /// not on two hosts of these addresses. Ports do not matter. Where the third host has an end it
+    /// is the client's.
     pub fn between(
         addresses: &Addresses,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Option<(Self, Side)> {
         let (local, remote) = (canonical(local), canonical(remote));
-        let (client, server) = (addresses.client.ip(), addresses.server.ip());
-        if (local.ip(), remote.ip()) == (client, server) {
-            Some((Self { client: local, server: remote }, Side::Client))
-        } else if (local.ip(), remote.ip()) == (server, client) {
-            Some((Self { client: remote, server: local }, Side::Server))
-        } else {
-            None
+        match (addresses.host_at(local.ip())?, addresses.host_at(remote.ip())?) {
+            (Part::Client, Part::Server) | (Part::Third, Part::Client | Part::Server) => {
+                Some((Self { client: local, server: remote }, Side::Client))
+            }
+            (Part::Server, Part::Client) | (Part::Client | Part::Server, Part::Third) => {
+                Some((Self { client: remote, server: local }, Side::Server))
+            }
+            (Part::Client, Part::Client)
+            | (Part::Server, Part::Server)
+            | (Part::Third, Part::Third) => None,
         }
+    }
+
+    /// The hosts of the client's end and the server's; `None` if they are on none of these addresses.
+    pub fn hosts(&self, addresses: &Addresses) -> Option<[Part; 2]> {
+        Some([addresses.host_at(self.client.ip())?, addresses.host_at(self.server.ip())?])
     }
 
     /// The end on this side, and the other one.
@@ -81,6 +90,14 @@ pub struct Flow {
     pub ends: Ends,
     /// The host that sent the SYN, or where that was not seen the first segment.
     pub opened_by: Side,
+    /// Which two hosts it joins.
+    #[serde(default, skip_serializing_if = "is_whole")]
+    pub leg: Leg,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_whole(leg: &Leg) -> bool {
+    *leg == Leg::Whole
 }
 
 #[cfg(test)]

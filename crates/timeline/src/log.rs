@@ -68,12 +68,6 @@ impl Timeline {
         Self { events: self.events.iter().filter(concerns).cloned().collect() }
     }
 
-    /// The same with the hosts exchanged.
-    #[must_use]
-    pub fn turned(&self) -> Self {
-        Self { events: self.events.iter().cloned().map(Event::turned).collect() }
-    }
-
     fn first(&self, mut wanted: impl FnMut(&Event) -> bool) -> Option<u64> {
         self.events.iter().find(|event| wanted(event)).map(|event| event.at_ns)
     }
@@ -179,6 +173,7 @@ mod tests {
         let flow = |port: u16| Flow {
             ends: Ends { client: end(&format!("198.18.0.1:{port}")), server: end("198.18.0.2:7") },
             opened_by: Side::Client,
+            leg: spec::Leg::Whole,
         };
         let gone =
             |at_ns, id| Event::new(at_ns, Source::ClientSocket, What::SocketGone).of(FlowId(id));

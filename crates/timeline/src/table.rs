@@ -2,6 +2,7 @@
 
 use crate::event::{Event, Source, Trace, What};
 use crate::flow::{Ends, Flow, FlowId, Side};
+use spec::Leg;
 use std::collections::HashMap;
 
 /// Numbers the connections of a trial in the order of their SYN.
@@ -63,7 +64,7 @@ impl FlowTable {
             return None;
         }
         known.opened_ns = Some(event.at_ns);
-        let flow = Flow { ends, opened_by: opener(event) };
+        let flow = Flow { ends, opened_by: opener(event), leg: Leg::Whole };
         Some(Event::new(event.at_ns, event.source, What::Flow(flow)).of(id))
     }
 
@@ -173,7 +174,7 @@ mod tests {
         let mut first = segment(10, Source::ServerWire, true, 5);
         let opened = table.name(&mut first, ends(1)).expect("it is new");
         assert_eq!((first.flow, opened.flow), (Some(FlowId(0)), Some(FlowId(0))));
-        let flow = Flow { ends: ends(1), opened_by: Side::Client };
+        let flow = Flow { ends: ends(1), opened_by: Side::Client, leg: Leg::Whole };
         assert_eq!((opened.at_ns, opened.what), (10, What::Flow(flow)));
         let mut other = state(12, "CLOSE", "SYN_SENT");
         assert!(table.name(&mut other, ends(2)).is_some());

@@ -9,6 +9,7 @@
 pub mod claims;
 pub mod findings;
 mod judge;
+mod living;
 mod measure;
 mod orders;
 pub mod programs;

@@ -4,8 +4,9 @@ mod options;
 mod seen;
 
 use crate::judge::weigh;
+use crate::living::{Farewell, ended_by_peer, pairs};
 use crate::measure::{Measured, measure, reference_at};
-use crate::orders::{Order, orders};
+use crate::orders::{Order, View, orders};
 use crate::proof::{Evidence, Proof, prove};
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
 use model::Prediction;
@@ -13,8 +14,8 @@ use model::command::{Conditional, parameters, predict_program};
 use options::Changed;
 use seen::Seen;
 use spec::facts::TcpFacts;
-use spec::{CallName, Errno, Facts, FaultKind, Outcome, Parameters, Reference};
-use std::collections::BTreeSet;
+use spec::{CallName, Errno, Facts, FaultKind, Leg, Outcome, Parameters, Reference};
+use std::collections::{BTreeMap, BTreeSet};
 use timeline::classify::Class;
 use timeline::event::{Call, FrameKind, Phase, Timer, Trace};
 use timeline::{Event, Flow, FlowId, Side, Source, Timeline, What};
@@ -25,11 +26,15 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         let mut verdict =
             Verdict::without_measurement(Word::Inconclusive, "the fault was never injected");
         verdict.flows = flows(trial, timeline, 0);
-        return verdict.named(trial);
+        return verdict;
     }
     let fault_at = timeline.fault_at().unwrap_or(0);
     let orders = orders(timeline);
-    let proof = if orders.is_empty() { prove(trial, timeline) } else { ordered(&orders, fault_at) };
+    let proof = if orders.is_empty() {
+        prove(trial, &timeline.of_leg(trial, trial.broken_leg())).named(trial)
+    } else {
+        ordered(&orders, fault_at)
+    };
     let flows = flows(trial, timeline, fault_at);
     let mut verdict = Verdict {
         word: Word::Agrees,
@@ -56,7 +61,7 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         (Word::Agrees, String::new())
     };
     (verdict.word, verdict.reason) = (word, reason);
-    verdict.named(trial)
+    verdict
 }
 
 /// What the programs ordered. That it did what it says shows in each flow.
@@ -104,22 +109,58 @@ fn flows(trial: &Parameters, timeline: &Timeline, fault_at: u64) -> Vec<FlowVerd
         })
         .collect();
     flows.sort_by_key(|(id, ..)| *id);
+    let legs: BTreeMap<_, _> =
+        flows.iter().map(|(_, flow, _)| (flow.leg, timeline.of_leg(trial, flow.leg))).collect();
     let orders = orders(timeline);
-    let judge = |(id, flow, at_ns)| {
-        let view = Order::last_before_the_end(&orders, trial, timeline, id);
-        let Some(view) = view else {
-            return judge_flow(trial, timeline, fault_at, id, flow, at_ns);
-        };
-        let mut verdict =
-            judge_flow(&view.parameters, &view.timeline, view.fault_at, id, flow, at_ns);
-        // Times count from the trial's beginning.
-        let later = since(fault_at, view.fault_at);
-        for time in [&mut verdict.opened_s, &mut verdict.ended_s] {
-            *time = time.map(|s| s + later);
-        }
+    let judged = flows.iter().map(|(id, flow, at_ns)| {
+        let seen = legs.get(&flow.leg).unwrap_or(timeline);
+        let mut verdict = judge_in_view(trial, seen, &orders, fault_at, *id, *flow, *at_ns);
+        verdict.reason = trial.of_leg(flow.leg).named(&verdict.reason);
         verdict
+    });
+    let mut judged: Vec<_> = judged.collect();
+    let of_proxy =
+        flows.iter().filter(|(_, flow, _)| matches!(flow.leg, Leg::Downstream | Leg::Upstream));
+    let opened = of_proxy.map(|(id, flow, at_ns)| (*id, *at_ns, flow.leg == Leg::Downstream));
+    for (one, other) in pairs(opened.collect()) {
+        for flow in &mut judged {
+            let is_one = if flow.id == one { Some(other) } else { None };
+            let is_other = if flow.id == other { Some(one) } else { None };
+            flow.paired_with = is_one.or(is_other).or(flow.paired_with);
+        }
+    }
+    judged
+}
+
+/// Judges a connection from the moment on that its end depends on: the trial's fault, the last order
+/// before its end, or, where its other host lives on, when that ended it.
+fn judge_in_view(
+    trial: &Parameters,
+    timeline: &Timeline,
+    orders: &[Order<'_>],
+    fault_at: u64,
+    id: FlowId,
+    flow: Flow,
+    opened_at: u64,
+) -> FlowVerdict {
+    let ordered = Order::last_before_the_end(orders, trial, timeline, id);
+    let whole = || View { parameters: trial.clone(), timeline: timeline.clone(), fault_at };
+    let view = ordered.unwrap_or_else(whole);
+    let own = View { parameters: view.parameters.of_leg(flow.leg), ..view };
+    let lives = !trial.breaks(flow.leg) && fault_at > 0;
+    let ended = ended_by_peer(&own.parameters, &own.timeline, id, own.fault_at).filter(|_| lives);
+    let (own, farewell) = match ended {
+        Some((own, farewell)) => (own, Some(farewell)),
+        None => (own, None),
     };
-    flows.into_iter().map(judge).collect()
+    let View { parameters, timeline, fault_at: from } = &own;
+    let mut verdict = judge_flow(parameters, timeline, *from, id, flow, opened_at, farewell);
+    // Times count from the trial's beginning.
+    let later = since(fault_at, *from);
+    for time in [&mut verdict.opened_s, &mut verdict.ended_s, &mut verdict.reference_s] {
+        *time = time.map(|s| s + later);
+    }
+    verdict
 }
 
 fn judge_flow(
@@ -129,6 +170,7 @@ fn judge_flow(
     id: FlowId,
     flow: Flow,
     opened_at: u64,
+    farewell: Option<Farewell>,
 ) -> FlowVerdict {
     let about = |event: &&Event| event.flow == Some(id);
     let events = || timeline.events().iter().filter(about);
@@ -152,6 +194,8 @@ fn judge_flow(
     let (local, remote) = flow.ends.seen_from(Side::Client);
     let mut verdict = FlowVerdict {
         id,
+        leg: flow.leg,
+        paired_with: None,
         local,
         remote,
         owner,
@@ -168,6 +212,7 @@ fn judge_flow(
     };
     let Some(facts) = verdict.facts.clone() else {
         let why = match fault_at {
+            _ if flow.leg == Leg::Past => "it does not pass the proxy",
             0 => "the fault never came",
             _ if opened_at < fault_at => "it was not open at the moment of the fault",
             _ => "it was opened after the fault",
@@ -182,7 +227,10 @@ fn judge_flow(
             "it ended between the last look and the fault: nothing is predicted".into();
         return verdict;
     }
-    let seen = Seen::of(timeline, id, fault_at);
+    let mut seen = Seen::of(timeline, id, fault_at);
+    if let Some(farewell) = farewell {
+        seen.observed.unread = farewell.unread();
+    }
     let own = parameters(trial, &facts, &seen.observed);
     let Conditional { mut prediction, from_sample } =
         predict_program(trial, &facts, &seen.observed);
@@ -225,6 +273,13 @@ fn judge_flow(
         let (word, reason) = excused.or(weighed.err()).unwrap_or((Word::Agrees, String::new()));
         (verdict.word, verdict.reason) = (Some(word), reason);
         verdict.measured = Some(measured);
+    }
+    if let Some(farewell) = farewell {
+        farewell.explain(&own, &mut prediction);
+        prediction.reference = Reference::PeerEnd;
+        if let Some(measured) = &mut verdict.measured {
+            measured.reference = Reference::PeerEnd;
+        }
     }
     verdict.prediction = Some(prediction);
     verdict

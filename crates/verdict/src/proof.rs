@@ -27,6 +27,14 @@ pub struct Evidence {
 }
 
 impl Proof {
+    /// Has what it says of the survivor and the other call them by their names.
+    pub(crate) fn named(mut self, trial: &Parameters) -> Self {
+        for evidence in &mut self.evidence {
+            evidence.finding = trial.named(&evidence.finding);
+        }
+        self
+    }
+
     /// Whether every piece of evidence holds.
     pub fn holds(&self) -> bool {
         self.evidence.iter().all(|evidence| evidence.holds)

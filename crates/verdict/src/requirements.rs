@@ -40,8 +40,9 @@ pub fn require(
         });
     }
     if let Some(wanted) = &require.exits {
+        let client = Source::program(parameters.part("client"));
         let exit = timeline.events().iter().find_map(|event| match event.what {
-            What::Exited { code, signal } if event.source == Source::ClientProgram => {
+            What::Exited { code, signal } if event.source == client => {
                 Some((event.at_ns, exit_of(code, signal)))
             }
             _ => None,

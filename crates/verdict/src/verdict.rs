@@ -4,7 +4,7 @@ use crate::measure::Measured;
 use crate::proof::Proof;
 use model::Prediction;
 use serde::{Deserialize, Serialize};
-use spec::{Facts, Parameters, SocketOptions};
+use spec::{Facts, Leg, Parameters, SocketOptions};
 use std::fmt;
 use std::net::SocketAddr;
 use timeline::event::Owner;
@@ -69,11 +69,8 @@ impl Verdict {
 
     /// Has what it says of the survivor and the other call them by their names.
     pub(crate) fn named(mut self, trial: &Parameters) -> Self {
-        let flows = self.flows.iter_mut().map(|flow| &mut flow.reason);
-        let proof = self.proof.evidence.iter_mut().map(|evidence| &mut evidence.finding);
-        for text in flows.chain(proof).chain([&mut self.reason]) {
-            *text = trial.named(text);
-        }
+        self.proof = self.proof.named(trial);
+        self.reason = trial.named(&self.reason);
         self
     }
 
@@ -91,6 +88,12 @@ impl Verdict {
 pub struct FlowVerdict {
     /// Its number.
     pub id: FlowId,
+    /// Which two hosts it joins.
+    #[serde(default, skip_serializing_if = "is_whole")]
+    pub leg: Leg,
+    /// The one on the proxy's other side that belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired_with: Option<FlowId>,
     /// The end on the client's host.
     pub local: SocketAddr,
     /// The end on the server's host.
@@ -120,6 +123,11 @@ pub struct FlowVerdict {
     pub word: Option<Word>,
     /// Why, if it does not agree.
     pub reason: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_whole(leg: &Leg) -> bool {
+    *leg == Leg::Whole
 }
 
 impl FlowVerdict {

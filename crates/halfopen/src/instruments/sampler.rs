@@ -9,8 +9,8 @@ use observe::SocketDiag;
 use observe::clock::{hz, jiffy_clock, monotonic_ns};
 use observe::diag::Look;
 use report::Clock;
-use spec::Addresses;
-use std::net::SocketAddr;
+use spec::{Addresses, Part};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use timeline::event::SocketSample;
@@ -209,14 +209,15 @@ impl Sampler {
     /// Looks for a connection that neither a SYN on the wire nor a tracepoint has shown: where its
     /// host gets no answer for a link-layer address. It costs a look at every socket of the machine.
     fn search(&mut self) {
-        let side = self.output.side();
         if !self.pace.closely || self.sockets.iter().any(|socket| !socket.is_gone) {
             return;
         }
-        let Addresses { client, server, .. } = &self.addresses;
-        let ends = Ends { client: *client, server: *server };
-        let (own, other) = ends.seen_from(side);
-        let found = self.diag.connections(own.ip(), other.ip()).unwrap_or_default();
+        let Some(own) = self.own() else { return };
+        let others = Part::ALL.into_iter().filter_map(|part| self.addresses.of(part));
+        let mut found = Vec::new();
+        for other in others.filter(|other| other.ip() != own) {
+            found.extend(self.diag.connections(own, other.ip()).unwrap_or_default());
+        }
         for (local, remote) in found {
             let ends = Ends::between(&self.addresses, local, remote).map(|(ends, _)| ends);
             if let Ok(Some(sample)) = self.diag.sample(local, remote) {
@@ -229,7 +230,6 @@ impl Sampler {
 
     /// Learns of new connections, and forgets those whose ports are used again.
     fn follow(&mut self) {
-        let side = self.output.side();
         let followed = self.followed.borrow_and_update().clone();
         for socket in &mut self.sockets {
             if !followed.iter().any(|(flow, _)| *flow == socket.flow) {
@@ -237,11 +237,23 @@ impl Sampler {
             }
         }
         self.sockets.retain(|socket| followed.iter().any(|(flow, _)| *flow == socket.flow));
+        let own = self.own();
         for (flow, ends) in followed {
-            if !self.sockets.iter().any(|socket| socket.flow == flow) {
-                self.sockets.push(Sampled::new(flow, ends.seen_from(side)));
+            // Of three hosts, one has no end of it.
+            let here = [Side::Client, Side::Server].map(|side| ends.seen_from(side));
+            let here = here.into_iter().find(|(local, _)| Some(local.ip()) == own);
+            if let Some(here) = here
+                && !self.sockets.iter().any(|socket| socket.flow == flow)
+            {
+                self.sockets.push(Sampled::new(flow, here));
             }
         }
+    }
+
+    /// The address of its host.
+    fn own(&self) -> Option<IpAddr> {
+        let part = self.output.source.part()?;
+        self.addresses.of(part).map(|address| address.ip())
     }
 
     /// Looks once at every socket, and says when to look again.
@@ -261,12 +273,6 @@ const CROWDED_MOST: u32 = 50;
 struct Output {
     source: Source,
     sink: Sink,
-}
-
-impl Output {
-    fn side(&self) -> Side {
-        if self.source == Source::ServerSocket { Side::Server } else { Side::Client }
-    }
 }
 
 /// One socket.

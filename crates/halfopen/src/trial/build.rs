@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use lab::network::Network;
 use lab::sysctl;
 use observe::clock::hz;
-use spec::Parameters;
+use spec::{Parameters, Part};
 use std::time::Duration;
-use timeline::{Side, Source};
+use timeline::Source;
 
 impl Trial {
     /// Builds the network and starts looking at it. Says how the trial ends if this kernel cannot.
@@ -49,27 +49,18 @@ impl Trial {
                 ))));
             }
         }
-        self.look_at(Side::Client)?;
-        self.look_at(Side::Server)?;
+        self.look_at(Part::Client)?;
+        self.look_at(Part::Server)?;
+        if parameters.third_there() {
+            self.look_at(Part::Third)?;
+        }
         Ok(None)
     }
 
     /// Starts a tap and a sampler on one host.
-    pub(super) fn look_at(&mut self, side: Side) -> Result<()> {
-        let (namespace, interface, wire, socket) = match side {
-            Side::Client => (
-                self.stage.client()?,
-                Network::CLIENT_INTERFACE,
-                Source::ClientWire,
-                Source::ClientSocket,
-            ),
-            Side::Server => (
-                self.stage.server()?,
-                Network::SERVER_INTERFACE,
-                Source::ServerWire,
-                Source::ServerSocket,
-            ),
-        };
+    pub(super) fn look_at(&mut self, side: Part) -> Result<()> {
+        let (namespace, interface) = (self.namespace(side)?, Network::INTERFACE);
+        let (wire, socket) = (Source::wire(side), Source::socket(side));
         let traced = self.bench.shared.traced();
         let pace =
             Pace::new(self.bench.clock, traced, self.bench.jobs).at_random(self.bench.samples);

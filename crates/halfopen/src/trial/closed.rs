@@ -30,9 +30,13 @@ impl Trial {
             let look = until.min(Instant::now() + step);
             self.follow_until(look, |trial| trial.client.end().is_some()).await?;
             step *= 2;
-            let Ok(peer) = self.client.peer() else { break };
             let began_ns = monotonic_ns();
-            let processes = peer.processes().await?;
+            let mut processes = Vec::new();
+            for host in [&mut self.client, &mut self.third] {
+                if let Ok(peer) = host.peer() {
+                    processes.extend(peer.processes().await?);
+                }
+            }
             let is_held =
                 |(_, inode): &(FlowId, u32)| observe::options::is_held(*inode, &processes);
             let (still, closed) = held.into_iter().partition(is_held);
@@ -40,7 +44,8 @@ impl Trial {
             for (flow, _) in closed as Vec<(FlowId, u32)> {
                 let detail = "its descriptors show it".into();
                 let call = Call { name: CallName::Close, detail, result: Ok(0), began_ns };
-                let event = Event::new(began_ns, Source::ClientSocket, What::Call(call)).of(flow);
+                let [near, _] = self.parts_of(flow);
+                let event = Event::new(began_ns, Source::socket(near), What::Call(call)).of(flow);
                 self.take(Seen::Event(event, None));
             }
         }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
 use spec::facts::TcpFacts;
-use spec::{Facts, FaultKind, Parameters, Reference, SocketOptions};
+use spec::{Facts, FaultKind, Leg, Parameters, Part, Reference, SocketOptions};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -89,7 +89,9 @@ impl Forecast {
             Reference::Fault => Some(fault_ns),
             Reference::FirstWrite => calls.first().map(|call| call.at_ns),
             Reference::LastActivity => self.received_ns,
-            Reference::Connect | Reference::Close | Reference::LastRequest => None,
+            Reference::Connect | Reference::Close | Reference::LastRequest | Reference::PeerEnd => {
+                None
+            }
         }
     }
 
@@ -147,11 +149,15 @@ impl Trial {
         }
         // What checks whether the server is ready is not what is looked at.
         self.flows.ignore(true);
-        let serving = Self::accepting(parameters);
-        let asking = serving.other();
-        self.start(serving).await?;
-        if let Some(why) = self.wait_until_ready(parameters, serving).await? {
-            return Ok(Ending::Disturbed(why));
+        let asking = parameters.part("client");
+        let mut serving = vec![parameters.part("server")];
+        serving.extend(parameters.third_there().then(|| parameters.part("proxy")));
+        for part in serving {
+            self.give_a_port(parameters, part);
+            self.start(part).await?;
+            if let Some(why) = self.wait_until_ready(parameters, part).await? {
+                return Ok(Ending::Disturbed(why));
+            }
         }
         self.forward();
         self.flows.ignore(false);
@@ -182,11 +188,23 @@ impl Trial {
         Ok(Ending::Complete)
     }
 
+    /// halfopen's own proxy listens at the server's port, where it is not told another.
+    fn give_a_port(&mut self, parameters: &Parameters, part: Part) {
+        let server = self.plan.addresses.of(parameters.part("server"));
+        let is_proxy = parameters.third_there() && part == parameters.part("proxy");
+        if is_proxy
+            && parameters.peer(part).listen.is_none()
+            && let (Some(server), Some(own)) = (server, self.plan.addresses.of_mut(part))
+        {
+            own.set_port(server.port());
+        }
+    }
+
     /// Waits for the moment of the fault. Returns why it does not come.
     async fn wait_for_moment(
         &mut self,
         parameters: &Parameters,
-        asking: Side,
+        asking: Part,
     ) -> Result<Option<String>> {
         let after = parameters.fault.after.as_nanos() as u64;
         let most = if self.pattern.is_some() { OUTPUT_MOST } else { READY_MOST };
@@ -211,17 +229,19 @@ impl Trial {
                     _ if self.flows.any_is_established() => {
                         "its connections ended before the fault (`--after`)"
                     }
+                    _ if parameters.third_there() => "it had no connection with the proxy's host",
                     _ => "it had no connection with the server's host",
                 };
                 return Ok(Some(format!("{how}; {what}")));
             }
             if due.is_none() && Instant::now() >= most {
-                let address = self.address_mut(asking.other()).ip();
+                let next = if parameters.third_there() { "proxy" } else { "server" };
+                let address = self.address(parameters.part(next))?.ip();
                 return Ok(Some(match self.pattern {
                     Some(_) => "no line of output matched `fault.on_output` within an hour".into(),
                     None => format!(
-                        "the client's program had no connection with the server's host within {} s \
-                         (the host is called `server`, and its address is {address})",
+                        "the client's program had no connection with the {next}'s host within {} s \
+                         (the host is called `{next}`, and its address is {address})",
                         READY_MOST.as_secs()
                     ),
                 }));
@@ -237,9 +257,16 @@ impl Trial {
     /// What a program writes can be faster than what the taps show: waits until they show what the
     /// kernel has.
     pub(super) async fn see_connections(&mut self) -> Result<()> {
-        let (client, server) = (self.plan.addresses.client.ip(), self.plan.addresses.server.ip());
-        let host = self.stage.client()?;
-        let connections = self.client.sockets(&host)?.connections(client, server)?;
+        let mut pairs = vec![[Part::Client, Part::Server]];
+        if self.plan.addresses.third.is_some() {
+            pairs.extend([[Part::Third, Part::Client], [Part::Third, Part::Server]]);
+        }
+        let mut connections = Vec::new();
+        for [near, far] in pairs {
+            let (client, server) = (self.address(near)?.ip(), self.address(far)?.ip());
+            let host = self.namespace(near)?;
+            connections.extend(self.host_mut(near).sockets(&host)?.connections(client, server)?);
+        }
         let ends = |(client, server)| Ends { client, server };
         let connections: Mutex<Vec<_>> = Mutex::new(connections.into_iter().map(ends).collect());
         let are_shown = |trial: &Self| {
@@ -262,7 +289,11 @@ impl Trial {
     /// What is known of each open connection at the last moment before the fault, and what is
     /// predicted of it.
     pub(super) async fn look_at_flows(&mut self, parameters: &Parameters) -> Result<Forecasts> {
-        let open: Vec<_> = self.flows.open().collect();
+        // What passes the proxy by is not what is asked about.
+        let is_asked = |flow: &FlowId| self.flows.leg(*flow) != Leg::Past;
+        let mut open: Vec<_> = self.flows.open().filter(is_asked).collect();
+        // The first that is predicted is told: one that breaks.
+        open.sort_by_key(|flow| (self.flows.leg(*flow) != parameters.broken_leg(), *flow));
         let mut options = BTreeMap::new();
         for flow in &open {
             // First, since a descriptor of the socket must not be held across the fault.
@@ -271,24 +302,26 @@ impl Trial {
         let mut forecasts = Forecasts::new();
         for flow in open {
             let Some(ends) = self.flows.ends(flow) else { continue };
-            let facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), parameters)?;
+            let own = &parameters.of_leg(self.flows.leg(flow));
+            let facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), own)?;
             if facts.tcp.is_none() {
                 // It has ended just now.
                 continue;
             }
             let (local, remote) = ends.seen_from(Side::Server);
             let sampled_at_ns = monotonic_ns();
-            let host = self.stage.server()?;
-            let sample = self.server.sockets(&host)?.sample(local, remote)?;
+            let [_, far] = self.parts_of(flow);
+            let host = self.namespace(far)?;
+            let sample = self.host_mut(far).sockets(&host)?.sample(local, remote)?;
             let is_left = sample.as_ref().is_some_and(|sample| sample.receive_queue > 0);
             let unread = if is_left { Unread::Open } else { Unread::No };
             if let Some(sample) = sample {
                 let what = What::Socket(Box::new(sample));
-                let event = Event::new(sampled_at_ns, Source::ServerSocket, what).of(flow);
+                let event = Event::new(sampled_at_ns, Source::socket(far), what).of(flow);
                 self.take(Seen::Event(event, None));
             }
             let observed = Observed { unread, ..Observed::default() };
-            let conditional = predict_program(parameters, &facts, &observed);
+            let conditional = predict_program(own, &facts, &observed);
             self.tell_facts(flow, &facts);
             let received_ns = self.flows.received_ns(flow);
             if forecasts.is_empty() {
@@ -315,7 +348,8 @@ impl Trial {
         let owned = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
         self.flows.looked_at(flow, sampled_at_ns, owned);
         let what = What::Facts(Box::new(facts.clone()));
-        let event = Event::new(monotonic_ns(), Source::ClientSocket, what).of(flow);
+        let [near, _] = self.parts_of(flow);
+        let event = Event::new(monotonic_ns(), Source::socket(near), what).of(flow);
         self.take(Seen::Event(event, None));
     }
 
@@ -327,6 +361,12 @@ impl Trial {
         parameters: &Parameters,
         forecasts: &mut Forecasts,
     ) -> Result<()> {
+        let leg = self.flows.leg(flow);
+        if leg == Leg::Past {
+            self.flows.looked_at(flow, monotonic_ns(), false);
+            return Ok(());
+        }
+        let parameters = &parameters.of_leg(leg);
         let before = forecasts.get(&flow);
         let unread = before.map_or(Unread::No, |forecast| forecast.unread);
         let was_open = before.is_some_and(|forecast| forecast.was_open);
@@ -453,11 +493,12 @@ impl Trial {
         Ok(!changed.is_empty())
     }
 
-    /// A server does not end with its connections.
+    /// A server does not end with its connections, nor does a program in the middle.
     fn commands_are_done(&self, forecasts: &Forecasts) -> bool {
         let mut open = forecasts.iter().filter(|(_, forecast)| forecast.was_open);
-        let is_server = self.plan.experiment.parameters.survivor_accepts();
-        (is_server || self.client.has_exited) && open.all(|(flow, _)| self.flows.has_ended(*flow))
+        let client = self.plan.experiment.parameters.part("client");
+        (client == Part::Server || self.host(client).has_exited)
+            && open.all(|(flow, _)| self.flows.has_ended(*flow))
     }
 
     /// When the trial ends: by the latest of what is predicted now. What a program orders does not end
@@ -498,19 +539,25 @@ impl Trial {
         if count > 0 {
             self.mark_as(Source::Instrument, What::Lost { count });
         }
-        for side in [Side::Client, Side::Server] {
-            if let Some(event) = self.host(side).omitted() {
+        for part in Part::ALL {
+            if let Some(event) = self.host(part).omitted() {
                 self.take(Seen::Event(event, None));
             }
         }
         self.client_may_end = true;
-        // It may have ended.
-        if let Ok(peer) = self.client.peer() {
+        // Of several that are left, the client's first.
+        let client = parameters.part("client");
+        let last = if client == Part::Third { Part::Client } else { Part::Third };
+        for part in
+            [Part::Client, Part::Third].into_iter().filter(|part| *part != last).chain([last])
+        {
+            // It may have ended.
+            let Ok(peer) = self.host_mut(part).peer() else { continue };
             let _ = peer.signal(Signal::SIGTERM).await;
+            let is_gone = |trial: &Self| trial.host(part).end().is_some();
+            self.follow_until(Instant::now() + GRACE, is_gone).await?;
+            self.host_mut(part).end_programs().await?;
         }
-        let is_gone = |trial: &Self| trial.client.end().is_some();
-        self.follow_until(Instant::now() + GRACE, is_gone).await?;
-        self.client.end_programs().await?;
         let settle = Duration::from_millis(50) + parameters.path.rtt * 3;
         self.follow_until(Instant::now() + settle, |_| false).await?;
         Ok(())

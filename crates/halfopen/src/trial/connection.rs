@@ -6,11 +6,11 @@ use crate::command::Ground;
 use crate::control::ControlSocket;
 use crate::peers::Peer;
 use anyhow::{Context, Result, anyhow};
-use peer::{Command, Milestone, Role};
-use spec::{Addresses, Parameters, Traffic};
+use peer::{Command, Milestone};
+use spec::{Parameters, Part, Traffic};
 use std::time::Duration;
+use timeline::What;
 use timeline::event::{Phase, SocketSample};
-use timeline::{Side, What};
 use tokio::time::Instant;
 
 /// How often it is looked whether a program listens, where nothing says that it may.
@@ -26,7 +26,7 @@ impl Trial {
         let accepting = Self::accepting(parameters);
         self.start(accepting).await?;
         self.wait_for_listener(accepting).await?;
-        let connecting = accepting.other();
+        let connecting = if accepting == Part::Client { Part::Server } else { Part::Client };
         self.start(connecting).await?;
         if parameters.client.traffic == Traffic::Connect {
             let what = "the client does not start";
@@ -40,18 +40,18 @@ impl Trial {
         self.mark(What::Phase(Phase::Settling));
         // A web server is asked by the other.
         let survivor_asks = parameters.client.program.description().reports;
-        let asking = if survivor_asks { Side::Client } else { Side::Server };
+        let asking = if survivor_asks { Part::Client } else { Part::Server };
         self.wait_until_settled(asking, most).await?;
         if parameters.server.inherited {
             let what = "the server's child does not start";
-            self.reach(Side::Server, &Milestone::Child, PATIENCE, what).await?;
+            self.reach(Part::Server, &Milestone::Child, PATIENCE, what).await?;
         }
         if !parameters.server.reads {
             self.leave_unread(most).await?;
         }
         for (fills, side) in [
-            (parameters.client.fills_window, Side::Client),
-            (parameters.server.fills_window, Side::Server),
+            (parameters.client.fills_window, Part::Client),
+            (parameters.server.fills_window, Part::Server),
         ] {
             if fills {
                 self.fill_window(side, most).await?;
@@ -62,13 +62,13 @@ impl Trial {
     }
 
     /// The host whose program accepts connections.
-    pub(super) fn accepting(parameters: &Parameters) -> Side {
-        if parameters.survivor_accepts() { Side::Client } else { Side::Server }
+    pub(super) fn accepting(parameters: &Parameters) -> Part {
+        if parameters.survivor_accepts() { Part::Client } else { Part::Server }
     }
 
     /// Waits until nothing more is exchanged and nothing is outstanding, as the kernel shows. A peer
     /// of ours says so at once; without a word, a time without any data does.
-    async fn wait_until_settled(&mut self, side: Side, most: Duration) -> Result<()> {
+    async fn wait_until_settled(&mut self, side: Part, most: Duration) -> Result<()> {
         const SETTLED: Milestone = Milestone::Settled { exchanges: 0, moving: false };
         let quiet = QUIET + self.plan.experiment.parameters.path.rtt * 2;
         let until = Instant::now() + most;
@@ -86,33 +86,27 @@ impl Trial {
             }
         }
         let nothing_outstanding = |sample: &SocketSample| sample.send_queue == 0;
-        self.wait_for_socket(Side::Client, most, nothing_outstanding)
+        self.wait_for_socket(Part::Client, most, nothing_outstanding)
             .await
             .context("the server does not acknowledge what was exchanged")
     }
 
     /// Starts the program of a host.
-    pub(super) async fn start(&mut self, side: Side) -> Result<()> {
-        let (role, namespace) = match side {
-            Side::Client => (Role::Client, self.stage.client()?),
-            Side::Server => (Role::Server, self.stage.server()?),
-        };
+    pub(super) async fn start(&mut self, side: Part) -> Result<()> {
+        let namespace = self.namespace(side)?;
         let is_command = self.plan.experiment.parameters.runs_command();
         let control = is_command.then(|| ControlSocket::open(self.orders.clone())).transpose()?;
         let ground = Ground { control: control.as_ref(), ..self.bench.ground(&self.plan) };
-        let peer = Peer::start(ground, role, &namespace, &self.plan).await?;
+        let peer = Peer::start(ground, side, &namespace, &self.plan).await?;
         self.host_mut(side).control = control;
         self.host_mut(side).runs(peer);
         Ok(())
     }
 
     /// Waits until a program listens at the host's address, as its kernel shows.
-    pub(super) async fn wait_for_listener(&mut self, side: Side) -> Result<()> {
-        let (address, namespace) = match side {
-            Side::Client => (self.plan.addresses.client, self.stage.client()?),
-            Side::Server => (self.plan.addresses.server, self.stage.server()?),
-        };
-        let what = "the server does not listen";
+    pub(super) async fn wait_for_listener(&mut self, side: Part) -> Result<()> {
+        let (address, namespace) = (self.address(side)?, self.namespace(side)?);
+        let what = format!("the {} does not listen", self.host(side).name());
         let until = Instant::now() + PATIENCE;
         loop {
             // A program that says something may listen now.
@@ -124,7 +118,7 @@ impl Trial {
                 return Ok(());
             }
             if Instant::now() >= until || self.host(side).end().is_some() {
-                return Err(self.host(side).fails_to(what));
+                return Err(self.host(side).fails_to(&what));
             }
         }
     }
@@ -133,18 +127,18 @@ impl Trial {
     async fn leave_unread(&mut self, most: Duration) -> Result<()> {
         self.server.tell(Command::StopReading).await?;
         let what = "the server does not stop reading";
-        self.reach(Side::Server, &Milestone::Unread, PATIENCE, what).await?;
+        self.reach(Part::Server, &Milestone::Unread, PATIENCE, what).await?;
         self.client.tell(Command::SendUnread).await?;
         let what = "the client does not send";
-        self.reach(Side::Client, &Milestone::Unread, PATIENCE, what).await?;
-        self.wait_for_socket(Side::Client, most, |sample| sample.send_queue == 0)
+        self.reach(Part::Client, &Milestone::Unread, PATIENCE, what).await?;
+        self.wait_for_socket(Part::Client, most, |sample| sample.send_queue == 0)
             .await
             .context("the server's kernel does not acknowledge what its program leaves unread")
     }
 
     /// Has one of the two write until the other's window is closed. As acknowledgements come in,
     /// its send buffer takes more.
-    async fn fill_window(&mut self, side: Side, most: Duration) -> Result<()> {
+    async fn fill_window(&mut self, side: Part, most: Duration) -> Result<()> {
         let until = Instant::now() + most;
         while Instant::now() < until {
             self.host_mut(side).tell(Command::FillWindow).await?;
@@ -161,15 +155,13 @@ impl Trial {
     /// Waits until one side's socket is as it should be.
     async fn wait_for_socket(
         &mut self,
-        side: Side,
+        side: Part,
         most: Duration,
         is_so: impl Fn(&SocketSample) -> bool,
     ) -> Result<()> {
-        let Addresses { client, server, .. } = self.plan.addresses;
-        let (host, local, remote) = match side {
-            Side::Client => (self.stage.client()?, client, server),
-            Side::Server => (self.stage.server()?, server, client),
-        };
+        let other = if side == Part::Client { Part::Server } else { Part::Client };
+        let (host, local, remote) =
+            (self.namespace(side)?, self.address(side)?, self.address(other)?);
         let until = Instant::now() + most;
         while Instant::now() < until {
             let sockets = self.host_mut(side).sockets(&host)?;

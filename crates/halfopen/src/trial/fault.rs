@@ -8,10 +8,10 @@ use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use peer::Command;
 use spec::effect::HostFate;
-use spec::{FaultAct, FaultKind, Parameters, Program};
+use spec::{FaultAct, FaultKind, Parameters, Part, Program};
 use std::time::Duration;
 use timeline::event::FaultStep;
-use timeline::{Side, Source, What};
+use timeline::{Source, What};
 use tokio::time::Instant;
 
 /// What the laboratory does while it watches.
@@ -99,9 +99,9 @@ impl Trial {
         if fault.effect().host == HostFate::Replaced {
             let new_mac = fault.moves();
             self.stage.network_mut()?.boot_server(new_mac).await?;
-            self.look_at(Side::Server)?;
+            self.look_at(Part::Server)?;
             if self.plan.experiment.parameters.starts_again() {
-                self.start(Side::Server).await?;
+                self.start(Part::Server).await?;
             }
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Trial {
                 self.finish_destroying().await?;
                 // A command may take as long as it does.
                 if parameters.server.program != Program::Command && parameters.starts_again() {
-                    self.wait_for_listener(Side::Server).await?;
+                    self.wait_for_listener(Part::Server).await?;
                 }
                 let done = self.stage.network_mut()?.connect_server().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));

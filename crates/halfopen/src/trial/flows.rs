@@ -6,7 +6,7 @@ use super::options::OptionsDue;
 use crate::instruments::Followed;
 use model::ObservedCall;
 use spec::script::Step;
-use spec::{Addresses, Parameters, Plan, Topology};
+use spec::{Addresses, Leg, Parameters, Plan, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use timeline::classify::{Class, Classifier};
 use timeline::event::{SocketSample, Timer, Trace};
@@ -35,8 +35,9 @@ pub(super) struct Flows {
     own: Option<FlowId>,
     /// Whether the programs are commands, which open connections as they like.
     commands: bool,
-    /// Whether the survivor is the one that accepts.
-    survivor_accepts: bool,
+    /// The trial's hosts.
+    addresses: Addresses,
+    parameters: Parameters,
     /// Whether nothing that the survivor sends passes its tap once the fault is there.
     unseen: bool,
     /// Connections to ignore (readiness checks), and whether new ones are to be ignored.
@@ -69,6 +70,10 @@ pub(super) struct Flows {
 #[derive(Debug, Clone, Default)]
 struct Progress {
     opened_by: Option<Side>,
+    /// Whether the host that is asked is the one that accepts.
+    accepts: bool,
+    /// Whether it is a connection of the client's host: times before the fault count from those.
+    is_clients: bool,
     opened_ns: u64,
     established: bool,
     /// Its end, as the client's kernel sees it, and when that was seen.
@@ -120,7 +125,8 @@ impl Flows {
             table,
             own,
             commands,
-            survivor_accepts: plan.experiment.parameters.survivor_accepts(),
+            addresses: plan.addresses.clone(),
+            parameters: plan.experiment.parameters.clone(),
             unseen: commands && plan.experiment.parameters.topology == Topology::Direct,
             ignored: BTreeSet::new(),
             ignoring: false,
@@ -160,6 +166,13 @@ impl Flows {
             self.ignored.insert(ends);
         }
         self.ignored.contains(&ends)
+    }
+
+    /// Whether an event tells of a connection of two other hosts: a switch that has not learned where a
+    /// host is floods its frames.
+    pub(super) fn is_elsewhere(&self, event: &Event, ends: Ends) -> bool {
+        let hosts = ends.hosts(&self.addresses).filter(|_| self.parameters.third_there());
+        hosts.zip(event.source.part()).is_some_and(|(hosts, part)| !hosts.contains(&part))
     }
 
     /// Whether a connection that the kernel has was seen to be established, or is not to be looked at.
@@ -308,20 +321,39 @@ impl Flows {
 
     /// Has an event name its connection, if it is about one, and learns from it.
     pub(super) fn name(&mut self, event: &mut Event, ends: Option<Ends>) -> Named {
-        let opened = ends.and_then(|ends| self.table.name(event, ends));
+        let known = ends.or_else(|| event.flow.and_then(|flow| self.table.ends(flow)));
+        let leg = known.map_or(Leg::Whole, |ends| self.leg_between(ends));
+        if leg != Leg::Whole {
+            event.source = event.source.seen_by(self.parameters.parts(leg));
+        }
+        let mut opened = ends.and_then(|ends| self.table.name(event, ends));
         // A peer of ours has one connection, and says nothing of others.
         if matches!(event.source, Source::ClientProgram | Source::ServerProgram) {
             event.flow = self.own;
         }
-        if let Some(Event { flow: Some(id), what: What::Flow(flow), .. }) = &opened {
+        if let Some(Event { flow: Some(id), what: What::Flow(flow), .. }) = &mut opened {
+            flow.leg = leg;
             self.begins(*id, *flow, event.at_ns);
         }
         let class = event.flow.and_then(|flow| self.learn(flow, event));
         Named { opened, class }
     }
 
+    /// Which two hosts a connection joins.
+    pub(super) fn leg(&self, flow: FlowId) -> Leg {
+        self.table.ends(flow).map_or(Leg::Whole, |ends| self.leg_between(ends))
+    }
+
+    fn leg_between(&self, ends: Ends) -> Leg {
+        let hosts = ends.hosts(&self.addresses).filter(|_| self.parameters.third_there());
+        let names = self.parameters.hosts();
+        hosts.map_or(Leg::Whole, |hosts| Leg::between(hosts.map(|part| names[part as usize])))
+    }
+
     fn begins(&mut self, id: FlowId, flow: Flow, at_ns: u64) {
+        let accepts = self.parameters.asked_accepts(flow.leg);
         let progress = self.progress.entry(id).or_default();
+        (progress.accepts, progress.is_clients) = (accepts, flow.leg.hosts()[0] == "client");
         (progress.opened_by, progress.opened_ns) = (Some(flow.opened_by), at_ns);
         progress.stirred_ns = at_ns;
         let is_next = flow.opened_by == Side::Client && !self.watched.contains(&id);
@@ -344,7 +376,9 @@ impl Flows {
         let opener = progress.opened_by.unwrap_or(Side::Client);
         if state_of(event) == Some((opener, "ESTABLISHED")) {
             progress.established = true;
-            self.established_ns.get_or_insert(event.at_ns);
+            if progress.is_clients {
+                self.established_ns.get_or_insert(event.at_ns);
+            }
         }
         let says_ended = says_ended(event, self.lets_go);
         if says_ended && !progress.ended {
@@ -382,7 +416,7 @@ impl Flows {
             self.last_data_ns = Some(event.at_ns);
         }
         // What the survivor sends is received where it accepts.
-        if is_data && segment.sent == self.survivor_accepts {
+        if is_data && progress.is_clients && segment.sent == progress.accepts {
             self.data_ns.get_or_insert(event.at_ns);
         }
         match class {

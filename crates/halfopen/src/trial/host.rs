@@ -68,6 +68,11 @@ impl Host {
         }
     }
 
+    /// What it is called.
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// A program runs here from now on.
     pub(super) fn runs(&mut self, peer: Peer) {
         self.peer = Some(peer);

@@ -107,7 +107,8 @@ impl Trial {
         for flow in self.flows.options_due(monotonic_ns()) {
             let Some(forecast) = forecasts.get_mut(&flow) else { continue };
             let Some(inode) = forecast.inode() else { continue };
-            let Some(found) = self.read_options(inode).await? else { continue };
+            let [near, _] = self.parts_of(flow);
+            let Some(found) = self.read_options(near, inode).await? else { continue };
             let sysctls = &parameters.later.sysctl;
             let is_changed = |before| !found.options.changed_from(before, sysctls).is_empty();
             if !forecast.options.as_ref().is_some_and(is_changed) {

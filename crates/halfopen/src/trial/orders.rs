@@ -142,14 +142,15 @@ impl Trial {
         let mut found = Vec::new();
         for flow in open {
             let options = self.look_at_options(flow).await?;
-            let facts = self.facts_of(Some(flow), options, &watched.parameters)?;
+            let own = watched.parameters.of_leg(self.flows.leg(flow));
+            let facts = self.facts_of(Some(flow), options, &own)?;
             if facts.tcp.is_none() {
                 continue;
             }
             let silent = report::json::predicted(&predict_socket(&facts, IfIt::StaysAsItIs));
             let stays = match watched.in_force() {
                 None => json!({"outcome": "none", "earliest_s": null, "latest_s": null}),
-                Some(_) if falls_silent(&watched.parameters, &facts) => silent.clone(),
+                Some(_) if falls_silent(&own, &facts) => silent.clone(),
                 Some(kind) => self.forecast(flow, watched).unwrap_or_else(
                     || json!({"unknown": format!("it was not open when `{kind}` came, and may be answered")}),
                 ),

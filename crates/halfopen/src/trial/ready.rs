@@ -1,11 +1,10 @@
-//! Whether a server that is a command is ready.
+//! Whether a server or a proxy that is a command is ready.
 
 use super::Trial;
 use super::commands::READY_MOST;
 use anyhow::Result;
-use spec::{Parameters, Program};
+use spec::{Parameters, Part, Program};
 use std::time::Duration;
-use timeline::Side;
 use tokio::time::Instant;
 
 /// How often it is looked whether a command listens.
@@ -14,39 +13,39 @@ const LOOK: Duration = Duration::from_millis(10);
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl Trial {
-    /// Waits until the server listens, and until its check succeeds. Returns why that does not
+    /// Waits until the server, or the proxy, listens, and until its check succeeds. Returns why that does not
     /// happen.
     pub(super) async fn wait_until_ready(
         &mut self,
         parameters: &Parameters,
-        serving: Side,
+        serving: Part,
     ) -> Result<Option<String>> {
-        let (peer, address) = match serving {
-            Side::Client => (&parameters.client, &mut self.plan.addresses.client),
-            Side::Server => (&parameters.server, &mut self.plan.addresses.server),
-        };
+        let peer = parameters.peer(serving);
+        let name = parameters.hosts()[serving as usize];
         if peer.program != Program::Command {
             self.wait_for_listener(serving).await?;
             return Ok(None);
         }
-        let ip = address.ip();
+        let ip = self.address(serving)?.ip();
         let until = Instant::now() + READY_MOST;
         let server = self.namespace(serving)?;
         loop {
             self.host_mut(serving).has_news = false;
             let sockets = self.host_mut(serving).sockets(&server)?;
             if let Some(port) = sockets.listener(ip, peer.listen)? {
-                // halfopen's own client connects there.
-                self.address_mut(serving).set_port(port);
+                // halfopen's own client or proxy connects there.
+                if let Some(address) = self.plan.addresses.of_mut(serving) {
+                    address.set_port(port);
+                }
                 break;
             }
             if let Some(how) = self.host(serving).end() {
-                return Ok(Some(format!("the server does not listen: {how}")));
+                return Ok(Some(format!("the {name} does not listen: {how}")));
             }
             if Instant::now() >= until {
                 let port = peer.listen.map_or_else(String::new, |port| format!(", port {port},"));
                 return Ok(Some(format!(
-                    "the server did not listen at its address {ip}{port} within {} s (`{{server}}` \
+                    "the {name} did not listen at its address {ip}{port} within {} s (`{{{name}}}` \
                      in its command stands for the address)",
                     READY_MOST.as_secs()
                 )));
@@ -58,7 +57,7 @@ impl Trial {
         if command.ready.is_empty() {
             return Ok(None);
         }
-        let client = self.namespace(serving.other())?;
+        let client = self.namespace(parameters.part("client"))?;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let bench = self.bench.clone();
@@ -67,11 +66,11 @@ impl Trial {
                 return Ok(None);
             }
             if let Some(how) = self.host(serving).end() {
-                return Ok(Some(format!("the server does not become ready: {how}")));
+                return Ok(Some(format!("the {name} does not become ready: {how}")));
             }
             if Instant::now() >= until {
                 return Ok(Some(format!(
-                    "`server.ready` did not succeed within {} s",
+                    "`{name}.ready` did not succeed within {} s",
                     READY_MOST.as_secs()
                 )));
             }

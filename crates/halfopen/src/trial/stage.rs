@@ -15,7 +15,7 @@ pub(super) enum Stage {
     /// The network. The server's host is there, or destroyed, or booted again: it knows.
     Standing(Box<Network>),
     /// The server's host is on its way out. The kernel takes its time, and the client goes on.
-    Destroying { client: Namespace, task: JoinHandle<Destroyed> },
+    Destroying { client: Namespace, third: Option<Namespace>, task: JoinHandle<Destroyed> },
 }
 
 impl Stage {
@@ -44,6 +44,16 @@ impl Stage {
         }
     }
 
+    /// The third host, which is there as long as the network is.
+    pub(super) fn third(&self) -> Result<Namespace> {
+        let third = match self {
+            Self::Standing(network) => network.third().cloned(),
+            Self::Destroying { third, .. } => third.clone(),
+            Self::Empty => None,
+        };
+        third.context("there is no third host")
+    }
+
     /// The server's host.
     pub(super) fn server(&self) -> Result<Namespace> {
         self.network()?.server().cloned().context("the server is gone")
@@ -53,12 +63,12 @@ impl Stage {
     pub(super) fn destroy_server(&mut self) -> Result<()> {
         match std::mem::replace(self, Self::Empty) {
             Self::Standing(mut network) => {
-                let client = network.client().clone();
+                let (client, third) = (network.client().clone(), network.third().cloned());
                 let task = tokio::spawn(async move {
                     let done = network.destroy_server().await;
                     (network, done)
                 });
-                *self = Self::Destroying { client, task };
+                *self = Self::Destroying { client, third, task };
                 Ok(())
             }
             other => {

@@ -10,10 +10,10 @@ use anyhow::Result;
 use model::{Prediction, Window};
 use observe::clock::monotonic_ns;
 use peer::Milestone;
-use spec::{Outcome, Parameters};
+use spec::{Outcome, Parameters, Part};
 use std::time::Duration;
 use timeline::event::Trace;
-use timeline::{Event, FlowId, Side, Source, What};
+use timeline::{Event, FlowId, Source, What};
 use tokio::time::{Instant, sleep_until};
 
 /// How long a connection is watched after a fault is over, where nothing is predicted to happen.
@@ -51,8 +51,9 @@ impl Trial {
                 () = &mut timer => return Ok(false),
                 Some(seen) = self.seen.recv() => self.take(seen),
                 Some(asked) = self.asked.recv() => self.waiting.push_back(asked),
-                heard = self.client.hear() => self.heard(Side::Client, heard?)?,
-                heard = self.server.hear() => self.heard(Side::Server, heard?)?,
+                heard = self.client.hear() => self.heard(Part::Client, heard?)?,
+                heard = self.server.hear() => self.heard(Part::Server, heard?)?,
+                heard = self.third.hear() => self.heard(Part::Third, heard?)?,
             }
         }
     }
@@ -61,7 +62,7 @@ impl Trial {
     /// error if it does not come in time, or if the program ends.
     pub(super) async fn wait_for(
         &mut self,
-        side: Side,
+        side: Part,
         most: Duration,
         what: &str,
         is_so: impl Fn(&Self) -> bool,
@@ -74,7 +75,7 @@ impl Trial {
     /// Waits until a program of ours reports how far it is.
     pub(super) async fn reach(
         &mut self,
-        side: Side,
+        side: Part,
         milestone: &Milestone,
         most: Duration,
         what: &str,
@@ -85,10 +86,14 @@ impl Trial {
     }
 
     /// A program has said something, or ended.
-    fn heard(&mut self, side: Side, heard: Heard) -> Result<()> {
+    fn heard(&mut self, side: Part, heard: Heard) -> Result<()> {
         self.host_mut(side).has_news = true;
         match heard {
-            Heard::Event(event) => self.take(Seen::Event(event, None)),
+            Heard::Event(event) => {
+                // halfopen's own server speaks as the server, whichever host it is on.
+                let source = event.source.on(side);
+                self.take(Seen::Event(Event { source, ..event }, None));
+            }
             Heard::Reached(milestone) => self.host_mut(side).has_reached(milestone),
             Heard::Line => {}
             Heard::Said(event, kept) => {
@@ -113,7 +118,7 @@ impl Trial {
             }
             Heard::Ended(how) => {
                 let early =
-                    side == Side::Client && !self.client_may_end && self.client.reports_calls();
+                    side == Part::Client && !self.client_may_end && self.client.reports_calls();
                 self.host_mut(side).has_ended(how);
                 if early {
                     return Err(Gone(self.plan.experiment.parameters.names()[0]).into());
@@ -183,13 +188,17 @@ impl Trial {
                 (event, ends, Some((wall_ns, wire_len, frame)))
             }
         };
+        if ends.is_some_and(|ends| self.flows.is_elsewhere(&event, ends)) {
+            return;
+        }
         let named = self.flows.name(&mut event, ends);
         if let Some(opened) = named.opened {
             self.tell(opened.flow, Message::Event(number, opened), false);
         }
         if let What::Trace(Trace::SetState { .. }) = event.what {
-            self.client.stirred.notify_one();
-            self.server.stirred.notify_one();
+            for host in [&self.client, &self.server, &self.third] {
+                host.stirred.notify_one();
+            }
         }
         let (flow, is_ordinary) = (event.flow, is_ordinary(&event, named.class));
         let message = match frame {
@@ -223,7 +232,7 @@ impl Trial {
     fn pace(&mut self, pace: Pace) {
         let leave_out = pace == Pace::Sparse;
         if leave_out != (self.pace == Pace::Sparse) {
-            for host in [&self.client, &self.server] {
+            for host in [&self.client, &self.server, &self.third] {
                 if let Err(error) = host.leave_out_exchanges(leave_out) {
                     tracing::warn!("{error:#}");
                 }

@@ -13,6 +13,7 @@ mod nothing_left;
 mod ordinary;
 mod parallel;
 mod privileges;
+mod proxied;
 mod results;
 mod snippets;
 mod survivor;

@@ -2,8 +2,8 @@
 
 use super::tracepoints::{Saw, Sighting, SocketDid, TimerDid};
 use crate::diag::state_name;
-use spec::{Addresses, Errno};
-use std::collections::{HashMap, VecDeque};
+use spec::{Addresses, Errno, Part};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use timeline::event::{Side, Timer, Trace};
 use timeline::{Ends, Event, Source, What};
@@ -80,10 +80,13 @@ impl Attribution {
     }
 
     pub(super) fn watch(&mut self, key: usize, addresses: &Addresses) {
-        let [client, server] =
-            [addresses.client, addresses.server].map(|end| end.ip().to_canonical());
-        self.hosts.insert((client, server), (key, Side::Client));
-        self.hosts.insert((server, client), (key, Side::Server));
+        let hosts = || Part::ALL.into_iter().filter_map(|part| addresses.of(part));
+        for (local, remote) in hosts().flat_map(|one| hosts().map(move |other| (one, other))) {
+            if let Some((_, side)) = Ends::between(addresses, local, remote) {
+                let pair = (local.ip().to_canonical(), remote.ip().to_canonical());
+                self.hosts.insert(pair, (key, side));
+            }
+        }
     }
 
     pub(super) fn unwatch(&mut self, key: usize) {
@@ -93,7 +96,8 @@ impl Attribution {
 
     /// Every key that is watched, once.
     pub(super) fn keys(&self) -> impl Iterator<Item = usize> {
-        self.hosts.values().filter(|(_, side)| *side == Side::Client).map(|(key, _)| *key)
+        let keys: BTreeSet<_> = self.hosts.values().map(|(key, _)| *key).collect();
+        keys.into_iter()
     }
 
     /// Whose a socket with these ends is.

@@ -2,7 +2,7 @@
 
 use super::prediction::micros;
 use serde::Serialize;
-use spec::{LostHost, Outcome, Reference};
+use spec::{Outcome, Reference};
 use verdict::{DetectedBy, Measured};
 
 #[derive(Serialize)]
@@ -28,15 +28,14 @@ pub(super) struct Measurement<'a> {
     resolution_s: Option<f64>,
 }
 
-/// With the hosts by their names. What is not looked for is null: what the survivor sends of its own.
-pub(super) fn measurement(measured: Option<&Measured>, host: LostHost) -> Measurement<'_> {
+/// With the ends by their names, by whether the survivor's is that of the server. What is not looked for
+/// is null: what the survivor sends of its own.
+pub(super) fn measurement(measured: Option<&Measured>, accepts: bool) -> Measurement<'_> {
     let survivor_state = measured.map(|m| m.client_state.as_str());
     let lost_state = measured.map(|m| m.server_state.as_str());
-    let (client_state, server_state) = match host {
-        LostHost::Server => (survivor_state, lost_state),
-        LostHost::Client => (lost_state, survivor_state),
-    };
-    let of_server = |measured: Option<bool>| measured.filter(|_| host == LostHost::Server);
+    let (client_state, server_state) =
+        if accepts { (lost_state, survivor_state) } else { (survivor_state, lost_state) };
+    let of_server = |measured: Option<bool>| measured.filter(|_| !accepts);
     let fin_from_lost = measured.map(|m| m.fin_from_server);
     let rst_from_lost = measured.map(|m| m.rst_from_server);
     Measurement {

@@ -2,10 +2,11 @@
 
 use super::measurement::{Measurement, measurement};
 use super::prediction::{Forecast, forecast, micros};
+use super::trial::swaps;
 use crate::trial::Trial;
 use serde::Serialize;
 use spec::command::Command;
-use spec::{LostHost, SocketOptions};
+use spec::{Leg, Parameters, SocketOptions};
 use timeline::{Source, What};
 use verdict::{EndedBy, FlowVerdict, Word};
 
@@ -13,6 +14,9 @@ use verdict::{EndedBy, FlowVerdict, Word};
 #[derive(Serialize)]
 pub(super) struct Programs<'a> {
     client: Option<ProgramDocument<'a>>,
+    /// Absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<ProgramDocument<'a>>,
     server: Option<ProgramDocument<'a>>,
 }
 
@@ -28,6 +32,15 @@ struct ProgramDocument<'a> {
 #[derive(Serialize)]
 pub(super) struct FlowDocument<'a> {
     id: u32,
+    /// With a proxy: `downstream` (client and proxy), `upstream` (proxy and server) or `past` it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leg: Option<Leg>,
+    /// The connection on the proxy's other side that belongs to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paired_with: Option<u32>,
+    /// The host of the local end, which is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'static str>,
     local: String,
     remote: String,
     owner: Option<&'a str>,
@@ -89,13 +102,18 @@ impl Serialize for FlowMeasurement<'_> {
 
 pub(super) fn programs(trial: &Trial) -> Option<Programs<'_>> {
     let parameters = &trial.experiment.parameters;
-    let [survivor, lost] = parameters.names().map(|name| format!("{name}.out"));
-    let survivor = || program(trial, &parameters.client.command, Source::ClientProgram, &survivor);
-    let lost = || program(trial, &parameters.server.command, Source::ServerProgram, &lost);
-    parameters.runs_command().then(|| match parameters.fault.host {
-        LostHost::Server => Programs { client: survivor(), server: lost() },
-        LostHost::Client => Programs { client: lost(), server: survivor() },
-    })
+    let of = |host: &str| {
+        let part = parameters.part(host);
+        program(
+            trial,
+            &parameters.peer(part).command,
+            Source::program(part),
+            &format!("{host}.out"),
+        )
+    };
+    let proxy = || parameters.third_there().then(|| of("proxy")).flatten();
+    let programs = || Programs { client: of("client"), proxy: proxy(), server: of("server") };
+    parameters.runs_command().then(programs)
 }
 
 fn program<'a>(
@@ -126,14 +144,19 @@ fn program<'a>(
 }
 
 pub(super) fn flows(trial: &Trial) -> Option<Vec<FlowDocument<'_>>> {
-    let host = trial.experiment.parameters.fault.host;
-    let flows = || trial.verdict.flows.iter().map(|one| flow(one, host)).collect();
-    trial.experiment.parameters.runs_command().then(flows)
+    let parameters = &trial.experiment.parameters;
+    let flows = || trial.verdict.flows.iter().map(|one| flow(one, parameters)).collect();
+    parameters.runs_command().then(flows)
 }
 
-fn flow(flow: &FlowVerdict, host: LostHost) -> FlowDocument<'_> {
+fn flow<'a>(flow: &'a FlowVerdict, parameters: &Parameters) -> FlowDocument<'a> {
+    let has_proxy = parameters.third_there();
+    let [near, _] = parameters.parts(flow.leg);
     FlowDocument {
         id: flow.id.0,
+        leg: has_proxy.then_some(flow.leg),
+        paired_with: flow.paired_with.map(|id| id.0),
+        host: has_proxy.then(|| parameters.hosts()[near as usize]),
         local: flow.local.to_string(),
         remote: flow.remote.to_string(),
         owner: flow.owner.as_ref().map(|owner| owner.process.as_str()),
@@ -142,7 +165,7 @@ fn flow(flow: &FlowVerdict, host: LostHost) -> FlowDocument<'_> {
         options: OptionsDocument::of(flow.options.as_ref()),
         prediction: forecast(flow.prediction.as_ref()),
         measured: FlowMeasurement {
-            measured: measurement(flow.measured.as_ref(), host),
+            measured: measurement(flow.measured.as_ref(), swaps(parameters, flow.leg)),
             ended_by: flow.ended_by,
             ended_s: flow.ended_s.map(micros),
         },

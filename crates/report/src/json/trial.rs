@@ -7,6 +7,7 @@ use crate::parameters::in_force;
 use crate::trial::{Clock, Machine, Trial};
 use serde::Serialize;
 use serde_json::value::{RawValue, Value, to_raw_value};
+use spec::{Leg, LostHost, Parameters};
 use std::collections::BTreeMap;
 use verdict::{Evidence, Requirement, Word};
 
@@ -37,7 +38,7 @@ pub(crate) struct TrialDocument<'a> {
     parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
     measured: Measurement<'a>,
-    /// `client` or `server`: the survivor, and the host that breaks.
+    /// `client`, `proxy` or `server`: the survivor, and the host that breaks.
     survivor: &'a str,
     lost_host: &'a str,
     verdict: Word,
@@ -59,6 +60,17 @@ pub(crate) struct TrialDocument<'a> {
     programs: Option<programs::Programs<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flows: Option<Vec<programs::FlowDocument<'a>>>,
+    /// With a proxy: who was told by whom, and when, a sentence for each connection of the client's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    told: Vec<String>,
+}
+
+/// Whether the host whose kernel is asked has the server's end of a connection.
+pub(super) fn swaps(parameters: &Parameters, leg: Leg) -> bool {
+    match leg {
+        Leg::Whole => parameters.fault.host == LostHost::Client,
+        Leg::Downstream | Leg::Upstream | Leg::Past => parameters.asked_accepts(leg),
+    }
 }
 
 #[derive(Serialize)]
@@ -71,13 +83,14 @@ struct RequirementDocument<'a> {
 }
 
 pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
-    let fault = &trial.experiment.parameters.fault;
-    let [survivor, lost_host] = trial.experiment.parameters.names();
+    let parameters = &trial.experiment.parameters;
+    let [survivor, lost_host] = parameters.names();
+    let leg = trial.verdict.deciding().map_or(parameters.broken_leg(), |flow| flow.leg);
     TrialDocument {
         experiment: &trial.experiment.name,
         parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
         prediction: forecast(trial.prediction.as_ref()),
-        measured: measurement(trial.verdict.measured.as_ref(), fault.host),
+        measured: measurement(trial.verdict.measured.as_ref(), swaps(parameters, leg)),
         survivor,
         lost_host,
         verdict: trial.verdict.word,
@@ -92,6 +105,7 @@ pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
         requirements: trial.verdict.requirements.iter().map(requirement).collect(),
         programs: programs::programs(trial),
         flows: programs::flows(trial),
+        told: trial.told_through_proxy(),
     }
 }
 

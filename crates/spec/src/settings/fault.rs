@@ -32,12 +32,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.host",
-        about: "Whose host or program breaks. Where it is the client's, the server is the survivor: what the client does and is set to otherwise is the server's then.",
+        about: "Whose host or program breaks. Where it is the client's, the server is the survivor: what the client does and is set to otherwise is the server's then. With the topology `proxy` it may be the one in the middle.",
         default: Some("server"),
         example: "client",
-        accepts: "`server` or `client`",
+        accepts: "`server`, `client` or `proxy`",
         set: |p, text| choose(&mut p.fault.host, text),
-        get: |p| (p.fault.host == LostHost::Client).then(|| p.fault.host.to_string()),
+        get: |p| (p.fault.host != LostHost::Server).then(|| p.fault.host.to_string()),
     },
     Setting {
         key: "fault.after",

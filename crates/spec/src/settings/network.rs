@@ -8,10 +8,10 @@ use std::time::Duration;
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "topology",
-        about: "How client and server are joined: by a switch, by a router between two subnets, or by one cable.",
+        about: "How client and server are joined: by a switch, by a router between two subnets, by one cable, or by a switch with a third host, on which a program is in the middle.",
         default: Some("switch"),
         example: "router",
-        accepts: "`switch`, `router` or `direct`",
+        accepts: "`switch`, `router`, `direct` or `proxy`",
         set: |p, text| choose(&mut p.topology, text),
         get: |p| Some(p.topology.to_string()),
     },

@@ -52,7 +52,7 @@ fn turned(
 }
 
 fn shown(parameters: &Parameters, get: fn(&Parameters) -> Option<String>) -> Option<String> {
-    if parameters.fault.host == LostHost::Server {
+    if parameters.fault.host != LostHost::Client {
         return None;
     }
     let mut parameters = parameters.clone();
