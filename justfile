@@ -299,6 +299,22 @@ process-freeze-idle-keepalive *arguments: build
 process-freeze-sending *arguments: build
     @scripts/halfopen run process-freeze-sending "$@"
 
+# Behind a proxy with keepalive the server's host loses power: who tells the client, and when?
+proxy-host-crash *arguments: build
+    @scripts/halfopen run proxy-host-crash "$@"
+
+# The client has keepalive, and the host of the server behind its proxy loses power: does the client find out?
+proxy-host-crash-client-keepalive *arguments: build
+    @scripts/halfopen run proxy-host-crash-client-keepalive "$@"
+
+# The proxy's host loses power: when do the client and the server find out?
+proxy-lost *arguments: build
+    @scripts/halfopen run proxy-lost "$@"
+
+# The server's process behind a proxy is killed: how long after the proxy is the client told?
+proxy-process-crash *arguments: build
+    @scripts/halfopen run proxy-process-crash "$@"
+
 # The client asks, is not answered within 2 s and closes: when does its kernel let go?
 request-unanswered *arguments: build
     @scripts/halfopen run request-unanswered "$@"
