@@ -138,7 +138,11 @@ impl Narrator {
             Place::ToServer => format!("{near} → {far}: {text}"),
             Place::ToClient => format!("{far} → {near}: {text}"),
         };
-        let is_shown = matches!(tone, Tone::Step | Tone::Fault | Tone::End | Tone::Warning);
+        // A living peer's answers, for days.
+        let is_idle = matches!(&event.what, What::Segment(segment)
+            if segment.len == 0 && !(segment.flags.syn || segment.flags.fin || segment.flags.rst));
+        let is_told = matches!(tone, Tone::Step | Tone::Fault | Tone::End | Tone::Warning);
+        let is_shown = is_told && !is_idle;
         is_shown.then_some(Note { place: Place::Trial, text, tone })
     }
 

@@ -417,7 +417,7 @@ fn listed(key: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
     let steps: Vec<_> = steps.collect::<Option<_>>()?;
     match key {
         "client.script" | "server.script" => Some(steps.join("; ")),
-        "client.command" | "server.command" | "server.ready" => {
+        "client.command" | "server.command" | "server.ready" | "proxy.command" | "proxy.ready" => {
             let words: Vec<_> = steps.into_iter().map(str::to_owned).collect();
             Some(crate::command::join(&words))
         }

@@ -50,8 +50,11 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
     let mut proof = Collector { evidence: Vec::new() };
     let fault_is_none = parameters.fault.kind == FaultKind::None;
     // Where nothing breaks, commands are started after what times count from.
+    // A proxy need not have connected to the server.
+    let is_unused = parameters.third_there() && timeline.flows().is_empty();
     if parameters.client.traffic != Traffic::Connect
         && !(parameters.runs_command() && fault_is_none)
+        && !is_unused
     {
         proof.evidence.push(scene.last_exchange());
     }
