@@ -20,6 +20,8 @@ pub struct Observed {
     pub unread: Unread,
     /// Whether the other host's kernel still had something to send at the fault.
     pub unsent: bool,
+    /// Whether a segment of new data left after the fault while another was not acknowledged.
+    pub behind: bool,
 }
 
 /// What is known of what a program had not read when it ended.
@@ -171,6 +173,13 @@ fn why_unknown(
     let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
     if !is_path || from_sample {
         return None;
+    }
+    let gathers = tcp.options_set.as_ref().is_some_and(|options| options.nodelay == Some(false));
+    if observed.behind && gathers {
+        return Some(
+            "without TCP_NODELAY, what a program writes while something is not acknowledged is gathered \
+             (Nagle's algorithm, RFC 1122, 4.2.3.4), and no segment shows when it was written",
+        );
     }
     if is_busy {
         return Some(

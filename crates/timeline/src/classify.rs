@@ -313,5 +313,29 @@ const fn counted(counter: &mut u32) -> u32 {
     *counter
 }
 
+/// How far what a host sends is acknowledged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    sent: Option<u32>,
+    acknowledged: Option<u32>,
+}
+
+impl Progress {
+    /// Whether a segment has new data, and was sent while other data were not acknowledged. Segments are
+    /// fed in the order of time.
+    pub fn feed(&mut self, segment: &Segment, class: Class) -> bool {
+        if !segment.sent {
+            self.acknowledged = Some(segment.ack);
+            return false;
+        }
+        if !matches!(class, Class::Data { .. }) {
+            return false;
+        }
+        let before = self.sent.replace(segment.seq.wrapping_add(segment.len));
+        let left = before.zip(self.acknowledged).map(|(sent, acked)| sent.wrapping_sub(acked));
+        left.is_some_and(|left| left.cast_signed() > 0)
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -378,7 +378,8 @@ impl Trial {
                 self.facts_of(Some(flow), options, parameters)?
             }
         };
-        let observed = Observed { calls: self.flows.calls(flow), unread, ..Observed::default() };
+        let (calls, behind) = (self.flows.calls(flow), self.flows.is_behind(flow));
+        let observed = Observed { calls, unread, behind, ..Observed::default() };
         let is_silent = falls_silent(parameters, &facts);
         let is_known = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
         let can_tell = was_open || is_silent && is_known;

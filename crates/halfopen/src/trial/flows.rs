@@ -8,7 +8,7 @@ use model::ObservedCall;
 use spec::script::Step;
 use spec::{Addresses, Leg, Parameters, Plan, Topology};
 use std::collections::{BTreeMap, BTreeSet};
-use timeline::classify::{Class, Classifier};
+use timeline::classify::{self, Class, Classifier};
 use timeline::event::{SocketSample, Timer, Trace};
 use timeline::{Ends, Event, Flow, FlowId, FlowTable, Side, Source, What};
 use tokio::sync::watch;
@@ -98,6 +98,9 @@ struct Progress {
     /// Where the last data that it received ends, and up to where it has acknowledged.
     received: Option<u32>,
     acknowledged: Option<u32>,
+    sent: classify::Progress,
+    /// New data were sent after the fault while others were not acknowledged.
+    is_behind: bool,
     /// When its options matter next.
     options_due: OptionsDue,
 }
@@ -150,6 +153,7 @@ impl Flows {
         self.watched = self.own.into_iter().chain(self.open()).collect();
         for progress in self.progress.values_mut() {
             progress.calls.clear();
+            progress.is_behind = false;
         }
         self.watched.sort_unstable();
         self.watched.dedup();
@@ -266,6 +270,11 @@ impl Flows {
         let progress = self.progress.get(&flow).filter(|_| self.commands)?;
         let left = progress.received?.wrapping_sub(progress.acknowledged?).cast_signed();
         Some(left <= 0)
+    }
+
+    /// Whether the survivor has sent new data after the fault while other data were not acknowledged.
+    pub(super) fn is_behind(&self, flow: FlowId) -> bool {
+        self.progress.get(&flow).is_some_and(|progress| progress.is_behind)
     }
 
     /// Every flow.
@@ -409,6 +418,8 @@ impl Flows {
         }
         let class = self.classifier.feed(Some(flow), segment);
         let is_data = matches!(class, Class::Data { .. });
+        let is_broken = self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns);
+        progress.is_behind |= progress.sent.feed(segment, class) && is_broken;
         if !segment.sent || is_data {
             progress.stirred_ns = event.at_ns;
         }
@@ -423,10 +434,7 @@ impl Flows {
             Class::WindowProbe { since_closed: 1, .. } => {
                 progress.window_probed_ns = Some(event.at_ns);
             }
-            Class::Data { bytes }
-                if segment.sent
-                    && self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns) =>
-            {
+            Class::Data { bytes } if segment.sent && is_broken => {
                 let call = ObservedCall { at_ns: event.at_ns, step: Step::Write(bytes) };
                 progress.calls.extend((progress.calls.len() < CALLS_MOST).then_some(call));
             }

@@ -237,3 +237,17 @@ fn each_connection_is_classified_by_itself() {
         assert_eq!(classifier.feed(second, &segment(*row)), *expected);
     }
 }
+
+#[test]
+fn new_data_are_behind_where_others_are_not_acknowledged() {
+    let end = u32::MAX - 1;
+    let data = |seq: u32| (segment((true, DATA, seq, 1, 4, 100)), Data { bytes: 4 });
+    let acknowledged = |ack: u32| (segment((false, ACK, 1, ack, 0, 100)), Ack);
+    let mut progress = Progress::default();
+    let mut feed = |(segment, class)| progress.feed(&segment, class);
+    assert!(!feed(acknowledged(end)));
+    assert!(!feed(data(end)), "the first");
+    assert!(feed(data(end.wrapping_add(4))), "the first is not acknowledged");
+    assert!(!feed(acknowledged(end.wrapping_add(8))));
+    assert!(!feed(data(end.wrapping_add(8))), "all are acknowledged");
+}

@@ -4,7 +4,7 @@ use model::ObservedCall;
 use model::command::{Observed, Unread};
 use spec::Facts;
 use spec::script::Step;
-use timeline::classify::{Class, Classifier};
+use timeline::classify::{Class, Classifier, Progress};
 use timeline::event::Phase;
 use timeline::{Event, FlowId, Side, Source, Timeline, What};
 
@@ -29,6 +29,7 @@ impl Seen {
         let mut peer = PeerSeen::default();
         // Where what was written ends in the sequence space, and when that was.
         let mut out: Vec<(u32, u64)> = Vec::new();
+        let mut progress = Progress::default();
         // What a program does when it is told to end does not count as its own act.
         let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
         let about = |event: &&Event| event.flow == Some(id) && event.at_ns < end;
@@ -39,6 +40,7 @@ impl Seen {
                 continue;
             };
             let class = classifier.feed(Some(id), segment);
+            let is_behind = progress.feed(segment, class);
             if !segment.sent {
                 let acked = segment.ack;
                 out.retain(|(end, _)| acked.wrapping_sub(*end).cast_signed() < 0);
@@ -49,6 +51,7 @@ impl Seen {
                     out.push((segment.seq.wrapping_add(segment.len), at_ns));
                 }
                 Class::Data { bytes } => {
+                    seen.observed.behind |= is_behind;
                     seen.observed.calls.push(ObservedCall { at_ns, step: Step::Write(bytes) });
                 }
                 Class::Syn { n: 1 } if at_ns >= fault_at => seen.connected_ns = Some(at_ns),

@@ -3,6 +3,7 @@
 use super::{ASKING, Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
 use crate::measure::server_is_gone;
 use spec::{Answer, CallName, FaultAct, Parameters, Reject, counted};
+use std::collections::BTreeMap;
 use timeline::event::{FaultStep, Frame, FrameKind, Side, Trace};
 use timeline::{Segment, Source, What};
 
@@ -207,18 +208,26 @@ impl Scene<'_> {
         (arrived == 0 && (answers > 0 || (sent > 0 && asks == 0)), finding)
     }
 
-    /// What came to the router before the flow had been idle for so long passed it, and nothing after
-    /// that.
+    /// What came to the router before a flow had been idle for so long passed it, and nothing of that flow
+    /// after that.
     pub(super) fn forgot(&self, parameters: &Parameters) -> (bool, String) {
         let remembers = parameters.fault.idle.unwrap_or_default().as_nanos() as u64;
         let slack = QUEUEING.as_nanos() as u64;
-        let (mut before, mut forgotten) = (None, None);
+        // When each flow last passed, and for how long it had been idle when it was forgotten.
+        let mut flows: BTreeMap<(u16, u16), (Option<u64>, Option<u64>)> = BTreeMap::new();
         let (mut passed, mut lost, mut wrong, mut resets) = (0, 0, 0, 0);
         for (at, segment) in self.timeline.segments(Source::ClientWire) {
+            let ports = (segment.source_port, segment.destination_port);
+            let ports = if segment.sent { ports } else { (ports.1, ports.0) };
+            let (before, forgotten) = flows.entry(ports).or_default();
+            if segment.sent && segment.flags.syn {
+                // Another connection with the same ports.
+                (*before, *forgotten) = (None, None);
+            }
             let idle = before.map_or(0, |before| at - before);
             if !segment.sent {
                 resets += u32::from(forgotten.is_some() && segment.flags.rst);
-                before = Some(at).filter(|_| forgotten.is_none()).or(before);
+                *before = Some(at).filter(|_| forgotten.is_none()).or(*before);
                 continue;
             }
             // The first of all wait until the router knows the server's link-layer address.
@@ -229,14 +238,15 @@ impl Scene<'_> {
                     && !other.sent
             });
             if forgotten.is_none() && idle >= remembers {
-                forgotten = Some(idle);
+                *forgotten = Some(idle);
             }
             let near =
                 forgotten.is_none_or(|idle| idle < remembers + slack) && idle + slack >= remembers;
             wrong += u32::from(arrived == forgotten.is_some() && !near);
             (passed, lost) = (passed + u32::from(arrived), lost + u32::from(!arrived));
-            before = Some(at).filter(|_| arrived).or(before);
+            *before = Some(at).filter(|_| arrived).or(*before);
         }
+        let forgotten = flows.into_values().find_map(|(_, forgotten)| forgotten);
         let answered = parameters.fault.answer == Answer::TcpReset;
         let holds = wrong == 0 && (lost == 0 || answered == (resets > 0));
         let finding = match forgotten {
