@@ -426,19 +426,23 @@ impl Sock {
         step.told(outcome)
     }
 
-    /// `tcp_write_xmit`, for a write of the program: a segment of its own, if the congestion window
-    /// lets it. `asks`: the peer's program answers it.
+    /// `tcp_write_xmit`, for a write of the program: as many segments as the congestion window lets leave;
+    /// the rest waits. `asks`: the peer's program answers it.
     pub(crate) fn write(&mut self, step: &mut Step<'_>, bytes: u32, asks: bool) -> Progress {
-        let packets = bytes.div_ceil(step.cfg.mss).clamp(1, self.cwnd.max(1));
+        // Where acknowledgements come within the call, the congestion window is never full.
+        let at_once = step.world.is_reached(step.now_ns) && step.world.peer.rtt_ns < step.tick_ns();
+        let most = self.cwnd.max(1) + u32::from(!at_once);
+        let packets = bytes.div_ceil(step.cfg.mss).clamp(1, most);
         for packet in 1..=packets {
             let is_last = packet == packets;
             let whole = (packets - 1) * step.cfg.mss;
             self.unsent += if is_last { bytes.saturating_sub(whole) } else { step.cfg.mss };
             self.asks |= asks && is_last;
-            step.world.joins = !(packet - 1).is_multiple_of(self.tcp_tso_autosize(step));
+            let before = (packet - 1) % self.tcp_tso_autosize(step);
+            step.world.joins = (before > 0).then_some(before * step.cfg.mss);
             self.write_packet(step)?;
         }
-        step.world.joins = false;
+        step.world.joins = None;
         Ok(())
     }
 

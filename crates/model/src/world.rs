@@ -208,8 +208,9 @@ pub(crate) struct World {
     /// Whether nothing that is sent passes the client's tap once the peer is lost.
     pub(crate) unseen: bool,
     pub(crate) recovery: Option<Recovery>,
-    /// Whether what is sent leaves in one frame with the segment before it, of which a hop answers one.
-    pub(crate) joins: bool,
+    /// Where what is sent leaves in one frame with the segment before it, how much data is before it in
+    /// that frame, bytes: a hop answers a frame once, and the peer receives it as one.
+    pub(crate) joins: Option<u32>,
     /// What a router on the way knows of the flow, if it may forget it.
     pub(crate) memory: Option<Memory>,
     /// Whether it has forgotten the flow when this packet came cannot be said.
@@ -248,7 +249,7 @@ impl World {
             icmp_ns: 0,
             unseen: false,
             recovery: None,
-            joins: false,
+            joins: None,
             memory: None,
             undecided: false,
             losses: None,
@@ -363,7 +364,7 @@ impl World {
         }
         let now = now_ns / self.tick_ns;
         let armed = self.hop.fires();
-        let fate = if self.joins {
+        let fate = if self.joins.is_some() {
             let before = number.saturating_sub(1);
             if self.hop.held().contains(&before) { Fate::Held } else { Fate::OnWire }
         } else {
@@ -371,9 +372,7 @@ impl World {
         };
         self.hop_armed_last |= self.hop.fires() != armed;
         if let Sent::Segment(packet) = sent {
-            // Of those that come again the first matters.
-            let is_new = self.waiting.iter().all(|(other, _)| other.next < packet.next);
-            let matters = self.recovery.is_some() && (self.waiting.len() < 2 || is_new);
+            let matters = self.recovery.is_some() && self.is_new_or_first_again(packet);
             if matters && self.hop.is_asking() && fate != Fate::Busy {
                 self.waiting.push((packet, now_ns));
             }
@@ -388,6 +387,17 @@ impl World {
             self.answer_probe(sent, fate, now_ns);
         }
         fate
+    }
+
+    /// Of what waits at the hop, those matter that are new, and the first that comes again: it is
+    /// acknowledged at once.
+    fn is_new_or_first_again(&self, packet: Packet) -> bool {
+        let (mut next, mut again) = (0, false);
+        for (other, _) in &self.waiting {
+            again |= other.next <= next;
+            next = next.max(other.next);
+        }
+        packet.next > next || !again
     }
 
     /// A packet comes to the router, which has forgotten the flow or goes on remembering it: from what

@@ -7,6 +7,7 @@ use model::{IfIt, ObservedCall, StepKind};
 use spec::facts::{Facts, JiffyClock, TcpFacts};
 use spec::script::Step;
 use spec::{Outcome, Reference, SocketOptions, TcpState};
+use std::time::Duration;
 
 const HZ: u32 = 250;
 
@@ -79,6 +80,56 @@ fn a_call_at_any_phase_ends_as_late_as_a_write_does() {
         model::predict_with(&parameters, &model::nominal_facts(&parameters, HZ), &[call]);
     let written = predict(&[&reject[..], &[("client.traffic", "one-write")]].concat());
     assert_eq!(hull(&observed), hull(&written));
+}
+
+/// What the congestion window does not let go waits, and the tail loss probe sends of it what is new
+/// (`tcp_send_loss_probe`): no retransmission.
+#[test]
+fn the_loss_probe_of_a_large_write_sends_new_data() {
+    let sets = [POWER_OFF, ("sysctl.tcp_retries2", "3")];
+    let count = |script: &str| {
+        let prediction = scripted(script, &sets);
+        let steps = prediction.schedule.iter().map(|step| step.kind);
+        let timeouts = steps.filter(|kind| *kind == StepKind::Retransmission).count();
+        prediction.windows[0].retransmits.unwrap() as usize - timeouts
+    };
+    assert_eq!([count("write 100"), count("write 20000")], [1, 0]);
+}
+
+/// A frame of several segments is received as one and acknowledged at once: nothing but the FIN is out
+/// when that is sent, and no loss probe comes before its acknowledgement.
+#[test]
+fn a_frame_of_several_segments_is_acknowledged_as_one() {
+    let sets = [("fault.kind", "none"), ("sysctl.tcp_fin_timeout", "1")];
+    let prediction = scripted("write 3000; wait 1ms; close", &sets);
+    assert_eq!(prediction.windows[0].outcome, Outcome::Released);
+    assert!(prediction.windows.iter().all(|window| window.retransmits == Some(0)));
+}
+
+/// What waits at a router for the server's address arrives together, the first that comes again is
+/// acknowledged at once, and its round trip, of some two seconds, makes the RTO that FIN_WAIT2 lasts for.
+#[test]
+fn what_comes_again_is_acknowledged_at_once_after_a_flap() {
+    let flap = [
+        ("topology", "router"),
+        ("fault.kind", "flap"),
+        ("fault.after", "2500ms"),
+        ("fault.duration", "1700ms"),
+        ("sysctl.tcp_fin_timeout", "5"),
+    ];
+    let script = [("client.traffic", "script"), ("client.script", "write 100; close")];
+    let parameters = parameters(&[&flap[..], &script].concat());
+    let mut facts = Facts { virtual_time: true, ..model::nominal_facts(&parameters, HZ) };
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.srtt_us, tcp.rttvar_us) = (2, 1);
+    let prediction = model::predict(&parameters, &facts);
+    // Linux 6.12 let go after 10.101 s.
+    let measured = Duration::from_millis(10_101);
+    let holds = |(from, to): (Duration, Duration)| from <= measured && measured <= to;
+    assert!(
+        prediction.windows.iter().any(|window| window.span.is_some_and(holds)),
+        "{prediction:?}"
+    );
 }
 
 const FORGET: [(&str, &str); 3] =

@@ -2,7 +2,7 @@
 //! `tcp_rearm_rto` (net/ipv4/tcp_input.c).
 
 use super::{Carries, Pending, Sock, State};
-use crate::hop::Fate;
+use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::rto;
@@ -27,7 +27,7 @@ impl Sock {
         let sent = if self.tlp_out {
             None
         } else if self.waiting && !self.window_closed {
-            Some(self.send_head(step, Carries::Data))
+            Some(self.send_one_packet(step))
         } else {
             let last = self.queue.iter().rposition(|segment| !segment.merged);
             let number = self.first + last.unwrap_or(0);
@@ -48,6 +48,16 @@ impl Sock {
         self.tlp_out = true;
         self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
         self.after_sending(step, number, fate)
+    }
+
+    /// `tcp_write_xmit` with `push_one`: one segment of what waits, whatever the congestion window says.
+    fn send_one_packet(&mut self, step: &mut Step<'_>) -> (Number, Fate) {
+        let rest = self.unsent.saturating_sub(step.cfg.mss);
+        let asks = rest > 0 && std::mem::take(&mut self.asks);
+        self.unsent -= rest;
+        let sent = self.send_head(step, Carries::Data);
+        (self.waiting, self.unsent, self.asks) = (rest > 0, rest, asks);
+        sent
     }
 
     /// `tcp_set_xmit_timer`: an acknowledgement has left something out.

@@ -69,19 +69,29 @@ impl Peer {
 
 impl Peer {
     /// `tcp_event_data_recv`, `__tcp_ack_snd_check`, `__tcp_cleanup_rbuf`.
-    fn is_acknowledged_at_once(&mut self, packet: Packet, is_new: bool, arrives_ns: u64) -> bool {
+    ///
+    /// `in_frame` bytes came before it in the same frame.
+    fn is_acknowledged_at_once(
+        &mut self,
+        cfg: &Kernel,
+        (packet, is_new): (Packet, bool),
+        in_frame: u32,
+        arrives_ns: u64,
+    ) -> bool {
         if !is_new {
             // What comes again is acknowledged at once (`tcp_enter_quickack_mode`).
             self.pingpong = false;
             return true;
         }
-        self.rcv_mss = self.rcv_mss.max(packet.bytes);
+        // `tcp_measure_rcv_mss`: of a frame of several segments, the size of each.
+        self.rcv_mss = self.rcv_mss.max(packet.bytes.min(cfg.mss));
         self.pingpong |= packet.fin;
         let before = self.pushed.map_or(0, |pushed| pushed.bytes);
         let reads = self.reads_from_ns.is_some_and(|from_ns| from_ns <= arrives_ns);
         // A second small segment, once the program has read it (`ICSK_ACK_PUSHED2`).
         let second = reads && before > 0 && packet.bytes > 0;
-        let full = before + packet.bytes + u32::from(packet.fin) > self.rcv_mss;
+        let held = before.max(in_frame);
+        let full = held + packet.bytes + u32::from(packet.fin) > self.rcv_mss;
         // Any, after a long time without one.
         full || second || !self.pingpong
     }
@@ -144,6 +154,7 @@ impl World {
     /// The peer's kernel receives a segment, acknowledges it now or later, and its program may answer.
     fn receive(&mut self, cfg: &Kernel, segment: Segment) {
         let Segment { packet, sent_ns, arrives_ns, .. } = segment;
+        let in_frame = self.joins.unwrap_or(0);
         let peer = &mut self.peer;
         if peer.pushed.is_some_and(|pushed| pushed.due_ns <= arrives_ns) {
             peer.pushed = None;
@@ -168,7 +179,7 @@ impl World {
         let at_once = packet.syn
             || peer.delayed_ack == 0
             || fills
-            || peer.is_acknowledged_at_once(packet, is_new, arrives_ns);
+            || peer.is_acknowledged_at_once(cfg, (packet, is_new), in_frame, arrives_ns);
         let due_ns = match before {
             _ if at_once => arrives_ns,
             Some(pushed) => pushed.due_ns,
