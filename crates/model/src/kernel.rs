@@ -38,6 +38,8 @@ pub(crate) struct Kernel {
     pub(crate) autocorks: bool,
     /// The largest segment, bytes.
     pub(crate) mss: u32,
+    /// `tcp_min_rtt`, microseconds: what the path alone takes.
+    pub(crate) min_rtt_us: u64,
     /// `tcp_retrans_collapse`.
     pub(crate) collapses: bool,
     /// `TCP_USER_TIMEOUT`, milliseconds.
@@ -103,6 +105,7 @@ impl Kernel {
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             autocorks: number("tcp_autocorking", 1) != 0,
             mss: facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss).max(1),
+            min_rtt_us: parameters.path.rtt.as_micros() as u64,
             collapses: number("tcp_retrans_collapse", 1) != 0,
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),

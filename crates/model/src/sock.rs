@@ -446,16 +446,16 @@ impl Sock {
         Ok(())
     }
 
-    /// `tcp_tso_autosize` (net/ipv4/tcp_output.c): so many segments leave as one frame. The rate is that
-    /// of `tcp_update_pacing_rate` (net/ipv4/tcp_input.c) beyond slow start, and the shortest round trip is
-    /// taken to be the smoothed one.
+    /// `tcp_tso_autosize` and `tcp_cwnd_test` (net/ipv4/tcp_output.c): so many segments leave as one frame,
+    /// half a congestion window at most. The rate is that of `tcp_update_pacing_rate`
+    /// (net/ipv4/tcp_input.c) beyond slow start.
     fn tcp_tso_autosize(&self, step: &Step<'_>) -> u32 {
         const GSO_MAX_SIZE: u64 = 65_536;
         let mss = u64::from(step.cfg.mss);
         let rate = mss * u64::from(self.cwnd) * 1_200_000 / self.srtt_us.max(1);
-        let more = GSO_MAX_SIZE.checked_shr((self.srtt_us >> 9) as u32).unwrap_or(0);
+        let more = GSO_MAX_SIZE.checked_shr((step.cfg.min_rtt_us >> 9) as u32).unwrap_or(0);
         let bytes = ((rate >> 10) + more).min(GSO_MAX_SIZE);
-        (bytes / mss).max(2) as u32
+        ((bytes / mss).max(2) as u32).min((self.cwnd / 2).max(1))
     }
 
     fn write_packet(&mut self, step: &mut Step<'_>) -> Progress {

@@ -106,6 +106,26 @@ fn a_frame_of_several_segments_is_acknowledged_as_one() {
     assert!(prediction.windows.iter().all(|window| window.retransmits == Some(0)));
 }
 
+/// A frame holds half a congestion window at most (`tcp_cwnd_test`): nine segments are two frames, each of
+/// which takes one of the router's six ICMP errors.
+#[test]
+fn a_large_write_leaves_in_frames_of_half_a_congestion_window() {
+    let sets = [
+        ("topology", "router"),
+        ("fault.kind", "reject"),
+        ("fault.reject", "host-unreachable"),
+        ("sysctl.tcp_retries2", "3"),
+        ("client.traffic", "script"),
+        ("client.script", "write 1000; write 20000"),
+    ];
+    let parameters = parameters(&sets);
+    let facts = Facts { virtual_time: true, ..model::nominal_facts(&parameters, HZ) };
+    let prediction = model::predict(&parameters, &facts);
+    // Linux 6.12 gave up after 3.984 s.
+    let (from, to) = hull(&prediction);
+    assert!(from > 3.9 && from <= 3.984 && to >= 3.984, "{prediction:?}");
+}
+
 /// What waits at a router for the server's address arrives together, the first that comes again is
 /// acknowledged at once, and its round trip, of some two seconds, makes the RTO that FIN_WAIT2 lasts for.
 #[test]
