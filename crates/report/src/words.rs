@@ -17,7 +17,6 @@ use verdict::DetectedBy;
 pub(crate) fn after_reference(reference: Reference, parameters: &Parameters) -> &'static str {
     match reference {
         Reference::Fault => "after the fault",
-        Reference::PeerEnd => "after the other program ended the connection",
         Reference::FirstWrite => "after the first write",
         Reference::LastActivity => "after the last segment received",
         Reference::LastRequest => "after the last request",
@@ -125,11 +124,9 @@ pub(crate) fn deadline_before(parameters: &Parameters, prediction: &Prediction) 
     let (deadline, (earliest, latest)) = (parameters.deadline?, prediction.hull()?);
     let before_fault = match prediction.reference {
         Reference::LastActivity | Reference::LastRequest => parameters.fault.after,
-        Reference::Fault
-        | Reference::FirstWrite
-        | Reference::Connect
-        | Reference::Close
-        | Reference::PeerEnd => Duration::ZERO,
+        Reference::Fault | Reference::FirstWrite | Reference::Connect | Reference::Close => {
+            Duration::ZERO
+        }
     };
     let end = deadline.saturating_add(before_fault);
     let what = match () {

@@ -126,8 +126,6 @@ pub enum Reference {
     Connect,
     /// The client's call of `close` or `shutdown`.
     Close,
-    /// The FIN or RST by which the program on the other host, which lives on, ended the connection.
-    PeerEnd,
 }
 
 impl fmt::Display for Reference {
@@ -139,7 +137,6 @@ impl fmt::Display for Reference {
             Self::LastRequest => "last-request",
             Self::Connect => "connect",
             Self::Close => "close",
-            Self::PeerEnd => "peer-end",
         })
     }
 }

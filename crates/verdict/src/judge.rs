@@ -292,7 +292,6 @@ fn disturbed(
 const fn in_words(reference: Reference) -> &'static str {
     match reference {
         Reference::Fault => "fault",
-        Reference::PeerEnd => "moment that the server's program ended the connection",
         Reference::FirstWrite => "first write",
         Reference::LastActivity => "last segment received",
         Reference::LastRequest => "last request",

@@ -214,7 +214,7 @@ fn reference(
 pub fn reference_at(timeline: &Timeline, reference: Reference) -> u64 {
     let fault_at = timeline.fault_at().unwrap_or(0);
     let at = match reference {
-        Reference::Fault | Reference::PeerEnd => None,
+        Reference::Fault => None,
         Reference::FirstWrite => first_write_at(timeline, fault_at),
         Reference::Connect => first_called_at(timeline, fault_at, &[CallName::Connect]),
         // Not the laboratory's order to close, after a shutdown.

@@ -16,6 +16,7 @@ use seen::Seen;
 use spec::facts::TcpFacts;
 use spec::{CallName, Errno, Facts, FaultKind, Leg, Outcome, Parameters, Reference};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use timeline::classify::Class;
 use timeline::event::{Call, FrameKind, Phase, Timer, Trace};
 use timeline::{Event, Flow, FlowId, Side, Source, Timeline, What};
@@ -147,6 +148,7 @@ fn judge_in_view(
     let whole = || View { parameters: trial.clone(), timeline: timeline.clone(), fault_at };
     let view = ordered.unwrap_or_else(whole);
     let own = View { parameters: view.parameters.of_leg(flow.leg), ..view };
+    let broke_at = own.fault_at;
     let lives = !trial.breaks(flow.leg) && fault_at > 0;
     let ended = ended_by_peer(&own.parameters, &own.timeline, id, own.fault_at).filter(|_| lives);
     let (own, farewell) = match ended {
@@ -155,12 +157,29 @@ fn judge_in_view(
     };
     let View { parameters, timeline, fault_at: from } = &own;
     let mut verdict = judge_flow(parameters, timeline, *from, id, flow, opened_at, farewell);
+    if farewell.is_some() {
+        count_from_earlier(&mut verdict, since(broke_at, *from));
+    }
     // Times count from the trial's beginning.
     let later = since(fault_at, *from);
     for time in [&mut verdict.opened_s, &mut verdict.ended_s, &mut verdict.reference_s] {
         *time = time.map(|s| s + later);
     }
     verdict
+}
+
+/// Has times that count from a moment count from one so many seconds before it.
+fn count_from_earlier(verdict: &mut FlowVerdict, earlier_s: f64) {
+    let earlier = Duration::from_secs_f64(earlier_s.max(0.0));
+    if let Some(prediction) = &mut verdict.prediction {
+        prediction.recount(|time| time + earlier);
+    }
+    if let Some(measured) = &mut verdict.measured {
+        for time in [&mut measured.detected_s, &mut measured.noticed_s] {
+            *time = time.map(|s| s + earlier_s);
+        }
+    }
+    verdict.reference_s = verdict.reference_s.map(|s| s - earlier_s);
 }
 
 fn judge_flow(
@@ -276,10 +295,6 @@ fn judge_flow(
     }
     if let Some(farewell) = farewell {
         farewell.explain(&own, &mut prediction);
-        prediction.reference = Reference::PeerEnd;
-        if let Some(measured) = &mut verdict.measured {
-            measured.reference = Reference::PeerEnd;
-        }
     }
     verdict.prediction = Some(prediction);
     verdict

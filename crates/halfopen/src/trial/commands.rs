@@ -89,9 +89,7 @@ impl Forecast {
             Reference::Fault => Some(fault_ns),
             Reference::FirstWrite => calls.first().map(|call| call.at_ns),
             Reference::LastActivity => self.received_ns,
-            Reference::Connect | Reference::Close | Reference::LastRequest | Reference::PeerEnd => {
-                None
-            }
+            Reference::Connect | Reference::Close | Reference::LastRequest => None,
         }
     }
 
@@ -324,7 +322,7 @@ impl Trial {
             let conditional = predict_program(own, &facts, &observed);
             self.tell_facts(flow, &facts);
             let received_ns = self.flows.received_ns(flow);
-            if forecasts.is_empty() {
+            if forecasts.is_empty() && self.flows.leg(flow) == parameters.broken_leg() {
                 let number = self.plan.number;
                 self.report(Message::Facts(number, Box::new(facts.clone())));
                 let mut prediction = conditional.prediction.clone();

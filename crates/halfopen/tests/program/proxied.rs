@@ -51,7 +51,10 @@ fn the_client_is_told_by_the_proxy_when_that_is_told() {
     assert_eq!(upstream["measured"]["outcome"], "ETIMEDOUT");
     assert_eq!(upstream["measured"]["ended_by"], "keepalive");
     assert_eq!(downstream["measured"]["outcome"], "EOF");
-    assert_eq!(downstream["measured"]["reference"], "peer-end");
+    assert_eq!(downstream["measured"]["reference"], "fault");
+    let detected = downstream["measured"]["detected_s"].as_f64().unwrap();
+    let both = detected - downstream["measured"]["ended_s"].as_f64().unwrap();
+    assert!(both.abs() < 1e-5, "counted from the fault: {}", show(&output));
     assert_eq!(downstream["options"]["keepalive"], false);
     let ended = |flow: &Value| flow["measured"]["ended_s"].as_f64().unwrap();
     assert!(ended(downstream) >= ended(upstream), "{}", show(&output));
