@@ -63,6 +63,10 @@ validate *arguments: build
 clocks *arguments: build
     @scripts/halfopen clocks "$@"
 
+# Clients behind haproxy, nginx and a proxy that never answers, when their server's host loses power
+proxies *arguments: build
+    @scripts/halfopen run experiments/proxies/*.toml --defaults --clock virtual --reference results/proxies "$@"
+
 # Programs that everybody uses, when their server's host loses power: the Linux defaults, in virtual time
 programs *arguments: build
     @scripts/halfopen run experiments/programs/*.toml --defaults --clock virtual --reference results/programs "$@"
