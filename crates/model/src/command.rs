@@ -22,6 +22,8 @@ pub struct Observed {
     pub unsent: bool,
     /// Whether a segment of new data left after the fault while another was not acknowledged.
     pub behind: bool,
+    /// Whether the other program has sent something since the fault that nothing of this one's came before.
+    pub heard: bool,
 }
 
 /// What is known of what a program had not read when it ended.
@@ -173,6 +175,12 @@ fn why_unknown(
     let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
     if !is_path || from_sample {
         return None;
+    }
+    if observed.heard && trial.fault.kind == FaultKind::Forget {
+        return Some(
+            "the other program went on sending, and a flow is idle only once neither sends: when that \
+             is nobody knows",
+        );
     }
     let gathers = tcp.options_set.as_ref().is_some_and(|options| options.nodelay == Some(false));
     if observed.behind && gathers {

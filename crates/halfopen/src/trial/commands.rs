@@ -376,8 +376,13 @@ impl Trial {
                 self.facts_of(Some(flow), options, parameters)?
             }
         };
-        let (calls, behind) = (self.flows.calls(flow), self.flows.is_behind(flow));
-        let observed = Observed { calls, unread, behind, ..Observed::default() };
+        let observed = Observed {
+            calls: self.flows.calls(flow),
+            unread,
+            behind: self.flows.is_behind(flow),
+            heard: self.flows.has_heard(flow),
+            ..Observed::default()
+        };
         let is_silent = falls_silent(parameters, &facts);
         let is_known = facts.tcp.as_ref().is_some_and(|tcp| tcp.options_set.is_some());
         let can_tell = was_open || is_silent && is_known;

@@ -101,6 +101,8 @@ struct Progress {
     sent: classify::Progress,
     /// New data were sent after the fault while others were not acknowledged.
     is_behind: bool,
+    /// Data were received after the fault before any were sent.
+    has_heard: bool,
     /// When its options matter next.
     options_due: OptionsDue,
 }
@@ -153,7 +155,7 @@ impl Flows {
         self.watched = self.own.into_iter().chain(self.open()).collect();
         for progress in self.progress.values_mut() {
             progress.calls.clear();
-            progress.is_behind = false;
+            (progress.is_behind, progress.has_heard) = (false, false);
         }
         self.watched.sort_unstable();
         self.watched.dedup();
@@ -270,6 +272,11 @@ impl Flows {
         let progress = self.progress.get(&flow).filter(|_| self.commands)?;
         let left = progress.received?.wrapping_sub(progress.acknowledged?).cast_signed();
         Some(left <= 0)
+    }
+
+    /// Whether the survivor has received data after the fault before it sent any.
+    pub(super) fn has_heard(&self, flow: FlowId) -> bool {
+        self.progress.get(&flow).is_some_and(|progress| progress.has_heard)
     }
 
     /// Whether the survivor has sent new data after the fault while other data were not acknowledged.
@@ -419,6 +426,7 @@ impl Flows {
         let class = self.classifier.feed(Some(flow), segment);
         let is_data = matches!(class, Class::Data { .. });
         let is_broken = self.fault_ns.is_some_and(|fault_ns| event.at_ns >= fault_ns);
+        progress.has_heard |= is_broken && is_data && !segment.sent && progress.calls.is_empty();
         progress.is_behind |= progress.sent.feed(segment, class) && is_broken;
         if !segment.sent || is_data {
             progress.stirred_ns = event.at_ns;

@@ -5,7 +5,7 @@ use model::command::{Observed, Unread};
 use spec::Facts;
 use spec::script::Step;
 use timeline::classify::{Class, Classifier, Progress};
-use timeline::event::Phase;
+use timeline::event::{FaultStep, Phase};
 use timeline::{Event, FlowId, Side, Source, Timeline, What};
 
 /// What the wire and the server's socket show of one connection.
@@ -30,6 +30,9 @@ impl Seen {
         // Where what was written ends in the sequence space, and when that was.
         let mut out: Vec<(u32, u64)> = Vec::new();
         let mut progress = Progress::default();
+        // Where each call after the fault began ends.
+        let mut ends: Vec<u32> = Vec::new();
+        let complete_at = timeline.fault_step(&FaultStep::Complete).unwrap_or(fault_at);
         // What a program does when it is told to end does not count as its own act.
         let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
         let about = |event: &&Event| event.flow == Some(id) && event.at_ns < end;
@@ -42,8 +45,17 @@ impl Seen {
             let class = classifier.feed(Some(id), segment);
             let is_behind = progress.feed(segment, class);
             if !segment.sent {
+                let unasked = at_ns >= fault_at && seen.observed.calls.is_empty();
+                seen.observed.heard |= unasked && matches!(class, Class::Data { .. });
                 let acked = segment.ack;
-                out.retain(|(end, _)| acked.wrapping_sub(*end).cast_signed() < 0);
+                let is_left = |end: &u32| acked.wrapping_sub(*end).cast_signed() < 0;
+                out.retain(|(end, _)| is_left(end));
+                if at_ns <= complete_at {
+                    // What is answered while the fault is being done came before it.
+                    let answered = ends.iter().take_while(|end| !is_left(end)).count();
+                    seen.observed.calls.drain(..answered);
+                    ends.drain(..answered);
+                }
                 continue;
             }
             match class {
@@ -52,6 +64,7 @@ impl Seen {
                 }
                 Class::Data { bytes } => {
                     seen.observed.behind |= is_behind;
+                    ends.push(segment.seq.wrapping_add(segment.len));
                     seen.observed.calls.push(ObservedCall { at_ns, step: Step::Write(bytes) });
                 }
                 Class::Syn { n: 1 } if at_ns >= fault_at => seen.connected_ns = Some(at_ns),
