@@ -21,7 +21,7 @@ pub(crate) use window_probe::probe0_when;
 
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
-use crate::prediction::StepKind;
+use crate::prediction::{COUNTED_MOST, StepKind};
 use crate::step::{Ended, Progress, Stamp, Step};
 use crate::wheel::Context;
 use crate::world::{Packet, Sent};
@@ -567,6 +567,11 @@ impl Sock {
         }
         if !self.queue.is_empty() {
             if lost {
+                if self.waiting {
+                    // F-RTO (`tcp_process_loss`, net/ipv4/tcp_input.c) sends what is new first, and asks what
+                    // comes back how much is lost: how many come again is not counted here.
+                    step.effects.resent += COUNTED_MOST + 1;
+                }
                 return self.resend(step, self.next_number());
             }
             self.rearm(step);

@@ -96,6 +96,24 @@ fn the_loss_probe_of_a_large_write_sends_new_data() {
     assert_eq!([count("write 100"), count("write 20000")], [1, 0]);
 }
 
+/// Where a path comes back to a sender that has more to send, F-RTO decides how much comes again, which is
+/// not modelled: no number is better than a wrong one.
+#[test]
+fn what_comes_again_of_a_large_write_after_a_flap_is_not_counted() {
+    let flap = [
+        ("fault.kind", "flap"),
+        ("fault.after", "2500ms"),
+        ("fault.duration", "1700ms"),
+        ("sysctl.tcp_retries2", "4"),
+    ];
+    let all = |script: &str, count: fn(Option<u32>) -> bool| {
+        let prediction = scripted(script, &flap);
+        prediction.windows.iter().all(|window| count(window.retransmits))
+    };
+    assert!(all("write 100; close", |count| count.is_some()));
+    assert!(all("write 20000; close", |count| count.is_none()));
+}
+
 /// A frame of several segments is received as one and acknowledged at once: nothing but the FIN is out
 /// when that is sent, and no loss probe comes before its acknowledgement.
 #[test]
