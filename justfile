@@ -215,6 +215,22 @@ host-reboot-sending *arguments: build
 keepalive-then-write *arguments: build
     @scripts/halfopen run keepalive-then-write "$@"
 
+# Packets over 1400 bytes to the client vanish, and nobody is told. The server answers with 4000 bytes: when does it find out?
+mtu-large-answer *arguments: build
+    @scripts/halfopen run mtu-large-answer "$@"
+
+# Packets over 1400 bytes vanish on the way, and nobody is told. The client writes 4000 bytes: what ends it, and when?
+mtu-large-write *arguments: build
+    @scripts/halfopen run mtu-large-write "$@"
+
+# Packets over 1400 bytes vanish on the way, and tcp_mtu_probing is on: does a write of 4000 bytes get through, and when?
+mtu-probing-saves *arguments: build
+    @scripts/halfopen run mtu-probing-saves "$@"
+
+# Packets over 1400 bytes vanish on the way, and nobody is told. The client asks for small answers: does it notice?
+mtu-small-request *arguments: build
+    @scripts/halfopen run mtu-small-request "$@"
+
 # A router with connection tracking (NAT, a load balancer) has forgotten the idle connection: what does the next write meet?
 nat-forgets-idle *arguments: build
     @scripts/halfopen run nat-forgets-idle "$@"

@@ -41,6 +41,7 @@ impl Filter {
         }
         let flow = match (drops, flow_of(frame)) {
             (Drops::All, _) => return true,
+            (Drops::Longer(mtu), _) => return frame.len() > ETHERNET + mtu as usize,
             (_, None) => return false,
             (_, Some(flow)) => flow,
         };
@@ -48,7 +49,7 @@ impl Filter {
         let before = *passed;
         passed[port as usize] += 1;
         match drops {
-            Drops::All => true,
+            Drops::All | Drops::Longer(_) => true,
             Drops::Next(packets) => before[0] + before[1] < packets.into(),
             Drops::Share(loss, seed) => {
                 is_lost(loss, seed, port == Port::Near, before[port as usize])
@@ -60,7 +61,6 @@ impl Filter {
 /// The connection that a frame is of; `None`: it is not TCP, or has extension headers or fragments,
 /// which no trial makes.
 fn flow_of(frame: &[u8]) -> Option<Flow> {
-    const ETHERNET: usize = 14;
     let packet = frame.get(ETHERNET..)?;
     let (addresses, header) = match frame.get(12..ETHERNET)? {
         [0x08, 0x00] if *packet.get(9)? == TCP => (12..20, usize::from(packet[0] & 0xf) * 4),
@@ -75,6 +75,8 @@ fn flow_of(frame: &[u8]) -> Option<Flow> {
     Some(flow)
 }
 
+/// `ETH_HLEN`.
+const ETHERNET: usize = 14;
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
 
@@ -112,6 +114,17 @@ mod tests {
         let mut filter = filter(false, Drops::All);
         assert!(filter.drops(Port::Near, &frame([7, 9], [8, 6])), "every frame");
         assert!(!filter.drops(Port::Server, &frame([9, 7], [8, 0])));
+    }
+
+    #[test]
+    fn only_packets_longer_than_the_mtu_are_dropped_without_the_ethernet_header() {
+        let mut filter = filter(true, Drops::Longer(1400));
+        let mut long = frame([7, 9], [8, 0]);
+        assert!(!filter.drops(Port::Near, &long));
+        long.resize(14 + 1400, 0);
+        assert!(!filter.drops(Port::Near, &long));
+        long.push(0);
+        assert!(filter.drops(Port::Near, &long) && filter.drops(Port::Server, &long));
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
         }
         FaultKind::PowerOff
         | FaultKind::Blackhole
+        | FaultKind::Mtu
         | FaultKind::Reject
         | FaultKind::Forget
         | FaultKind::Unplug => None,

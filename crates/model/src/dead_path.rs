@@ -58,6 +58,7 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Opti
         | FaultKind::ProcessFreeze
         | FaultKind::PowerOff
         | FaultKind::Blackhole
+        | FaultKind::Mtu
         | FaultKind::Reject
         | FaultKind::Forget
         | FaultKind::Unplug => None,

@@ -28,7 +28,7 @@ pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
         rto_us: us(kernel.hz.to_usecs(rto)),
         srtt_us: us(estimate.srtt_us()),
         rttvar_us: us(estimate.variance_us()) / 4,
-        snd_mss: 1448,
+        snd_mss: kernel.mss,
         snd_cwnd: 10,
         options: if kernel.tail_loss_probe { 7 } else { 5 },
         ..TcpFacts::default()

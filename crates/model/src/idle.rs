@@ -116,7 +116,7 @@ pub(crate) fn scenes(
         delayed_ack: (parameters.server.reads && !none_is_due).then(|| delayed_ack(kernel)),
         delayed_ack_error: delayed_ack_error(parameters),
         memory: way::memory(kernel, parameters, 0),
-        losses: way::losses(parameters, fault_ns),
+        losses: way::losses(kernel, parameters, fault_ns),
         answers_every: kernel.hz.from_msecs(limit_ms),
         enabled,
     };

@@ -4,7 +4,7 @@
 use crate::allowance;
 use crate::tick::Hz;
 use crate::wheel::Wheel;
-use spec::{Facts, Parameters, Traffic};
+use spec::{Facts, Family, Parameters, Traffic};
 use std::time::Duration;
 
 /// What decides when the client's timers fire and when they give up.
@@ -40,6 +40,14 @@ pub(crate) struct Kernel {
     pub(crate) mss: u32,
     /// `tcp_min_rtt`, microseconds: what the path alone takes.
     pub(crate) min_rtt_us: u64,
+    /// The headers of an IP packet with a segment of data, bytes.
+    pub(crate) headers: u32,
+    /// Whether SACK was agreed on.
+    pub(crate) sack: bool,
+    /// `tcp_retries1`.
+    pub(crate) retries1: u32,
+    /// `tcp_mtu_probing`, `tcp_base_mss` and `tcp_mtu_probe_floor`.
+    pub(crate) mtu_probing: MtuProbing,
     /// `tcp_retrans_collapse`.
     pub(crate) collapses: bool,
     /// `TCP_USER_TIMEOUT`, milliseconds.
@@ -55,6 +63,20 @@ pub(crate) struct Kernel {
     pub(crate) softirqs_wait: bool,
     /// `keepalive_probes`.
     pub(crate) keepalive_probes: u32,
+}
+
+/// What the kernel does about segments that are too long for the path (`tcp_mtu_probing`,
+/// net/ipv4/tcp_timer.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MtuProbing {
+    /// Whether it makes them shorter when it takes the path for a black hole.
+    pub(crate) on: bool,
+    /// Whether it has from the beginning.
+    pub(crate) from_start: bool,
+    /// What it begins with, bytes.
+    pub(crate) base_mss: u32,
+    /// The least, bytes.
+    pub(crate) floor: u32,
 }
 
 impl Kernel {
@@ -79,6 +101,16 @@ impl Kernel {
             },
             |tcp| tcp.options & TCPI_OPT_SACK != 0,
         );
+        let headers = headers(parameters, facts);
+        let mtu_probing = MtuProbing {
+            on: number("tcp_mtu_probing", 0) > 0,
+            from_start: number("tcp_mtu_probing", 0) > 1,
+            base_mss: number("tcp_base_mss", 1024) as u32,
+            // `tcp_min_snd_mss` is 48, too.
+            floor: number("tcp_mtu_probe_floor", 48).max(number("tcp_min_snd_mss", 48)) as u32,
+        };
+        let mss = MTU - headers;
+        let mss = if mtu_probing.from_start { mss.min(mtu_probing.base_mss) } else { mss };
         Self {
             hz,
             wheel: Wheel::new(hz),
@@ -104,7 +136,11 @@ impl Kernel {
                 && !matches!(client.traffic, Traffic::Connect | Traffic::Close | Traffic::Shutdown)
                 && text(parameters, facts, "tcp_congestion_control") != Some("bbr"),
             autocorks: number("tcp_autocorking", 1) != 0,
-            mss: facts.tcp.as_ref().map_or(1448, |tcp| tcp.snd_mss).max(1),
+            mss: facts.tcp.as_ref().map_or(mss, |tcp| tcp.snd_mss).max(1),
+            headers,
+            sack,
+            retries1: number("tcp_retries1", 3).min(255) as u32,
+            mtu_probing,
             min_rtt_us: parameters.path.rtt.as_micros() as u64,
             collapses: number("tcp_retrans_collapse", 1) != 0,
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
@@ -164,6 +200,8 @@ const READ_EACH_TIME: &[&str] = &[
     "tcp_keepalive_intvl",
     "tcp_keepalive_probes",
     "tcp_keepalive_time",
+    "tcp_mtu_probe_floor",
+    "tcp_mtu_probing",
     "tcp_orphan_retries",
     "tcp_retrans_collapse",
     "tcp_retries1",
@@ -196,6 +234,25 @@ fn rto_min(parameters: &Parameters, hz: Hz, sysctl_us: u64) -> u64 {
     jiffies.max(1)
 }
 
+/// Headers without options, and the time stamp's if it was agreed on.
+fn headers(parameters: &Parameters, facts: &Facts) -> u32 {
+    let stamps = facts.tcp.as_ref().map_or_else(
+        || {
+            sysctl(parameters, facts, "tcp_timestamps") != Some(0)
+                && server_sysctl(parameters, facts, "tcp_timestamps") != Some(0)
+        },
+        |tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0,
+    );
+    let ip = match parameters.family {
+        Family::Ipv4 => 20,
+        Family::Ipv6 => 40,
+    };
+    ip + 20 + if stamps { 12 } else { 0 }
+}
+
+/// The MTU of every link of the laboratory.
+const MTU: u32 = 1500;
+
 /// The smallest RTO that the client's connection can have: by route, socket or sysctl.
 pub fn smallest_rto(parameters: &Parameters, facts: &Facts) -> Duration {
     let kernel = Kernel::new(parameters, facts);
@@ -210,6 +267,8 @@ pub fn keepalive_times(parameters: &Parameters, facts: &Facts) -> [Duration; 2] 
 
 /// The most that `proc_dointvec_jiffies` takes at HZ=100, in seconds.
 const KEEPALIVE_SECS_MOST: u64 = 21_474_836;
+/// `tcpi_options`: time stamps were agreed on.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
 /// `tcpi_options`: SACK was agreed on.
 const TCPI_OPT_SACK: u8 = 2;
 

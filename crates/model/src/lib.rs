@@ -7,6 +7,7 @@
 //! is known leaves one run ([`predict_after`]), and those that part from it where a timer runs late.
 
 pub mod allowance;
+mod black_hole;
 mod closed_window;
 mod closing;
 pub mod command;

@@ -4,7 +4,8 @@ use crate::conclude::{self, lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
 use crate::{
-    closing, connecting, crash, dead_path, idle, scripted, sending, sieved, web_server, window,
+    black_hole, closing, connecting, crash, dead_path, idle, scripted, sending, sieved, web_server,
+    window,
 };
 use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
 
@@ -33,10 +34,12 @@ pub fn predict_with(
         return predict(parameters, facts);
     }
     let announced = dead_path::announced_to_who_asks(parameters);
-    let prediction = match announced.or_else(|| sieved::not_known(parameters)) {
-        Some(reason) => unknown(parameters, reason.into()),
-        None => scripted::predict(parameters, facts, Some(calls)),
-    };
+    let predicted = || scripted::predict(parameters, facts, Some(calls));
+    let prediction = announced
+        .or_else(|| sieved::not_known(parameters))
+        .map(|reason| unknown(parameters, reason.into()))
+        .or_else(|| black_hole::predict(parameters, facts, predicted))
+        .unwrap_or_else(predicted);
     named(parameters, prediction)
 }
 
@@ -64,6 +67,12 @@ fn with_first_write(
     if let Some(prediction) = sieved::predict(parameters, facts, first_write_ns) {
         return prediction;
     }
+    if parameters.fault.kind == FaultKind::Mtu {
+        // Nothing is too long.
+        let mut alive = parameters.clone();
+        alive.fault.kind = FaultKind::None;
+        return with_first_write(&alive, facts, first_write_ns);
+    }
     match (parameters.fault.kind, parameters.client.traffic) {
         (FaultKind::Forget, _) => forgotten(parameters, facts, first_write_ns),
         (FaultKind::ProcessCrash, Traffic::Script) => crashed(parameters, facts),
@@ -86,6 +95,7 @@ fn with_first_write(
             | FaultKind::Reboot
             | FaultKind::Takeover
             | FaultKind::Blackhole
+            | FaultKind::Mtu
             | FaultKind::Reject
             | FaultKind::Unplug
             | FaultKind::Flap,

@@ -109,13 +109,18 @@ fn ends(
     }
 }
 
-/// Where a process goes on, it may do so some time after it should.
+/// Where a process goes on, or a path lets everything pass again, it may do so some time after it
+/// should.
 fn going_on_late(cfg: &Kernel, mut runs: Vec<Start>) -> Vec<Start> {
     let late_ns = if cfg.virtual_time { GOES_ON_NS } else { SLOP_NS };
     let late = runs.iter().filter_map(|(run, past, fault_ns)| {
         let mut run = run.clone();
-        let from_ns = run.world.peer.reads_from_ns.as_mut().filter(|from_ns| **from_ns > 0)?;
-        *from_ns += late_ns;
+        let goes_on = run.world.peer.reads_from_ns.as_mut().filter(|from_ns| **from_ns > 0);
+        match goes_on {
+            Some(from_ns) => *from_ns += late_ns,
+            None if run.world.losses.as_mut().is_some_and(|losses| losses.end_later(late_ns)) => {}
+            None => return None,
+        }
         Some((run, past.clone(), *fault_ns))
     });
     let late: Vec<_> = late.collect();
@@ -360,7 +365,7 @@ fn equip(
     if run.world.memory.is_none() {
         run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
-    run.world.losses = way::losses(parameters, fault_ns);
+    run.world.losses = way::losses(cfg, parameters, fault_ns);
     run.world.icmp_ns =
         if cfg.virtual_time && !cfg.softirqs_wait { 0 } else { crate::scene::ICMP_NS };
     run

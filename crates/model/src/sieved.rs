@@ -1,5 +1,6 @@
 //! A path that drops some packets and lets others pass.
 
+use crate::black_hole;
 use crate::conclude::{lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
@@ -23,6 +24,13 @@ pub(crate) fn predict(
     }
     let sieve = parameters.fault.sieve()?;
     let client = &parameters.client;
+    let again = || {
+        let once = client.traffic == Traffic::OneWrite && client.second_write.is_none();
+        let write = first_write_ns.filter(|_| once);
+        let step = Step::Write(BLOCK);
+        let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
+        scripted::predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
+    };
     match (sieve.drops, client.traffic) {
         (Drops::All, _) => None,
         (Drops::Share(..), _) if !client.keepalive.enabled => {
@@ -32,14 +40,10 @@ pub(crate) fn predict(
         (Drops::Next(_) | Drops::Share(..), Traffic::Idle) if !client.fills_window => {
             Some(idle::predict(&Kernel::new(parameters, facts), parameters, facts))
         }
-        (Drops::Next(_) | Drops::Share(..), traffic) => {
-            let once = traffic == Traffic::OneWrite && client.second_write.is_none();
-            let write = first_write_ns.filter(|_| once);
-            let step = Step::Write(BLOCK);
-            let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
-            let calls = write.as_ref().map(|calls| &calls[..]);
-            Some(without_peer_again(parameters, sieve, scripted::predict(parameters, facts, calls)))
+        (Drops::Next(_) | Drops::Share(..), _) => {
+            Some(without_peer_again(parameters, sieve, again()))
         }
+        (Drops::Longer(_), _) => black_hole::predict(parameters, facts, again),
     }
 }
 
@@ -70,7 +74,8 @@ pub(crate) fn not_known(parameters: &Parameters) -> Option<&'static str> {
     let acknowledged = UNACKNOWLEDGED + parameters.path.rtt;
     let is_unfinished =
         to_lost && server.reads && client.traffic != Traffic::Connect && fault.after < acknowledged;
-    if is_unfinished && (drops != Drops::All || !to_survivor) {
+    let acks_pass = matches!(drops, Drops::Longer(_)) || (drops == Drops::All && to_survivor);
+    if is_unfinished && !acks_pass {
         return Some(UNFINISHED);
     }
     match drops {
@@ -87,6 +92,8 @@ pub(crate) fn not_known(parameters: &Parameters) -> Option<&'static str> {
                 client.traffic != Traffic::Idle || client.fills_window || parameters.runs_command();
             sends.then_some(CHANCE)
         }
+        // That depends on the calls, and on the kernel.
+        Drops::Longer(_) => None,
         Drops::Next(_) => match client.traffic {
             Traffic::Heartbeat | Traffic::Connect | Traffic::Close | Traffic::Shutdown => {
                 Some(NOT_MODELLED)

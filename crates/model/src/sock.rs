@@ -10,6 +10,7 @@
 mod close;
 mod keepalive;
 mod loss_probe;
+mod rack;
 mod retransmit;
 mod rtt;
 mod window_probe;
@@ -36,6 +37,8 @@ pub(crate) enum Pending {
     Retransmission,
     /// `ICSK_TIME_PROBE0`.
     WindowProbe,
+    /// `ICSK_TIME_REO_TIMEOUT`.
+    Reordering,
 }
 
 /// A timer that runs.
@@ -114,6 +117,10 @@ pub(crate) struct Sock {
     pub(crate) window_closed: bool,
     /// `snd_cwnd`, segments.
     pub(crate) cwnd: u32,
+    /// `icsk_mtup.search_low` as the largest segment, bytes, once the path was taken for a black hole.
+    pub(crate) mss_limit: u32,
+    /// The peer has all segments from this one on, and misses some before it (SACK).
+    pub(crate) sacked_from: Number,
     /// `icsk_rto`, jiffies.
     pub(crate) rto: u64,
     /// `__tcp_set_rto`: the RTO without doublings, jiffies.
@@ -162,6 +169,8 @@ impl Sock {
             fin_waits: false,
             window_closed: false,
             cwnd,
+            mss_limit: u32::MAX,
+            sacked_from: 0,
             rto,
             rto_base: rto,
             srtt_us,
@@ -217,7 +226,7 @@ impl Sock {
             Decides::Expiry(Timer::Write) => match self.write_timer {
                 Some((Pending::Retransmission, _)) => self.retransmission_by_stamps(cfg, now_ns),
                 Some((Pending::WindowProbe, _)) => self.window_probe_by_stamps(cfg, jiffy),
-                _ => [0; 3],
+                Some((Pending::LossProbe | Pending::Reordering, _)) | None => [0; 3],
             },
             Decides::Expiry(Timer::Keepalive) => self.keepalive_by_stamps(cfg, jiffy),
             Decides::Expiry(Timer::DelayedAck) | Decides::Nothing => [0; 3],
@@ -245,7 +254,8 @@ impl Sock {
                 Some((self.stamps.rcv_tstamp + patience) * cfg.hz.tick_ns())
             }
             (Timer::Write, Some((Pending::Retransmission, armed))) => {
-                let alike = self.rto == cfg.rto_max && armed.timeout == self.rto;
+                let alike =
+                    self.rto == cfg.rto_max && armed.timeout == self.rto && !self.may_shrink(cfg);
                 let lingers_ns = self.orphaned_ns.filter(|at_ns| *at_ns > now_ns);
                 let over_ns = self.over_ns(cfg, now_ns).filter(|_| alike)?;
                 Some(over_ns.min(lingers_ns.unwrap_or(u64::MAX)))
@@ -291,6 +301,7 @@ impl Sock {
             Some((Pending::LossProbe, _)) => self.tcp_send_loss_probe(step),
             Some((Pending::Retransmission, _)) => self.tcp_retransmit_timer(step),
             Some((Pending::WindowProbe, _)) => self.tcp_probe_timer(step),
+            Some((Pending::Reordering, _)) => self.tcp_rack_reo_timeout(step),
             None => Ok(()),
         }
     }
@@ -326,7 +337,7 @@ impl Sock {
         Packet {
             first: number,
             next: number + 1 + merged.clone().count(),
-            bytes: head.bytes,
+            bytes: head.bytes.min(self.mss_limit),
             syn: head.carries == Carries::Syn,
             fin: has(Carries::Fin),
             asks: has(Carries::Request),
@@ -355,7 +366,7 @@ impl Sock {
                 let doubles = timeout == self.rto && self.rto < step.cfg.rto_max;
                 self.timeouts > 0 && (doubles || step.world.is_silent())
             }
-            Pending::LossProbe => false,
+            Pending::LossProbe | Pending::Reordering => false,
         };
         self.stamp(step, Stamp::Expires(if forgets { 0 } else { expires }));
         step.world.hop_armed_last = false;
@@ -430,7 +441,9 @@ impl Sock {
     /// the rest waits. `asks`: the peer's program answers it.
     pub(crate) fn write(&mut self, step: &mut Step<'_>, bytes: u32, asks: bool) -> Progress {
         // Where acknowledgements come within the call, the congestion window is never full.
-        let at_once = step.world.is_reached(step.now_ns) && step.world.peer.rtt_ns < step.tick_ns();
+        let at_once = step.world.is_reached(step.now_ns)
+            && step.world.losses.is_none()
+            && step.world.peer.rtt_ns < step.tick_ns();
         let most = self.cwnd.max(1) + u32::from(!at_once);
         let packets = bytes.div_ceil(step.cfg.mss).clamp(1, most);
         for packet in 1..=packets {
@@ -586,15 +599,8 @@ impl Sock {
         Ok(())
     }
 
-    /// The peer has seen a segment, and misses those before it: they are lost, and sent again
-    /// (`tcp_rack_detect_loss`, net/ipv4/tcp_recovery.c; `tcp_xmit_retransmit_queue`).
-    pub(crate) fn missing(&mut self, step: &mut Step<'_>, seen: Number) -> Progress {
-        self.received(step);
-        self.resend(step, seen)
-    }
-
     /// All segments before `until` are sent again.
-    fn resend(&mut self, step: &mut Step<'_>, until: Number) -> Progress {
+    pub(super) fn resend(&mut self, step: &mut Step<'_>, until: Number) -> Progress {
         if until <= self.first {
             return Ok(());
         }

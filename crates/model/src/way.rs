@@ -20,13 +20,19 @@ pub(crate) fn exposed_ns(parameters: &Parameters, rtt_ns: u64) -> u64 {
 }
 
 /// Which packets the path drops from a moment on, nanoseconds, if it drops some.
-pub(crate) fn losses(parameters: &Parameters, from_ns: u64) -> Option<Losses> {
+pub(crate) fn losses(cfg: &Kernel, parameters: &Parameters, from_ns: u64) -> Option<Losses> {
     let Sieve { to_lost, to_survivor, drops } = parameters.fault.sieve()?;
     let (which, until_ns) = match drops {
         Drops::All => return None,
         Drops::Next(packets) => (Which::Next(packets), None),
         Drops::Share(loss, seed) => {
             (Which::Share { loss, seed, sent: [0; 2] }, parameters.deadline)
+        }
+        Drops::Longer(mtu) => {
+            let ends =
+                parameters.fault_duration().map(|lasts| from_ns.saturating_add(nanos(lasts)));
+            let ends = ends.map_or(Moment::Never, Moment::At);
+            (Which::Longer { bytes: mtu.saturating_sub(cfg.headers), ends }, None)
         }
     };
     Some(Losses {

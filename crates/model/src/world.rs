@@ -274,6 +274,9 @@ impl World {
         if let Some(losses) = &mut self.losses {
             // What is on its way has passed, or not, half a round trip ago.
             losses.from.age(now_ns.saturating_sub(self.peer.rtt_ns));
+            if let Which::Longer { ends, .. } = &mut losses.which {
+                ends.age(now_ns.saturating_sub(self.peer.rtt_ns));
+            }
         }
         if let Some(recovery) = &mut self.recovery {
             recovery.at.age(now_ns);

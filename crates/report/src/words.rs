@@ -305,6 +305,7 @@ fn dropped(fault: &Fault) -> (String, &'static str) {
         Drops::All => (format!("all frames{way}"), "are"),
         Drops::Next(1) => (format!("the next TCP packet{way}"), "is"),
         Drops::Next(packets) => (format!("the next {packets} TCP packets{way}"), "are"),
+        Drops::Longer(mtu) => (format!("IP packets of more than {mtu} bytes{way}"), "are"),
         Drops::Share(loss, seed) => {
             let percent = f64::from(loss) / 100.0;
             (format!("{percent}% of all TCP packets{way} (seed {seed})"), "are")
@@ -338,9 +339,9 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
                 "the server's host loses power, and another has its address after {after}, {says}"
             )
         }
-        FaultKind::Blackhole => {
+        FaultKind::Blackhole | FaultKind::Mtu => {
             let (dropped, are) = dropped(fault);
-            format!("{dropped} {are} dropped silently in the middle")
+            format!("{dropped} {are} dropped silently in the middle{lasting}")
         }
         FaultKind::Reject => format!("the router answers everything with {}", fault.reject),
         FaultKind::Forget => format!(

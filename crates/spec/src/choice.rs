@@ -162,6 +162,8 @@ choice! {
         /// Packets are dropped silently in the middle: all, or some (`fault.direction`, `.packets`,
         /// `.loss`).
         Blackhole = "blackhole",
+        /// Packets longer than `fault.mtu` are dropped silently in the middle: a path MTU black hole.
+        Mtu = "mtu",
         /// The router's netfilter answers with a TCP reset or an ICMP unreachable.
         Reject = "reject",
         /// The router's connection tracking forgets a flow that was idle for `fault.idle`.
@@ -174,7 +176,7 @@ choice! {
 }
 
 choice! {
-    /// Which way a path drops packets, under the fault `blackhole`.
+    /// Which way a path drops packets, under the faults `blackhole` and `mtu`.
     Direction {
         /// Both ways.
         Both = "both",

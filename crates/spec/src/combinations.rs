@@ -30,6 +30,7 @@ impl Parameters {
             | FaultKind::Takeover
             | FaultKind::Flap
             | FaultKind::Blackhole => &[Topology::Switch, Topology::Router, Topology::Proxy],
+            FaultKind::Mtu => &[Topology::Switch, Topology::Router],
             FaultKind::Reject | FaultKind::Forget => &[Topology::Router],
             FaultKind::Unplug => &[Topology::Direct],
         };
@@ -54,6 +55,10 @@ impl Parameters {
             let why =
                 "it is a number of packets or a share: leave `fault.packets` or `fault.loss` out";
             return Err(("fault.packets", why.into()));
+        }
+        if fault.kind == FaultKind::Mtu && fault.mtu.is_none() {
+            let why = "the fault `mtu` needs it: how long is a packet that still passes?";
+            return Err(("fault.mtu", why.into()));
         }
         if fault.kind == FaultKind::Forget && fault.idle.is_none() {
             let why = "the fault `forget` needs it: how long is a flow idle before the router \

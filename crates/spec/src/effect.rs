@@ -63,7 +63,7 @@ pub enum PathFate {
     Silent,
     /// The router answers them by itself (`fault.reject`).
     Rejected,
-    /// Some TCP packets are dropped without an error, and the others pass.
+    /// Some packets are dropped without an error, and the others pass.
     Sieved,
     /// They pass until the flow was idle for too long (`fault.idle`): then the router has forgotten
     /// it.
@@ -111,6 +111,7 @@ impl FaultKind {
                 ..none
             },
             Self::Blackhole => Effect { path: PathFate::Silent, ..none },
+            Self::Mtu => Effect { path: PathFate::Sieved, ends: Ends::IfDuration, ..none },
             Self::Reject => Effect { path: PathFate::Rejected, ..none },
             Self::Forget => Effect { path: PathFate::Forgotten, ..none },
             Self::Unplug => Effect { cable: Cable::CarrierLost, ..none },

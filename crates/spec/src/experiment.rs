@@ -254,7 +254,7 @@ pub struct Fault {
     /// advertisement).
     #[serde(default = "yes")]
     pub announce: bool,
-    /// Which way the path drops packets, under `blackhole`.
+    /// Which way the path drops packets, under `blackhole` and `mtu`.
     #[serde(default = "both_ways")]
     pub direction: Direction,
     /// How many TCP packets of each flow it drops; `None`: all.
@@ -266,6 +266,9 @@ pub struct Fault {
     /// What the order of these losses depends on.
     #[serde(default = "first_seed")]
     pub seed: u64,
+    /// The longest IP packet that passes, bytes, under `mtu`.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 impl Fault {
@@ -342,6 +345,7 @@ impl Default for Parameters {
                 packets: None,
                 loss: None,
                 seed: first_seed(),
+                mtu: None,
             },
             later: Later::default(),
             needs: BTreeMap::new(),

@@ -85,16 +85,22 @@ const NEEDS: &[Need] = &[
         p.fault.effect().processes == Processes::Killed
     }),
     need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_web_server),
-    need(&["fault.duration"], "the fault `flap`, `reboot`, `takeover` or `process-freeze`", |p| {
-        p.fault.effect().ends != Ends::Never
-    }),
+    need(
+        &["fault.duration"],
+        "the fault `flap`, `reboot`, `takeover`, `mtu` or `process-freeze`",
+        |p| p.fault.effect().ends != Ends::Never,
+    ),
     need(&["fault.reject"], "the fault `reject`", |p| p.fault.effect().path == PathFate::Rejected),
     need(&["fault.idle", "fault.answer"], "the fault `forget`", |p| {
         p.fault.effect().path == PathFate::Forgotten
     }),
-    need(&["fault.direction", "fault.packets", "fault.loss"], "the fault `blackhole`", |p| {
+    need(&["fault.direction"], "the fault `blackhole` or `mtu`", |p| {
+        matches!(p.fault.kind, FaultKind::Blackhole | FaultKind::Mtu)
+    }),
+    need(&["fault.packets", "fault.loss"], "the fault `blackhole`", |p| {
         p.fault.kind == FaultKind::Blackhole
     }),
+    need(&["fault.mtu"], "the fault `mtu`", |p| p.fault.kind == FaultKind::Mtu),
     need(&["fault.seed"], "`fault.loss`", |p| p.fault.loss.is_some()),
     need(&["fault.new_mac"], "the fault `reboot`", |p| p.fault.kind == FaultKind::Reboot),
     need(&["fault.announce"], "the fault `takeover`", |p| p.fault.kind == FaultKind::Takeover),
@@ -177,7 +183,7 @@ mod tests {
             ("server.linger", "`process-crash`"),
             ("server.inherited", "`process-crash`"),
             ("nginx.keepalive_timeout", "`nginx`"),
-            ("fault.duration", "`flap`, `reboot`, `takeover` or `process-freeze`"),
+            ("fault.duration", "`flap`, `reboot`, `takeover`, `mtu` or `process-freeze`"),
             ("fault.reject", "`reject`"),
             ("fault.idle", "`forget`"),
             ("fault.answer", "`forget`"),
@@ -185,6 +191,7 @@ mod tests {
             ("fault.packets", "`blackhole`"),
             ("fault.loss", "`blackhole`"),
             ("fault.seed", "`fault.loss`"),
+            ("fault.mtu", "`mtu`"),
             ("fault.new_mac", "`reboot`"),
             ("fault.announce", "`takeover`"),
             ("later.after", "`later.sysctl.NAME`"),

@@ -23,6 +23,8 @@ pub enum Drops {
     Next(u32),
     /// TCP packets by chance: so many of [`EVERY_PACKET`], in the order that this seed gives.
     Share(u16, u64),
+    /// IP packets of more bytes than this.
+    Longer(u32),
 }
 
 /// The share that is all packets.
@@ -31,13 +33,24 @@ pub const EVERY_PACKET: u16 = 10_000;
 impl Fault {
     /// What the path drops, if it is one that does not drop everything.
     pub fn sieve(&self) -> Option<Sieve> {
-        if self.kind != FaultKind::Blackhole {
-            return None;
-        }
-        let drops = match (self.packets, self.loss) {
-            (Some(packets), _) => Drops::Next(packets),
-            (None, Some(loss)) => Drops::Share(loss, self.seed),
-            (None, None) => Drops::All,
+        let drops = match (self.kind, self.packets, self.loss) {
+            (FaultKind::Mtu, ..) => Drops::Longer(self.mtu?),
+            (FaultKind::Blackhole, Some(packets), _) => Drops::Next(packets),
+            (FaultKind::Blackhole, None, Some(loss)) => Drops::Share(loss, self.seed),
+            (FaultKind::Blackhole, None, None) => Drops::All,
+            (
+                FaultKind::None
+                | FaultKind::ProcessCrash
+                | FaultKind::ProcessFreeze
+                | FaultKind::PowerOff
+                | FaultKind::Reboot
+                | FaultKind::Takeover
+                | FaultKind::Reject
+                | FaultKind::Forget
+                | FaultKind::Unplug
+                | FaultKind::Flap,
+                ..,
+            ) => return None,
         };
         let (to_lost, to_survivor) = match (self.direction, self.host) {
             (Direction::Both, _) => (true, true),

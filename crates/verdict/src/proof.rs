@@ -107,10 +107,10 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.restored(parameters));
             proof.evidence.extend(scene.path_is_back());
         }
-        FaultKind::Blackhole => {
+        FaultKind::Blackhole | FaultKind::Mtu => {
             proof.add(match parameters.fault.sieve() {
                 None => scene.silence(),
-                Some(sieve) => scene.sieved(sieve),
+                Some(sieve) => scene.sieved(parameters, sieve),
             });
             proof.add(scene.tried());
             proof.add(scene.carrier("client", true));

@@ -49,7 +49,7 @@ impl Trial {
             FaultKind::PowerOff | FaultKind::Reboot | FaultKind::Takeover | FaultKind::Flap => {
                 self.stage.network_mut()?.cut().await?
             }
-            FaultKind::Blackhole => {
+            FaultKind::Blackhole | FaultKind::Mtu => {
                 let sieve = parameters.fault.sieve();
                 self.stage.network_mut()?.blackhole(sieve).await?
             }
@@ -154,7 +154,7 @@ impl Trial {
         self.mark(What::Fault(FaultStep::Restoring));
         match parameters.fault.kind {
             FaultKind::ProcessFreeze => self.server.peer()?.signal(Signal::SIGCONT).await?,
-            FaultKind::Flap | FaultKind::Blackhole | FaultKind::Reject => {
+            FaultKind::Flap | FaultKind::Blackhole | FaultKind::Mtu | FaultKind::Reject => {
                 let done = self.stage.network_mut()?.restore().await?;
                 self.mark(What::Fault(FaultStep::Done(done)));
             }

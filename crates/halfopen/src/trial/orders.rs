@@ -190,6 +190,10 @@ impl Trial {
 const fn is_healed(kind: FaultKind) -> bool {
     matches!(
         kind,
-        FaultKind::Flap | FaultKind::Blackhole | FaultKind::Reject | FaultKind::ProcessFreeze
+        FaultKind::Flap
+            | FaultKind::Blackhole
+            | FaultKind::Mtu
+            | FaultKind::Reject
+            | FaultKind::ProcessFreeze
     )
 }

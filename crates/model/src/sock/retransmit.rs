@@ -34,7 +34,7 @@ impl Sock {
         } else {
             (0, 0)
         };
-        [timed_out as u64, timeout, sooner]
+        [timed_out as u64 + ((self.meets_black_hole(cfg, now_ns) as u64) << 2), timeout, sooner]
     }
 
     /// `tcp_retransmit_timer`.
@@ -51,6 +51,7 @@ impl Sock {
         if gives_up {
             return self.write_err(step);
         }
+        self.tcp_mtu_probing(step);
         self.timeouts = self.timeouts.saturating_add(1);
         if self.timeouts <= COUNTED_MOST || step.world.is_silent() {
             step.log(self.sends_again());
@@ -152,24 +153,38 @@ impl Sock {
         if syn && self.timeouts >= cfg.syn_retries + cfg.syn_linear_timeouts {
             return TimedOut::Yes;
         }
-        let passed_ns = now_ns.saturating_sub(first_ns);
-        let patience_ns = self.patience_ms(cfg, now_ns).saturating_mul(1_000_000);
-        // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
-        // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
-        // a timer's, nothing is lost by that.
-        let tick_ns = cfg.hz.tick_ns();
-        if tick_ns.is_multiple_of(1_000_000) && first_ns.is_multiple_of(tick_ns) {
-            return if passed_ns >= patience_ns { TimedOut::Yes } else { TimedOut::No };
+        times_out(cfg, (first_ns, now_ns), self.patience_ms(cfg, now_ns))
+    }
+
+    /// `tcp_write_timeout`: whether the path is taken for a black hole.
+    fn meets_black_hole(&self, cfg: &Kernel, now_ns: u64) -> TimedOut {
+        let counts = self.counted() > 0 && self.state != State::SynSent && self.may_shrink(cfg);
+        let first_ns = self.stamps.retrans_stamp.filter(|_| counts);
+        first_ns.map_or(TimedOut::No, |first_ns| {
+            times_out(cfg, (first_ns, now_ns), rto::model_timeout_ms(cfg, cfg.retries1))
+        })
+    }
+
+    /// Whether the kernel would make shorter segments.
+    pub(super) fn may_shrink(&self, cfg: &Kernel) -> bool {
+        cfg.mtu_probing.on && cfg.mss.min(self.mss_limit) > cfg.mtu_probing.floor
+    }
+
+    /// `tcp_mtu_probing`: segments are shorter from now on, first as long as `tcp_base_mss`, then half
+    /// as long each time.
+    fn tcp_mtu_probing(&mut self, step: &mut Step<'_>) {
+        let meets = match self.meets_black_hole(step.cfg, step.now_ns) {
+            TimedOut::No => false,
+            TimedOut::Yes => true,
+            TimedOut::Either => step.now_ns > step.due_ns || step.either(),
+        };
+        if !meets {
+            return;
         }
-        // Otherwise the phase of the clock decides between one millisecond less than the patience
-        // and the patience itself.
-        if passed_ns >= patience_ns.saturating_add(JITTER_NS) {
-            TimedOut::Yes
-        } else if passed_ns + 1_000_000 + JITTER_NS <= patience_ns {
-            TimedOut::No
-        } else {
-            TimedOut::Either
-        }
+        let probing = step.cfg.mtu_probing;
+        let is_first = self.mss_limit == u32::MAX && !probing.from_start;
+        let half = if is_first { u32::MAX } else { step.cfg.mss.min(self.mss_limit) / 2 };
+        self.mss_limit = half.min(probing.base_mss).max(probing.floor);
     }
 
     /// When the patience is over, nanoseconds, unless a number of SYNs decides.
@@ -273,5 +288,27 @@ impl Sock {
         let fate = self.send_again(step);
         self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
         self.after_sending(step, self.first, fate)
+    }
+}
+
+/// Whether so long has passed between two moments, the first of which a timer made.
+fn times_out(cfg: &Kernel, (first_ns, now_ns): (u64, u64), after_ms: u64) -> TimedOut {
+    let passed_ns = now_ns.saturating_sub(first_ns);
+    let patience_ns = after_ms.saturating_mul(1_000_000);
+    // Both time stamps are cut to whole milliseconds (`tcp_time_stamp_ts`) before they are
+    // subtracted. Where ticks fall on milliseconds, as at HZ 100, 250 and 1000, and both are
+    // a timer's, nothing is lost by that.
+    let tick_ns = cfg.hz.tick_ns();
+    if tick_ns.is_multiple_of(1_000_000) && first_ns.is_multiple_of(tick_ns) {
+        return if passed_ns >= patience_ns { TimedOut::Yes } else { TimedOut::No };
+    }
+    // Otherwise the phase of the clock decides between one millisecond less than the patience
+    // and the patience itself.
+    if passed_ns >= patience_ns.saturating_add(JITTER_NS) {
+        TimedOut::Yes
+    } else if passed_ns + 1_000_000 + JITTER_NS <= patience_ns {
+        TimedOut::No
+    } else {
+        TimedOut::Either
     }
 }

@@ -30,11 +30,17 @@ pub(crate) enum Which {
         /// How many packets the socket, and the peer, have sent since the fault.
         sent: [u64; 2],
     },
+    /// Those with more data than so many bytes.
+    Longer {
+        bytes: u32,
+        /// When the fault ends.
+        ends: Moment,
+    },
 }
 
 impl Losses {
-    /// Whether a packet that comes to it now is dropped.
-    fn take(&mut self, to_peer: bool, now_ns: u64) -> bool {
+    /// Whether a packet with so much data that comes to it now is dropped.
+    fn take(&mut self, to_peer: bool, data: u32, now_ns: u64) -> bool {
         let applies = if to_peer { self.to_peer } else { self.to_socket };
         if !applies || !self.from.is_past(now_ns) {
             return false;
@@ -50,6 +56,7 @@ impl Losses {
                 *sent += 1;
                 is_lost(*loss, *seed, to_peer, *sent - 1)
             }
+            Which::Longer { bytes, ends } => data > *bytes && !ends.is_past(now_ns),
         }
     }
 
@@ -59,19 +66,40 @@ impl Losses {
             Moment::At(at_ns) => Moment::At(by_ns.saturating_add(at_ns)),
             moment => moment,
         };
-        Self { from: later(self.from), until: later(self.until), ..self }
+        let mut own = Self { from: later(self.from), until: later(self.until), ..self };
+        if let Which::Longer { ends, .. } = &mut own.which {
+            *ends = later(*ends);
+        }
+        own
     }
 
-    /// Whether it may drop another packet.
+    /// Has it end so much later, nanoseconds, if it does: says whether it does.
+    pub(crate) fn end_later(&mut self, by_ns: u64) -> bool {
+        match &mut self.which {
+            Which::Longer { ends: Moment::At(at_ns), .. } => {
+                *at_ns += by_ns;
+                true
+            }
+            Which::Longer { ends: Moment::Never | Moment::Past, .. }
+            | Which::Next(_)
+            | Which::Share { .. } => false,
+        }
+    }
+
+    /// Whether it may drop another packet of a kind that has passed.
     pub(super) fn goes_on(&self) -> bool {
-        !matches!(self.which, Which::Next(0))
+        match self.which {
+            Which::Next(0) | Which::Longer { .. } => false,
+            Which::Next(_) | Which::Share { .. } => true,
+        }
     }
 }
 
 impl World {
     /// Whether the path drops what is sent now.
     pub(super) fn loses(&mut self, sent: Sent, now_ns: u64) -> bool {
-        let lost = self.losses.as_mut().is_some_and(|losses| losses.take(true, now_ns));
+        let data = if let Sent::Segment(packet) = sent { packet.bytes } else { 0 };
+        let lost = self.losses.as_mut().is_some_and(|losses| losses.take(true, data, now_ns));
         let is_probe = matches!(sent, Sent::KeepaliveProbe | Sent::WindowProbe);
         self.seen += u32::from(lost && is_probe);
         lost
@@ -82,7 +110,7 @@ impl World {
     pub(crate) fn arrives(&mut self, now_ns: u64) -> Option<InFlight> {
         let packet = self.in_flight.remove(0);
         let passed_ns = now_ns.saturating_sub(self.peer.rtt_ns / 2);
-        if self.losses.as_mut().is_some_and(|losses| losses.take(false, passed_ns)) {
+        if self.losses.as_mut().is_some_and(|losses| losses.take(false, 0, passed_ns)) {
             return None;
         }
         if let Some(memory) = &mut self.memory {

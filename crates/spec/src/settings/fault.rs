@@ -26,7 +26,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         about: "What breaks.",
         default: Some("none"),
         example: "power-off",
-        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `takeover`, `blackhole`, `reject`, `forget`, `unplug` or `flap`",
+        accepts: "`none`, `process-crash`, `process-freeze`, `power-off`, `reboot`, `takeover`, `blackhole`, `mtu`, `reject`, `forget`, `unplug` or `flap`",
         set: |p, text| choose(&mut p.fault.kind, text),
         get: |p| Some(p.fault.kind.to_string()),
     },
@@ -66,7 +66,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.duration",
-        about: "When the fault ends, counted from its beginning. `flap` needs it; a rebooted host is back after 500 ms without it, and so is one that takes over; `power-off` with it is a `reboot`.",
+        about: "When the fault ends, counted from its beginning, for those that end. `flap` needs it; a rebooted host is back after 500 ms without it, and so is one that takes over; `power-off` with it is a `reboot`.",
         default: None,
         example: "3s",
         accepts: "a duration from `1ms` to `365d`",
@@ -145,6 +145,19 @@ pub(super) const SETTINGS: &[Setting] = &[
             let one_way = p.fault.direction != Direction::Both;
             one_way.then(|| p.fault.direction.to_string())
         },
+    },
+    Setting {
+        key: "fault.mtu",
+        about: "The longest IP packet that passes, bytes, headers included: longer ones are dropped, and nobody is told. The hosts' own MTU is 1500.",
+        default: None,
+        example: "1400",
+        accepts: "a number of bytes from `128` to `1499`",
+        set: |p, text| {
+            let bytes = text.parse().ok().filter(|bytes| (128..=1499).contains(bytes));
+            p.fault.mtu = Some(bytes.ok_or_else(|| format!("`{text}` is not one"))?);
+            Ok(())
+        },
+        get: |p| p.fault.mtu.map(|bytes| bytes.to_string()),
     },
     Setting {
         key: "fault.packets",

@@ -1,0 +1,41 @@
+//! Segments that the peer misses, by what it has of those after them: `tcp_rack_detect_loss`,
+//! `tcp_rack_reo_timeout` (net/ipv4/tcp_recovery.c), `tcp_xmit_retransmit_queue`.
+
+use super::{Pending, Sock};
+use crate::hop::Number;
+use crate::step::{Progress, Stamp, Step};
+
+/// `TCP_FASTRETRANS_THRESH`.
+const DUPTHRESH: Number = 3;
+/// `TCP_TIMEOUT_MIN_US`.
+const TIMEOUT_MIN_US: u64 = 2_000;
+
+impl Sock {
+    /// The peer has segments from `seen` on, and misses some before it: these are lost at once, or
+    /// after what packets that overtake each other would need.
+    pub(crate) fn missing(&mut self, step: &mut Step<'_>, seen: Number) -> Progress {
+        self.received(step);
+        let sacked = self.next_number().saturating_sub(seen);
+        if !step.cfg.sack && sacked < DUPTHRESH {
+            return Ok(());
+        }
+        self.sacked_from = seen;
+        // A quarter of the shortest round trip (`tcp_rack_reo_wnd`), for which the smoothed one stands.
+        let window_us = self.srtt_us / 4;
+        let recovers = self.stamps.retrans_stamp.is_some() || sacked >= DUPTHRESH;
+        if recovers || window_us == 0 {
+            return self.tcp_rack_reo_timeout(step);
+        }
+        let timeout = step.cfg.hz.from_usecs(window_us + TIMEOUT_MIN_US);
+        self.reset_xmit_timer(step, Pending::Reordering, timeout);
+        Ok(())
+    }
+
+    /// `tcp_rack_reo_timeout`.
+    pub(super) fn tcp_rack_reo_timeout(&mut self, step: &mut Step<'_>) -> Progress {
+        if self.stamps.retrans_stamp.is_none() {
+            self.stamp(step, Stamp::Retransmission(Some(step.now_ns)));
+        }
+        self.resend(step, self.sacked_from)
+    }
+}
