@@ -118,7 +118,8 @@ impl Program {
 
     /// Sends a signal to every process of the program.
     pub(crate) async fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.signal_at_once(signal).await?;
+        // The one that was started may have ended, and left others.
+        let _ = self.signal_at_once(signal).await;
         self.order(Order::SignalAll(signal as i32)).await
     }
 

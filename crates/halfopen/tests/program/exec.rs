@@ -318,6 +318,37 @@ while True: c.sendall(c.recv(100))'"#;
     assert_eq!(trial["programs"]["server"]["signal"], "SIGKILL");
 }
 
+/// A server whose first process has ended: three wait for connections, and each connection has one of
+/// its own.
+const FORKS: &str = "python3 -c 'import os, socket, time
+l = socket.create_server((\"\", 7000))
+if os.fork(): os._exit(0)
+os.setsid()
+for _ in range(3):
+    if os.fork() == 0:
+        c = l.accept()[0]
+        if os.fork() == 0:
+            while True: c.sendall(c.recv(100))
+        time.sleep(1e6)
+time.sleep(1e6)'";
+
+#[test]
+fn every_process_of_a_server_is_killed_or_stopped_its_parent_gone_or_not() {
+    for (fault, outcome) in [("process-crash", "EOF"), ("process-freeze", "none")] {
+        let out = tempfile::tempdir().unwrap();
+        let arguments = [
+            &["exec", "--server", FORKS, "--fault", fault, "--after", "300ms", "--format", "json"]
+                [..],
+            &["--deadline", "2s", "--out", out.path().to_str().unwrap()],
+            &["--", "python3", "-c", CLIENT, "idle"],
+        ]
+        .concat();
+        let output = halfopen(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{fault}: {}", show(&output));
+        assert_eq!(the_trial(&output)["measured"]["outcome"], outcome, "{fault}");
+    }
+}
+
 /// A server that reads once, and then nothing more.
 const READS_ONCE: &str = "python3 -c 'import socket, time
 c = socket.create_server((\"\", 7000)).accept()[0]; c.sendall(c.recv(100)); time.sleep(1000)'";
