@@ -1,6 +1,6 @@
 //! Which two hosts a connection joins, and what the trial is to it.
 
-use crate::choice::FaultKind;
+use crate::choice::{FaultKind, Program};
 use crate::experiment::Parameters;
 use crate::names::{self, HOSTS, Part};
 use serde::{Deserialize, Serialize};
@@ -89,11 +89,11 @@ impl Parameters {
     #[must_use]
     pub fn of_leg(&self, leg: Leg) -> Self {
         let [near, far] = self.parts(leg);
-        if near != Part::Third {
+        if !self.third_there() {
             return self.clone();
         }
-        let other = if far == Part::Client { Part::Server } else { Part::Client };
-        let parts = [near, far, other];
+        let other = Part::ALL.into_iter().find(|part| ![near, far].contains(part));
+        let parts = [near, far, other.unwrap_or(Part::Third)];
         let peer = |part| match part {
             Part::Client => (&self.client, &self.sysctl),
             Part::Server => (&self.server, &self.server_sysctl),
@@ -111,6 +111,8 @@ impl Parameters {
             called: Some(parts.map(|part| names[part as usize])),
             ..self.clone()
         };
+        // None of them reports its calls, halfopen's own included.
+        (own.client.program, own.server.program) = (Program::Command, Program::Command);
         if !self.breaks(leg) {
             own.fault.kind = FaultKind::None;
             own.fault.duration = None;
@@ -146,6 +148,7 @@ mod tests {
             assert_eq!(own.names(), names, "{host} {leg:?}");
             assert_eq!(own.fault.kind == FaultKind::PowerOff, breaks, "{host} {leg:?}");
             assert_eq!(own.survivor_accepts(), accepts, "{host} {leg:?}");
+            assert!(!own.client.program.description().reports, "{host} {leg:?}");
         }
     }
 }
