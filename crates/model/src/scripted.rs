@@ -306,9 +306,13 @@ fn runs(
             let fault_ns = received_ns.saturating_add(scene.reference_until_ns);
             let run = equip(cfg, parameters, facts, run, None, fault_ns);
             for hop in hops(cfg, parameters, facts, fault_ns + writes_after_ns)? {
-                let mut run = run.clone();
-                run.world.hop = hop;
-                all.push((run, past.clone(), fault_ns));
+                // Of two timers that fire at the same jiffy, either may be the first.
+                let orders: &[bool] = if hop.has_timer() { &[false, true] } else { &[false] };
+                for first in orders {
+                    let mut run = run.clone();
+                    (run.world.hop, run.world.hop_first) = (hop.clone(), *first);
+                    all.push((run, past.clone(), fault_ns));
+                }
             }
         }
     }
