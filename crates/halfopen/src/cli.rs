@@ -3,7 +3,7 @@
 mod advise;
 mod sockets;
 
-use crate::output::Format;
+use crate::output::{Colour, Format};
 use crate::part::Partition;
 use crate::{catalogue, kernels};
 use anyhow::anyhow;
@@ -27,6 +27,12 @@ pub(crate) use sockets::{AuditArgs, AuditFormat, SetsockoptArgs};
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Print verdicts alone: no timelines, no tables, no hints
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// When to print colours; `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value = "auto", global = true)]
+    pub(crate) color: Colour,
 }
 
 const EXIT_CODES: &str = "\
@@ -52,6 +58,12 @@ pub(crate) enum Command {
         /// The experiment's name
         #[arg(value_name = "NAME")]
         experiment: String,
+    },
+    /// Write an experiment file to start from, with comments
+    Init {
+        /// The file, which must not be there yet
+        #[arg(value_name = "FILE", default_value = "experiment.toml")]
+        file: PathBuf,
     },
     /// List the keys of settings, with their defaults
     Keys {
@@ -108,6 +120,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: StreamedArgs,
     },
+    /// Print a recorded trial for another tool: a picture (SVG), or a trace for ui.perfetto.dev
+    Export {
+        /// What to print
+        form: ExportForm,
+        /// The trial's directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Join the parts of a sweep: judge their trials again, and list what is missing
     Merge {
         /// Directories of results (--out)
@@ -120,6 +140,11 @@ pub(crate) enum Command {
     Doctor {
         #[command(flatten)]
         output: OutputArgs,
+    },
+    /// Build the kernel of `--clock virtual` from the distribution's kernel source package (minutes, once)
+    Kernel {
+        #[command(subcommand)]
+        command: KernelCommand,
     },
     /// Print a shell's completions
     Completions {
@@ -138,15 +163,6 @@ pub(crate) enum Command {
         /// The directory, which must be there
         directory: PathBuf,
     },
-    /// Print the sequence diagram of a recorded trial as an SVG file
-    #[command(hide = true)]
-    Picture {
-        /// The trial's directory
-        directory: PathBuf,
-        /// For a dark page
-        #[arg(long)]
-        dark: bool,
-    },
     /// A peer of a trial: talks to the laboratory on standard input and output
     #[command(hide = true)]
     Peer {
@@ -163,7 +179,7 @@ pub(crate) enum Command {
     #[command(hide = true, name = crate::hidden::SANDBOX)]
     Sandbox,
     #[command(hide = true, name = crate::hidden::INIT)]
-    Init,
+    FirstProcess,
     #[command(hide = true, name = crate::hidden::WORKER)]
     Worker,
     #[command(hide = true, name = crate::hidden::PROGRAM)]
@@ -475,6 +491,28 @@ pub(crate) struct StreamedArgs {
 fn human_or_json() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(["human", "json"])
         .map(|name| if name == "json" { Format::Json } else { Format::Human })
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KernelCommand {
+    /// Build it into ~/.cache/halfopen; no root, nothing is installed
+    Build {
+        /// Arguments of the build: --kernel VERSION, --hz 100|250|300|1000, --source DIR|TARBALL,
+        /// --jobs N, --force, --print
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+}
+
+/// What a trial is printed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportForm {
+    /// The sequence diagram, for a light page
+    Svg,
+    /// The sequence diagram, for a dark page
+    SvgDark,
+    /// A trace of events, states and timers, in JSON
+    Perfetto,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -269,5 +269,8 @@ fn write_reports(store: &Store, tally: &Tally, ledger: &Ledger) -> Result<std::p
             ledger.of_group(tally.groups.all()[group].place())
         })
     })?;
+    write("run.ktap", &mut |output| {
+        report::ktap::report(output, &tally.groups, |group| ledger.of_group(group))
+    })?;
     Ok(directory.path().to_owned())
 }

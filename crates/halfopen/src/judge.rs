@@ -1,6 +1,7 @@
 //! `halfopen judge`: recorded trials, judged again from their files alone.
 
 use crate::channel::Ending;
+use crate::cli::ExportForm;
 use crate::files::{self, Recorded};
 use crate::output::{self, Exit, Format};
 use crate::{judging, ledger::Ledger};
@@ -66,14 +67,18 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
     }))
 }
 
-/// The sequence diagram of a recorded trial.
-pub(crate) fn picture(directory: &Path, dark: bool) -> Exit {
-    let theme = if dark { Theme::Dark } else { Theme::Light };
-    let drawn = judge(directory).and_then(|judged| {
-        report::html::picture(&judged.trial, theme).context("nothing happened in this trial")
+/// A recorded trial for another tool.
+pub(crate) fn export(form: ExportForm, directory: &Path) -> Exit {
+    let picture = |trial: &Trial, theme| {
+        report::html::picture(trial, theme).context("nothing happened in this trial")
+    };
+    let drawn = judge(directory).and_then(|Judged { trial, .. }| match form {
+        ExportForm::Svg => picture(&trial, Theme::Light),
+        ExportForm::SvgDark => picture(&trial, Theme::Dark),
+        ExportForm::Perfetto => Ok(report::perfetto::trace(&trial)),
     });
     match drawn {
-        Ok(picture) => output::print(&picture),
+        Ok(bytes) => output::print(&bytes),
         Err(error) => output::fail(Exit::USAGE, &error),
     }
 }

@@ -1,6 +1,7 @@
 //! The kernels of virtual time that this machine has.
 
-use anyhow::{Result, bail};
+use crate::output::{self, Exit};
+use anyhow::{Context, Result, bail};
 use lab::guest::built_kernel;
 use nix::unistd::{Uid, User};
 use report::Clock;
@@ -52,7 +53,7 @@ pub(crate) fn check(clock: Clock, wanted: &VirtualKernel) -> Result<()> {
     }
     if ready().is_some() {
         bail!(
-            "--kernel and --hz choose between the kernels that `just kernel` builds, and HALFOPEN_UML \
+            "--kernel and --hz choose between the kernels that `halfopen kernel build` builds, and HALFOPEN_UML \
              names one already: leave one of the two out"
         );
     }
@@ -94,7 +95,34 @@ pub(crate) fn ready() -> Option<PathBuf> {
 pub(crate) fn how_to_build(wanted: &VirtualKernel) -> String {
     let version = wanted.version.iter().map(|version| format!(" --kernel {version}"));
     let hz = wanted.hz.filter(|hz| *hz != HZ_DEFAULT).map(|hz| format!(" --hz {hz}"));
-    version.chain(hz).fold("just kernel".into(), |command, argument| command + &argument)
+    version.chain(hz).fold("halfopen kernel build".into(), |command, argument| command + &argument)
+}
+
+/// What builds a virtual kernel, in one directory.
+const BUILDER: [(&str, &str); 2] = [
+    ("build-uml.sh", include_str!("../../../scripts/build-uml.sh")),
+    ("uml.config", include_str!("../../../scripts/uml.config")),
+];
+
+/// `halfopen kernel build`: what it is built by is in this executable.
+pub(crate) fn build(arguments: &[String]) -> Exit {
+    match run_builder(arguments) {
+        Ok(true) => Exit::AGREES,
+        Ok(false) => Exit::SKIPPED,
+        Err(error) => output::fail(Exit::INTERNAL, &error),
+    }
+}
+
+/// Whether it was built; the script says why not.
+fn run_builder(arguments: &[String]) -> Result<bool> {
+    let directory = tempfile::tempdir().context("creating a directory for the build's script")?;
+    for (name, text) in BUILDER {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    let script = directory.path().join(BUILDER[0].0);
+    let status = std::process::Command::new("bash").arg(script).args(arguments).status();
+    Ok(status.context("starting bash")?.success())
 }
 
 /// Where users keep what can be built again: this user's, and under sudo the caller's.

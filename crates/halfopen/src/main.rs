@@ -69,9 +69,11 @@ fn main() -> std::process::ExitCode {
         Ok(cli) => cli,
         Err(error) => return mistakes::tell(&error).into(),
     };
+    output::set(cli.color, cli.quiet);
     let code = match cli.command {
         Command::List { output } => reference::list(output.format),
         Command::Show { experiment } => reference::show(&experiment),
+        Command::Init { file } => reference::init(&file),
         Command::Keys { output } => reference::keys(output.format),
         Command::Explain { key, output } => reference::explain(&key, output.format),
         Command::Run(arguments) => run::run(&arguments),
@@ -82,14 +84,17 @@ fn main() -> std::process::ExitCode {
         Command::Setsockopt(arguments) => setsockopt::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Advise(arguments) => advise::run(&arguments),
+        Command::Kernel { command: cli::KernelCommand::Build { arguments } } => {
+            kernels::build(&arguments)
+        }
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
         Command::Reference { directory } => manual::reference(&directory),
-        Command::Picture { directory, dark } => judge::picture(&directory, dark),
         Command::Fault { kind, lasts, settings } => control::fault(&kind, lasts, settings),
         Command::Heal => control::heal(),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Merge { directories, output } => merge::run(&directories, output.format),
+        Command::Export { form, directory } => judge::export(form, &directory),
         Command::Judge { directories, output } => judge::run(&directories, output.format),
         Command::Doctor { output } => doctor::run(output.format),
         Command::Peer { hold: true, .. } => peer::hold(),
@@ -101,7 +106,7 @@ fn main() -> std::process::ExitCode {
         }
         Command::Peer { .. } => Exit(peers::run()),
         Command::Sandbox => output::inner(supervisor::sandbox()),
-        Command::Init => output::inner(supervisor::init()),
+        Command::FirstProcess => output::inner(supervisor::init()),
         Command::Guest => output::inner(guest::work()),
         Command::Program(arguments) => sole::run(&arguments),
         Command::Launcher => output::inner(supervisor::launcher()),

@@ -96,8 +96,9 @@ mod tests {
             "{names:?}"
         );
         assert!(
-            !names.iter().any(|name| name.starts_with('_')
-                || ["man", "reference", "picture"].contains(&name.as_str())),
+            !names
+                .iter()
+                .any(|name| name.starts_with('_') || ["man", "reference"].contains(&name.as_str())),
             "{names:?}"
         );
         let mut script = Vec::new();

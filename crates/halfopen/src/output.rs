@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 
 /// An exit code of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,37 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
-/// Whether a stream takes colours: a terminal does, unless `NO_COLOR` is set.
+/// When colours are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the command line says of output for people.
+static WANTED: OnceLock<(Colour, bool)> = OnceLock::new();
+
+/// Sets, once, what the command line says.
+pub(crate) fn set(colour: Colour, quiet: bool) {
+    WANTED.get_or_init(|| (colour, quiet));
+}
+
+/// Whether a person wants verdicts alone.
+pub(crate) fn is_quiet() -> bool {
+    WANTED.get().is_some_and(|(_, quiet)| *quiet)
+}
+
+/// Whether a stream takes colours.
 pub(crate) fn colour(stream: &impl IsTerminal) -> bool {
+    match WANTED.get() {
+        Some((Colour::Always, _)) => return true,
+        Some((Colour::Never, _)) => return false,
+        Some((Colour::Auto, _)) | None => {}
+    }
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     stream.is_terminal() && !unwanted
 }

@@ -92,7 +92,7 @@ fn carry_out(arguments: &cli::TrialsArgs, batch: Batch, chosen: &cli::PartsArgs)
     if let Some(part) = chosen.partition {
         parts::partition(&mut trials, part);
     }
-    if let Some(hint) = batch::hint(&trials) {
+    if let Some(hint) = batch::hint(&trials).filter(|_| !output::is_quiet()) {
         eprintln!("{hint}");
     }
     let (mut laboratory, store) = Laboratory::open(trials, &arguments.out)?;

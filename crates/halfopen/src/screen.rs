@@ -50,7 +50,7 @@ impl Screen {
         let setup = &trials.setup;
         let total = trials.total();
         let (live, client) = match &setup.experiments[..] {
-            [Experiment { parameters, .. }] if total == 1 => {
+            [Experiment { parameters, .. }] if total == 1 && !output::is_quiet() => {
                 (Some(Live::new(parameters, colour)), parameters.part("client"))
             }
             _ => (None, Part::Client),
@@ -197,6 +197,9 @@ impl Screen {
 
     /// Where the reports about the whole run lie.
     pub(crate) fn say_where(&self, directory: &Path) {
+        if output::is_quiet() {
+            return;
+        }
         self.show(&format!("reports: {}\n", directory.join("report.html").display()));
     }
 
@@ -209,7 +212,7 @@ impl Screen {
     /// What all trials came to, if there were several.
     pub(crate) fn conclude(&mut self, tally: &Tally, total: usize) -> Exit {
         self.clear();
-        if total > 1 {
+        if total > 1 && !output::is_quiet() {
             self.show(&human::summary(tally, self.colour));
         }
         self.written.get()

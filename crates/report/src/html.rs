@@ -11,7 +11,7 @@ mod picture;
 mod ruler;
 mod run;
 mod schedule;
-mod strips;
+pub(crate) mod strips;
 mod sweep;
 mod text;
 

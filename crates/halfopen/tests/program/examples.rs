@@ -68,6 +68,49 @@ fn a_sweep_with_xargs() {
     is_whole(&shell(directory.path(), &example("sweep/parallel.sh"), &[]));
 }
 
+/// The shell of a step of `action.yml`, by its name.
+fn step(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../action.yml");
+    let action = std::fs::read_to_string(path).unwrap();
+    let (_, step) = action.split_once(&format!("- name: {name}\n")).expect("it has the step");
+    let (_, script) = step.split_once("      run: |\n").expect("the step has a script");
+    let lines = script.lines().take_while(|line| line.starts_with("        "));
+    lines.map(|line| line.trim_start_matches("        ").to_owned() + "\n").collect()
+}
+
+/// Runs the step with these inputs; its output, and the step summary.
+fn act(inputs: &[(&str, &str)]) -> (Output, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let summary = directory.path().join("summary.md");
+    let defaults = [("RUN", ""), ("EXEC", ""), ("OPTIONS", ""), ("OUT", "results"), ("SUDO", "")];
+    let all = defaults.iter().chain(inputs);
+    let mut environment: Vec<_> = all.map(|(name, value)| (*name, (*value).to_owned())).collect();
+    environment.push(("GITHUB_STEP_SUMMARY", summary.display().to_string()));
+    let script = format!("set -eu\n{}\n{}", step("install"), step("run"));
+    let output = shell(directory.path(), &script, &environment);
+    (output, std::fs::read_to_string(summary).unwrap_or_default())
+}
+
+#[test]
+fn the_action_runs_experiments_and_commands_and_fails_by_exit_code() {
+    let (output, summary) = act(&[("RUN", "process-crash-idle"), ("OPTIONS", "--repeat 2")]);
+    assert!(output.status.success(), "{}", show(&output));
+    assert!(summary.contains("2 agree") && summary.contains("exit code 0"), "{summary}");
+
+    let unmet = [("RUN", "process-crash-idle"), ("OPTIONS", "--set require.survives=true")];
+    let (output, summary) = act(&unmet);
+    assert_eq!(output.status.code(), Some(6), "{}", show(&output));
+    assert!(summary.contains("exit code 6"), "{summary}");
+
+    let exec = [("EXEC", "--listen 7000 -- sh -c 'echo \"from the client\"'")];
+    let (output, _) = act(&exec);
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("from the client"),
+        "{}",
+        show(&output)
+    );
+}
+
 /// An example of a test suite, as its README calls it: by the line with `with` in it.
 fn suite(with: &str, clock: &str) {
     let directory = tempfile::tempdir().unwrap();

@@ -310,3 +310,23 @@ fn every_variable_of_the_environment_is_told() {
     }
     assert!(known > 10, "{known}");
 }
+
+/// CONTRIBUTING's worked examples name files, and functions or types in them, that are there.
+#[test]
+fn what_contributing_names_is_there() {
+    let text = read("CONTRIBUTING.md");
+    let place = Regex::new(r"`([\w./-]+/[\w./-]+)(?:::(\w+))?`").unwrap();
+    let mut named = 0;
+    for found in place.captures_iter(&text) {
+        let path = root().join(&found[1]);
+        assert!(path.exists(), "{} is not there", &found[1]);
+        named += 1;
+        let Some(item) = found.get(2) else { continue };
+        let defined =
+            format!(r"\b(fn|struct|enum|const) {}\b|\n    {} \{{", item.as_str(), item.as_str());
+        let is_defined =
+            Regex::new(&defined).unwrap().is_match(&fs::read_to_string(&path).unwrap());
+        assert!(is_defined, "{} has no {}", &found[1], item.as_str());
+    }
+    assert!(named > 25, "{named} places");
+}

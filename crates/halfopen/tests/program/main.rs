@@ -15,6 +15,7 @@ mod parallel;
 mod privileges;
 mod proxied;
 mod results;
+mod schemas;
 mod snippets;
 mod survivor;
 mod trials;

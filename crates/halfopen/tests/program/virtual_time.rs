@@ -15,7 +15,11 @@ fn without_its_kernel_the_virtual_clock_is_skipped_with_the_remedy() {
     let run = ["run", "host-crash-sending", "--clock", "virtual", "--out"];
     let output = without_kernels(&run, home.path()).arg(out.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", show(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("just kernel"), "{}", show(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("halfopen kernel build"),
+        "{}",
+        show(&output)
+    );
 }
 
 /// A command that finds no virtual kernel.
@@ -36,7 +40,7 @@ fn a_kernel_of_another_hz_has_a_command_of_its_own() {
     let output = without_kernels(&run, home.path()).current_dir(&home).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", show(&output));
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("just kernel --hz 1000"), "{}", show(&output));
+    assert!(text.contains("halfopen kernel build --hz 1000"), "{}", show(&output));
 }
 
 #[test]
@@ -48,11 +52,11 @@ fn the_article_says_for_each_kernel_that_is_missing_how_to_build_it() {
     let text = String::from_utf8_lossy(&output.stdout);
     for said in [
         "virtual clock: skipped: there is no virtual kernel with HZ 250",
-        "`just kernel`",
+        "`halfopen kernel build`",
         "virtual clock, HZ 100: skipped: there is no virtual kernel",
-        "`just kernel --hz 100`",
-        "`just kernel --hz 300`",
-        "`just kernel --hz 1000`",
+        "`halfopen kernel build --hz 100`",
+        "`halfopen kernel build --hz 300`",
+        "`halfopen kernel build --hz 1000`",
     ] {
         assert!(text.contains(said), "{said}: {}", show(&output));
     }
@@ -146,7 +150,7 @@ fn kernels_are_an_axis_of_a_sweep() {
     let missing = ["run", "host-crash-sending", "--clock", "virtual", "--kernel", "6.12,5.4"];
     let output = halfopen(&missing).env("XDG_CACHE_HOME", cache.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", show(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("just kernel --kernel 5.4"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("halfopen kernel build --kernel 5.4"));
     let output = halfopen(&["run", "host-crash-sending", "--kernel", "six"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", show(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("`six` is not one"));

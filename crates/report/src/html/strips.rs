@@ -6,22 +6,22 @@ use timeline::{Event, Source, Timeline, What};
 
 /// Something that lasted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Span<T> {
-    pub(super) from_ns: u64,
-    pub(super) to_ns: u64,
-    pub(super) what: T,
+pub(crate) struct Span<T> {
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+    pub(crate) what: T,
 }
 
 impl<T: Clone> Span<T> {
     /// The part of it before `end_ns`.
-    pub(super) fn until(&self, end_ns: u64) -> Self {
+    pub(crate) fn until(&self, end_ns: u64) -> Self {
         let [from_ns, to_ns] = [self.from_ns, self.to_ns].map(|at_ns| at_ns.min(end_ns));
         Self { from_ns, to_ns, what: self.what.clone() }
     }
 }
 
 /// The states of one side's socket.
-pub(super) fn states(timeline: &Timeline, side: Side) -> Vec<Span<String>> {
+pub(crate) fn states(timeline: &Timeline, side: Side) -> Vec<Span<String>> {
     let sample = if side == Side::Client { Source::ClientSocket } else { Source::ServerSocket };
     let program = if side == Side::Client { Source::ClientProgram } else { Source::ServerProgram };
     let opening = if side == Side::Client { CallName::Connect } else { CallName::Accept };
@@ -42,7 +42,7 @@ pub(super) fn states(timeline: &Timeline, side: Side) -> Vec<Span<String>> {
 }
 
 /// The timers of one side's socket, by the kernel's number, as socket diagnostics show them.
-pub(super) fn timers(timeline: &Timeline, side: Side) -> Vec<Span<u8>> {
+pub(crate) fn timers(timeline: &Timeline, side: Side) -> Vec<Span<u8>> {
     let sample = if side == Side::Client { Source::ClientSocket } else { Source::ServerSocket };
     let timer = |event: &Event| match &event.what {
         What::Socket(socket) if event.source == sample => Some(socket.timer),

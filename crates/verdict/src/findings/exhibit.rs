@@ -87,7 +87,7 @@ impl<'a> Bench<'a> {
             Settings::Defaults => Ok(exhibit),
             Settings::Short => Err(format!(
                 "{label} ran with short settings only, and this needs the defaults: build the \
-                 virtual kernel with `just kernel`"
+                 virtual kernel with `halfopen kernel build`"
             )),
         }
     }
