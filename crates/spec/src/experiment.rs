@@ -5,7 +5,6 @@ use crate::choice::{
 };
 use crate::command::{Command, Requirements};
 use crate::effect::{Effect, Ends, PathFate};
-use crate::names::{self, Part};
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
@@ -413,26 +412,11 @@ impl Parameters {
         std::mem::swap(&mut self.sysctl, &mut self.server_sysctl);
     }
 
-    /// A host's program and its socket.
-    pub const fn peer(&self, part: Part) -> &Peer {
-        match part {
-            Part::Client => &self.client,
-            Part::Server => &self.server,
-            Part::Third => &self.third,
-        }
-    }
-
     /// Whether programs open connections as they like: one of them is a command of the user's, or is
     /// in the middle.
     pub fn runs_command(&self) -> bool {
         [self.client.program, self.server.program].contains(&Program::Command)
             || self.topology == Topology::Proxy
-    }
-
-    /// Whether the survivor accepts connections, and the other's program connects.
-    pub fn survivor_accepts(&self) -> bool {
-        let [survivor, lost] = self.names();
-        names::place(survivor) > names::place(lost) || self.client.program.description().accepts
     }
 
     /// Whether the program of a host that is rebooted starts again. halfopen's own client does not:

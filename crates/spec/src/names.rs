@@ -10,7 +10,7 @@
 //! | `proxy` | `proxy` | client | proxy | server |
 
 use crate::choice::{LostHost, Topology};
-use crate::experiment::Parameters;
+use crate::experiment::{Parameters, Peer};
 use serde::{Deserialize, Serialize};
 
 /// The hosts by their names, in the order in which a connection is made.
@@ -80,6 +80,21 @@ impl Parameters {
     pub fn part(&self, host: &str) -> Part {
         let part = self.hosts().iter().position(|name| *name == host);
         part.map_or(Part::Third, |part| Part::ALL[part])
+    }
+
+    /// A host's program and its socket.
+    pub const fn peer(&self, part: Part) -> &Peer {
+        match part {
+            Part::Client => &self.client,
+            Part::Server => &self.server,
+            Part::Third => &self.third,
+        }
+    }
+
+    /// Whether the survivor accepts connections, and the other's program connects.
+    pub fn survivor_accepts(&self) -> bool {
+        let [survivor, lost] = self.names();
+        place(survivor) > place(lost) || self.client.program.description().accepts
     }
 
     /// Has the fields of each host be those of the host with its part's name: until then the client,

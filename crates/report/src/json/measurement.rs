@@ -2,7 +2,7 @@
 
 use super::prediction::micros;
 use serde::Serialize;
-use spec::{Outcome, Reference};
+use spec::{Leg, LostHost, Outcome, Parameters, Reference};
 use verdict::{DetectedBy, Measured};
 
 #[derive(Serialize)]
@@ -28,9 +28,14 @@ pub(super) struct Measurement<'a> {
     resolution_s: Option<f64>,
 }
 
-/// With the ends by their names, by whether the survivor's is that of the server. What is not looked for
-/// is null: what the survivor sends of its own.
-pub(super) fn measurement(measured: Option<&Measured>, accepts: bool) -> Measurement<'_> {
+/// Of one connection, with its ends by their names. What is not looked for is null: what the survivor sends
+/// of its own.
+pub(super) fn measurement<'a>(
+    measured: Option<&'a Measured>,
+    parameters: &Parameters,
+    leg: Leg,
+) -> Measurement<'a> {
+    let accepts = accepts(parameters, leg);
     let survivor_state = measured.map(|m| m.client_state.as_str());
     let lost_state = measured.map(|m| m.server_state.as_str());
     let (client_state, server_state) =
@@ -57,5 +62,13 @@ pub(super) fn measurement(measured: Option<&Measured>, accepts: bool) -> Measure
         server_state,
         rto_ms_at_fault: measured.and_then(|m| m.rto_ms_at_fault),
         resolution_s: measured.map(|m| micros(m.resolution_s)),
+    }
+}
+
+/// Whether the host whose kernel is asked has the server's end of a connection.
+fn accepts(parameters: &Parameters, leg: Leg) -> bool {
+    match leg {
+        Leg::Whole => parameters.fault.host == LostHost::Client,
+        Leg::Downstream | Leg::Upstream | Leg::Past => parameters.asked_accepts(leg),
     }
 }

@@ -2,7 +2,6 @@
 
 use super::measurement::{Measurement, measurement};
 use super::prediction::{Forecast, forecast, micros};
-use super::trial::swaps;
 use crate::trial::Trial;
 use serde::Serialize;
 use spec::command::Command;
@@ -165,7 +164,7 @@ fn flow<'a>(flow: &'a FlowVerdict, parameters: &Parameters) -> FlowDocument<'a> 
         options: OptionsDocument::of(flow.options.as_ref()),
         prediction: forecast(flow.prediction.as_ref()),
         measured: FlowMeasurement {
-            measured: measurement(flow.measured.as_ref(), swaps(parameters, flow.leg)),
+            measured: measurement(flow.measured.as_ref(), parameters, flow.leg),
             ended_by: flow.ended_by,
             ended_s: flow.ended_s.map(micros),
         },

@@ -7,7 +7,6 @@ use crate::parameters::in_force;
 use crate::trial::{Clock, Machine, Trial};
 use serde::Serialize;
 use serde_json::value::{RawValue, Value, to_raw_value};
-use spec::{Leg, LostHost, Parameters};
 use std::collections::BTreeMap;
 use verdict::{Evidence, Requirement, Word};
 
@@ -65,14 +64,6 @@ pub(crate) struct TrialDocument<'a> {
     told: Vec<String>,
 }
 
-/// Whether the host whose kernel is asked has the server's end of a connection.
-pub(super) fn swaps(parameters: &Parameters, leg: Leg) -> bool {
-    match leg {
-        Leg::Whole => parameters.fault.host == LostHost::Client,
-        Leg::Downstream | Leg::Upstream | Leg::Past => parameters.asked_accepts(leg),
-    }
-}
-
 #[derive(Serialize)]
 struct RequirementDocument<'a> {
     key: &'a str,
@@ -90,7 +81,7 @@ pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
         experiment: &trial.experiment.name,
         parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
         prediction: forecast(trial.prediction.as_ref()),
-        measured: measurement(trial.verdict.measured.as_ref(), swaps(parameters, leg)),
+        measured: measurement(trial.verdict.measured.as_ref(), parameters, leg),
         survivor,
         lost_host,
         verdict: trial.verdict.word,
