@@ -46,8 +46,13 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Opti
     match fault.kind {
         FaultKind::Flap => Some(Healed { with: Answer::Ack, ..healed }),
         FaultKind::Reboot | FaultKind::Takeover => {
-            let healed = Healed { moved: moved && !fault.announces(), ..healed };
-            (!moved || parameters.neighbour == Neighbour::Learned).then_some(healed)
+            let known = !moved || parameters.neighbour == Neighbour::Learned;
+            let healed = match moved && fault.announces() {
+                // Until the announcement comes, packets go to the address before.
+                true => Healed { moved: false, ..healed.from(at_ns.saturating_add(least_ns / 2)) },
+                false => healed,
+            };
+            known.then_some(healed)
         }
         // The router is next door: what delays the path lies behind it.
         FaultKind::Reject if fault.reject == Reject::TcpReset => {
