@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_the_grammar_explains_well_is_left_to_it() {
-        for arguments in [&["lst"][..], &["predict", "a", "b"], &["run"], &["run", "x", "-q"]] {
+        for arguments in [&["lst"][..], &["predict", "a", "b"], &["run"], &["run", "x", "-x"]] {
             assert_eq!(explained(arguments), None, "{arguments:?}");
         }
     }
