@@ -8,6 +8,7 @@ mod prediction;
 mod programs;
 pub(crate) mod trial;
 
+use crate::catalogue::by_fault;
 use crate::digest::Digest;
 use crate::human::Check;
 use crate::parameters::in_force;
@@ -66,7 +67,7 @@ pub(crate) fn document(run: &Run) -> RunDocument<'_> {
     }
 }
 
-/// The experiments and their questions: `halfopen list --format json`.
+/// The experiments and their questions, by fault: `halfopen list --format json`.
 pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8> {
     #[derive(Serialize)]
     struct List<'a> {
@@ -88,7 +89,8 @@ pub fn list<'a>(experiments: impl IntoIterator<Item = &'a Experiment>) -> Vec<u8
         claims: &experiment.claims,
         parameters: in_force(&experiment.parameters, None),
     };
-    let experiments = experiments.into_iter().map(listed).collect();
+    let groups = by_fault(experiments);
+    let experiments = groups.into_iter().flat_map(|(_, members)| members).map(listed).collect();
     pretty(&List { schema: "halfopen/list/1", experiments })
 }
 

@@ -161,7 +161,8 @@ fn a_trial_s_files_have_schemas_and_one_form() {
 #[test]
 fn the_experiments_are_listed_for_programs_in_the_same_order() {
     let text = String::from_utf8(run(&["list"]).stdout).unwrap();
-    let names: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let members = text.lines().filter_map(|line| line.strip_prefix("  "));
+    let names: Vec<_> = members.filter_map(|line| line.split_whitespace().next()).collect();
     let output = run(&["list", "--format", "json"]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["schema"], "halfopen/list/1");
