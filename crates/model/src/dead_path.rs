@@ -47,10 +47,11 @@ pub(crate) fn healed(parameters: &Parameters, facts: &Facts, at_ns: u64) -> Opti
         FaultKind::Flap => Some(Healed { with: Answer::Ack, ..healed }),
         FaultKind::Reboot | FaultKind::Takeover => {
             let known = !moved || parameters.neighbour == Neighbour::Learned;
-            let healed = match moved && fault.announces() {
-                // Until the announcement comes, packets go to the address before.
-                true => Healed { moved: false, ..healed.from(at_ns.saturating_add(least_ns / 2)) },
-                false => healed,
+            // Until the announcement comes, packets go to the address before.
+            let healed = if moved && fault.announces() {
+                Healed { moved: false, ..healed.from(at_ns.saturating_add(least_ns / 2)) }
+            } else {
+                healed
             };
             known.then_some(healed)
         }
