@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.fixture
-def client():
+def client(path):
     s = socket.create_connection(("server", 7000))
     s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 2)):
@@ -33,4 +33,3 @@ def test_an_idle_client_is_told(client, path):
     took = time.monotonic() - began
     assert predicted["outcome"] == "ETIMEDOUT"
     assert predicted["earliest_s"] - 0.1 < took < predicted["latest_s"] + 5.0
-    path.heal()
