@@ -44,10 +44,9 @@ fn keepalive(text: &str) -> Result<Keepalive, String> {
     }
     let numbers: Result<Vec<u32>, _> =
         text.split('/').map(|part| part.trim_end_matches('s').parse()).collect();
-    let Ok([idle_s, interval_s, probes]) =
-        numbers.as_deref().map(|n| <[u32; 3]>::try_from(n).unwrap_or_default())
-    else {
-        return Err("it is IDLE/INTERVAL/PROBES, whole numbers".into());
+    let numbers = numbers.ok().and_then(|numbers| <[u32; 3]>::try_from(numbers).ok());
+    let Some([idle_s, interval_s, probes]) = numbers else {
+        return Err("it is three whole numbers, IDLE/INTERVAL/PROBES".into());
     };
     Keepalive { idle_s, interval_s, probes }.checked()
 }

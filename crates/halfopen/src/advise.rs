@@ -2,6 +2,7 @@
 
 use crate::batch::{self, Batch};
 use crate::cli::AdviseArgs;
+use crate::obstacle::FLOOR;
 use crate::output::{self, Exit, Format};
 use crate::session::Laboratory;
 use crate::{conducted::Conducted, kernels};
@@ -9,7 +10,7 @@ use advice::{
     Advice, Busy, Demand, Detection, Ecosystem, Options, Path, Snippet, Survived, ecosystems,
     meets, worst_cases,
 };
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use report::Clock;
 use report::advice::{
     Proven, document, explained, explained_document, human, reviewed, reviewed_document,
@@ -31,7 +32,10 @@ pub(crate) fn run(arguments: &AdviseArgs) -> Exit {
         (None, None, Some(detect)) => advise(arguments, detect, path),
         _ => output::fail(
             Exit::USAGE,
-            &anyhow!("give one of --detect D, --explain SETTINGS and --review TEXT"),
+            &anyhow!(
+                "give one of --detect D (how soon a dead peer must be found), --explain SETTINGS (say what \
+                 options do) and --review TEXT (check a connection string or configuration)"
+            ),
         ),
     }
 }
@@ -43,6 +47,11 @@ fn path(arguments: &AdviseArgs) -> Result<Path> {
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         bail!("--kernel {kernel}: it is a version such as 6.12");
     };
+    let (oldest, least) = FLOOR;
+    ensure!(
+        (major, minor) >= FLOOR,
+        "Linux {kernel} is too old: --kernel takes a version from {oldest}.{least} on"
+    );
     Ok(Path {
         rtt: arguments.rtt,
         forgets_after: arguments.behind.as_deref().map(behind).transpose()?,
@@ -129,7 +138,7 @@ fn chosen(list: Option<&str>) -> Result<BTreeMap<String, Ecosystem>> {
             let names: Vec<_> = all.keys().map(String::as_str).collect();
             let hint = nearest(name, names.iter().copied())
                 .map_or_else(String::new, |near| format!("is it `{near}`? "));
-            bail!("--for {name}: {hint}accepted are all, {}", names.join(", "));
+            bail!("--for {name}: no such name: {hint}accepted are all, {}", names.join(", "));
         };
         chosen.insert(name.to_owned(), ecosystem);
     }
@@ -232,7 +241,7 @@ fn conduct(arguments: &AdviseArgs, batch: Batch) -> Result<Conducted> {
     if let Some(hint) = batch::hint(&trials) {
         eprintln!("{hint}");
     }
-    let (laboratory, store) = Laboratory::open(trials, &arguments.out)?;
+    let (laboratory, store) = Laboratory::open(trials, Some(&arguments.out))?;
     let mut conducted = laboratory.conduct(Arc::new(store), arguments.output.format)?;
     conducted.tell_missing();
     Ok(conducted)

@@ -46,7 +46,7 @@ fn carry_out(arguments: &cli::ArticleArgs) -> Result<Exit> {
         }
     }
 
-    let Session { laboratories, store } = Session::open(ready, &arguments.results.out)?;
+    let Session { laboratories, store } = Session::open(ready, Some(&arguments.results.out))?;
     let store = store.fresh_inside("article")?;
     let mut runs = Vec::new();
     for (leg, laboratory) in run.into_iter().zip(laboratories) {

@@ -43,13 +43,14 @@ pub(crate) fn missing(pid: Option<u32>) -> Option<anyhow::Error> {
     (!is_there).then(|| anyhow!("there is no process {pid} (or /proc hides it: hidepid)"))
 }
 
+/// Who may look into a process.
+const WHO_MAY: &str =
+    "its own user may, unless it forbids to be traced, and root with CAP_SYS_PTRACE";
+
 /// That its descriptors may not be looked at.
 pub(crate) fn hidden(pid: u32) -> Option<anyhow::Error> {
     let error = std::fs::read_dir(format!("/proc/{pid}/fd")).err()?;
-    Some(anyhow!(
-        "looking at the descriptors of process {pid}: {error}; its own user may, unless it forbids to be \
-         traced, and root with CAP_SYS_PTRACE"
-    ))
+    Some(anyhow!("looking at the descriptors of process {pid}: {error}; {WHO_MAY}"))
 }
 
 /// Looks again and again, and says what has changed, until a signal ends it or nobody reads.
@@ -177,7 +178,7 @@ fn look(arguments: &AuditArgs) -> Result<Audit> {
 /// The network namespace of a process.
 pub(crate) fn of_process(pid: u32) -> Result<Namespace> {
     Namespace::at(Path::new(&format!("/proc/{pid}/ns/net")))
-        .with_context(|| format!("looking for the network namespace of process {pid}"))
+        .map_err(|error| anyhow!("looking at process {pid}: {error}; {WHO_MAY}"))
 }
 
 /// Hands over the connections of a namespace, of one process and with one port where these are given.

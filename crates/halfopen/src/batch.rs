@@ -6,7 +6,7 @@ use crate::program::Surroundings;
 use crate::{descriptors, kernels};
 use anyhow::Result;
 use report::{Clock, Machine};
-use spec::{Experiment, Phase, VirtualKernel};
+use spec::{Experiment, Stagger, VirtualKernel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub(crate) struct Place {
     pub(crate) turn: usize,
     /// From 1, among those of its experiment's name.
     pub(crate) number: usize,
-    pub(crate) phase: Option<Phase>,
+    pub(crate) phase: Option<Stagger>,
     /// In virtual time: which of the kernels it runs on.
     pub(crate) kernel: usize,
 }
@@ -184,7 +184,7 @@ impl Trials {
             experiment,
             turn: alike + turn + 1,
             number: named + turn + 1,
-            phase: self.phases.then_some(Phase { number: turn as u32 }),
+            phase: self.phases.then_some(Stagger { number: turn as u32 }),
             kernel: self.kernel_of[experiment],
         }
     }
@@ -269,7 +269,7 @@ fn takes(trials: &Trials) -> Duration {
         parameters.fault.after + told
     };
     // What a command does is not known beforehand.
-    let known = |experiment: &&Experiment| !experiment.parameters.runs_command();
+    let known = |experiment: &&Experiment| !experiment.parameters.predicts_anew();
     let each: Vec<_> = trials.setup.experiments.iter().filter(known).map(takes).collect();
     let longest = each.iter().max().copied().unwrap_or_default();
     let all = each.iter().sum::<Duration>() * trials.each as u32;
@@ -284,7 +284,8 @@ mod tests {
     fn experiment(name: &str, after: u64) -> Experiment {
         let mut parameters = Parameters::default();
         parameters.fault.after = Duration::from_secs(after);
-        Experiment { name: name.into(), question: "?".into(), claims: vec![], parameters }
+        let (name, question) = (name.into(), "?".into());
+        Experiment { name, question, claims: vec![], parameters, mend: None }
     }
 
     fn trials(experiments: Vec<Experiment>, repeat: u32) -> Trials {

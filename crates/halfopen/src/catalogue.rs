@@ -3,7 +3,7 @@
 use crate::output;
 use anyhow::{Result, anyhow, bail};
 use spec::Experiment;
-use spec::file::{Override, load, matrix};
+use spec::file::{Override, load, load_mended, matrix};
 use spec::settings;
 use spec::sweep::{Axis, product};
 use spec::sysctl::nearest;
@@ -71,6 +71,17 @@ impl Source {
         Ok(experiment)
     }
 
+    /// The same with what the file says that mends it.
+    fn mended(
+        &self,
+        defaults: bool,
+        overrides: &[Override],
+        colour: bool,
+    ) -> Result<Option<Experiment>> {
+        load_mended(&self.name, &self.path, &self.text, defaults, overrides)
+            .map_err(|error| anyhow!(error.render(colour)))
+    }
+
     /// Every combination of what the file sweeps over and what was asked for, which comes first.
     fn points(&self, overrides: &[Override], colour: bool) -> Result<Vec<Vec<Override>>> {
         let of_file =
@@ -121,8 +132,8 @@ fn no_such(name: &str) -> anyhow::Error {
     anyhow!("there is no experiment `{name}`: {}", meant(name))
 }
 
-/// The experiments that a command names, with its settings, one for each combination of these; says
-/// what `--defaults` leaves out.
+/// The experiments that a command names, with its settings, one for each combination of these, and
+/// after each, if `mended`, the one with its file's mend; says what `--defaults` leaves out.
 ///
 /// # Errors
 /// As [`find`], or that a setting is given twice.
@@ -130,6 +141,7 @@ pub(crate) fn find_all(
     names: &[impl AsRef<str>],
     defaults: bool,
     overrides: &[Override],
+    mended: bool,
 ) -> Result<Vec<Experiment>> {
     check_once(overrides)?;
     let colour = output::colour(&std::io::stderr());
@@ -145,6 +157,9 @@ pub(crate) fn find_all(
                 eprintln!("{note}");
             }
             found.push(experiment);
+            if mended {
+                found.extend(source.mended(defaults, point, colour)?);
+            }
         }
     }
     Ok(found)
@@ -197,7 +212,10 @@ fn known_claims(experiment: &Experiment) -> Result<()> {
 fn meant(given: &str) -> String {
     let known = || BUILT_IN.iter().map(|(name, _)| *name);
     let all = "`halfopen list` shows them all";
-    let mut containing = known().filter(|name| !given.is_empty() && name.contains(given));
+    if given.len() < NAMED_LEAST {
+        return all.into();
+    }
+    let mut containing = known().filter(|name| name.contains(given));
     let only = containing.next().filter(|_| containing.next().is_none());
     if let Some(near) = only.or_else(|| nearest(given, known())) {
         return format!("is it `{near}`?");
@@ -229,6 +247,8 @@ fn meant(given: &str) -> String {
 
 /// More names than this are no hint.
 const MEANT_MOST: usize = 4;
+/// A shorter text stands in too many names.
+const NAMED_LEAST: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -254,6 +274,26 @@ mod tests {
         let said = note(&[]).unwrap();
         assert!(said.contains("sysctl.tcp_retries2=5"), "{said}");
         assert_eq!(note(&[("sysctl.tcp_retries2".into(), "5".into())]), None);
+    }
+
+    /// Each of them says what its user can do about it, and that is an experiment too.
+    #[test]
+    fn every_program_has_its_mend_or_the_reason_why_not() {
+        let mut count = 0;
+        for directory in ["programs", "proxies"] {
+            let path =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments").join(directory);
+            let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+            for file in files.filter(|file| file.extension().is_some_and(|end| end == "toml")) {
+                let file = file.display().to_string();
+                let found =
+                    find_all(&[&file], true, &[], true).unwrap_or_else(|why| panic!("{why}"));
+                let nothing = matches!(found[0].mend, Some(spec::Mend::Nothing(_)));
+                assert_eq!(found.len(), if nothing { 1 } else { 2 }, "{file}");
+                count += 1;
+            }
+        }
+        assert!(count >= 30, "{count}");
     }
 
     #[test]

@@ -6,13 +6,13 @@ use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use report::Machine;
 use serde::{Deserialize, Serialize};
-use spec::{Addresses, Experiment, Facts, Parameters, Part, Phase};
+use spec::{Addresses, Experiment, Facts, Parameters, Part, Stagger};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use timeline::Event;
 use timeline::event::Stream;
 
-/// What the worker is to do: the first line that it reads. After it come [`Order`]s.
+/// What the worker is to do: the first line that it reads. After it come [`WorkerOrder`]s.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Run trials.
@@ -46,7 +46,7 @@ pub(crate) struct Setup {
 
 /// A line after the first.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
+pub(crate) enum WorkerOrder {
     /// Start this trial.
     Start(Start),
     /// No more trials will come.
@@ -65,7 +65,7 @@ pub(crate) struct Start {
     /// Where its hosts live.
     pub(crate) addresses: Addresses,
     /// Where in the timer wheel's longest slot it starts.
-    pub(crate) phase: Option<Phase>,
+    pub(crate) phase: Option<Stagger>,
     /// In virtual time: the place of its kernel.
     pub(crate) kernel: usize,
 }
@@ -73,7 +73,7 @@ pub(crate) struct Start {
 /// One command that is the only program of a host.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sole {
-    pub(crate) command: sandbox::Command,
+    pub(crate) command: sandbox::Execve,
     pub(crate) addresses: Addresses,
     pub(crate) clock: report::Clock,
 }

@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::conducted::Conducted;
 use crate::output::{self, Exit, Format};
 use crate::session::Session;
+use crate::store::Store;
 use crate::{catalogue, cli, kernels};
 use anyhow::Result;
 use report::Clock;
@@ -13,13 +14,11 @@ use spec::{Experiment, VirtualKernel};
 use std::sync::Arc;
 
 pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
-    let colour = output::colour(&std::io::stderr());
     let mut names: Vec<&str> = arguments.experiments.iter().map(String::as_str).collect();
     if names.is_empty() {
         names.extend(catalogue::BUILT_IN.iter().map(|(name, _)| name));
     }
-    let find = |name: &&str| catalogue::find(name, false, &arguments.overrides, colour);
-    let experiments: Vec<_> = match names.iter().map(find).collect() {
+    let experiments = match catalogue::find_all(&names, false, &arguments.overrides, false) {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
@@ -30,15 +29,16 @@ pub(crate) fn run(arguments: &cli::ClocksArgs) -> Exit {
         Ok(kernels) => kernels,
         Err(error) => return output::fail(Exit::USAGE, &error),
     };
-    carry_out(&arguments.results, &experiments, kernels)
+    carry_out(arguments, &experiments, kernels)
         .unwrap_or_else(|error| output::fail(Exit::INTERNAL, &error))
 }
 
 fn carry_out(
-    results: &cli::ResultsArgs,
+    arguments: &cli::ClocksArgs,
     experiments: &[Experiment],
     kernels: Vec<VirtualKernel>,
 ) -> Result<Exit> {
+    let results = &arguments.results;
     let format = results.output.format;
     let virtual_ones = kernels.into_iter().map(|kernel| (Clock::Virtual, kernel));
     let (mut ready, mut names) = (Vec::new(), Vec::new());
@@ -61,7 +61,7 @@ fn carry_out(
         }
     }
 
-    let Session { laboratories, store } = Session::open(ready, &results.out)?;
+    let Session { laboratories, store } = Session::open(ready, Some(&results.out))?;
     let store = store.fresh_inside("clocks")?;
     let (mut runs, mut exit) = (Vec::new(), Exit::AGREES);
     for (laboratory, name) in laboratories.into_iter().zip(names) {
@@ -76,10 +76,11 @@ fn carry_out(
         runs.push(conducted.into_run()?);
     }
     let clocks = Clocks { runs };
-    store.write_files(&[
-        ("clocks.md", markdown(&clocks).into_bytes()),
-        ("clocks.json", document(&clocks)),
-    ])?;
+    let table = ("clocks.md", markdown(&clocks).into_bytes());
+    if let Some(directory) = &arguments.reference {
+        Store::open(directory)?.write_files(std::slice::from_ref(&table))?;
+    }
+    store.write_files(&[table, ("clocks.json", document(&clocks))])?;
     let written = match format {
         Format::Json => output::print(&document(&clocks)),
         Format::Human | Format::Jsonl => output::print(

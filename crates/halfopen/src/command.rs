@@ -2,7 +2,7 @@
 
 use crate::control::ControlSocket;
 use crate::heard::Heard;
-use crate::program::{Ended, Program, Surroundings, belong_to};
+use crate::program::{ProgramEnd, RunningProgram, Surroundings, belong_to};
 use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use nix::pty::{OpenptyResult, Winsize, openpty};
@@ -104,7 +104,7 @@ impl Ground<'_> {
         words: &[String],
         command: &Command,
         stdio: Stdio,
-    ) -> Result<Program> {
+    ) -> Result<RunningProgram> {
         let placed = |word: &String| {
             let address = |word: String, (host, address): &(&str, IpAddr)| {
                 word.replace(&format!("{{{host}}}"), &address.to_string())
@@ -140,7 +140,7 @@ impl Ground<'_> {
             .launcher
             .launch(&launch, stdio, Some(namespace.as_fd()), self.control.map(AsFd::as_fd))
             .with_context(|| format!("starting the {name}"))?;
-        Program::new(name, control)
+        RunningProgram::new(name, control)
     }
 
     /// The files that resolve the hosts' names; no name server is asked for others.
@@ -164,7 +164,7 @@ impl Ground<'_> {
         source: Source,
         namespace: &Namespace,
         command: &Command,
-    ) -> Result<(Program, Outputs)> {
+    ) -> Result<(RunningProgram, Outputs)> {
         let preparing = || format!("preparing the {name}'s standard streams");
         if command.terminal {
             let (ours, theirs) = terminal(&command.stdin).with_context(preparing)?;
@@ -317,7 +317,7 @@ impl Outputs {
     }
 
     /// What the program says next. Nothing is lost if this is dropped before it is ready.
-    pub(crate) async fn hear(&mut self, program: &mut Program) -> Result<Heard> {
+    pub(crate) async fn hear(&mut self, program: &mut RunningProgram) -> Result<Heard> {
         loop {
             if let Some(heard) = self.heard.pop_front() {
                 return Ok(heard);
@@ -331,8 +331,8 @@ impl Outputs {
                 count = error.read() => (1, count),
                 ended = program.next_end(), if !self.is_gone => {
                     match ended? {
-                        Ended::Main(status) => self.exited(status),
-                        Ended::All => self.is_gone = true,
+                        ProgramEnd::Main(status) => self.exited(status),
+                        ProgramEnd::All => self.is_gone = true,
                     }
                     continue;
                 }

@@ -2,7 +2,7 @@
 //! judged and written when it has ended.
 
 use crate::batch::{Place, Trials};
-use crate::channel::{Ending, Message, Order, Start, order};
+use crate::channel::{Ending, Message, Start, WorkerOrder, order};
 use crate::conducted::Conducted;
 use crate::ended::{Concluded, Ended, Record};
 use crate::lease::{self, Lease};
@@ -159,11 +159,11 @@ impl Conductor {
             };
             let Place { position, experiment, phase, kernel, .. } = place;
             let start = Start { position, experiment, addresses, phase, kernel };
-            order(commands, &Order::Start(start))?;
+            order(commands, &WorkerOrder::Start(start))?;
             self.next += 1;
         }
         if self.next == total {
-            order(commands, &Order::NoMore)?;
+            order(commands, &WorkerOrder::NoMore)?;
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Conductor {
             "stopping: running trials are ended and written (press Ctrl-C again to stop at \
             once)",
         );
-        order(commands, &Order::Stop)
+        order(commands, &WorkerOrder::Stop)
     }
 
     /// Nothing more is read.

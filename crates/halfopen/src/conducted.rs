@@ -169,7 +169,7 @@ impl Conducted {
         let tally = self.tally();
         let mut exit = self.exit();
         if self.trials.total() + self.earlier > 1
-            && let Some(store) = &self.store
+            && let Some(store) = self.store.as_ref().filter(|store| store.keeps())
         {
             match write_reports(store, &tally, &self.ledger) {
                 Ok(directory) => self.screen.say_where(&directory),
@@ -185,15 +185,18 @@ impl Conducted {
         })
     }
 
-    /// Writes the table of all trials into a directory for this kernel and clock, to be kept.
+    /// Writes the tables of all trials into a directory for this kernel and clock, to be kept.
     ///
     /// # Errors
     /// What cannot be written.
     pub(crate) fn keep(&self, directory: &Path) -> Result<()> {
         let tally = self.tally();
         let table = report::markdown::summary(&tally, |_, _| None);
+        let mut files = vec![("run.md", table.into_bytes())];
+        files.extend(report::html::mends_page(&tally).map(|page| ("mends.html", page)));
+        files.extend(report::json::mends(&tally).map(|document| ("mends.json", document)));
         let name = format!("{}-{}", self.machine.kernel, self.machine.clock);
-        Store::open(directory)?.inside(&name)?.write_files(&[("run.md", table.into_bytes())])
+        Store::open(directory)?.inside(&name)?.write_files(&files)
     }
 
     /// Every trial, read back from its files.

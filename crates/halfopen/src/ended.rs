@@ -90,6 +90,7 @@ impl Ended {
             _ => None,
         };
         if refusal.is_none()
+            && store.keeps()
             && let Err(error) =
                 write(&mut trial, &record.captures, record.outputs, &ending, &machine, store)
         {

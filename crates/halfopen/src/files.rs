@@ -72,14 +72,16 @@ pub(crate) fn of(
     files.push(("timeline.jsonl", timeline.into_bytes()));
     files.push(("verdict.json", record::marked("verdict", &trial.verdict)));
     files.push(("capture.pcapng", packets(trial, captures)));
-    files.push(("report.html", trial_page(machine, trial, &beside())));
+    files.push(("report.html", trial_page(machine, trial, &beside(&files))));
     // Last: a trial that has it is whole.
     files.push(("trial.json", record::marked("trial", circumstances)));
     Ok(files)
 }
 
-/// What lies beside a trial's page.
-fn beside() -> Vec<File> {
+/// What lies beside a trial's page: some of `written`, and what is written last.
+fn beside(written: &[(&'static str, Vec<u8>)]) -> Vec<File> {
+    const LAST: &str = "trial.json";
+    let is_there = |name: &str| name == LAST || written.iter().any(|(known, _)| *known == name);
     [
         ("capture.pcapng", "the packets at both hosts, with comments, for Wireshark"),
         ("timeline.jsonl", "every event"),
@@ -87,10 +89,12 @@ fn beside() -> Vec<File> {
         ("prediction.json", "what was predicted before the fault"),
         ("verdict.json", "the measurement, the proof of the fault, the verdict"),
         ("experiment.json", "what was done"),
-        ("trial.json", "the trial's number and key, the clock, and how the trial ended"),
+        (LAST, "the trial's number and key, the clock, and how the trial ended"),
     ]
+    .into_iter()
+    .filter(|(name, _)| is_there(name))
     .map(|(name, what)| File { name: name.into(), what: what.into() })
-    .into()
+    .collect()
 }
 
 fn packets(trial: &Trial, captures: &[Capture]) -> Vec<u8> {
@@ -122,7 +126,7 @@ pub(crate) fn read(directory: &Path) -> Result<Recorded> {
     let circumstances: Circumstances = read_json(directory, "trial.json", marked("trial"))?;
     let experiment = read_json(directory, "experiment.json", record::read_experiment)?;
     let complete =
-        circumstances.ending == Ending::Complete && !experiment.parameters.runs_command();
+        circumstances.ending == Ending::Complete && !experiment.parameters.predicts_anew();
     let verdict: Verdict = read_json(directory, "verdict.json", marked("verdict"))?;
     let timeline = read_timeline(directory, &experiment.parameters)?;
     let trial = Trial {

@@ -7,7 +7,7 @@
 mod relay;
 mod wall;
 
-use crate::channel::{Ending, Message, Order, Setup, Sole, Start, Task, write_line};
+use crate::channel::{Ending, Message, Setup, Sole, Start, Task, WorkerOrder, write_line};
 use crate::hidden::GUEST;
 use crate::worker::Starts;
 use crate::{program, supervisor};
@@ -99,7 +99,7 @@ impl Shares {
         if next == guests.len() {
             guests.push(Share::new()?);
         }
-        write_line(&mut guests[next].orders, &Order::Start(start))
+        write_line(&mut guests[next].orders, &WorkerOrder::Start(start))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(crate) use sampler::{Followed, Pace, start_sampler};
-pub(crate) use shared::{Shared, TRACEFS, WORTH_TELLING_NS};
+pub(crate) use shared::{Shared, TRACEFS};
 pub(crate) use tap::start_tap;
 
 /// What an instrument saw, and the ends of the connection that it is about where the event does not

@@ -72,11 +72,13 @@ pub(crate) fn export(form: ExportForm, directory: &Path) -> Exit {
     let picture = |trial: &Trial, theme| {
         report::html::picture(trial, theme).context("nothing happened in this trial")
     };
-    let drawn = judge(directory).and_then(|Judged { trial, .. }| match form {
-        ExportForm::Svg => picture(&trial, Theme::Light),
-        ExportForm::SvgDark => picture(&trial, Theme::Dark),
-        ExportForm::Perfetto => Ok(report::perfetto::trace(&trial)),
-    });
+    let drawn = only_trial(directory).and_then(|directory| judge(&directory)).and_then(
+        |Judged { trial, .. }| match form {
+            ExportForm::Svg => picture(&trial, Theme::Light),
+            ExportForm::SvgDark => picture(&trial, Theme::Dark),
+            ExportForm::Perfetto => Ok(report::perfetto::trace(&trial)),
+        },
+    );
     match drawn {
         Ok(bytes) => output::print(&bytes),
         Err(error) => output::fail(Exit::USAGE, &error),
@@ -86,6 +88,19 @@ pub(crate) fn export(form: ExportForm, directory: &Path) -> Exit {
 /// A path for a terminal, with control characters escaped.
 pub(crate) fn shown(path: &str) -> String {
     path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The only trial of a directory.
+fn only_trial(directory: &Path) -> Result<PathBuf> {
+    let mut found = trial_directories(directory)?;
+    ensure!(
+        found.len() == 1,
+        "{} holds {} trials: give one of them, such as {}",
+        directory.display(),
+        found.len(),
+        found[0].display()
+    );
+    Ok(found.remove(0))
 }
 
 /// The directory itself if it holds a trial, or those in it that do.
@@ -153,3 +168,6 @@ pub(crate) fn judge(directory: &Path) -> Result<Judged> {
     let is_interrupted = circumstances.ending == Ending::Interrupted;
     Ok(Judged { trial, machine, exit, is_interrupted, changed })
 }
+
+#[cfg(test)]
+mod tests;

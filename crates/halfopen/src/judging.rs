@@ -16,8 +16,8 @@ pub(crate) fn verdict(
     prediction: Option<&Prediction>,
     timeline: &Timeline,
 ) -> Verdict {
-    let mut verdict = if parameters.runs_command() {
-        of_commands(ending, parameters, timeline)
+    let mut verdict = if parameters.predicts_anew() {
+        of_connections(ending, parameters, timeline)
     } else {
         of_own(ending, parameters, facts, prediction, timeline)
     };
@@ -29,8 +29,8 @@ pub(crate) fn verdict(
     verdict
 }
 
-/// Where the client is a command.
-fn of_commands(ending: &Ending, parameters: &Parameters, timeline: &Timeline) -> Verdict {
+/// Where each connection is judged by itself.
+fn of_connections(ending: &Ending, parameters: &Parameters, timeline: &Timeline) -> Verdict {
     let mut verdict = verdict::judge_programs(parameters, timeline);
     let interrupted =
         || (*ending == Ending::Interrupted).then(|| (Word::Inconclusive, INTERRUPTED.to_owned()));

@@ -7,10 +7,12 @@ use nix::unistd::{Uid, User};
 use report::Clock;
 use spec::VirtualKernel;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// What most distributions have, and what is taken unless something else is asked for.
 pub(crate) const HZ_DEFAULT: u32 = 250;
+
 /// A virtual kernel, if it was built, or the one of unknown version and HZ that the environment names,
 /// which comes before any other.
 ///
@@ -105,7 +107,7 @@ const BUILDER: [(&str, &str); 2] = [
 ];
 
 /// `halfopen kernel build`: what it is built by is in this executable.
-pub(crate) fn build(arguments: &[String]) -> Exit {
+pub(crate) fn build(arguments: &[OsString]) -> Exit {
     match run_builder(arguments) {
         Ok(true) => Exit::AGREES,
         Ok(false) => Exit::SKIPPED,
@@ -114,15 +116,16 @@ pub(crate) fn build(arguments: &[String]) -> Exit {
 }
 
 /// Whether it was built; the script says why not.
-fn run_builder(arguments: &[String]) -> Result<bool> {
+fn run_builder(arguments: &[OsString]) -> Result<bool> {
     let directory = tempfile::tempdir().context("creating a directory for the build's script")?;
     for (name, text) in BUILDER {
         let path = directory.path().join(name);
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     let script = directory.path().join(BUILDER[0].0);
-    let status = std::process::Command::new("bash").arg(script).args(arguments).status();
-    Ok(status.context("starting bash")?.success())
+    let mut bash = std::process::Command::new("bash");
+    bash.env("CALLED_AS", "halfopen kernel build").arg(script).args(arguments);
+    Ok(bash.status().context("starting bash")?.success())
 }
 
 /// Where users keep what can be built again: this user's, and under sudo the caller's.

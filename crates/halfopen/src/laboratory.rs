@@ -1,7 +1,7 @@
 //! The process inside the sandbox that takes orders on standard input: trials on this machine's
 //! clock or in virtual time, or an examination of the machine.
 
-use crate::channel::{Message, Order, Setup, Start, Task, write_line};
+use crate::channel::{Message, Setup, Start, Task, WorkerOrder, write_line};
 use crate::guest::{self, Shares};
 use crate::worker::{self, Starts};
 use crate::{examine, sole};
@@ -57,9 +57,9 @@ fn run_virtual(setup: &Setup, kernels: &[PathBuf]) -> Result<i32> {
     let mut shares = Shares::new(kernels.len());
     loop {
         match next_order()? {
-            Some(Order::Start(start)) => shares.deal(start)?,
-            Some(Order::NoMore) => return guest::run(setup, shares, kernels, &listen(None)?),
-            Some(Order::Stop) | None => {
+            Some(WorkerOrder::Start(start)) => shares.deal(start)?,
+            Some(WorkerOrder::NoMore) => return guest::run(setup, shares, kernels, &listen(None)?),
+            Some(WorkerOrder::Stop) | None => {
                 write_line(&mut stdout(), &Message::Finished).context("reporting")?;
                 return Ok(0);
             }
@@ -75,11 +75,11 @@ fn listen(mut starts: Option<mpsc::Sender<Start>>) -> Result<watch::Receiver<boo
         loop {
             match next_order() {
                 // Nobody takes it where all is being stopped.
-                Ok(Some(Order::Start(start))) => {
+                Ok(Some(WorkerOrder::Start(start))) => {
                     let _ = starts.as_ref().map(|starts| starts.blocking_send(start).is_ok());
                 }
-                Ok(Some(Order::NoMore)) => starts = None,
-                Ok(Some(Order::Stop)) => {
+                Ok(Some(WorkerOrder::NoMore)) => starts = None,
+                Ok(Some(WorkerOrder::Stop)) => {
                     let _ = stop.send(true);
                 }
                 Ok(None) | Err(_) => std::thread::park(),
@@ -93,7 +93,7 @@ fn listen(mut starts: Option<mpsc::Sender<Start>>) -> Result<watch::Receiver<boo
     Ok(stopped)
 }
 
-fn next_order() -> Result<Option<Order>> {
+fn next_order() -> Result<Option<WorkerOrder>> {
     let Some(line) = next_line()? else { return Ok(None) };
     serde_json::from_str(&line).map(Some).context("understanding an order")
 }

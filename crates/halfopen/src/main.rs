@@ -37,6 +37,7 @@ mod output;
 mod part;
 mod parts;
 mod peers;
+mod pictures;
 mod predict;
 mod program;
 mod reference;
@@ -52,7 +53,7 @@ mod validate;
 mod worker;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, KernelCommand};
 use output::Exit;
 
 fn main() -> std::process::ExitCode {
@@ -71,32 +72,32 @@ fn main() -> std::process::ExitCode {
     };
     output::set(cli.color, cli.quiet);
     let code = match cli.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Exec(arguments) => exec::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Advise(arguments) => advise::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Setsockopt(arguments) => setsockopt::run(&arguments),
         Command::List { output } => reference::list(output.format),
         Command::Show { experiment } => reference::show(&experiment),
         Command::Init { file } => reference::init(&file),
         Command::Keys { output } => reference::keys(output.format),
         Command::Explain { key, output } => reference::explain(&key, output.format),
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Exec(arguments) => exec::run(&arguments),
-        Command::Clocks(arguments) => clocks::run(&arguments),
-        Command::Article(arguments) => article::run(&arguments),
-        Command::Audit(arguments) => audit::run(&arguments),
-        Command::Setsockopt(arguments) => setsockopt::run(&arguments),
-        Command::Validate(arguments) => validate::run(&arguments),
-        Command::Advise(arguments) => advise::run(&arguments),
-        Command::Kernel { command: cli::KernelCommand::Build { arguments } } => {
-            kernels::build(&arguments)
+        Command::Judge { directories, output } => judge::run(&directories, output.format),
+        Command::Export { form, directory } => judge::export(form, &directory),
+        Command::Merge { directories, output } => merge::run(&directories, output.format),
+        Command::Doctor { output } => doctor::run(output.format),
+        Command::Kernel { command: KernelCommand::Build(arguments) } => {
+            kernels::build(&arguments.for_script())
         }
         Command::Completions { shell } => manual::completions(shell),
-        Command::Man { directory } => manual::pages(&directory),
-        Command::Reference { directory } => manual::reference(&directory),
         Command::Fault { kind, lasts, settings } => control::fault(&kind, lasts, settings),
         Command::Heal => control::heal(),
-        Command::Predict(arguments) => predict::run(&arguments),
-        Command::Merge { directories, output } => merge::run(&directories, output.format),
-        Command::Export { form, directory } => judge::export(form, &directory),
-        Command::Judge { directories, output } => judge::run(&directories, output.format),
-        Command::Doctor { output } => doctor::run(output.format),
+        Command::Article(arguments) => article::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
+        Command::Clocks(arguments) => clocks::run(&arguments),
+        Command::Man { directory } => manual::pages(&directory),
+        Command::Reference { directory } => manual::reference(&directory),
         Command::Peer { hold: true, .. } => peer::hold(),
         Command::Peer { passive: true, .. } => {
             output::inner(peer::run_passive().map(|()| 0).map_err(Into::into))

@@ -3,6 +3,7 @@
 use crate::catalogue;
 use crate::cli::Cli;
 use crate::output::{self, Exit};
+use crate::pictures;
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
@@ -29,7 +30,7 @@ fn write_pages(directory: &Path) -> Result<()> {
         .with_context(|| format!("writing the manual's pages into {}", directory.display()))
 }
 
-/// The guide's reference pages.
+/// The guide's reference pages and pictures.
 pub(crate) fn reference(directory: &Path) -> Exit {
     write_reference(directory)
         .map_or_else(|error| output::fail(Exit::INTERNAL, &error), |()| Exit::AGREES)
@@ -42,9 +43,14 @@ fn write_reference(directory: &Path) -> Result<()> {
         ("experiments.md", report::reference::experiments(&catalogue::all()?)),
         ("commands.md", commands()),
     ];
-    for (name, page) in pages {
+    let pages = pages.map(|(name, page)| (format!("reference/{name}"), page.into_bytes()));
+    let pictures = pictures::all()?;
+    let pictures = pictures.into_iter().map(|(name, svg)| (format!("pictures/{name}"), svg));
+    for (name, bytes) in pages.into_iter().chain(pictures) {
         let path = directory.join(name);
-        fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
+        fs::create_dir_all(path.parent().unwrap_or(directory))
+            .and_then(|()| fs::write(&path, bytes))
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }
@@ -64,9 +70,19 @@ fn commands() -> String {
         page += &format!("\n## {name}\n\n```text\n{}\n```\n", lines.trim());
     };
     help(&mut all, NAME);
-    for command in all.get_subcommands_mut() {
+    // What every command has is said once, above.
+    let own = |command: &Command| {
+        command.clone().mut_args(|argument| {
+            let is_hidden = argument.is_hide_set() || argument.is_global_set();
+            argument.hide(is_hidden)
+        })
+    };
+    for command in all.get_subcommands() {
         let name = format!("{NAME} {}", command.get_name());
-        help(command, &name);
+        help(&mut own(command), &name);
+        for command in command.get_subcommands() {
+            help(&mut own(command), &format!("{name} {}", command.get_name()));
+        }
     }
     page
 }
@@ -81,12 +97,32 @@ fn public() -> Command {
         .about(text(all.get_about()))
         .long_about(text(all.get_long_about()))
         .after_help(text(all.get_after_help()))
+        .args(all.get_arguments().cloned().collect::<Vec<_>>())
         .subcommands(shown.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The examples in the help are command lines.
+    #[test]
+    fn every_example_in_the_help_is_understood() {
+        let mut examples = 0;
+        let root = Cli::command();
+        for command in std::iter::once(&root).chain(root.get_subcommands()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  halfopen ")) {
+                // A comment and what a shell does are not halfopen's.
+                let own = line.split(['#', '>']).next().unwrap();
+                let words = spec::command::split(&format!("halfopen {own}"));
+                let parsed = Cli::command().try_get_matches_from(words.unwrap());
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                examples += 1;
+            }
+        }
+        assert!(examples > 15, "{examples}");
+    }
 
     #[test]
     fn what_is_hidden_is_in_no_completion_and_no_page() {

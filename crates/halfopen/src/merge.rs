@@ -32,7 +32,7 @@ fn join(directories: &[PathBuf], format: Format) -> Result<Exit> {
     }
     let missing = parts::missing(directories, &keys)?;
     let tally = Tally {
-        machine: machine.context("there is no trial that has ended")?,
+        machine: machine.with_context(|| nothing_in(directories))?,
         wall_s: started.elapsed().as_secs_f64(),
         groups: ledger.groups.clone().in_order(),
         not_started: missing.len(),
@@ -57,6 +57,14 @@ fn join(directories: &[PathBuf], format: Format) -> Result<Exit> {
             output::print(text.as_bytes())
         }
     }))
+}
+
+fn nothing_in(directories: &[PathBuf]) -> String {
+    let all: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
+    format!(
+        "{}: no trial that has ended is in there: give what `run --out` was given",
+        all.join(", ")
+    )
 }
 
 /// So many missing trials are named one by one.

@@ -34,6 +34,10 @@ fn explain(error: &clap::Error, arguments: &[String]) -> Option<String> {
             let option = given(ContextKind::InvalidArg)?.split('=').next()?;
             option.starts_with("--").then(|| foreign_option(option, arguments))
         }
+        ErrorKind::MissingRequiredArgument if arguments.first()? == "run" => {
+            Some("`halfopen run NAME|FILE`: which experiment? `halfopen list` shows them all, `halfopen init FILE` \
+                  writes a file to start from".into())
+        }
         _ => None,
     }
 }
@@ -89,6 +93,11 @@ mod tests {
                 &["host-crash-sending"][..],
                 "there is no command `host-crash-sending`: is it `halfopen run host-crash-sending`?",
             ),
+            (
+                &["run"],
+                "`halfopen run NAME|FILE`: which experiment? `halfopen list` shows them all, `halfopen init FILE` \
+                 writes a file to start from",
+            ),
             (&["mine.toml"], "there is no command `mine.toml`: is it `halfopen run mine.toml`?"),
             (
                 &["predict", "--clock", "virtual"],
@@ -112,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_the_grammar_explains_well_is_left_to_it() {
-        for arguments in [&["lst"][..], &["predict", "a", "b"], &["run"], &["run", "x", "-x"]] {
+        for arguments in [&["lst"][..], &["predict", "a", "b"], &["judge"], &["run", "x", "-x"]] {
             assert_eq!(explained(arguments), None, "{arguments:?}");
         }
     }

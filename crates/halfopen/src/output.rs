@@ -51,7 +51,7 @@ impl From<Exit> for std::process::ExitCode {
 /// When colours are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Colour {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
     Auto,
     /// Always.
     Always,
@@ -80,7 +80,8 @@ pub(crate) fn colour(stream: &impl IsTerminal) -> bool {
         Some((Colour::Auto, _)) | None => {}
     }
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    stream.is_terminal() && !unwanted
+    let unable = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    stream.is_terminal() && !unwanted && !unable
 }
 
 /// What standard output gets.
@@ -115,7 +116,7 @@ pub(crate) fn print_by(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>
 
 /// Tells a person what went wrong.
 pub(crate) fn fail(exit: Exit, error: &anyhow::Error) -> Exit {
-    let text = format!("{error:#}");
+    let text = sentence(error);
     // An error in an experiment file comes with its own heading and the lines of the file.
     let heading =
         if text.starts_with("error") || text.starts_with('\x1b') { "" } else { "error: " };
@@ -123,6 +124,15 @@ pub(crate) fn fail(exit: Exit, error: &anyhow::Error) -> Exit {
     // is lost.
     let _ = std::io::stderr().write_all(format!("{heading}{text}\n").as_bytes());
     exit
+}
+
+/// An error with its causes. A cause that the error before it ends with is not said again.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        before if before.ends_with(&cause) => text,
+        before => format!("{before}: {cause}"),
+    })
 }
 
 /// The end of a process that people do not call by hand.

@@ -3,11 +3,11 @@
 use crate::command::{Ground, Outputs};
 use crate::heard::Heard;
 use crate::output;
-use crate::program::Program;
+use crate::program::RunningProgram;
 use anyhow::{Context, Result, bail};
 use netns::Namespace;
 use nix::sys::signal::Signal;
-use peer::{Command, Config, Report, Role};
+use peer::{Config, Instruction, Report, Role};
 use sandbox::{Launch, Stdio};
 use spec::program::{Description, Finish};
 use spec::{Parameters, Part, Plan};
@@ -38,10 +38,10 @@ fn end(ended: Result<(), peer::Error>) -> u8 {
 }
 
 /// A client or a server, on its host. It is killed when dropped.
-pub(crate) struct Peer {
+pub(crate) struct PeerProcess {
     name: &'static str,
     description: &'static Description,
-    program: Program,
+    program: RunningProgram,
     voice: Voice,
 }
 
@@ -62,7 +62,7 @@ struct Own {
     reports: Lines<BufReader<OwnedReadHalf>>,
 }
 
-impl Peer {
+impl PeerProcess {
     /// Starts a host's program inside `namespace`.
     pub(crate) async fn start(
         ground: Ground<'_>,
@@ -108,7 +108,7 @@ impl Peer {
         let mut peer = Self {
             name,
             description,
-            program: Program::new(name, control)?,
+            program: RunningProgram::new(name, control)?,
             voice: Voice::Own(Own {
                 said: String::new(),
                 is_silent: false,
@@ -124,13 +124,18 @@ impl Peer {
 
     /// Tells it something. A program that takes no commands begins by itself, and finishes on a
     /// signal.
-    pub(crate) async fn tell(&mut self, command: Command) -> Result<()> {
-        match (self.description.finish, command) {
-            (Finish::Command, _) => self.send(&command).await,
-            (Finish::Terminate, Command::Begin) => Ok(()),
-            (Finish::Terminate, Command::Finish) => self.program.signal_main(Signal::SIGTERM).await,
+    pub(crate) async fn tell(&mut self, instruction: Instruction) -> Result<()> {
+        match (self.description.finish, instruction) {
+            (Finish::Command, _) => self.send(&instruction).await,
+            (Finish::Terminate, Instruction::Begin) => Ok(()),
+            (Finish::Terminate, Instruction::Finish) => {
+                self.program.signal_main(Signal::SIGTERM).await
+            }
             (Finish::Terminate, _) => {
-                bail!("the {}'s program takes no commands, and {command:?} is one", self.name)
+                bail!(
+                    "the {}'s program takes no instructions, and {instruction:?} is one",
+                    self.name
+                )
             }
         }
     }
@@ -176,6 +181,11 @@ impl Peer {
     /// The processes of it, by their numbers in this PID namespace.
     pub(crate) async fn processes(&mut self) -> Result<Vec<u32>> {
         self.program.processes().await
+    }
+
+    /// The same without its keeper.
+    pub(crate) async fn members(&mut self) -> Result<Vec<u32>> {
+        self.program.members().await
     }
 
     /// SIGKILL to all of it, and waits until the kernel has taken it down.

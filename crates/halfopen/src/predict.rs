@@ -12,7 +12,7 @@ pub(crate) fn run(arguments: &cli::PredictArgs) -> Exit {
     if !arguments.kernel.is_empty() {
         overrides.push(("kernel".into(), arguments.kernel.join(",")));
     }
-    let found = catalogue::find_all(&[&arguments.experiment], settings.defaults, &overrides);
+    let found = catalogue::find_all(&[&arguments.experiment], settings.defaults, &overrides, false);
     let experiments = match found {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
@@ -55,7 +55,7 @@ fn one(arguments: &cli::PredictArgs, hz: u32, experiment: &Experiment) -> Exit {
         Format::Json => output::print(&report::json::predict(experiment, hz, &prediction)),
         Format::Human | Format::Jsonl => {
             let colour = output::colour(&std::io::stdout());
-            let table = model::table(&experiment.parameters, &facts);
+            let table = model::table(&prediction, &experiment.parameters, &facts);
             let text = report::human::predict(experiment, hz, &prediction, &table, colour);
             output::print(text.as_bytes())
         }

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
-use sandbox::{Command, Control, Identity, Order, Word};
+use sandbox::{Execve, Identity, KeeperControl, KeeperOrder, Word};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -39,10 +39,19 @@ impl Surroundings {
         })
     }
 
+    /// Whether the caller has an executable of this name or, with a slash in it, a file at this path.
+    pub(crate) fn has(&self, needed: &str) -> bool {
+        if needed.contains('/') {
+            self.directory.join(needed).is_file()
+        } else {
+            peer::find(needed).is_some()
+        }
+    }
+
     /// A command as the caller would run it.
-    pub(crate) fn command(&self, words: &[OsString]) -> Result<Command> {
+    pub(crate) fn command(&self, words: &[OsString]) -> Result<Execve> {
         let (program, _) = words.split_first().context("a command has at least one word")?;
-        Ok(Command {
+        Ok(Execve {
             program: program.clone(),
             arguments: words.to_vec(),
             environment: self.environment.clone(),
@@ -73,7 +82,7 @@ pub(crate) fn belong_to(environment: &mut Vec<(OsString, OsString)>, user: User)
 }
 
 /// An end that a program comes to.
-pub(crate) enum Ended {
+pub(crate) enum ProgramEnd {
     /// The process that was started has ended.
     Main(ExitStatus),
     /// No process of it is left.
@@ -81,7 +90,7 @@ pub(crate) enum Ended {
 }
 
 /// A running program, with every process that it starts. All of them end when it is dropped.
-pub(crate) struct Program {
+pub(crate) struct RunningProgram {
     name: &'static str,
     control: BufReader<UnixStream>,
     line: Vec<u8>,
@@ -96,9 +105,9 @@ pub(crate) struct Program {
     waited_ns: Option<u64>,
 }
 
-impl Program {
+impl RunningProgram {
     /// Takes charge of a program that is being started.
-    pub(crate) fn new(name: &'static str, control: Control) -> Result<Self> {
+    pub(crate) fn new(name: &'static str, control: KeeperControl) -> Result<Self> {
         let stream = control.into_stream();
         stream
             .set_nonblocking(true)
@@ -120,13 +129,13 @@ impl Program {
     pub(crate) async fn signal(&mut self, signal: Signal) -> Result<()> {
         // The one that was started may have ended, and left others.
         let _ = self.signal_at_once(signal).await;
-        self.order(Order::SignalAll(signal as i32)).await
+        self.order(KeeperOrder::SignalAll(signal as i32)).await
     }
 
     /// Sends a signal to the process that was started, and not to its children. After SIGKILL it
     /// has ended.
     pub(crate) async fn signal_main(&mut self, signal: Signal) -> Result<()> {
-        self.order(Order::SignalMain(signal as i32)).await
+        self.order(KeeperOrder::SignalMain(signal as i32)).await
     }
 
     /// A crash: SIGKILL to every process of the program, or to the one that was started alone. Waits
@@ -148,7 +157,7 @@ impl Program {
     pub(crate) async fn kill(&mut self) -> Result<()> {
         // It may have ended already, with its keeper.
         let _ = self.signal_at_once(Signal::SIGKILL).await;
-        let _ = self.give(Order::SignalAll(Signal::SIGKILL as i32)).await;
+        let _ = self.give(KeeperOrder::SignalAll(Signal::SIGKILL as i32)).await;
         while self.word().await?.is_some() {}
         Ok(())
     }
@@ -192,14 +201,14 @@ impl Program {
 
     /// The next end: of the process that was started, then of all. Nothing is lost if this is
     /// dropped before it is ready.
-    pub(crate) async fn next_end(&mut self) -> Result<Ended> {
+    pub(crate) async fn next_end(&mut self) -> Result<ProgramEnd> {
         loop {
             if let Some(status) = self.ended.filter(|_| !self.is_told) {
                 self.is_told = true;
-                return Ok(Ended::Main(status));
+                return Ok(ProgramEnd::Main(status));
             }
             if self.word().await?.is_none() {
-                return Ok(Ended::All);
+                return Ok(ProgramEnd::All);
             }
         }
     }
@@ -215,7 +224,15 @@ impl Program {
         Ok(self.root.map(observe::options::family).unwrap_or_default())
     }
 
-    async fn order(&mut self, order: Order) -> Result<()> {
+    /// The same without its keeper.
+    pub(crate) async fn members(&mut self) -> Result<Vec<u32>> {
+        let mut members = self.processes().await?;
+        let main = self.main.map(|main| main.as_raw().cast_unsigned());
+        members.retain(|pid| Some(*pid) != self.root || self.root == main);
+        Ok(members)
+    }
+
+    async fn order(&mut self, order: KeeperOrder) -> Result<()> {
         self.give(order).await.with_context(|| format!("the {} has ended", self.name))?;
         loop {
             match self.word().await? {
@@ -226,7 +243,7 @@ impl Program {
         }
     }
 
-    async fn give(&mut self, order: Order) -> Result<()> {
+    async fn give(&mut self, order: KeeperOrder) -> Result<()> {
         let mut line = serde_json::to_vec(&order).context("writing an order")?;
         line.push(b'\n');
         Ok(self.control.get_mut().write_all(&line).await?)

@@ -69,6 +69,11 @@ pub(crate) fn explain(key: &str, format: Format) -> Exit {
             Format::Json => output::print(&keys::claim_document(claim)),
         };
     }
+    if let [b'A'..=b'Z', b'0'..=b'9', ..] = key.as_bytes() {
+        let known: Vec<_> = claims.iter().map(|claim| claim.id.as_str()).collect();
+        let why = anyhow!("there is no claim `{key}`: there are {}", known.join(", "));
+        return output::fail(Exit::USAGE, &why);
+    }
     let key = match keys::explain(key) {
         Ok(key) => key,
         Err(why) => return output::fail(Exit::USAGE, &anyhow!(why)),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(crate) fn run(arguments: &cli::RunArgs) -> Exit {
     let settings = &arguments.trials.settings;
     let overrides = arguments.trials.overrides();
-    let found = catalogue::find_all(&arguments.experiments, settings.defaults, &overrides);
+    let found = catalogue::find_all(&arguments.experiments, settings.defaults, &overrides, true);
     let mut experiments = match found {
         Ok(experiments) => experiments,
         Err(error) => return output::fail(Exit::USAGE, &error),
@@ -95,7 +95,7 @@ fn carry_out(arguments: &cli::TrialsArgs, batch: Batch, chosen: &cli::PartsArgs)
     if let Some(hint) = batch::hint(&trials).filter(|_| !output::is_quiet()) {
         eprintln!("{hint}");
     }
-    let (mut laboratory, store) = Laboratory::open(trials, &arguments.out)?;
+    let (mut laboratory, store) = Laboratory::open(trials, arguments.place())?;
     if chosen.partition.is_some() || chosen.resume {
         store.write_files(&[plan])?;
     }

@@ -24,21 +24,22 @@ pub(crate) struct Laboratory {
 
 impl Laboratory {
     /// The same for one batch.
-    pub(crate) fn open(trials: Trials, out: &Path) -> Result<(Self, Store)> {
+    pub(crate) fn open(trials: Trials, out: Option<&Path>) -> Result<(Self, Store)> {
         let Session { mut laboratories, store } = Session::open(vec![trials], out)?;
         Ok((laboratories.remove(0), store))
     }
 }
 
 impl Session {
-    /// Starts a laboratory for each batch; then becomes the caller for good; then opens `out`.
+    /// Starts a laboratory for each batch; then becomes the caller for good; then opens `out`, or
+    /// nothing that is kept.
     ///
     /// Only in this order: a laboratory needs privileges that nothing after it must have, and
     /// starts before any thread, since it ends with the one that started it.
-    pub(crate) fn open(batches: Vec<Trials>, out: &Path) -> Result<Self> {
+    pub(crate) fn open(batches: Vec<Trials>, out: Option<&Path>) -> Result<Self> {
         let start = |trials| Ok(Laboratory { trials, process: supervisor::start()? });
         let laboratories = batches.into_iter().map(start).collect::<Result<_>>()?;
         store::become_the_caller()?;
-        Ok(Self { laboratories, store: Store::open(out)? })
+        Ok(Self { laboratories, store: out.map_or_else(Store::unkept, Store::open)? })
     }
 }

@@ -4,7 +4,7 @@
 use crate::channel::{Message, Sole, Task, order};
 use crate::cli::{self, ClockName};
 use crate::output::{self, Exit};
-use crate::program::{Program, Surroundings};
+use crate::program::{RunningProgram, Surroundings};
 use crate::{kernels, lease, supervisor};
 use anyhow::{Context, Result, bail};
 use lab::network::Network;
@@ -87,7 +87,8 @@ pub(crate) fn work(sole: &Sole, mut output: impl Write) -> Result<i32> {
         };
         let stdio = Stdio { input: null, output: sender.as_fd(), error: sender.as_fd() };
         let client = Some(network.client().as_fd());
-        let mut program = Program::new("program", launcher.launch(&launch, stdio, client, None)?)?;
+        let mut program =
+            RunningProgram::new("program", launcher.launch(&launch, stdio, client, None)?)?;
         drop(sender);
         let (mut bytes, mut status) = (vec![0; 16 * 1024], None);
         loop {

@@ -16,6 +16,8 @@ pub(crate) struct Store {
     directory: Directory,
     /// Directories that were made for it, the outermost first.
     made: Vec<PathBuf>,
+    /// Whether trials leave files.
+    keeps: bool,
 }
 
 /// Under sudo: becomes the user who called it, for good. Whatever is written is written with that
@@ -42,14 +44,29 @@ impl Store {
             // As much as a trial writes: a full disk shows now, not after the trial.
             .and_then(|mut file| file.write_all(&vec![0; 256 * 1024]))
             .and_then(|()| Directory::open(directory));
-        let operation = || format!("writing to the output directory {}", directory.display());
-        Ok(Self { directory: opened.with_context(operation)?, made })
+        let operation = || {
+            let directory = directory.display();
+            format!("writing to the output directory {directory} (--out chooses another)")
+        };
+        Ok(Self { directory: opened.with_context(operation)?, made, keeps: true })
+    }
+
+    /// No place for results: only for what is needed while trials run, in files without names.
+    pub(crate) fn unkept() -> Result<Self> {
+        let mut store = Self::open(&std::env::temp_dir())?;
+        store.keeps = false;
+        Ok(store)
+    }
+
+    /// Whether trials leave files.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// A fresh directory of this name inside, as a place for results of its own.
     pub(crate) fn fresh_inside(&self, name: &str) -> Result<Self> {
         let (directory, _) = self.fresh(name, 1)?;
-        Ok(Self { made: vec![directory.path.clone()], directory })
+        Ok(Self { made: vec![directory.path.clone()], directory, keeps: true })
     }
 
     /// The directory of this name inside, whatever it holds already.
@@ -61,7 +78,7 @@ impl Store {
             made => made,
         };
         let directory = directory.with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { directory, made })
+        Ok(Self { directory, made, keeps: true })
     }
 
     /// Where it is.
@@ -100,7 +117,7 @@ impl Store {
     /// How many directories of this name are there, numbered without a gap.
     pub(crate) fn taken(&self, of: &str) -> usize {
         let mut count = 0;
-        while self.directory.path.join(name(of, count + 1)).exists() {
+        while self.keeps && self.directory.path.join(name(of, count + 1)).exists() {
             count += 1;
         }
         count

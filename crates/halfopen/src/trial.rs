@@ -8,13 +8,17 @@ mod connection;
 mod facts;
 mod fault;
 mod flows;
+mod forecast;
 mod host;
 mod options;
 mod orders;
+mod progress;
 mod ready;
 mod stage;
 mod thinning;
+mod tree;
 mod watch;
+mod watched;
 
 use crate::channel::{Ending, Message};
 use crate::command::Ground;
@@ -23,10 +27,11 @@ use crate::instruments::{Seen, Shared, Sink};
 use crate::program::Surroundings;
 use anyhow::{Context, Result};
 use flows::Flows;
-use host::{Gone, Host};
+use host::{Gone, TrialHost};
+use model::Prediction;
 use netns::Namespace;
 use observe::clock::hz;
-use peer::{Command, Milestone};
+use peer::{Instruction, Milestone};
 use report::Clock;
 use sandbox::Launcher;
 use spec::{FaultKind, Parameters, Part, Plan};
@@ -88,31 +93,8 @@ pub(crate) async fn run(bench: Arc<Bench>, mut plan: Plan) -> Ending {
             address.set_port(port);
         }
     }
-    let [survivor, lost, third] = plan.experiment.parameters.hosts();
     let number = plan.number;
-    let thinning = thins_out(&plan.experiment.parameters).then(Thinning::default);
-    let (sink, seen) = mpsc::unbounded_channel();
-    let (orders, asked) = mpsc::channel(1);
-    bench.shared.join(number, &plan.addresses, sink.clone());
-    let mut trial = Trial {
-        bench: bench.clone(),
-        flows: Flows::new(&plan),
-        thinning,
-        pace: Pace::Peace,
-        plan,
-        sink,
-        seen,
-        stage: Stage::Empty,
-        client: Host::new(survivor),
-        server: Host::new(lost),
-        third: Host::new(third),
-        client_may_end: true,
-        pattern: None,
-        matched_ns: None,
-        orders,
-        asked,
-        waiting: VecDeque::new(),
-    };
+    let mut trial = Trial::new(bench.clone(), plan);
     let mut stop = bench.stop.clone();
     let outcome = tokio::select! {
         outcome = trial.story() => outcome,
@@ -151,15 +133,17 @@ struct Trial {
     sink: Sink,
     seen: mpsc::UnboundedReceiver<Seen>,
     stage: Stage,
-    client: Host,
-    server: Host,
-    third: Host,
+    client: TrialHost,
+    server: TrialHost,
+    third: TrialHost,
     flows: Flows,
     /// What is kept of programs that may exchange without a pause.
     thinning: Option<Thinning>,
     pace: Pace,
     /// Whether the client's program may end: it is not connected yet, or was told to finish.
     client_may_end: bool,
+    /// Whether our own client was told to begin.
+    has_begun: bool,
     /// What a line of a command's output must be like for the fault to come.
     pattern: Option<regex::Regex>,
     /// When one was.
@@ -172,6 +156,34 @@ struct Trial {
 }
 
 impl Trial {
+    /// A trial that is known to the instruments, and of which nothing is built.
+    fn new(bench: Arc<Bench>, plan: Plan) -> Self {
+        let [survivor, lost, third] = plan.experiment.parameters.hosts();
+        let (sink, seen) = mpsc::unbounded_channel();
+        let (orders, asked) = mpsc::channel(1);
+        bench.shared.join(plan.number, &plan.addresses, sink.clone());
+        Self {
+            bench,
+            flows: Flows::new(&plan),
+            thinning: thins_out(&plan.experiment.parameters).then(Thinning::default),
+            pace: Pace::Peace,
+            plan,
+            sink,
+            seen,
+            stage: Stage::Empty,
+            client: TrialHost::new(survivor),
+            server: TrialHost::new(lost),
+            third: TrialHost::new(third),
+            client_may_end: true,
+            has_begun: false,
+            pattern: None,
+            matched_ns: None,
+            orders,
+            asked,
+            waiting: VecDeque::new(),
+        }
+    }
+
     async fn story(&mut self) -> Result<Ending> {
         let parameters = self.plan.experiment.parameters.clone();
         self.mark(What::Phase(Phase::Building));
@@ -188,22 +200,40 @@ impl Trial {
         }
         self.connect(&parameters).await?;
         drop(turn);
-        let facts = self.wait_for_fault(&parameters).await?;
-        let prediction = model::predict(&parameters, &facts);
-        let number = self.plan.number;
-        self.report(Message::Facts(number, Box::new(facts)));
-        self.report(Message::Prediction(number, Box::new(prediction.clone())));
-        self.mark(What::Phase(Phase::Connected));
-        self.look_at_links().await?;
-
-        let fault_at = Instant::now();
-        self.inject(&parameters).await?;
-        self.mark(What::Phase(Phase::Watching));
-        self.watch(&parameters, fault_at, self.deadline(&parameters, &prediction)).await?;
-
+        if parameters.predicts_anew() {
+            self.follow_until(Instant::now() + parameters.fault.after, |_| false).await?;
+            let forecasts = self.look_at_flows(&parameters).await?;
+            let fault_at = self.break_first(&parameters).await?;
+            self.mark(What::Phase(Phase::Watching));
+            self.watch_anew(&parameters, fault_at, forecasts).await?;
+        } else {
+            let prediction = self.predict(&parameters).await?;
+            let fault_at = self.break_first(&parameters).await?;
+            self.mark(What::Phase(Phase::Watching));
+            self.watch(&parameters, fault_at, self.deadline(&parameters, &prediction)).await?;
+        }
         self.mark(What::Phase(Phase::Aftermath));
         self.aftermath(&parameters).await?;
         Ok(Ending::Complete)
+    }
+
+    /// Waits for the moment of the fault, and says what should happen.
+    async fn predict(&mut self, parameters: &Parameters) -> Result<Prediction> {
+        let facts = self.wait_for_fault(parameters).await?;
+        let prediction = model::predict(parameters, &facts);
+        let number = self.plan.number;
+        self.report(Message::Facts(number, Box::new(facts)));
+        self.report(Message::Prediction(number, Box::new(prediction.clone())));
+        Ok(prediction)
+    }
+
+    /// Breaks what the trial is about. Returns when it began to.
+    async fn break_first(&mut self, parameters: &Parameters) -> Result<Instant> {
+        self.mark(What::Phase(Phase::Connected));
+        self.look_at_links().await?;
+        let fault_at = Instant::now();
+        self.inject(parameters).await?;
+        Ok(fault_at)
     }
 
     /// Records what follows the end: the client's writes into a closed connection, its close.
@@ -222,7 +252,7 @@ impl Trial {
             self.mark_as(Source::Instrument, What::Lost { count });
         }
         self.client_may_end = true;
-        self.client.tell(Command::Finish).await?;
+        self.client.tell(Instruction::Finish).await?;
         let settle = Duration::from_millis(50) + parameters.path.rtt * 3;
         // Its last report, the check of what came back, is part of the evidence.
         let is_finished = |trial: &Self| {
@@ -267,7 +297,7 @@ impl Trial {
         }
     }
 
-    fn host(&self, part: Part) -> &Host {
+    fn host(&self, part: Part) -> &TrialHost {
         match part {
             Part::Client => &self.client,
             Part::Server => &self.server,
@@ -275,7 +305,7 @@ impl Trial {
         }
     }
 
-    fn host_mut(&mut self, part: Part) -> &mut Host {
+    fn host_mut(&mut self, part: Part) -> &mut TrialHost {
         match part {
             Part::Client => &mut self.client,
             Part::Server => &mut self.server,

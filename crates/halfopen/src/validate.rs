@@ -45,7 +45,7 @@ fn carry_out(arguments: &cli::ValidateArgs, clock: Clock, kernel: VirtualKernel)
         Ok(trials) => trials,
         Err((_, why)) => return Ok(output::fail(Exit::SKIPPED, &anyhow!(why))),
     };
-    let (laboratory, store) = Laboratory::open(trials, &arguments.results.out)?;
+    let (laboratory, store) = Laboratory::open(trials, Some(&arguments.results.out))?;
     let store = Arc::new(store.fresh_inside("validation")?);
     let mut conducted = laboratory.conduct(store.clone(), arguments.results.output.format)?;
     conducted.tell_missing();

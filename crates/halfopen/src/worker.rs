@@ -1,7 +1,7 @@
 //! The worker: runs trials side by side and reports them. It runs in the sandbox on this machine's
 //! clock, and in the guest in virtual time.
 
-use crate::channel::{Ending, Message, Order, Setup, Start};
+use crate::channel::{Ending, Message, Setup, Start, WorkerOrder};
 use crate::descriptors;
 use crate::instruments::Shared;
 use crate::supervisor;
@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 pub(crate) enum Starts {
     /// Told when there is room for one.
     Told(mpsc::Receiver<Start>),
-    /// All written beforehand, an [`Order`] a line.
+    /// All written beforehand, a [`WorkerOrder`] a line.
     Written(Lines<BufReader<File>>),
 }
 
@@ -33,8 +33,8 @@ impl Starts {
                 let Some(line) = lines.next() else { return Ok(None) };
                 let line = line.context("reading the orders")?;
                 match serde_json::from_str(&line).context("understanding the orders")? {
-                    Order::Start(start) => Ok(Some(start)),
-                    Order::NoMore | Order::Stop => Ok(None),
+                    WorkerOrder::Start(start) => Ok(Some(start)),
+                    WorkerOrder::NoMore | WorkerOrder::Stop => Ok(None),
                 }
             }
         }

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sandbox::{Command, Launch, Launcher};
+use sandbox::{Execve, Launch, Launcher};
 use watch::Ending;
 
 /// A kernel, and a program to run as its init.
@@ -229,7 +229,7 @@ impl Guest {
             environment.push(("HALFOPEN_SEED".into(), seed.to_string().into()));
         }
         Ok(Launch {
-            command: Some(Command {
+            command: Some(Execve {
                 program: kernel.into(),
                 arguments,
                 environment,

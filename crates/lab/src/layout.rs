@@ -3,8 +3,10 @@
 use crate::host::Host;
 use crate::link::{Index, Mac};
 use crate::router::Side;
+use spec::experiment::Fault;
 use spec::{
-    Addresses, Answer, Drops, Family, LostHost, Neighbour, Parameters, Program, Sieve, Topology,
+    Addresses, Answer, Drops, Family, FaultKind, LostHost, Neighbour, Parameters, Program, Sieve,
+    Topology,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub(crate) struct Layout {
     /// then drops what is on its way from the third host too.
     pub(crate) server_is_between: bool,
     pub(crate) only: Only,
+    /// Whether everybody speaks only to hosts whose link-layer addresses they know.
+    pub(crate) is_quiet: bool,
 }
 
 /// Both ends of the only connection that there will be, the client's and the server's; `None` where
@@ -79,8 +83,19 @@ impl Layout {
             third: third.map(|third| host(THIRD, third, None, &parameters.third_sysctl)),
             server_is_between: parameters.fault.host == LostHost::Proxy,
             only: only(addresses, parameters),
+            is_quiet: is_quiet(addresses, parameters),
         }
     }
+}
+
+/// A router asks for the server's link-layer address, a program may look for whom it likes, and a host that
+/// takes an address over says so to everybody.
+fn is_quiet(addresses: &Addresses, parameters: &Parameters) -> bool {
+    let announces = |fault: &Fault| fault.kind == FaultKind::Takeover;
+    parameters.topology == Topology::Switch
+        && only(addresses, parameters).is_some()
+        && parameters.neighbour == Neighbour::Permanent
+        && !parameters.faults().any(announces)
 }
 
 /// Whether the switch drops some frames and lets others pass. A router does without it where it is to
@@ -88,7 +103,8 @@ impl Layout {
 fn sieves(parameters: &Parameters) -> bool {
     let by_routes =
         |sieve: &Sieve| sieve.drops == Drops::All && parameters.topology == Topology::Router;
-    parameters.fault.sieve().is_some_and(|sieve| !by_routes(&sieve))
+    let mut sieves = parameters.faults().filter_map(Fault::sieve);
+    sieves.any(|sieve| !by_routes(&sieve))
 }
 
 /// halfopen's own peers have one connection, between the ports that they are told to use.

@@ -17,6 +17,7 @@ mod netlink;
 mod nf_tables;
 mod nsid;
 mod offload;
+mod rack;
 mod reject;
 mod relay;
 mod router;

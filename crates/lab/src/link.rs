@@ -18,7 +18,9 @@ use rtnetlink::packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::neighbour_table::{
     NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter,
 };
@@ -49,7 +51,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// One end of a veth pair.
 pub(crate) struct End<'a> {
     /// Its name.
-    pub(crate) name: &'static str,
+    pub(crate) name: &'a str,
     /// Its number.
     pub(crate) index: Index,
     /// Its link-layer address; `None`: a random one.
@@ -95,6 +97,25 @@ pub(crate) fn isolate(rtnl: &mut Rtnl, port: Index, isolated: bool) -> Result<()
     let doing = if isolated { "isolating" } else { "joining" };
     rtnl.ask(format_args!("{doing} port {port} of the switch"), |handle| {
         handle.link().set_port(message).execute()
+    })
+}
+
+/// Lets a port of a bridge have only what is for one link-layer address, wherever it comes from: it
+/// learns nothing, and nothing is flooded to it.
+pub(crate) fn only_for(rtnl: &mut Rtnl, port: Index, mac: Mac) -> Result<(), Error> {
+    let message = LinkBridgePort::new(port)
+        .learning(false)
+        .flood(false)
+        .mcast_flood(false)
+        .bcast_flood(false)
+        .build();
+    rtnl.ask(format_args!("keeping port {port} of the switch to itself"), |handle| {
+        handle.link().set_port(message).execute()
+    })?;
+    // NUD_NOARP: it stays. A permanent one would be an address of the bridge's host itself.
+    rtnl.ask(format_args!("telling the switch who is behind port {port}"), |handle| {
+        let entry = handle.neighbours().add_bridge(port, &mac).state(NeighbourState::Noarp);
+        entry.flags(NeighbourFlags::Controller).replace().execute()
     })
 }
 

@@ -6,7 +6,7 @@
 //! its owner's scope: an open one pins its network namespace.
 
 use crate::error::Error;
-use crate::rtnl::words;
+use crate::rtnl::{errno, words};
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 use netns::Namespace;
 use rtnetlink::packet_core::{
@@ -134,16 +134,20 @@ impl Socket {
 
     fn receive(&self) -> Result<Vec<(u32, Answer)>, Refusal> {
         let (bytes, _) = self.socket.recv_from_full().map_err(Refusal::from)?;
-        let mut answers = Vec::new();
-        let mut rest = bytes.as_slice();
-        while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-            let (kind, body) = (message.message_type(), message.payload().to_vec());
-            answers.push((message.sequence_number(), Answer { kind, body }));
-            let len = (message.length() as usize).next_multiple_of(usize::from(NLMSG_ALIGNTO));
-            rest = rest.get(len..).unwrap_or_default();
-        }
-        Ok(answers)
+        Ok(answers(&bytes))
     }
+}
+
+/// The answers of one datagram.
+fn answers(mut rest: &[u8]) -> Vec<(u32, Answer)> {
+    let mut answers = Vec::new();
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        let (kind, body) = (message.message_type(), message.payload().to_vec());
+        answers.push((message.sequence_number(), Answer { kind, body }));
+        let len = (message.length() as usize).next_multiple_of(usize::from(NLMSG_ALIGNTO));
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    answers
 }
 
 /// What the kernel said no with.
@@ -171,13 +175,14 @@ fn acknowledged(body: &[u8]) -> Result<(), Refusal> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     match message.code {
         None => Ok(()),
-        Some(_) => Err(Refusal { source: message.to_io(), says: words(&message) }),
+        Some(_) => Err(Refusal { source: errno(&message), says: words(&message) }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rtnetlink::packet_core::NlasIterator;
 
     #[test]
@@ -198,12 +203,17 @@ mod tests {
         assert_eq!(bytes.len(), header.length() as usize);
     }
 
-    #[test]
-    fn a_refusal_carries_the_kernels_own_words() {
+    /// The body of a refusal in the kernel's own words.
+    fn refusal() -> Vec<u8> {
         let mut body = (-libc::EINVAL).to_ne_bytes().to_vec();
         body.extend_from_slice(&[0; 16]);
         body.extend_from_slice(&Message::new(0, 0, &[]).with_text(1, "no such mode").body);
-        let refusal = acknowledged(&body).unwrap_err();
+        body
+    }
+
+    #[test]
+    fn a_refusal_carries_the_kernels_own_words() {
+        let refusal = acknowledged(&refusal()).unwrap_err();
         assert_eq!(refusal.source.raw_os_error(), Some(libc::EINVAL));
         assert_eq!(refusal.says.as_deref(), Some("no such mode"));
     }
@@ -212,5 +222,36 @@ mod tests {
     fn an_acknowledgement_cut_short_is_none() {
         assert!(acknowledged(&[0; 4]).is_ok());
         assert!(acknowledged(&[0; 3]).is_err());
+    }
+
+    #[test]
+    fn the_lowest_number_is_a_refusal_too() {
+        let body = [&i32::MIN.to_ne_bytes()[..], &[0; 16]].concat();
+        assert!(acknowledged(&body).is_err());
+    }
+
+    /// A refusal and what is no refusal, as one datagram.
+    fn datagram() -> Vec<u8> {
+        let refused = Message::new(NLMSG_ERROR, 0, &refusal()).sealed(7);
+        [refused, Message::new(16, 2, &[1; 8]).with_text(3, "eth0").sealed(7)].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_answers_are_read_to_their_end(
+            datagram in prop_oneof![
+                damage::bytes(datagram()),
+                prop::collection::vec(any::<u8>(), 0..100),
+            ],
+        ) {
+            let found = answers(&datagram);
+            prop_assert!(found.len() <= datagram.len() / 16, "{found:?}");
+            for (_, answer) in found {
+                if let Err(refusal) = acknowledged(&answer.body) {
+                    prop_assert!(!refusal.into_error("asking".into()).to_string().is_empty());
+                }
+            }
+            crate::rtnl::is_last(&datagram);
+        }
     }
 }

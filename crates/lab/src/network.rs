@@ -24,7 +24,7 @@ use crate::link;
 use crate::rtnl::Rtnl;
 use crate::sockets;
 use crate::switch::Switch;
-use crate::wiring::{Built, EVERYTHING, Fault, Wiring};
+use crate::wiring::{Breakage, Built, EVERYTHING, Wiring};
 use netns::Namespace;
 use spec::facts::NeighbourFacts;
 use spec::{Addresses, Drops, FaultAct, Neighbour, Parameters, Reject, Sieve};
@@ -45,7 +45,7 @@ pub struct Network {
     server_host: Host,
     neighbour: Neighbour,
     only: Only,
-    fault: Option<Fault>,
+    fault: Option<Breakage>,
     /// Whether a server has booted that waits for its cable.
     has_booted: bool,
 }
@@ -125,7 +125,7 @@ impl Network {
     /// # Errors
     /// [`Error::Topology`] on `direct`, [`Error::Sequence`] if something is broken already.
     pub async fn cut(&mut self) -> Result<FaultAct, Error> {
-        self.break_by(Fault::Cut).await
+        self.break_by(Breakage::Cut).await
     }
 
     /// Drops packets between the hosts, silently: everything, or what the sieve says; all carriers
@@ -135,7 +135,7 @@ impl Network {
     /// [`Error::Topology`] on `direct`, [`Error::Sequence`] if something is broken already, or if
     /// the network was not built for a sieve ([`Self::sieves`]).
     pub async fn blackhole(&mut self, sieve: Option<Sieve>) -> Result<FaultAct, Error> {
-        self.break_by(Fault::Blackhole(sieve.unwrap_or(EVERYTHING))).await
+        self.break_by(Breakage::Blackhole(sieve.unwrap_or(EVERYTHING))).await
     }
 
     /// Whether the path can drop what this sieve says: one that drops some packets and lets others
@@ -150,7 +150,7 @@ impl Network {
     /// # Errors
     /// [`Error::Topology`] except on `direct`, [`Error::Sequence`] if something is broken already.
     pub async fn unplug(&mut self) -> Result<FaultAct, Error> {
-        let done = self.break_by(Fault::Unplug).await?;
+        let done = self.break_by(Breakage::Unplug).await?;
         let client = self.client.clone();
         // The kernel empties and stops the client's queue a moment later (`linkwatch_do_dev`,
         // net/core/link_watch.c). Until then a segment is not lost but refused, and TCP takes it
@@ -172,7 +172,7 @@ impl Network {
     /// [`Error::Topology`] except on `router`, [`Error::Unsupported`] where the kernel has no
     /// nf_tables, [`Error::Sequence`] if something is broken already.
     pub async fn reject(&mut self, kind: Reject) -> Result<FaultAct, Error> {
-        self.break_by(Fault::Reject(kind)).await
+        self.break_by(Breakage::Reject(kind)).await
     }
 
     /// Undoes [`Self::cut`], [`Self::blackhole`] or [`Self::reject`], and waits until frames pass
@@ -331,7 +331,7 @@ impl Network {
         .await
     }
 
-    async fn break_by(&mut self, fault: Fault) -> Result<FaultAct, Error> {
+    async fn break_by(&mut self, fault: Breakage) -> Result<FaultAct, Error> {
         if self.fault.is_some() {
             let operation = fault.operation();
             return Err(Error::Sequence { operation, why: "something is broken already" });

@@ -12,23 +12,25 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use std::fmt;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// A namespace's number, as known in the namespace that was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Nsid(pub(crate) i32);
 
-/// The number of `namespace` where `rtnl` is; it gets one if it has none.
+/// The number of `namespace` where `rtnl` is; it gets one if it has none, that this process has never
+/// given to another: of several that come and go, one that has gone is not taken for one that came. A
+/// cable between the two would give it the lowest that is free (`peernet2id_alloc`).
 pub(crate) fn of(rtnl: &mut Rtnl, namespace: &Namespace) -> Result<Nsid, Error> {
-    // A cable between the two has given it one already.
+    static NEXT: AtomicI32 = AtomicI32::new(1 << 16);
     if let Some(number) = known(rtnl, namespace)? {
         return Ok(number);
     }
     let doing = format_args!("numbering a namespace");
-    // Any number that is free (`rtnl_net_newid`, net/core/net_namespace.c).
-    let any = vec![attribute(namespace), NsidAttribute::Id(-1)];
-    ask(rtnl, doing, NLM_F_ACK, RouteNetlinkMessage::NewNsId, any)?;
-    known(rtnl, namespace)?
-        .ok_or_else(|| Error::kernel(doing.to_string(), std::io::ErrorKind::InvalidData.into()))
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let new = vec![attribute(namespace), NsidAttribute::Id(number)];
+    ask(rtnl, doing, NLM_F_ACK, RouteNetlinkMessage::NewNsId, new)?;
+    Ok(Nsid(number))
 }
 
 fn known(rtnl: &mut Rtnl, namespace: &Namespace) -> Result<Option<Nsid>, Error> {

@@ -54,6 +54,8 @@ fn set(interface: &str, command: u32, data: u32) -> io::Result<()> {
     };
     // SAFETY: SIOCETHTOOL takes a `struct ifreq` whose data point to a `struct ethtool_value` for
     // these commands; both live until the call returns.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let result = unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request)
+    };
     Errno::result(result).map(drop).map_err(io::Error::from)
 }

@@ -58,7 +58,7 @@ impl Rtnl {
                 return answer.map_err(|error| match error {
                     rtnetlink::Error::NetlinkError(refusal) => Error::Kernel {
                         doing: doing.to_string(),
-                        source: refusal.to_io(),
+                        source: errno(&refusal),
                         says: words(&refusal),
                     },
                     error => Error::kernel(doing.to_string(), io::Error::other(error)),
@@ -76,6 +76,11 @@ impl fmt::Debug for Rtnl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Rtnl").finish_non_exhaustive()
     }
+}
+
+/// What the kernel refuses with: a negative errno. (`ErrorMessage::to_io` panics at the lowest number.)
+pub(crate) fn errno(refusal: &ErrorMessage) -> io::Error {
+    io::Error::from_raw_os_error(refusal.raw_code().wrapping_neg())
 }
 
 /// What the kernel says beside its refusal: an attribute after the header of the refused request
@@ -130,7 +135,7 @@ impl Prompt {
 }
 
 /// Whether nothing follows this answer: one of a single part, or the end of one of many.
-fn is_last(answer: &[u8]) -> bool {
+pub(crate) fn is_last(answer: &[u8]) -> bool {
     const NLMSG_ERROR: u16 = 2;
     const NLMSG_DONE: u16 = 3;
     const NLM_F_MULTI: u16 = 2;

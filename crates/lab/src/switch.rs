@@ -3,18 +3,22 @@
 
 use crate::error::Error;
 use crate::filter::Port;
-use crate::host::{Setting, quiet_namespace};
+use crate::layout::Layout;
 use crate::link::{self, End, Index};
 use crate::netem;
 use crate::nsid::{self, Nsid};
 use crate::offload;
+use crate::rack::{BRIDGE, Place};
 use crate::relay::Relay;
 use crate::rtnl::Rtnl;
 use netns::Namespace;
-use spec::{Family, Sieve};
+use spec::Sieve;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
 
 /// A switch with two ports, or three.
 #[derive(Debug)]
@@ -27,6 +31,7 @@ pub(crate) struct Switch {
     /// What the near port is called: after whom it leads to.
     near: &'static str,
     forwarding: Forwarding,
+    place: Place,
 }
 
 /// The port towards a third host.
@@ -48,25 +53,24 @@ enum Forwarding {
 }
 
 impl Switch {
-    /// A switch without cables, that adds `rtt` to the path: half each way. `sieves`: it can drop some
-    /// frames and let others pass.
-    pub(crate) fn new(near: &'static str, rtt: Duration, sieves: bool) -> Result<Self, Error> {
-        // It has no addresses, and needs no IPv6 to forward it.
-        let (namespace, mut rtnl) = quiet_namespace(Family::Ipv4, OUT_OF_NETFILTER)?;
-        let forwarding = if sieves {
-            Forwarding::Relay(Relay::start(&namespace, rtt / 2)?)
-        } else if rtt.is_zero() {
-            Forwarding::Bridge
-        } else if netem::is_there(&mut rtnl)? {
-            Forwarding::Netem(rtt / 2)
+    /// A switch without cables, that adds the path's round trip: half each way.
+    pub(crate) fn new(near: &'static str, layout: &Layout) -> Result<Self, Error> {
+        let Layout { rtt, sieves, is_quiet, .. } = *layout;
+        let (place, rtnl, forwarding) = if !sieves && rtt.is_zero() {
+            let (place, rtnl) = if is_quiet { Place::shared()? } else { Place::alone()? };
+            (place, rtnl, Forwarding::Bridge)
         } else {
-            Forwarding::Relay(Relay::start(&namespace, rtt / 2)?)
+            let (place, mut rtnl) = Place::bare()?;
+            let forwarding = if !sieves && netem::is_there(&mut rtnl)? {
+                link::bridge(&mut rtnl, "switch", BRIDGE)?;
+                Forwarding::Netem(rtt / 2)
+            } else {
+                Forwarding::Relay(Relay::start(place.namespace(), rtt / 2)?)
+            };
+            (place, rtnl, forwarding)
         };
-        if !matches!(forwarding, Forwarding::Relay(_)) {
-            link::bridge(&mut rtnl, "switch", BRIDGE)?;
-        }
         let (rtnl, numbers) = (Mutex::new(rtnl), Mutex::default());
-        Ok(Self { third: OnceLock::new(), rtnl, numbers, near, forwarding })
+        Ok(Self { third: OnceLock::new(), rtnl, numbers, near, forwarding, place })
     }
 
     /// Plugs in the cable towards the client or the router, whose end `far` is.
@@ -103,7 +107,7 @@ impl Switch {
     /// Takes the server's port down or up. What is on its way to the server goes down with it;
     /// what is on its way from the server arrives.
     pub(crate) fn set_server_port(&self, up: bool) -> Result<(), Error> {
-        link::set_up(&mut self.rtnl(), index(Port::Server), up)?;
+        link::set_up(&mut self.rtnl(), self.index(Port::Server), up)?;
         if let Forwarding::Relay(relay) = &self.forwarding {
             relay.flush_to_server();
         }
@@ -124,8 +128,8 @@ impl Switch {
         }
         let drop = sieve.is_some();
         let mut rtnl = self.rtnl();
-        link::isolate(&mut rtnl, index(Port::Near), drop)?;
-        link::isolate(&mut rtnl, index(Port::Server), drop)?;
+        link::isolate(&mut rtnl, self.index(Port::Near), drop)?;
+        link::isolate(&mut rtnl, self.index(Port::Server), drop)?;
         match self.third.get() {
             Some(Third { is_cut_too: true }) => link::isolate(&mut rtnl, THIRD, drop),
             Some(Third { is_cut_too: false }) | None => Ok(()),
@@ -136,7 +140,7 @@ impl Switch {
     pub(crate) fn wait_until_forwarding(&self) -> Result<(), Error> {
         let mut rtnl = self.rtnl();
         let third = self.third.get().map(|_| THIRD);
-        for port in [index(Port::Near), index(Port::Server)].into_iter().chain(third) {
+        for port in [self.index(Port::Near), self.index(Port::Server)].into_iter().chain(third) {
             link::wait_until("a port of the switch to forward", || {
                 let state = link::state(&mut rtnl, port)?;
                 Ok(state.is_some_and(|state| state.running && state.forwarding != Some(false)))
@@ -149,7 +153,7 @@ impl Switch {
     pub(crate) fn links(&self) -> Result<Vec<(String, Option<link::State>)>, Error> {
         let mut rtnl = self.rtnl();
         let third = self.third.get().map(|_| ("third", THIRD));
-        let ports = [(self.near, index(Port::Near)), ("server", index(Port::Server))];
+        let ports = [(self.near, self.index(Port::Near)), ("server", self.index(Port::Server))];
         let named = ports.into_iter().chain(third).map(|(host, port)| {
             Ok((format!("switch port to {host}"), link::state(&mut rtnl, port)?))
         });
@@ -158,7 +162,7 @@ impl Switch {
 
     /// Whether there is such a port: it goes with the interface at the cable's other end.
     pub(crate) fn has(&self, port: Port) -> Result<bool, Error> {
-        Ok(link::state(&mut self.rtnl(), index(port))?.is_some())
+        Ok(link::state(&mut self.rtnl(), self.index(port))?.is_some())
     }
 
     /// An interface of a host.
@@ -168,13 +172,18 @@ impl Switch {
         index: Index,
     ) -> Result<Option<link::State>, Error> {
         let mut rtnl = self.rtnl();
+        let number = self.number(&mut rtnl, host)?;
+        link::state_in(&mut rtnl, Some(number), index)
+    }
+
+    fn number(&self, rtnl: &mut Rtnl, host: &Namespace) -> Result<Nsid, Error> {
         let mut numbers = lock(&self.numbers);
         let number = match numbers.get(&host.inode()) {
             Some(number) => *number,
-            None => nsid::of(&mut rtnl, host)?,
+            None => nsid::of(rtnl, host)?,
         };
         numbers.insert(host.inode(), number);
-        link::state_in(&mut rtnl, Some(number), index)
+        Ok(number)
     }
 
     /// The number that a host's namespace has here. It is about to end, and may then be another's.
@@ -211,17 +220,25 @@ impl Switch {
             Port::Server => "server",
         };
         let master = (!matches!(self.forwarding, Forwarding::Relay(_))).then_some(BRIDGE);
-        let near = End { name, index: index(port), mac: None, namespace: None, master };
+        let (name, index) = (self.place.name(name), self.index(port));
+        let near = End { name: &name, index, mac: None, namespace: None, master };
         let mut rtnl = self.rtnl();
+        if let Some(host) = far.namespace {
+            self.number(&mut rtnl, host)?;
+        }
         link::veth(&mut rtnl, &near, far)?;
         match &self.forwarding {
-            Forwarding::Bridge => Ok(()),
-            Forwarding::Netem(hold) => netem::delay(&mut rtnl, index(port), *hold),
+            // Its cable is dead until the far end comes up.
+            Forwarding::Bridge => match far.mac.filter(|_| self.place.is_shared()) {
+                Some(mac) => link::only_for(&mut rtnl, index, mac),
+                None => Ok(()),
+            },
+            Forwarding::Netem(hold) => netem::delay(&mut rtnl, index, *hold),
             Forwarding::Relay(relay) => {
                 if let Some(namespace) = far.namespace {
                     offload::switch_off(namespace, far.name)?;
                 }
-                relay.attach(port, index(port))?;
+                relay.attach(port, index)?;
                 if port == Port::Server {
                     // What was sent to the one before does not reach the next.
                     relay.flush_to_server();
@@ -229,6 +246,13 @@ impl Switch {
                 Ok(())
             }
         }
+    }
+
+    fn index(&self, port: Port) -> Index {
+        self.place.index(match port {
+            Port::Near => 11,
+            Port::Server => 12,
+        })
     }
 
     fn rtnl(&self) -> MutexGuard<'_, Rtnl> {
@@ -241,21 +265,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const BRIDGE: Index = 10;
 /// The port towards a third host.
 const THIRD: Index = 13;
-
-fn index(port: Port) -> Index {
-    match port {
-        Port::Near => 11,
-        Port::Server => 12,
-    }
-}
-
-/// Where `br_netfilter` is loaded, every new namespace passes bridged packets to the IP layer's
-/// hooks.
-const OUT_OF_NETFILTER: &[Setting] = &[
-    Setting { path: "bridge/bridge-nf-call-iptables", value: "0", part_of: None },
-    Setting { path: "bridge/bridge-nf-call-ip6tables", value: "0", part_of: None },
-    Setting { path: "bridge/bridge-nf-call-arptables", value: "0", part_of: None },
-];

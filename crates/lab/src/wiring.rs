@@ -27,14 +27,14 @@ pub(crate) enum Wiring {
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Breakage {
     Cut,
     Blackhole(Sieve),
     Unplug,
     Reject(Reject),
 }
 
-impl Fault {
+impl Breakage {
     /// Its operation, for errors.
     pub(crate) fn operation(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl Wiring {
         let wiring = match (side_towards(&layout.client), side_towards(&layout.server)) {
             (Some(to_client), Some(to_server)) => {
                 let router = Router::new(to_client, to_server, layout.neighbour)?;
-                let switch = Switch::new("router", layout.rtt, layout.sieves)?;
+                let switch = Switch::new("router", layout)?;
                 router.plug_client(&client_end)?;
                 switch.plug_near(&router.server_end())?;
                 switch.plug_server(&server_end)?;
@@ -82,7 +82,7 @@ impl Wiring {
                 Self::Direct
             }
             _ => {
-                let switch = Switch::new("client", layout.rtt, layout.sieves)?;
+                let switch = Switch::new("client", layout)?;
                 switch.plug_near(&client_end)?;
                 switch.plug_server(&server_end)?;
                 Self::Switch(switch)
@@ -113,16 +113,16 @@ impl Wiring {
     /// Breaks it, and says what was done.
     pub(crate) fn break_by(
         &self,
-        fault: Fault,
+        fault: Breakage,
         server: Option<&Namespace>,
     ) -> Result<FaultAct, Error> {
         let operation = fault.operation();
         match (fault, self) {
-            (Fault::Cut, Self::Switch(switch)) => {
+            (Breakage::Cut, Self::Switch(switch)) => {
                 switch.set_server_port(false)?;
                 Ok(FaultAct::PortDown)
             }
-            (Fault::Cut, Self::Router(router, switch)) => {
+            (Breakage::Cut, Self::Router(router, switch)) => {
                 switch.set_server_port(false)?;
                 Ok(if router.forget_server()? {
                     FaultAct::CableDeadAndForgotten
@@ -130,24 +130,24 @@ impl Wiring {
                     FaultAct::CableDead
                 })
             }
-            (Fault::Blackhole(sieve), Self::Router(router, _)) if sieve.drops == Drops::All => {
+            (Breakage::Blackhole(sieve), Self::Router(router, _)) if sieve.drops == Drops::All => {
                 router.swallow(sieve.to_lost, sieve.to_survivor)?;
                 Ok(if sieve == EVERYTHING { FaultAct::RouterDrops } else { FaultAct::DropsSome })
             }
-            (Fault::Blackhole(sieve), Self::Switch(switch) | Self::Router(_, switch)) => {
+            (Breakage::Blackhole(sieve), Self::Switch(switch) | Self::Router(_, switch)) => {
                 if sieve != EVERYTHING && !switch.sieves() {
                     return Err(Error::Sequence { operation, why: NOT_BUILT_FOR_IT });
                 }
                 switch.sieve(Some(sieve))?;
                 Ok(if sieve == EVERYTHING { FaultAct::SwitchDrops } else { FaultAct::DropsSome })
             }
-            (Fault::Unplug, Self::Direct) => {
+            (Breakage::Unplug, Self::Direct) => {
                 let server = server.ok_or(Error::NoServer { operation })?;
                 let mut rtnl = Rtnl::open(server)?;
                 link::set_up(&mut rtnl, SERVER, false)?;
                 Ok(FaultAct::Unplugged)
             }
-            (Fault::Reject(kind), Self::Router(router, _)) => {
+            (Breakage::Reject(kind), Self::Router(router, _)) => {
                 router.reject(Some(kind))?;
                 Ok(FaultAct::RouterRejects)
             }
@@ -156,7 +156,7 @@ impl Wiring {
     }
 
     /// Mends it, waits until frames pass, and says what was done.
-    pub(crate) fn restore(&self, fault: Fault) -> Result<FaultAct, Error> {
+    pub(crate) fn restore(&self, fault: Breakage) -> Result<FaultAct, Error> {
         let operation = "restoring the network";
         let wrong = Error::Topology { operation, topology: self.topology() };
         let switch = self.switch().ok_or(wrong)?;
@@ -164,15 +164,15 @@ impl Wiring {
             return Err(Error::NoServer { operation });
         }
         let done = match (fault, self) {
-            (Fault::Cut, _) => {
+            (Breakage::Cut, _) => {
                 switch.set_server_port(true)?;
                 FaultAct::CableAlive
             }
-            (Fault::Blackhole(sieve), Self::Router(router, _)) if sieve.drops == Drops::All => {
+            (Breakage::Blackhole(sieve), Self::Router(router, _)) if sieve.drops == Drops::All => {
                 router.swallow(false, false)?;
                 FaultAct::RouterForwards
             }
-            (Fault::Reject(_), Self::Router(router, _)) => {
+            (Breakage::Reject(_), Self::Router(router, _)) => {
                 router.reject(None)?;
                 FaultAct::RouterForwards
             }

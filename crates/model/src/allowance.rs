@@ -24,7 +24,7 @@ use crate::tick::Hz;
 use std::time::Duration;
 
 /// One scheduling slice.
-const SLICE: Duration = Duration::from_micros(2800);
+pub const SLICE: Duration = Duration::from_micros(2800);
 
 /// How much earlier than computed a time may be measured.
 pub const EARLY: Duration = Duration::from_micros(500);

@@ -41,6 +41,14 @@ pub(crate) fn predict(
     Some(prediction)
 }
 
+/// Whether nothing that the programs send is too long.
+pub(crate) fn lets_all_pass(parameters: &Parameters, facts: &Facts) -> bool {
+    let sieve = parameters.fault.sieve();
+    sieve.is_some_and(|sieve| {
+        meets(&Kernel::new(parameters, facts), parameters, sieve, facts) == Meets::Nothing
+    })
+}
+
 /// What a program's calls meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meets {

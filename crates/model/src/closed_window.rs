@@ -4,16 +4,15 @@
 use crate::dead_path::healed;
 use crate::entry;
 use crate::hop::Hop;
-use crate::kernel::{Kernel, server_sysctl};
+use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, looked_at_ns, nanos};
 use crate::rto::{self, Estimator};
 use crate::sock::probe0_when;
-use crate::tick::Phase;
-use crate::way;
+use crate::tick::JiffyPhase;
+use crate::way::{self, Meets};
 use crate::wheel::Context;
-use crate::world::Healed;
 use spec::facts::{JiffyClock, TcpFacts};
-use spec::{Facts, FaultKind, Parameters};
+use spec::{Facts, Parameters};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -25,38 +24,27 @@ pub(crate) fn scenes(
     kernel: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
-) -> Result<Vec<(Scene, Start)>, String> {
+) -> Result<Vec<(Meets, Start)>, String> {
     let fault = &parameters.fault;
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
-    let goes_away = way::goes_away(parameters);
     let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
     let bases = bases(kernel, parameters, facts.tcp.as_ref());
     let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases), parameters)?;
     let later = Kernel::later(parameters, facts)?;
     // Where it was not sampled, the window closes `fault.after` before the fault.
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
-    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     let mut all = Vec::new();
     // The fault comes some time after the sample, and its end some time after it is due.
     for slop_ns in [0, SLOP_NS] {
         let fault_ns = ahead_ns.saturating_add(slop_ns);
-        let later_ns = fault_ns.saturating_add(nanos(parameters.later.after));
         let lasts = nanos(parameters.fault_duration().unwrap_or_default());
-        let scene = Scene {
-            fault_after_ns: goes_away.then_some(fault_ns),
-            reference_until_ns: fault_ns,
-            later: later.clone().map(|kernel| (later_ns, kernel)),
-            healed: healed(parameters, facts, fault_ns.saturating_add(lasts)),
-            // The smoothed round-trip time still holds what filling the window cost.
-            rtt_ns: nanos(parameters.path.rtt),
-            exposed_ns: way::exposed_ns(parameters, nanos(parameters.path.rtt)),
-            unseen: fault.kind == FaultKind::Unplug,
-            hop: Hop::Silent,
-            answers_every: kernel.hz.from_msecs(limit_ms),
-        };
+        let healed = healed(parameters, facts, fault_ns.saturating_add(lasts));
+        // The smoothed round-trip time still holds what filling the window cost.
+        let times = (fault_ns, nanos(parameters.path.rtt));
+        let meets = Meets::new(kernel, (parameters, facts), times, later.as_ref(), healed);
         for start in &starts {
             for hop in hops(kernel, parameters, facts, start)? {
-                all.push((Scene { hop, ..scene.clone() }, start.clone()));
+                all.push((Meets { hop, ..meets.clone() }, start.clone()));
             }
         }
     }
@@ -80,31 +68,6 @@ fn hops(
         },
         |hop| Ok(vec![hop]),
     )
-}
-
-/// What the probes meet.
-#[derive(Debug, Clone)]
-pub(crate) struct Scene {
-    /// When the peer goes away, nanoseconds after the sample; `None`: it stays.
-    pub(crate) fault_after_ns: Option<u64>,
-    /// Where the times of the prediction's reference end, nanoseconds after the sample: the fault,
-    /// whether or not the peer goes away with it.
-    pub(crate) reference_until_ns: u64,
-    /// Settings that change while it waits: when, nanoseconds after the sample, and what is in
-    /// force from then on.
-    pub(crate) later: Option<(u64, Kernel)>,
-    /// When something answers again, nanoseconds after the sample.
-    pub(crate) healed: Option<Healed>,
-    /// The time of a round trip, nanoseconds.
-    pub(crate) rtt_ns: u64,
-    /// How long a probe and its answer are within reach of the fault, nanoseconds.
-    pub(crate) exposed_ns: u64,
-    /// Whether nothing that is sent after the fault passes the client's tap.
-    pub(crate) unseen: bool,
-    /// Where probes end after the fault.
-    pub(crate) hop: Hop,
-    /// `tcp_invalid_ratelimit` at the peer, jiffies.
-    pub(crate) answers_every: u64,
 }
 
 /// The timer at the moment of the sample. Jiffies are those of one clock.
@@ -197,7 +160,7 @@ fn starts(
                 .map(|_| received.saturating_sub(rtt / 2)),
         }
     };
-    let known = clock.map(|clock| Phase::new(kernel.hz, clock));
+    let known = clock.map(|clock| JiffyPhase::new(kernel.hz, clock));
     let known: Vec<u64> = known
         .into_iter()
         .flat_map(|phase| looked_at_ns(tcp, tick_ns).filter_map(move |at_ns| phase.of(at_ns)))

@@ -10,7 +10,7 @@ use crate::conclude::{called_after_crash, conclude, reference, unknown};
 use crate::dead_path;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::laboratory::SLOP_NS;
+use crate::laboratory::SLOP;
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::purpose::{self, Purpose};
 use crate::scene::{HopKind, ICMP_NS, Scene};
@@ -96,6 +96,7 @@ fn live_scenes(
             moved: false,
             back: WayBack::Known,
         }),
+        losses: None,
         icmp_ns: ICMP_NS,
         unseen: false,
     };
@@ -107,13 +108,8 @@ fn at_once(parameters: &Parameters, facts: &Facts, after: Duration, why: &str) -
     let window =
         Window::new(Outcome::Released, Some((Duration::ZERO, after + allowance::late(hz))));
     let causes = [(Cause::RoundTrip, after)].into_iter().chain(width::allowed(hz));
-    Prediction {
-        reference: reference(parameters),
-        windows: vec![Window { retransmits: Some(0), ..window.because(causes) }],
-        schedule: Vec::new(),
-        why: why.into(),
-        unknown: None,
-    }
+    let window = Window { retransmits: Some(0), ..window.because(causes) };
+    Prediction::of(reference(parameters), vec![window], why)
 }
 
 /// The server's process was killed, and its kernel has closed too.
@@ -157,7 +153,7 @@ fn after_crash(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> Predi
     let window = Window::new(Outcome::Released, Some((earliest, latest)))
         .because(causes.into_iter().chain(width::allowed(kernel.hz)));
     let waits = Window { retransmits: Some(0), ..window };
-    if crossing < Duration::from_nanos(SLOP_NS) + allowance::EXIT {
+    if crossing < SLOP + allowance::EXIT {
         let mut either = last;
         either.windows.push(waits);
         return either;

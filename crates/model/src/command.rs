@@ -1,10 +1,13 @@
 //! A connection of any program: what happens if the program makes no other call.
 
+pub use crate::crash::Farewell;
+
 use crate::conclude::unknown;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
+use crate::predict::predict_alone;
 use crate::scene::HopKind;
-use crate::{IfIt, ObservedCall, Prediction, dead_path, predict, predict_socket, predict_with};
+use crate::{IfIt, ObservedCall, Prediction, crash, dead_path, predict_socket, predict_with};
 use spec::effect::{Cable, PathFate};
 use spec::facts::TcpFacts;
 use spec::script::{Script, Step};
@@ -24,6 +27,8 @@ pub struct Observed {
     pub behind: bool,
     /// Whether the other program has sent something since the fault that nothing of this one's came before.
     pub heard: bool,
+    /// How the other host's kernel was seen to end the connection: times count from that moment.
+    pub farewell: Option<Farewell>,
 }
 
 /// What is known of what a program had not read when it ended.
@@ -106,6 +111,10 @@ fn is_connecting(tcp: &TcpFacts) -> bool {
 pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -> Conditional {
     let own = parameters(trial, facts, observed);
     let from_sample = falls_silent(trial, facts);
+    if let Some(farewell) = observed.farewell {
+        let prediction = crash::farewell(&own, facts.hz, farewell);
+        return Conditional { prediction, from_sample };
+    }
     let prediction = match why_unknown(trial, facts, observed, from_sample) {
         Some(reason) => unknown(&own, reason.into()),
         None if from_sample => from_socket(trial, facts),
@@ -113,7 +122,7 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
             either(&own, facts)
         }
         None if own.client.traffic == Traffic::Script => predict_with(&own, facts, &observed.calls),
-        None => predict(&own, facts),
+        None => predict_alone(&own, facts),
     };
     Conditional { prediction, from_sample }
 }
@@ -140,7 +149,7 @@ fn from_socket(trial: &Parameters, facts: &Facts) -> Prediction {
 fn either(own: &Parameters, facts: &Facts) -> Prediction {
     let mut reset = own.clone();
     reset.server.reads = false;
-    let (mut prediction, reset) = (predict(own, facts), predict(&reset, facts));
+    let (mut prediction, reset) = (predict_alone(own, facts), predict_alone(&reset, facts));
     prediction.windows.extend(reset.windows);
     prediction.unknown = prediction.unknown.or(reset.unknown);
     prediction.why = own.named(
@@ -168,13 +177,30 @@ fn why_unknown(
     );
     if trial.fault.kind == FaultKind::ProcessCrash && observed.unsent {
         return Some(
-            "the kernel of the killed process still had something to send, and its FIN follows that: \
-             when depends on how fast the other program reads",
+            "the kernel of the killed process still had something to send, or to send again, and its FIN \
+             follows that: when, is not known",
         );
+    }
+    let bytes = |call: &ObservedCall| match call.step {
+        Step::Write(bytes) => u64::from(bytes),
+        _ => 0,
+    };
+    let is_timed = tcp.options_set.as_ref().is_some_and(|set| set.user_timeout_ms.unwrap_or(0) > 0);
+    if trial.fault.kind == FaultKind::ProcessFreeze
+        && is_timed
+        && observed.calls.iter().map(bytes).sum::<u64>() > crash::FITS
+    {
+        return Some(crash::FILLS);
     }
     let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
     if !is_path || from_sample {
         return None;
+    }
+    if has_lost_probes(tcp) || !trial.further.is_empty() && tcp.probes > 0 {
+        return Some(
+            "a probe was lost before the fault, and how many more are sent depends on when a host answers \
+             again",
+        );
     }
     if observed.heard && trial.fault.kind == FaultKind::Forget {
         return Some(
@@ -199,6 +225,15 @@ fn why_unknown(
         "keepalive was set some time before the last exchange, so that without the kernel's jiffies it is \
          not known when its timer fires, and the program made calls that a host answers after the fault",
     )
+}
+
+/// Whether a keepalive probe went unanswered for longer than a round trip takes.
+fn has_lost_probes(tcp: &TcpFacts) -> bool {
+    let interval_s = tcp.options_set.as_ref().and_then(|options| options.keepintvl_s).unwrap_or(0);
+    let sent_ms_ago = (u64::from(interval_s) * 1000).saturating_sub(tcp.timer_expires_ms.into());
+    let round_trip_ms = u64::from(tcp.srtt_us) / 1000;
+    let is_keepalive = tcp.timer == TcpFacts::TIMER_KEEPALIVE && tcp.probes > 0;
+    is_keepalive && sent_ms_ago > 2 * round_trip_ms + EXCHANGE_MS
 }
 
 /// Whether the keepalive timer, if it runs, was armed as our own client does it: with the last

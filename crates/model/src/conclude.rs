@@ -1,7 +1,7 @@
 //! From what runs come to to a prediction, and what is said where there is none.
 
 use crate::allowance;
-use crate::laboratory::SLOP_NS;
+use crate::laboratory::SLOP;
 use crate::prediction::{Prediction, Step, Window};
 use crate::width::{self, Cause};
 use spec::{FaultKind, Outcome, Parameters, Reference, Traffic};
@@ -32,9 +32,8 @@ pub(crate) fn called_after_crash(
         return prediction;
     }
     prediction.reference = Reference::Fault;
-    let call = Duration::from_nanos(SLOP_NS);
-    let latest = allowance::EXIT + call;
-    let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, call)];
+    let latest = allowance::EXIT + SLOP;
+    let causes = [(Cause::ProcessExit, allowance::EXIT), (Cause::Call, SLOP)];
     for window in &mut prediction.windows {
         window.span = window
             .span
@@ -50,24 +49,13 @@ pub(crate) fn called_after_crash(
 
 /// The connection does not end.
 pub(crate) fn lives_on(parameters: &Parameters, why: String) -> Prediction {
-    Prediction {
-        reference: reference(parameters),
-        windows: vec![Window::new(Outcome::None, None)],
-        schedule: Vec::new(),
-        why,
-        unknown: None,
-    }
+    Prediction::of(reference(parameters), vec![Window::new(Outcome::None, None)], why)
 }
 
 /// What the model cannot say, and why.
 pub(crate) fn unknown(parameters: &Parameters, reason: String) -> Prediction {
-    Prediction {
-        reference: reference(parameters),
-        windows: Vec::new(),
-        schedule: Vec::new(),
-        why: reason.clone(),
-        unknown: Some(reason),
-    }
+    let prediction = Prediction::of(reference(parameters), Vec::new(), reason.clone());
+    Prediction { unknown: Some(reason), ..prediction }
 }
 
 /// The prediction that these windows and this schedule make.
@@ -76,13 +64,8 @@ pub(crate) fn conclude(
     (windows, schedule): (Vec<Window>, Vec<Step>),
     why: impl FnOnce(&Prediction) -> String,
 ) -> Prediction {
-    let mut prediction = Prediction {
-        reference: reference(parameters),
-        windows,
-        schedule,
-        why: String::new(),
-        unknown: None,
-    };
+    let prediction = Prediction::of(reference(parameters), windows, "");
+    let mut prediction = Prediction { schedule, ..prediction };
     prediction.why = why(&prediction);
     prediction
 }

@@ -15,8 +15,8 @@ use crate::laboratory::nanos;
 use crate::prediction::{Prediction, StepKind};
 use crate::purpose::Purpose;
 use crate::scene::{HopKind, ICMP_NS, Scene};
-use crate::sending;
 use crate::world::{Answer, Healed};
+use crate::{sending, way};
 use spec::effect::{Cable, PathFate};
 use spec::{Errno, Facts, Family, FaultKind, Neighbour, Outcome, Parameters, Reject, Topology};
 use std::time::Duration;
@@ -74,6 +74,7 @@ pub(crate) fn scenes(
         later: sending::later_from(parameters, later.as_ref(), *earlier_ns),
         hop: hop(kernel, parameters),
         healed: healed.map(|healed| healed.earlier(*earlier_ns)),
+        losses: way::losses(kernel, parameters, 0),
         icmp_ns: ICMP_NS,
         unseen: parameters.fault.kind == FaultKind::Unplug,
     };
@@ -88,6 +89,8 @@ fn healed(parameters: &Parameters) -> Option<Healed> {
     let at_once = |with| Healed { at_ns: 0, with, moved: false, back, round_trip_ns };
     match fault.kind {
         FaultKind::None | FaultKind::ProcessFreeze => Some(at_once(Answer::Ack)),
+        // What the path does not drop is answered.
+        FaultKind::Blackhole if fault.packets.is_some() => Some(at_once(Answer::Ack)),
         FaultKind::ProcessCrash => Some(at_once(Answer::Reset)),
         // The router is next door: what delays the path lies behind it.
         FaultKind::Reject if fault.reject == Reject::TcpReset => {
@@ -134,8 +137,10 @@ fn hop(kernel: &Kernel, parameters: &Parameters) -> HopKind {
     }
     match (router, parameters.neighbour) {
         (true, _) if effect.cable == Cable::CarrierLost => HopKind::Fixed(Hop::Silent),
-        (true, _) => HopKind::Fixed(Hop::Asks(hop::Neighbour::of_router(), limit, unreachable)),
-        (false, Neighbour::Learned) => HopKind::Neighbour { believed: 0, icmp: unreachable },
+        (true, _) => HopKind::Fixed(Hop::Asks(hop::Neighbour::unknown(false), limit, unreachable)),
+        (false, Neighbour::Learned) => {
+            HopKind::Fixed(Hop::Asks(hop::Neighbour::unknown(true), Limit::none(), unreachable))
+        }
         (false, Neighbour::Permanent) => HopKind::Fixed(Hop::Silent),
     }
 }

@@ -13,6 +13,15 @@ use crate::window;
 use spec::{Errno, Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::time::Duration;
 
+/// How a living peer ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// By a FIN.
+    Fin,
+    /// By a RST.
+    Rst,
+}
+
 /// SIGKILL to the server process. The client writes once it is gone: what arrives before that would
 /// count as unread.
 pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
@@ -58,16 +67,33 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         (Cause::RoundTrip, one_way.saturating_sub(parameters.path.rtt / 2)),
         (Cause::Call, reads),
     ];
-    Prediction {
-        reference: Reference::Fault,
-        windows: vec![
-            Window::new(outcome, Some((earliest, latest)))
-                .because(causes.into_iter().chain(width::allowed(hz))),
-        ],
-        schedule: Vec::new(),
-        why: why.into(),
-        unknown: None,
-    }
+    let window = Window::new(outcome, Some((earliest, latest)))
+        .because(causes.into_iter().chain(width::allowed(hz)));
+    Prediction::of(Reference::Fault, vec![window], why)
+}
+
+/// The peer's host lives on, and its FIN or RST was seen to leave at the moment that times count from:
+/// it passes the path, and the client's kernel takes it in a softirq (`tcp_fin`, `tcp_reset`,
+/// net/ipv4/tcp_input.c), which waits for a scheduling slice at most.
+pub(crate) fn farewell(parameters: &Parameters, hz: u32, farewell: Farewell) -> Prediction {
+    let (outcome, what) = match farewell {
+        Farewell::Fin => (Outcome::Eof, "FIN"),
+        Farewell::Rst => (Outcome::Errno(Errno::ECONNRESET), "RST"),
+    };
+    let one_way = parameters.path.rtt / 2;
+    // What delays a path is an hrtimer, which without high resolution waits for the tick.
+    let tick = if one_way.is_zero() { Duration::ZERO } else { Hz::new(hz).duration(1) };
+    let span = (one_way.saturating_sub(allowance::EARLY), one_way + tick + allowance::SLICE);
+    let causes = [
+        (Cause::Tick, tick),
+        (Cause::Slice, allowance::SLICE),
+        (Cause::Clocks, one_way.min(allowance::EARLY)),
+    ];
+    let why = format!(
+        "nothing tells the client until the server's program ends the connection: its {what}"
+    );
+    let window = Window::new(outcome, Some(span)).because(causes);
+    Prediction::of(Reference::Fault, vec![window], parameters.named(&why))
 }
 
 /// Why a connection whose window the server keeps closed may have come to its end by itself: before
@@ -88,13 +114,11 @@ fn given_up(parameters: &Parameters, facts: &Facts) -> Option<String> {
 /// SIGSTOP to the server process.
 pub(crate) fn predict_freeze(parameters: &Parameters) -> Prediction {
     let client = &parameters.client;
-    let fills = client.traffic == Traffic::Stream && parameters.fault.duration.is_none();
+    let fills = client.traffic == Traffic::Stream
+        && parameters.fault.duration.is_none()
+        && parameters.deadline.is_some_and(|deadline| deadline > WINDOW_OPEN);
     if fills && client.user_timeout.is_some() {
-        let reason = "how much a stopped server's kernel takes in before its window closes, and \
-                      the user timeout begins to count, depends on its memory accounting";
-        if parameters.deadline.is_some_and(|deadline| deadline > WINDOW_OPEN) {
-            return unknown(parameters, reason.into());
-        }
+        return unknown(parameters, FILLS.into());
     }
     lives_on(
         parameters,
@@ -104,6 +128,11 @@ pub(crate) fn predict_freeze(parameters: &Parameters) -> Prediction {
 
 /// The client begins its traffic this long after the fault at most.
 const BEGINS: Duration = Duration::from_millis(100);
+/// Why it is not known what a stopped server makes of more than surely fits.
+pub(crate) const FILLS: &str = "how much a stopped server's kernel takes in before its window closes, and the user \
+                                timeout begins to count, depends on its memory accounting";
+/// What surely fits, bytes.
+pub(crate) const FITS: u64 = 30_000;
 /// How long a stream of 2,000 bytes a second surely fits into a receive buffer of the default
 /// 128 KiB, of which half is window.
 const WINDOW_OPEN: Duration = Duration::from_secs(15);
@@ -112,4 +141,23 @@ const WINDOW_OPEN: Duration = Duration::from_secs(15);
 pub(crate) fn round_trip(parameters: &Parameters, facts: &Facts) -> Duration {
     let measured = facts.tcp.as_ref().map(|tcp| Duration::from_micros(tcp.srtt_us.into()));
     measured.unwrap_or_default().max(parameters.path.rtt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_farewell_that_was_seen_to_leave_needs_the_path_and_a_slice() {
+        let mut parameters = Parameters::default();
+        let span = |parameters: &Parameters| {
+            let prediction = farewell(parameters, 250, Farewell::Fin);
+            prediction.windows[0].span.map(|(from, to)| (from.as_micros(), to.as_micros()))
+        };
+        assert_eq!(span(&parameters), Some((0, 2_800)));
+        parameters.path.rtt = Duration::from_millis(100);
+        assert_eq!(span(&parameters), Some((49_500, 56_800)), "an hrtimer waits for the tick");
+        let reset = farewell(&parameters, 250, Farewell::Rst);
+        assert_eq!(reset.windows[0].outcome, Outcome::Errno(Errno::ECONNRESET));
+    }
 }

@@ -6,8 +6,8 @@ use crate::hop::{self, Hop, Icmp, Limit};
 use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, nanos};
 use crate::rto;
-use crate::scene::{Confirms, HopKind};
-use crate::tick::Phase;
+use crate::scene::{Confirms, HopKind, LIVES_APART_SECS};
+use crate::tick::JiffyPhase;
 use crate::wheel::Context;
 use crate::world::{Answer, Healed, WayBack};
 use spec::effect::{Cable, HostFate, PathFate};
@@ -19,6 +19,8 @@ pub(crate) fn unsettled(kernel: &Kernel, parameters: &Parameters, facts: &Facts)
     let tcp = facts.tcp.as_ref()?;
     let fresh = tcp.rto_us >= FRESH_RTO_US
         && parameters.path.rtt < Duration::from_millis(300)
+        // What an earlier fault has lost was sent again, and gave a long round trip.
+        && parameters.further.is_empty()
         && kernel.rto_min < kernel.hz.from_msecs(900);
     fresh.then(|| {
         format!(
@@ -158,7 +160,7 @@ pub(crate) fn hops(
         }
         // The router no longer knows the server's link-layer address, and asks in vain.
         (Neighbour::Permanent, true) => {
-            let hop = Hop::Asks(hop::Neighbour::of_router(), limit, unreachable);
+            let hop = Hop::Asks(hop::Neighbour::unknown(false), limit, unreachable);
             return Ok(vec![HopKind::Fixed(hop)]);
         }
         // Without a carrier the client's entry is thrown away (`neigh_carrier_down`).
@@ -166,7 +168,8 @@ pub(crate) fn hops(
             if let Some(reason) = own_settings(parameters, facts, None) {
                 return Err(reason);
             }
-            return Ok(vec![HopKind::Neighbour { believed: 0, icmp: unreachable }]);
+            let hop = Hop::Asks(hop::Neighbour::unknown(true), Limit::none(), unreachable);
+            return Ok(vec![HopKind::Fixed(hop)]);
         }
         (Neighbour::Learned, true | false) => {}
     }
@@ -176,18 +179,16 @@ pub(crate) fn hops(
     if !router && let Some(reason) = own_settings(parameters, facts, entry) {
         return Err(reason);
     }
-    if let Some(entry) = entry {
+    let (local, icmp) = (!router, unreachable);
+    let limit = if router { limit } else { Limit::none() };
+    let hop = if let Some(entry) = entry {
         let confirms = confirms(kernel, parameters, facts, entry);
-        let limit = if router { limit } else { Limit::none() };
-        let icmp = unreachable;
-        return Ok(vec![HopKind::Looked { entry, local: !router, confirms, limit, icmp }]);
-    }
-    if router {
-        let hop = |believed| HopKind::Router { believed, limit: limit.clone(), icmp: unreachable };
-        return Ok(believed(kernel, fault.after).map(hop).collect());
-    }
-    let hop = |believed| HopKind::Neighbour { believed, icmp: unreachable };
-    Ok(believed(kernel, Duration::ZERO).map(hop).collect())
+        HopKind::Looked { entry, local, confirms, limit, icmp }
+    } else {
+        let age = if router { fault.after } else { Duration::ZERO };
+        HopKind::Believed { local, jiffies: believed(kernel, age), limit, icmp }
+    };
+    Ok(vec![hop])
 }
 
 /// Why settings of the client's neighbour table make the life of an entry unknown, if they do.
@@ -209,7 +210,9 @@ pub(crate) fn own_settings(
 fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Looked) -> Confirms {
     let seen = Confirms { seen: true, by_write: false, delayed: None };
     let (Some(tcp), Some(clock)) = (&facts.tcp, facts.jiffies) else { return seen };
-    let Some(sampled_ns) = Phase::new(kernel.hz, clock).of(tcp.sampled_at_ns) else { return seen };
+    let Some(sampled_ns) = JiffyPhase::new(kernel.hz, clock).of(tcp.sampled_at_ns) else {
+        return seen;
+    };
     let sampled = sampled_ns / kernel.hz.tick_ns();
     // The answer to a keepalive probe acknowledges nothing, and confirms nothing (`tcp_ack`); the
     // last acknowledgement that did came with the server's last bytes.
@@ -233,17 +236,15 @@ fn confirms(kernel: &Kernel, parameters: &Parameters, facts: &Facts, entry: Look
 }
 
 /// For how many jiffies after the first write, which confirms it with the last acknowledgement, a
-/// neighbour entry may be believed that was learned or confirmed `age` before.
-fn believed(kernel: &Kernel, age: Duration) -> impl Iterator<Item = u64> {
+/// neighbour entry is believed at least that was learned or confirmed `age` before, and for how many
+/// more at most.
+fn believed(kernel: &Kernel, age: Duration) -> (u64, u64) {
     let seconds = |secs: u64| kernel.hz.from_secs(secs);
-    let first = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
-    let last = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
-    let step = seconds(BELIEVED_STEP_SECS).max(1);
-    (first..last + step).step_by(step as usize)
+    let least = seconds(BELIEVED_SECS.0.saturating_sub(age.as_secs()).max(1));
+    let most = seconds(BELIEVED_SECS.1) + kernel.wheel.slot(seconds(BELIEVED_SECS.1));
+    // No two retransmissions fit into what is rounded up here, once they are so far apart.
+    (least, (most - least).next_multiple_of(seconds(LIVES_APART_SECS).max(1)))
 }
-
-/// In steps that no two retransmissions fit into, once they are so far apart.
-const BELIEVED_STEP_SECS: u64 = 5;
 
 /// The ICMP error by which a router rejects, and what it means to a connection: `icmp_err_convert`
 /// (net/ipv4/icmp.c), `tab_unreach` and `icmpv6_err_convert` (net/ipv6/icmp.c).

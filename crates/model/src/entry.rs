@@ -10,14 +10,14 @@
 
 use crate::hop::{Hop, Icmp, Limit, Manners, Neighbour, State};
 use crate::kernel::Kernel;
-use crate::tick::Phase;
+use crate::tick::JiffyPhase;
 use crate::wheel::Context;
 use spec::facts::NeighbourFacts;
 use spec::{Errno, Facts, Parameters, Topology};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The hops that the entry may be, in jiffies after the jiffy `from` of the cut clock of [`Phase`]
+/// The hops that the entry may be, in jiffies after the jiffy `from` of the cut clock of [`JiffyPhase`]
 /// (if that is not known: after the last exchange): one or a few if it was sampled, and otherwise
 /// whatever it may be. `confirms` are the jiffies of a segment that is yet to pass on an
 /// acknowledgement; `probes_every`, jiffies, is the time from one probe to the next: of lives that
@@ -112,10 +112,10 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
-    /// The entry in the facts, in jiffies of the cut clock of [`Phase`].
+    /// The entry in the facts, in jiffies of the cut clock of [`JiffyPhase`].
     pub(crate) fn at(kernel: &Kernel, facts: &Facts) -> Option<Self> {
         let known = facts.neighbour.filter(|known| known.sampled_at_ns > 0)?;
-        let clock = Phase::new(kernel.hz, facts.jiffies?);
+        let clock = JiffyPhase::new(kernel.hz, facts.jiffies?);
         let sampled = clock.of(known.sampled_at_ns)? / kernel.hz.tick_ns();
         Some(Self { known, sampled, from: 0 })
     }

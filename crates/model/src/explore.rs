@@ -9,21 +9,24 @@
 
 mod alike;
 mod cycle;
+mod end;
 mod event;
+mod handle;
 mod standing;
 
+pub(crate) use end::End;
+
+use crate::choices::Choices;
 use crate::kernel::Kernel;
-use crate::prediction::{COUNTED_MOST, StepKind};
+use crate::prediction::COUNTED_MOST;
 use crate::program::{Call, Calls};
-use crate::run::{Called, Fired, Live, Past};
+use crate::run::{Called, Fired, Live, Past, Runs};
 use crate::sock::{Decides, Stamps, Timer};
-use crate::step::{Choices, Effects, Progress, Step};
-use crate::wheel::Context;
-use crate::world::{Arrival, InFlight};
+use crate::world::Arrival;
 use alike::{alike, merge, skip_alike, skip_answered};
-use event::{Event, hop_fires, next};
-use spec::Outcome;
+use event::{Event, next};
 use standing::Standing;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// No more steps than this are gone through.
@@ -36,14 +39,13 @@ const LATE_STEPS: u64 = 40_000;
 const LATE_BESIDE: usize = 128;
 /// When a peer that stays has answered so often, one answer is like the other.
 const ANSWERS_MOST: u32 = 32;
+/// The same where each probe is answered before the next is sent.
+const ANSWERS_FEW: u32 = 4;
 
 /// After so many answers, chance has not ended a connection that may be ended so.
 const CHANCES_MOST: u32 = 1_000;
 const FAR_BY_CHANCE: &str = "a thousand keepalive probes are answered before chance ends the \
                              connection, if it does: say `deadline`";
-
-const FORGOTTEN_OR_NOT: &str = "a packet comes to the router when the flow was idle for as long as it \
-                                remembers it, to a few jiffies";
 
 /// What came of a past where a handler ran on time: what it led to then, a late one leads to within
 /// the allowance.
@@ -57,31 +59,23 @@ struct OnTime {
     sends: bool,
 }
 
+impl OnTime {
+    fn add(&mut self, other: Self) {
+        self.ends |= other.ends;
+        self.goes_on |= other.goes_on;
+        self.sends |= other.sends;
+    }
+}
+
 /// How a socket's stamps decide, and whether its handler sends on time.
 type Decision = ([u64; 3], bool);
-
-/// How a run ends.
-#[derive(Debug, Clone)]
-pub(crate) struct End {
-    pub(crate) outcome: Outcome,
-    pub(crate) at_ns: u64,
-    /// Where only a handler that ran late could make it: when that was.
-    pub(crate) not_before_ns: u64,
-    pub(crate) past: Past,
-    /// The timeout of the last timer, nanoseconds, where that is not the last in the log.
-    pub(crate) timeout_ns: Option<u64>,
-    /// By how much sooner, and later, it may come, nanoseconds.
-    pub(crate) open_ns: (u64, u64),
-    /// Whether the client's own neighbour entry decided what passed its tap.
-    pub(crate) local: bool,
-}
 
 /// Explores runs.
 pub(crate) struct Explorer<'a> {
     cfg: &'a Kernel,
     later: Option<&'a Kernel>,
     calls: &'a Calls,
-    frontier: BTreeMap<u64, Vec<(Live, Vec<Past>)>>,
+    frontier: BTreeMap<u64, Runs>,
     pending: Option<(Live, Vec<Past>)>,
     pub(crate) ends: Vec<End>,
     /// The longest timer that fired, jiffies.
@@ -119,6 +113,11 @@ impl<'a> Explorer<'a> {
         Self { late_steps: LATE_STEPS / explorers.max(1) as u64, ..self }
     }
 
+    /// The same where nothing is late.
+    pub(crate) fn on_time(self) -> Self {
+        Self { late_steps: 0, ..self }
+    }
+
     /// A run that begins. Those that come one after the other and are alike are one.
     pub(crate) fn start(&mut self, mut live: Live, past: Past) {
         live.sock.stamps = Stamps::default();
@@ -138,6 +137,10 @@ impl<'a> Explorer<'a> {
 
     /// Forgets of a run what cannot matter any more; says when something happens to it next.
     fn forget(&self, live: &mut Live) -> Option<u64> {
+        if live.sock.is_sending() && live.world.never_answers() {
+            // It is silent for as long as something is out.
+            live.sock.keepalive_timer = None;
+        }
         let (at_ns, _) = next(live, self.cfg)?;
         // Nothing happens until then.
         live.world.age(at_ns);
@@ -163,7 +166,7 @@ impl<'a> Explorer<'a> {
         self.began = self.on_their_way;
         while let Some((at_ns, lives)) = self.frontier.pop_first() {
             self.on_their_way -= lives.len();
-            for (live, pasts) in alike(lives) {
+            for (mut live, pasts) in alike(lives) {
                 self.steps += 1;
                 if self.steps > STEPS_MOST {
                     return Err(format!(
@@ -171,7 +174,7 @@ impl<'a> Explorer<'a> {
                          through"
                     ));
                 }
-                self.advance(live, &merge(pasts), at_ns);
+                self.advance(&mut live, &merge(pasts, self.cfg.hz.tick_ns()), at_ns);
                 if let Some(reason) = self.unknown.take() {
                     return Err(reason);
                 }
@@ -193,12 +196,10 @@ impl<'a> Explorer<'a> {
         match self.forget(&mut live).filter(|at_ns| !live.world.is_over(*at_ns)) {
             Some(at_ns) => {
                 self.on_their_way += 1;
-                self.frontier.entry(at_ns).or_default().push((live, pasts));
+                self.frontier.entry(at_ns).or_default().push((Box::new(live), pasts));
             }
             None => {
-                for past in pasts {
-                    self.end(&live, past, Outcome::None, 0, (0, 0), None);
-                }
+                self.live_on(&live, pasts, 0);
             }
         }
     }
@@ -215,33 +216,60 @@ impl<'a> Explorer<'a> {
         self.later.filter(|_| live.world.later.is_past(at_ns)).unwrap_or(self.cfg)
     }
 
-    fn advance(&mut self, mut live: Live, pasts: &[Past], at_ns: u64) {
-        let live = &mut live;
+    fn advance(&mut self, live: &mut Live, pasts: &[Past], at_ns: u64) {
+        let tick_ns = self.cfg.hz.tick_ns();
         let Some((_, event)) = next(live, self.cfg) else { return };
         if !matches!(event, Event::Expiry(_) | Event::Hop) {
-            self.step(live, pasts, event, (at_ns, at_ns), None);
+            self.step(live, &Past::parts(pasts, tick_ns), event, (at_ns, at_ns), None);
             return;
         }
         if event == Event::Expiry(Timer::Write) && self.skip_timeouts(live, pasts, at_ns) {
             return;
         }
-        if !self.is_late_explored(live) {
-            self.step(live, pasts, event, (at_ns, at_ns), None);
-            return;
+        let is_late_explored = self.is_late_explored(live);
+        if is_late_explored {
+            self.overtake(live, pasts, at_ns);
         }
-        self.overtake(live, pasts, at_ns);
-        let ended = self.step(live, pasts, event, (at_ns, at_ns), None);
+        let late_ns = if is_late_explored { at_ns + tick_ns } else { at_ns };
+        let pasts = self.parts(live, pasts, event, [at_ns, late_ns]);
+        let ended = self.step(live, &pasts, event, (at_ns, at_ns), None);
         // That an acknowledgement goes a jiffy later makes no difference.
-        if event != Event::Expiry(Timer::DelayedAck) {
-            let late_ns = at_ns + self.cfg.hz.tick_ns();
-            self.step(live, pasts, event, (at_ns, late_ns), Some(&ended));
+        if is_late_explored && event != Event::Expiry(Timer::DelayedAck) {
+            self.step(live, &pasts, event, (at_ns, late_ns), Some(&ended));
         }
+    }
+
+    /// These pasts, blocks parted by what the socket makes of their stamps at these moments.
+    fn parts<'p>(
+        &self,
+        live: &mut Live,
+        pasts: &'p [Past],
+        event: Event,
+        moments: [u64; 2],
+    ) -> Cow<'p, [Past]> {
+        if pasts.iter().all(Past::is_one) {
+            return Cow::Borrowed(pasts);
+        }
+        let ways = moments.map(|now_ns| {
+            let cfg = self.cfg_at(live, now_ns);
+            (cfg, decides(live, event, cfg), now_ns)
+        });
+        let mut apart = Vec::new();
+        for past in pasts {
+            let mut by_stamps = |stamps| {
+                live.sock.stamps = stamps;
+                ways.map(|(cfg, decides, now_ns)| live.sock.by_stamps(decides, cfg, now_ns))
+            };
+            past.part(self.cfg.hz.tick_ns(), &mut by_stamps, &mut apart);
+        }
+        Cow::Owned(apart)
     }
 
     /// What comes within a timer's lateness may come before it. A call does not more than once: each
     /// time takes another timer that runs as late as that.
     fn overtake(&mut self, live: &mut Live, pasts: &[Past], due_ns: u64) {
         let late_ns = self.cfg.late_ns();
+        let pasts = || Past::parts(pasts, self.cfg.hz.tick_ns());
         let held = !live.world.hop.held().is_empty();
         if let Some((at_ns, _)) = live.program.next
             && at_ns < due_ns + late_ns
@@ -249,12 +277,12 @@ impl<'a> Explorer<'a> {
             && (live.sock.probes_anew(self.cfg, held) || live.sock.keepalive_timer.is_some())
         {
             let mut live = Live { overtaken: true, ..live.clone() };
-            self.step(&mut live, pasts, Event::Call, (at_ns, at_ns), None);
+            self.step(&mut live, &pasts(), Event::Call, (at_ns, at_ns), None);
         }
         if let Some(packet) = live.world.in_flight.first()
             && packet.at_ns.saturating_sub(packet.sooner_ns) < due_ns + late_ns
         {
-            self.step(live, pasts, Event::Arrival, (packet.at_ns, packet.at_ns), None);
+            self.step(live, &pasts(), Event::Arrival, (packet.at_ns, packet.at_ns), None);
         }
     }
 
@@ -269,16 +297,17 @@ impl<'a> Explorer<'a> {
         on_time: Option<&[OnTime]>,
     ) -> Vec<OnTime> {
         let mut result = vec![OnTime::default(); pasts.len()];
-        let cfg = self.cfg_at(live, now_ns);
-        let decides = match event {
-            Event::Expiry(timer) => Decides::Expiry(timer),
-            Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
-            Event::Hop if live.world.hop.fails_next(cfg) && !live.sock.queue.is_empty() => {
-                Decides::Icmp
+        if let Some(hops) = live.world.hop.believed_or_not(now_ns / self.cfg.hz.tick_ns()) {
+            for hop in hops {
+                let mut live = live.clone();
+                live.world.hop = hop;
+                let came = self.step(&mut live, pasts, event, (due_ns, now_ns), on_time);
+                result.iter_mut().zip(came).for_each(|(all, came)| all.add(came));
             }
-            Event::Hop | Event::Resolved => Decides::Nothing,
-            Event::Arrival | Event::Call | Event::AnswerDue => Decides::Anything,
-        };
+            return result;
+        }
+        let cfg = self.cfg_at(live, now_ns);
+        let decides = decides(live, event, cfg);
         let mut groups: Vec<(Decision, Vec<usize>)> = Vec::new();
         for (index, past) in pasts.iter().enumerate() {
             if on_time.is_some_and(|on_time| !on_time[index].goes_on) {
@@ -315,15 +344,19 @@ impl<'a> Explorer<'a> {
                 next.sock.stamps = pasts[group[0]].stamps;
                 next.world.age(now_ns);
                 next.world.late = (now_ns - due_ns, sends);
+                next.world.choices = choices;
                 let (progress, effects, packet) =
-                    self.handle(&mut next, event, cfg, (due_ns, now_ns), &mut choices);
+                    self.handle(&mut next, event, cfg, (due_ns, now_ns));
                 next.world.late = (0, false);
+                choices = std::mem::take(&mut next.world.choices);
                 let seen = next.world.take_seen();
-                if next.world.undecided {
-                    self.unknown = Some(FORGOTTEN_OR_NOT.into());
+                if let Some(reason) = next.world.unknown {
+                    self.unknown = Some(reason.into());
                     return result;
                 }
                 let is_window = next.sock.window_closed;
+                let is_new =
+                    matches!(event, Event::Arrival) && next.world.reference_until.ahead().is_some();
                 let mut children = Vec::new();
                 for index in &group {
                     let mut past = pasts[*index].clone();
@@ -337,9 +370,9 @@ impl<'a> Explorer<'a> {
                     } else {
                         past.counts.probes += seen;
                     }
-                    if matches!(event, Event::Arrival)
-                        && next.world.reference_until.ahead().is_some()
-                    {
+                    // Of calls between two faults, those that are answered are over.
+                    past.called.take_if(|_| is_new && next.sock.queue.is_empty());
+                    if is_new && past.called.is_none() {
                         past.begin_anew(now_ns);
                         if is_window && let Some(armed) = next.sock.armed(Timer::Write) {
                             past.due(Timer::Write, now_ns + armed.timeout * cfg.hz.tick_ns());
@@ -397,186 +430,26 @@ impl<'a> Explorer<'a> {
                 || live.sock.window_closed
                 || live.world.forgets_within(self.calls.repeats_after.unwrap_or(0));
             let is_back = live.world.recovery.is_some() && !live.sock.window_closed;
-            if !patient && (!probed || is_back || live.world.heard > ANSWERS_MOST) {
-                for past in pasts {
-                    self.end(&live, past, Outcome::None, now_ns, (0, 0), None);
-                }
-                return;
+            let interval = self.cfg.keepalive_time.min(self.cfg.keepalive_interval);
+            let alike = !live.sock.window_closed && live.world.answers_each(interval);
+            let most = if alike { ANSWERS_FEW } else { ANSWERS_MOST };
+            if !patient && (!probed || is_back || live.world.heard > most) {
+                return self.live_on(&live, pasts, now_ns);
             }
         }
         self.push(live, pasts);
     }
+}
 
-    /// What happens to the socket.
-    fn handle(
-        &self,
-        live: &mut Live,
-        event: Event,
-        cfg: &Kernel,
-        (due_ns, now_ns): (u64, u64),
-        choices: &mut Choices,
-    ) -> (Progress, Effects, Option<InFlight>) {
-        let Live { sock, world, program, .. } = live;
-        let arrives = event == Event::Arrival;
-        let packet = arrives.then(|| world.arrives(now_ns)).flatten();
-        let context = match event {
-            Event::Expiry(_) | Event::Hop => Context::Handler,
-            _ => Context::Call,
-        };
-        let mut step = Step {
-            cfg,
-            later: world.later.ahead().zip(self.later),
-            now_ns,
-            due_ns,
-            context,
-            sooner_ns: packet.map_or(0, |packet| packet.sooner_ns),
-            late_ns: packet.map_or((0, 0), |packet| {
-                (packet.late_ns * u64::from(packet.also_on_time), packet.late_ns)
-            }),
-            world,
-            choices,
-            effects: Effects::default(),
-        };
-        let progress = match (event, packet) {
-            (Event::Expiry(timer), _) => sock.expired(&mut step, timer),
-            (Event::Hop, _) => hop_fires(sock, &mut step, self.calls.go_on()),
-            (Event::Resolved, _) => {
-                step.world.resolved_ns = None;
-                step.world.hop.resolve(now_ns / cfg.hz.tick_ns());
-                Ok(())
-            }
-            (
-                Event::Arrival,
-                Some(InFlight { what: Arrival::Ack { next, echoed_ns, answers }, .. }),
-            ) => {
-                if answers && sock.closed {
-                    // Data for a socket that no process reads any more: `TCPABORTONDATA`.
-                    sock.reset(&mut step)
-                } else {
-                    if answers {
-                        program.answered(self.calls, now_ns);
-                    }
-                    sock.acknowledged(&mut step, next, echoed_ns)
-                }
-            }
-            (Event::Arrival, Some(InFlight { what: Arrival::Missing { seen, .. }, .. })) => {
-                sock.missing(&mut step, seen)
-            }
-            (Event::Arrival, Some(InFlight { what: Arrival::ProbeAck, .. })) => {
-                sock.tcp_ack_probe(&mut step);
-                Ok(())
-            }
-            (Event::Arrival, Some(_)) => sock.reset(&mut step),
-            // It was dropped on its way.
-            (Event::Arrival, None) => Ok(()),
-            (Event::Call, _) => match program.call(self.calls) {
-                Some(Call::Connect) => sock.connect(&mut step),
-                Some(call @ (Call::Write(bytes) | Call::Request(bytes, _))) => {
-                    if self.calls.repeats_after.is_some() && sock.is_held_back() {
-                        // What is held back stays back until something is acknowledged.
-                        program.next = None;
-                    }
-                    sock.write(&mut step, bytes, matches!(call, Call::Request(..)))
-                }
-                Some(Call::Shutdown) => sock.shutdown(&mut step),
-                Some(Call::Close) => {
-                    program.gives_up();
-                    sock.close(&mut step, self.calls.lingers)
-                }
-                None => Ok(()),
-            },
-            // The program is done with it; its kernel goes on, and nobody asks what comes of it.
-            (Event::AnswerDue, _) if self.calls.heartbeats_within.is_some() => {
-                step.told(Outcome::None)
-            }
-            (Event::AnswerDue, _) => {
-                program.gives_up();
-                sock.close(&mut step, self.calls.lingers)
-            }
-        };
-        (progress, step.effects, packet)
-    }
-
-    fn told(
-        &mut self,
-        live: &Live,
-        past: &Past,
-        effects: &Effects,
-        packet: Option<InFlight>,
-        (event, handler_late_ns): (Event, u64),
-    ) {
-        let gave_up = effects.steps.last().is_some_and(|(kind, _)| *kind == StepKind::GiveUp);
-        for told in &effects.told {
-            if gave_up && live.world.reference_until.ahead().is_some_and(|at_ns| told.at_ns < at_ns)
-            {
-                self.unknown = Some(if live.sock.window_closed {
-                    "the client's kernel gives the connection up before the fault, by the probes of \
-                     the closed window"
-                        .into()
-                } else {
-                    "the client's kernel gives the connection up before the fault, by keepalive \
-                     probes that a living server has not answered yet"
-                        .into()
-                });
-                return;
-            }
-            let mut past = past.clone();
-            let mut timeout_ns = (event == Event::Hop).then_some(NEIGHBOUR_TIMER_NS);
-            if let Some(waited_ns) = told.waited_ns {
-                let now_ns = packet.map_or(told.at_ns, |packet| packet.at_ns);
-                let nominal_ns = now_ns.saturating_sub(past.begins_ns) + waited_ns;
-                past.push(StepKind::GiveUp, told.at_ns, nominal_ns, waited_ns, false);
-                self.longest = self.longest.max(waited_ns / self.cfg.hz.tick_ns());
-                timeout_ns = None;
-            }
-            let open_ns = packet.map_or((0, 0), |packet| packet.open_ns);
-            let open_ns = if told.waited_ns.is_some() { (0, 0) } else { open_ns };
-            if live.stands {
-                let end = self.stood_for(live, past, told, gave_up);
-                self.ends.push(end);
-                continue;
-            }
-            // What only a late handler leads to is allowed to be so late anyway.
-            let drawn = packet.filter(|_| told.waited_ns.is_none());
-            let late_ns = drawn.map_or(handler_late_ns, |packet| packet.late_ns);
-            let not_before_ns = match drawn {
-                Some(packet) if packet.also_on_time => told.at_ns - late_ns,
-                _ if late_ns == 0 => 0,
-                _ => told.at_ns,
-            };
-            self.ends.push(End {
-                not_before_ns,
-                ..End::new(live, past, told.outcome, told.at_ns - late_ns, open_ns, timeout_ns)
-            });
+/// Which stamps decide what comes of an event.
+fn decides(live: &Live, event: Event, cfg: &Kernel) -> Decides {
+    match event {
+        Event::Expiry(timer) => Decides::Expiry(timer),
+        Event::Arrival if live.world.in_flight[0].what == Arrival::ProbeAck => Decides::Arrival,
+        Event::Hop if live.world.hop.fails_next(cfg) && !live.sock.queue.is_empty() => {
+            Decides::Icmp
         }
-    }
-
-    fn end(
-        &mut self,
-        live: &Live,
-        past: Past,
-        outcome: Outcome,
-        at_ns: u64,
-        open_ns: (u64, u64),
-        timeout_ns: Option<u64>,
-    ) {
-        self.ends.push(End::new(live, past, outcome, at_ns, open_ns, timeout_ns));
+        Event::Hop | Event::Resolved => Decides::Nothing,
+        Event::Arrival | Event::Call | Event::AnswerDue => Decides::Anything,
     }
 }
-
-impl End {
-    fn new(
-        live: &Live,
-        past: Past,
-        outcome: Outcome,
-        at_ns: u64,
-        open_ns: (u64, u64),
-        timeout_ns: Option<u64>,
-    ) -> Self {
-        let local = live.world.hop.is_local() && !live.world.unseen;
-        Self { outcome, at_ns, not_before_ns: 0, past, timeout_ns, open_ns, local }
-    }
-}
-
-/// `retrans_time` of a neighbour entry, the default: from one question to the next.
-const NEIGHBOUR_TIMER_NS: u64 = 1_000_000_000;

@@ -150,6 +150,27 @@ impl Hop {
         matches!(self, Self::Asks(neighbour, ..) if neighbour.asked_now)
     }
 
+    /// Whether how long an entry is believed is not known from a jiffy on.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Asks(Neighbour { state: State::Reachable { .. }, open: 1.., .. }, ..))
+    }
+
+    /// The same hop if its entry is no longer believed at this jiffy, and if it still is; `None`: which
+    /// it is, is known.
+    pub(crate) fn believed_or_not(&self, now: u64) -> Option<[Self; 2]> {
+        let Self::Asks(neighbour, limit, icmp) = self else { return None };
+        let State::Reachable { until } = neighbour.state else { return None };
+        let last = until + neighbour.open;
+        if !(until..last).contains(&now) {
+            return None;
+        }
+        let entry = |until, open| {
+            let state = State::Reachable { until };
+            Self::Asks(Neighbour { state, open, ..neighbour.clone() }, limit.clone(), *icmp)
+        };
+        Some([entry(now, 0), entry(now + 1, last - (now + 1))])
+    }
+
     /// How many segments wait for an address.
     pub(crate) fn waiting(&self) -> usize {
         if let Self::Asks(neighbour, ..) = self { neighbour.queue.len() } else { 0 }
@@ -171,16 +192,37 @@ impl Hop {
 
     /// Forgets what cannot matter from a jiffy on.
     pub(crate) fn forget(&mut self, jiffy: u64) {
-        if let Self::Asks(Neighbour { state: State::Reachable { until }, .. }, ..) = self
-            && *until <= jiffy
-        {
-            *until = 0;
+        if let Self::Asks(Neighbour { state: State::Reachable { until }, open, .. }, ..) = self {
+            let last = *until + *open;
+            (*until, *open) = match last.checked_sub(jiffy) {
+                None | Some(0) => (0, 0),
+                Some(_) if *open == 0 => (*until, 0),
+                Some(_) => ((*until).max(jiffy), last - (*until).max(jiffy)),
+            };
         }
         if let Self::Rejects(limit, _) | Self::Asks(_, limit, _) = self
             && limit.full_at <= jiffy
         {
             limit.full_at = 0;
         }
+    }
+
+    /// The router's limit of ICMP errors.
+    pub(crate) fn limit(&self) -> Option<&Limit> {
+        match self {
+            Self::Silent => None,
+            Self::Rejects(limit, _) | Self::Asks(_, limit, _) => Some(limit),
+        }
+    }
+
+    /// The same with what is left of a limit.
+    pub(crate) fn limited_by(mut self, left: Option<&Limit>) -> Self {
+        if let Self::Rejects(limit, _) | Self::Asks(_, limit, _) = &mut self
+            && let Some(left) = left.filter(|left| left.cost == limit.cost)
+        {
+            limit.full_at = left.full_at;
+        }
+        self
     }
 
     /// Whether the client's own neighbour entry decides what passes its tap.
@@ -250,6 +292,8 @@ pub(crate) struct Neighbour {
     /// Whether it is the client's own, so that its queue holds what has not passed the tap.
     local: bool,
     state: State,
+    /// By how many jiffies more than its state says it may be believed.
+    open: u64,
     queue: Vec<Number>,
     /// Whether the last segment made it ask.
     asked_now: bool,
@@ -291,25 +335,19 @@ const QUESTIONS: u32 = 3;
 pub(crate) const DELAY_SECS: u64 = 5;
 
 impl Neighbour {
-    /// The client's own entry, believed until a jiffy; 0: nothing is known.
-    pub(crate) fn of_client(until: u64) -> Self {
-        let state = if until == 0 { State::Failed } else { State::Reachable { until } };
-        Self::in_state(true, state, None)
+    /// An entry that nothing is known of: the client's own or a router's.
+    pub(crate) fn unknown(local: bool) -> Self {
+        Self::in_state(local, State::Failed, None)
     }
 
-    /// A router's entry for a server that it has forgotten.
-    pub(crate) fn of_router() -> Self {
-        Self::in_state(false, State::Failed, None)
-    }
-
-    /// A router's entry for a server, believed until a jiffy.
-    pub(crate) fn of_router_until(until: u64) -> Self {
-        Self { state: State::Reachable { until }, ..Self::of_router() }
+    /// An entry that is believed until a jiffy, or up to so many longer.
+    pub(crate) fn believed(local: bool, (until, open): (u64, u64)) -> Self {
+        Self { open, ..Self::in_state(local, State::Reachable { until }, None) }
     }
 
     /// An entry in this state: the client's own or a router's.
     pub(crate) fn in_state(local: bool, state: State, manners: Option<Manners>) -> Self {
-        Self { local, state, queue: Vec::new(), asked_now: false, manners }
+        Self { local, state, open: 0, queue: Vec::new(), asked_now: false, manners }
     }
 
     fn manners(&self, kernel: &Kernel) -> Manners {

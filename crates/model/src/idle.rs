@@ -5,13 +5,13 @@ use crate::dead_path::{healed, icmp_of, round_trip_ns};
 use crate::entry;
 use crate::hop::Hop;
 use crate::keepalive::{self, Known};
-use crate::kernel::{Kernel, server_sysctl};
+use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, looked_at_ns, nanos};
 use crate::prediction::{Prediction, StepKind, Window};
 use crate::rto;
 use crate::start;
-use crate::tick::Phase;
-use crate::way;
+use crate::tick::JiffyPhase;
+use crate::way::{self, Meets};
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
 use crate::world::Answer;
@@ -74,7 +74,6 @@ pub(crate) fn scenes(
     if !enabled && !is_reset && !always {
         return Ok(None);
     }
-    let goes_away = way::goes_away(parameters);
     let rtt_ns = round_trip_ns(parameters, facts);
     // A reference before the fault, and a cycle of probes that repeats itself until then.
     let cycle = kernel.hz.duration(kernel.keepalive_time.max(kernel.keepalive_interval));
@@ -96,28 +95,26 @@ pub(crate) fn scenes(
         starts.push((known, hops));
     }
     let lasts = nanos(parameters.fault_duration().unwrap_or_default());
-    let limit_ms = server_sysctl(parameters, facts, "tcp_invalid_ratelimit").unwrap_or(500);
     // The smoothed round trip still holds what the first segments took.
     let least_ns = nanos(parameters.path.rtt);
     let is_one = rtt_ns - least_ns < kernel.hz.tick_ns() / 2;
     let round_trips = if is_one { vec![rtt_ns] } else { vec![least_ns, rtt_ns] };
     let scene = |fault_ns: u64, hop: &Hop, rtt_ns: u64| keepalive::Scene {
         armed_before_ns,
-        fault_after_ns: goes_away.then_some(fault_ns),
-        reference_until_ns: fault_ns,
-        healed: healed.map(|healed| healed.from(fault_ns.saturating_add(lasts))),
-        rtt_ns,
-        later: later
-            .clone()
-            .map(|kernel| (fault_ns.saturating_add(nanos(parameters.later.after)), kernel)),
-        exposed_ns: way::exposed_ns(parameters, rtt_ns),
-        hop: hop.clone(),
-        unseen: fault.kind == FaultKind::Unplug,
+        meets: Meets {
+            hop: hop.clone(),
+            memory: way::memory(kernel, parameters, 0),
+            losses: way::losses(kernel, parameters, fault_ns),
+            ..Meets::new(
+                kernel,
+                (parameters, facts),
+                (fault_ns, rtt_ns),
+                later.as_ref(),
+                healed.map(|healed| healed.from(fault_ns.saturating_add(lasts))),
+            )
+        },
         delayed_ack: (parameters.server.reads && !none_is_due).then(|| delayed_ack(kernel)),
         delayed_ack_error: delayed_ack_error(parameters),
-        memory: way::memory(kernel, parameters, 0),
-        losses: way::losses(kernel, parameters, fault_ns),
-        answers_every: kernel.hz.from_msecs(limit_ms),
         enabled,
     };
     let mut scenes = Vec::new();
@@ -242,7 +239,7 @@ fn known_timers(
     if enabled && tcp.timer != TcpFacts::TIMER_KEEPALIVE {
         return Vec::new();
     }
-    let phase = Phase::new(kernel.hz, clock);
+    let phase = JiffyPhase::new(kernel.hz, clock);
     let tick_ns = kernel.hz.tick_ns();
     let whole = |ms: u32| kernel.hz.whole_in_msecs(u64::from(ms));
     let mut known = Vec::new();
@@ -288,7 +285,8 @@ fn known_timers(
                 received,
                 expires,
                 probes: tcp.probes.into(),
-                set_at_any_time: parameters.runs_command(),
+                set_at_any_time: parameters.predicts_anew(),
+                heard_at_any_time: !parameters.further.is_empty(),
             };
             let timers = sample.timers(kernel, (exchanged.clone(), answered.clone()), waited);
             known.extend(timers.into_iter().filter(|timer| fires.insert(timer.fires(kernel))));
@@ -309,6 +307,8 @@ struct Sample {
     probes: u32,
     /// Whether keepalive was set by a program that does as it likes, and not with the last exchange.
     set_at_any_time: bool,
+    /// Whether what came last may have been held up by an earlier fault.
+    heard_at_any_time: bool,
 }
 
 impl Sample {
@@ -356,7 +356,7 @@ impl Sample {
                 self.received.checked_sub(*armed).is_some_and(|took_it| took.contains(&took_it))
             })
             .and_then(|armed| known(armed, context));
-        if let Some(fresh) = fresh {
+        if let Some(fresh) = fresh.filter(|_| !self.heard_at_any_time) {
             return vec![fresh];
         }
         // Its handler has seen what came after it was armed, and waits for the rest.
@@ -365,9 +365,9 @@ impl Sample {
                 kernel.wheel.fires_at(self.received.checked_sub(took_it)?, delay, context);
             known(handled, Context::Handler).filter(|_| self.expires == self.received + time)
         };
-        let mut rest: Vec<_> = took.filter_map(rest).collect();
-        if rest.is_empty() && self.set_at_any_time {
-            rest = self.armed_at_any_time(time, known);
+        let mut rest: Vec<_> = fresh.into_iter().chain(took.filter_map(rest)).collect();
+        if rest.is_empty() && self.set_at_any_time || self.heard_at_any_time {
+            rest.extend(self.armed_at_any_time(time, known));
         }
         rest.dedup();
         rest

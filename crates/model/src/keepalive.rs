@@ -5,10 +5,9 @@
 //! (`keepalive_time_elapsed`), and waits for the rest. From the first probe on it is armed for the
 //! interval at each firing, each time rounded to a slot of the wheel.
 
-use crate::hop::Hop;
 use crate::kernel::Kernel;
+use crate::way::Meets;
 use crate::wheel::Context;
-use crate::world::{Healed, Losses, Memory};
 use spec::Errno;
 
 /// How an idle connection meets its fault.
@@ -17,34 +16,11 @@ pub(crate) struct Scene {
     /// How long the timer was armed before the last exchange ended, nanoseconds: one round trip
     /// and what the programs need.
     pub(crate) armed_before_ns: (u64, u64),
-    /// From the last exchange to the fault, nanoseconds; `None`: the peer never goes away.
-    pub(crate) fault_after_ns: Option<u64>,
-    /// What answers again, and when, nanoseconds after the last exchange.
-    pub(crate) healed: Option<Healed>,
-    /// The time of a round trip, nanoseconds.
-    pub(crate) rtt_ns: u64,
-    /// Settings that change while it waits: when, nanoseconds after the last exchange, and what is
-    /// in force from then on.
-    pub(crate) later: Option<(u64, Kernel)>,
-    /// How long a probe and its answer are within reach of the fault, nanoseconds.
-    pub(crate) exposed_ns: u64,
-    /// Where probes end after the fault. Its jiffies count from the last exchange's.
-    pub(crate) hop: Hop,
-    /// Whether nothing that is sent after the fault passes the client's tap.
-    pub(crate) unseen: bool,
-    /// Where the times of the prediction's reference end, nanoseconds after the last exchange: the
-    /// fault, whether or not the peer goes away with it.
-    pub(crate) reference_until_ns: u64,
+    pub(crate) meets: Meets,
     /// How long the last exchange's acknowledgement is delayed, jiffies; `None`: it is not.
     pub(crate) delayed_ack: Option<u64>,
     /// The error that this acknowledgement may draw if it goes after the fault.
     pub(crate) delayed_ack_error: Option<Errno>,
-    /// `tcp_invalid_ratelimit` at the peer, jiffies.
-    pub(crate) answers_every: u64,
-    /// What a router on the way knows of the flow, if it may forget it.
-    pub(crate) memory: Option<Memory>,
-    /// Which packets the path drops from the fault on, if it drops some.
-    pub(crate) losses: Option<Losses>,
     /// Whether keepalive is on.
     pub(crate) enabled: bool,
 }

@@ -58,6 +58,8 @@ pub(crate) struct Kernel {
     pub(crate) keepalive_interval: u64,
     /// Whether ICMPv6 errors are limited on the way to a /64.
     pub(crate) limits_icmpv6: bool,
+    /// Whether a receiver learns what part of its memory data takes (`scaling_ratio`, Linux 6.6).
+    pub(crate) scales_window: bool,
     /// While `ksoftirqd` runs, what comes in waits for it (`ksoftirqd_running`, kernel/softirq.c: in 6.1,
     /// no longer in 6.12): an answer from next door may come after the call that it answers.
     pub(crate) softirqs_wait: bool,
@@ -147,6 +149,7 @@ impl Kernel {
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),
             keepalive_interval: seconds(keepalive.interval, "tcp_keepalive_intvl", 75),
             limits_icmpv6: facts.version() < (6, 18),
+            scales_window: facts.version() >= (6, 6),
             softirqs_wait: facts.version() < (6, 12),
             keepalive_probes: keepalive
                 .probes
@@ -284,6 +287,14 @@ pub(crate) fn sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Opti
 
 fn text<'a>(parameters: &'a Parameters, facts: &'a Facts, name: &str) -> Option<&'a str> {
     facts.sysctl.get(name).or_else(|| parameters.sysctl.get(name)).map(|text| text.trim())
+}
+
+/// The server's `tcp_rmem`: least, default and most, bytes.
+pub(crate) fn tcp_rmem(parameters: &Parameters, facts: &Facts) -> Option<[u32; 3]> {
+    let name = "tcp_rmem";
+    let text = facts.server_sysctl.get(name).or_else(|| parameters.server_sysctl.get(name))?;
+    let values: Vec<u32> = text.split_whitespace().filter_map(|value| value.parse().ok()).collect();
+    values.try_into().ok()
 }
 
 pub(crate) fn server_sysctl(parameters: &Parameters, facts: &Facts, name: &str) -> Option<u64> {

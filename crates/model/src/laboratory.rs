@@ -20,5 +20,6 @@ pub(crate) fn looked_at_ns(tcp: &TcpFacts, tick_ns: u64) -> impl Iterator<Item =
 
 /// From a moment that an experiment sets to the moment the laboratory acts.
 pub(crate) const SLOP_NS: u64 = 100_000_000;
+pub(crate) const SLOP: Duration = Duration::from_nanos(SLOP_NS);
 /// How long after the last look at the socket a prediction takes the fault to come, at most.
-pub const FAULT_WITHIN: Duration = Duration::from_nanos(SLOP_NS);
+pub const FAULT_WITHIN: Duration = SLOP;

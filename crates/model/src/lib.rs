@@ -8,6 +8,7 @@
 
 pub mod allowance;
 mod black_hole;
+mod choices;
 mod closed_window;
 mod closing;
 pub mod command;
@@ -34,6 +35,7 @@ mod sampled;
 mod scene;
 mod scripted;
 mod sending;
+mod sequence;
 mod sieved;
 mod sock;
 mod start;

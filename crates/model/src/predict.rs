@@ -4,14 +4,25 @@ use crate::conclude::{self, lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
 use crate::{
-    black_hole, closing, connecting, crash, dead_path, idle, scripted, sending, sieved, web_server,
-    window,
+    black_hole, closing, connecting, crash, dead_path, idle, scripted, sending, sequence, sieved,
+    web_server, window,
 };
-use spec::{Facts, FaultKind, Outcome, Parameters, Program, Traffic};
+use spec::{Answer, Facts, FaultKind, Outcome, Parameters, Program, Traffic};
+use std::time::Duration;
 
 /// What the client's kernel will report, and when: from the experiment, and from what was measured
-/// before the fault.
+/// before the fault. Of faults that follow one another: what they all lead to, where that is known.
 pub fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
+    let first = with_first_write(parameters, facts, None);
+    let prediction = match parameters.further[..] {
+        [] => first,
+        _ => sequence::predict(parameters, facts, first),
+    };
+    named(parameters, prediction)
+}
+
+/// The same, of one fault alone.
+pub(crate) fn predict_alone(parameters: &Parameters, facts: &Facts) -> Prediction {
     named(parameters, with_first_write(parameters, facts, None))
 }
 
@@ -31,7 +42,7 @@ pub fn predict_with(
 ) -> Prediction {
     let programs = [parameters.client.program, parameters.server.program];
     if programs.contains(&Program::Nginx) || parameters.fault.kind == FaultKind::ProcessCrash {
-        return predict(parameters, facts);
+        return predict_alone(parameters, facts);
     }
     let announced = dead_path::announced_to_who_asks(parameters);
     let predicted = || scripted::predict(parameters, facts, Some(calls));
@@ -107,17 +118,16 @@ fn with_first_write(
 /// A router on the way forgets the flow, unless enough passes.
 fn forgotten(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>) -> Prediction {
     let client = &parameters.client;
+    if is_reset_before_fault(parameters) {
+        let reason = "before the fault a keepalive probe meets the router, which has forgotten the flow and \
+                      ends the connection";
+        return unknown(parameters, reason.into());
+    }
     let mut prediction = match client.traffic {
         Traffic::Idle if !client.fills_window => {
             idle::predict(&Kernel::new(parameters, facts), parameters, facts)
         }
-        traffic => {
-            let once = traffic == Traffic::OneWrite && client.second_write.is_none();
-            let step = spec::script::Step::Write(spec::experiment::BLOCK);
-            let write = first_write_ns.filter(|_| once);
-            let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
-            scripted::predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
-        }
+        _ => scripted::predict_once(parameters, facts, first_write_ns),
     };
     let ends = prediction.windows.iter().any(|w| matches!(w.outcome, Outcome::Errno(_)));
     if let Some(idle) = parameters.forgets_after().filter(|_| ends) {
@@ -126,6 +136,19 @@ fn forgotten(parameters: &Parameters, facts: &Facts, first_write_ns: Option<u64>
             format!("the flow was idle for {idle} s, and the router has forgotten it: {why}");
     }
     prediction
+}
+
+/// Whether a keepalive probe comes before the fault when the flow has been idle for too long. From a
+/// living peer's answer the next is as far as the longer of the idle time and the interval.
+fn is_reset_before_fault(parameters: &Parameters) -> bool {
+    let Parameters { client, fault, .. } = parameters;
+    let (first, interval, _) = parameters.keepalive_in_force();
+    let forgets = |idle: Duration| {
+        let meets = |probe: Duration, gap: Duration| idle <= gap && probe < fault.after;
+        meets(first, first) || meets(first + interval.max(first), interval)
+    };
+    let resets = client.keepalive.enabled && fault.answer == Answer::TcpReset;
+    resets && parameters.forgets_after().is_some_and(forgets)
 }
 
 /// The server's process ends while the client makes the calls of its script.

@@ -135,6 +135,11 @@ impl StepKind {
 }
 
 impl Prediction {
+    /// These windows, without a schedule.
+    pub(crate) fn of(reference: Reference, windows: Vec<Window>, why: impl Into<String>) -> Self {
+        Self { reference, windows, schedule: Vec::new(), why: why.into(), unknown: None }
+    }
+
     /// Has times that count from a sample of the socket count from another moment: `moved` takes
     /// each to the new one.
     pub fn recount(&mut self, moved: impl Fn(Duration) -> Duration) {

@@ -2,18 +2,24 @@
 //!
 //! Runs that are alike from here on are one, whatever led to them: a past holds what no longer
 //! matters to what comes next (when it began, what has fired, what was counted), and the stamps, of
-//! which only comparisons with now matter.
+//! which only comparisons with now matter. Pasts that began in one jiffy after the other, and have sent
+//! again for the first time as much later, are a block of which one stands for all.
 
 mod log;
 
 use crate::prediction::{COUNTED_MOST, StepKind};
 use crate::program::Program;
 use crate::sock::{Sock, Stamps, Timer};
-use crate::step::Effects;
+use crate::step::{Effects, Stamp};
 use crate::world::World;
 use log::Log;
 
+use std::borrow::Cow;
+
 pub(crate) use log::Expiry;
+
+/// Runs, each with the pasts that have led to it.
+pub(crate) type Runs = Vec<(Box<Live>, Vec<Past>)>;
 
 /// What comes next depends on this alone, and on the stamps of each past.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,9 +45,14 @@ pub(crate) const STEPS_SHOWN: u32 = 300;
 /// What has led to a run. Times are nanoseconds of one clock.
 #[derive(Debug, Clone)]
 pub(crate) struct Past {
-    /// The reference that its times count from: the earliest and the latest moment it may be.
+    /// The reference that its times count from: the earliest and the latest moment it may be. Of a
+    /// block, the first's.
     pub(crate) start: (u64, u64),
-    /// The moment of it that the run is of; where several are one by now, of one of them.
+    /// Of a block of pasts, one a jiffy: by how much the last began later than the first, and has a
+    /// later `retrans_stamp`.
+    block_ns: u64,
+    /// The moment of it that the run is of; where several are one by now, of one of them, and of a block
+    /// of the last.
     pub(crate) begins_ns: u64,
     /// By how much sooner and later than computed a moment of it may be that was not seen.
     within_ns: (u64, u64),
@@ -88,6 +99,7 @@ impl Past {
     pub(crate) fn new(start: (u64, u64), begins_ns: u64, stamps: Stamps) -> Self {
         Self {
             start,
+            block_ns: 0,
             begins_ns,
             within_ns: (begins_ns.saturating_sub(start.0), start.1.saturating_sub(begins_ns)),
             stamps,
@@ -126,6 +138,9 @@ impl Past {
             self.log(*kind, base_ns, &fired, tick_ns, *held);
         }
         for stamp in &effects.stamped {
+            if matches!(stamp, Stamp::Retransmission(_)) {
+                (self.start, self.block_ns) = (self.starts(), 0);
+            }
             stamp.set(&mut self.stamps);
         }
         for (timer, timeout, from) in &effects.armed {
@@ -156,10 +171,8 @@ impl Past {
         timeout_ns: u64,
         held: bool,
     ) {
-        let latest_ns = at_ns.saturating_sub(self.start.0);
-        let on_time_ns = if self.late { 0 } else { latest_ns };
-        let after_ns = (at_ns.saturating_sub(self.start.1), on_time_ns, latest_ns);
-        self.log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
+        let after_ns = (at_ns, if self.late { 0 } else { at_ns }, at_ns);
+        self.log.push(Expiry { kind, after_ns, is_moment: true, nominal_ns, timeout_ns, held });
         self.steps += 1;
     }
 
@@ -175,14 +188,9 @@ impl Past {
     ) {
         for place in 0..u64::from(count) {
             let [from_ns, to_ns] = [gaps_ns.0, gaps_ns.1].map(|gap_ns| due_ns + place * gap_ns);
-            let on_time_ns = if self.late { 0 } else { from_ns.saturating_sub(self.start.0) };
             let nominal_ns = self.nominal[index(Timer::Write)] + place * timeout_ns;
-            let after_ns = (
-                from_ns.saturating_sub(self.start.1),
-                on_time_ns,
-                to_ns.saturating_sub(self.start.0),
-            );
-            self.log.push(Expiry { kind, after_ns, nominal_ns, timeout_ns, held });
+            let after_ns = (from_ns, if self.late { 0 } else { from_ns }, to_ns);
+            self.log.push(Expiry { kind, after_ns, is_moment: true, nominal_ns, timeout_ns, held });
         }
         self.steps += count;
     }
@@ -231,7 +239,73 @@ impl Past {
     pub(crate) fn key(&self) -> impl Ord + use<> {
         let called = (self.called, self.call_spread_ns);
         let reference = (self.reference_by_timer, called, self.within_ns);
-        (self.stamps, self.counts, self.steps, reference)
+        (self.stamps, self.block_ns, self.counts, self.steps, reference)
+    }
+
+    /// The same, where `retrans_stamp` may be as much later as the reference is.
+    pub(crate) fn block_key(&self) -> impl Ord + use<> {
+        let (from_ns, to_ns) = self.start;
+        let since_ns = self.stamps.retrans_stamp.map(|at_ns| at_ns.saturating_sub(from_ns));
+        let stamps = Stamps { retrans_stamp: since_ns, ..self.stamps };
+        let called = (self.called, self.call_spread_ns);
+        let reference = (self.reference_by_timer, called, self.within_ns);
+        (to_ns - from_ns, self.late, stamps, self.counts, self.steps, reference)
+    }
+
+    /// Whether the next past in order, with the same key but for its block, begins a jiffy after this
+    /// block.
+    pub(crate) fn is_followed_by(&self, next: &Self, tick_ns: u64) -> bool {
+        let follows = next.start.0 == self.start.0 + self.block_ns + tick_ns;
+        follows && self.stamps.retrans_stamp.is_some() && self.block_key() == next.block_key()
+    }
+
+    /// The earliest and the latest reference, of a block of all its pasts.
+    pub(crate) fn starts(&self) -> (u64, u64) {
+        (self.start.0, self.start.1.saturating_add(self.block_ns))
+    }
+
+    /// Whether it is no block.
+    pub(crate) fn is_one(&self) -> bool {
+        self.block_ns == 0
+    }
+
+    /// Parts a block until `alike` makes the same of the first stamps of each part as of the last, and
+    /// so of all between.
+    pub(crate) fn part<Key: PartialEq>(
+        &self,
+        tick_ns: u64,
+        alike: &mut impl FnMut(Stamps) -> Key,
+        parts: &mut Vec<Self>,
+    ) {
+        let first = self.stamps;
+        let last_ns = first.retrans_stamp.map(|at_ns| at_ns + self.block_ns);
+        if self.is_one() || alike(first) == alike(Stamps { retrans_stamp: last_ns, ..first }) {
+            parts.push(self.clone());
+            return;
+        }
+        let half_ns = self.block_ns / tick_ns / 2 * tick_ns;
+        let rest_ns = half_ns + tick_ns;
+        let mut half = self.clone();
+        half.block_ns = half_ns;
+        half.begins_ns -= self.block_ns - half_ns;
+        half.part(tick_ns, alike, parts);
+        let mut rest = self.clone();
+        rest.block_ns -= rest_ns;
+        rest.start = (self.start.0 + rest_ns, self.start.1 + rest_ns);
+        rest.stamps.retrans_stamp = first.retrans_stamp.map(|at_ns| at_ns + rest_ns);
+        rest.part(tick_ns, alike, parts);
+    }
+
+    /// The pasts of a block.
+    pub(crate) fn parts(pasts: &[Self], tick_ns: u64) -> Cow<'_, [Self]> {
+        if pasts.iter().all(Self::is_one) {
+            return Cow::Borrowed(pasts);
+        }
+        let mut single = Vec::new();
+        for past in pasts {
+            past.part(tick_ns, &mut |stamps| stamps.retrans_stamp, &mut single);
+        }
+        Cow::Owned(single)
     }
 
     /// Whether the next past in order, with the same key, began when this one did or just after it.
@@ -241,13 +315,19 @@ impl Past {
 
     /// Takes it in.
     pub(crate) fn merge(&mut self, other: Self) {
-        self.start.1 = self.start.1.max(other.start.1);
+        let others = other.starts();
+        self.log = std::mem::take(&mut self.log).merge(self.starts(), other.log, others);
+        if self.stamps == other.stamps {
+            self.start.1 = self.start.1.max(other.start.1);
+        } else {
+            self.block_ns = other.start.0 - self.start.0 + other.block_ns;
+            self.begins_ns = other.begins_ns;
+        }
         self.late &= other.late;
         self.slots = self.slots.max(other.slots);
         for (own, others) in self.nominal.iter_mut().zip(other.nominal) {
             *own = (*own).min(others);
         }
-        self.log = std::mem::take(&mut self.log).merge(other.log);
     }
 
     /// The timer that fired last.
@@ -257,7 +337,7 @@ impl Past {
 
     /// The timers that fired, in order.
     pub(crate) fn expiries(&self) -> Vec<Expiry> {
-        self.log.expiries()
+        self.log.expiries(self.starts())
     }
 }
 

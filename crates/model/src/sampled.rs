@@ -15,7 +15,7 @@ use crate::prediction::Prediction;
 use crate::program::{Call, Calls, Program};
 use crate::run::{Live, Past};
 use crate::sock::{Armed, Sock, Stamps, State, Timer};
-use crate::tick::{Hz, Phase};
+use crate::tick::{Hz, JiffyPhase};
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Peer, World};
@@ -69,9 +69,8 @@ pub fn predict_socket(facts: &Facts, if_it: IfIt) -> Prediction {
         ..Counted::default()
     };
     let (windows, schedule) = windows(&explorer.ends, &counted, Hz::new(facts.hz));
-    let reference = Reference::LastActivity;
-    let mut prediction =
-        Prediction { reference, windows, schedule, why: String::new(), unknown: None };
+    let prediction = Prediction::of(Reference::LastActivity, windows, "");
+    let mut prediction = Prediction { schedule, ..prediction };
     prediction.why = scripted::why(&cfg, &prediction);
     if retransmitting::reverted(&cfg, tcp) {
         let socks = begun.iter().flat_map(|(look, socks)| socks.iter().map(|s| (*look, s)));
@@ -126,7 +125,7 @@ fn looks(cfg: &Kernel, tcp: &TcpFacts, facts: &Facts, period: u64) -> Vec<Look> 
     let tick_ns = cfg.hz.tick_ns();
     let within_ns = if tcp.sampled_within_ns > 0 { tcp.sampled_within_ns } else { LOOK_NS };
     let monotonic_ns = tcp.sampled_at_ns;
-    let known = facts.jiffies.and_then(|clock| Phase::new(cfg.hz, clock).of(monotonic_ns));
+    let known = facts.jiffies.and_then(|clock| JiffyPhase::new(cfg.hz, clock).of(monotonic_ns));
     if let Some(at_ns) = known {
         let jiffies = (at_ns - within_ns) / tick_ns..=(at_ns + within_ns) / tick_ns;
         return jiffies
@@ -207,7 +206,8 @@ type Sampled = (Sock, Vec<Stamps>);
 fn sockets(cfg: &Kernel, tcp: &TcpFacts, look: Look, if_it: IfIt) -> Result<Vec<Sampled>, String> {
     let sampled = look.jiffy;
     let whole = |ms: u32| cfg.hz.whole_in_msecs(u64::from(ms));
-    let rto = cfg.hz.from_usecs(u64::from(tcp.rto_us)).clamp(1, cfg.rto_max);
+    // `TCP_RTO_MAX_MS` may have been made shorter since the pending timer was armed: it stays as it is.
+    let rto = cfg.hz.from_usecs(u64::from(tcp.rto_us)).max(1);
     let cwnd = if tcp.snd_cwnd == 0 { 10 } else { tcp.snd_cwnd };
     let mut sock = Sock::settled(rto, u64::from(tcp.srtt_us.max(1)), cwnd);
     sock.state = match tcp.state {

@@ -6,12 +6,14 @@ use crate::kernel::Kernel;
 use crate::laboratory::SLOP_NS;
 use crate::purpose::Purpose;
 use crate::rto;
-use crate::world::Healed;
+use crate::world::{Healed, Losses};
 
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;
 /// So many timeouts in silence are looked at one by one beside the doublings.
 const TIMEOUTS_ALIKE: u64 = 75;
+/// Lives of a neighbour entry that differ by less than this may lead to the same run.
+pub(crate) const LIVES_APART_SECS: u64 = 5;
 /// By how much a program's later writes may lag behind their times, nanoseconds.
 const WRITES_LATE_NS: [u64; 3] = [60_000, 300_000, 1_000_000];
 /// The same where time is virtual: what a sleep may be longer than it was asked to be
@@ -40,6 +42,8 @@ pub(crate) struct Scene {
     pub(crate) hop: HopKind,
     /// When the path works again, nanoseconds after the first write.
     pub(crate) healed: Option<Healed>,
+    /// Which packets the path drops, if it drops some.
+    pub(crate) losses: Option<Losses>,
     /// What an ICMP error from next door takes to come back, nanoseconds.
     pub(crate) icmp_ns: u64,
     /// Whether nothing that is sent passes the client's tap.
@@ -51,10 +55,9 @@ pub(crate) struct Scene {
 pub(crate) enum HopKind {
     /// The same for each.
     Fixed(Hop),
-    /// The client's own neighbour entry, believed for so many jiffies after the first write.
-    Neighbour { believed: u64, icmp: Icmp },
-    /// The router's entry for the server, believed for so many jiffies after the first write.
-    Router { believed: u64, limit: Limit, icmp: Icmp },
+    /// The client's own neighbour entry, or the router's for the server: believed for so many jiffies
+    /// after the first write, or up to so many longer.
+    Believed { local: bool, jiffies: (u64, u64), limit: Limit, icmp: Icmp },
     /// The entry of either as it was before the fault.
     Looked { entry: Looked, local: bool, confirms: Confirms, limit: Limit, icmp: Icmp },
 }
@@ -75,12 +78,8 @@ impl HopKind {
     pub(crate) fn hops(&self, kernel: &Kernel, start: u64) -> Vec<Hop> {
         match self {
             Self::Fixed(hop) => vec![hop.clone()],
-            Self::Neighbour { believed, icmp } => {
-                let until = if *believed == 0 { 0 } else { start + believed };
-                vec![Hop::Asks(Neighbour::of_client(until), Limit::none(), *icmp)]
-            }
-            Self::Router { believed, limit, icmp } => {
-                let neighbour = Neighbour::of_router_until(start + believed);
+            Self::Believed { local, jiffies: (least, open), limit, icmp } => {
+                let neighbour = Neighbour::believed(*local, (start + least, *open));
                 vec![Hop::Asks(neighbour, limit.clone(), *icmp)]
             }
             Self::Looked { entry, local, confirms, limit, icmp } => {
@@ -125,7 +124,13 @@ impl Scene {
             }
             _ => self.longest_patience_ms(kernel).saturating_mul(1_000_000) / (self.rto * tick_ns),
         };
-        writes * 3 + timeouts.saturating_add(10)
+        let lives = match &self.hop {
+            HopKind::Believed { jiffies: (_, open), .. } => {
+                open / kernel.hz.from_secs(LIVES_APART_SECS).max(1) + 1
+            }
+            HopKind::Fixed(_) | HopKind::Looked { .. } => 1,
+        };
+        (writes * 3 + timeouts.saturating_add(10)).saturating_mul(lives)
     }
 
     /// The longest that anything which may be in force has it wait.
@@ -141,10 +146,6 @@ impl Scene {
             kernel.user_timeout_ms.unwrap_or_else(|| rto::model_timeout_ms(kernel, retries))
         };
         patience_ms(kernel).max(patience_ms(later))
-    }
-
-    pub(crate) fn is_local(&self) -> bool {
-        matches!(self.hop, HopKind::Neighbour { .. } | HopKind::Looked { local: true, .. })
     }
 
     /// The jiffies that the first write may come at, where its hop says when it was looked at: the
@@ -181,10 +182,9 @@ impl Scene {
 
     /// Whether the hop has a timer of its own.
     pub(crate) fn has_timer(&self) -> bool {
-        self.is_local()
-            || matches!(
-                self.hop,
-                HopKind::Fixed(Hop::Asks(..)) | HopKind::Router { .. } | HopKind::Looked { .. }
-            )
+        match &self.hop {
+            HopKind::Fixed(hop) => hop.has_timer(),
+            HopKind::Believed { .. } | HopKind::Looked { .. } => true,
+        }
     }
 }

@@ -5,16 +5,17 @@
 use crate::conclude::unknown;
 use crate::dead_path;
 use crate::explore::{End, Explorer};
-use crate::kernel::Kernel;
-use crate::laboratory::{SLOP_NS, nanos};
+use crate::kernel::{Kernel, tcp_rmem};
+use crate::laboratory::{SLOP, SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Call, Calls, Program};
 use crate::run::{Called, Live, Past};
 use crate::sock::{Armed, Timer};
-use crate::tick::{Hz, Phase};
+use crate::tick::{Hz, JiffyPhase};
 use crate::wheel::Context;
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
+use crate::world::{Moment, Room, Sequence};
 use crate::{closed_window, hop, idle, purpose, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
@@ -45,11 +46,21 @@ pub(crate) fn predict(
     facts: &Facts,
     observed: Option<&[ObservedCall]>,
 ) -> Prediction {
+    predict_through(parameters, facts, observed, None)
+}
+
+/// The same where faults follow one another.
+pub(crate) fn predict_through(
+    parameters: &Parameters,
+    facts: &Facts,
+    observed: Option<&[ObservedCall]>,
+    sequence: Option<&Sequence>,
+) -> Prediction {
     let cfg = Kernel::new(parameters, facts);
     if let Some(reason) = dead_path::unsettled(&cfg, parameters, facts) {
         return unknown(parameters, reason);
     }
-    match ends(&cfg, parameters, facts, observed) {
+    match ends(&cfg, parameters, facts, observed, sequence) {
         Ok(ends) => {
             let prediction = conclude(&cfg, parameters, facts, &ends, observed.is_some());
             let mended = parameters.fault_duration().unwrap_or_default();
@@ -63,11 +74,25 @@ pub(crate) fn predict(
     }
 }
 
+/// The same of a program that makes one call, where that was observed.
+pub(crate) fn predict_once(
+    parameters: &Parameters,
+    facts: &Facts,
+    first_write_ns: Option<u64>,
+) -> Prediction {
+    let client = &parameters.client;
+    let once = client.traffic == Traffic::OneWrite && client.second_write.is_none();
+    let step = spec::script::Step::Write(spec::experiment::BLOCK);
+    let write = first_write_ns.filter(|_| once).map(|at_ns| [ObservedCall { at_ns, step }]);
+    predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
+}
+
 fn ends(
     cfg: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
     observed: Option<&[ObservedCall]>,
+    sequence: Option<&Sequence>,
 ) -> Result<Vec<End>, String> {
     let later = Kernel::later(parameters, facts)?;
     let mut calls = match observed {
@@ -78,7 +103,7 @@ fn ends(
         None => Calls::of(&parameters.script().unwrap_or_default()),
     };
     calls.lingers = parameters.client.linger.map(|linger| cfg.hz.from_secs(linger.as_secs()));
-    let clock = facts.jiffies.map(|clock| Phase::new(cfg.hz, clock));
+    let clock = facts.jiffies.map(|clock| JiffyPhase::new(cfg.hz, clock));
     let first = observed.and_then(|observed| observed.first()).map(|call| call.at_ns);
     let first_ns = clock.zip(first).and_then(|(clock, at_ns)| clock.of(at_ns));
     let begins = (first_ns, facts.jiffies.is_some());
@@ -98,7 +123,10 @@ fn ends(
     // the coarsest that do.
     let mut period = 1;
     loop {
-        let runs = runs(cfg, parameters, facts, &scenes, (period, calls.writes_after_ns()))?;
+        let mut runs = runs(cfg, parameters, facts, &scenes, (period, calls.writes_after_ns()))?;
+        if let Some(sequence) = sequence {
+            runs = befallen(sequence, &runs);
+        }
         let other = other_timers(cfg, parameters, &runs);
         let (ends, longest) = explore(runs)?;
         let needed = cfg.wheel.slot(longest.max(other).max(next_timer(cfg, parameters, &ends)));
@@ -107,6 +135,21 @@ fn ends(
         }
         period = needed;
     }
+}
+
+/// The same runs with what befalls them.
+fn befallen(sequence: &Sequence, runs: &[Start]) -> Vec<Start> {
+    // Of two timers that fire at the same jiffy, either may be the first.
+    let orders: &[bool] = if sequence.has_timer() { &[false, true] } else { &[false] };
+    let befallen = runs.iter().flat_map(|(run, past, fault_ns)| {
+        orders.iter().map(|first| {
+            let mut run = run.clone();
+            sequence.befalls(&mut run.world, *fault_ns);
+            run.world.hop_first = *first;
+            (run, past.clone(), *fault_ns)
+        })
+    });
+    befallen.collect()
 }
 
 /// Where a process goes on, or a path lets everything pass again, it may do so some time after it
@@ -133,7 +176,7 @@ fn going_on_late(cfg: &Kernel, mut runs: Vec<Start>) -> Vec<Start> {
 fn other_timers(cfg: &Kernel, parameters: &Parameters, runs: &[Start]) -> u64 {
     let lingers = parameters.client.linger.map_or(1, |linger| cfg.hz.from_secs(linger.as_secs()));
     let others = runs.iter().map(|(run, ..)| {
-        let hops = if run.world.hop.has_timer() { cfg.hz.from_secs(hop::DELAY_SECS) } else { 1 };
+        let hops = if run.world.may_ask() { cfg.hz.from_secs(hop::DELAY_SECS) } else { 1 };
         hops.max(run.world.peer.delayed_ack)
     });
     others.max().unwrap_or(1).max(lingers.min(cfg.rto_max))
@@ -251,9 +294,9 @@ fn closed_window_runs(
 ) -> Result<Vec<Start>, String> {
     let between_ns = window::between_ns(cfg, parameters, facts);
     let scenes = closed_window::scenes(cfg, parameters, facts)?;
-    let runs = scenes.into_iter().map(|(scene, start)| {
-        let fault_ns = start.sampled_ns + scene.reference_until_ns;
-        let (run, past) = start::window_run(cfg, &scene, &start, between_ns);
+    let runs = scenes.into_iter().map(|(meets, start)| {
+        let fault_ns = start.sampled_ns + meets.reference_until_ns;
+        let (run, past) = start::window_run(cfg, &meets, &start, between_ns);
         let run = equip(cfg, parameters, facts, run, Some(start.base), fault_ns);
         (run, past, fault_ns)
     });
@@ -274,7 +317,7 @@ fn runs(
     let mut seen = Vec::new();
     for (scene, known) in scenes {
         // Where data goes is asked for below.
-        let what = (scene.reference_until_ns, *known, scene.rtt_ns);
+        let what = (scene.meets.reference_until_ns, *known, scene.meets.rtt_ns);
         if seen.contains(&what) {
             continue;
         }
@@ -303,7 +346,8 @@ fn runs(
             run.sock.delack_draws = error.filter(|_| run.sock.delack_timer.is_some());
             let mut past = Past::new(start, received_ns, run.sock.stamps);
             past.due(Timer::Keepalive, received_ns + cfg.keepalive_time * tick_ns);
-            let fault_ns = received_ns.saturating_add(scene.reference_until_ns);
+            past.counts.probes = run.sock.probes_out;
+            let fault_ns = received_ns.saturating_add(scene.meets.reference_until_ns);
             let run = equip(cfg, parameters, facts, run, None, fault_ns);
             for hop in hops(cfg, parameters, facts, fault_ns + writes_after_ns)? {
                 // Of two timers that fire at the same jiffy, either may be the first.
@@ -366,7 +410,12 @@ fn equip(
         Processes::Stopped => parameters.fault_duration().map(|lasts| fault_ns + nanos(lasts)),
         Processes::Killed | Processes::Gone => None,
     };
-    if run.world.memory.is_none() {
+    if run.world.peer.reads_from_ns != Some(0) {
+        let rcv_wnd = facts.tcp.as_ref().map_or(0, |tcp| tcp.snd_wnd);
+        run.world.peer.room = Room::new(cfg, tcp_rmem(parameters, facts), rcv_wnd);
+    }
+    // A router may have forgotten it already.
+    if run.world.memory.is_none() && run.world.lost != Moment::Past {
         run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
     run.world.losses = way::losses(cfg, parameters, fault_ns);
@@ -401,8 +450,12 @@ fn conclude(
             return unknown(parameters, reason.into());
         }
     };
+    let traffic = parameters.client.traffic;
+    let goes_on = matches!(traffic, Traffic::Stream | Traffic::Heartbeat)
+        || parameters.script().is_some_and(|script| script.repeats);
     let counted = Counted {
-        while_it_lives: false,
+        // Once the path is back and everything is acknowledged, nothing more is sent again.
+        while_it_lives: parameters.fault.kind == FaultKind::Flap && !goes_on,
         keepalive_probes: parameters.client.keepalive.enabled,
         window_probes: parameters.client.fills_window,
         early_ns: cfg.reference_late_ns(),
@@ -410,13 +463,11 @@ fn conclude(
     let (mut windows, schedule) = windows(ends, &counted, Hz::new(facts.hz));
     if reference != Reference::LastActivity && !observed {
         // Timers that ran before the call have come as far as the fault: the call comes some time after.
-        let most = Duration::from_nanos(SLOP_NS);
         for window in &mut windows {
-            width::determine(&mut window.width, Cause::Call, most);
+            width::determine(&mut window.width, Cause::Call, SLOP);
         }
     }
-    let mut prediction =
-        Prediction { reference, windows, schedule, why: String::new(), unknown: None };
+    let mut prediction = Prediction { schedule, ..Prediction::of(reference, windows, "") };
     let lives = prediction.windows.iter().all(|window| window.outcome == Outcome::None);
     let sends_again = !prediction.schedule.is_empty();
     let heartbeats = parameters.client.traffic == Traffic::Heartbeat && sends_again;

@@ -6,15 +6,14 @@ use crate::dead_path::{
     NEIGHBOUR_LIVES, healed, hops, is_cut, round_trip_ns, round_trip_within_ns, way_back,
 };
 use crate::entry::Looked;
-use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::laboratory::{SLOP_NS, nanos};
-use crate::prediction::{Prediction, Step, StepKind, Window};
+use crate::laboratory::{SLOP, SLOP_NS, nanos};
+use crate::prediction::{COUNTED_MOST, Prediction, Step, StepKind, Window};
 use crate::purpose::{self, Purpose};
 use crate::rto;
 use crate::scene::{self, HopKind};
 use crate::start;
-use crate::tick::{Hz, Phase};
+use crate::tick::{Hz, JiffyPhase};
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
 use crate::world::{Healed, WayBack};
@@ -68,7 +67,7 @@ pub(crate) fn found(
         .flat_map(|(clock, at_ns)| {
             [at_ns, at_ns.saturating_add(WRITE_NS)].map(|at_ns| (clock, at_ns))
         })
-        .filter_map(|(clock, at_ns)| Phase::new(kernel.hz, clock).of(at_ns))
+        .filter_map(|(clock, at_ns)| JiffyPhase::new(kernel.hz, clock).of(at_ns))
         .collect();
     let goes_on = scenes.iter().any(|scene| scene.write_interval_ns.is_some());
     let counted = Counted { while_it_lives: !goes_on, ..Counted::default() };
@@ -174,6 +173,7 @@ pub(crate) fn scenes(
                     later: later_from(parameters, later.as_ref(), *earlier_ns),
                     hop: hop.clone(),
                     healed: healed.map(|healed| healed.earlier(*earlier_ns)),
+                    losses: None,
                     icmp_ns,
                     unseen: parameters.fault.kind == FaultKind::Unplug,
                 });
@@ -204,11 +204,8 @@ pub(crate) fn later_from(
 /// sent, give or take; and where time is virtual, nothing takes any, unless it waits for `ksoftirqd`.
 fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use<> {
     let by_timer = match hop {
-        HopKind::Fixed(hop @ Hop::Asks(..)) => hop.icmp().is_some_and(|icmp| icmp.reverts),
-        HopKind::Fixed(_) => false,
-        HopKind::Neighbour { icmp, .. }
-        | HopKind::Router { icmp, .. }
-        | HopKind::Looked { icmp, .. } => icmp.reverts,
+        HopKind::Fixed(hop) => hop.has_timer() && hop.icmp().is_some_and(|icmp| icmp.reverts),
+        HopKind::Believed { icmp, .. } | HopKind::Looked { icmp, .. } => icmp.reverts,
     };
     let none = by_timer || kernel.virtual_time;
     let some = !kernel.virtual_time || kernel.softirqs_wait;
@@ -250,13 +247,8 @@ fn reset_at_once(parameters: &Parameters, facts: &Facts) -> Prediction {
     let span = (Duration::ZERO, rtt + allowance::late(hz));
     let causes = [(Cause::RoundTrip, rtt)].into_iter().chain(width::allowed(hz));
     let window = Window::new(Outcome::Errno(Errno::ECONNRESET), Some(span)).because(causes);
-    Prediction {
-        reference: reference(parameters),
-        windows: vec![Window { retransmits: Some(0), ..window }],
-        schedule: Vec::new(),
-        why: "the router answers the first segment with a RST".into(),
-        unknown: None,
-    }
+    let why = "the router answers the first segment with a RST";
+    Prediction::of(reference(parameters), vec![Window { retransmits: Some(0), ..window }], why)
 }
 
 pub(crate) fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
@@ -269,6 +261,10 @@ pub(crate) fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
     }
     let timeouts =
         prediction.schedule.iter().filter(|step| step.kind != StepKind::TailLossProbe).count();
+    let timeout = match timeouts {
+        counted if counted <= COUNTED_MOST as usize => format!("timeout {counted}"),
+        _ => format!("a timeout past the {COUNTED_MOST}th"),
+    };
     let end = window.span.map_or(0.0, |(earliest, _)| earliest.as_secs_f64());
     let (patience_ms, name) = match kernel.user_timeout_ms {
         Some(ms) => (ms, "TCP_USER_TIMEOUT"),
@@ -276,7 +272,7 @@ pub(crate) fn why_sending(kernel: &Kernel, prediction: &Prediction) -> String {
     };
     format!(
         "the kernel gives up at the first timeout at least {} s (from {name}) after the first \
-         retransmission on timeout: timeout {timeouts}, at {end:.1} s",
+         retransmission on timeout: {timeout}, at {end:.1} s",
         patience_ms as f64 / 1000.0
     )
 }
@@ -292,12 +288,11 @@ fn until_server_sends_again(
     if !is_unfinished(kernel, parameters, facts) {
         return prediction;
     }
-    let slop = Duration::from_nanos(SLOP_NS);
     let back = parameters.fault_duration().unwrap_or(Duration::MAX);
     let after = |window: &&Window| {
         window.outcome != Outcome::None
             && window.outcome != Outcome::TIMED_OUT
-            && window.span.is_some_and(|(_, latest)| latest > back.saturating_sub(slop))
+            && window.span.is_some_and(|(_, latest)| latest > back.saturating_sub(SLOP))
     };
     let forgotten: Vec<_> = prediction.windows.iter().filter(after).cloned().collect();
     let timed_out = |window| Window { outcome: Outcome::TIMED_OUT, ..window };

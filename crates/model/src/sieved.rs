@@ -4,7 +4,7 @@ use crate::black_hole;
 use crate::conclude::{lives_on, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::Prediction;
-use crate::{idle, scripted};
+use crate::{connecting, idle, scripted};
 use spec::experiment::BLOCK;
 use spec::script::Step;
 use spec::{
@@ -24,13 +24,7 @@ pub(crate) fn predict(
     }
     let sieve = parameters.fault.sieve()?;
     let client = &parameters.client;
-    let again = || {
-        let once = client.traffic == Traffic::OneWrite && client.second_write.is_none();
-        let write = first_write_ns.filter(|_| once);
-        let step = Step::Write(BLOCK);
-        let write = write.map(|at_ns| [scripted::ObservedCall { at_ns, step }]);
-        scripted::predict(parameters, facts, write.as_ref().map(|calls| &calls[..]))
-    };
+    let again = || scripted::predict_once(parameters, facts, first_write_ns);
     match (sieve.drops, client.traffic) {
         (Drops::All, _) => None,
         (Drops::Share(..), _) if !client.keepalive.enabled => {
@@ -40,8 +34,15 @@ pub(crate) fn predict(
         (Drops::Next(_) | Drops::Share(..), Traffic::Idle) if !client.fills_window => {
             Some(idle::predict(&Kernel::new(parameters, facts), parameters, facts))
         }
+        (Drops::Next(_), Traffic::Connect) => {
+            Some(connecting::predict(parameters, facts, first_write_ns))
+        }
         (Drops::Next(_) | Drops::Share(..), _) => {
-            Some(without_peer_again(parameters, sieve, again()))
+            let mut prediction = without_peer_again(parameters, sieve, again());
+            if parameters.script().as_ref().is_some_and(leaves_several) {
+                prediction.windows.iter_mut().for_each(|window| window.retransmits = None);
+            }
+            Some(prediction)
         }
         (Drops::Longer(_), _) => black_hole::predict(parameters, facts, again),
     }
@@ -67,6 +68,17 @@ fn without_peer_again(
     prediction
 }
 
+/// Whether a FIN is lost behind several segments: which of them it is gathered with when they come again
+/// is up to how many of them an acknowledgement lets leave.
+fn leaves_several(script: &Script) -> bool {
+    let lets_go = script.steps.iter().any(|step| matches!(step, Step::Close | Step::Shutdown));
+    let bytes = script.steps.iter().map(|step| match step {
+        Step::Write(bytes) | Step::Request(bytes, _) => *bytes,
+        Step::Wait(_) | Step::Close | Step::Shutdown => 0,
+    });
+    lets_go && bytes.sum::<u32>() > BLOCK
+}
+
 /// Why nothing can be said, if nothing can.
 pub(crate) fn not_known(parameters: &Parameters) -> Option<&'static str> {
     let Sieve { to_lost, to_survivor, drops } = parameters.fault.sieve()?;
@@ -88,34 +100,31 @@ pub(crate) fn not_known(parameters: &Parameters) -> Option<&'static str> {
             asks.then_some(ASKS)
         }
         Drops::Share(..) => {
-            let sends =
-                client.traffic != Traffic::Idle || client.fills_window || parameters.runs_command();
+            let sends = client.traffic != Traffic::Idle
+                || client.fills_window
+                || parameters.predicts_anew();
             sends.then_some(CHANCE)
         }
         // That depends on the calls, and on the kernel.
         Drops::Longer(_) => None,
+        // Nothing reaches the server before the path is used up, unless it is used up the other way.
+        Drops::Next(_) if to_lost => None,
         Drops::Next(_) => match client.traffic {
-            Traffic::Heartbeat | Traffic::Connect | Traffic::Close | Traffic::Shutdown => {
-                Some(NOT_MODELLED)
-            }
-            Traffic::Script if !to_lost => {
+            Traffic::Heartbeat | Traffic::Connect => Some(SENDS_AGAIN),
+            Traffic::Script => {
                 let script = client.script.as_ref();
                 let answered = script.is_some_and(|script| {
-                    script.requests() || parameters.runs_command() && script.writes()
+                    script.requests() || parameters.predicts_anew() && script.writes()
                 });
                 answered.then_some(SENDS_AGAIN)
             }
-            Traffic::Script => {
-                let lets_go = client.script.as_ref().is_some_and(lets_go);
-                lets_go.then_some(NOT_MODELLED)
-            }
-            Traffic::Idle | Traffic::OneWrite | Traffic::Stream => None,
+            Traffic::Idle
+            | Traffic::OneWrite
+            | Traffic::Stream
+            | Traffic::Close
+            | Traffic::Shutdown => None,
         },
     }
-}
-
-fn lets_go(script: &Script) -> bool {
-    script.steps.iter().any(|step| matches!(step, Step::Close | Step::Shutdown))
 }
 
 /// `TCP_DELACK_MIN` is 40 ms; and what a busy machine takes.
@@ -131,5 +140,3 @@ const ASKS: &str = "the server's host may ask for the client's link-layer addres
 const CHANCE: &str = "chance decides which packets are lost";
 const SENDS_AGAIN: &str = "an answer of the server's is lost, and its kernel sends that again by itself: \
                            when is not modelled";
-const NOT_MODELLED: &str = "heartbeats, `connect`, `close` and `shutdown` are not modelled on a path that \
-                            drops a number of packets";

@@ -5,8 +5,9 @@
 //! write, under their names. Each timer's handler is a file: [`retransmit`] (`tcp_retransmit_timer`),
 //! [`loss_probe`] (`tcp_send_loss_probe`), [`window_probe`] (`tcp_probe_timer`), [`keepalive`]
 //! (`tcp_keepalive_timer`), [`close`] (FIN_WAIT2 and orphans); all in net/ipv4/tcp_timer.c and
-//! net/ipv4/tcp_output.c.
+//! net/ipv4/tcp_output.c. [`write`](mod@write) has what is new, [`ack`] what is acknowledged.
 
+mod ack;
 mod close;
 mod keepalive;
 mod loss_probe;
@@ -14,6 +15,7 @@ mod rack;
 mod retransmit;
 mod rtt;
 mod window_probe;
+mod write;
 
 pub(crate) use crate::step::{Stamps, Timer};
 pub(crate) use close::TIMEWAIT_SECS;
@@ -22,7 +24,7 @@ pub(crate) use window_probe::probe0_when;
 
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
-use crate::prediction::{COUNTED_MOST, StepKind};
+use crate::prediction::StepKind;
 use crate::step::{Ended, Progress, Stamp, Step};
 use crate::wheel::Context;
 use crate::world::{Packet, Sent};
@@ -143,6 +145,8 @@ pub(crate) struct Sock {
     pub(crate) throttled: bool,
     /// `retrans_out`: whether the first segment was really sent again since the last timeout.
     pub(crate) retrans_out: bool,
+    /// Whether a FIN has left since the last timeout: it fills the congestion window of one.
+    pub(crate) fin_out: bool,
     /// What acknowledgements make of the RTO, where that is known.
     pub(crate) rtt: Option<RttRange>,
     pub(crate) write_timer: Option<(Pending, Armed)>,
@@ -182,6 +186,7 @@ impl Sock {
             keepopen: false,
             throttled: false,
             retrans_out: false,
+            fin_out: false,
             rtt: None,
             write_timer: None,
             keepalive_timer: None,
@@ -435,189 +440,6 @@ impl Sock {
             _ => Outcome::Errno(Errno::ECONNRESET),
         };
         step.told(outcome)
-    }
-
-    /// `tcp_write_xmit`, for a write of the program: as many segments as the congestion window lets leave;
-    /// the rest waits. `asks`: the peer's program answers it.
-    pub(crate) fn write(&mut self, step: &mut Step<'_>, bytes: u32, asks: bool) -> Progress {
-        // Where acknowledgements come within the call, the congestion window is never full.
-        let at_once = step.world.is_reached(step.now_ns)
-            && step.world.losses.is_none()
-            && step.world.peer.rtt_ns < step.tick_ns();
-        let most = self.cwnd.max(1) + u32::from(!at_once);
-        let packets = bytes.div_ceil(step.cfg.mss).clamp(1, most);
-        for packet in 1..=packets {
-            let is_last = packet == packets;
-            let whole = (packets - 1) * step.cfg.mss;
-            self.unsent += if is_last { bytes.saturating_sub(whole) } else { step.cfg.mss };
-            self.asks |= asks && is_last;
-            let before = (packet - 1) % self.tcp_tso_autosize(step);
-            step.world.joins = (before > 0).then_some(before * step.cfg.mss);
-            self.write_packet(step)?;
-        }
-        step.world.joins = None;
-        Ok(())
-    }
-
-    /// `tcp_tso_autosize` and `tcp_cwnd_test` (net/ipv4/tcp_output.c): so many segments leave as one frame,
-    /// half a congestion window at most. The rate is that of `tcp_update_pacing_rate`
-    /// (net/ipv4/tcp_input.c) beyond slow start.
-    fn tcp_tso_autosize(&self, step: &Step<'_>) -> u32 {
-        const GSO_MAX_SIZE: u64 = 65_536;
-        let mss = u64::from(step.cfg.mss);
-        let rate = mss * u64::from(self.cwnd) * 1_200_000 / self.srtt_us.max(1);
-        let more = GSO_MAX_SIZE.checked_shr((step.cfg.min_rtt_us >> 9) as u32).unwrap_or(0);
-        let bytes = ((rate >> 10) + more).min(GSO_MAX_SIZE);
-        ((bytes / mss).max(2) as u32).min((self.cwnd / 2).max(1))
-    }
-
-    fn write_packet(&mut self, step: &mut Step<'_>) -> Progress {
-        if self.window_closed && self.queue.is_empty() {
-            self.waiting = true;
-            self.tcp_check_probe_timer(step);
-            return Ok(());
-        }
-        if self.is_held_back() {
-            self.waiting = true;
-            return Ok(());
-        }
-        self.corked += 1;
-        if self.is_corked(step) {
-            self.waiting = true;
-            self.throttled = true;
-            return Ok(());
-        }
-        self.send_new(step, Carries::Data)
-    }
-
-    /// Whether the congestion window takes no more: after a timeout it is one.
-    pub(crate) fn is_held_back(&self) -> bool {
-        self.timeouts > 0 || self.packets_out() >= self.cwnd.max(1) as usize
-    }
-
-    /// `tcp_write_xmit` and `tcp_event_new_data_sent`, of one new segment.
-    pub(crate) fn send_new(&mut self, step: &mut Step<'_>, carries: Carries) -> Progress {
-        let (number, fate) = self.send_head(step, carries);
-        self.event_new_data_sent(step);
-        self.tcp_schedule_loss_probe(step);
-        self.after_sending(step, number, fate)
-    }
-
-    /// Takes what was written into a segment of its own, and sends it.
-    pub(crate) fn send_head(&mut self, step: &mut Step<'_>, carries: Carries) -> (Number, Fate) {
-        self.waiting = false;
-        let asks = std::mem::take(&mut self.asks);
-        let carries = if asks && carries == Carries::Data { Carries::Request } else { carries };
-        let writes = std::mem::take(&mut self.corked).max(1);
-        let bytes = if carries == Carries::Fin { 0 } else { std::mem::take(&mut self.unsent) };
-        let sent_ns = step.now_ns;
-        let segment = Segment { carries, sent_ns, resent: false, bytes, writes, merged: false };
-        self.queue.push(segment);
-        let number = self.next_number() - 1;
-        let fate = self.transmit(step, number);
-        (number, fate)
-    }
-
-    /// `tcp_event_new_data_sent`.
-    fn event_new_data_sent(&mut self, step: &mut Step<'_>) {
-        if self.queue.len() == 1 {
-            self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
-        } else if matches!(self.write_timer, Some((Pending::LossProbe, _))) {
-            self.tcp_rearm_rto(step);
-        }
-    }
-
-    /// `tcp_should_autocork` (net/ipv4/tcp.c): what is written waits for more as long as segments
-    /// that wait in the host's own queue take more memory (`sk_wmem_alloc`).
-    fn is_corked(&self, step: &Step<'_>) -> bool {
-        let held = |number: &Number| {
-            let segment = number.checked_sub(self.first).and_then(|index| self.queue.get(index));
-            segment.map_or(1, |segment| segment.writes)
-        };
-        step.cfg.autocorks
-            && match step.world.hop.held() {
-                [] => false,
-                [one] => held(one) >= self.corked,
-                _ => true,
-            }
-    }
-
-    /// `tcp_connect`: the SYN. It stamps itself.
-    pub(crate) fn connect(&mut self, step: &mut Step<'_>) -> Progress {
-        self.stamp(step, Stamp::Retransmission(Some(step.now_ns)));
-        let (number, fate) = self.send_head(step, Carries::Syn);
-        self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
-        self.after_sending(step, number, fate)
-    }
-
-    /// An acknowledgement of all segments before `next` arrives: `tcp_ack`, `tcp_clean_rtx_queue`.
-    pub(crate) fn acknowledged(
-        &mut self,
-        step: &mut Step<'_>,
-        next: Number,
-        echoed_ns: u64,
-    ) -> Progress {
-        self.received(step);
-        let count = next.saturating_sub(self.first).min(self.queue.len());
-        if count == 0 {
-            return Ok(());
-        }
-        let lost = std::mem::take(&mut self.timeouts) > 0;
-        self.first += count;
-        let acked: Vec<Segment> = self.queue.drain(..count).collect();
-        self.write_timer = None;
-        self.err_soft = None;
-        self.stamp(step, Stamp::Retransmission(None));
-        self.probes_out = 0;
-        (self.tlp_out, self.retrans_out) = (false, false);
-        self.tcp_ack_update_rtt(step, &acked, echoed_ns);
-        if acked.iter().any(|segment| segment.carries == Carries::Fin) {
-            self.state = State::FinWait2;
-            return if self.closed { self.fin_wait2(step) } else { Ok(()) };
-        }
-        if self.state == State::SynSent {
-            return step.told(Outcome::None);
-        }
-        if !self.queue.is_empty() {
-            if lost {
-                if self.waiting {
-                    // F-RTO (`tcp_process_loss`, net/ipv4/tcp_input.c) sends what is new first, and asks what
-                    // comes back how much is lost: how many come again is not counted here.
-                    step.effects.resent += COUNTED_MOST + 1;
-                }
-                return self.resend(step, self.next_number());
-            }
-            self.rearm(step);
-            return Ok(());
-        }
-        if self.waiting {
-            self.send_new(step, Carries::Data)?;
-        }
-        if std::mem::take(&mut self.fin_waits) {
-            return self.send_new(step, Carries::Fin);
-        }
-        Ok(())
-    }
-
-    /// All segments before `until` are sent again.
-    pub(super) fn resend(&mut self, step: &mut Step<'_>, until: Number) -> Progress {
-        if until <= self.first {
-            return Ok(());
-        }
-        if self.stamps.retrans_stamp.is_none() {
-            self.stamp(step, Stamp::Retransmission(Some(self.queue[0].sent_ns)));
-        }
-        self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
-        for number in self.first..until {
-            if self.queue[number - self.first].merged {
-                continue;
-            }
-            self.tcp_retrans_try_collapse(step, number);
-            let fate = self.transmit(step, number);
-            self.stamp_sent(step, number, fate);
-            self.after_sending(step, number, fate)?;
-        }
-        Ok(())
     }
 }
 

@@ -10,8 +10,9 @@ use crate::purpose::Purpose;
 use crate::run::{Live, Past};
 use crate::scene::Scene;
 use crate::sock::{Armed, Pending, Sock, Timer};
+use crate::way::Meets;
 use crate::wheel::Context;
-use crate::world::{Arrival, Healed, InFlight, Memory, Moment, Peer, World};
+use crate::world::{Arrival, Healed, InFlight, Moment, Peer, Sent, World};
 
 /// The jiffy from which phases are counted: a multiple of every slot, and small enough for
 /// nanoseconds.
@@ -24,8 +25,7 @@ const PHASES_MOST: u64 = 1 << 13;
 /// How many steps all runs together may have where each phase has many.
 const STEPS_IN_ALL: u64 = 1 << 20;
 
-fn calls(cfg: &Kernel, scene: &Scene) -> Calls {
-    let _ = cfg;
+fn calls(scene: &Scene) -> Calls {
     let call = match scene.purpose {
         Purpose::Data => Call::Write(spec::experiment::BLOCK),
         Purpose::HalfClose { .. } => Call::Shutdown,
@@ -68,6 +68,7 @@ fn live(
     world.hop_first = first;
     world.icmp_ns = scene.icmp_ns;
     world.unseen = scene.unseen;
+    world.losses.clone_from(&scene.losses);
     world.recovery = scene.healed.map(|healed| healed.recovery(start_ns, true));
     if let Some((at_ns, _)) = &scene.later {
         world.later = Moment::At(start_ns.saturating_add(*at_ns));
@@ -105,15 +106,15 @@ fn begin(
 pub(crate) fn ends(cfg: &Kernel, scenes: &[Scene], known_ns: &[u64]) -> Result<Vec<End>, String> {
     let mut all = Vec::new();
     for scene in scenes {
-        let calls = calls(cfg, scene);
+        let calls = calls(scene);
         let later = scene.later.as_ref().map(|(_, later)| later);
-        let explore = |begins: &mut dyn FnMut(&mut Explorer<'_>)| {
-            let mut explorer = Explorer::new(cfg, later, &calls).one_of(scenes.len());
+        let explorer = || Explorer::new(cfg, later, &calls).one_of(scenes.len());
+        let explore = |mut explorer: Explorer<'_>, begins: &mut dyn FnMut(&mut Explorer<'_>)| {
             begins(&mut explorer);
             explorer.go().map(|()| (explorer.ends, explorer.longest))
         };
         if !known_ns.is_empty() {
-            let (ends, _) = explore(&mut |explorer| {
+            let (ends, _) = explore(explorer(), &mut |explorer| {
                 for at_ns in known_ns {
                     begin(explorer, cfg, scene, &calls, (*at_ns, (*at_ns, *at_ns)));
                 }
@@ -122,20 +123,25 @@ pub(crate) fn ends(cfg: &Kernel, scenes: &[Scene], known_ns: &[u64]) -> Result<V
             continue;
         }
         if let Some(starts) = scene.starts(cfg) {
-            let (ends, _) = explore(&mut |explorer| {
+            let (ends, _) = explore(explorer(), &mut |explorer| {
                 over_phases(explorer, cfg, scene, &calls, starts, scenes.len() as u64);
             })?;
             all.extend(ends);
             continue;
         }
         // Slots of coarser timers than those that fire make no difference: the phases are gone
-        // through up to the coarsest that do.
-        let mut period = 1;
-        loop {
-            let (ends, longest) = explore(&mut |explorer| {
+        // through up to the coarsest that do. A first look without lateness says how coarse they are
+        // at least.
+        let from_phases = |explorer: Explorer<'_>, period| {
+            explore(explorer, &mut |explorer| {
                 over_phases(explorer, cfg, scene, &calls, (EPOCH, period), scenes.len() as u64);
-            })?;
-            let needed = cfg.wheel.slot(longest.max(scene.other_timers(cfg)));
+            })
+        };
+        let needed = |longest: u64| cfg.wheel.slot(longest.max(scene.other_timers(cfg)));
+        let mut period = needed(from_phases(explorer().on_time(), 1)?.1);
+        loop {
+            let (ends, longest) = from_phases(explorer(), period)?;
+            let needed = needed(longest);
             if needed <= period {
                 all.extend(ends);
                 break;
@@ -201,7 +207,7 @@ pub(crate) fn keepalive_ends(
     let calls = Calls::none();
     let mut all = Vec::new();
     for (scene, known) in scenes {
-        let later = scene.later.as_ref().map(|(_, later)| later);
+        let later = scene.meets.later.as_ref().map(|(_, later)| later);
         let mut explorer = Explorer::new(cfg, later, &calls).one_of(scenes.len());
         match known {
             Some(known) => from_known_keepalive(&mut explorer, cfg, scene, known),
@@ -234,11 +240,11 @@ fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepali
     let margin = (most / tick_ns + 2).min(first).min(MARGIN_MOST);
     // Where the fault comes while the first timer may fire, each phase is another story.
     let first_fires = cfg.keepalive_time..=cfg.keepalive_time + 2 * first + margin;
-    let fault = scene.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
+    let fault = scene.meets.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
     let margin = match fault.filter(|fault| first_fires.contains(fault)) {
         _ if !scene.enabled => first,
         // Each is idle for another time.
-        _ if scene.memory.is_some() && first <= SLOT_MOST => first,
+        _ if scene.meets.memory.is_some() && first <= SLOT_MOST => first,
         Some(_) if first <= SLOT_MOST => first,
         _ => margin,
     };
@@ -302,35 +308,43 @@ pub(crate) fn known_keepalive(
     run.sock.probes_out = known.probes;
     let peer = &mut run.world.peer;
     if known.answered {
-        peer.last_oow_ack = Some(known.received - (scene.rtt_ns / 2 / tick_ns).min(known.received));
+        peer.last_oow_ack =
+            Some(known.received - (scene.meets.rtt_ns / 2 / tick_ns).min(known.received));
     }
-    // The last probe armed the timer; those before it came an interval and its slot earlier each.
-    let mut probe = known.armed;
-    for _ in 0..known.probes {
+    for probe in sent_before(cfg, known) {
         let probe_ns = probe * tick_ns;
-        if !run.world.lost.is_past(probe_ns.saturating_add(scene.exposed_ns)) {
-            run.world.in_flight.insert(
-                0,
-                InFlight {
-                    at_ns: probe_ns + scene.rtt_ns,
-                    what: Arrival::ProbeAck,
-                    open_ns: (0, 0),
-                    sooner_ns: 0,
-                    late_ns: 0,
-                    also_on_time: false,
-                },
-            );
-            let there = probe + scene.rtt_ns / 2 / tick_ns;
+        run.world.pass_router(Sent::KeepaliveProbe, probe_ns);
+        if run.world.is_answered(probe_ns) {
+            run.world.in_flight.push(InFlight {
+                at_ns: probe_ns + scene.meets.rtt_ns,
+                what: Arrival::ProbeAck,
+                open_ns: (0, 0),
+                sooner_ns: 0,
+                late_ns: 0,
+                also_on_time: false,
+            });
+            let there = probe + scene.meets.rtt_ns / 2 / tick_ns;
             run.world.peer.last_oow_ack = run.world.peer.last_oow_ack.max(Some(there));
         }
-        let latest = probe.saturating_sub(known.delay);
-        let slot = cfg.wheel.slot(known.delay);
-        let before = (latest.saturating_sub(slot)..=latest)
-            .rev()
-            .find(|at| cfg.wheel.fires_at(*at, known.delay, Context::Handler) == probe);
-        probe = before.unwrap_or(latest);
     }
     (run, received_ns)
+}
+
+/// When the probes that are out were sent, jiffies: the last one armed the timer, and those before it came
+/// an interval and its slot earlier each.
+fn sent_before(cfg: &Kernel, known: &Known) -> Vec<u64> {
+    let before = |probe: &u64| {
+        let latest = probe.saturating_sub(known.delay);
+        let slot = cfg.wheel.slot(known.delay);
+        let armed = (latest.saturating_sub(slot)..=latest)
+            .rev()
+            .find(|at| cfg.wheel.fires_at(*at, known.delay, Context::Handler) == *probe);
+        Some(armed.unwrap_or(latest))
+    };
+    let sent = std::iter::successors(Some(known.armed), before);
+    let mut sent: Vec<_> = sent.take(known.probes as usize).collect();
+    sent.reverse();
+    sent
 }
 
 /// An idle socket after its last exchange.
@@ -350,21 +364,7 @@ pub(crate) fn idle(
         fires: cfg.wheel.fires_at(exchange_ns / tick_ns, timeout, Context::Call),
         timeout,
     });
-    let peer = Peer {
-        invalid_ratelimit: scene.answers_every,
-        ..Peer::new(scene.rtt_ns, scene.exposed_ns)
-    };
-    let mut world = World::new(cfg, peer, scene.hop.clone().later(exchange_ns / tick_ns));
-    world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(exchange_ns + ns));
-    world.reference_until = Moment::At(exchange_ns.saturating_add(scene.reference_until_ns));
-    world.unseen = scene.unseen;
-    let passed = exchange_ns / tick_ns;
-    world.memory = scene.memory.clone().map(|memory| Memory { passed, ..memory });
-    world.losses = scene.losses.clone().map(|losses| losses.later(exchange_ns));
-    world.recovery = scene.healed.map(|healed| healed.recovery(exchange_ns, false));
-    if let Some((at_ns, _)) = &scene.later {
-        world.later = Moment::At(exchange_ns.saturating_add(*at_ns));
-    }
+    let world = scene.meets.world(cfg, exchange_ns);
     Live::new(sock, world, Program::new(&Calls::none(), 0, 0))
 }
 
@@ -396,7 +396,7 @@ fn keepalive_variants(
     before_ns: u64,
 ) {
     let errors = [None].into_iter().chain(scene.delayed_ack_error.map(Some));
-    for run in variants(run, scene.healed.is_some_and(Healed::is_open)) {
+    for run in variants(run, scene.meets.healed.is_some_and(Healed::is_open)) {
         for error in errors.clone() {
             let mut run = run.clone();
             run.sock.delack_draws = error.filter(|_| run.sock.delack_timer.is_some());
@@ -413,7 +413,7 @@ fn keepalive_variants(
 /// Runs of a client whose last data the server's closed window holds back.
 pub(crate) fn window_ends(
     cfg: &Kernel,
-    scenes: &[(closed_window::Scene, closed_window::Start)],
+    scenes: &[(Meets, closed_window::Start)],
     between_ns: u64,
 ) -> Result<Vec<End>, String> {
     let calls = Calls::none();
@@ -421,9 +421,9 @@ pub(crate) fn window_ends(
     let Some((first, _)) = scenes.first() else { return Ok(all) };
     let later = first.later.as_ref().map(|(_, later)| later);
     let mut explorer = Explorer::new(cfg, later, &calls);
-    for (scene, start) in scenes {
-        let (run, past) = window_run(cfg, scene, start, between_ns);
-        for run in variants(&run, scene.healed.is_some_and(Healed::is_open)) {
+    for (meets, start) in scenes {
+        let (run, past) = window_run(cfg, meets, start, between_ns);
+        for run in variants(&run, meets.healed.is_some_and(Healed::is_open)) {
             explorer.start(run, past.clone());
         }
     }
@@ -435,7 +435,7 @@ pub(crate) fn window_ends(
 /// The client of a closed window at a start, which stands for others so near to it.
 pub(crate) fn window_run(
     cfg: &Kernel,
-    scene: &closed_window::Scene,
+    meets: &Meets,
     start: &closed_window::Start,
     between_ns: u64,
 ) -> (Live, Past) {
@@ -451,20 +451,9 @@ pub(crate) fn window_run(
     sock.stamps.expires = start.expires;
     sock.stamps.rcv_tstamp = start.received;
     sock.stamps.probes_tstamp = start.first_probe;
-    let peer = Peer {
-        invalid_ratelimit: scene.answers_every,
-        last_oow_ack: start.answered,
-        ..Peer::new(scene.rtt_ns, scene.exposed_ns)
-    };
     let origin_ns = start.sampled_ns;
-    let mut world = World::new(cfg, peer, scene.hop.clone().later(origin_ns / tick_ns));
-    world.lost = scene.fault_after_ns.map_or(Moment::Never, |ns| Moment::At(origin_ns + ns));
-    world.reference_until = Moment::At(origin_ns.saturating_add(scene.reference_until_ns));
-    world.unseen = scene.unseen;
-    world.recovery = scene.healed.map(|healed| healed.recovery(origin_ns, false));
-    if let Some((at_ns, _)) = &scene.later {
-        world.later = Moment::At(origin_ns.saturating_add(*at_ns));
-    }
+    let mut world = meets.world(cfg, origin_ns);
+    world.peer.last_oow_ack = start.answered;
     if start.unanswered > 0 {
         // The answer to the last probe is still on its way, if it drew one.
         world.draws_before(armed * tick_ns, origin_ns);

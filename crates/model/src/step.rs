@@ -79,7 +79,6 @@ pub(crate) struct Step<'a> {
     /// By how much late it was drawn, where it also would have been on time; and in any case.
     pub(crate) late_ns: (u64, u64),
     pub(crate) world: &'a mut World,
-    pub(crate) choices: &'a mut Choices,
     pub(crate) effects: Effects,
 }
 
@@ -141,7 +140,7 @@ impl<'a> Step<'a> {
 
     /// What cannot be known: both are explored.
     pub(crate) fn either(&mut self) -> bool {
-        self.choices.either()
+        self.world.choices.either()
     }
 
     /// The timer that fires does this.
@@ -171,34 +170,5 @@ impl<'a> Step<'a> {
     pub(crate) fn released_at(&mut self, at_ns: u64, waited_ns: u64) {
         let outcome = Outcome::Released;
         self.effects.told.push(Told { outcome, at_ns, waited_ns: Some(waited_ns) });
-    }
-}
-
-/// Answers to what cannot be known within a step, one series of them after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Choices {
-    given: Vec<bool>,
-    at: usize,
-}
-
-impl Choices {
-    fn either(&mut self) -> bool {
-        if self.at == self.given.len() {
-            self.given.push(false);
-        }
-        self.at += 1;
-        self.given[self.at - 1]
-    }
-
-    /// Goes to the next series; says whether there is one.
-    pub(crate) fn next(&mut self) -> bool {
-        self.at = 0;
-        while let Some(last) = self.given.pop() {
-            if !last {
-                self.given.push(true);
-                return true;
-            }
-        }
-        false
     }
 }

@@ -1,8 +1,7 @@
 //! The article's table: each retransmission with its timeout, by the textbook and by this kernel.
 
 use crate::kernel::Kernel;
-use crate::predict::predict;
-use crate::prediction::StepKind;
+use crate::prediction::{Prediction, StepKind};
 use crate::rto;
 use serde::{Deserialize, Serialize};
 use spec::{Facts, Parameters};
@@ -39,12 +38,11 @@ pub struct Row {
     pub since_first: Option<Duration>,
 }
 
-/// The table of this experiment; empty if it has no unacknowledged data.
-pub fn table(parameters: &Parameters, facts: &Facts) -> Table {
+/// The table of this experiment and what is predicted for it; empty if it has no unacknowledged data.
+pub fn table(prediction: &Prediction, parameters: &Parameters, facts: &Facts) -> Table {
     let kernel = Kernel::new(parameters, facts);
     let threshold_ms =
         kernel.user_timeout_ms.unwrap_or_else(|| rto::model_timeout_ms(&kernel, kernel.retries2));
-    let prediction = predict(parameters, facts);
     let steps = prediction.schedule.iter().filter(|step| {
         matches!(step.kind, StepKind::TailLossProbe | StepKind::Retransmission | StepKind::GiveUp)
     });

@@ -73,12 +73,12 @@ impl Hz {
 /// A known jiffy clock, cut down to numbers that times in nanoseconds fit into: its phase within
 /// every slot of the wheel is the true one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Phase {
+pub(crate) struct JiffyPhase {
     clock: JiffyClock,
     tick_ns: u64,
 }
 
-impl Phase {
+impl JiffyPhase {
     /// A multiple of every slot.
     const EPOCH: u64 = 1 << 24;
 

@@ -19,7 +19,7 @@ use crate::allowance;
 use crate::closing;
 use crate::conclude::{lives_on, reference, unknown};
 use crate::crash::round_trip;
-use crate::laboratory::SLOP_NS;
+use crate::laboratory::SLOP;
 use crate::prediction::{Prediction, Window};
 use crate::tick::Hz;
 use crate::width::{self, Cause};
@@ -85,7 +85,7 @@ fn closes_late(parameters: &Parameters, facts: &Facts, duration: Duration) -> Pr
     let hz = Hz::new(facts.hz);
     let keeps_for = parameters.nginx.keeps_for();
     let runs = parameters.fault.after + duration;
-    let slop = Duration::from_nanos(SLOP_NS) + allowance::late(hz);
+    let slop = SLOP + allowance::late(hz);
     let early = clock_step(hz) + allowance::EARLY;
     let earliest = keeps_for.saturating_sub(early).max(runs.saturating_sub(allowance::EARLY));
     let latest = (keeps_for + late(keeps_for, hz)).max(runs + slop);
@@ -109,13 +109,7 @@ fn told(
 ) -> Prediction {
     let window = Window::new(Outcome::Eof, Some(span))
         .because(causes.into_iter().chain(width::allowed(Hz::new(facts.hz))));
-    Prediction {
-        reference: reference(parameters),
-        windows: vec![Window { retransmits: Some(0), ..window }],
-        schedule: Vec::new(),
-        why,
-        unknown: None,
-    }
+    Prediction::of(reference(parameters), vec![Window { retransmits: Some(0), ..window }], why)
 }
 
 /// The web server is the survivor: its timer closes a connection whose other end is

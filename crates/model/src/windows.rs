@@ -54,11 +54,10 @@ fn hull(a: Span, b: Span) -> Span {
 impl Ends {
     fn of(end: &End, counted: &Counted, hz: Hz) -> Self {
         let past = &end.past;
-        let timers =
-            (end.at_ns.saturating_sub(past.start.1), end.at_ns.saturating_sub(past.start.0));
+        let timers = (end.at_ns.saturating_sub(end.start.1), end.at_ns.saturating_sub(end.start.0));
         let early_ns = if past.reference_by_timer { counted.early_ns } else { 0 };
         let (sooner_ns, later_ns) = end.open_ns;
-        let not_before_ns = end.not_before_ns.saturating_sub(past.start.1);
+        let not_before_ns = end.not_before_ns.saturating_sub(end.start.1);
         let timers = (timers.0.max(not_before_ns).min(timers.1), timers.1);
         Self {
             span: (

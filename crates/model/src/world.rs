@@ -2,15 +2,25 @@
 //! away at the fault and may come back.
 
 mod losses;
+mod outages;
 mod peer;
+mod room;
 
 pub(crate) use losses::{Losses, Which};
+pub(crate) use outages::{ANSWER_IS_OUT, Away, Sequence};
 pub(crate) use peer::Peer;
+pub(crate) use room::Room;
 
-use crate::hop::{Fate, Hop, Number};
+use crate::choices::Choices;
+use crate::hop::{Fate, Hop, Limit, Number};
 use crate::kernel::Kernel;
 use crate::wheel::Context;
+use outages::Outage;
 
+const FORGOTTEN_OR_NOT: &str = "a packet comes to the router when the flow was idle for as long as it \
+                                remembers it, to a few jiffies";
+const ASKED_FOR: &str = "somebody may be asked for a link-layer address that was learned, while the path is away \
+                         once more: that is not followed";
 /// A hop that has not repeated itself after so many probes does not.
 const PROBES_APART: u64 = 64;
 
@@ -37,6 +47,15 @@ pub(crate) struct Packet {
     pub(crate) fin: bool,
     /// Whether the peer's program answers it.
     pub(crate) asks: bool,
+}
+
+/// Segments that leave as one: a hop answers a frame once, and the peer receives it as one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Frame {
+    /// How much data is before the segment in its frame, bytes.
+    pub(crate) before: u32,
+    /// How much data it has, bytes; 0: it has one segment.
+    pub(crate) bytes: u32,
 }
 
 /// A moment of the plan, nanoseconds.
@@ -208,13 +227,20 @@ pub(crate) struct World {
     /// Whether nothing that is sent passes the client's tap once the peer is lost.
     pub(crate) unseen: bool,
     pub(crate) recovery: Option<Recovery>,
-    /// Where what is sent leaves in one frame with the segment before it, how much data is before it in
-    /// that frame, bytes: a hop answers a frame once, and the peer receives it as one.
-    pub(crate) joins: Option<u32>,
+    /// What the path does from which moment on, the first first.
+    pub(crate) outages: Vec<Outage>,
+    /// What is left of a router's limit of ICMP errors while none is drawn.
+    limit: Option<Limit>,
+    /// Until when the peer's kernel may not know that its program's answer has come, nanoseconds.
+    answer_is_out_ns: u64,
+    /// Until when a neighbour entry is believed whose life is not followed.
+    believed_until: Moment,
+    /// The frame in which what is sent leaves.
+    pub(crate) frame: Frame,
     /// What a router on the way knows of the flow, if it may forget it.
     pub(crate) memory: Option<Memory>,
-    /// Whether it has forgotten the flow when this packet came cannot be said.
-    pub(crate) undecided: bool,
+    /// Why what comes next cannot be followed, if it cannot.
+    pub(crate) unknown: Option<&'static str>,
     /// Which packets the path drops, if it drops some.
     pub(crate) losses: Option<Losses>,
     /// When other sysctls are in force.
@@ -223,8 +249,8 @@ pub(crate) struct World {
     pub(crate) reference_until: Moment,
     /// What is on its way, in the order of its arrival.
     pub(crate) in_flight: Vec<InFlight>,
-    /// The first segments that wait at the hop, and when they were sent.
-    waiting: Vec<(Packet, u64)>,
+    /// The first segments that wait at the hop: what each was as a frame, and when it was sent.
+    waiting: Vec<(Packet, Frame, u64)>,
     /// When a link-layer address comes that was asked for.
     pub(crate) resolved_ns: Option<u64>,
     /// By how much late the handler runs that sends, and whether it also would on time.
@@ -236,6 +262,8 @@ pub(crate) struct World {
     /// Of those, how many passed the tap since this was last taken.
     seen: u32,
     tick_ns: u64,
+    /// What cannot be known within a step that is being gone through.
+    pub(crate) choices: Choices,
 }
 
 impl World {
@@ -249,9 +277,13 @@ impl World {
             icmp_ns: 0,
             unseen: false,
             recovery: None,
-            joins: None,
+            outages: Vec::new(),
+            limit: None,
+            answer_is_out_ns: 0,
+            believed_until: Moment::Never,
+            frame: Frame::default(),
             memory: None,
-            undecided: false,
+            unknown: None,
             losses: None,
             later: Moment::Never,
             reference_until: Moment::Never,
@@ -263,11 +295,13 @@ impl World {
             probe: 0,
             seen: 0,
             tick_ns: cfg.hz.tick_ns(),
+            choices: Choices::default(),
         }
     }
 
     /// Forgets which moments of the plan are over when.
     pub(crate) fn age(&mut self, now_ns: u64) {
+        self.go_through(now_ns);
         self.lost.age(now_ns);
         self.later.age(now_ns);
         self.reference_until.age(now_ns);
@@ -296,7 +330,8 @@ impl World {
     /// The next moment of the plan.
     pub(crate) fn next_change(&self) -> Option<u64> {
         let recovery = self.recovery.as_ref().and_then(|recovery| recovery.at.ahead());
-        [self.lost.ahead(), self.later.ahead(), recovery].into_iter().flatten().min()
+        let again = self.outages.first().map(|outage| outage.from_ns);
+        [self.lost.ahead(), self.later.ahead(), recovery, again].into_iter().flatten().min()
     }
 
     /// Whether a packet that is sent now reaches a peer that knows the connection.
@@ -306,10 +341,25 @@ impl World {
 
     /// Whether the peer answers from now on.
     pub(crate) fn stays(&self, now_ns: u64) -> bool {
+        if self.losses.as_ref().is_some_and(Losses::goes_on) || !self.outages.is_empty() {
+            return false;
+        }
         if let Some(recovery) = &self.recovery {
             return recovery.with == Answer::Ack && recovery.at.is_past(now_ns);
         }
-        self.lost == Moment::Never && !self.losses.as_ref().is_some_and(Losses::goes_on)
+        self.lost == Moment::Never
+    }
+
+    /// Whether a peer that stays answers each of probes that are so far apart, jiffies, before the next.
+    pub(crate) fn answers_each(&self, apart: u64) -> bool {
+        let trip = self.peer.rtt_ns / self.tick_ns + 1;
+        apart > trip + self.peer.invalid_ratelimit && self.memory.is_none()
+    }
+
+    /// Whether nothing of the peer's comes any more.
+    pub(crate) fn never_answers(&self) -> bool {
+        let over = self.lost == Moment::Past && self.recovery.is_none();
+        over && self.losses.is_none() && self.in_flight.is_empty()
     }
 
     /// Whether no ICMP error ever comes.
@@ -326,6 +376,9 @@ impl World {
 
     /// After how many probes, one each `step` jiffies, the hop is as it is after the one at `jiffy`.
     pub(crate) fn repeats_after(&self, cfg: &Kernel, jiffy: u64, step: u64) -> Option<u64> {
+        if self.hop.is_open() {
+            return None;
+        }
         let mut hop = self.hop.clone();
         (1..=PROBES_APART).find(|count| {
             let at = jiffy + count * step;
@@ -365,9 +418,12 @@ impl World {
             self.reach_peer(cfg, sent, now_ns);
             return Fate::OnWire;
         }
+        if self.believed_until.is_past(now_ns) && !self.is_back(now_ns) {
+            self.unknown = Some(ASKED_FOR);
+        }
         let now = now_ns / self.tick_ns;
         let armed = self.hop.fires();
-        let fate = if self.joins.is_some() {
+        let fate = if self.frame.before > 0 {
             let before = number.saturating_sub(1);
             if self.hop.held().contains(&before) { Fate::Held } else { Fate::OnWire }
         } else {
@@ -377,10 +433,12 @@ impl World {
         if let Sent::Segment(packet) = sent {
             let matters = self.recovery.is_some() && self.is_new_or_first_again(packet);
             if matters && self.hop.is_asking() && fate != Fate::Busy {
-                self.waiting.push((packet, now_ns));
+                self.waiting.push((packet, self.frame, now_ns));
             }
             let by_asking_only = self.recovery.as_ref().is_some_and(|recovery| recovery.moved);
-            if self.hop.passes(fate, by_asking_only) {
+            // What is sent while the answer to the question is on its way goes once that has come.
+            let follows = matters && fate != Fate::Busy && self.resolved_ns.is_some();
+            if follows || self.hop.passes(fate, by_asking_only) {
                 self.answer_segment(cfg, packet, now_ns);
             }
         } else {
@@ -396,7 +454,7 @@ impl World {
     /// acknowledged at once.
     fn is_new_or_first_again(&self, packet: Packet) -> bool {
         let (mut next, mut again) = (0, false);
-        for (other, _) in &self.waiting {
+        for (other, ..) in &self.waiting {
             again |= other.next <= next;
             next = next.max(other.next);
         }
@@ -405,11 +463,13 @@ impl World {
 
     /// A packet comes to the router, which has forgotten the flow or goes on remembering it: from what
     /// answers the packet, if it is answered.
-    fn pass_router(&mut self, sent: Sent, now_ns: u64) {
+    pub(crate) fn pass_router(&mut self, sent: Sent, now_ns: u64) {
         let now = now_ns / self.tick_ns;
         let Some(memory) = &mut self.memory else { return };
         let idle = now.saturating_sub(memory.passed);
-        self.undecided |= idle + memory.open >= memory.idle && idle < memory.idle + memory.open;
+        if idle + memory.open >= memory.idle && idle < memory.idle + memory.open {
+            self.unknown = Some(FORGOTTEN_OR_NOT);
+        }
         if idle < memory.idle {
             let answered = if sent == Sent::Ack { 0 } else { self.peer.rtt_ns / self.tick_ns };
             memory.passed = now + answered;

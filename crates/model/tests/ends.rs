@@ -287,3 +287,26 @@ proptest! {
         }
     }
 }
+
+/// A request into a cable that is out waits in the host's own queue, and so does the FIN that follows it:
+/// the congestion window of one is full, and what the queue held is not sent again when the neighbour entry
+/// fails (kernel: 3.159 and 3.178 s after `close`).
+#[test]
+fn a_fin_that_left_keeps_the_data_before_it_from_being_sent_again() {
+    let sets = [
+        ("fault.kind", "unplug"),
+        ("topology", "direct"),
+        ("family", "ipv6"),
+        ("neighbour", "learned"),
+        ("fault.after", "1s"),
+        ("client.traffic", "script"),
+        ("client.script", "request 100 5s"),
+        ("sysctl.tcp_timestamps", "0"),
+        ("sysctl.tcp_orphan_retries", "3"),
+    ];
+    for measured_s in [3.159, 3.178] {
+        holds(&sets, "released", measured_s, 0);
+    }
+    let (earliest, latest) = predict(&sets, 250).hull().unwrap();
+    assert!(latest < earliest + Duration::from_millis(400), "{earliest:?}–{latest:?}");
+}

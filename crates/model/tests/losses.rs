@@ -92,3 +92,51 @@ fn what_the_other_kernel_sends_again_is_not_guessed() {
         assert!(why.contains("sends that again"), "{sets:?}: {why}");
     }
 }
+
+/// What the client sends is lost until the path is used up, and then it is answered: held against the kernel
+/// in virtual time, as are the seconds.
+#[test]
+fn what_is_lost_a_number_of_times_gets_through_the_next_time() {
+    let of = |traffic, packets, more: &[(&str, &str)]| {
+        let sets = [("client.traffic", traffic), ("fault.packets", packets)];
+        predict(&[&sets[..], more].concat())
+    };
+    for (packets, measured_s) in [("1", 62.229), ("3", 62.228), ("6", 68.373), ("12", 107.284)] {
+        for direction in ["both", "to-server", "to-client"] {
+            let released = of("close", packets, &[("fault.direction", direction)]);
+            let (from, to) = released.hull().unwrap();
+            assert!((from.as_secs_f64()..=to.as_secs_f64()).contains(&measured_s), "{released:?}");
+        }
+        assert_eq!(of("shutdown", packets, &[]).windows[0].outcome, Outcome::None);
+    }
+    let syn = ("sysctl.tcp_syn_retries", "1");
+    let connected = of("connect", "2", &[syn]);
+    assert_eq!(connected.windows[0].outcome, Outcome::None);
+    assert_eq!(of("connect", "9", &[syn]).windows[0].outcome, Outcome::TIMED_OUT);
+    let beats = of("heartbeat", "3", &[]);
+    assert_eq!((beats.unknown, beats.windows[0].outcome), (None, Outcome::None));
+    for traffic in ["heartbeat", "connect"] {
+        let why = of(traffic, "1", &[("fault.direction", "to-client")]).unknown.unwrap();
+        assert!(why.contains("sends that again"), "{traffic}: {why}");
+    }
+}
+
+/// The connection is over before the program makes its call.
+#[test]
+fn a_router_that_answers_a_probe_before_the_fault_leaves_nothing_to_predict() {
+    let forget = [("fault.kind", "forget"), ("topology", "router"), ("fault.idle", "1s")];
+    let of = |answer, after| {
+        let sets = [
+            ("fault.answer", answer),
+            ("fault.after", after),
+            ("client.traffic", "close"),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "2s"),
+        ];
+        let parameters = parameters(&[&forget[..], &sets].concat());
+        model::predict(&parameters, &model::nominal_facts(&parameters, 250)).unknown
+    };
+    assert!(of("tcp-reset", "2540ms").unwrap().contains("before the fault a keepalive probe"));
+    assert_eq!(of("tcp-reset", "1500ms"), None);
+    assert_eq!(of("silent", "2540ms"), None);
+}

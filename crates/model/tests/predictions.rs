@@ -250,7 +250,7 @@ fn the_articles_numbers() {
     assert_eq!(prediction.windows.len(), 1);
     assert!(prediction.why.contains("924.6 s"), "{}", prediction.why);
     let parameters = parameters(&SENDING);
-    let table = model::table(&parameters, &model::nominal_facts(&parameters, 250));
+    let table = model::table(&prediction, &parameters, &model::nominal_facts(&parameters, 250));
     assert_eq!(table.threshold, Duration::from_millis(924_600));
     assert_eq!(table.rows.len(), 17, "the tail loss probe, 15 retransmissions, the end");
 

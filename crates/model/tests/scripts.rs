@@ -51,6 +51,111 @@ fn a_write_stops_the_probes_and_decides() {
     assert!(prediction.schedule.iter().all(|step| step.kind != StepKind::KeepaliveProbe));
 }
 
+/// A segment that is full takes no FIN along (`__tcp_retransmit_skb`): both are sent again once the path is
+/// back, where one that is shorter takes it along. Measured where time is virtual; and what comes again is
+/// counted where the connection goes on, too.
+#[test]
+fn what_comes_again_after_a_flap_is_counted() {
+    let flap = [
+        ("fault.kind", "flap"),
+        ("fault.duration", "2s"),
+        ("path.rtt", "1ms"),
+        ("sysctl.tcp_retries2", "7"),
+        ("sysctl.tcp_orphan_retries", "3"),
+    ];
+    for (script, count) in [
+        ("write 1448; close", Some(6)),
+        ("write 1000; close", Some(5)),
+        ("write 1000", Some(5)),
+        ("write 4000", None),
+    ] {
+        let prediction = scripted(script, &flap);
+        let counts: Vec<_> = prediction.windows.iter().map(|w| w.retransmits).collect();
+        assert!(counts.iter().all(|c| *c == count), "{script}: {counts:?}");
+    }
+}
+
+/// The router has lost the server's address with the cable, and asks for it when the first frame comes. What
+/// is sent while the answer is on its way waits with it and goes with it: nothing is sent again. Measured where
+/// time is virtual.
+#[test]
+fn what_is_sent_while_an_address_is_asked_for_goes_once_it_is_told() {
+    let flap = [
+        ("topology", "router"),
+        ("fault.kind", "flap"),
+        ("fault.duration", "300ms"),
+        ("path.rtt", "40ms"),
+        ("sysctl.tcp_early_retrans", "0"),
+    ];
+    for script in ["wait 700ms; write 8000; close", "wait 700ms; write 100; wait 10ms; write 100"] {
+        let prediction = scripted(script, &flap);
+        let counts: Vec<_> = prediction.windows.iter().map(|w| w.retransmits).collect();
+        assert!(counts.iter().all(|c| *c == Some(0)), "{script}: {counts:?}");
+    }
+}
+
+/// A stopped server's kernel holds back what would tell a smaller window: the FIN behind it is sent again by
+/// the loss probe. Measured where time is virtual.
+#[test]
+fn a_window_that_shrinks_is_not_told_at_once() {
+    let counts = |script| {
+        let prediction = scripted(script, &[("fault.kind", "process-freeze")]);
+        let mut counts: Vec<_> = prediction.windows.iter().map(|w| w.retransmits).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        counts
+    };
+    assert_eq!(counts("write 1000; write 3000; write 20000; close"), [Some(1)]);
+    assert_eq!(counts("write 600; write 600; close"), [Some(1)]);
+    assert_eq!(counts("write 12000; close"), [Some(0)]);
+    // Acknowledgements of what filled the congestion window let the FIN go, behind 760 bytes that are
+    // not yet acknowledged.
+    assert_eq!(counts("write 700; write 3000; write 8000; close"), [Some(1)]);
+}
+
+/// What congestion control decides, or a call that waits for room, is not guessed. Each was measured where time is
+/// virtual, and ended at another time than the one that a plain resending would lead to.
+#[test]
+fn what_is_up_to_congestion_control_or_to_the_send_buffer_is_unknown() {
+    let flap = [("fault.kind", "flap"), ("fault.duration", "300ms")];
+    let long = [("fault.kind", "flap"), ("fault.duration", "2s"), ("path.rtt", "40ms")];
+    let slow = [("fault.kind", "flap"), ("fault.duration", "300ms"), ("path.rtt", "600ms")];
+    for (script, fault, reason) in [
+        (
+            "write 20000; write 3000; write 30000; write 2000; close",
+            &[POWER_OFF][..],
+            "send buffer",
+        ),
+        ("request 5000 500ms", &flap, "as much as it reads"),
+        ("write 2000; wait 20ms; write 100; write 5000; close", &long, "congestion control"),
+        (
+            "write 20000; write 3000; wait 250ms; request 5000 2s; close",
+            &slow,
+            "congestion control",
+        ),
+    ] {
+        let sets = [&[("client.traffic", "script"), ("client.script", script)], fault].concat();
+        let unknown = predict(&sets).unknown.unwrap_or_default();
+        assert!(unknown.contains(reason), "{script}: {unknown}");
+    }
+    scripted("write 20000; write 3000; close", &[POWER_OFF]);
+    scripted("write 20000; write 30000", &[POWER_OFF]);
+}
+
+/// A FIN that the congestion window holds back is what the loss probe sends: it is new. Measured where time is
+/// virtual.
+#[test]
+fn a_loss_probe_sends_the_fin_that_waits() {
+    let sets = [("fault.kind", "blackhole"), ("sysctl.tcp_retries2", "2")];
+    for (script, count) in
+        [("write 100; write 12000; shutdown", 3), ("write 100; write 9000; shutdown", 4)]
+    {
+        let prediction = scripted(script, &[&sets[..], &[("sysctl.tcp_timestamps", "0")]].concat());
+        let counts: Vec<_> = prediction.windows.iter().map(|w| w.retransmits).collect();
+        assert!(counts.iter().all(|c| *c == Some(count)), "{script}: {counts:?}");
+    }
+}
+
 /// Keepalive is over before the program writes.
 #[test]
 fn a_write_that_comes_too_late_is_not_the_reference() {
@@ -502,6 +607,52 @@ fn an_answer_comes_in_the_jiffy_of_its_call() {
     assert!(from <= told && told <= to, "{prediction:?}");
 }
 
+/// Two probes have met a router that had forgotten the flow before the fault: nobody has answered them.
+#[test]
+fn probes_that_a_router_has_dropped_before_the_fault_count() {
+    let forgotten = [
+        ("client.keepalive.enabled", "true"),
+        ("client.keepalive.idle", "5s"),
+        ("client.keepalive.interval", "1s"),
+        ("client.keepalive.probes", "4"),
+        ("sysctl.tcp_retries2", "3"),
+        ("topology", "router"),
+        ("fault.kind", "forget"),
+        ("fault.after", "7s"),
+        ("fault.idle", "5s"),
+    ];
+    let predicted = |sets: &[(&str, &str)]| {
+        let parameters = parameters(&[&forgotten, sets].concat());
+        let mut facts = model::nominal_facts(&parameters, HZ);
+        facts.virtual_time = true;
+        facts.jiffies = Some(JiffyClock { jiffies: 4_294_894_047, at_ns: 7_004_000_000 });
+        facts.tcp = Some(TcpFacts {
+            rto_us: 204_000,
+            srtt_us: 1,
+            sampled_at_ns: 7_004_916_480,
+            last_data_recv_ms: 7004,
+            last_ack_recv_ms: 7004,
+            timer: 2,
+            timer_expires_ms: 108,
+            probes: 2,
+            ..facts.tcp.unwrap()
+        });
+        model::predict(&parameters, &facts)
+    };
+    let script = |script| [("client.traffic", "script"), ("client.script", script)];
+    // The fourth probe goes at 8.16 s: a later call comes too late.
+    for idle in [predicted(&[]), predicted(&script("wait 3s; write 100"))] {
+        let (from, to) = hull(&idle);
+        assert!(from <= 9.184 && 9.184 <= to && to - from < 0.02, "{idle:?}");
+        assert_eq!(idle.reference, Reference::LastActivity);
+        assert_eq!(idle.windows[0].keepalive_probes, Some(4), "{idle:?}");
+    }
+    // While something is unacknowledged, keepalive is silent.
+    let writes = predicted(&script("wait 1s; write 100"));
+    assert_eq!(writes.reference, Reference::FirstWrite, "{writes:?}");
+    assert!(hull(&writes).0 > 6.6 && hull(&writes).1 < 6.9, "{writes:?}");
+}
+
 /// Heartbeats each 3 s: the first comes while the flow is remembered, the second does not.
 #[test]
 fn heartbeats_meet_a_router_that_forgets_between_two_of_them() {
@@ -524,4 +675,23 @@ fn heartbeats_meet_a_router_that_forgets_between_two_of_them() {
     let short = ("client.heartbeat.deadline", "2s");
     assert_eq!(outcomes(&[("fault.idle", "2s"), short]), (vec![Outcome::None], None));
     assert_eq!(outcomes(&[("fault.idle", "5s"), patient]), (vec![Outcome::None], None));
+}
+
+/// What is left of the congestion window takes two segments, which is too little for a frame: they leave
+/// with the loss probe, as one frame (`tcp_tso_should_defer`), so that one ICMP error more is left for the
+/// second retransmission, which takes a doubling back. Measured where time is virtual: 103.808 s.
+#[test]
+fn what_is_too_little_for_a_frame_waits_for_the_loss_probe() {
+    let sets = [
+        ("fault.kind", "reject"),
+        ("fault.reject", "host-unreachable"),
+        ("topology", "router"),
+        ("neighbour", "learned"),
+        ("sysctl.tcp_retrans_collapse", "0"),
+        ("sysctl.tcp_retries2", "3"),
+    ];
+    let script = "write 1; wait 20ms; write 1449; write 12000; write 1448; close";
+    let schedule = scripted(script, &sets).schedule;
+    let third = schedule.iter().find(|step| step.kind == StepKind::Retransmission && step.n == 3);
+    assert_eq!(third.map(|step| step.timeout), Some(Duration::from_millis(200)));
 }

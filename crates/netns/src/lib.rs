@@ -24,7 +24,7 @@ pub enum Error {
     #[error("creating a network namespace: {0}")]
     Create(#[source] io::Error),
     /// `/proc/thread-self/ns/net` could not be opened: no /proc, or no file descriptors left.
-    #[error("opening the network namespace of a thread: {0}")]
+    #[error("opening a network namespace: {0}")]
     Open(#[source] io::Error),
     /// `setns`: EPERM if the namespace belongs to another user namespace.
     #[error("entering a network namespace: {0}")]

@@ -76,7 +76,7 @@ fn read_timer_list(tick_ns: u64) -> Option<JiffyClock> {
 }
 
 /// `TICK_NSEC`: the length of a jiffy on the monotonic clock, nanoseconds.
-pub(crate) fn tick_ns(hz: u32) -> u64 {
+pub fn tick_ns(hz: u32) -> u64 {
     let hz = u64::from(hz.max(1));
     (NS_PER_S + hz / 2) / hz
 }

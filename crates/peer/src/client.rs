@@ -1,7 +1,7 @@
 //! The client: settles the connection, then does its traffic, and reports how it ended.
 
 use crate::calls::{Calls, nanos};
-use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
+use crate::control::{Config, Control, Instruction, Milestone, now_ns, stdin};
 use crate::dialogue::{Dialogue, Unsent};
 use crate::exchange::SIZE;
 use crate::{Error, server, socket};
@@ -47,17 +47,17 @@ pub(crate) fn run(config: &Config, control: &mut Control) -> Result<(), Error> {
     };
     loop {
         match control.command()? {
-            Command::SendUnread => {
+            Instruction::SendUnread => {
                 client.write(control)?;
                 control.reached(Milestone::Unread)?;
             }
-            Command::FillWindow => {
+            Instruction::FillWindow => {
                 client.fill_window()?;
                 control.reached(Milestone::Filled)?;
             }
-            Command::Begin => return client.traffic(control),
-            Command::Finish => return client.finish(control),
-            Command::StopReading => {
+            Instruction::Begin => return client.traffic(control),
+            Instruction::Finish => return client.finish(control),
+            Instruction::StopReading => {
                 return Err(Error::Control("only a server can stop reading".into()));
             }
         }
@@ -258,7 +258,10 @@ impl<'a> Client<'a> {
             };
             let blocked = unsent.as_ref().map_or(PollFlags::empty(), |_| PollFlags::OUT);
             let (socket_events, commanded) = self.wait(events | blocked, wake)?;
-            if commanded && control.command()? == Command::Finish {
+            if let Some(by_ns) = wake.and_then(|due_ns| now_ns().checked_sub(due_ns)) {
+                control.late(by_ns)?;
+            }
+            if commanded && control.command()? == Instruction::Finish {
                 return self.finish(control);
             }
             // A write that waited takes the error.
@@ -343,7 +346,7 @@ impl<'a> Client<'a> {
         let began = now_ns();
         drop(self.socket);
         control.call(CallName::Close, why, began, &Ok(0_i64))?;
-        while control.command()? != Command::Finish {}
+        while control.command()? != Instruction::Finish {}
         control.reached(Milestone::Finished)
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use spec::{Addresses, CallName, Errno, Parameters};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use timeline::event::Call;
+use timeline::event::{Call, LATE_LEAST_NS};
 use timeline::{Event, Source, What};
 
 pub(crate) use netns::monotonic_ns as now_ns;
@@ -43,7 +43,7 @@ impl Config {
 
 /// What the laboratory tells a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {
+pub enum Instruction {
     /// To the server: stop reading, so that what comes next stays unread.
     StopReading,
     /// To the client: send 100 bytes that the server will not read.
@@ -126,10 +126,10 @@ impl Control {
         };
     }
 
-    /// The next command; waits for it. The end of standard input is [`Command::Finish`].
-    pub(crate) fn command(&mut self) -> Result<Command, Error> {
+    /// The next command; waits for it. The end of standard input is [`Instruction::Finish`].
+    pub(crate) fn command(&mut self) -> Result<Instruction, Error> {
         match self.line()? {
-            None => Ok(Command::Finish),
+            None => Ok(Instruction::Finish),
             Some(line) => serde_json::from_slice(&line)
                 .map_err(|error| Error::Control(format!("a command: {error}"))),
         }
@@ -150,6 +150,14 @@ impl Control {
         let call = Call { name, detail: detail.into(), result, began_ns };
         let event = Event::new(now_ns(), self.source, What::Call(call));
         self.report(&Report::Event(event))
+    }
+
+    /// Reports by how much this peer ran later than it meant to, if that is worth it.
+    pub(crate) fn late(&self, by_ns: u64) -> Result<(), Error> {
+        if by_ns < LATE_LEAST_NS {
+            return Ok(());
+        }
+        self.report(&Report::Event(Event::new(now_ns(), self.source, What::Late { by_ns })))
     }
 
     pub(crate) fn reached(&self, milestone: Milestone) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 //! does then what a client does otherwise, on the connection that it has accepted.
 //!
 //! A peer is a process of its own, started inside its host's network namespace. It reads its
-//! [`Config`], unless it was started with one, and then [`Command`]s from standard input, one JSON
+//! [`Config`], unless it was started with one, and then [`Instruction`]s from standard input, one JSON
 //! document a line, and writes
 //! [`Report`]s to standard output. It ends when standard input does. One that is to be nginx
 //! becomes that: it then takes signals for commands, and its log is on standard output.
@@ -24,7 +24,7 @@ use spec::{Parameters, Program};
 use std::path::PathBuf;
 
 use control::Control;
-pub use control::{Command, Config, Milestone, Report, Role};
+pub use control::{Config, Instruction, Milestone, Report, Role};
 pub use forward::{run as run_forward, told as told_forward};
 pub use passive::{run as run_passive, told as told_passive};
 

@@ -1,6 +1,6 @@
 //! The server: accepts one connection and answers every request until it is gone.
 
-use crate::control::{Command, Config, Control, Milestone, now_ns, stdin};
+use crate::control::{Config, Control, Instruction, Milestone, now_ns, stdin};
 use crate::exchange::{Pattern, SIZE};
 use crate::{Error, socket};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -76,7 +76,7 @@ pub(crate) fn answer_everyone(address: SocketAddr, control: &mut Control) -> Res
         }
         let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        if ready[0] && control.command()? == Command::Finish {
+        if ready[0] && control.command()? == Instruction::Finish {
             return control.reached(Milestone::Finished);
         }
         let mut arrived = ready[2..].iter();
@@ -112,7 +112,7 @@ pub(crate) fn accept(listener: &Socket, control: &mut Control) -> Result<Option<
             control.call(CallName::Accept, peer, began, &Ok(0_i64))?;
             return Ok(Some(connection));
         }
-        if commanded && control.command()? == Command::Finish {
+        if commanded && control.command()? == Instruction::Finish {
             control.reached(Milestone::Finished)?;
             return Ok(None);
         }
@@ -129,11 +129,11 @@ fn serve(connection: &Socket, control: &mut Control) -> Result<(), Error> {
         let (arrived, commanded) = wait(reading.then_some(connection))?;
         if commanded {
             match control.command()? {
-                Command::StopReading => {
+                Instruction::StopReading => {
                     reading = false;
                     control.reached(Milestone::Unread)?;
                 }
-                Command::FillWindow => {
+                Instruction::FillWindow => {
                     let written = written.get_or_insert_with(|| received.clone());
                     connection
                         .set_nonblocking(true)

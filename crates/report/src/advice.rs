@@ -84,7 +84,7 @@ fn possible(text: &mut String, paint: Paint, proven: &Proven<'_>, chosen: &Chose
     }
     for (id, (ecosystem, snippet)) in proven.written {
         text.push('\n');
-        writeln!(text, "{} {}", paint.strong(&ecosystem.name), paint.quiet(&format!("({id})")))
+        writeln!(text, "{} {}", paint.strong(&ecosystem.name), paint.quiet(&format!("--for {id}")))
             .expect("a String takes all");
         let sysctls = sysctls(snippet);
         let sysctls = sysctls
@@ -373,7 +373,7 @@ fn why(options: &Options, busy: Busy) -> Vec<String> {
             why.push(match options.user_timeout {
                 Some(timeout) => format!(
                     "{probed} the first keepalive timer at or past TCP_USER_TIMEOUT ({}) ends the \
-                     connection, and the number of probes is not asked.",
+                     connection, and TCP_KEEPCNT does not count.",
                     span::exact(timeout)
                 ),
                 None => format!(

@@ -3,11 +3,12 @@
 //! What one clock showed stands beside what the other did. The texts for a terminal, for Markdown
 //! and for programs are made here; the page is in `html`.
 
+use crate::counts::Counts;
 use crate::human;
 use crate::json;
 use crate::markdown::cell;
 use crate::span;
-use crate::summary::{Counts, Group};
+use crate::summary::Group;
 use crate::tally::Run;
 use crate::trial::{Clock, Trial};
 use serde::Serialize;

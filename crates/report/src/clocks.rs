@@ -40,13 +40,28 @@ pub enum Likeness {
 const PREDICTED_MOST: usize = 2;
 
 /// An experiment's trials, one of each run.
-struct Row<'a>(Vec<&'a Trial>);
+struct Row<'a> {
+    /// The experiment, with the settings that set it apart from others of its name.
+    name: String,
+    trials: Vec<&'a Trial>,
+}
 
 impl Clocks {
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        let first = self.runs.first().map_or(&[][..], |run| &run.trials);
-        let of = |at| self.runs.iter().filter_map(|run| run.trials.get(at)).collect();
-        (0..first.len()).map(move |at| Row(of(at)))
+        let trials = |at| self.runs.iter().filter_map(|run| run.trials.get(at)).collect();
+        let row = move |(at, name)| Row { name, trials: trials(at) };
+        self.names().into_iter().enumerate().map(row)
+    }
+
+    /// What each trial of a run is called.
+    fn names(&self) -> Vec<String> {
+        let Some(first) = self.runs.first() else { return Vec::new() };
+        let groups = first.tally().groups;
+        if groups.all().len() == first.trials.len() {
+            return groups.all().iter().map(|group| groups.name(group)).collect();
+        }
+        // The same one, several times.
+        first.trials.iter().map(|trial| trial.experiment.name.clone()).collect()
     }
 
     /// What each run is called: its clock, or of several virtual kernels their versions and HZ.
@@ -73,15 +88,11 @@ impl Clocks {
 }
 
 impl Row<'_> {
-    fn name(&self) -> &str {
-        self.0.first().map_or("", |trial| &trial.experiment.name)
-    }
-
     fn likeness(&self) -> Likeness {
         let shown = |trial: &Trial| trial.verdict.measured.as_ref().map(|m| (m.outcome, counts(m)));
-        if self.0.iter().any(|trial| trial.verdict.word != Word::Agrees) {
+        if self.trials.iter().any(|trial| trial.verdict.word != Word::Agrees) {
             Likeness::Open
-        } else if self.0.windows(2).all(|pair| shown(pair[0]) == shown(pair[1])) {
+        } else if self.trials.windows(2).all(|pair| shown(pair[0]) == shown(pair[1])) {
             Likeness::Same
         } else {
             Likeness::Explained
@@ -89,9 +100,11 @@ impl Row<'_> {
     }
 
     fn cells(&self) -> Vec<String> {
-        let predicted = self.0.len() <= PREDICTED_MOST;
-        let shown = self.0.iter().flat_map(|trial| {
-            let Brief { measured, predicted: expected } = Brief::new(trial);
+        let predicted = self.trials.len() <= PREDICTED_MOST;
+        let shown = self.trials.iter().flat_map(|trial| {
+            let Brief { mut measured, predicted: expected } = Brief::new(trial);
+            let sent = trial.verdict.measured.as_ref().map(sent).filter(|sent| !sent.is_empty());
+            measured.extend(sent.map(|sent| format!(", {sent}")));
             [Some(measured), predicted.then_some(expected)].into_iter().flatten()
         });
         let compared = match self.likeness() {
@@ -99,13 +112,13 @@ impl Row<'_> {
             Likeness::Explained => "as predicted".into(),
             Likeness::Open => "see below".into(),
         };
-        std::iter::once(self.name().to_owned()).chain(shown).chain([compared]).collect()
+        std::iter::once(self.name.clone()).chain(shown).chain([compared]).collect()
     }
 
     /// How far the others were from the first.
     fn apart(&self) -> String {
         let detected = |trial: &&Trial| trial.verdict.measured.as_ref().and_then(|m| m.detected_s);
-        let times: Option<Vec<f64>> = self.0.iter().map(detected).collect();
+        let times: Option<Vec<f64>> = self.trials.iter().map(detected).collect();
         match times.as_deref() {
             Some([first, others @ ..]) if !others.is_empty() => {
                 let apart: Vec<_> =
@@ -119,11 +132,13 @@ impl Row<'_> {
     /// What is not the same, and where it comes from.
     fn note(&self, labels: &[String]) -> Option<String> {
         let told = |of: &dyn Fn(&Trial) -> String, between: &str| {
-            let told =
-                labels.iter().zip(&self.0).map(|(label, trial)| format!("{label} {}", of(trial)));
+            let told = labels
+                .iter()
+                .zip(&self.trials)
+                .map(|(label, trial)| format!("{label} {}", of(trial)));
             told.collect::<Vec<_>>().join(between)
         };
-        let name = self.name();
+        let name = &self.name;
         match self.likeness() {
             Likeness::Same => None,
             Likeness::Open => {
@@ -135,11 +150,7 @@ impl Row<'_> {
             }
             Likeness::Explained => {
                 let sent = |trial: &Trial| match &trial.verdict.measured {
-                    Some(m) => {
-                        let [retransmits, probes, window_probes] = counts(m);
-                        let sent = words::counts(retransmits, probes, window_probes);
-                        format!("{} after {sent}", m.outcome)
-                    }
+                    Some(m) => format!("{} after {}", m.outcome, sent(m)),
                     None => "nothing measured".into(),
                 };
                 let told = told(&sent, ", ");
@@ -150,7 +161,8 @@ impl Row<'_> {
 
     /// What was different before the fault.
     fn cause(&self) -> String {
-        let facts: Option<Vec<&Facts>> = self.0.iter().map(|trial| trial.facts.as_ref()).collect();
+        let facts: Option<Vec<&Facts>> =
+            self.trials.iter().map(|trial| trial.facts.as_ref()).collect();
         let Some(facts) = facts else {
             return "nothing is known of the time before the fault".into();
         };
@@ -187,6 +199,12 @@ fn counts(measured: &Measured) -> [Option<u32>; 3] {
         measured.keepalive_probes_on_wire,
         measured.window_probes_on_wire,
     ]
+}
+
+/// What was sent and not answered.
+fn sent(measured: &Measured) -> String {
+    let [retransmits, probes, window_probes] = counts(measured);
+    words::counts(retransmits, probes, window_probes)
 }
 
 /// For a terminal.
@@ -271,7 +289,7 @@ pub fn document(clocks: &Clocks) -> Vec<u8> {
         compared: rows
             .iter()
             .map(|row| Compared {
-                experiment: row.name(),
+                experiment: &row.name,
                 likeness: row.likeness(),
                 note: row.note(&labels),
             })
@@ -318,6 +336,7 @@ mod tests {
         let row = clocks.rows().next().unwrap();
         assert_eq!(row.likeness(), Likeness::Same);
         assert_eq!(row.cells()[5], "same, −13 ms");
+        assert!(row.cells()[1].ends_with(", 3 keepalive probes"), "{:?}", row.cells());
         assert_eq!(row.note(&clocks.labels()), None);
     }
 

@@ -1,6 +1,7 @@
 //! What reports about many trials need of each: small enough to be written down when the trial
 //! ends, and read back for the reports.
 
+use crate::fate::Fate;
 use crate::human;
 use crate::json::trial as json;
 use crate::trial::{Machine, Status, Trial};
@@ -31,6 +32,9 @@ pub struct Digest {
     pub(crate) ended_by: Option<EndedBy>,
     #[serde(default)]
     pub(crate) program: Option<String>,
+    /// What became of that program.
+    #[serde(default)]
+    pub(crate) fate: Option<Fate>,
     /// What was predicted.
     pub(crate) windows: Vec<Window>,
     /// How long it took in its own clock.
@@ -57,6 +61,7 @@ impl Digest {
             noticed_s: measured.and_then(|measured| measured.noticed_s),
             ended_by: trial.verdict.deciding().and_then(|flow| flow.ended_by),
             program: human::program_end(trial),
+            fate: Fate::of(trial),
             windows: trial.prediction.iter().flat_map(|p| p.windows.clone()).collect(),
             took: trial.took(),
             artifacts: trial.artifacts.clone(),

@@ -7,6 +7,8 @@ mod article;
 mod axis;
 mod connections;
 mod diagram;
+mod forecast;
+mod mends;
 mod picture;
 mod ruler;
 mod run;
@@ -21,9 +23,12 @@ use crate::trial::{Machine, Trial};
 use crate::words;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use text::prose;
+use verdict::Requirement;
 use verdict::claims::{ARTICLE, Catalogue};
 
 pub use article::article_page;
+pub use forecast::{Forecast, TimeAxis, forecast};
+pub use mends::mends_page;
 pub use picture::{Theme, picture};
 pub use run::run_page;
 
@@ -109,13 +114,20 @@ fn verdict(trial: &Trial) -> Markup {
     let reason = trial.verdict.measured.as_ref().map(|_| trial.verdict.reason.as_str());
     let reason = reason.filter(|reason| !reason.is_empty());
     html! {
-        p class={ "verdict " (word) } {
+        p class={ "verdict " (trial.status()) } {
             b { (capital(&trial.status().to_string())) "." }
             " " (prose(&capital(human::compared(trial).trim_end_matches('.')))) "."
         }
         @if let Some(reason) = reason {
             p class={ "reason " (word) } {
                 (prose(&words::by_name(&trial.experiment.parameters, reason)))
+            }
+        }
+        @if !trial.verdict.requirements.is_empty() {
+            ul.proof {
+                @for Requirement { key, wanted, found, met, .. } in &trial.verdict.requirements {
+                    li.fails[!met] { (key) " = " (wanted) ": " (prose(found)) }
+                }
             }
         }
         (ruler::ruler(trial))

@@ -135,7 +135,7 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
         line(text, paint, "told", &told);
     }
     let exited = exited(trial);
-    let survivor = asked(&trial.experiment.parameters);
+    let survivor = trial.experiment.parameters.asked();
     if let Some(((at_ns, code, signal), fault_at)) = exited.zip(trial.timeline.fault_at()) {
         let how = match (code, signal) {
             (None, Some(signal)) => format!("was ended by {}", spec::command::signal_name(signal)),
@@ -151,16 +151,10 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
     }
 }
 
-/// The host whose program is asked: the client's, or where that breaks the survivor's.
-fn asked(parameters: &Parameters) -> &'static str {
-    let [survivor, lost] = parameters.names();
-    if lost == "client" || !parameters.third_there() { survivor } else { "client" }
-}
-
 /// When the client's program ended, and with what exit code or signal.
 fn exited(trial: &Trial) -> Option<(u64, Option<i32>, Option<i32>)> {
     let parameters = &trial.experiment.parameters;
-    let program = Source::program(parameters.part(asked(parameters)));
+    let program = Source::program(parameters.part(parameters.asked()));
     trial.timeline.events().iter().find_map(|event| match event.what {
         What::Exited { code, signal } if event.source == program => {
             Some((event.at_ns, code, signal))

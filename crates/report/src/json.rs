@@ -11,10 +11,11 @@ pub(crate) mod trial;
 use crate::catalogue::by_fault;
 use crate::digest::Digest;
 use crate::human::Check;
+use crate::mends::{self, RowDocument};
 use crate::parameters::in_force;
 use crate::summary::{Group, Groups};
 use crate::tally::{Run, Tally};
-use crate::trial::{Clock, Status};
+use crate::trial::{Clock, Machine, Status};
 use model::Prediction;
 use prediction::{Forecast, forecast, micros, seconds};
 use serde::Serialize;
@@ -46,13 +47,33 @@ pub fn run(
         let before = if index == 0 { "\n" } else { ",\n" };
         write!(output, "{before}{}", serde_json::to_string(group)?)?;
     }
+    let rows = mends::rows(&tally.groups);
+    let rows: Vec<_> = rows.iter().map(mends::Row::document).collect();
+    write!(output, "\n],\n\"mends\": {}", serde_json::to_string(&rows)?)?;
     writeln!(
         output,
-        "\n],\n\"wall_s\": {},\n\"not_started\": {},\n\"lost\": {}}}",
+        ",\n\"wall_s\": {},\n\"not_started\": {},\n\"lost\": {}}}",
         micros(tally.wall_s),
         tally.not_started,
         serde_json::to_string(&tally.lost)?
     )
+}
+
+/// How long programs hang, and what mends them, to be kept; `None`: no experiment says so.
+pub fn mends(tally: &Tally) -> Option<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        schema: &'static str,
+        kernel: &'a str,
+        hz: u32,
+        clock: Clock,
+        mends: Vec<RowDocument<'a>>,
+    }
+    let Machine { kernel, hz, clock } = &tally.machine;
+    let (rows, schema) = (mends::rows(&tally.groups), "halfopen/mends/1");
+    let mends = rows.iter().map(mends::Row::document).collect();
+    let document = Document { schema, kernel, hz: *hz, clock: *clock, mends };
+    (!rows.is_empty()).then(|| pretty(&document))
 }
 
 /// A run in memory as part of another document.

@@ -3,7 +3,8 @@
 use crate::human::{label, table, trimmed};
 use crate::json::pretty;
 use serde::Serialize;
-use spec::settings::{FAMILIES, Family, settings, unknown};
+use spec::sequence::of_further;
+use spec::settings::{FAMILIES, Family, find, settings, unknown};
 use spec::{relevance, sysctl};
 use std::fmt::Write;
 use verdict::claims::{ARTICLE, Claim};
@@ -39,7 +40,7 @@ pub fn all() -> Vec<Key> {
         only_in_files: false,
     });
     let families = FAMILIES.iter().map(|family| of_family(family, "NAME"));
-    own.chain(families).chain(only_in_files()).collect()
+    own.chain(further()).chain(families).chain(only_in_files()).collect()
 }
 
 /// One key.
@@ -48,6 +49,9 @@ pub fn all() -> Vec<Key> {
 /// A sentence: there is none, with the nearest; or there is no such sysctl.
 pub fn explain(key: &str) -> Result<Key, String> {
     let known = all().into_iter().find(|known| known.key == key);
+    if let Some((_, first)) = of_further(key).filter(|_| find(key).is_some()) {
+        return explain(&first).map(|first| Key { key: key.into(), ..first });
+    }
     match (known, Family::of(key)) {
         (Some(known), _) => Ok(known),
         (None, Some((family, name))) if family.is_sysctl => {
@@ -56,6 +60,18 @@ pub fn explain(key: &str) -> Result<Key, String> {
         (None, Some((family, name))) => Ok(of_family(family, name)),
         (None, None) => Err(unknown(key)),
     }
+}
+
+fn further() -> impl Iterator<Item = Key> {
+    std::iter::once(Key {
+        key: "fault.2.KEY".into(),
+        about: "The key `fault.KEY` of a second fault, `fault.3.KEY` of a third, up to `fault.9.KEY`: in a file, further tables `[[fault]]`. Each comes `fault.2.after` after the beginning of the one before it; that one is over by then, or lasts until then if it says no `duration`.".into(),
+        accepts: "what `fault.KEY` accepts".into(),
+        default: None,
+        example: "fault.2.kind=process-crash".into(),
+        needs: Vec::new(),
+        only_in_files: false,
+    })
 }
 
 fn of_family(family: &Family, name: &str) -> Key {

@@ -1,6 +1,7 @@
 //! A run as Markdown: for step summaries, and for results that are kept in the repository.
 
 use crate::human::{self, OF_COMMANDS};
+use crate::mends::{self, HEADS};
 use crate::span;
 use crate::summary::{Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
@@ -66,7 +67,18 @@ pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> Option<String>) -> S
     for reason in reasons {
         writeln!(text, "- {}", cell(&reason)).expect("a String takes all");
     }
-    text
+    text + &mends(&tally.groups)
+}
+
+/// How long programs hang, and what mends them; empty where no experiment says so.
+fn mends(groups: &Groups) -> String {
+    let rows = mends::rows(groups);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = format!("\n|{}\n|{}\n", cells(&HEADS), "---|".repeat(HEADS.len()));
+    let row = |row: &mends::Row| format!("|{}\n", cells(&row.cells()));
+    head + &rows.iter().map(row).collect::<String>()
 }
 
 /// Further cells of a row.

@@ -204,11 +204,12 @@ impl Narrator {
                 );
                 trial(&text, Tone::Quiet)
             }
-            What::Ordered { fault: Some(fault) } => {
+            What::Ordered { fault: Some(fault), planned } => {
                 self.fault = fault.kind;
-                trial("ordered by a program", Tone::Step)
+                let whose = if *planned { "the next fault" } else { "ordered by a program" };
+                trial(whose, Tone::Step)
             }
-            What::Ordered { fault: None } => trial("healed: predicted anew", Tone::Step),
+            What::Ordered { fault: None, .. } => trial("healed: predicted anew", Tone::Step),
             What::Output { line, .. } => {
                 Some(Note { place: here, text: format!("writes: {line}"), tone: Tone::Step })
             }
@@ -289,7 +290,9 @@ impl Narrator {
             }
             FaultStep::Begin => (format!("fault: {}", self.fault), Tone::Fault),
             FaultStep::Done(act) => (words::act(&self.parameters, *act), Tone::Step),
-            FaultStep::Complete => return None,
+            // One alone is told by the act.
+            FaultStep::Processes { met: 0 | 1, left: 0 } | FaultStep::Complete => return None,
+            FaultStep::Processes { met, left } => (words::processes(*met, *left), Tone::Step),
             FaultStep::Restoring => ("the fault is being undone".into(), Tone::Step),
             FaultStep::Restored => ("the fault is over".into(), Tone::Fault),
             FaultStep::Outlasted => ("the trial ends before the fault does".into(), Tone::Step),

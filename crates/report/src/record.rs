@@ -8,7 +8,7 @@ use model::{Prediction, Step, Window};
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spec::{Experiment, Parameters, Reference, settings};
+use spec::{Experiment, Mend, Parameters, Reference, settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use timeline::Timeline;
@@ -62,11 +62,13 @@ struct ExperimentFile {
     parameters: BTreeMap<String, Value>,
     #[serde(default)]
     deadline_extends: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mend: Option<Mend>,
 }
 
 /// `experiment.json`.
 pub fn experiment(experiment: &Experiment) -> Vec<u8> {
-    let Experiment { name, question, claims, parameters } = experiment.clone();
+    let Experiment { name, question, claims, parameters, mend } = experiment.clone();
     pretty(&ExperimentFile {
         schema: EXPERIMENT.into(),
         name,
@@ -74,6 +76,7 @@ pub fn experiment(experiment: &Experiment) -> Vec<u8> {
         claims,
         parameters: settings::all(&parameters).into_iter().map(|(k, v)| (k, typed(v))).collect(),
         deadline_extends: parameters.deadline_extends,
+        mend,
     })
 }
 
@@ -85,15 +88,17 @@ pub fn read_experiment(bytes: &[u8]) -> serde_json::Result<Experiment> {
     if !has_schema(bytes, EXPERIMENT)? {
         return serde_json::from_slice(bytes);
     }
-    let ExperimentFile { name, question, claims, parameters: shown, deadline_extends, .. } =
-        serde_json::from_slice(bytes)?;
+    let file: ExperimentFile = serde_json::from_slice(bytes)?;
+    let ExperimentFile {
+        name, question, claims, parameters: shown, deadline_extends, mend, ..
+    } = file;
     let mut parameters = Parameters { deadline_extends, ..Parameters::default() };
     for (key, value) in &shown {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         settings::apply(&mut parameters, key, &text)
             .map_err(|why| serde_json::Error::custom(format!("`{key}`: {why}")))?;
     }
-    Ok(Experiment { name, question, claims, parameters })
+    Ok(Experiment { name, question, claims, parameters, mend })
 }
 
 #[derive(Serialize, Deserialize)]

@@ -381,6 +381,7 @@ pub(crate) fn experiment(name: &str) -> Experiment {
         question: question.into(),
         claims: vec!["B2".into()],
         parameters,
+        mend: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Trials of one experiment with the same settings, taken together.
 
+use crate::counts::Counts;
 use crate::digest::Digest;
+use crate::fate::Fate;
 use crate::span::{self, Digits};
 use crate::trial::{Status, Trial};
 use crate::words;
@@ -175,6 +177,8 @@ pub struct Group {
     /// starts from its own facts.
     windows: Vec<Window>,
     digits: Digits,
+    /// What became of the programs that had to find out.
+    fates: Vec<Fate>,
     /// When the kernel told it, seconds, and each trial's status.
     told: Vec<(f64, Status)>,
     /// How much later programs noticed.
@@ -203,6 +207,7 @@ impl Group {
             programs: BTreeSet::new(),
             windows: Vec::new(),
             digits: Digits::default(),
+            fates: Vec::new(),
             told: Vec::new(),
             later: Vec::new(),
             gave_up: Vec::new(),
@@ -234,6 +239,9 @@ impl Group {
         }
         self.ended_by.extend(trial.ended_by.map(EndedBy::name));
         self.programs.extend(trial.program.clone());
+        if self.experiment.mend.is_some() {
+            self.fates.extend(trial.fate.clone());
+        }
         match (trial.detected_s, trial.noticed_s) {
             (Some(detected), noticed) => {
                 self.told.push((detected, trial.status));
@@ -336,6 +344,11 @@ impl Group {
         [ended, programs].map(or_nothing)
     }
 
+    /// What became of the programs that had to find out, where their experiment has a mend.
+    pub(crate) fn fates(&self) -> &[Fate] {
+        &self.fates
+    }
+
     /// The hull of the predicted windows.
     pub(crate) fn predicted(&self) -> String {
         let shown: Vec<String> = self
@@ -397,36 +410,8 @@ impl Group {
     }
 }
 
-/// How many trials have each [`Status`].
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts([usize; Status::ALL.len()]);
-
-impl FromIterator<Status> for Counts {
-    fn from_iter<T: IntoIterator<Item = Status>>(statuses: T) -> Self {
-        let mut counts = Self::default();
-        statuses.into_iter().for_each(|status| counts.0[status as usize] += 1);
-        counts
-    }
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shown: Vec<_> = Status::ALL
-            .into_iter()
-            .zip(self.0)
-            .filter(|(_, count)| *count > 0)
-            .map(|(status, count)| match status {
-                Status::Agrees if count > 1 => format!("{count} agree"),
-                Status::Disagrees if count > 1 => format!("{count} disagree"),
-                status => format!("{count} {status}"),
-            })
-            .collect();
-        formatter.pad(&if shown.is_empty() { "no trials".into() } else { shown.join(", ") })
-    }
-}
-
 /// The least, the median and the most; of an even number the median lies between the middle two.
-fn ends_and_median(mut times: Vec<f64>) -> Option<[f64; 3]> {
+pub(crate) fn ends_and_median(mut times: Vec<f64>) -> Option<[f64; 3]> {
     times.sort_by(f64::total_cmp);
     let (least, most) = (*times.first()?, *times.last()?);
     let middle = times.len() / 2;
@@ -437,7 +422,7 @@ fn ends_and_median(mut times: Vec<f64>) -> Option<[f64; 3]> {
     Some([least, median, most])
 }
 
-fn spread(sign: &str, times: Option<[f64; 3]>, count: usize, digits: Digits) -> String {
+pub(crate) fn spread(sign: &str, times: Option<[f64; 3]>, count: usize, digits: Digits) -> String {
     match (times, count) {
         (None, _) => NOTHING_KNOWN.into(),
         (Some([time, ..]), 1) => format!("{sign}{}", span::measured_to(time, digits)),

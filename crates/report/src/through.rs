@@ -35,7 +35,13 @@ impl Trial {
         let tell = |flow: &FlowVerdict| {
             let other = flows.iter().find(|other| Some(other.id) == flow.paired_with);
             let told = |flow| self.told(flow);
-            [told(flow)].into_iter().chain(other.map(told)).collect::<Vec<_>>().join("; ")
+            let unpaired = flow.why_unpaired.clone();
+            [told(flow)]
+                .into_iter()
+                .chain(other.map(told))
+                .chain(unpaired)
+                .collect::<Vec<_>>()
+                .join("; ")
         };
         of_client.map(tell).collect()
     }

@@ -1,9 +1,9 @@
 //! A validation: the model held against a kernel on many settings, several times each.
 
+use crate::counts::Counts;
 use crate::json;
 use crate::markdown::cell;
 use crate::span;
-use crate::summary::Counts;
 use crate::tally::Run;
 use crate::trial::{Status, Trial};
 use crate::words;

@@ -313,17 +313,15 @@ fn dropped(fault: &Fault) -> (String, &'static str) {
     }
 }
 
-/// What is done to the connection, in one line.
-pub(crate) fn stimulus(parameters: &Parameters) -> String {
-    let Parameters { client, server, fault, later, .. } = parameters;
-    // A program that is not ours, where it is watched, and where it is asked.
-    let left_behind = client.program.description().name;
-    let asked = server.program.description().name;
-    let after = span::exact(fault.after);
+/// What a fault does, in a few words.
+fn broken(parameters: &Parameters) -> String {
+    let fault = &parameters.fault;
+    // A program that is not ours, where it is watched.
+    let left_behind = parameters.client.program.description().name;
     let lasting = parameters
         .fault_duration()
         .map_or_else(String::new, |duration| format!(" for {}", span::exact(duration)));
-    let fault = match fault.kind {
+    match fault.kind {
         FaultKind::None => "nothing breaks".to_owned(),
         FaultKind::ProcessCrash => "the server process is killed".into(),
         FaultKind::ProcessFreeze => format!("the server process is stopped{lasting}"),
@@ -354,7 +352,21 @@ pub(crate) fn stimulus(parameters: &Parameters) -> String {
         ),
         FaultKind::Unplug => "the cable is pulled: the client loses its own carrier too".into(),
         FaultKind::Flap => format!("the server's link is down{lasting}"),
-    };
+    }
+}
+
+/// What is done to the connection, in one line.
+pub(crate) fn stimulus(parameters: &Parameters) -> String {
+    let Parameters { client, server, fault, later, .. } = parameters;
+    // A program that is not ours, where it is watched, and where it is asked.
+    let left_behind = client.program.description().name;
+    let asked = server.program.description().name;
+    let after = span::exact(fault.after);
+    let further = parameters.further.iter().enumerate().map(|(index, next)| {
+        let next_is = broken(&parameters.with_fault(index + 1));
+        format!("; {} later {next_is}", span::exact(next.after))
+    });
+    let fault = broken(parameters) + &further.collect::<String>();
     let unread = match (server.reads, client.fills_window, server.fills_window) {
         (_, true, _) => ", with the server's window closed",
         (_, _, true) => ", with the client's window closed",
@@ -452,6 +464,12 @@ fn in_a_line(words: &[String]) -> String {
 
 /// The most letters of a command in a sentence.
 const COMMAND_LETTERS: usize = 120;
+
+/// How many processes a fault has met.
+pub(crate) fn processes(met: u32, left: u32) -> String {
+    let met = counted(met, "process");
+    if left == 0 { format!("{met} in all") } else { format!("{met}, and {left} were left") }
+}
 
 /// Which source told the kernel's side.
 pub(crate) fn detected_by(by: DetectedBy, resolution_s: f64) -> String {

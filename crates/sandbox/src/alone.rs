@@ -2,7 +2,7 @@
 //! program sees no file. It costs one process and no mount, where others cost two and a dozen.
 #![expect(unsafe_code, reason = "clone has no safe wrapper")]
 
-use crate::control::{Order, Word, read_line, waited_ns, write_line};
+use crate::control::{KeeperOrder, Word, read_line, waited_ns, write_line};
 use crate::keeper::{Request, close_the_rest, failure, stand_in};
 use crate::{Error, Identity};
 use nix::sched::{CloneFlags, setns};
@@ -131,7 +131,7 @@ impl Watch {
     fn obey(&mut self, number: u32) {
         let Some(program) = self.programs.get_mut(&number) else { return };
         let signal = match read_line(&mut program.control) {
-            Ok(Some(Order::SignalAll(signal) | Order::SignalMain(signal))) => signal,
+            Ok(Some(KeeperOrder::SignalAll(signal) | KeeperOrder::SignalMain(signal))) => signal,
             Ok(None) | Err(_) => {
                 let _ = epoll::delete(&self.epoll, program.control.get_ref());
                 libc::SIGKILL

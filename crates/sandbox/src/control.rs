@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 /// What a keeper is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Order {
+pub enum KeeperOrder {
     /// Send a signal to every process of the program, at once (`kill(-1)`). It is answered with
     /// [`Word::Done`]; SIGKILL when all of them have ended.
     SignalAll(i32),
@@ -62,11 +62,11 @@ impl Word {
 
 /// The worker's end of a keeper's control. Closing it ends the program, all of it.
 #[derive(Debug)]
-pub struct Control {
+pub struct KeeperControl {
     stream: BufReader<UnixStream>,
 }
 
-impl Control {
+impl KeeperControl {
     pub(crate) fn new(stream: UnixStream) -> Self {
         Self { stream: BufReader::new(stream) }
     }
@@ -83,18 +83,18 @@ impl Control {
     ///
     /// # Errors
     /// `BrokenPipe` if the program has ended.
-    pub fn order(&mut self, order: Order) -> io::Result<()> {
+    pub fn order(&mut self, order: KeeperOrder) -> io::Result<()> {
         write_line(self.stream.get_mut(), &order)
     }
 
     /// The socket, for those who wait without blocking. Nothing has been read from it before the
-    /// first [`Control::word`].
+    /// first [`KeeperControl::word`].
     pub fn into_stream(self) -> UnixStream {
         self.stream.into_inner()
     }
 }
 
-impl AsFd for Control {
+impl AsFd for KeeperControl {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.get_ref().as_fd()
     }

@@ -1,4 +1,5 @@
 //! Whose rights a program has.
+#![expect(unsafe_code, reason = "keyctl has no safe wrapper")]
 
 use crate::Error;
 use nix::sched::{CloneFlags, unshare};
@@ -10,6 +11,7 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::fs;
+use std::io;
 
 /// The user who called halfopen: under sudo the one who called sudo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,11 +81,14 @@ impl Identity {
             }
             return Ok(());
         }
+        let is_another = Uid::from_raw(self.uid) != geteuid();
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         nix::unistd::setgroups(&groups)
             .and_then(|()| nix::unistd::setgid(Gid::from_raw(self.gid)))
             .and_then(|()| nix::unistd::setuid(Uid::from_raw(self.uid)))
-            .map_err(Error::of(operation()))
+            .map_err(Error::of(operation()))?;
+        // Who has a keyring may use its keys, whoever they belong to.
+        if is_another { leave_session_keyring() } else { Ok(()) }
     }
 
     /// Gives every privilege up: becomes this user, without capabilities, for good. `root` becomes
@@ -109,6 +114,23 @@ impl Identity {
         let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
         set_capabilities(None, none).map_err(Error::of("giving up capabilities"))?;
         set_no_new_privs(true).map_err(Error::of("setting no_new_privs"))
+    }
+}
+
+/// Goes on with a session keyring of its own, which is empty (keyctl(2)).
+fn leave_session_keyring() -> Result<(), Error> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: the keyring has no name.
+    let joined =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, null) };
+    if joined >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // No keys in this kernel, or a filter of system calls that the program has too.
+        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
+        _ => Err(Error::of("leaving the session keyring")(error)),
     }
 }
 

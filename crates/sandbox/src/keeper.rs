@@ -2,7 +2,7 @@
 //! orders, and ends everything in the namespace by its own end.
 #![expect(unsafe_code, reason = "clone and fork have no safe wrapper")]
 
-use crate::control::{Order, Word, read_line, waited_ns, write_line};
+use crate::control::{KeeperOrder, Word, read_line, waited_ns, write_line};
 use crate::{Error, Identity, Launch, mounts};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,7 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 
@@ -146,17 +146,17 @@ impl Keeper {
         Ok(())
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: KeeperOrder) {
         let (whom, number) = match order {
             // Every process that this one may signal, but for itself: all of the namespace.
-            Order::SignalAll(number) => (Some(Pid::from_raw(-1)), number),
-            Order::SignalMain(number) => (self.main, number),
+            KeeperOrder::SignalAll(number) => (Some(Pid::from_raw(-1)), number),
+            KeeperOrder::SignalMain(number) => (self.main, number),
         };
         if let (Some(whom), Ok(signal)) = (whom, Signal::try_from(number)) {
             // It may have ended just now.
             let _ = kill(whom, signal);
             if signal == Signal::SIGKILL {
-                let all = matches!(order, Order::SignalAll(_));
+                let all = matches!(order, KeeperOrder::SignalAll(_));
                 while (all || self.main.is_some()) && self.reap(WaitPidFlag::empty()) {}
             }
         }
@@ -291,14 +291,18 @@ fn close_all_but(request: &Request) {
     let mut next = 3;
     for kept in kept {
         if kept > next {
-            // SAFETY: this process goes on with what needs none of them, and ends without dropping
-            // any.
-            unsafe { libc::close_range(next.cast_unsigned(), (kept - 1).cast_unsigned(), 0) };
+            close_range(next, kept - 1, 0);
         }
         next = kept + 1;
     }
-    // SAFETY: likewise.
-    unsafe { libc::close_range(next.cast_unsigned(), libc::c_uint::MAX, 0) };
+    close_range(next, RawFd::MAX, 0);
+}
+
+/// `close_range(2)`, which musl has no function for. Its callers go on with what needs none of these
+/// descriptors, and end without dropping any.
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) {
+    // SAFETY: three numbers; see above for what is closed.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
 }
 
 /// Takes the status of keepers that have ended.
@@ -312,13 +316,11 @@ pub(crate) fn reap() {
 
 /// Closes every descriptor but the standard streams.
 pub(crate) fn close_the_rest() {
-    // SAFETY: this process goes on with what needs none of them, and ends without dropping any.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    close_range(3, RawFd::MAX, 0);
 }
 
 /// Has every descriptor closed by `execve` but the standard streams: halfopen may have been started
 /// with others.
 pub(crate) fn close_the_rest_on_exec() {
-    // SAFETY: marks descriptors, and closes none.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    close_range(3, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC);
 }

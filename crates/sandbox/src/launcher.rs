@@ -4,7 +4,7 @@
 use crate::alone::Watch;
 use crate::control::write_line;
 use crate::keeper::{self, Request};
-use crate::{Control, Error, Identity, Launch, identity, mounts};
+use crate::{Error, Identity, KeeperControl, Launch, identity, mounts};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::net::{
@@ -85,7 +85,7 @@ impl Launcher {
         stdio: Stdio,
         network: Option<BorrowedFd>,
         shm: Option<BorrowedFd>,
-    ) -> io::Result<Control> {
+    ) -> io::Result<KeeperControl> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut descriptors = vec![theirs.as_fd(), stdio.input, stdio.output, stdio.error];
         descriptors.extend(network);
@@ -94,7 +94,7 @@ impl Launcher {
         // The keeper reads what to do from its control.
         write_line(&ours, launch)?;
         self.request(with, &[], &descriptors)?;
-        Ok(Control::new(ours))
+        Ok(KeeperControl::new(ours))
     }
 
     /// Starts what the launcher's [`Own::alone`] makes of `message` in the network namespace
@@ -107,14 +107,14 @@ impl Launcher {
         message: &[u8],
         stdio: Stdio,
         network: BorrowedFd,
-    ) -> io::Result<Control> {
+    ) -> io::Result<KeeperControl> {
         let (ours, theirs) = UnixStream::pair()?;
         let descriptors = [theirs.as_fd(), stdio.input, stdio.output, stdio.error, network];
         if message.len() > MESSAGE_LEN_MAX {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
         self.request(WITH_NETWORK + ALONE, message, &descriptors)?;
-        Ok(Control::new(ours))
+        Ok(KeeperControl::new(ours))
     }
 
     fn request(&self, with: u8, message: &[u8], descriptors: &[BorrowedFd]) -> io::Result<()> {

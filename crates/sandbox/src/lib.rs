@@ -19,9 +19,9 @@
 //! - Other files it sees as the caller does, unless they are all made read-only
 //!   ([`Launch::read_only`]) or lie under a layer ([`Launch::layer`]).
 //! - When the keeper ends, the kernel kills every process of the namespace. The keeper ends when the
-//!   other end of its [`Control`] closes.
+//!   other end of its [`KeeperControl`] closes.
 //! - One that is alone sees no file at all: its root directory is empty and read-only. It has no
-//!   keeper, and is killed when the other end of its [`Control`] closes.
+//!   keeper, and is killed when the other end of its [`KeeperControl`] closes.
 //!
 //! The keeper itself has no more privileges than the program by the time that the program starts,
 //! and cannot be traced by it.
@@ -33,7 +33,7 @@ mod keeper;
 mod launcher;
 mod mounts;
 
-pub use control::{Control, Order, Word, waited_ns};
+pub use control::{KeeperControl, KeeperOrder, Word, waited_ns};
 pub use identity::Identity;
 pub use launcher::{Launcher, Own, Stdio, serve};
 pub use mounts::{private_tmpfs, read_only_copy};
@@ -47,7 +47,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Launch {
     /// The command; `None` for the launcher's own function (see [`serve`]), which costs a fork only.
-    pub command: Option<Command>,
+    pub command: Option<Execve>,
     /// Whose rights it has; `None`: those of the caller that the launcher serves.
     pub identity: Option<Identity>,
     /// Every file system is read-only but /dev/shm.
@@ -66,7 +66,7 @@ pub struct Launch {
 
 /// A command with everything that `execve` takes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Command {
+pub struct Execve {
     /// The executable: a path, or a name to be looked for in the environment's `PATH`.
     pub program: OsString,
     /// Its arguments, from `argv[0]` on.

@@ -31,7 +31,23 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// What user 0 could write to in /proc without any capability, and what is not a process's.
-const PROC_READ_ONLY: [&str; 7] = ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi"];
+const PROC_READ_ONLY: [&str; 14] = [
+    "sys",
+    "sysrq-trigger",
+    "irq",
+    "bus",
+    "fs",
+    "acpi",
+    "scsi",
+    "asound",
+    "driver",
+    "dynamic_debug",
+    "latency_stats",
+    "mtrr",
+    "slabinfo",
+    // User Mode Linux: how the virtual kernel ends.
+    "exitcode",
+];
 
 /// Where the pattern keeps read-only copies of those, hidden in every program's namespace by its
 /// own /dev/shm.

@@ -14,14 +14,14 @@ impl Parameters {
     /// The key to blame and a sentence that says what was given and what is accepted.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         self.validate_proxied()?;
-        self.validate_turned().map_err(|(key, why)| {
-            let key = settings::find(&self.named(key)).map_or(key, |setting| setting.key);
-            (key, self.named(&why))
+        self.validate_turned().and_then(|()| self.validate_sequence()).map_err(|(key, why)| {
+            let named = settings::settings().find(|setting| setting.key == self.named(key));
+            (named.map_or(key, |setting| setting.key), self.named(&why))
         })
     }
 
     /// The same, where the client is the survivor.
-    fn validate_turned(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn validate_turned(&self) -> Result<(), (&'static str, String)> {
         let Self { topology, fault, client, .. } = self;
         let topologies: &[Topology] = match fault.kind {
             FaultKind::None | FaultKind::ProcessCrash | FaultKind::ProcessFreeze => Topology::ALL,

@@ -2,9 +2,13 @@
 
 use std::fmt::Display;
 
-/// `1 segment`, `4 segments`.
+/// `1 segment`, `4 segments`, `2 processes`.
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
-    let ending = if number == N::from(1) { "" } else { "s" };
+    let ending = match what {
+        _ if number == N::from(1) => "",
+        _ if what.ends_with('s') => "es",
+        _ => "s",
+    };
     format!("{number} {what}{ending}")
 }
 

@@ -38,7 +38,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     } else {
         let signed: jiff::SignedDuration = rest.parse().map_err(|_| match rest {
             _ if is_huge(rest) => format!("`{text}` is longer than ten years"),
-            _ => format!("`{text}` is not a duration"),
+            _ => format!("`{text}` is not a duration such as `5s`, `200ms` or `2h11m15s`"),
         })?;
         Duration::try_from(signed)
             .map_err(|_| format!("`{text}` is negative: a duration must not be"))?

@@ -5,6 +5,7 @@ use crate::choice::{
 };
 use crate::command::{Command, Requirements};
 use crate::effect::{Effect, Ends, PathFate};
+use crate::mend::Mend;
 use crate::script::{Script, Step};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub struct Experiment {
     pub claims: Vec<String>,
     /// The stimulus.
     pub parameters: Parameters,
+    /// What its user can set to find out sooner, where the file says so.
+    #[serde(default)]
+    pub mend: Option<Mend>,
 }
 
 /// Everything that is done to the connection. What should happen then is the model's business.
@@ -56,6 +60,10 @@ pub struct Parameters {
     pub path: Path,
     /// What breaks.
     pub fault: Fault,
+    /// What breaks after that: each counts its `after` from the beginning of the fault before it, and has
+    /// the first one's host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Fault>,
     /// What is set differently once the fault is there.
     #[serde(default)]
     pub later: Later,
@@ -292,6 +300,28 @@ impl Fault {
     }
 }
 
+impl Default for Fault {
+    fn default() -> Self {
+        Self {
+            kind: FaultKind::None,
+            host: servers(),
+            after: Duration::from_millis(200),
+            on_output: None,
+            duration: None,
+            reject: Reject::TcpReset,
+            idle: None,
+            answer: silent(),
+            new_mac: false,
+            announce: yes(),
+            direction: both_ways(),
+            packets: None,
+            loss: None,
+            seed: first_seed(),
+            mtu: None,
+        }
+    }
+}
+
 impl Default for Peer {
     fn default() -> Self {
         let second = Duration::from_secs(1);
@@ -329,23 +359,8 @@ impl Default for Parameters {
             third: Peer::default(),
             nginx: Nginx::default(),
             path: Path { rtt: Duration::ZERO, rto_min: None },
-            fault: Fault {
-                kind: FaultKind::None,
-                host: servers(),
-                after: Duration::from_millis(200),
-                on_output: None,
-                duration: None,
-                reject: Reject::TcpReset,
-                idle: None,
-                answer: silent(),
-                new_mac: false,
-                announce: yes(),
-                direction: both_ways(),
-                packets: None,
-                loss: None,
-                seed: first_seed(),
-                mtu: None,
-            },
+            fault: Fault::default(),
+            further: Vec::new(),
             later: Later::default(),
             needs: BTreeMap::new(),
             require: Requirements::default(),
@@ -477,8 +492,10 @@ impl Parameters {
 
     /// A host that loses power for some time is rebooted after it.
     pub fn reboot_after_power_off(&mut self) {
-        if self.fault.kind == FaultKind::PowerOff && self.fault.duration.is_some() {
-            self.fault.kind = FaultKind::Reboot;
+        for fault in std::iter::once(&mut self.fault).chain(&mut self.further) {
+            if fault.kind == FaultKind::PowerOff && fault.duration.is_some() {
+                fault.kind = FaultKind::Reboot;
+            }
         }
     }
 

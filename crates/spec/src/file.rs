@@ -1,7 +1,9 @@
 //! Experiment files: TOML text to an [`Experiment`], with errors that show the place.
 
+mod mend;
+
 use crate::choice::{FaultKind, Traffic};
-use crate::experiment::{Experiment, Parameters};
+use crate::experiment::{Experiment, Fault, Parameters};
 use crate::relevance::{self, Need};
 use crate::settings;
 use crate::sweep::Axis;
@@ -9,6 +11,8 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+pub use mend::load_mended;
 
 /// A settings text that cannot be used: what is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,8 +82,9 @@ pub fn load(
     defaults: bool,
     overrides: &[Override],
 ) -> Result<Experiment, Error> {
+    let text = without_mark(text);
     let file = Text { path, text };
-    let Read { question, claims, parameters: of_file, given } = file.read()?;
+    let Read { question, claims, parameters: of_file, given, mend } = file.read()?;
     let has_fault = |key: &str| key == "fault.kind";
     if !given.iter().any(|one| has_fault(&one.key))
         && !overrides.iter().any(|(key, _)| has_fault(key))
@@ -116,7 +121,13 @@ pub fn load(
         }
     }
     let question = with_changes(question, &of_file, &parameters, defaults, overrides);
-    Ok(Experiment { name: name.into(), question, claims, parameters })
+    let mend = mend.map(|mending| mending.mend);
+    Ok(Experiment { name: name.into(), question, claims, parameters, mend })
+}
+
+/// Some editors begin a file with a byte order mark.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// What a file sweeps over: its table `[matrix]`, a list of values or a range for each key.
@@ -124,6 +135,7 @@ pub fn load(
 /// # Errors
 /// [`Error`], with its place.
 pub fn matrix(path: &str, text: &str) -> Result<Vec<Axis>, Error> {
+    let text = without_mark(text);
     // What is no TOML is for [`load`] to say.
     let Ok(table) = DeTable::parse(text) else { return Ok(Vec::new()) };
     let Some((name, value)) = table.get_ref().iter().find(|(name, _)| name.get_ref() == "matrix")
@@ -166,6 +178,7 @@ struct Read {
     claims: Vec<String>,
     parameters: Parameters,
     given: Vec<Given>,
+    mend: Option<mend::Mending>,
 }
 
 /// A setting in a file, and where its value stands.
@@ -197,14 +210,15 @@ impl Text<'_> {
             );
             self.blame(message, span)
         })?;
-        let (mut question, mut claims) = (None, Vec::new());
+        let (mut question, mut claims, mut mend) = (None, Vec::new(), None);
         let (mut parameters, mut given) = (Parameters::default(), Vec::new());
         for (key, value) in table.get_ref() {
             match key.get_ref().as_ref() {
-                "question" => question = Some(self.question(value)?),
+                "question" => question = Some(self.sentence("question", value)?),
                 "claims" => claims = self.claims(value)?,
                 // See [`matrix`].
                 "matrix" => {}
+                "mend" => mend = Some(self.mend(key.span(), value)?),
                 group => {
                     let mut leaves = Vec::new();
                     flatten(group, key.span(), value, &mut leaves);
@@ -219,18 +233,18 @@ impl Text<'_> {
                 "the file has no question: add `question = \"…\"` (free text, shown in reports)";
             self.blame(what.into(), self.beginning())
         })?;
-        Ok(Read { question, claims, parameters, given })
+        Ok(Read { question, claims, parameters, given, mend })
     }
 
-    fn question(&self, value: &Spanned<DeValue<'_>>) -> Result<String, Error> {
+    fn sentence(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Error> {
         let problem = match value.get_ref() {
             DeValue::String(text) if text.trim().is_empty() || text.contains(['\n', '\r']) => {
-                "`question` is one line, and says something"
+                "is one line, and says something"
             }
             DeValue::String(text) => return Ok(text.to_string()),
-            _ => "`question` is a text in quotes",
+            _ => "is a text in quotes",
         };
-        Err(self.blame(problem.into(), value.span()))
+        Err(self.blame(format!("`{key}` {problem}"), value.span()))
     }
 
     fn claims(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Error> {
@@ -299,11 +313,13 @@ fn with_changes(
 
 /// A question that fits any settings.
 fn fitting(parameters: &Parameters) -> String {
-    let (fault, traffic) = (&parameters.fault, parameters.client.traffic);
-    let fault = match fault.kind {
-        FaultKind::Reject => format!("Fault {} with {}", fault.kind, fault.reject),
-        kind => format!("Fault {kind}"),
+    let traffic = parameters.client.traffic;
+    let kind = |fault: &Fault| match fault.kind {
+        FaultKind::Reject => format!("{} with {}", fault.kind, fault.reject),
+        kind => kind.to_string(),
     };
+    let faults: Vec<_> = parameters.faults().map(kind).collect();
+    let fault = format!("Fault {}", faults.join(", then "));
     let about = if parameters.runs_command() {
         return format!("{fault}: when does this program find out, and what does it do then?");
     } else if parameters.has_web_server() {
@@ -349,7 +365,8 @@ pub fn assemble(
             )));
         }
     }
-    Ok(Experiment { name: name.into(), question: question.into(), claims: Vec::new(), parameters })
+    let (name, question) = (name.into(), question.into());
+    Ok(Experiment { name, question, claims: Vec::new(), parameters, mend: None })
 }
 
 /// Puts the Linux defaults and what was asked for over what a file says.
@@ -401,6 +418,13 @@ fn flatten<'a, 'i>(
         DeValue::Table(table) => {
             for (name, value) in table {
                 flatten(&format!("{key}.{}", name.get_ref()), name.span(), value, leaves);
+            }
+        }
+        // `[[fault]]`: the first is the fault, the second `fault.2`.
+        DeValue::Array(tables) if key == "fault" && !tables.is_empty() => {
+            for (index, table) in tables.iter().enumerate() {
+                let key = if index == 0 { key.into() } else { format!("{key}.{}", index + 1) };
+                flatten(&key, table.span(), table, leaves);
             }
         }
         _ => leaves.push((key.into(), span, value)),

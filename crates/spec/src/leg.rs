@@ -55,6 +55,18 @@ impl Parameters {
         self.topology == crate::choice::Topology::Proxy
     }
 
+    /// The host whose program has to find out: the client, or where that breaks the survivor.
+    pub fn asked(&self) -> &'static str {
+        let [survivor, lost] = self.names();
+        if lost == "client" || !self.third_there() { survivor } else { "client" }
+    }
+
+    /// Whether a leg is one of the host whose program has to find out.
+    pub fn is_of_asked(&self, leg: Leg) -> bool {
+        let [near, _] = self.parts(leg);
+        self.hosts()[near as usize] == self.asked()
+    }
+
     /// The host of a leg whose kernel and program are asked, and the other: the third, or the survivor.
     pub fn parts(&self, leg: Leg) -> [Part; 2] {
         if leg == Leg::Whole {
@@ -148,6 +160,8 @@ mod tests {
             assert_eq!(own.names(), names, "{host} {leg:?}");
             assert_eq!(own.fault.kind == FaultKind::PowerOff, breaks, "{host} {leg:?}");
             assert_eq!(own.survivor_accepts(), accepts, "{host} {leg:?}");
+            let has_to_find_out = with(host).is_of_asked(leg);
+            assert_eq!(has_to_find_out, leg == Leg::Downstream, "{host} {leg:?}");
             assert!(!own.client.program.description().reports, "{host} {leg:?}");
         }
     }

@@ -4,6 +4,7 @@ use crate::choice::{FaultKind, Traffic};
 use crate::effect::{Ends, PathFate, Processes};
 use crate::experiment::Parameters;
 use crate::script::{Script, Step};
+use crate::sequence;
 
 /// What a setting needs to have any effect.
 pub struct Need {
@@ -126,6 +127,9 @@ pub fn needs(key: &str) -> impl Iterator<Item = &'static Need> {
 
 /// What a setting lacks here; `None` if it matters.
 pub fn lacks(key: &str, parameters: &Parameters) -> Option<&'static Need> {
+    if let Some((number, first)) = sequence::of_further(key) {
+        return lacks(&first, &parameters.with_fault(number.saturating_sub(1)));
+    }
     let lacks = |key: &str, parameters: &Parameters| {
         NEEDS.iter().find(|need| need.is_of(key) && !(need.holds)(parameters))
     };

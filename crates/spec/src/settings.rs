@@ -10,7 +10,7 @@ mod turned;
 mod value;
 
 use crate::experiment::Parameters;
-use crate::sysctl;
+use crate::{sequence, sysctl};
 use std::collections::BTreeMap;
 
 /// One setting: its key, what it accepts, how it is written into and read from [`Parameters`].
@@ -78,7 +78,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         prefix: "needs.",
-        about: "An executable that a command needs, and how it is installed: without it the trial is skipped.",
+        about: "An executable or, with a slash in its name, a file that a command needs, and how it is installed: without it the trial is skipped.",
         example: "needs.redis-cli=apt-get install redis-tools",
         is_sysctl: false,
         set: |p| &mut p.needs,
@@ -151,17 +151,35 @@ fn apply_by_name(parameters: &mut Parameters, key: &str, value: &str) -> Result<
         return Ok(());
     }
     let Some(setting) = find(key) else { return Err(unknown(key)) };
-    (setting.set)(parameters, value)
-        .map_err(|problem| format!("{problem} (accepted: {})", setting.accepts))
+    let set = |parameters: &mut Parameters| {
+        (setting.set)(parameters, value)
+            .map_err(|problem| format!("{problem} (accepted: {})", setting.accepts))
+    };
+    match sequence::of_further(key) {
+        Some((number, first)) => sequence::apply(parameters, (number, &first), set),
+        None => set(parameters),
+    }
 }
 
-/// The setting with this key.
+/// The setting with this key; of a further fault, that of the first.
 pub fn find(key: &str) -> Option<&'static Setting> {
+    let first = sequence::of_further(key).map(|(_, first)| first);
+    let key = first.as_deref().unwrap_or(key);
     settings().find(|setting| setting.key == key)
 }
 
 /// Why there is no setting with this key, and which one may have been meant.
 pub fn unknown(key: &str) -> String {
+    if let Some((number, first)) = sequence::of_further(key) {
+        let own = |known: &'static str| sequence::as_further(known, number);
+        let keys: Vec<_> = settings().filter_map(|setting| own(setting.key)).collect();
+        let near = sysctl::nearest(&first, settings().map(|setting| setting.key)).and_then(own);
+        let hint = near.map_or_else(
+            || format!("its keys are {}", keys.join(", ")),
+            |near| format!("is it `{near}`?"),
+        );
+        return format!("there is no setting `{key}`: {hint}");
+    }
     let keys = || settings().map(|setting| setting.key);
     if ["sysctl", "server.sysctl", "proxy.sysctl", "later.sysctl"].contains(&key) {
         return format!(
@@ -179,32 +197,46 @@ pub fn unknown(key: &str) -> String {
     {
         return format!("`{key}` is a group of settings: is it `{first}`?");
     }
-    if let Some(meant) = by_last_part(key) {
-        return format!("there is no setting `{key}`: is it {meant}?");
-    }
-    let hint = sysctl::nearest(key, keys()).map_or_else(
+    let meant = by_last_parts(key).or_else(|| sysctl_with(key));
+    let meant = meant.or_else(|| sysctl::nearest(key, keys()).map(|near| format!("`{near}`")));
+    let hint = meant.map_or_else(
         || {
-            let all: Vec<_> = keys().collect();
-            format!(
-                "the keys are {}, `sysctl.NAME`, `server.sysctl.NAME` and `later.sysctl.NAME`",
-                all.join(", ")
-            )
+            "`halfopen keys` lists all, and there are `sysctl.NAME`, `server.sysctl.NAME` and \
+             `later.sysctl.NAME`"
+                .into()
         },
-        |near| format!("is it `{near}`?"),
+        |meant| format!("is it {meant}?"),
     );
     format!("there is no setting `{key}`: {hint}")
 }
 
-/// The keys whose last part this is, or nearly is: `traffic` is `client.traffic`.
-fn by_last_part(key: &str) -> Option<String> {
-    let last = |key: &'static str| key.rsplit('.').next().unwrap_or(key);
+/// The keys whose last parts these are, or whose last part this nearly is: `keepalive.idle` is
+/// `client.keepalive.idle`, and `trafic` is `client.traffic`.
+fn by_last_parts(key: &str) -> Option<String> {
     // Those of the other host are seldom meant.
     let is_own = |key: &&str| turned::SETTINGS.iter().all(|setting| setting.key != *key);
-    let keys =
-        || settings().map(|setting| setting.key).filter(|known| known.contains('.')).filter(is_own);
-    let near = sysctl::nearest(key, keys().map(last)).filter(|_| !key.contains('.'))?;
-    let meant: Vec<_> = keys().filter(|known| last(known) == near).collect();
-    Some(meant.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or "))
+    let keys = || {
+        let parted =
+            settings().filter_map(|setting| setting.key.split_once('.').map(|_| setting.key));
+        parted.filter(is_own)
+    };
+    let ends = |part: &str| -> Vec<_> {
+        let has_end =
+            |known: &&str| known.strip_suffix(part).is_some_and(|rest| rest.ends_with('.'));
+        keys().filter(has_end).map(|key| format!("`{key}`")).collect()
+    };
+    let mut meant = ends(key);
+    if meant.is_empty() && !key.contains('.') {
+        let last = |key: &'static str| key.rsplit('.').next().unwrap_or(key);
+        meant = sysctl::nearest(key, keys().map(last)).map(ends).unwrap_or_default();
+    }
+    (!meant.is_empty()).then(|| meant.join(" or "))
+}
+
+/// The sysctl whose name ends so: `retries2` is `sysctl.tcp_retries2`.
+fn sysctl_with(end: &str) -> Option<String> {
+    let name = format!("tcp_{end}");
+    sysctl::accepts(&name).is_ok().then(|| format!("`sysctl.{name}`"))
 }
 
 /// Every setting that has a value, by key: what a trial was made with.
@@ -215,6 +247,12 @@ pub fn all(parameters: &Parameters) -> BTreeMap<String, String> {
     let mut values: BTreeMap<String, String> = settings()
         .filter_map(|setting| Some((setting.key.to_owned(), (setting.get)(parameters)?)))
         .collect();
+    for number in 2..2 + parameters.further.len() {
+        let own = parameters.with_fault(number - 1);
+        values.extend(settings().filter_map(|setting| {
+            Some((sequence::as_further(setting.key, number)?, (setting.get)(&own)?))
+        }));
+    }
     for family in FAMILIES {
         let named = (family.get)(parameters).iter();
         values
@@ -290,7 +328,9 @@ mod tests {
     fn a_bad_setting_names_what_was_given_and_what_is_accepted() {
         for (key, value, complaints) in [
             ("client.trafic", "idle", &["is it `client.traffic`?"][..]),
-            ("qwertyuiop", "1", &["the keys are topology", "sysctl.NAME"]),
+            ("qwertyuiop", "1", &["`halfopen keys` lists all", "sysctl.NAME"]),
+            ("keepalive.idle", "5s", &["is it `client.keepalive.idle` or `proxy.keepalive.idle`?"]),
+            ("retries2", "5", &["is it `sysctl.tcp_retries2`?"]),
             ("tcp_retries2", "8", &["is it `sysctl.tcp_retries2`?"]),
             ("client.keepalive", "true", &["is it `client.keepalive.enabled`?"]),
             ("server.sysctl", "5", &["`server.sysctl.NAME`", "`server.sysctl.tcp_retries2`"]),

@@ -17,17 +17,17 @@ pub struct Plan {
     /// Where its hosts live.
     pub addresses: Addresses,
     /// Where in the timer wheel's longest slot it starts; `None`: wherever.
-    pub phase: Option<Phase>,
+    pub phase: Option<Stagger>,
 }
 
 /// The `number`th of `count` equally spaced starts within the timer wheel's longest slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Phase {
+pub struct Stagger {
     /// From 0.
     pub number: u32,
 }
 
-impl Phase {
+impl Stagger {
     /// Jiffies in the slot that takes the default keepalive idle time at any usual HZ: the wheel's
     /// sixth level (`LVL_GRAN(5)`, kernel/time/timer.c).
     const SLOT_JIFFIES: u32 = 32_768;
@@ -158,9 +158,10 @@ mod tests {
     fn phases_fill_each_slot_of_the_wheel() {
         for hz in [100, 250, 300, 1000] {
             let tick_ns = 1_000_000_000 / u128::from(hz);
-            for slot_ns in [512, 4096, Phase::SLOT_JIFFIES].map(|n| u128::from(n) * tick_ns) {
-                let mut times: Vec<_> =
-                    (0..16).map(|number| Phase { number }.delay(hz).as_nanos() % slot_ns).collect();
+            for slot_ns in [512, 4096, Stagger::SLOT_JIFFIES].map(|n| u128::from(n) * tick_ns) {
+                let mut times: Vec<_> = (0..16)
+                    .map(|number| Stagger { number }.delay(hz).as_nanos() % slot_ns)
+                    .collect();
                 times.sort_unstable();
                 let widest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
                 assert!(widest < slot_ns / 4, "HZ {hz}: {widest} of {slot_ns}");

@@ -1,5 +1,5 @@
 //! Experiment files, settings and scripts come from anybody: whatever they hold, the answer is an experiment
-//! or a sentence. `PROPTEST_CASES=100000` tries more.
+//! or a sentence. `just fuzz` tries more.
 
 use proptest::prelude::*;
 use spec::Parameters;
@@ -17,6 +17,14 @@ fn read(text: &str) {
     }
 }
 
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    read("\u{feff}");
+    let marked = format!("\u{feff}{FILE}");
+    assert_eq!(load("x", "x.toml", &marked, false, &[]), load("x", "x.toml", FILE, false, &[]));
+    assert!(load("x", "x.toml", FILE, false, &[]).is_ok());
+}
+
 fn key() -> impl Strategy<Value = &'static str> {
     prop::sample::select(settings().map(|setting| setting.key).collect::<Vec<_>>())
 }
@@ -29,12 +37,12 @@ fn value() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_text_is_read(text in ".{0,200}") {
+    fn foreign_text_is_read(text in ".{0,200}") {
         read(&text);
     }
 
     #[test]
-    fn a_file_with_a_hole_or_something_in_it_is_read(
+    fn foreign_files_with_a_hole_or_something_in_them_are_read(
         at in 0..FILE.len(), length in 0..40_usize, with in ".{0,20}",
     ) {
         let mut bytes = FILE.as_bytes().to_vec();
@@ -44,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn any_key_takes_or_refuses_any_value(key in key(), value in value()) {
+    fn foreign_values_are_taken_or_refused(key in key(), value in value()) {
         let mut parameters = Parameters::default();
         let answer = apply(&mut parameters, key, &value);
         prop_assert!(answer.err().is_none_or(|why| !why.is_empty()));

@@ -137,6 +137,9 @@ impl Source {
     }
 }
 
+/// The shortest delay that is told by [`What::Late`], nanoseconds.
+pub const LATE_LEAST_NS: u64 = 2_000_000;
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -188,10 +191,14 @@ pub enum What {
         /// The signal that ended it.
         signal: Option<i32>,
     },
-    /// A program of the trial has ordered a fault, or, with none, that it be undone.
+    /// A fault follows what the trial began with, or, with none, what is broken is undone: a program of
+    /// the trial has ordered it, or it was planned.
     Ordered {
         /// The fault.
         fault: Option<Box<spec::experiment::Fault>>,
+        /// Whether it was planned.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        planned: bool,
     },
     /// Socket diagnostics no longer know the socket: the kernel closed it.
     SocketGone,
@@ -216,8 +223,8 @@ pub enum What {
         /// How many connections, wholly.
         flows: u64,
     },
-    /// The machine was busy: a sleeping thread of the instruments woke late, or a process that was
-    /// killed waited for a processor to end on.
+    /// The machine was busy: a sleeping thread of the instruments or a peer woke late, or a process that
+    /// was killed waited for a processor to end on.
     Late {
         /// By how much, nanoseconds.
         by_ns: u64,
@@ -294,6 +301,13 @@ pub enum FaultStep {
     Begin,
     /// One act, done.
     Done(FaultAct),
+    /// How many processes of the program were killed or stopped, and how many were not.
+    Processes {
+        /// Those that were.
+        met: u32,
+        /// Those that were not.
+        left: u32,
+    },
     /// The fault is complete.
     Complete,
     /// The fault begins to be undone, for those that end.
@@ -419,6 +433,13 @@ pub struct TcpInfo {
     pub total_rto_recoveries: u16,
     #[serde(default)]
     pub total_rto_time_ms: u32,
+}
+
+impl TcpInfo {
+    /// Whether the kernel still has something to send, or has sent something again that is not acknowledged.
+    pub const fn has_unsent(&self) -> bool {
+        self.notsent_bytes > 0 || self.retransmits > 0
+    }
 }
 
 /// A kernel tracepoint, for one of the trial's sockets.

@@ -68,6 +68,15 @@ impl Timeline {
         Self { events: self.events.iter().filter(concerns).cloned().collect() }
     }
 
+    /// The same up to a moment, as if the trial had ended then.
+    #[must_use]
+    pub fn until(&self, at_ns: u64) -> Self {
+        let before = |event: &&Event| event.at_ns < at_ns;
+        let mut events: Vec<_> = self.events.iter().filter(before).cloned().collect();
+        events.push(Event::lab(at_ns, What::Phase(Phase::Aftermath)));
+        Self { events }
+    }
+
     fn first(&self, mut wanted: impl FnMut(&Event) -> bool) -> Option<u64> {
         self.events.iter().find(|event| wanted(event)).map(|event| event.at_ns)
     }

@@ -1,13 +1,15 @@
 //! The verdict.
 
-use crate::measure::{DetectedBy, Measured, measure};
+use crate::measure::{DetectedBy, Measured, first_called_at, measure};
 use crate::proof::{Proof, prove};
 use crate::timers::fired;
 use crate::verdict::{Verdict, Word};
+use crate::waited::waited;
 use model::tick::Hz;
 use model::wheel::Wheel;
 use model::{Prediction, Window};
-use spec::{Facts, Outcome, Parameters, Reference, Topology, counted};
+use spec::script::Step;
+use spec::{CallName, Facts, Outcome, Parameters, Reference, Topology, Traffic, counted};
 use std::time::Duration;
 use timeline::event::{FaultStep, Frame, FrameKind};
 use timeline::{FlowId, Source, Timeline, What};
@@ -55,7 +57,9 @@ pub(crate) fn weigh(
     if let Some(missing) = proof.evidence.iter().find(|evidence| !evidence.holds) {
         return inconclusive(format!("the fault is not proved: {}", missing.finding));
     }
+    // Before a later fault the one before it has lost something, and the socket was looked at since.
     if let Some(tcp) = &facts.tcp
+        && parameters.further.is_empty()
         && tcp.rto_us >= 1_000_000
         && tcp.srtt_us < 100_000
         && model::smallest_rto(parameters, facts) < Duration::from_millis(900)
@@ -167,12 +171,17 @@ fn fits(window: &Window, measured: &Measured) -> bool {
 }
 
 fn in_time(window: &Window, measured: &Measured, grace_s: f64) -> bool {
+    in_time_or(window, measured, [0.0, grace_s])
+}
+
+/// The same, so much sooner or so much later.
+fn in_time_or(window: &Window, measured: &Measured, [sooner_s, later_s]: [f64; 2]) -> bool {
     match (window.span, measured.detected_s) {
         (None, None) => true,
         (Some((earliest, latest)), Some(detected)) => {
             // A source with a resolution saw the end up to that much late.
-            detected >= earliest.as_secs_f64()
-                && detected - measured.resolution_s <= latest.as_secs_f64() + grace_s
+            detected >= earliest.as_secs_f64() - sooner_s
+                && detected - measured.resolution_s <= latest.as_secs_f64() + later_s
         }
         _ => false,
     }
@@ -188,6 +197,10 @@ struct Missing {
     retransmits: u32,
     /// Keepalive or window probes.
     probes: u32,
+}
+
+impl Missing {
+    const ANY: Self = Self { retransmits: u32::MAX, probes: u32::MAX };
 }
 
 fn counts_fit_with(window: &Window, measured: &Measured, missing: Missing) -> bool {
@@ -230,21 +243,45 @@ fn disturbed(
             difference(prediction, measured)
         ));
     }
-    if let Some(late_s) = fault_late_s(parameters, facts, timeline) {
+    if let Some((what, late_s)) = begun_late(parameters, facts, timeline) {
         return Some(format!(
-            "the machine was busy: the fault came {:.1} ms after the client's timers were looked at, \
+            "the machine was busy: {what} came {:.1} ms after the client's timers were looked at, \
              and the prediction is for {:.0} ms at most ({})",
             late_s * 1000.0,
             model::FAULT_WITHIN.as_secs_f64() * 1000.0,
             difference(prediction, measured)
         ));
     }
-    let delay_s = longest_delay_s(timeline);
+    // Times and counts begin with the client's calls, and some of its timers with those before.
+    let calls_s = longest_delay_s(timeline, |source| source == Source::ClientProgram);
+    let called_late = |window: &&Window| {
+        in_time_or(window, measured, [calls_s; 2])
+            && counts_fit_with(window, measured, Missing::ANY)
+    };
+    if calls_s > 0.0 && expected.iter().any(called_late) {
+        return Some(format!(
+            "the machine was busy: the client's program ran {:.1} ms late, which is more than what the \
+             measurement is off by ({})",
+            calls_s * 1000.0,
+            difference(prediction, measured)
+        ));
+    }
+    let delay_s = longest_delay_s(timeline, |source| source != Source::ClientProgram);
     if within(delay_s, Missing::default()) {
         return Some(format!(
             "the machine was busy: a thread or process ran {:.1} ms late, which is more than what the \
              measurement is off by ({})",
             delay_s * 1000.0,
+            difference(prediction, measured)
+        ));
+    }
+    if let Some((count, most_s)) = waited(facts, prediction, timeline)
+        && expected.iter().any(|window| may_have_moved(window, measured, most_s))
+    {
+        return Some(format!(
+            "{} came a microsecond or more after the segment that drew it, and took a jiffy off its \
+             timeout: in virtual time softirqs waited for a program that had been woken ({})",
+            counted(count, "ICMP error"),
             difference(prediction, measured)
         ));
     }
@@ -260,8 +297,7 @@ fn disturbed(
     }
     let watched_s = watched_s(timeline, measured);
     let yet_to_come = |window: &&Window| {
-        let all = Missing { retransmits: u32::MAX, probes: u32::MAX };
-        window.outcome == Outcome::None && counts_fit_with(window, measured, all)
+        window.outcome == Outcome::None && counts_fit_with(window, measured, Missing::ANY)
     };
     let last = prediction.schedule.last().filter(|step| step.latest.as_secs_f64() > watched_s);
     if let Some(step) = last
@@ -286,6 +322,17 @@ fn disturbed(
         ));
     }
     None
+}
+
+/// Whether the end may have moved so far, either way, from where it was expected, and with it one
+/// retransmission.
+fn may_have_moved(window: &Window, measured: &Measured, by_s: f64) -> bool {
+    let near = |(earliest, latest): (Duration, Duration), detected_s: f64| {
+        (earliest.as_secs_f64() - by_s..=latest.as_secs_f64() + by_s).contains(&detected_s)
+    };
+    let counts = |predicted: u32, counted: u32| predicted.abs_diff(counted) <= 1;
+    window.span.zip(measured.detected_s).is_some_and(|(span, detected_s)| near(span, detected_s))
+        && window.retransmits.zip(measured.retransmits_on_wire).is_none_or(|(p, c)| counts(p, c))
 }
 
 /// What times count from, as a person says it.
@@ -347,31 +394,43 @@ fn question_missed(parameters: &Parameters, timeline: &Timeline, hz: Hz) -> Opti
     missed.then(|| ((restored - due) as f64 / 1e9, again_ns[1] as f64 / 1e9))
 }
 
-/// How long after the last look at the socket the fault came, seconds, if that was longer than the
-/// prediction takes it to be, and can have made a difference: something of the connection happened
-/// meanwhile, by the taps or the tracepoints, or what is yet to come counts from the fault. Where nothing
-/// did, the fault met the socket as it would have met it in time.
-fn fault_late_s(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> Option<f64> {
+/// What came how long after the last look at the socket, seconds, if that was longer than the prediction
+/// takes it to be, and can have made a difference: the call that the client makes at the fault; or the
+/// fault, where something of the connection happened meanwhile, by the taps or the tracepoints, or what is
+/// yet to come counts from the fault. Where nothing did, the fault met the socket as it would have met it
+/// in time.
+fn begun_late(
+    parameters: &Parameters,
+    facts: &Facts,
+    timeline: &Timeline,
+) -> Option<(&'static str, f64)> {
     let sampled_ns = facts.tcp.as_ref().map(|tcp| tcp.sampled_at_ns).filter(|ns| *ns > 0)?;
     let fault_ns = timeline.fault_at()?;
-    let late_ns = fault_ns.checked_sub(sampled_ns)?;
     let within_ns = model::FAULT_WITHIN.as_nanos() as u64;
+    let late = |at_ns: u64| at_ns.checked_sub(sampled_ns).filter(|late_ns| *late_ns > within_ns);
     let counts_on = parameters.fault_duration().is_some() || !parameters.later.sysctl.is_empty();
     let meanwhile = sampled_ns.saturating_add(within_ns)..=fault_ns;
     let happened = timeline.events().iter().any(|event| {
         let about = matches!(event.what, What::Segment(_) | What::Frame(_) | What::Trace(_));
         about && meanwhile.contains(&event.at_ns)
     });
-    (late_ns > within_ns && (counts_on || happened)).then_some(late_ns as f64 / 1e9)
+    let is_call = |step: &Step| !matches!(step, Step::Wait(_));
+    let calls = parameters.client.traffic == Traffic::Connect
+        || parameters.script().is_some_and(|script| script.steps.first().is_some_and(is_call));
+    let names = [CallName::Connect, CallName::Write, CallName::Shutdown, CallName::Close];
+    let called_ns = first_called_at(timeline, fault_ns, &names).filter(|_| calls);
+    let fault = late(fault_ns).filter(|_| counts_on || happened).map(|ns| ("the fault", ns));
+    let call = || called_ns.and_then(late).map(|ns| ("the client's call", ns));
+    fault.or_else(call).map(|(what, ns)| (what, ns as f64 / 1e9))
 }
 
 /// The longest scheduling delay recorded after the fault, seconds.
-fn longest_delay_s(timeline: &Timeline) -> f64 {
+fn longest_delay_s(timeline: &Timeline, by: impl Fn(Source) -> bool) -> f64 {
     let fault_at = timeline.fault_at().unwrap_or(0);
     let late =
         timeline.events().iter().filter(|event| event.at_ns >= fault_at).filter_map(|event| {
             match event.what {
-                What::Late { by_ns } => Some(by_ns),
+                What::Late { by_ns } if by(event.source) => Some(by_ns),
                 _ => None,
             }
         });

@@ -11,7 +11,9 @@ pub mod findings;
 mod judge;
 mod living;
 mod measure;
+mod noticed;
 mod orders;
+mod pairs;
 pub mod programs;
 mod proof;
 mod requirements;
@@ -19,6 +21,7 @@ pub mod samples;
 pub mod timers;
 mod untraced;
 mod verdict;
+mod waited;
 
 pub use judge::judge;
 pub use measure::{DetectedBy, Measured, measure, reference_at, since_reference};

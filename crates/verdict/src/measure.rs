@@ -263,7 +263,11 @@ fn first_write_at(timeline: &Timeline, fault_at: u64) -> Option<u64> {
 
 /// The first of these calls: of those that the program reports, after the fault; or one that the wire
 /// shows, which is among them only where times count from it.
-fn first_called_at(timeline: &Timeline, fault_at: u64, names: &[CallName]) -> Option<u64> {
+pub(crate) fn first_called_at(
+    timeline: &Timeline,
+    fault_at: u64,
+    names: &[CallName],
+) -> Option<u64> {
     timeline.events().iter().find_map(|event| match &event.what {
         What::Call(call) if names.contains(&call.name) => {
             let reported = event.source == Source::ClientProgram && call.began_ns >= fault_at;

@@ -1,7 +1,9 @@
-//! Faults that a trial's programs have ordered: a flow is judged by the last that came before its end.
+//! Faults that follow a trial's first, planned or ordered by its programs: a flow is judged by the last that
+//! came before its end.
 
-use spec::Parameters;
+use crate::proof::{Evidence, Proof, prove_part};
 use spec::experiment::Fault;
+use spec::{FaultKind, Parameters};
 use timeline::event::{FaultStep, Trace};
 use timeline::{Event, FlowId, Side, Source, Timeline, What};
 
@@ -12,6 +14,7 @@ pub(crate) struct Order<'a> {
     until_ns: u64,
     /// `None`: that all be healed.
     pub(crate) fault: Option<&'a Fault>,
+    pub(crate) planned: bool,
 }
 
 /// What a trial was like from an order on.
@@ -26,12 +29,13 @@ pub(crate) struct View {
 pub(crate) fn orders(timeline: &Timeline) -> Vec<Order<'_>> {
     let mut orders: Vec<Order> = Vec::new();
     for event in timeline.events() {
-        let What::Ordered { fault } = &event.what else { continue };
+        let What::Ordered { fault, planned } = &event.what else { continue };
         if let Some(last) = orders.last_mut() {
             last.until_ns = event.at_ns;
         }
         let fault = fault.as_deref();
-        orders.push(Order { at_ns: event.at_ns, until_ns: u64::MAX, fault });
+        let planned = *planned;
+        orders.push(Order { at_ns: event.at_ns, until_ns: u64::MAX, fault, planned });
     }
     orders
 }
@@ -51,8 +55,10 @@ impl Order<'_> {
 
     fn view(&self, trial: &Parameters, timeline: &Timeline) -> View {
         let mut parameters = trial.clone();
-        if let Some(fault) = self.fault {
-            parameters.fault = fault.clone();
+        match self.fault {
+            Some(fault) => parameters.fault = fault.clone(),
+            None if trial.fault.kind.can_be_healed() => parameters.fault.kind = FaultKind::None,
+            None => {}
         }
         let within = |event: &Event| (self.at_ns..self.until_ns).contains(&event.at_ns);
         let is_seen = |event: &&Event| match event.what {
@@ -71,14 +77,57 @@ impl Order<'_> {
     }
 }
 
-/// When a flow ended for the client's host, or its program let go of it.
+/// What proves each fault that was planned, and what the programs ordered: that did what it says as each
+/// flow shows.
+pub(crate) fn prove_each(trial: &Parameters, timeline: &Timeline, from_ns: u64) -> Proof {
+    let orders = orders(timeline);
+    let told = |order: &Order| {
+        let at_s = (order.at_ns as f64 - from_ns as f64) / 1e9;
+        let what = order.fault.map_or_else(|| "healed".into(), |fault| fault.kind.to_string());
+        let finding = format!("ordered by a program {at_s:.3} s after it began: {what}");
+        vec![Evidence { finding, holds: true }]
+    };
+    if trial.further.is_empty() {
+        return Proof { evidence: orders.iter().flat_map(told).collect() };
+    }
+    let first = orders.first().map_or(u64::MAX, |order| order.at_ns);
+    let first = Order { at_ns: 0, until_ns: first, fault: Some(&trial.fault), planned: true };
+    let faults = || std::iter::once(&first).chain(&orders).filter(|order| order.fault.is_some());
+    let count = faults().count();
+    let prove = |(place, order): (usize, &Order)| {
+        if !order.planned {
+            return told(order);
+        }
+        let View { parameters, timeline, .. } = order.view(trial, timeline);
+        let (leg, is_last) = (trial.broken_leg(), place + 1 == count);
+        let seen = if is_last { timeline } else { timeline.until(order.until_ns) };
+        let proof = prove_part(&parameters, &seen.of_leg(trial, leg), is_last).named(trial);
+        let kind = parameters.fault.kind;
+        let of_it = |evidence: Evidence| Evidence {
+            finding: format!("fault {} ({kind}): {}", place + 1, evidence.finding),
+            ..evidence
+        };
+        proof.evidence.into_iter().map(of_it).collect()
+    };
+    let mut evidence: Vec<_> = faults().enumerate().flat_map(prove).collect();
+    let planned = faults().filter(|order| order.planned).count();
+    if let Some(missing) = trial.further.get(planned - 1) {
+        evidence.push(Evidence {
+            finding: format!("the trial was over before fault {} ({})", planned + 1, missing.kind),
+            holds: true,
+        });
+    }
+    Proof { evidence }
+}
+
+/// When a flow ended for the client's host: it was told, by a FIN too, or its program let go of it.
 fn end_of(timeline: &Timeline, flow: FlowId) -> Option<u64> {
     let mut events = timeline.events().iter().filter(|event| event.flow == Some(flow));
     let ends = |event: &&Event| match (&event.what, event.source) {
         (What::SocketGone, Source::ClientSocket) => true,
         (What::Trace(Trace::SetState { side: Side::Client, new, .. }), _) => new == "CLOSE",
         (What::Segment(segment), Source::ClientWire) => {
-            segment.sent && segment.flags.fin || !segment.sent && segment.flags.rst
+            segment.flags.fin || !segment.sent && segment.flags.rst
         }
         _ => false,
     };

@@ -4,13 +4,14 @@ mod options;
 mod seen;
 
 use crate::judge::weigh;
-use crate::living::{Farewell, ended_by_peer, pairs};
+use crate::living::ended_by_peer;
 use crate::measure::{Measured, measure, reference_at};
-use crate::orders::{Order, View, orders};
-use crate::proof::{Evidence, Proof, prove};
+use crate::orders::{Order, View, orders, prove_each};
+use crate::pairs::pair;
+use crate::proof::prove;
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
 use model::Prediction;
-use model::command::{Conditional, parameters, predict_program};
+use model::command::{Conditional, Farewell, Unread, parameters, predict_program};
 use options::Changed;
 use seen::Seen;
 use spec::facts::TcpFacts;
@@ -30,11 +31,10 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
         return verdict;
     }
     let fault_at = timeline.fault_at().unwrap_or(0);
-    let orders = orders(timeline);
-    let proof = if orders.is_empty() {
+    let proof = if trial.further.is_empty() && orders(timeline).is_empty() {
         prove(trial, &timeline.of_leg(trial, trial.broken_leg())).named(trial)
     } else {
-        ordered(&orders, fault_at)
+        prove_each(trial, timeline, fault_at)
     };
     let flows = flows(trial, timeline, fault_at);
     let mut verdict = Verdict {
@@ -63,19 +63,6 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
     };
     (verdict.word, verdict.reason) = (word, reason);
     verdict
-}
-
-/// What the programs ordered. That it did what it says shows in each flow.
-fn ordered(orders: &[Order], from: u64) -> Proof {
-    let told = |order: &Order| {
-        let at = since(from, order.at_ns);
-        let what = order.fault.map_or_else(|| "healed".into(), |fault| fault.kind.to_string());
-        Evidence {
-            finding: format!("ordered by a program {at:.3} s after it began: {what}"),
-            holds: true,
-        }
-    };
-    Proof { evidence: orders.iter().map(told).collect() }
 }
 
 /// Why there is no prediction for any connection.
@@ -120,16 +107,7 @@ fn flows(trial: &Parameters, timeline: &Timeline, fault_at: u64) -> Vec<FlowVerd
         verdict
     });
     let mut judged: Vec<_> = judged.collect();
-    let of_proxy =
-        flows.iter().filter(|(_, flow, _)| matches!(flow.leg, Leg::Downstream | Leg::Upstream));
-    let opened = of_proxy.map(|(id, flow, at_ns)| (*id, *at_ns, flow.leg == Leg::Downstream));
-    for (one, other) in pairs(opened.collect()) {
-        for flow in &mut judged {
-            let is_one = if flow.id == one { Some(other) } else { None };
-            let is_other = if flow.id == other { Some(one) } else { None };
-            flow.paired_with = is_one.or(is_other).or(flow.paired_with);
-        }
-    }
+    pair(&mut judged, &flows);
     judged
 }
 
@@ -215,6 +193,7 @@ fn judge_flow(
         id,
         leg: flow.leg,
         paired_with: None,
+        why_unpaired: None,
         local,
         remote,
         owner,
@@ -247,8 +226,10 @@ fn judge_flow(
         return verdict;
     }
     let mut seen = Seen::of(timeline, id, fault_at);
+    seen.observed.farewell = farewell;
     if let Some(farewell) = farewell {
-        seen.observed.unread = farewell.unread();
+        // A RST is what unread data turns a FIN into.
+        seen.observed.unread = if farewell == Farewell::Rst { Unread::Yes } else { Unread::No };
     }
     let own = parameters(trial, &facts, &seen.observed);
     let Conditional { mut prediction, from_sample } =
@@ -261,13 +242,15 @@ fn judge_flow(
         verdict.reference_s = Some(since(fault_at, from));
         let mut settled = facts.clone();
         if from_sample {
-            count_from(&mut prediction, measured.reference, from, &seen, &facts);
+            count_from(&mut prediction, measured.reference, (from, fault_at), &seen, &facts);
             // The connection need not have settled: its state is known, whatever it is.
             settled.tcp = None;
         }
         let left = left_by_program(&part, fault_at, &measured, from, half_closed);
         if let Some(left_at) = left {
             measured.noticed_s = Some(since(from, left_at));
+        } else if own.client.program.description().reports {
+            // It has said so itself.
         } else if let Some(detected_s) = measured.detected_s {
             let detected_at = from.saturating_add_signed((detected_s * 1e9) as i64);
             measured.noticed_s = acted_at(timeline, id, detected_at).map(|at| since(from, at));
@@ -292,9 +275,6 @@ fn judge_flow(
         let (word, reason) = excused.or(weighed.err()).unwrap_or((Word::Agrees, String::new()));
         (verdict.word, verdict.reason) = (Some(word), reason);
         verdict.measured = Some(measured);
-    }
-    if let Some(farewell) = farewell {
-        farewell.explain(&own, &mut prediction);
     }
     verdict.prediction = Some(prediction);
     verdict
@@ -321,7 +301,7 @@ const fn is_again(class: Class) -> bool {
 fn count_from(
     prediction: &mut Prediction,
     reference: Reference,
-    reference_at: u64,
+    (reference_at, fault_at): (u64, u64),
     seen: &Seen,
     facts: &Facts,
 ) {
@@ -331,11 +311,13 @@ fn count_from(
         std::time::Duration::from_nanos(at.saturating_sub(reference_at))
     };
     let before = |wanted| seen.count(reference_at, sampled_at, wanted);
+    // What was sent again before the fault is not counted, though it may be of a write before it.
+    let again = seen.count(reference_at.max(fault_at), sampled_at, is_again);
     prediction.reference = reference;
     prediction.recount(later);
     for window in &mut prediction.windows {
         let counts: [(&mut Option<u32>, u32); 3] = [
-            (&mut window.retransmits, before(is_again)),
+            (&mut window.retransmits, again),
             (&mut window.keepalive_probes, before(Class::is_keepalive_probe)),
             (&mut window.window_probes, before(Class::is_window_probe)),
         ];

@@ -43,6 +43,12 @@ impl Proof {
 
 /// Looks for the evidence of the fault.
 pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
+    prove_part(parameters, timeline, true)
+}
+
+/// The same of a fault that others may follow: what the last one is put to the test by, those before it
+/// need not have met.
+pub(crate) fn prove_part(parameters: &Parameters, timeline: &Timeline, is_last: bool) -> Proof {
     let Some(scene) = Scene::new(parameters, timeline) else {
         let finding = "the fault was never completed".to_owned();
         return Proof { evidence: vec![Evidence { finding, holds: false }] };
@@ -71,6 +77,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
         FaultKind::ProcessCrash => {
             proof.add(scene.carrier("client", true));
             proof.add(scene.said_goodbye(parameters));
+            proof.evidence.extend(scene.met_processes("killed", parameters.server.inherited));
         }
         FaultKind::ProcessFreeze => {
             proof.add(scene.carrier("server", true));
@@ -80,6 +87,7 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             if !parameters.server.fills_window {
                 proof.add(scene.nothing_said());
             }
+            proof.evidence.extend(scene.met_processes("stopped", false));
             if parameters.server.program.description().is_web_server {
                 proof.evidence.extend(scene.ran_again(parameters));
             }
@@ -105,19 +113,21 @@ pub fn prove(parameters: &Parameters, timeline: &Timeline) -> Proof {
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.restored(parameters));
-            proof.evidence.extend(scene.path_is_back());
+            proof.evidence.extend(scene.path_is_back().filter(|_| is_last));
         }
         FaultKind::Blackhole | FaultKind::Mtu => {
             proof.add(match parameters.fault.sieve() {
                 None => scene.silence(),
                 Some(sieve) => scene.sieved(parameters, sieve),
             });
-            proof.add(scene.tried());
+            if is_last {
+                proof.add(scene.tried());
+            }
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }
         FaultKind::Reject => {
-            proof.add(scene.rejected(parameters.fault.reject));
+            proof.add(scene.rejected(parameters.fault.reject, is_last));
             proof.add(scene.carrier("client", true));
             proof.add(scene.carrier("server", true));
         }

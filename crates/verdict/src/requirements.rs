@@ -1,6 +1,5 @@
 //! What the user needs, held against what happened: apart from the verdict, which is about the model.
 
-use crate::measure::reference_at;
 use crate::verdict::{Requirement, Verdict};
 use spec::command::Exits;
 use spec::{Outcome, Parameters, duration};
@@ -15,7 +14,7 @@ pub fn require(
 ) -> Vec<Requirement> {
     let require = &parameters.require;
     let mut found = Vec::new();
-    let noticed_s = noticed_s(verdict, timeline);
+    let noticed_s = verdict.noticed_s(parameters, timeline);
     if let Some(wanted) = require.noticed_within {
         found.push(Requirement {
             key: "require.noticed_within".into(),
@@ -73,19 +72,6 @@ pub(crate) fn exit_of(code: Option<i32>, signal: Option<i32>) -> Option<Exits> {
         (None, Some(signal)) => Some(Exits::Signal(spec::command::signal_name(signal))),
         (None, None) => None,
     }
-}
-
-fn noticed_s(verdict: &Verdict, timeline: &Timeline) -> Option<f64> {
-    let measured = verdict.measured.as_ref()?;
-    let noticed_s = measured.noticed_s?;
-    let fault_at = timeline.fault_at()?;
-    // A flow's reference is read off its own part of the timeline.
-    if let Some(flow) = verdict.deciding() {
-        let detected_s = measured.detected_s.unwrap_or(noticed_s);
-        return Some(flow.ended_s? + (noticed_s - detected_s));
-    }
-    let from = reference_at(timeline, measured.reference);
-    Some(noticed_s + (from as f64 - fault_at as f64) / 1e9)
 }
 
 /// Whether the connection lives at the end, and everything that was sent is acknowledged.

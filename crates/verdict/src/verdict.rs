@@ -94,6 +94,9 @@ pub struct FlowVerdict {
     /// The one on the proxy's other side that belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired_with: Option<FlowId>,
+    /// Why that is not known, where several connections come into question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_unpaired: Option<String>,
     /// The end on the client's host.
     pub local: SocketAddr,
     /// The end on the server's host.
@@ -138,7 +141,7 @@ impl FlowVerdict {
     }
 
     /// Whether it was established when the fault came, and looked at.
-    fn is_open_at_fault(&self) -> bool {
+    pub(crate) fn is_open_at_fault(&self) -> bool {
         self.facts.is_some() && self.opened_s.is_none_or(|opened| opened < 0.0)
     }
 }

@@ -7,7 +7,7 @@ use spec::{CallName, Errno, Experiment, Facts, FaultKind, Outcome, Reference};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use timeline::event::{Call, FaultStep, Phase, Side, Timer, Trace};
+use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, Side, Timer, Trace};
 use timeline::{Event, Flags, Source, Timeline, What};
 use verdict::samples::{Came, Sample};
 use verdict::timers::Uncompared;
@@ -391,6 +391,41 @@ fn a_late_end_disagrees_unless_the_machine_was_late() {
 
 /// That the fault came late excuses what does not agree only where something can have come of it: in
 /// the time beyond, a segment passed or a timer fired.
+/// In virtual time an ICMP error comes with its segment. One that waited takes a jiffy off a timeout.
+#[test]
+fn an_icmp_error_that_waited_excuses_a_timeout_where_time_is_virtual() {
+    let word = |waits_ns: u64, virtual_time: bool| {
+        let mut recorded = Recorded::read("host-crash-sending-user-timeout");
+        recorded.facts.virtual_time = virtual_time;
+        for window in &mut recorded.prediction.windows {
+            window.span = window.span.map(|(from, to)| {
+                (from + Duration::from_millis(90), to + Duration::from_millis(90))
+            });
+        }
+        let fault_at = recorded.fault_at();
+        let segments = recorded.events.iter().filter(|event| {
+            event.source == Source::ClientWire
+                && event.at_ns > fault_at
+                && matches!(&event.what, What::Segment(segment) if segment.sent)
+        });
+        let sent = segments.max_by_key(|event| event.at_ns).unwrap().clone();
+        let kind = FrameKind::Icmp {
+            kind: 3,
+            code: 0,
+            from: "198.18.0.1".parse().unwrap(),
+            about_connection: true,
+        };
+        let what = What::Frame(Frame { sent: false, kind });
+        recorded.events.push(Event { at_ns: sent.at_ns + waits_ns, what, ..sent });
+        let verdict = recorded.judge();
+        verdict.word
+    };
+    assert_eq!(word(1500, true), Word::Inconclusive);
+    assert_eq!(word(0, true), Word::Disagrees);
+    assert_eq!(word(1500, false), Word::Disagrees);
+    assert_eq!(word(5_000_000, true), Word::Disagrees, "that is another timer's");
+}
+
 #[test]
 fn a_late_fault_excuses_only_what_happened_before_it() {
     let mut recorded = Recorded::read("host-crash-idle-keepalive");
@@ -411,6 +446,58 @@ fn a_late_fault_excuses_only_what_happened_before_it() {
     let verdict = recorded.judge();
     assert_eq!(verdict.word, Word::Inconclusive, "{}", verdict.reason);
     assert!(verdict.reason.contains("150.0 ms"), "{}", verdict.reason);
+}
+
+/// The end of a connection counts from the client's close: one that came late came nearer to it.
+#[test]
+fn a_late_program_excuses_an_early_end() {
+    let mut recorded = Recorded::read("script-write-then-close");
+    let fault_at = recorded.fault_at();
+    let is_close = |event: &Event| {
+        matches!(&event.what, What::Call(call) if call.name == CallName::Close)
+            && event.source == Source::ClientProgram
+            && event.at_ns >= fault_at
+    };
+    recorded.events.retain(|event| !matches!(event.what, What::Late { .. }));
+    let late = Duration::from_secs(3);
+    let close = recorded.events.iter_mut().find(|event| is_close(event)).unwrap();
+    let What::Call(call) = &mut close.what else { unreachable!() };
+    call.began_ns += late.as_nanos() as u64;
+    close.at_ns += late.as_nanos() as u64;
+    let at_ns = close.at_ns;
+    let verdict = recorded.judge();
+    assert_eq!(verdict.word, Word::Disagrees, "{}", verdict.reason);
+    for (source, word) in
+        [(Source::Instrument, Word::Disagrees), (Source::ClientProgram, Word::Inconclusive)]
+    {
+        let what = What::Late { by_ns: late.as_nanos() as u64 };
+        recorded.events.push(Event::new(at_ns, source, what));
+        let verdict = recorded.judge();
+        assert_eq!(verdict.word, word, "{}", verdict.reason);
+    }
+}
+
+/// The prediction is for a call that comes within 100 ms.
+#[test]
+fn a_late_call_excuses_what_does_not_agree() {
+    let mut recorded = Recorded::read("host-crash-sending-user-timeout");
+    recorded.delay_the_end(Duration::from_secs(2));
+    recorded.events.retain(|event| !matches!(event.what, What::Late { .. }));
+    let fault_at = recorded.fault_at();
+    let called_at = recorded.events.iter().find_map(|event| match &event.what {
+        What::Call(call) if call.name == CallName::Write && call.began_ns >= fault_at => {
+            Some(call.began_ns)
+        }
+        _ => None,
+    });
+    let called_at = called_at.unwrap();
+    assert!(called_at > fault_at + 2000, "{}", called_at - fault_at);
+    for (late_ns, word) in [(99_999_000, Word::Disagrees), (100_001_000, Word::Inconclusive)] {
+        recorded.facts.tcp.as_mut().unwrap().sampled_at_ns = called_at - late_ns;
+        let verdict = recorded.judge();
+        assert_eq!(verdict.word, word, "{}", verdict.reason);
+        assert_eq!(verdict.reason.contains("the client's call came"), word == Word::Inconclusive);
+    }
 }
 
 #[test]

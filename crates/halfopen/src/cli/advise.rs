@@ -1,11 +1,40 @@
-//! Arguments of `advise`.
+//! Arguments of what the model answers: `predict` and `advise`.
 
+use super::kernel::parse_version;
+use super::trials::SettingsArgs;
 use super::{OutputArgs, some_time, whole};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  halfopen predict host-crash-sending --defaults
+  halfopen predict host-crash-sending --set client.user_timeout=10s,30s,60s --hz 250")]
+pub(crate) struct PredictArgs {
+    /// The experiment's name or file
+    #[arg(default_value = "host-crash-sending", value_name = "NAME|FILE")]
+    pub(crate) experiment: String,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    /// The version of the kernel to predict, such as 6.1; with several, a sweep [default: a recent one]
+    #[arg(long, value_name = "VERSION[,VERSION...]", value_delimiter = ',', value_parser = parse_version)]
+    pub(crate) kernel: Vec<String>,
+    /// Timer interrupts a second of the kernel to predict; with several, a sweep [default: this
+    /// machine's]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', allow_negative_numbers = true, value_parser = whole(10_000))]
+    pub(crate) hz: Vec<u32>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  halfopen advise --detect 10s --survive 3s --for libpq --no-prove
+  halfopen advise --explain keepalive=60/10/6,user_timeout=30s
+  halfopen advise --review 'postgres://db/x?keepalives_idle=60&tcp_user_timeout=5000'")]
 pub(crate) struct AdviseArgs {
     /// A dead peer must be found within this: from the last segment received where the connection is
     /// idle, from the first write that is not acknowledged where it writes

@@ -1,16 +1,20 @@
 //! Arguments of the commands for sockets that live: `audit` and `setsockopt`.
 
-use super::{OutputArgs, some_time, whole};
+use super::{OutputArgs, port, some_time, whole};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  halfopen audit --port 5432
+  halfopen audit --over 60s --format csv")]
 pub(crate) struct AuditArgs {
     /// Only connections of this process
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(u32::MAX))]
     pub(crate) pid: Option<u32>,
     /// Only connections with this port at either end
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = port)]
     pub(crate) port: Option<u16>,
     /// Every network namespace of the machine that a process is in; it takes root
     #[arg(long)]
@@ -29,14 +33,17 @@ pub(crate) struct AuditArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  halfopen setsockopt --pid 812 keepalive=30/5/3 user_timeout=30s")]
 pub(crate) struct SetsockoptArgs {
     /// The process whose connections are to change
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(u32::MAX))]
     pub(crate) pid: u32,
     /// Only connections with this port at either end
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = port)]
     pub(crate) port: Option<u16>,
-    /// Change them: without it, what would be is shown, and nothing is changed
+    /// Change them; without it, only what would change is shown
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]

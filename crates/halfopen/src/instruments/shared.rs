@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use timeline::event::LATE_LEAST_NS;
 use timeline::{Event, Source, What};
 
 /// What every trial of this process shares: the tracepoints, and the watch on lateness.
@@ -113,9 +114,6 @@ fn deliver(tracer: &mut Tracer, sinks: &Mutex<HashMap<usize, Sink>>) {
     });
 }
 
-/// A scheduling delay that is told.
-pub(crate) const WORTH_TELLING_NS: u64 = 2_000_000;
-
 /// Sleeps and looks how late it wakes. What delays this thread may delay peers and instruments.
 /// After a suspend, which stops the monotonic clock, it may have slept for much longer.
 fn watch_lateness(sinks: &Mutex<HashMap<usize, Sink>>) {
@@ -134,7 +132,7 @@ fn watch_lateness(sinks: &Mutex<HashMap<usize, Sink>>) {
             }
         };
         let by_ns = (at_ns - before).saturating_sub(SLEEP.as_nanos() as u64);
-        if by_ns >= WORTH_TELLING_NS {
+        if by_ns >= LATE_LEAST_NS {
             tell(What::Late { by_ns });
         }
         let now_ns = clock::suspended_ns();

@@ -27,13 +27,14 @@ pub(crate) fn start_tap(
     let tap = Tap::open(namespace, interface, source, addresses, clock == Clock::Real)?;
     let filter = tap.filter()?;
     let tap = polled(tap).context("waiting for a tap")?;
-    let running = run(move |stop| tap_packets(tap, source, sink, stirred, stop));
+    let running = run(move |stop| tap_packets(tap, source, clock, sink, stirred, stop));
     Ok(Running { filter: Some(filter), ..running })
 }
 
 async fn tap_packets(
     mut tap: AsyncFd<Polled<Tap>>,
     source: Source,
+    clock: Clock,
     sink: Sink,
     stirred: Arc<Notify>,
     mut stop: oneshot::Receiver<()>,
@@ -51,9 +52,11 @@ async fn tap_packets(
             _ = &mut stop => true,
         };
         if stopped {
-            let finished = tap.into_inner().0.finish(&mut batch);
+            let mut tap = tap.into_inner().0;
+            let finished = tap.finish(&mut batch);
             send_captured(&mut batch, &sink);
-            return tell_failure(finished, source, &sink);
+            tell_failure(finished, source, &sink);
+            return close(tap, clock).await;
         }
         if let Err(error) = tap.get_mut().0.drain(&mut batch) {
             send_captured(&mut batch, &sink);
@@ -63,6 +66,18 @@ async fn tap_packets(
             stirred.notify_one();
         }
         send_captured(&mut batch, &sink);
+    }
+}
+
+/// Closing a packet socket waits until no processor uses it any more (`synchronize_net` in
+/// `packet_release`, net/packet/af_packet.c): some 10 ms, in which a thread of the runtime would do
+/// nothing else. A virtual kernel has one processor, and waits for none.
+async fn close(tap: Tap, clock: Clock) {
+    match clock {
+        Clock::Real => {
+            let _ = tokio::task::spawn_blocking(move || drop(tap)).await;
+        }
+        Clock::Virtual => drop(tap),
     }
 }
 

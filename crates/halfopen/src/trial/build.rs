@@ -42,12 +42,10 @@ impl Trial {
                 return Ok(Some(Ending::Skipped(why)));
             }
         }
-        for (executable, install) in &parameters.needs {
-            if peer::find(executable).is_none() {
-                return Ok(Some(Ending::Skipped(format!(
-                    "{executable} is not installed: {install}"
-                ))));
-            }
+        let is_missing = |(needed, _): &(&String, &String)| !self.bench.surroundings.has(needed);
+        if let Some((needed, install)) = parameters.needs.iter().find(is_missing) {
+            let why = format!("{needed} is not installed: {install}");
+            return Ok(Some(Ending::Skipped(why)));
         }
         self.look_at(Part::Client)?;
         self.look_at(Part::Server)?;

@@ -1,7 +1,7 @@
 //! When a server closes the socket of a connection that has ended.
 
 use super::Trial;
-use super::commands::Forecasts;
+use super::forecast::Forecasts;
 use crate::instruments::Seen;
 use anyhow::Result;
 use observe::clock::monotonic_ns;

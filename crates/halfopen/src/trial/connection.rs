@@ -1,12 +1,15 @@
 //! Before the fault: the programs are started, connect and settle, and a window is closed.
 
+#[cfg(test)]
+mod tests;
+
 use super::flows::probes_closed_window;
 use super::{PATIENCE, SETTLING_MOST, Trial};
 use crate::command::Ground;
 use crate::control::ControlSocket;
-use crate::peers::Peer;
+use crate::peers::PeerProcess;
 use anyhow::{Context, Result, anyhow};
-use peer::{Command, Milestone};
+use peer::{Instruction, Milestone};
 use spec::{Parameters, Part, Traffic};
 use std::time::Duration;
 use timeline::What;
@@ -97,7 +100,7 @@ impl Trial {
         let is_command = self.plan.experiment.parameters.runs_command();
         let control = is_command.then(|| ControlSocket::open(self.orders.clone())).transpose()?;
         let ground = Ground { control: control.as_ref(), ..self.bench.ground(&self.plan) };
-        let peer = Peer::start(ground, side, &namespace, &self.plan).await?;
+        let peer = PeerProcess::start(ground, side, &namespace, &self.plan).await?;
         self.host_mut(side).control = control;
         self.host_mut(side).runs(peer);
         Ok(())
@@ -125,10 +128,10 @@ impl Trial {
 
     /// Has the client send what the server's program does not read.
     async fn leave_unread(&mut self, most: Duration) -> Result<()> {
-        self.server.tell(Command::StopReading).await?;
+        self.server.tell(Instruction::StopReading).await?;
         let what = "the server does not stop reading";
         self.reach(Part::Server, &Milestone::Unread, PATIENCE, what).await?;
-        self.client.tell(Command::SendUnread).await?;
+        self.client.tell(Instruction::SendUnread).await?;
         let what = "the client does not send";
         self.reach(Part::Client, &Milestone::Unread, PATIENCE, what).await?;
         self.wait_for_socket(Part::Client, most, |sample| sample.send_queue == 0)
@@ -141,7 +144,7 @@ impl Trial {
     async fn fill_window(&mut self, side: Part, most: Duration) -> Result<()> {
         let until = Instant::now() + most;
         while Instant::now() < until {
-            self.host_mut(side).tell(Command::FillWindow).await?;
+            self.host_mut(side).tell(Instruction::FillWindow).await?;
             let what = "neither side is told to fill the window";
             self.reach(side, &Milestone::Filled, PATIENCE, what).await?;
             let turn = Duration::from_millis(100) + self.plan.experiment.parameters.path.rtt;

@@ -1,16 +1,15 @@
 //! The fault: what is broken, destroyed, booted again and restored, and when.
 
 use super::Trial;
-use crate::instruments::WORTH_TELLING_NS;
 use anyhow::Result;
 use lab::sysctl;
 use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
-use peer::Command;
+use peer::Instruction;
 use spec::effect::HostFate;
 use spec::{FaultAct, FaultKind, Parameters, Part, Program};
 use std::time::Duration;
-use timeline::event::FaultStep;
+use timeline::event::{FaultStep, LATE_LEAST_NS};
 use timeline::{Source, What};
 use tokio::time::Instant;
 
@@ -19,6 +18,8 @@ use tokio::time::Instant;
 pub(super) enum Later {
     /// It ends the fault.
     Restore,
+    /// The fault of this place comes.
+    Break(usize),
     /// It changes sysctls.
     ChangeSysctls,
 }
@@ -26,6 +27,7 @@ pub(super) enum Later {
 impl Trial {
     pub(super) async fn inject(&mut self, parameters: &Parameters) -> Result<()> {
         self.release();
+        let processes = self.processes_to_meet(parameters).await?;
         self.flows.fault_begins(monotonic_ns());
         self.mark(What::Fault(FaultStep::Begin));
         let act = match parameters.fault.kind {
@@ -33,7 +35,7 @@ impl Trial {
             FaultKind::ProcessCrash => {
                 let waited_ns = self.server.crash(!parameters.server.inherited).await?;
                 // It cannot close its connections before it has a processor.
-                if let Some(by_ns) = waited_ns.filter(|by_ns| *by_ns >= WORTH_TELLING_NS) {
+                if let Some(by_ns) = waited_ns.filter(|by_ns| *by_ns >= LATE_LEAST_NS) {
                     self.mark_as(Source::Instrument, What::Late { by_ns });
                 }
                 if parameters.server.program == Program::Command {
@@ -60,13 +62,14 @@ impl Trial {
         };
         self.mark(What::Fault(FaultStep::Done(act)));
         // The client goes on at once: what is destroyed behind a dead cable it cannot see.
-        if !parameters.runs_command() {
-            self.client.tell(Command::Begin).await?;
+        if !parameters.runs_command() && !std::mem::replace(&mut self.has_begun, true) {
+            self.client.tell(Instruction::Begin).await?;
         }
         if parameters.fault.effect().destroys_host() {
             self.look_at_links().await?;
             return self.destroy_server().await;
         }
+        self.count_processes(parameters, processes).await?;
         self.mark(What::Fault(FaultStep::Complete));
         self.look_at_links().await
     }
@@ -123,6 +126,7 @@ impl Trial {
                 Later::Restore => self.restore(parameters).await?,
                 Later::ChangeSysctls if is_over => {}
                 Later::ChangeSysctls => self.change_sysctls(parameters)?,
+                Later::Break(_) => {}
             }
         }
         self.follow_to_the_end(deadline).await

@@ -1,20 +1,16 @@
-//! The trial's connections: numbered as they appear, reported to the instruments, and how far
-//! each
+//! The trial's connections: numbered as they appear, reported to the instruments, and how far each
 //! is by what the kernel shows.
 
-use super::options::OptionsDue;
+use super::progress::{CALLS_MOST, Progress, says_closed, says_ended, says_sends, state_of};
 use crate::instruments::Followed;
 use model::ObservedCall;
 use spec::script::Step;
 use spec::{Addresses, Leg, Parameters, Plan, Topology};
 use std::collections::{BTreeMap, BTreeSet};
-use timeline::classify::{self, Class, Classifier};
-use timeline::event::{SocketSample, Timer, Trace};
+use timeline::classify::{Class, Classifier};
+use timeline::event::SocketSample;
 use timeline::{Ends, Event, Flow, FlowId, FlowTable, Side, Source, What};
 use tokio::sync::watch;
-
-/// More calls than these are not kept: what is predicted does not depend on them.
-const CALLS_MOST: usize = 100;
 
 /// Of more connections than these, only those that have not ended are sampled.
 const CROWD: usize = 200;
@@ -33,8 +29,8 @@ pub(super) struct Flows {
     /// The one of halfopen's own peers, which use the ports of the plan; `None` where neither
     /// program is ours.
     own: Option<FlowId>,
-    /// Whether the programs are commands, which open connections as they like.
-    commands: bool,
+    /// Whether connections are predicted anew, from what is seen of them.
+    anew: bool,
     /// The trial's hosts.
     addresses: Addresses,
     parameters: Parameters,
@@ -66,60 +62,13 @@ pub(super) struct Flows {
     classifier: Classifier,
 }
 
-/// How far a connection is.
-#[derive(Debug, Clone, Default)]
-struct Progress {
-    opened_by: Option<Side>,
-    /// Whether the host that is asked is the one that accepts.
-    accepts: bool,
-    /// Whether it is a connection of the client's host: times before the fault count from those.
-    is_clients: bool,
-    opened_ns: u64,
-    established: bool,
-    /// Its end, as the client's kernel sees it, and when that was seen.
-    ended: bool,
-    ended_ns: u64,
-    /// A tracepoint has shown it.
-    end_traced: bool,
-    /// What the client has sent after the fault that was new, up to [`CALLS_MOST`].
-    calls: Vec<ObservedCall>,
-    /// When its socket was last stirred by a call or by its peer: what was known of it is outdated.
-    stirred_ns: u64,
-    /// When it was last looked at.
-    looked_ns: u64,
-    /// The client has sent its FIN, or is about to.
-    fin_sent: bool,
-    /// Its program has the socket still, though its direction is shut down.
-    half_closed: bool,
-    /// When the client last began to probe a closed window.
-    window_probed_ns: Option<u64>,
-    /// When it last received a segment.
-    received_ns: Option<u64>,
-    /// Where the last data that it received ends, and up to where it has acknowledged.
-    received: Option<u32>,
-    acknowledged: Option<u32>,
-    sent: classify::Progress,
-    /// New data were sent after the fault while others were not acknowledged.
-    is_behind: bool,
-    /// Data were received after the fault before any were sent.
-    has_heard: bool,
-    /// When its options matter next.
-    options_due: OptionsDue,
-}
-
-impl Progress {
-    /// Whether its kernel has reported the end, or its program has closed it.
-    const fn has_ended(&self) -> bool {
-        self.ended || self.fin_sent && !self.half_closed
-    }
-}
-
 impl Flows {
     /// The flow of halfopen's own peers is known beforehand.
     pub(super) fn new(plan: &Plan) -> Self {
         let mut table = FlowTable::default();
         let Parameters { client, server, .. } = &plan.experiment.parameters;
         let commands = plan.experiment.parameters.runs_command();
+        let anew = plan.experiment.parameters.predicts_anew();
         let ours =
             !commands && [client.program, server.program].iter().any(|p| p.description().reports);
         let Addresses { client, server, .. } = plan.addresses;
@@ -129,10 +78,10 @@ impl Flows {
         Self {
             table,
             own,
-            commands,
+            anew,
             addresses: plan.addresses.clone(),
             parameters: plan.experiment.parameters.clone(),
-            unseen: commands && plan.experiment.parameters.topology == Topology::Direct,
+            unseen: anew && plan.experiment.parameters.topology == Topology::Direct,
             ignored: BTreeSet::new(),
             ignoring: false,
             established_ns: None,
@@ -250,6 +199,11 @@ impl Flows {
         self.progress.get(&flow).map(|progress| progress.calls.clone()).unwrap_or_default()
     }
 
+    /// Whether as many of them are kept as ever are: others make no difference.
+    pub(super) fn keeps_no_more_calls(&self, flow: FlowId) -> bool {
+        self.progress.get(&flow).is_some_and(|progress| progress.calls.len() >= CALLS_MOST)
+    }
+
     /// Whether a connection has ended for the client's kernel, or its program has closed it.
     pub(super) fn has_ended(&self, flow: FlowId) -> bool {
         let progress = self.progress.get(&flow);
@@ -269,7 +223,7 @@ impl Flows {
     /// Whether the survivor has acknowledged all data that it received, as far as its tap shows; `None`:
     /// it has received none, or our own peers do as they are expected to.
     pub(super) fn acknowledged(&self, flow: FlowId) -> Option<bool> {
-        let progress = self.progress.get(&flow).filter(|_| self.commands)?;
+        let progress = self.progress.get(&flow).filter(|_| self.anew)?;
         let left = progress.received?.wrapping_sub(progress.acknowledged?).cast_signed();
         Some(left <= 0)
     }
@@ -407,7 +361,7 @@ impl Flows {
         if self.unseen && says_sends(event) {
             progress.stirred_ns = event.at_ns;
         }
-        if self.commands && says_closed(event) && !progress.fin_sent {
+        if self.anew && says_closed(event) && !progress.fin_sent {
             progress.fin_sent = true;
             progress.stirred_ns = event.at_ns;
         }
@@ -450,53 +404,6 @@ impl Flows {
         }
         Some(class)
     }
-}
-
-/// Whose socket an event shows in which state.
-fn state_of(event: &Event) -> Option<(Side, &str)> {
-    match (&event.what, event.source) {
-        (What::Trace(Trace::SetState { side, new, .. }), _) => Some((*side, new)),
-        (What::Socket(sample), Source::ClientSocket) => Some((Side::Client, &sample.state)),
-        (What::Socket(sample), Source::ServerSocket) => Some((Side::Server, &sample.state)),
-        _ => None,
-    }
-}
-
-/// Whether an event is the kernel's word that the client's connection has ended. One that its
-/// program has closed ends when the kernel has no socket for it any more.
-fn says_ended(event: &Event, lets_go: bool) -> bool {
-    match &event.what {
-        What::SocketGone => event.source == Source::ClientSocket,
-        _ if lets_go => false,
-        What::Trace(Trace::ErrorReport { side: Side::Client, .. }) => true,
-        _ => state_of(event).is_some_and(|(side, state)| side == Side::Client && ends(state)),
-    }
-}
-
-/// Whether an event shows that the client's program has closed its socket.
-fn says_closed(event: &Event) -> bool {
-    match (&event.what, event.source) {
-        (What::Segment(segment), Source::ClientWire) => segment.sent && segment.flags.fin,
-        _ => state_of(event).is_some_and(|(side, state)| {
-            side == Side::Client && matches!(state, "FIN_WAIT1" | "FIN_WAIT2")
-        }),
-    }
-}
-
-/// Whether an event about the survivor's socket may be that its program has written, where no segment
-/// shows it.
-fn says_sends(event: &Event) -> bool {
-    match (&event.what, event.source) {
-        (What::Trace(Trace::TimerStart { side: Side::Client, timer, .. }), _) => {
-            *timer == Timer::Write
-        }
-        (What::Socket(sample), Source::ClientSocket) => sample.send_queue > 0,
-        _ => false,
-    }
-}
-
-fn ends(state: &str) -> bool {
-    matches!(state, "CLOSE_WAIT" | "CLOSE" | "TIME_WAIT" | "LAST_ACK" | "CLOSING")
 }
 
 /// Whether a socket has nothing outstanding and probes its peer's closed window.

@@ -3,11 +3,11 @@
 use crate::control::ControlSocket;
 use crate::heard::Heard;
 use crate::instruments::Running;
-use crate::peers::Peer;
+use crate::peers::PeerProcess;
 use anyhow::{Result, anyhow};
 use netns::Namespace;
 use observe::SocketDiag;
-use peer::{Command, Milestone};
+use peer::{Instruction, Milestone};
 use std::sync::Arc;
 use timeline::Event;
 use tokio::sync::Notify;
@@ -25,11 +25,11 @@ impl std::fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 /// A host's program and instruments.
-pub(super) struct Host {
+pub(super) struct TrialHost {
     name: &'static str,
-    peer: Option<Peer>,
+    peer: Option<PeerProcess>,
     /// What is left of a program whose main process was killed: a child of it.
-    crashed: Option<Peer>,
+    crashed: Option<PeerProcess>,
     /// Reports of the program that nothing has waited for yet.
     reached: Vec<Milestone>,
     /// How the program ended, if it has: `the client ended (exit status: 1): its last words`.
@@ -49,7 +49,7 @@ pub(super) struct Host {
     pub(super) stirred: Arc<Notify>,
 }
 
-impl Host {
+impl TrialHost {
     /// A host with nothing on it yet.
     pub(super) fn new(name: &'static str) -> Self {
         Self {
@@ -74,24 +74,29 @@ impl Host {
     }
 
     /// A program runs here from now on.
-    pub(super) fn runs(&mut self, peer: Peer) {
+    pub(super) fn runs(&mut self, peer: PeerProcess) {
         self.peer = Some(peer);
         (self.reached, self.ended, self.has_exited) = (Vec::new(), None, false);
     }
 
     /// Its program.
-    pub(super) fn peer(&mut self) -> Result<&mut Peer> {
+    pub(super) fn peer(&mut self) -> Result<&mut PeerProcess> {
         Ok(self.peer.as_mut().ok_or(Gone(self.name))?)
+    }
+
+    /// Whether its program was started and has not ended.
+    pub(super) const fn has_program(&self) -> bool {
+        self.peer.is_some()
     }
 
     /// Whether its program is halfopen's own and reports its calls.
     pub(super) fn reports_calls(&self) -> bool {
-        self.peer.as_ref().is_some_and(Peer::reports_calls)
+        self.peer.as_ref().is_some_and(PeerProcess::reports_calls)
     }
 
     /// Tells its program something.
-    pub(super) async fn tell(&mut self, command: Command) -> Result<()> {
-        self.peer()?.tell(command).await
+    pub(super) async fn tell(&mut self, instruction: Instruction) -> Result<()> {
+        self.peer()?.tell(instruction).await
     }
 
     /// The program's next words; waits for ever where there is no program.
@@ -131,7 +136,7 @@ impl Host {
 
     /// What of its program's output was left out so far, if anything.
     pub(super) fn omitted(&self) -> Option<Event> {
-        self.peer.as_ref().and_then(Peer::omitted).or_else(|| self.left_out.clone())
+        self.peer.as_ref().and_then(PeerProcess::omitted).or_else(|| self.left_out.clone())
     }
 
     /// The error if something does not happen that its program was to do.

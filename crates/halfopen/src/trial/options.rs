@@ -2,9 +2,9 @@
 //! read again just before each, when keepalive is armed, and once more when the connection has ended.
 
 use super::Trial;
-use super::commands::Forecasts;
+use super::forecast::Forecasts;
 use anyhow::Result;
-use observe::clock::{hz, monotonic_ns};
+use observe::clock::{hz, monotonic_ns, tick_ns};
 use spec::Parameters;
 use spec::facts::TcpFacts;
 use timeline::event::{Timer, Trace};
@@ -31,7 +31,7 @@ pub(super) struct OptionsDue {
 impl OptionsDue {
     /// Learns from an event about the survivor's socket.
     pub(super) fn learn(&mut self, event: &Event) {
-        let tick_ns = 1_000_000_000 / u64::from(hz());
+        let tick_ns = tick_ns(hz());
         let soon = |left_ns: u64| event.at_ns + left_ns.saturating_sub(BEFORE * tick_ns);
         match (&event.what, event.source) {
             (What::Trace(Trace::TimerStart { side: Side::Client, timer, now, expires, .. }), _) => {

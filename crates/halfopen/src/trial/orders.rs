@@ -1,7 +1,7 @@
-//! Faults that the trial's own programs order, by the control socket.
+//! Faults that follow the first: planned, or ordered by the trial's own programs, by the control socket.
 
 use super::Trial;
-use super::commands::Watched;
+use super::watched::Watched;
 use crate::control::{Asked, Wish};
 use anyhow::Result;
 use model::command::falls_silent;
@@ -22,18 +22,11 @@ impl Trial {
         self.see_connections().await?;
         let answer = match asked.wish {
             Wish::Fault(settings) => match self.ordered(&settings, watched) {
-                Ok(parameters) => {
-                    self.look_closely().await?;
-                    // One at a time: what can be healed makes room.
-                    if watched.in_force().is_some_and(is_healed) {
-                        self.heal(watched).await?;
-                    }
-                    Ok(self.break_as_ordered(parameters, watched).await?)
-                }
+                Ok(parameters) => Ok(self.break_next(parameters, watched, false).await?),
                 Err(why) => Err(why),
             },
             Wish::Heal => match watched.in_force() {
-                Some(kind) if is_healed(kind) => Ok(self.heal(watched).await?),
+                Some(kind) if kind.can_be_healed() => Ok(self.heal(watched).await?),
                 Some(kind) => Err(format!("`{kind}` cannot be healed")),
                 None => Err("nothing is broken".into()),
             },
@@ -60,12 +53,12 @@ impl Trial {
             }
             if key == "fault.host" {
                 return Err(format!(
-                    "`host`: of this trial it is `{host}`, and cannot change: start it with \
-                     --fault-host"
+                    "`host`: this trial breaks the {host}'s host, and an order cannot change that: \
+                     start the trial with --fault-host {value}"
                 ));
             }
             settings::apply(&mut parameters, key, value)
-                .map_err(|why| format!("`{key}`: {why}"))?;
+                .map_err(|why| format!("`{}`: {why}", in_an_order(key)))?;
         }
         parameters.reboot_after_power_off();
         if parameters.fault.duration.is_some()
@@ -86,6 +79,11 @@ impl Trial {
             FaultKind::Flap => {
                 parameters.fault.duration.get_or_insert(UNTIL_HEALED);
             }
+            kind @ (FaultKind::ProcessCrash | FaultKind::ProcessFreeze)
+                if !self.server.has_program() =>
+            {
+                return Err(format!("`{kind}`: the {host}'s program has ended"));
+            }
             _ => {}
         }
         if let Some(sieve) = parameters.fault.sieve()
@@ -97,23 +95,50 @@ impl Trial {
         }
         // A deadline is the trial's, and counts from its beginning.
         parameters.deadline = None;
-        parameters.validate().map_err(|(key, why)| format!("`{key}`: {why}"))?;
+        parameters.validate().map_err(|(key, why)| format!("`{}`: {why}", in_an_order(key)))?;
         Ok(parameters)
     }
 
-    async fn break_as_ordered(
+    /// The planned fault of this place comes.
+    pub(super) async fn break_as_planned(
+        &mut self,
+        place: usize,
+        watched: &mut Watched,
+    ) -> Result<()> {
+        let parameters = watched.whole.with_fault(place);
+        self.break_next(parameters, watched, true).await.map(drop)
+    }
+
+    /// A fault comes. One at a time: what can be healed makes room.
+    async fn break_next(
         &mut self,
         parameters: Parameters,
         watched: &mut Watched,
+        planned: bool,
     ) -> Result<Value> {
-        self.mark(What::Ordered { fault: Some(Box::new(parameters.fault.clone())) });
+        self.look_closely().await?;
+        let replaced = watched.in_force().filter(|kind| kind.can_be_healed());
+        if replaced.is_some() {
+            self.heal(watched).await?;
+        }
+        let fault = Some(Box::new(parameters.fault.clone()));
+        self.mark(What::Ordered { fault, planned });
         self.plan.experiment.parameters.fault = parameters.fault.clone();
         watched.forecasts = self.look_at_flows(&parameters).await?;
         let at = Instant::now();
-        let answer = watched.at(monotonic_ns());
+        let mut answer = watched.at(monotonic_ns());
+        if let Some(kind) = replaced {
+            answer["replaced"] = json!(kind.to_string());
+        }
         self.inject(&parameters).await?;
+        let planned_acts = watched.planned_acts();
         watched.acts = Self::later_acts(&parameters, at);
+        watched.acts.extend(planned_acts);
+        if planned {
+            watched.plan_next(at);
+        }
         watched.parameters = parameters;
+        (watched.is_ordered, watched.is_over) = (!planned, false);
         Ok(answer)
     }
 
@@ -122,14 +147,18 @@ impl Trial {
         self.is_healed(watched).await
     }
 
-    /// What a program had ordered is over.
+    /// What was broken is undone.
     pub(super) async fn is_healed(&mut self, watched: &mut Watched) -> Result<Value> {
         self.release();
         self.is_at_peace();
-        self.mark(What::Ordered { fault: None });
-        self.plan.experiment.parameters.fault = watched.whole.fault.clone();
+        self.mark(What::Ordered { fault: None, planned: !watched.is_ordered });
         watched.parameters = watched.whole.clone();
-        watched.acts = Vec::new();
+        if watched.whole.fault.kind.can_be_healed() {
+            watched.parameters.fault.kind = FaultKind::None;
+        }
+        self.plan.experiment.parameters.fault = watched.parameters.fault.clone();
+        watched.acts = watched.planned_acts();
+        (watched.is_ordered, watched.is_over) = (false, false);
         let answer = watched.at(monotonic_ns());
         watched.forecasts = self.look_at_flows(&watched.parameters.clone()).await?;
         Ok(answer)
@@ -148,7 +177,7 @@ impl Trial {
                 continue;
             }
             let silent = report::json::predicted(&predict_socket(&facts, IfIt::StaysAsItIs));
-            let stays = match watched.in_force() {
+            let stays = match watched.predicted_from() {
                 None => json!({"outcome": "none", "earliest_s": null, "latest_s": null}),
                 Some(_) if falls_silent(&own, &facts) => silent.clone(),
                 Some(kind) => self.forecast(flow, watched).unwrap_or_else(
@@ -186,14 +215,11 @@ impl Trial {
     }
 }
 
-/// Whether something can be undone while the trial goes on.
-const fn is_healed(kind: FaultKind) -> bool {
-    matches!(
-        kind,
-        FaultKind::Flap
-            | FaultKind::Blackhole
-            | FaultKind::Mtu
-            | FaultKind::Reject
-            | FaultKind::ProcessFreeze
-    )
+/// What a setting of a fault is called in an order.
+fn in_an_order(key: &str) -> &str {
+    match key.strip_prefix("fault.") {
+        Some("duration") => "for",
+        Some(name) => name,
+        None => key,
+    }
 }

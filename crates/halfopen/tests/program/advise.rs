@@ -1,7 +1,10 @@
 //! `halfopen advise`: what it chooses is proven, and reaches a socket as it is written for it.
 
+use crate::audit::lines;
 use crate::common::{run, show, trials};
 use serde_json::Value;
+use std::fs::{self, DirEntry};
+use std::path::Path;
 
 pub(crate) fn advise(arguments: &[&str]) -> (Value, i32) {
     let mut all = vec!["advise", "--format", "json"];
@@ -146,8 +149,8 @@ fn what_a_review_finds_can_be_shown() {
 
 /// An outage of 4 s that an idle connection survives at one moment, and not at the worst.
 fn worst_moment(clock: &str) {
-    let out = tempfile::tempdir().unwrap();
     let run = |moment: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
         let outage = [
             "path-flap-sending",
             "--set",
@@ -167,16 +170,36 @@ fn worst_moment(clock: &str) {
             "--clock",
             clock,
         ];
-        trials(out.path(), &[&outage[..], moment].concat())
+        let (document, code) = trials(out.path(), &[&outage[..], moment].concat());
+        let all = document["trials"].as_array().unwrap();
+        assert!(all.iter().all(|trial| trial["verdict"] != "disagrees"), "{document}");
+        (document, code, longest_outage_s(out.path()))
     };
-    let (document, code) = run(&["--set", "fault.after=200ms"]);
-    assert_eq!(code, 0, "{document}");
-    let (document, code) = run(&["--worst"]);
-    assert_eq!(code, 6, "{document}");
+    // A machine whose interfaces are busy ends it late.
+    let (document, code, lasted) = run(&["--set", "fault.after=200ms"]);
+    assert_eq!(code, if lasted < 6.7 { 0 } else { 6 }, "{lasted} s: {document}");
+    let (document, code, lasted) = run(&["--worst"]);
+    assert_eq!(code, 6, "{lasted} s: {document}");
     let all = document["trials"].as_array().unwrap();
-    assert!(all.iter().all(|trial| trial["verdict"] != "disagrees"), "{document}");
     let unmet = all.iter().find(|trial| trial["requirements"][0]["met"] == false).unwrap();
     assert_eq!(unmet["measured"]["outcome"], "ETIMEDOUT", "{unmet}");
+}
+
+/// How long the longest outage of all trials below a directory was in force, seconds.
+fn longest_outage_s(out: &Path) -> f64 {
+    let lasted = |trial: DirEntry| {
+        let events = lines(&trial.path().join("timeline.jsonl"));
+        let at_ns = |what: &str| {
+            let event = events.iter().find(|event| event["what"]["fault"] == what);
+            event.unwrap_or_else(|| panic!("no {what}: {events:?}"))["at_ns"].as_f64().unwrap()
+        };
+        (at_ns("restored") - at_ns("complete")) / 1e9
+    };
+    let found = fs::read_dir(out).unwrap().map(Result::unwrap);
+    found
+        .filter(|entry| entry.path().join("timeline.jsonl").exists())
+        .map(lasted)
+        .fold(0.0, f64::max)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The examples, rehearsed: their own lines are run.
 
 use crate::common::show;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -11,9 +12,15 @@ fn example(name: &str) -> String {
 
 /// The one line of a file with this in it, from `halfopen` on.
 fn line(text: &str, with: &str) -> String {
+    let line = line_of(text, with);
+    line[line.find("halfopen").expect("it is a command")..].to_owned()
+}
+
+/// The one line of a file with this in it, without a prompt.
+fn line_of(text: &str, with: &str) -> String {
     let found = text.lines().find(|line| line.contains(with));
     let line = found.unwrap_or_else(|| panic!("no line with `{with}`"));
-    line[line.find("halfopen").expect("it is a command")..].to_owned()
+    line.trim_start_matches("$ ").to_owned()
 }
 
 /// A shell in `directory`, which finds the program under test.
@@ -111,11 +118,34 @@ fn the_action_runs_experiments_and_commands_and_fails_by_exit_code() {
     );
 }
 
+#[test]
+fn the_nightly_workflow_has_every_part_of_the_recipe_and_no_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let parts = |file: &str, before: &str| -> BTreeSet<String> {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let (_, parts) = text.split_once(before).unwrap_or_else(|| panic!("{file}: no {before}"));
+        let words = parts
+            .lines()
+            .next()
+            .unwrap()
+            .split(|c: char| !(c.is_alphanumeric() || "-.".contains(c)));
+        // Their arguments are numbers.
+        words.filter(|word| word.starts_with(char::is_alphabetic)).map(String::from).collect()
+    };
+    let recipe = parts("justfile", "\nnightly: ");
+    assert_eq!(parts(".github/workflows/nightly.yml", " part: "), recipe);
+    assert!(recipe.len() > 3, "{recipe:?}");
+}
+
 /// An example of a test suite, as its README calls it: by the line with `with` in it.
 fn suite(with: &str, clock: &str) {
+    suite_as(with, clock, |run| run);
+}
+
+fn suite_as(with: &str, clock: &str, changed: impl FnOnce(String) -> String) {
     let directory = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let run = line(&example("control/README.md"), with);
+    let run = changed(line(&example("control/README.md"), with));
     let exec = format!("halfopen exec --clock {clock} --out {}", directory.path().display());
     let script = format!("cd {} && {}", root.display(), run.replacen("halfopen exec", &exec, 1));
     let output = shell(directory.path(), &script, &[]);
@@ -142,7 +172,7 @@ fn a_shell_orders_faults() {
 #[test]
 fn pytest_orders_faults() {
     if is_there("python3", &["-m", "pytest", "--version"]) {
-        suite("pytest", "real");
+        suite("-m pytest", "real");
     }
 }
 
@@ -175,6 +205,26 @@ fn cargo_test_orders_faults() {
 }
 
 #[test]
+fn go_test_orders_faults() {
+    if is_there("go", &["version"]) {
+        let directory = tempfile::tempdir().unwrap();
+        let test = line_of(&example("control/README.md"), "go test");
+        let exec = format!("halfopen exec --out {}", directory.path().display());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/control/go");
+        let output = shell(&root, &test.replacen("halfopen exec", &exec, 1), &[]);
+        assert!(output.status.success(), "{}", show(&output));
+    }
+}
+
+/// Tests beside each other take turns; each finds the path whole.
+#[test]
+fn pytest_orders_faults_in_two_processes() {
+    if is_there("python3", &["-c", "import pytest, xdist"]) {
+        suite_as("-m pytest", "real", |run| format!("{run} -n 2"));
+    }
+}
+
+#[test]
 #[ignore = "needs the virtual kernel: just kernel"]
 fn suites_order_faults_in_virtual_time() {
     suite("shell.sh", "virtual");
@@ -182,6 +232,6 @@ fn suites_order_faults_in_virtual_time() {
         suite("node.test.mjs", "virtual");
     }
     if is_there("python3", &["-m", "pytest", "--version"]) {
-        suite("pytest", "virtual");
+        suite("-m pytest", "virtual");
     }
 }

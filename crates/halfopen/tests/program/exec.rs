@@ -130,6 +130,20 @@ fn an_idle_client_with_keepalive_of_its_own_is_predicted_from_its_socket() {
     assert_eq!(again.status.code(), Some(0), "{}", show(&again));
 }
 
+/// A connection of a command has its facts and prediction in its verdict: there are no files of these.
+#[test]
+fn its_page_leads_only_to_files_that_are_there() {
+    let (_, out) = exec(&["--fault", "process-crash", "--deadline", "1s"], "idle");
+    let directory = out.path().join("exec");
+    let page = fs::read_to_string(directory.join("report.html")).unwrap();
+    let links = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let files: Vec<_> = links.filter(|target| !target.starts_with('#')).collect();
+    assert!(files.contains(&"capture.pcapng") && files.contains(&"trial.json"), "{files:?}");
+    for file in files {
+        assert!(directory.join(file).is_file(), "{file} is not there");
+    }
+}
+
 #[test]
 fn an_idle_client_without_keepalive_is_told_nothing() {
     let (output, _out) = exec(&[&POWER_OFF[..], &["--deadline", "1s"]].concat(), "idle");
@@ -334,7 +348,9 @@ time.sleep(1e6)'";
 
 #[test]
 fn every_process_of_a_server_is_killed_or_stopped_its_parent_gone_or_not() {
-    for (fault, outcome) in [("process-crash", "EOF"), ("process-freeze", "none")] {
+    for (fault, outcome, how) in
+        [("process-crash", "EOF", "killed"), ("process-freeze", "none", "stopped")]
+    {
         let out = tempfile::tempdir().unwrap();
         let arguments = [
             &["exec", "--server", FORKS, "--fault", fault, "--after", "300ms", "--format", "json"]
@@ -345,8 +361,39 @@ fn every_process_of_a_server_is_killed_or_stopped_its_parent_gone_or_not() {
         .concat();
         let output = halfopen(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{fault}: {}", show(&output));
-        assert_eq!(the_trial(&output)["measured"]["outcome"], outcome, "{fault}");
+        let trial = the_trial(&output);
+        assert_eq!(trial["measured"]["outcome"], outcome, "{fault}");
+        let proof = trial["proof"].to_string();
+        let (met, _) = proof.split_once(" processes of the server's program").unwrap();
+        let met: u32 = met.rsplit('"').next().unwrap().parse().unwrap();
+        assert!(met >= 5 && proof.contains(&format!("were {how}, 0 left")), "{proof}");
     }
+}
+
+/// The path comes back before the server dies, for programs of the user as for halfopen's own.
+#[test]
+fn a_fault_that_was_planned_follows_another() {
+    let out = tempfile::tempdir().unwrap();
+    let arguments =
+        [
+            &[
+                "exec", "--listen", "7000", "--fault", "flap", "--after", "300ms", "--format",
+                "json",
+            ][..],
+            &["--set", "fault.duration=500ms", "--set", "fault.2.kind=process-crash"],
+            &["--set", "fault.2.after=1s", "--out", out.path().to_str().unwrap()],
+            &["--", "python3", "-c", CLIENT, "idle"],
+        ]
+        .concat();
+    let output = halfopen(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "EOF");
+    let proof = trial["proof"].to_string();
+    assert!(
+        proof.contains("fault 1 (flap)") && proof.contains("fault 2 (process-crash)"),
+        "{proof}"
+    );
 }
 
 /// A server that reads once, and then nothing more.

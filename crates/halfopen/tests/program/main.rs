@@ -10,6 +10,7 @@ mod exec;
 mod guide;
 mod machines;
 mod nothing_left;
+mod orders;
 mod ordinary;
 mod parallel;
 mod privileges;

@@ -76,6 +76,20 @@ fn a_proxy_that_is_told_nothing_tells_nothing() {
     assert_eq!(trial["lost_host"], "server");
 }
 
+/// Its proxy's keepalive outlives a short one, and not a long one.
+#[test]
+fn a_flap_behind_a_proxy_tells_the_client_where_it_outlasts_the_proxys_keepalive() {
+    for (lasts, outcomes) in [("500ms", ["none", "none"]), ("6s", ["ETIMEDOUT", "EOF"])] {
+        let duration = format!("fault.duration={lasts}");
+        let mut options = vec!["--fault", "flap", "--set", &duration, "--deadline", "7s"];
+        options.extend(KEEPALIVE);
+        let (trial, output, _out) = through(&options);
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{lasts}: {}", show(&output));
+        let of = |leg| of_leg(&trial, leg)["measured"]["outcome"].as_str().unwrap();
+        assert_eq!(["upstream", "downstream"].map(of), outcomes, "{lasts}: {}", show(&output));
+    }
+}
+
 #[test]
 fn what_needs_a_router_is_refused_with_a_proxy() {
     for (settings, said) in [

@@ -213,3 +213,27 @@ fn a_killed_sweep_goes_on_and_its_parts_are_joined() {
         (12, &Value::from(0))
     );
 }
+
+#[test]
+fn what_is_not_saved_is_only_printed() {
+    let place = tempdir().unwrap();
+    let ran = |arguments: &[&str]| {
+        let both = ["run", "process-crash-idle", "process-crash-unread", "--no-save"];
+        let mut command = halfopen(&[&both[..], arguments].concat());
+        command.current_dir(place.path()).env("TMPDIR", place.path()).output().unwrap()
+    };
+    let output = ran(&["--format", "json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}", show(&output));
+    });
+    for trial in document["trials"].as_array().unwrap() {
+        assert!(trial["measured"].is_object() && trial["artifacts"].is_null(), "{trial:#}");
+    }
+    assert!(!show(&ran(&[])).contains("evidence"), "there is none to look at");
+    for contradiction in [&["--out", "x"][..], &["--resume"], &["--partition", "1/2"]] {
+        let output = ran(contradiction);
+        assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+        assert!(show(&output).contains("--no-save"), "{}", show(&output));
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}

@@ -19,6 +19,32 @@ fn schema(document: &Value) -> Value {
     schema
 }
 
+/// Every file of JSON that trials left in a directory, and in those in it, is as published.
+fn are_as_published(directory: &Path) {
+    let mut trials = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            are_as_published(&path);
+        } else if name == "timeline.jsonl" {
+            trials += 1;
+            let text = fs::read_to_string(&path).unwrap();
+            let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            let first: Value = lines.next().unwrap();
+            is_as_published(&first);
+            let validator = validator(&first);
+            lines.for_each(|event| holds(&validator, &event, name));
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            is_as_published(&serde_json::from_slice(&fs::read(&path).unwrap()).unwrap());
+        }
+    }
+    // One that was skipped has no facts and no prediction.
+    let files = ["experiment", "trial", "verdict"];
+    let whole = |file: &str| directory.join(format!("{file}.json")).is_file();
+    assert!(trials == 0 || files.into_iter().all(whole), "{}", directory.display());
+}
+
 /// Forbids fields that are not named.
 fn close(schema: &mut Value) {
     match schema {
@@ -33,14 +59,20 @@ fn close(schema: &mut Value) {
     }
 }
 
+fn validator(document: &Value) -> jsonschema::Validator {
+    jsonschema::validator_for(&schema(document)).expect("it is a schema")
+}
+
 fn is_as_published(document: &Value) {
-    let schema = schema(document);
-    let validator = jsonschema::validator_for(&schema).expect("it is a schema");
+    holds(&validator(document), document, document["schema"].as_str().unwrap());
+}
+
+fn holds(validator: &jsonschema::Validator, document: &Value, what: &str) {
     let wrong: Vec<_> = validator
         .iter_errors(document)
         .map(|error| format!("{}: {error:.300}", error.instance_path()))
         .collect();
-    assert!(wrong.is_empty(), "{}:\n{}", document["schema"], wrong.join("\n"));
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
 }
 
 fn printed(arguments: &[&str]) -> Value {
@@ -85,6 +117,9 @@ fn trials_of_experiments_and_of_programs() {
     let fault = ["exec", "--listen", "7000", "--fault", "process-crash", "--out", out];
     let client = ["--format", "json", "--", "python3", "-c", CLIENT];
     is_as_published(&printed(&[&fault[..], &client].concat()));
+    let part = ["run", "process-crash-idle", "--partition", "1/1", "--out", out];
+    assert!(run(&part).status.success());
+    are_as_published(Path::new(out));
     check(&["judge", out]);
     check(&["clocks", "process-crash-idle", "--out", out]);
 }
@@ -112,6 +147,19 @@ fn results_that_are_kept() {
         let path = format!("{}/../../results/{directory}/article.json", env!("CARGO_MANIFEST_DIR"));
         is_as_published(&serde_json::from_slice(&fs::read(path).unwrap()).unwrap());
     }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results");
+    for directory in ["programs", "proxies"] {
+        for entry in fs::read_dir(root.join(directory)).unwrap() {
+            let path = entry.unwrap().path().join("mends.json");
+            is_as_published(&serde_json::from_slice(&fs::read(path).unwrap()).unwrap());
+        }
+    }
+    let virtual_ones = ["validation", "validation-hz100", "validation-hz300", "validation-hz1000"];
+    for name in virtual_ones {
+        let path = format!("../../results/6.12.117-halfopen-virtual/{name}.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        is_as_published(&serde_json::from_slice(&fs::read(path).unwrap()).unwrap());
+    }
 }
 
 #[test]
@@ -126,4 +174,5 @@ fn every_experiment_at_the_defaults() {
     // Chance may take a year of virtual time there.
     arguments.extend(names.filter(|name| *name != "path-loses-a-third"));
     is_as_published(&printed(&arguments));
+    are_as_published(out.path());
 }

@@ -120,7 +120,7 @@ fn what_cannot_matter_is_refused() {
             &["run", "client-power-off-idle", "--set", "server.keepalive.idle=2s"],
             "`server.keepalive.enabled",
         ),
-        (&["exec", "--server", &server, "--fault-host", "both"], "`both` is not one of them"),
+        (&["exec", "--server", &server, "--fault-host", "both"], "`both` is unknown"),
         (&["exec", "--listen", "7000"], "no program of yours"),
         (
             &["exec", "--server", &server, "--fault", "power-off", "--set", "require.exits=0"],

@@ -1,8 +1,9 @@
 //! Trials on the real kernel: each experiment's question, asked with short settings, answered as
 //! the model predicted and by the way it should be.
 
-use crate::common::{has_nginx, trials};
+use crate::common::{halfopen, has_nginx, show, trials};
 use serde_json::{Value, json};
+use std::path::Path;
 use tempfile::tempdir;
 
 /// What must hold for every trial, whatever it asks: it agrees. On a machine that is busy with
@@ -314,6 +315,35 @@ fn a_path_that_comes_back_loses_nothing() {
     assert!(proof.contains("bytes came back as sent"), "{proof}");
 }
 
+/// Each of several faults is told, proved and predicted from; what is told is the last one's.
+#[test]
+fn faults_follow_one_another() {
+    let trial = ask(
+        &["path-then-process-crash", "--set", "fault.2.after=3s"],
+        &json!({"outcome": "EOF", "reference": "fault"}),
+    );
+    let parameters = &trial["parameters"];
+    assert_eq!(parameters["fault.kind"], "flap");
+    assert_eq!(parameters["fault.2.kind"], "process-crash");
+    assert_eq!(parameters["fault.2.after"], "3s");
+    let ended_s = trial["flows"][0]["measured"]["ended_s"].as_f64().unwrap();
+    assert!(ended_s > 2.9, "counted from the first fault: {trial}");
+    let proof = trial["proof"].to_string();
+    for said in
+        ["fault 1 (flap): the fault was over", "1 process of the server's program was killed"]
+    {
+        assert!(proof.contains(said), "{said}: {proof}");
+    }
+    let trial = ask(
+        &["path-flaps-twice", "--set", "fault.2.after=3s", "--set", "deadline=8s"],
+        &json!({"outcome": "none", "client_state": "ESTABLISHED"}),
+    );
+    let proof = trial["proof"].to_string();
+    for said in ["fault 1 (flap): the fault was over", "fault 2 (flap): the fault was over"] {
+        assert!(proof.contains(said), "{said}: {proof}");
+    }
+}
+
 #[test]
 fn a_router_speaks_for_a_dead_server() {
     ask(
@@ -466,4 +496,32 @@ fn sysctls_change_right_after_the_fault() {
         &json!({"outcome": "ETIMEDOUT", "reference": "first-write"}),
     );
     assert_eq!(trial["parameters"]["later.after"], "20ms");
+}
+
+/// Of the programs that everybody uses nothing is there, a shell apart: each trial says what to type.
+#[test]
+fn what_is_not_installed_is_skipped_with_the_command_that_installs_it() {
+    let (out, bare) = (tempdir().unwrap(), tempdir().unwrap());
+    std::os::unix::fs::symlink("/bin/sh", bare.path().join("sh")).unwrap();
+    let experiments = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    let directories = ["programs", "proxies"].map(|name| experiments.join(name));
+    let entries = directories.iter().flat_map(|path| std::fs::read_dir(path).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let is_one = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "toml");
+    let files: Vec<_> = paths.filter(is_one).map(|path| path.display().to_string()).collect();
+    let mut arguments = vec!["run", "--format", "json", "--out", out.path().to_str().unwrap()];
+    arguments.extend(files.iter().map(String::as_str));
+    let output =
+        halfopen(&arguments).env("PATH", bare.path()).current_dir(bare.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", show(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let trials = document["trials"].as_array().unwrap();
+    assert!(trials.len() > files.len(), "those with their mend too: {}", trials.len());
+    let installs = ["apt-get install ", "python3 -m pip install ", "cargo build "];
+    for trial in trials {
+        assert_eq!(trial["verdict"], "skipped", "{trial:#}");
+        let (_, install) =
+            trial["reason"].as_str().unwrap().split_once(" is not installed: ").unwrap();
+        assert!(installs.iter().any(|start| install.starts_with(start)), "{install}");
+    }
 }

@@ -230,7 +230,10 @@ fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: the kernel reads the interface's name and flags from a structure
     // of the type that this request takes.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } < 0 {
+    if unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request)
+    } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -4,7 +4,7 @@ use super::console::Console;
 use super::{Error, Exchange};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use sandbox::{Launch, Launcher, Order, Stdio, Word};
+use sandbox::{KeeperOrder, Launch, Launcher, Stdio, Word};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -58,7 +58,7 @@ pub(super) fn run(
         if left.is_zero() && !expired {
             expired = true;
             // It may have ended already.
-            let _ = control.order(Order::SignalAll(libc::SIGKILL));
+            let _ = control.order(KeeperOrder::SignalAll(libc::SIGKILL));
         }
         // A poll lasts at most this long, and is then repeated.
         let left = if expired { u128::from(u16::MAX) } else { left.as_millis() + 1 };

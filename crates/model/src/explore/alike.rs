@@ -1,11 +1,10 @@
 //! Runs that are alike are one, and steps that are alike are skipped.
 
 use crate::kernel::Kernel;
-use crate::run::{Live, Past, STEPS_SHOWN};
+use crate::run::{Live, Past, Runs, STEPS_SHOWN};
 use crate::sock::Timer;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 /// From the longest timeout on, one is like the other, and so is one keepalive interval without an
 /// answer: goes to the last but a few before something changes.
@@ -88,40 +87,48 @@ pub(super) fn skip_answered(live: &mut Live, pasts: &mut [Past], cfg: &Kernel, n
 const PROBES_BEFORE: u32 = 40;
 
 /// Runs that are alike are one.
-pub(super) fn alike(mut lives: Vec<(Live, Vec<Past>)>) -> Vec<(Live, Vec<Past>)> {
+pub(super) fn alike(lives: Runs) -> Runs {
     if lives.len() < 2 {
         return lives;
     }
-    let mut places: HashMap<Live, usize, BuildHasherDefault<Fx>> = HashMap::default();
-    let mut merged: Vec<Vec<Past>> = Vec::new();
-    for (live, pasts) in lives.drain(..) {
-        match places.entry(live) {
-            Entry::Occupied(place) => merged[*place.get()].extend(pasts),
-            Entry::Vacant(place) => {
-                place.insert(merged.len());
-                merged.push(pasts);
-            }
+    let hasher = BuildHasherDefault::<Fx>::default;
+    let mut places: HashMap<u64, usize, _> =
+        HashMap::with_capacity_and_hasher(lives.len(), hasher());
+    let mut merged = Runs::with_capacity(lives.len());
+    for (live, pasts) in lives {
+        // Two that share a hash by chance stay two, which does no harm.
+        let place = *places.entry(hasher().hash_one(&live)).or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some((same, others)) if *same == live => others.extend(pasts),
+            _ => merged.push((live, pasts)),
         }
     }
-    lives
-        .extend(places.into_iter().map(|(live, place)| (live, std::mem::take(&mut merged[place]))));
-    lives
+    merged
 }
 
-/// Pasts that nothing tells apart are one.
-pub(super) fn merge(mut pasts: Vec<Past>) -> Vec<Past> {
+/// Pasts that nothing tells apart are one, and those that follow each other by jiffies a block.
+pub(super) fn merge(mut pasts: Vec<Past>, tick_ns: u64) -> Vec<Past> {
     if pasts.len() < 2 {
         return pasts;
     }
     pasts.sort_by_cached_key(|past| (past.key(), past.start));
-    let mut merged: Vec<Past> = Vec::with_capacity(pasts.len());
-    for past in pasts {
-        match merged.last_mut() {
-            Some(last) if last.is_one_with(&past) => last.merge(past),
-            _ => merged.push(past),
-        }
+    let mut merged = joined(pasts, Past::is_one_with);
+    if merged.len() > 1 {
+        merged.sort_by_cached_key(|past| (past.block_key(), past.start));
+        merged = joined(merged, |last, next| last.is_followed_by(next, tick_ns));
     }
     merged
+}
+
+fn joined(pasts: Vec<Past>, are_one: impl Fn(&Past, &Past) -> bool) -> Vec<Past> {
+    let mut joined: Vec<Past> = Vec::with_capacity(pasts.len());
+    for past in pasts {
+        match joined.last_mut() {
+            Some(last) if are_one(last, &past) => last.merge(past),
+            _ => joined.push(past),
+        }
+    }
+    joined
 }
 
 /// A hash for states: fast, since no attacker chooses them to collide.

@@ -10,7 +10,6 @@ use crate::kernel::Kernel;
 use crate::prediction::COUNTED_MOST;
 use crate::run::{Live, Past};
 use crate::sock::{Stamps, Timer};
-use crate::step::Choices;
 use std::collections::{BTreeMap, HashMap};
 
 /// So many timeouts before something changes are gone through one by one.
@@ -62,7 +61,8 @@ impl Explorer<'_> {
 
     /// Takes the runs out that are like this one but for their time, up to the one that follows it.
     fn take_alike(&mut self, live: &Live, at_ns: u64, gap: u64) -> Vec<(Live, Vec<Past>, u64)> {
-        let until_ns = at_ns + gap * self.cfg.hz.tick_ns();
+        let tick_ns = self.cfg.hz.tick_ns();
+        let until_ns = at_ns + gap * tick_ns;
         let mut alike = Vec::new();
         for (at_ns, lives) in self.frontier.range_mut(at_ns..until_ns) {
             let (taken, left) = std::mem::take(lives).into_iter().partition(|(other, _)| {
@@ -73,12 +73,14 @@ impl Explorer<'_> {
                 {
                     armed.fires = like.fires;
                 }
-                other == *live
+                *other == *live
             });
             *lives = left;
-            let taken: Vec<_> = taken;
+            let taken: Vec<(Box<Live>, _)> = taken;
             self.on_their_way -= taken.len();
-            alike.extend(taken.into_iter().map(|(live, pasts)| (live, merge(pasts), *at_ns)));
+            alike.extend(
+                taken.into_iter().map(|(live, pasts)| (*live, merge(pasts, tick_ns), *at_ns)),
+            );
         }
         alike
     }
@@ -102,7 +104,7 @@ impl Explorer<'_> {
                     let run = &alike[*index];
                     run.pasts.iter().map(|past| skipped(past, cfg, run, (gap, latest, *late)))
                 });
-                merge(all.collect())
+                merge(all.collect(), cfg.hz.tick_ns())
             });
             self.push(next, pasts.clone());
         }
@@ -132,10 +134,9 @@ impl Explorer<'_> {
     ) -> Option<u64> {
         let mut next = live.clone();
         next.sock.stamps = pasts.first()?.stamps;
-        let mut choices = Choices::default();
         let timeout = Event::Expiry(Timer::Write);
-        let (progress, ..) = self.handle(&mut next, timeout, cfg, (due_ns, now_ns), &mut choices);
-        if progress.is_err() || choices.next() {
+        let (progress, ..) = self.handle(&mut next, timeout, cfg, (due_ns, now_ns));
+        if progress.is_err() || std::mem::take(&mut next.world.choices).next() {
             return None;
         }
         next.world.take_seen();

@@ -46,13 +46,14 @@ impl Explorer<'_> {
     }
 
     /// The end of a run that stands for others.
-    pub(super) fn stood_for(&self, live: &Live, mut past: Past, told: &Told, gave_up: bool) -> End {
+    pub(super) fn stood_for(&self, live: &Live, past: Past, told: &Told, gave_up: bool) -> End {
         let apart_ns = self.standing.apart_ns + self.cfg.hz.tick_ns();
-        if let (Some((least, most)), Some(stamp_ns)) =
-            (self.standing.to_stamp_ns, past.stamps.retrans_stamp)
-        {
-            past.start = (stamp_ns.saturating_sub(most), stamp_ns.saturating_sub(least));
-        }
+        let start = match (self.standing.to_stamp_ns, past.stamps.retrans_stamp) {
+            (Some((least, most)), Some(stamp_ns)) => {
+                (stamp_ns.saturating_sub(most), stamp_ns.saturating_sub(least))
+            }
+            _ => past.start,
+        };
         let mut sock = live.sock.clone();
         sock.stamps = past.stamps;
         let cfg = self.cfg_at(live, told.at_ns);
@@ -60,6 +61,6 @@ impl Explorer<'_> {
             Some(over_ns) => (told.at_ns.saturating_sub(over_ns).min(apart_ns), apart_ns),
             None => (apart_ns, apart_ns),
         };
-        End::new(live, past, told.outcome, told.at_ns, open_ns, None)
+        End { start, ..End::new(live, past, told.outcome, told.at_ns, open_ns, None) }
     }
 }

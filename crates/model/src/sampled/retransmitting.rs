@@ -51,7 +51,7 @@ pub(super) fn sockets(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, look: Look) -> 
 /// what round trips make it where none varied much.
 fn rto_base(cfg: &Kernel, tcp: &TcpFacts, rto: u64) -> u64 {
     let backoff = u32::from(tcp.backoff);
-    if rto < cfg.rto_max || backoff == 0 {
+    if ![cfg.rto_max, cfg.hz.tcp_rto_max()].contains(&rto) || backoff == 0 {
         return (rto >> backoff.min(63)).max(1);
     }
     let variance_us = cfg.hz.to_usecs(cfg.rto_min).max(u64::from(tcp.rttvar_us) * 4);
@@ -207,11 +207,12 @@ fn chains(
     Some(all)
 }
 
-/// `icsk_rto` after so many timeouts, jiffies.
+/// `icsk_rto` after so many timeouts, jiffies. No longest one that is shorter than the last was in force.
 fn timeout_after(cfg: &Kernel, sock: &Sock, timeouts: u32) -> u64 {
     let linear = sock.timeouts.saturating_sub(sock.backoff);
     let doubled = sock.rto_base.checked_shl(timeouts.saturating_sub(linear));
-    doubled.map_or(cfg.rto_max, |rto| rto.min(cfg.rto_max))
+    let most = cfg.rto_max.max(sock.rto);
+    doubled.map_or(most, |rto| rto.min(most))
 }
 
 /// The jiffy at which a user timeout is over that counts from a jiffy.

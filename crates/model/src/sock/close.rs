@@ -42,12 +42,19 @@ impl Sock {
         }
     }
 
-    /// `tcp_send_fin`: behind what is not sent yet, or at once.
+    /// `tcp_send_fin`: behind what is not sent yet, or at once. After a timeout that could send nothing
+    /// again, since the host's own queue still held it, all is lost and nothing in flight: the congestion
+    /// window of one takes the FIN (`tcp_cwnd_test`).
     fn tcp_send_fin(&mut self, step: &mut Step<'_>) -> Progress {
-        if self.waiting || self.is_held_back() {
+        if self.is_deferred() && self.unsent < self.free() * step.cfg.mss {
+            return self.send_deferred_fin(step);
+        }
+        let none_in_flight = self.timeouts > 0 && !self.retrans_out;
+        if self.waiting || (self.is_held_back() && !none_in_flight) {
             self.fin_waits = true;
             return Ok(());
         }
+        self.fin_out = none_in_flight;
         self.send_new(step, Carries::Fin)
     }
 

@@ -52,7 +52,7 @@ impl Sock {
     }
 
     /// Data is out, or waits.
-    fn is_sending(&self) -> bool {
+    pub(crate) fn is_sending(&self) -> bool {
         !self.queue.is_empty() || self.waiting || self.fin_waits
     }
 

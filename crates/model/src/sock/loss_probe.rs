@@ -28,6 +28,9 @@ impl Sock {
             None
         } else if self.waiting && !self.window_closed {
             Some(self.send_one_packet(step))
+        } else if self.fin_waits && !self.window_closed {
+            self.fin_waits = false;
+            Some(self.send_head(step, Carries::Fin))
         } else {
             let last = self.queue.iter().rposition(|segment| !segment.merged);
             let number = self.first + last.unwrap_or(0);
@@ -50,14 +53,12 @@ impl Sock {
         self.after_sending(step, number, fate)
     }
 
-    /// `tcp_write_xmit` with `push_one`: one segment of what waits, whatever the congestion window says.
+    /// `tcp_write_xmit` with `push_one`: one frame of what waits, of one segment where the congestion
+    /// window takes none.
     fn send_one_packet(&mut self, step: &mut Step<'_>) -> (Number, Fate) {
-        let rest = self.unsent.saturating_sub(step.cfg.mss);
-        let asks = rest > 0 && std::mem::take(&mut self.asks);
-        self.unsent -= rest;
-        let sent = self.send_head(step, Carries::Data);
-        (self.waiting, self.unsent, self.asks) = (rest > 0, rest, asks);
-        sent
+        let most =
+            if self.is_deferred() { self.free().min(self.tcp_tso_autosize(step)) } else { 1 };
+        self.send_frame(step, most)
     }
 
     /// `tcp_set_xmit_timer`: an acknowledgement has left something out.

@@ -36,6 +36,10 @@ impl Sock {
         if self.stamps.retrans_stamp.is_none() {
             self.stamp(step, Stamp::Retransmission(Some(step.now_ns)));
         }
+        if self.sacked_from > self.first + 1 && step.world.peer.rtt_ns >= step.tick_ns() {
+            // One at first, and more with each acknowledgement (`tcp_cwnd_reduction`).
+            self.comes_again_slowly(step);
+        }
         self.resend(step, self.sacked_from)
     }
 }

@@ -53,6 +53,8 @@ impl Sock {
         }
         self.tcp_mtu_probing(step);
         self.timeouts = self.timeouts.saturating_add(1);
+        // `tcp_enter_loss`: all that is out counts as lost.
+        self.fin_out = false;
         if self.timeouts <= COUNTED_MOST || step.world.is_silent() {
             step.log(self.sends_again());
         }
@@ -112,7 +114,9 @@ impl Sock {
     /// that the host's own queue still holds.
     pub(super) fn tcp_retrans_try_collapse(&mut self, step: &Step<'_>, number: Number) {
         let index = number - self.first;
-        if !step.cfg.collapses || self.queue[index].carries == Carries::Syn {
+        // A full one is sent as it is (`__tcp_retransmit_skb`), whatever a FIN behind it would need.
+        let is_full = self.queue[index].bytes >= step.cfg.mss;
+        if !step.cfg.collapses || is_full || self.queue[index].carries == Carries::Syn {
             return;
         }
         for next in index + 1..self.queue.len() {
@@ -272,10 +276,10 @@ impl Sock {
     /// `tcp_wfree` and `tcp_tsq_write` (net/ipv4/tcp_output.c), after the ICMP errors: what the
     /// host's own queue held is thrown away, and a segment that a timeout could not send again for
     /// that is sent now. The timer begins anew, with the RTO as it is
-    /// (`tcp_xmit_retransmit_queue`).
+    /// (`tcp_xmit_retransmit_queue`), unless a FIN fills the congestion window.
     pub(crate) fn queue_is_free(&mut self, step: &mut Step<'_>, writes_on: bool) -> Progress {
         let throttled = std::mem::take(&mut self.throttled);
-        let resends = throttled && self.timeouts > 0 && !self.retrans_out;
+        let resends = throttled && self.timeouts > 0 && !self.retrans_out && !self.fin_out;
         if !resends || self.state == State::SynSent {
             return Ok(());
         }

@@ -2,13 +2,16 @@
 //! `tcp_data_queue`, net/ipv4/tcp_input.c; `tcp_send_delayed_ack`, net/ipv4/tcp_output.c;
 //! `__tcp_cleanup_rbuf`, net/ipv4/tcp.c), and what it answers once the path is back.
 
-use super::{Answer, Arrival, InFlight, Packet, Recovery, Sent, WayBack, World};
+use super::{Answer, Arrival, Frame, InFlight, Packet, Recovery, Room, Sent, WayBack, World};
+use crate::choices::Choices;
 use crate::hop::{Fate, Number};
 use crate::kernel::Kernel;
 use crate::wheel::Context;
 
 /// `TCP_MSS_DEFAULT` (include/net/tcp.h).
 const TCP_MSS_DEFAULT: u32 = 536;
+/// A delayed acknowledgement takes 200 ms at most (`TCP_DELACK_MAX`), and the machine its time.
+const ACKNOWLEDGED_NS: u64 = 300_000_000;
 
 /// The peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +35,8 @@ pub(crate) struct Peer {
     pub(crate) next: Number,
     /// Those that have come out of order: the first, and the one after the last.
     pub(crate) ahead: Option<(Number, Number)>,
+    /// What its memory makes of its window while its program does not read.
+    pub(crate) room: Room,
     /// What has come and is not acknowledged.
     pub(crate) pushed: Option<Pushed>,
     /// `rcv_mss`: the largest segment that has come, bytes.
@@ -53,6 +58,7 @@ impl Peer {
             answers_data: false,
             next: 0,
             ahead: None,
+            room: Room::default(),
             pushed: None,
             rcv_mss: TCP_MSS_DEFAULT,
             pingpong: true,
@@ -69,14 +75,13 @@ impl Peer {
 
 impl Peer {
     /// `tcp_event_data_recv`, `__tcp_ack_snd_check`, `__tcp_cleanup_rbuf`.
-    ///
-    /// `in_frame` bytes came before it in the same frame.
     fn is_acknowledged_at_once(
         &mut self,
         cfg: &Kernel,
         (packet, is_new): (Packet, bool),
-        in_frame: u32,
+        frame: Frame,
         arrives_ns: u64,
+        choices: &mut Choices,
     ) -> bool {
         if !is_new {
             // What comes again is acknowledged at once (`tcp_enter_quickack_mode`).
@@ -84,14 +89,20 @@ impl Peer {
             return true;
         }
         // `tcp_measure_rcv_mss`: of a frame of several segments, the size of each.
-        self.rcv_mss = self.rcv_mss.max(packet.bytes.min(cfg.mss));
+        let segment = packet.bytes.min(cfg.mss);
+        if frame.before == 0 && packet.bytes > 0 {
+            let bytes = packet.bytes.max(frame.bytes);
+            self.room.queue(cfg, bytes, segment > self.rcv_mss, self.pushed.is_none());
+        }
+        self.rcv_mss = self.rcv_mss.max(segment);
         self.pingpong |= packet.fin;
         let before = self.pushed.map_or(0, |pushed| pushed.bytes);
         let reads = self.reads_from_ns.is_some_and(|from_ns| from_ns <= arrives_ns);
         // A second small segment, once the program has read it (`ICSK_ACK_PUSHED2`).
         let second = reads && before > 0 && packet.bytes > 0;
-        let held = before.max(in_frame);
+        let held = before.max(frame.before);
         let full = held + packet.bytes + u32::from(packet.fin) > self.rcv_mss;
+        let full = full && (reads || self.room.keeps(choices));
         // Any, after a long time without one.
         full || second || !self.pingpong
     }
@@ -123,9 +134,14 @@ struct Segment {
 }
 
 impl World {
+    /// Whether a packet that is sent now reaches the peer, and its answer comes back.
+    pub(crate) fn is_answered(&self, now_ns: u64) -> bool {
+        !self.lost.is_past(now_ns.saturating_add(self.peer.exposed_ns))
+    }
+
     /// The peer's kernel lives and can be reached.
     pub(super) fn reach_peer(&mut self, cfg: &Kernel, sent: Sent, now_ns: u64) {
-        let answered = !self.lost.is_past(now_ns.saturating_add(self.peer.exposed_ns));
+        let answered = self.is_answered(now_ns);
         match sent {
             Sent::KeepaliveProbe | Sent::WindowProbe => {
                 self.seen += 1;
@@ -154,10 +170,9 @@ impl World {
     /// The peer's kernel receives a segment, acknowledges it now or later, and its program may answer.
     fn receive(&mut self, cfg: &Kernel, segment: Segment) {
         let Segment { packet, sent_ns, arrives_ns, .. } = segment;
-        let in_frame = self.joins.unwrap_or(0);
         let peer = &mut self.peer;
-        if peer.pushed.is_some_and(|pushed| pushed.due_ns <= arrives_ns) {
-            peer.pushed = None;
+        if let Some(pushed) = peer.pushed.take_if(|pushed| pushed.due_ns <= arrives_ns) {
+            peer.room.tell(pushed.bytes);
             // A delayed acknowledgement ends the mode (`tcp_delack_timer_handler`).
             peer.pingpong = false;
         }
@@ -179,7 +194,13 @@ impl World {
         let at_once = packet.syn
             || peer.delayed_ack == 0
             || fills
-            || peer.is_acknowledged_at_once(cfg, (packet, is_new), in_frame, arrives_ns);
+            || peer.is_acknowledged_at_once(
+                cfg,
+                (packet, is_new),
+                self.frame,
+                arrives_ns,
+                &mut self.choices,
+            );
         let due_ns = match before {
             _ if at_once => arrives_ns,
             Some(pushed) => pushed.due_ns,
@@ -192,6 +213,9 @@ impl World {
         let bytes = packet.bytes + before.map_or(0, |pushed| pushed.bytes);
         let held = Pushed { first, sent_ns: echoed_ns, bytes, due_ns };
         peer.pushed = (!at_once).then_some(held);
+        if at_once {
+            peer.room.tell(bytes);
+        }
         let next = peer.next;
         let asks = packet.asks || (peer.answers_data && packet.bytes > 0);
         let answers_from_ns = peer.reads_from_ns.filter(|_| asks);
@@ -204,6 +228,10 @@ impl World {
             self.peer.pushed.take_if(|pushed| pushed.due_ns >= from_ns);
             let answer = Arrival::Ack { next, echoed_ns, answers: true };
             self.acknowledge(segment, arrives_ns.max(from_ns), answer);
+            if !self.outages.is_empty() {
+                let comes_ns = arrives_ns.max(from_ns).saturating_add(self.peer.rtt_ns);
+                self.answer_is_out_ns = comes_ns.saturating_add(ACKNOWLEDGED_NS);
+            }
         }
     }
 
@@ -220,8 +248,9 @@ impl World {
         // Where the fault lies behind the peer's half of the path, the answer meets it too.
         let half_ns = self.peer.rtt_ns / 2;
         let exposed_ns = self.peer.exposed_ns.saturating_sub(half_ns);
-        if matches!(self.lost, super::Moment::At(at_ns) if due_ns.saturating_add(exposed_ns) >= at_ns)
-        {
+        let exposed_until_ns = due_ns.saturating_add(exposed_ns);
+        let is_lost = matches!(self.lost, super::Moment::At(at_ns) if exposed_until_ns >= at_ns);
+        if is_lost || self.is_away_again(exposed_until_ns) {
             return;
         }
         self.push(InFlight {
@@ -244,7 +273,7 @@ impl World {
     /// A probe was sent at this time, before the sample: its answer is still on its way, if it drew
     /// one.
     pub(crate) fn draws_before(&mut self, sent_ns: u64, sampled_ns: u64) {
-        if !self.lost.is_past(sent_ns.saturating_add(self.peer.exposed_ns)) {
+        if self.is_answered(sent_ns) {
             self.draw_probe_ack(sent_ns, self.peer.rtt_ns, (0, 0));
             for packet in &mut self.in_flight {
                 packet.at_ns = packet.at_ns.max(sampled_ns);
@@ -304,6 +333,9 @@ impl World {
             WayBack::Asks => !asked,
             WayBack::AlwaysAsks | WayBack::AskedInVain => true,
         };
+        if self.is_away_again(now_ns.saturating_add(self.peer.exposed_ns)) {
+            return;
+        }
         let times = 1 + u64::from(asked) + u64::from(asks_back);
         let (least, longer) = recovery.round_trip_ns;
         let (soonest, longer) = (least.saturating_mul(times), longer.saturating_mul(times));
@@ -335,28 +367,34 @@ impl World {
         // The question for the server's link-layer address takes a round trip of its own, as does
         // the server's for the way back.
         let asks = self.hop.is_asking();
-        let goes_ns = now_ns.saturating_add(if asks { after_ns } else { 0 });
+        let asked_ns = now_ns.saturating_add(if asks { after_ns } else { 0 });
+        let goes_ns = *self.resolved_ns.get_or_insert(asked_ns);
         let asks_back_ns = match recovery.back {
             WayBack::Asks if !asks => after_ns,
             WayBack::AlwaysAsks => after_ns,
             WayBack::AskedInVain => after_ns.saturating_add(1_000_000_000),
             WayBack::Known | WayBack::Asks => 0,
         };
-        self.resolved_ns.get_or_insert(goes_ns);
         let mut segments = std::mem::take(&mut self.waiting);
         if segments.is_empty() {
-            segments.push((packet, now_ns));
+            segments.push((packet, self.frame, now_ns));
         }
         let half_ns = after_ns / 2;
         let sooner_ns = 3 * longer;
         match recovery.with {
             Answer::Ack => {
-                for (packet, sent_ns) in segments {
-                    let arrives_ns = goes_ns.saturating_add(half_ns);
+                let arrives_ns = goes_ns.saturating_add(half_ns);
+                if self.is_away_again(arrives_ns) {
+                    return;
+                }
+                let frame = self.frame;
+                for (packet, frame, sent_ns) in segments {
+                    self.frame = frame;
                     let back_ns = (after_ns - half_ns).saturating_add(asks_back_ns);
                     let segment = Segment { packet, sent_ns, arrives_ns, back_ns, sooner_ns };
                     self.receive(cfg, segment);
                 }
+                self.frame = frame;
             }
             Answer::Reset => {
                 let at_ns = goes_ns.saturating_add(after_ns).saturating_add(asks_back_ns);

@@ -41,7 +41,7 @@ fn open_cases() -> impl Iterator<Item = &'static str> {
 }
 
 /// As many as there are.
-const OPEN_MOST: usize = 38;
+const OPEN_MOST: usize = 35;
 
 /// Which cases, and why.
 type KnownWrong = (fn(&Case) -> bool, &'static str);

@@ -1,6 +1,7 @@
 //! The fixtures are answers of Linux 6.18.44 on `x86_64`.
 
 use super::*;
+use proptest::prelude::*;
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> =
@@ -101,4 +102,32 @@ fn a_socket_that_was_listed_is_asked_for_with_its_cookie() {
     let question = Request { family: socket.family, info: false, states: 0, id: socket.id };
     assert_eq!(question.sealed(SOCK_DESTROY, NLM_F_ACK, 9)[24..], id);
     assert_eq!(id_of(socket.local, socket.remote)[..36], id[..36]);
+}
+
+/// What the kernel answered, damaged, or anything at all; and the question that it answers.
+fn foreign() -> impl Strategy<Value = Vec<u8>> {
+    let answers = [
+        include_str!("fixtures/keepalive.hex"),
+        include_str!("fixtures/retransmission_ipv6.hex"),
+        include_str!("fixtures/time_wait.hex"),
+        include_str!("fixtures/listener.hex"),
+    ]
+    .map(bytes);
+    prop_oneof![
+        damage::bytes(answers.concat()),
+        damage::bytes(answers[1].clone()),
+        damage::bytes(error(libc::EPERM)),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn foreign_answers_are_read_to_their_end(answer in foreign(), sequence in 0..6_u32) {
+        let read: Vec<_> = messages(&answer, sequence).collect();
+        prop_assert!(read.len() <= answer.len() / NLMSGHDR_LEN + 1, "{read:?}");
+        for error in read.into_iter().filter_map(Result::err) {
+            prop_assert!(error.to_string().contains("socket diagnostics: it") || error.to_string().contains("family"));
+        }
+    }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 /// `struct tcp_info` of a socket whose keepalive probes go unanswered: the last 280 bytes of the
 /// answer of Linux 6.18.44 on `x86_64` that holds it.
@@ -47,4 +48,12 @@ fn offsets_are_those_of_the_c_library() {
     assert_eq!(offset_of!(Info, tcpi_bytes_retrans), 208);
     assert_eq!(offset_of!(Info, tcpi_snd_wnd), 228);
     assert_eq!(offset_of!(Info, tcpi_total_rto), 240);
+}
+
+proptest! {
+    #[test]
+    fn foreign_tcp_info_is_read(info in damage::bytes(tcp_info()), state in any::<u32>()) {
+        parse_tcp_info(&info);
+        prop_assert!(!state_name(state).is_empty());
+    }
 }

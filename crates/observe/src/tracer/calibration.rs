@@ -130,7 +130,9 @@ fn raise_loopback() -> io::Result<()> {
     };
     // SAFETY: SIOCSIFFLAGS reads a complete `ifreq`, which lives across the call; the socket is
     // open.
-    let result = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let result = unsafe {
+        libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request)
+    };
     Errno::result(result).map(drop).map_err(io::Error::from)
 }
 

@@ -94,9 +94,9 @@ mod tests {
         (records, lost)
     }
 
-    #[test]
-    fn records_and_their_times() {
-        let words = [
+    /// Two records, and everything that is none.
+    fn words() -> [u32; 12] {
+        [
             header(1, 10), // one word, 10 ns later
             0x1111_1111,
             header(TYPE_PADDING, 1), // discarded: 8 bytes, the length's own word among them
@@ -109,8 +109,12 @@ mod tests {
             0x2222_2222,
             0x3333_3333,
             header(TYPE_PADDING, 0), // nothing more
-        ];
-        let (records, lost) = records(&page(1_000, 0, &words, 0));
+        ]
+    }
+
+    #[test]
+    fn records_and_their_times() {
+        let (records, lost) = records(&page(1_000, 0, &words(), 0));
         assert_eq!(lost, 0);
         let times: Vec<_> = records.iter().map(|(at, bytes)| (*at, bytes.len())).collect();
         assert_eq!(times, [(1_010, 4), (1_010 + (1 << 27) + 25, 8)]);
@@ -131,15 +135,27 @@ mod tests {
         assert_eq!((found.len(), lost), (1, 9));
     }
 
+    /// A page's header, records, and the number that were lost.
+    fn start() -> Vec<u8> {
+        page(1_000, MISSED_EVENTS | MISSED_STORED, &words(), 3)[..72].to_vec()
+    }
+
     proptest! {
         #[test]
-        fn no_page_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn foreign_pages_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             records(&bytes);
             let mut page = bytes;
             if let Some(commit) = page.get_mut(8..16) {
                 commit.copy_from_slice(&200_u64.to_ne_bytes());
             }
             records(&page);
+        }
+
+        #[test]
+        fn foreign_records_end_with_their_page(page in damage::bytes(start())) {
+            let (records, _) = records(&page);
+            let read: usize = records.iter().map(|(_, record)| record.len() + 4).sum();
+            prop_assert!(read <= page.len(), "{read} of {}", page.len());
         }
     }
 }

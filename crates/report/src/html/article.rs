@@ -19,7 +19,7 @@ pub fn article_page(article: &Article, link: impl Fn(&Run, &Trial) -> Option<Str
     let first_beyond = article.claims.iter().position(|(claim, _)| claim.id.starts_with("G-"));
     let body = html! {
         p.kicker { b { "halfopen article" } " · " (article.date) }
-        h1 { (prose(&capital(&article.counted()))) }
+        h1 { "Of " (spec::counted(article.claims.len(), "claim")) " " (prose(&article.counted())) }
         p.question { "The article is " (prose(ARTICLE)) "." }
         (provenance(article))
         (index(article))
@@ -83,7 +83,7 @@ fn section(
                             th { "clock" }
                             th { "predicted" }
                             th { "measured" }
-                            th.spare {}
+                            td.spare {}
                         }
                     }
                     tbody {
@@ -101,7 +101,7 @@ fn section(
 /// A finding's table.
 fn figures(table: &Table) -> Markup {
     html! {
-        .figures {
+        .figures tabindex="0" role="group" aria-label="Figures" {
             table {
                 thead { tr { @for text in &table.head { th { (prose(text)) } } } }
                 tbody {

@@ -15,19 +15,19 @@ pub(super) fn section(trial: &Trial) -> Markup {
     html! {
         @if !flows.is_empty() {
             h2 { "Connections" }
-            table {
+            table.stacked {
                 thead {
-                    tr { th { "" } th { "connection" } th { "socket" } th { "predicted" } th { "end" } th { "verdict" } }
+                    tr { th.number { "id" } th { "connection" } th { "socket" } th { "predicted" } th { "end" } th { "verdict" } }
                 }
                 tbody {
                     @for flow in flows {
                         tr {
                             td.number { (flow.id.0) }
                             td { (flow.local) br; "to " (flow.remote) }
-                            td { (socket(flow)) }
-                            td { (predicted(&trial.experiment.parameters, flow)) }
-                            td { (end(flow)) }
-                            td {
+                            td data-head="socket" { (socket(flow)) }
+                            td data-head="predicted" { (predicted(&trial.experiment.parameters, flow)) }
+                            td data-head="end" { (end(flow)) }
+                            td data-head="verdict" {
                                 (flow.word.map_or_else(|| "–".to_owned(), |word| word.to_string()))
                                 @if deciding == Some(flow.id) && flows.len() > 1 { br; b { "decides" } }
                             }

@@ -160,16 +160,36 @@ fn heads([watched, other]: [&str; 2], routed: bool) -> Markup {
     }
 }
 
-/// The time in which nothing passes, where the fault is of that kind.
+/// The times in which nothing passes, of faults of that kind.
 fn cut_wire(trial: &Trial, axis: &Axis) -> Markup {
-    let cuts = trial.experiment.parameters.fault.effect().is_silent();
-    let Some(from_ns) = trial.timeline.fault_at().filter(|_| cuts) else {
-        return Markup::default();
-    };
-    let to_ns = trial.timeline.fault_step(&FaultStep::Restored);
-    let from = axis.y(from_ns);
-    let to = to_ns.map_or(axis.bottom() + 12.0, |to_ns| axis.y(to_ns));
-    rect("cut", (LOST, SERVER - 4.0 - LOST), (from, (to - from).max(0.0)), None)
+    html! {
+        @for (from_ns, to_ns) in cuts(trial) {
+            @let from = axis.y(from_ns);
+            @let to = to_ns.map_or(axis.bottom() + 12.0, |to_ns| axis.y(to_ns));
+            (rect("cut", (LOST, SERVER - 4.0 - LOST), (from, (to - from).max(0.0)), None))
+        }
+    }
+}
+
+/// When nothing passed: from when on, and until when, if that ended.
+fn cuts(trial: &Trial) -> Vec<(u64, Option<u64>)> {
+    let mut fault = &trial.experiment.parameters.fault;
+    let mut cuts: Vec<(u64, Option<u64>)> = Vec::new();
+    for event in trial.timeline.events() {
+        match &event.what {
+            What::Ordered { fault: Some(next), .. } => fault = next,
+            What::Fault(FaultStep::Begin) if fault.effect().is_silent() => {
+                cuts.push((event.at_ns, None));
+            }
+            What::Fault(FaultStep::Restored) => {
+                if let Some((_, to_ns @ None)) = cuts.last_mut() {
+                    *to_ns = Some(event.at_ns);
+                }
+            }
+            _ => {}
+        }
+    }
+    cuts
 }
 
 /// The predicted windows beside the axis.
@@ -242,11 +262,11 @@ fn timer_class(timer: u8) -> &'static str {
 
 /// When the server's host ceased to be, and every socket in it, if it did.
 fn host_gone(trial: &Trial) -> Option<u64> {
-    let kind = trial.experiment.parameters.fault.kind;
+    let mut faults = trial.experiment.parameters.faults();
     let gone = |what: &What| matches!(what, What::Link { interface, exists: false, .. } if interface == "server");
     let events = || trial.timeline.events().iter();
-    kind.effect()
-        .destroys_host()
+    faults
+        .any(|fault| fault.effect().destroys_host())
         .then(|| {
             let link = events().find(|event| gone(&event.what)).map(|event| event.at_ns);
             link.or_else(|| trial.timeline.fault_step(&FaultStep::Complete))

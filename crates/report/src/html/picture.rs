@@ -1,8 +1,8 @@
-//! A trial's sequence diagram as a file of its own, for a page that is not ours.
+//! Pictures as files of their own, for a page that is not ours: a trial's sequence diagram first.
 
 use super::diagram::{Drawing, WIDTH, draw_all};
 use crate::trial::Trial;
-use maud::{PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 /// Space around the diagram.
 const MARGIN: f64 = 12.0;
@@ -16,9 +16,19 @@ pub enum Theme {
     Dark,
 }
 
-/// An SVG file; `None` if nothing happened in the trial.
+/// A trial's sequence diagram as an SVG file; `None` if nothing happened in the trial.
 pub fn picture(trial: &Trial, theme: Theme) -> Option<Vec<u8>> {
     let Drawing { height, label, content } = draw_all(trial)?;
+    Some(file((WIDTH, height), &label, &content, theme))
+}
+
+/// An SVG file with what was drawn, and its description for those who do not see it.
+pub(super) fn file(
+    (width, height): (f64, f64),
+    label: &str,
+    content: &Markup,
+    theme: Theme,
+) -> Vec<u8> {
     let colours = match theme {
         Theme::Light => include_str!("light.css"),
         Theme::Dark => include_str!("dark.css"),
@@ -27,7 +37,7 @@ pub fn picture(trial: &Trial, theme: Theme) -> Option<Vec<u8>> {
         "svg {{\n{colours}}}\nsvg text {{ font-family: system-ui, 'Segoe UI', Roboto, sans-serif; }}\n{}",
         include_str!("diagram.css")
     );
-    let (width, height) = (WIDTH + 2.0 * MARGIN, height + 2.0 * MARGIN);
+    let (width, height) = (width + 2.0 * MARGIN, height + 2.0 * MARGIN);
     let svg = html! {
         svg xmlns="http://www.w3.org/2000/svg" width=(width) height=(height)
             viewBox={ (-MARGIN) " " (-MARGIN) " " (width) " " (height) } role="img" aria-label=(label) {
@@ -36,7 +46,7 @@ pub fn picture(trial: &Trial, theme: Theme) -> Option<Vec<u8>> {
             (content)
         }
     };
-    Some((svg.into_string() + "\n").into_bytes())
+    (svg.into_string() + "\n").into_bytes()
 }
 
 #[cfg(test)]

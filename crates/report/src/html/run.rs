@@ -1,7 +1,7 @@
 //! The page of a whole run.
 
 use super::text::prose;
-use super::{capital, page, ruler, sweep};
+use super::{capital, mends, page, ruler, sweep};
 use crate::human::missing;
 use crate::span;
 use crate::summary::{Group, NOTHING_KNOWN};
@@ -19,10 +19,11 @@ pub fn run_page(tally: &Tally, link: impl Fn(&str, usize) -> String) -> Vec<u8> 
             " · Linux " (machine.kernel) " · HZ " (machine.hz) " · " (machine.clock) " clock · "
             (span::measured(tally.wall_s))
         }
-        h1 { (capital(&tally.groups.counted())) }
+        h1 { "Trials: " (tally.groups.counted()) }
         @if let Some(line) = missing(tally) {
             p.result { (prose(&capital(&line))) }
         }
+        @if let Some(table) = mends::section(&tally.groups) { (table) }
         (sweep::pictures(&tally.groups))
         @for group in tally.groups.all() {
             (section(&tally.groups.name(group), group, &link))

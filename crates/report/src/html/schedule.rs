@@ -26,7 +26,7 @@ pub(super) fn section(trial: &Trial) -> Markup {
                         th.number.spare { "nominal" }
                         th.number { "predicted" }
                         th.number { "measured" }
-                        th {}
+                        td {}
                     }
                 }
                 tbody {

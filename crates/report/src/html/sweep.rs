@@ -154,7 +154,7 @@ impl<'a> Sweep<'a> {
                 @if self.axes.len() == 1 {
                     span { i.l-window {} "predicted" }
                 } @else {
-                    span { "darker: later" }
+                    span { "stronger colour: later" }
                 }
                 @if self.is_logarithmic() { span { "logarithmic" } }
             }
@@ -168,11 +168,11 @@ impl<'a> Sweep<'a> {
         columns: &(String, Vec<String>),
     ) -> Markup {
         html! {
-            .figures {
+            .figures tabindex="0" role="group" aria-label=(self.caption()) {
                 table.heat {
                     thead {
                         tr {
-                            th scope="col" { (rows.0) " ↓ " (columns.0) " →" }
+                            th scope="col" { (rows.0) " ↓" br; (columns.0) " →" }
                             @for value in &columns.1 { th.number scope="col" { (value) } }
                         }
                     }

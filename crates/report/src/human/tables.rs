@@ -2,6 +2,7 @@
 
 use crate::catalogue::by_fault;
 use crate::human::paint::Paint;
+use crate::mends;
 use crate::summary::{Group, Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
 use crate::trial::{Machine, Status};
@@ -49,7 +50,8 @@ pub fn summary(tally: &Tally, colour: bool) -> String {
     }
     let paint = Paint(colour);
     let mut text = String::new();
-    for line in table.lines() {
+    let mends = mends(&tally.groups);
+    for line in table.lines().chain(mends.lines().map(str::to_owned)) {
         let line =
             Status::ALL.iter().rev().fold(line, |line, status| coloured(&line, *status, paint));
         text += line.trim_end();
@@ -70,6 +72,18 @@ pub fn summary(tally: &Tally, colour: bool) -> String {
     )
     .expect("a String takes all");
     text
+}
+
+/// How long programs hang, and what mends them; empty where no experiment says so.
+fn mends(groups: &Groups) -> String {
+    let rows = mends::rows(groups);
+    // What a terminal's lines have room for.
+    let brief = |[program, hangs, ended_by, _, _, _, mend, then]: [String; 8]| {
+        [program, hangs, ended_by, mend, then]
+    };
+    let mut shown = table(brief(mends::HEADS.map(str::to_owned)).iter().map(String::as_str));
+    shown.add_rows(rows.iter().map(|row| brief(row.cells())));
+    if rows.is_empty() { String::new() } else { shown.to_string() }
 }
 
 /// Further columns where programs are commands.
@@ -311,8 +325,8 @@ mod tests {
     #[test]
     fn a_schedule_is_a_table() {
         let trial = samples::sending();
-        let table = model::table(&trial.experiment.parameters, &trial.facts.unwrap());
         let prediction = trial.prediction.unwrap();
+        let table = model::table(&prediction, &trial.experiment.parameters, &trial.facts.unwrap());
         insta::assert_snapshot!(predict(&trial.experiment, 250, &prediction, &table, false));
     }
 

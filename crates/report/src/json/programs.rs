@@ -37,6 +37,9 @@ pub(super) struct FlowDocument<'a> {
     /// The connection on the proxy's other side that belongs to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     paired_with: Option<u32>,
+    /// Why that is not known, where several connections come into question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_unpaired: Option<&'a str>,
     /// The host of the local end, which is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'static str>,
@@ -145,7 +148,7 @@ fn program<'a>(
 pub(super) fn flows(trial: &Trial) -> Option<Vec<FlowDocument<'_>>> {
     let parameters = &trial.experiment.parameters;
     let flows = || trial.verdict.flows.iter().map(|one| flow(one, parameters)).collect();
-    parameters.runs_command().then(flows)
+    parameters.predicts_anew().then(flows)
 }
 
 fn flow<'a>(flow: &'a FlowVerdict, parameters: &Parameters) -> FlowDocument<'a> {
@@ -155,6 +158,7 @@ fn flow<'a>(flow: &'a FlowVerdict, parameters: &Parameters) -> FlowDocument<'a> 
         id: flow.id.0,
         leg: has_proxy.then_some(flow.leg),
         paired_with: flow.paired_with.map(|id| id.0),
+        why_unpaired: flow.why_unpaired.as_deref(),
         host: has_proxy.then(|| parameters.hosts()[near as usize]),
         local: flow.local.to_string(),
         remote: flow.remote.to_string(),

@@ -1,6 +1,6 @@
 use super::*;
-use crate::FaultKind;
 use crate::choice::Traffic;
+use crate::{FaultKind, Mend};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -207,5 +207,80 @@ fn what_has_no_effect_on_connecting_is_refused() {
     }
     for (key, value) in [("client.user_timeout", "2s"), ("client.rto_max", "2s")] {
         assert!(set(key, value).is_ok(), "{key}");
+    }
+}
+
+#[test]
+fn several_faults_are_several_tables() {
+    let text = "question = \"?\"\n[[fault]]\nkind = \"flap\"\nduration = \"2s\"\n[[fault]]\nkind = \"flap\"\n\
+                duration = \"1s\"\nafter = \"5s\"\n";
+    let experiment = load("a", "a.toml", text, false, &[]).unwrap();
+    let lasting = |seconds| Some(Duration::from_secs(seconds));
+    let durations: Vec<_> = experiment.parameters.faults().map(|fault| fault.duration).collect();
+    assert_eq!(durations, [lasting(2), lasting(1)]);
+    let as_table = text.replacen("[[fault]]", "[fault]", 1).replace("[[fault]]", "[fault.2]");
+    assert_eq!(load("a", "a.toml", &as_table, false, &[]), Ok(experiment));
+    for (from, to, line, complaint) in [
+        ("duration = \"1s\"", "", 6, "needs it: when does the link come back"),
+        ("after = \"5s\"", "after = \"5\"", 8, "no unit"),
+        ("after = \"5s\"", "afer = \"5s\"", 8, "is it `fault.2.after`?"),
+    ] {
+        let error =
+            load("a", "a.toml", &text.replace(from, to), false, &[]).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{error}");
+        assert!(error.contains(&format!("a.toml:{line}")), "{line}: {error}");
+    }
+}
+
+const MENDED: &str = r#"
+question = "Does nc find out?"
+client.command = ["nc", "server", "7000"]
+server.listen = 7000
+fault.kind = "power-off"
+
+[mend]
+what = "tcp_retries2=5"
+sysctl.tcp_retries2 = 5
+"#;
+
+#[test]
+fn a_mend_is_a_trial_of_its_own_on_top_of_everything_else() {
+    let overrides = [("sysctl.tcp_retries2".to_owned(), "9".to_owned())];
+    let plain = load("nc", "nc.toml", MENDED, true, &overrides).unwrap();
+    assert_eq!(plain.mend, Some(Mend::With("tcp_retries2=5".into())));
+    assert_eq!(plain.parameters.sysctl["tcp_retries2"], "9");
+    let mended = load_mended("nc", "nc.toml", MENDED, true, &overrides).unwrap().unwrap();
+    assert_eq!(
+        (&*mended.name, mended.parameters.sysctl["tcp_retries2"].as_str()),
+        ("nc-mended", "5")
+    );
+    assert_eq!(mended.mend, Some(Mend::Applied("tcp_retries2=5".into())));
+    assert_eq!(mended.parameters.client.command, plain.parameters.client.command);
+
+    let nothing = MENDED.replace("sysctl.tcp_retries2 = 5", "").replace("what", "none");
+    assert_eq!(
+        load("nc", "nc.toml", &nothing, false, &[]).unwrap().mend.unwrap().text(),
+        "tcp_retries2=5"
+    );
+    assert_eq!(load_mended("nc", "nc.toml", &nothing, false, &[]), Ok(None));
+    assert_eq!(load_mended("t", "t.toml", GOOD, false, &[]), Ok(None));
+}
+
+#[test]
+fn a_mend_that_is_none_is_refused_at_its_place() {
+    for (from, to, said) in [
+        ("sysctl.tcp_retries2 = 5", "", "sets nothing"),
+        ("what = ", "why = ", "there is no setting"),
+        ("what = \"tcp_retries2=5\"", "", "has either `what"),
+        ("what = ", "none = ", "has either `what"),
+        ("what = \"tcp_retries2=5\"", "what = 5", "`mend.what` is a text"),
+        ("= 5\n", "= -1\n", "tcp_retries2"),
+        ("sysctl.tcp_retries2 = 5", "client.user_timeout = \"5s\"", "client.user_timeout"),
+    ] {
+        let text = MENDED.replace(from, to);
+        let error = load_mended("nc", "nc.toml", &text, false, &[]).unwrap_err();
+        assert!(error.message.contains(said), "{to}: {}", error.message);
+        let place = error.place.unwrap();
+        assert!(place.span.start >= text.find("[mend]").unwrap(), "{to}: {place:?}");
     }
 }

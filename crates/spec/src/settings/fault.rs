@@ -41,7 +41,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fault.after",
-        about: "When it breaks, counted from the last exchange; where the client is a command, from the first data that it receives.",
+        about: "When it breaks, counted from the last exchange; where the client is a command, from the first data that it receives. A further fault (`fault.2.after`) counts from the beginning of the one before it.",
         default: Some("200ms"),
         example: "2s",
         accepts: UP_TO_A_YEAR,
@@ -154,7 +154,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: "a number of bytes from `128` to `1499`",
         set: |p, text| {
             let bytes = text.parse().ok().filter(|bytes| (128..=1499).contains(bytes));
-            p.fault.mtu = Some(bytes.ok_or_else(|| format!("`{text}` is not one"))?);
+            p.fault.mtu = Some(bytes.ok_or_else(|| out_of_range(text))?);
             Ok(())
         },
         get: |p| p.fault.mtu.map(|bytes| bytes.to_string()),
@@ -167,7 +167,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         accepts: "a number from `1` to `1000000`",
         set: |p, text| {
             let packets = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
-            p.fault.packets = Some(packets.ok_or_else(|| format!("`{text}` is not one"))?);
+            p.fault.packets = Some(packets.ok_or_else(|| out_of_range(text))?);
             Ok(())
         },
         get: |p| p.fault.packets.map(|packets| packets.to_string()),
@@ -188,14 +188,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "7",
         accepts: "a number from `0` to `18446744073709551615`",
         set: |p, text| {
-            p.fault.seed = text.parse().map_err(|_| format!("`{text}` is not one"))?;
+            p.fault.seed = text.parse().map_err(|_| out_of_range(text))?;
             Ok(())
         },
         get: |p| p.fault.loss.map(|_| p.fault.seed.to_string()),
     },
     Setting {
         key: "require.noticed_within",
-        about: "The longest time from the fault until the survivor's program acts on it. Not met: exit code 6.",
+        about: "The longest time from the fault until the client's program acts on it, or, where the client's host breaks, the survivor's; with several connections open at the fault, on each of its own. Not met: exit code 6.",
         default: None,
         example: "10s",
         accepts: UP_TO_A_YEAR,
@@ -233,6 +233,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
+fn out_of_range(text: &str) -> String {
+    format!("`{text}` is not in the accepted range")
+}
+
 /// A share of [`EVERY_PACKET`], from a percentage.
 fn share(text: &str) -> Result<u16, String> {
     let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
@@ -241,5 +245,5 @@ fn share(text: &str) -> Result<u16, String> {
         .filter(|share| (1.0..=f64::from(EVERY_PACKET)).contains(share))
         .filter(|share| (share - share.round()).abs() < 1e-6)
         .map(|share| share.round() as u16)
-        .ok_or_else(|| format!("`{text}` is not one"))
+        .ok_or_else(|| out_of_range(text))
 }

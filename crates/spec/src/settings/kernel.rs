@@ -9,7 +9,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         about: "In virtual time: the version of the kernel, as `--kernel` says it.",
         default: None,
         example: "6.1",
-        accepts: "a version of two numbers, such as `6.12`",
+        accepts: "a version of two numbers from `5.12` on, such as `6.12`",
         set: |p, text| version(text).map(|version| p.kernel.version = Some(version)),
         get: |p| p.kernel.version.clone(),
     },
@@ -24,14 +24,19 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// The oldest version that the model is of, and that halfopen runs on.
+const OLDEST: [u16; 2] = [5, 12];
+
 fn version(text: &str) -> Result<String, String> {
-    let mut numbers = text.split('.').map(|number| number.parse::<u16>().is_ok());
-    let is_version =
-        (numbers.next(), numbers.next(), numbers.next()) == (Some(true), Some(true), None);
-    if is_version { Ok(text.into()) } else { Err(format!("`{text}` is not one")) }
+    let numbers: Result<Vec<u16>, _> = text.split('.').map(str::parse).collect();
+    match numbers.ok().and_then(|numbers| <[u16; 2]>::try_from(numbers).ok()) {
+        Some(version) if version >= OLDEST => Ok(text.into()),
+        Some(_) => Err(format!("Linux {text} is too old")),
+        None => Err(format!("`{text}` is not a version")),
+    }
 }
 
 fn hz(text: &str) -> Result<u32, String> {
     let known = text.parse().ok().filter(|hz| VirtualKernel::HZ.contains(hz));
-    known.ok_or_else(|| format!("`{text}` is not one of them"))
+    known.ok_or_else(|| format!("`{text}` is unknown"))
 }

@@ -20,8 +20,8 @@ pub(super) fn shown(words: &[String]) -> Option<String> {
 
 pub(super) fn choose<T: Choice>(target: &mut T, text: &str) -> Result<(), String> {
     *target = text.parse().map_err(|_| match sysctl::nearest(text, T::names().into_iter()) {
-        Some(near) => format!("`{text}` is not one of them: is it `{near}`?"),
-        None => format!("`{text}` is not one of them"),
+        Some(near) => format!("`{text}` is unknown: is it `{near}`?"),
+        None => format!("`{text}` is unknown"),
     })?;
     Ok(())
 }

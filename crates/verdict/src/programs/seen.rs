@@ -5,7 +5,7 @@ use model::command::{Observed, Unread};
 use spec::Facts;
 use spec::script::Step;
 use timeline::classify::{Class, Classifier, Progress};
-use timeline::event::{FaultStep, Phase};
+use timeline::event::{FaultStep, Phase, TcpInfo};
 use timeline::{Event, FlowId, Side, Source, Timeline, What};
 
 /// What the wire and the server's socket show of one connection.
@@ -123,7 +123,7 @@ impl PeerSeen {
                 let since_ns = self.unread_since_ns.filter(|_| !reads).unwrap_or(event.at_ns);
                 self.unread_since_ns = (sample.receive_queue > 0).then_some(since_ns);
                 self.looked_ns = event.at_ns;
-                self.unsent = info.is_some_and(|info| info.notsent_bytes > 0);
+                self.unsent = info.is_some_and(TcpInfo::has_unsent);
             }
             (What::Segment(segment), Source::ServerWire) if segment.sent => {
                 let is_over = event.at_ns >= fault_at && (segment.flags.fin || segment.flags.rst);

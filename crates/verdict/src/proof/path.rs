@@ -182,7 +182,8 @@ impl Scene<'_> {
     }
 
     /// Nothing of the connection passes the router any more, which answers what it rejects.
-    pub(super) fn rejected(&self, kind: Reject) -> (bool, String) {
+    /// `tested`: something of it must have been sent.
+    pub(super) fn rejected(&self, kind: Reject, tested: bool) -> (bool, String) {
         // The closing FIN included: an idle client sends nothing else.
         let sent = self
             .timeline
@@ -205,7 +206,7 @@ impl Scene<'_> {
         // A RST draws no answer.
         let asks = self.timeline.segments(Source::ClientWire);
         let asks = asks.filter(|(at, s)| *at >= self.done && s.sent && !s.flags.rst).count();
-        (arrived == 0 && (answers > 0 || (sent > 0 && asks == 0)), finding)
+        (arrived == 0 && (answers > 0 || (asks == 0 && (sent > 0 || !tested))), finding)
     }
 
     /// What came to the router before a flow had been idle for so long passed it, and nothing of that flow

@@ -98,6 +98,17 @@ impl<'a> Scene<'a> {
         Some(Evidence { finding, holds: true })
     }
 
+    /// Every process of the program was killed or stopped, or the one alone that others `inherit` from.
+    pub(super) fn met_processes(&self, how: &str, inherit: bool) -> Option<Evidence> {
+        self.timeline.events().iter().find_map(|event| {
+            let What::Fault(FaultStep::Processes { met, left }) = event.what else { return None };
+            let were = if met == 1 { "was" } else { "were" };
+            let process = counted(met, "process");
+            let finding = format!("{process} of the server's program {were} {how}, {left} left");
+            Some(Evidence { finding, holds: met > 0 && (left > 0) == inherit })
+        })
+    }
+
     /// A stopped program sends no data; its kernel still acknowledges.
     pub(super) fn nothing_said(&self) -> (bool, String) {
         let data = self.arrived(Source::ClientWire, Source::ServerWire);

@@ -24,8 +24,8 @@ fn frame(kind: FrameKind) -> What {
     What::Frame(Frame { sent: true, kind })
 }
 
-/// A segment from the client, cut to `kept` bytes.
-fn tcp(family: Family, data: usize, kept: usize) -> What {
+/// A segment from the client.
+fn segment_of(family: Family, data: usize) -> Vec<u8> {
     let Addresses { client, server, .. } = addresses(family);
     let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
     let ip = match (client.ip(), server.ip()) {
@@ -41,6 +41,12 @@ fn tcp(family: Family, data: usize, kept: usize) -> What {
         .unwrap();
     let mut whole = Vec::new();
     builder.write(&mut whole, &vec![0; data]).unwrap();
+    whole
+}
+
+/// The same, cut to `kept` bytes and decoded.
+fn tcp(family: Family, data: usize, kept: usize) -> What {
+    let whole = segment_of(family, data);
     let wire_len = whole.len() as u32;
     decode(&whole[..kept.min(whole.len())], wire_len, true, &addresses(family))
 }
@@ -128,16 +134,17 @@ fn neighbour_discovery() {
     }
 }
 
+/// Host unreachable from 198.18.0.22, quoting an IP header and the first eight bytes of TCP.
+fn unreachable(to: &str) -> Vec<u8> {
+    bytes(&format!(
+        "020000000001 020000000002 0800 4500 0038 0001 0000 4001 0000 c6120016 c6120011
+         03 01 0000 00000000
+         4500 00dc 0001 4000 4006 0000 c6120011 {to} 9c40 0007 000003e8"
+    ))
+}
+
 #[test]
 fn icmp_errors_are_checked_against_the_connection() {
-    // Host unreachable from 198.18.0.22, quoting an IP header and the first eight bytes of TCP.
-    let unreachable = |to: &str| {
-        bytes(&format!(
-            "020000000001 020000000002 0800 4500 0038 0001 0000 4001 0000 c6120016 c6120011
-             03 01 0000 00000000
-             4500 00dc 0001 4000 4006 0000 c6120011 {to} 9c40 0007 000003e8"
-        ))
-    };
     for (to, about_connection) in [("c6120012", true), ("c6120013", false)] {
         let from = "198.18.0.22".parse().unwrap();
         let kind = FrameKind::Icmp { kind: 3, code: 1, from, about_connection };
@@ -149,21 +156,23 @@ fn icmp_errors_are_checked_against_the_connection() {
     }
 }
 
+/// Address unreachable, quoting a whole TCP header.
+const UNREACHABLE_V6: &str = "020000000001 020000000002 86dd 60000000 003c 3a 40
+    20010002000000020000000000000006 20010002000000020000000000000001
+    01 03 0000 00000000
+    60000000 0014 06 40
+    20010002000000020000000000000001 20010002000000020000000000000002
+    9c40 0007 000003e8 00000000 5010 01f5";
+
 #[test]
 fn icmpv6_errors_are_checked_against_the_connection() {
-    let hex = "020000000001 020000000002 86dd 60000000 003c 3a 40
-        20010002000000020000000000000006 20010002000000020000000000000001
-        01 03 0000 00000000
-        60000000 0014 06 40
-        20010002000000020000000000000001 20010002000000020000000000000002
-        9c40 0007 000003e8 00000000 5010 01f5";
     let kind = FrameKind::Icmp {
         kind: 1,
         code: 3,
         from: "2001:2:0:2::6".parse().unwrap(),
         about_connection: true,
     };
-    assert_eq!(decode(&bytes(hex), 114, true, &addresses(Family::Ipv6)), frame(kind));
+    assert_eq!(decode(&bytes(UNREACHABLE_V6), 114, true, &addresses(Family::Ipv6)), frame(kind));
 }
 
 #[test]
@@ -180,7 +189,7 @@ fn tagged_frames_and_garbage() {
 
 proptest! {
     #[test]
-    fn no_frame_panics(
+    fn foreign_frames_are_read(
         kind in prop::sample::select(vec![0x0800_u16, 0x86dd, 0x0806, 0x8100, 0x88a8, 0x88e5]),
         rest in prop::collection::vec(any::<u8>(), 0..300),
         first in any::<u8>(),
@@ -196,5 +205,21 @@ proptest! {
         }
         decode(&frame, wire_len, true, &addresses(Family::Ipv4));
         decode(&rest, wire_len, false, &addresses(Family::Ipv6));
+    }
+
+    #[test]
+    fn damaged_foreign_frames_are_read(
+        frame in prop_oneof![
+            damage::bytes(segment_of(Family::Ipv4, 20)),
+            damage::bytes(segment_of(Family::Ipv6, 20)),
+            damage::bytes(unreachable("c6120012")),
+            damage::bytes(bytes(UNREACHABLE_V6)),
+        ],
+        wire_len in prop_oneof![0..2000_u32, any::<u32>()],
+        sent in any::<bool>(),
+    ) {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            decode(&frame, wire_len, sent, &addresses(family));
+        }
     }
 }

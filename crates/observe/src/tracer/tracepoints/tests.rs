@@ -4,8 +4,8 @@
 use super::*;
 use proptest::prelude::*;
 
-fn reader(kind: Kind) -> Reader {
-    let text = match kind {
+fn text(kind: Kind) -> &'static str {
+    match kind {
         Kind::SetState => include_str!("../fixtures/inet_sock_set_state.format"),
         Kind::ErrorReport => include_str!("../fixtures/inet_sk_error_report.format"),
         Kind::Retransmit => include_str!("../fixtures/tcp_retransmit_skb.format"),
@@ -13,8 +13,11 @@ fn reader(kind: Kind) -> Reader {
         Kind::ReceiveReset => include_str!("../fixtures/tcp_receive_reset.format"),
         Kind::TimerStart => include_str!("../fixtures/timer_start.format"),
         Kind::TimerExpire => include_str!("../fixtures/timer_expire_entry.format"),
-    };
-    Reader::new(kind, &Format::parse(text).unwrap()).unwrap()
+    }
+}
+
+fn reader(kind: Kind) -> Reader {
+    Reader::new(kind, &Format::parse(text(kind)).unwrap()).unwrap()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -136,9 +139,20 @@ fn a_format_that_lacks_what_is_needed_is_refused() {
 
 proptest! {
     #[test]
-    fn no_record_panics(record in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn foreign_records_are_read(record in prop::collection::vec(any::<u8>(), 0..120)) {
         for kind in Kind::ALL {
             let _ = reader(kind).read(&record);
+        }
+    }
+
+    #[test]
+    fn foreign_formats_are_read(
+        (kind, format) in prop::sample::select(Kind::ALL.to_vec())
+            .prop_flat_map(|kind| (Just(kind), damage::text(text(kind)))),
+        record in prop::collection::vec(any::<u8>(), 0..120),
+    ) {
+        if let Some(reader) = Format::parse(&format).and_then(|format| Reader::new(kind, &format)) {
+            let _ = reader.read(&record);
         }
     }
 }

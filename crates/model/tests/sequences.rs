@@ -1,0 +1,214 @@
+//! Faults that follow one another.
+
+mod common;
+
+use common::parameters;
+use model::command::{Observed, predict_program};
+use model::{ObservedCall, Prediction};
+use spec::facts::TcpFacts;
+use spec::script::Step;
+use spec::{Facts, Outcome, Reference, SocketOptions};
+
+fn predict(sets: &[&[(&str, &str)]]) -> Prediction {
+    let parameters = parameters(&sets.concat());
+    parameters.validate().unwrap_or_else(|(key, why)| panic!("{key}: {why}"));
+    model::predict(&parameters, &model::nominal_facts(&parameters, 250))
+}
+
+fn span_s(prediction: &Prediction) -> (f64, f64) {
+    let (from, to) = prediction.hull().unwrap_or_else(|| panic!("{prediction:?}"));
+    (from.as_secs_f64(), to.as_secs_f64())
+}
+
+const KEEPALIVE: [(&str, &str); 4] = [
+    ("client.keepalive.enabled", "true"),
+    ("client.keepalive.idle", "2s"),
+    ("client.keepalive.interval", "1s"),
+    ("client.keepalive.probes", "3"),
+];
+const FLAP: [(&str, &str); 2] = [("fault.kind", "flap"), ("fault.duration", "2500ms")];
+const AGAIN: [(&str, &str); 3] =
+    [("fault.2.kind", "flap"), ("fault.2.after", "7s"), ("fault.2.duration", "2500ms")];
+const LONGER: (&str, &str) = ("fault.2.duration", "9s");
+
+/// Each time for less than keepalive waits: an answer in between has it begin anew.
+#[test]
+fn probes_that_two_outages_swallow_do_not_add_up() {
+    let twice = predict(&[&FLAP, &KEEPALIVE, &AGAIN]);
+    assert_eq!(twice.windows[0].outcome, Outcome::None, "{twice:?}");
+    let longer = predict(&[&FLAP, &KEEPALIVE, &AGAIN, &[LONGER]]);
+    assert_eq!(longer.windows[0].outcome, Outcome::TIMED_OUT, "{longer:?}");
+    assert_eq!(longer.windows[0].keepalive_probes, Some(3), "{longer:?}");
+    assert_eq!(longer.reference, Reference::LastActivity);
+    // An answered probe began it anew: the idle time, and three intervals.
+    let (from, to) = span_s(&longer);
+    assert!(from > 4.9 && to < 5.4, "{longer:?}");
+    assert!(longer.why.contains("with fault 2 (`flap`), 7s after the first"), "{}", longer.why);
+}
+
+/// What ends in the first outage is as if it were the only one.
+#[test]
+fn what_is_over_does_not_meet_the_next() {
+    let once = |sets| predict(&[&[("fault.kind", "blackhole")], &KEEPALIVE, sets]);
+    assert_eq!(once(&AGAIN), once(&[]));
+    let at_the_same_time = once(&[("fault.2.kind", "process-crash"), ("fault.2.after", "5200ms")]);
+    let why = at_the_same_time.unknown.unwrap();
+    assert!(
+        why.contains("`process-crash` comes 5s200ms after") && why.contains("before the fault"),
+        "{why}"
+    );
+}
+
+/// A write that the first outage held up has been acknowledged: times count from the one that was not.
+#[test]
+fn a_write_that_got_through_is_no_reference() {
+    let writes = [("client.traffic", "script"), ("client.script", "write 100; wait 8s; write 100")];
+    let timeout = ("client.user_timeout", "5s");
+    let later = predict(&[&FLAP, &writes, &AGAIN, &[timeout, LONGER]]);
+    let once = [("fault.kind", "power-off"), ("client.traffic", "one-write"), timeout];
+    let alone = predict(&[&once]);
+    assert_eq!(later.windows[0].outcome, Outcome::TIMED_OUT, "{later:?}");
+    assert_eq!(later.reference, Reference::FirstWrite);
+    let ((from, to), (alone_from, alone_to)) = (span_s(&later), span_s(&alone));
+    assert!(from >= alone_from - 0.1 && to <= alone_to + 0.1, "{later:?} {alone:?}");
+}
+
+/// A killed process's FIN comes if the connection lives until then.
+#[test]
+fn a_crash_after_an_outage_is_told_at_once() {
+    let write = [("client.traffic", "one-write"), ("sysctl.tcp_retries2", "6")];
+    let crash = [("fault.2.kind", "process-crash"), ("fault.2.after", "4s")];
+    let told = predict(&[&FLAP, &write, &crash]);
+    assert_eq!((told.windows[0].outcome, told.reference), (Outcome::Eof, Reference::Fault));
+    let hopeless =
+        predict(&[&FLAP, &crash, &[("client.traffic", "one-write"), ("sysctl.tcp_retries2", "0")]]);
+    assert_eq!(hopeless.windows[0].outcome, Outcome::TIMED_OUT, "{hopeless:?}");
+}
+
+#[test]
+fn what_is_not_modelled_is_unknown_with_its_reason() {
+    const WRITE: (&str, &str) = ("client.traffic", "one-write");
+    for (sets, reason) in [
+        (&[("client.traffic", "stream")][..], "goes on writing"),
+        (&[("fault.after", "0s"), WRITE], "last answer has come"),
+        (&[("path.rtt", "150ms"), WRITE], "last answer has come"),
+        (
+            &[("fault.2.kind", "process-freeze"), ("fault.3.kind", "flap"), LATER, ENDS, WRITE],
+            "`process-freeze`",
+        ),
+        (
+            &[("fault.2.kind", "blackhole"), ("fault.2.direction", "to-client"), WRITE],
+            "drops some packets",
+        ),
+        (
+            &[("neighbour", "learned"), ("fault.2.after", "20s"), WRITES_LATE[0], WRITES_LATE[1]],
+            "link-layer address",
+        ),
+    ] {
+        let why = predict(&[&FLAP, &AGAIN, sets]).unknown.unwrap();
+        assert!(why.contains(reason), "{sets:?}: {why}");
+    }
+}
+
+const LATER: (&str, &str) = ("fault.3.after", "5s");
+const ENDS: (&str, &str) = ("fault.3.duration", "1s");
+const WRITES_LATE: [(&str, &str); 2] =
+    [("client.traffic", "script"), ("client.script", "write 100; wait 21s; write 100")];
+
+/// A router that is cut off from the server asks for it in vain, and says so.
+#[test]
+fn a_router_speaks_for_a_server_that_goes_away_for_the_second_time() {
+    let routed = [("topology", "router"), ("sysctl.tcp_retries2", "3")];
+    let write = [("client.traffic", "script"), ("client.script", "write 100; wait 8s; write 100")];
+    let off = [("fault.2.kind", "power-off"), AGAIN[1]];
+    let twice = predict(&[&FLAP, &off, &routed, &write]);
+    assert_eq!(twice.windows[0].outcome, Outcome::Errno(spec::Errno::EHOSTUNREACH), "{twice:?}");
+    assert_eq!(twice.reference, Reference::FirstWrite);
+    let dropped = predict(&[&FLAP, &off, &routed, &write, &[("fault.2.kind", "blackhole")]]);
+    assert_eq!(dropped.windows[0].outcome, Outcome::TIMED_OUT, "{dropped:?}");
+}
+
+/// A firewall that rejects for a while: what an ICMP error has left is gone with the next answer.
+#[test]
+fn a_router_rejects_between_two_faults() {
+    let reject =
+        [("topology", "router"), ("fault.kind", "reject"), ("fault.reject", "host-unreachable")];
+    let later = [("fault.2.kind", "blackhole"), ("fault.2.after", "3s")];
+    let script = |script| [("client.traffic", "script"), ("client.script", script)];
+    let own = ("sysctl.tcp_retries2", "5");
+    // Rejected for three seconds, then dropped: the error is the router's, and the doublings go on.
+    let both = predict(&[&reject, &later, &script("write 100"), &[own]]);
+    let alone = predict(&[
+        &[("topology", "router"), ("fault.kind", "blackhole")],
+        &script("write 100"),
+        &[own],
+    ]);
+    assert_eq!(both.windows[0].outcome, Outcome::Errno(spec::Errno::EHOSTUNREACH), "{both:?}");
+    assert!((span_s(&both).0 - span_s(&alone).0).abs() > 0.1, "{both:?}");
+    // A reset ends it at the next packet.
+    let reset = [("fault.2.kind", "reject"), ("fault.2.after", "3s")];
+    let first = [("topology", "router"), ("fault.kind", "blackhole")];
+    let reset = predict(&[&first, &reset, &script("wait 5s; write 100")]);
+    assert_eq!(reset.windows[0].outcome, Outcome::Errno(spec::Errno::ECONNRESET), "{reset:?}");
+    assert!(span_s(&reset).1 < 0.02, "{reset:?}");
+}
+
+/// What is over before the next fault counts from a call that may come late.
+#[test]
+fn a_call_after_the_next_fault_is_not_over_before_it() {
+    let late = [("client.traffic", "script"), ("client.script", "wait 8s; write 100")];
+    let timeout = ("client.user_timeout", "5s");
+    let saved = [("fault.kind", "blackhole"), AGAIN[0], AGAIN[1], ("fault.2.duration", "500ms")];
+    let lives = predict(&[&saved, &late, &[timeout]]);
+    assert_eq!(lives.windows[0].outcome, Outcome::None, "{lives:?}");
+}
+
+/// Neighbours are believed for 15 s: within that it makes no difference that they were learned.
+#[test]
+fn entries_that_are_still_believed_make_no_difference() {
+    let write = [("client.traffic", "one-write"), ("client.user_timeout", "5s")];
+    let later = [("fault.2.after", "4s"), ("fault.2.duration", "9s")];
+    let known = predict(&[&FLAP, &AGAIN, &later, &write]);
+    let learned = predict(&[&FLAP, &AGAIN, &later, &write, &[("neighbour", "learned")]]);
+    assert_eq!(learned.windows, known.windows);
+    assert!(learned.unknown.is_none(), "{learned:?}");
+}
+
+/// What has passed the router's rules and waits for the server's address is not rejected any more.
+#[test]
+fn what_waits_at_a_router_when_it_begins_to_reject_is_unknown() {
+    let waits =
+        [("topology", "router"), ("client.traffic", "one-write"), ("fault.duration", "500ms")];
+    let reject = |after| [("fault.2.kind", "reject"), ("fault.2.after", after)];
+    let why = predict(&[&FLAP, &waits, &reject("1s")]).unknown.unwrap();
+    assert!(why.contains("waits at the router"), "{why}");
+    let later = predict(&[&FLAP, &waits, &reject("5s")]);
+    assert_eq!(later.windows[0].outcome, Outcome::None, "{later:?}");
+}
+
+/// Of two lost probes, one that the path drops after it was back.
+#[test]
+fn a_path_that_drops_the_next_packet_after_an_outage() {
+    let next = [("fault.2.kind", "blackhole"), ("fault.2.after", "7s"), ("fault.2.packets", "3")];
+    let lives = predict(&[&FLAP, &KEEPALIVE, &next, &[("fault.2.packets", "2")]]);
+    assert_eq!(lives.windows[0].outcome, Outcome::None, "{lives:?}");
+    let ends = predict(&[&FLAP, &KEEPALIVE, &next]);
+    assert_eq!(ends.windows[0].outcome, Outcome::TIMED_OUT, "{ends:?}");
+    assert_eq!(ends.windows[0].keepalive_probes, Some(3), "{ends:?}");
+}
+
+/// A stream into a stopped server: its window closes some time, and the user timeout counts from there.
+#[test]
+fn more_than_surely_fits_into_a_stopped_server_is_not_followed() {
+    let trial = parameters(&[("fault.kind", "process-freeze")]);
+    let options = SocketOptions { user_timeout_ms: Some(1228), ..SocketOptions::default() };
+    let tcp = TcpFacts { options_set: Some(options), ..TcpFacts::default() };
+    let facts = Facts { tcp: Some(tcp), ..model::nominal_facts(&trial, 250) };
+    let why = |writes: u64| {
+        let write = |number| ObservedCall { at_ns: number * 50_000_000, step: Step::Write(100) };
+        let observed = Observed { calls: (0..writes).map(write).collect(), ..Observed::default() };
+        predict_program(&trial, &facts, &observed).prediction.unknown.unwrap_or_default()
+    };
+    assert!(why(301).contains("memory accounting"), "{}", why(301));
+    assert!(!why(20).contains("memory accounting"), "{}", why(20));
+}
