@@ -42,14 +42,18 @@ doctor: build
 predict *arguments: build
     @scripts/halfopen predict --defaults "$@"
 
-# The guide's reference pages, made from the program: docs/src/reference/
+# The guide's reference pages and pictures of predictions, made from the program: docs/src/
 reference:
-    @cargo run --quiet -- reference docs/src/reference
+    @cargo run --quiet -- reference docs/src
 
 # The guide as web pages, in target/guide/; builds mdbook where it is missing (4 to 10 minutes)
 guide:
     @command -v mdbook >/dev/null || scripts/as-caller cargo install --quiet --locked mdbook
     mdbook build docs
+
+# Reports and the guide in headless Chromium: what is wrong with them, and pictures of them in target/pages/seen (a few minutes; needs chromium, node, `just kernel`)
+pages *pages: build
+    @scripts/pages/run scripts/halfopen "$@"
 
 # Every claim of the article: short settings on the real clock, the defaults in virtual time
 article *arguments: build
@@ -63,17 +67,99 @@ validate *arguments: build
 clocks *arguments: build
     @scripts/halfopen clocks "$@"
 
-# Clients behind haproxy, nginx and a proxy that never answers, when their server's host loses power
+# On the real clock: what takes hours or a quarter of one at the defaults takes 40 s or 26 s. What a program's own
+# settings make longer than the deadline is inconclusive there (3)
+short := "--set sysctl.tcp_keepalive_time=20 --set sysctl.tcp_keepalive_intvl=5 --set sysctl.tcp_keepalive_probes=4 --set sysctl.tcp_retries2=6 --set deadline=60s"
+
+# What `programs` and `proxies` need of PyPI, npm, crates and Go, into target/programs: without it they are skipped
+program-needs:
+    @scripts/as-caller scripts/program-needs
+
+# Clients behind haproxy, nginx and a proxy that never answers, when their server's host loses power: as `programs`
 proxies *arguments: build
-    @scripts/halfopen run experiments/proxies/*.toml --defaults --clock virtual --reference results/proxies "$@"
+    @scripts/halfopen run experiments/proxies/*.toml --defaults --clock virtual --reference results/proxies "$@" || virtual=$?; \
+    scripts/halfopen run experiments/proxies/*.toml {{short}} --reference results/proxies "$@" || test $? -eq 3 && exit ${virtual:-0}
 
-# Programs that everybody uses, when their server's host loses power: the Linux defaults, in virtual time
+# Programs that everybody uses, when their server's host loses power, and with what mends it: the Linux defaults in virtual time, then short sysctls on the real clock
 programs *arguments: build
-    @scripts/halfopen run experiments/programs/*.toml --defaults --clock virtual --reference results/programs "$@"
+    @scripts/halfopen run experiments/programs/*.toml --defaults --clock virtual --reference results/programs "$@" || virtual=$?; \
+    scripts/halfopen run experiments/programs/*.toml {{short}} --reference results/programs "$@" || test $? -eq 3 && exit ${virtual:-0}
 
-# Reference results of this kernel and of the virtual one, small enough to be kept: results/
-results *arguments: build
-    @scripts/halfopen article --reference results "$@"
+# Each way to lose a peer, idle with keepalive and after a write, over IPv4 and IPv6, on this machine's kernel and on older ones: results/faults (a minute; where chance decides it is inconclusive; needs `just kernel --kernel 6.1` and `--kernel 6.12`)
+faults *arguments: build
+    @scripts/halfopen clocks experiments/faults/*.toml --set client.traffic=idle,one-write --set family=ipv4,ipv6 \
+        --kernel 6.1,6.12 --reference results/faults "$@" || test $? -eq 3 || survivor=1; \
+    scripts/halfopen clocks client-power-off-idle client-power-off-keepalive client-power-off-streaming client-crash-streaming \
+        --set family=ipv4,ipv6 --kernel 6.1,6.12 --reference results/faults/client-lost "$@" && exit ${survivor:-0}
+
+# All reference results, by kernel, small enough to be kept: results/ (as root; half an hour; `just kernel` with each HZ, and with 6.1)
+results: build && programs proxies faults
+    #!/bin/sh
+    set -eu
+    # What a kernel lacks is skipped, with its reason (4).
+    make() { scripts/halfopen "$@" --reference results || test $? -eq 4; }
+    make article
+    make validate
+    make validate --samples
+    for hz in 100 250 300 1000; do make validate --clock virtual --hz "$hz"; done
+    make validate --clock virtual --samples
+    make validate --clock virtual --kernel 6.1
+
+# What reads foreign bytes, against damaged and random ones: `just fuzz 1000000` tries more of each
+fuzz cases="20000":
+    PROPTEST_CASES={{cases}} cargo test --workspace -- foreign
+
+# A statically linked program, which runs on older distributions too
+static:
+    @scripts/as-caller scripts/build-static
+
+# A Debian package of it; builds cargo-deb where it is missing (3 minutes)
+deb:
+    @scripts/as-caller scripts/build-deb
+
+# What the gate has no time for; each part is a recipe of its own
+nightly: msrv deny sbom test-ordinary test-package kernels (fuzz "200000")
+
+# The oldest Rust that Cargo.toml names
+msrv:
+    #!/bin/sh
+    set -eu
+    version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    rustup toolchain list | grep -q "^$version" || rustup toolchain install "$version" --profile minimal
+    cargo "+$version" check --locked --workspace --all-targets --target-dir target/msrv
+
+# Licences, sources and known weaknesses of the crates that are used (deny.toml)
+deny:
+    @command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+    cargo deny check
+
+# The list of everything that the program is built from (CycloneDX), in target/
+sbom:
+    @command -v cargo-cyclonedx >/dev/null || cargo install --quiet --locked cargo-cyclonedx
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --override-filename halfopen.cdx
+    mv crates/halfopen/halfopen.cdx.json target/
+    rm crates/*/halfopen.cdx.json
+
+# The tests without root
+test-ordinary *arguments:
+    @scripts/test-ordinary "$@"
+
+# The package and the static program in bare roots; needs root and mmdebstrap
+test-package: deb
+    cargo test --package halfopen --test package -- --ignored
+
+# The model and the catalogue on each virtual kernel, old and new, at each HZ
+kernels versions="6.1 6.12" hz="100 250 300 1000":
+    #!/bin/sh
+    set -eu
+    just build
+    for version in {{versions}}; do for hz in {{hz}}; do
+        just kernel --kernel "$version" --hz "$hz"
+        for what in "validate --repeat 1" "run --defaults $(ls experiments/*.toml | grep -v path-loses-a-third | tr '\n' ' ')"; do
+            # What a kernel lacks is skipped, with its reason (4).
+            scripts/halfopen $what --clock virtual --kernel "$version" --hz "$hz" --out "target/nightly/$version-$hz" || test $? -eq 4
+        done
+    done; done
 
 # The client's process is killed while the server sends without a pause: what is the server told?
 client-crash-streaming *arguments: build
@@ -263,6 +349,10 @@ path-flap-sending *arguments: build
 path-flap-too-long *arguments: build
     @scripts/halfopen run path-flap-too-long "$@"
 
+# The path goes away twice, each time for less than keepalive waits: do the probes of both times add up?
+path-flaps-twice *arguments: build
+    @scripts/halfopen run path-flaps-twice "$@"
+
 # The path loses the next four packets of a connection and then works again: does a write get through?
 path-loses-a-few *arguments: build
     @scripts/halfopen run path-loses-a-few "$@"
@@ -282,6 +372,10 @@ path-one-way-to-client *arguments: build
 # The path loses what goes to the server, and what comes from it still arrives: when does a client that sends find out?
 path-one-way-to-server *arguments: build
     @scripts/halfopen run path-one-way-to-server "$@"
+
+# The path goes away under a write, and when it is back the server's process dies: which of the two is the client told of?
+path-then-process-crash *arguments: build
+    @scripts/halfopen run path-then-process-crash "$@"
 
 # The server process is killed while the client is idle: what is the client told, and when?
 process-crash-idle *arguments: build

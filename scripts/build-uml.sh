@@ -41,6 +41,8 @@ shopt -s nullglob
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
 readonly CONFIG=$HERE/uml.config
+# By which people call it: `halfopen kernel build` runs it too.
+readonly NAME=${CALLED_AS:-$0}
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:?neither XDG_CACHE_HOME nor HOME is set}/.cache}/halfopen/uml
 readonly TOOLS=(gcc make flex bison bc xz ld tar sha256sum flock)
 
@@ -54,7 +56,7 @@ build=
 compiler=
 
 say() { printf '%s\n' "$*" >&2; }
-die() { local code=$1; shift; printf 'build-uml: %s\n' "$@" >&2; exit "$code"; }
+die() { local code=$1; shift; printf "$NAME: %s\n" "$@" >&2; exit "$code"; }
 
 main() {
     read_arguments "$@"
@@ -67,7 +69,7 @@ main() {
     fi
     local link=$CACHE/linux${kernel:+-$kernel}-hz$hz
     if $print; then
-        [[ -x $link ]] || die 1 "no virtual kernel${kernel:+ $kernel} for HZ=$hz yet: run $0${kernel:+ --kernel $kernel} --hz $hz"
+        [[ -x $link ]] || die 1 "no virtual kernel${kernel:+ $kernel} for HZ=$hz yet: run $NAME${kernel:+ --kernel $kernel} --hz $hz"
         printf '%s\n' "$link"
         return
     fi
@@ -91,7 +93,10 @@ main() {
         trap 'exit 130' INT TERM HUP
         build_kernel "$key" "$directory"
     fi
-    point_to "$directory/linux" "$CACHE/linux-$(grep -oE '^[0-9]+\.[0-9]+' <<<"$key" || echo tree)-hz$hz"
+    local release
+    release=$(release "$directory/linux")
+    say "Its release is $release."
+    point_to "$directory/linux" "$CACHE/linux-$(grep -oE '^[0-9]+\.[0-9]+' <<<"$release")-hz$hz"
     [[ -n $kernel ]] || point_to "$directory/linux" "$link"
     printf '%s\n' "$directory/linux"
 }
@@ -172,7 +177,7 @@ check_tools() {
     ((${#missing[@]} > 0)) || return 0
     local list
     list=$(printf '%s, ' "${missing[@]}")
-    say "build-uml: missing: ${list%, }"
+    say "$NAME: missing: ${list%, }"
     say "  Debian, Ubuntu:  apt-get install ${apt[*]}"
     if ((${#dnf[@]} > 0)); then
         say "  Fedora:          dnf install ${dnf[*]}"
@@ -185,13 +190,17 @@ check_tools() {
 }
 
 # Version, HZ, and a digest of everything that decides what comes out. A
-# package's tarball is known by its path, size and time: reading it takes longer
-# than all the rest of a run that finds everything built.
+# package's tarball is known by its path, size and time, and so is each file of a
+# tree: reading them takes longer than all the rest of a run that finds everything
+# built.
 key() {
     local version stamp
     if [[ -d $source ]]; then
         version=$(make --no-print-directory -s -C "$source" kernelversion 2>/dev/null || echo tree)
-        stamp=$(sha256sum "$source/Makefile")
+        # Whoever works on a tree changes any of its files.
+        stamp=$(find "$source" -name .git -prune -o -type f \
+            \( -name '*.[chS]' -o -name 'Kconfig*' -o -name 'Makefile*' -o -name 'Kbuild*' \) \
+            -printf '%P %s %T@\n' | sort)
     else
         version=${source##*/}
         version=${version#linux-source-}
@@ -206,6 +215,13 @@ key() {
         declare -f patch_source configure build_kernel
     } | sha256sum)
     printf '%s-hz%s-%s\n' "${version//[^A-Za-z0-9._-]/_}" "$hz" "${digest:0:12}"
+}
+
+# What a kernel says of itself, whatever the name of its source.
+release() {
+    local text
+    text=$(grep -aom1 -E 'Linux version [0-9]+\.[0-9]+[^ ]*' "$1") || die 1 "$1 does not say its release"
+    printf '%s\n' "${text##* }"
 }
 
 build_kernel() {
