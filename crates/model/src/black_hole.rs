@@ -297,6 +297,29 @@ mod tests {
         }
     }
 
+    /// `tcp_rack_reo_wnd`: a quarter of the shortest round trip, rounded down; without it what the peer misses
+    /// is lost at once, and the RTO counts from there.
+    #[test]
+    fn the_reordering_window_is_of_the_shortest_round_trip() {
+        let mut parameters = Parameters::default();
+        for (key, value) in [
+            ("fault.kind", "mtu"),
+            ("fault.mtu", "1400"),
+            ("client.traffic", "script"),
+            ("client.script", "write 4000"),
+            ("sysctl.tcp_retries2", "5"),
+        ] {
+            settings::apply(&mut parameters, key, value).unwrap();
+        }
+        let first_ms = |min_rtt_us| {
+            let mut facts = nominal_facts(&parameters, 250);
+            facts.tcp.as_mut().unwrap().min_rtt_us = Some(min_rtt_us);
+            predict(&parameters, &facts).schedule[0].earliest.as_millis()
+        };
+        // At least 2 ms, in whole jiffies and slots.
+        assert!(first_ms(4) >= first_ms(3) + 4, "{} {}", first_ms(4), first_ms(3));
+    }
+
     #[test]
     fn what_passes_behind_lost_data_is_unknown() {
         for script in ["write 4000; close", "write 4000; write 100", "request 4000 1s"] {

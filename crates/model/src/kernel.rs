@@ -38,7 +38,7 @@ pub(crate) struct Kernel {
     pub(crate) autocorks: bool,
     /// The largest segment, bytes.
     pub(crate) mss: u32,
-    /// `tcp_min_rtt`, microseconds: what the path alone takes.
+    /// `tcp_min_rtt`, microseconds; where it was not seen the smoothed round trip stands for it.
     pub(crate) min_rtt_us: u64,
     /// The headers of an IP packet with a segment of data, bytes.
     pub(crate) headers: u32,
@@ -143,7 +143,9 @@ impl Kernel {
             sack,
             retries1: number("tcp_retries1", 3).min(255) as u32,
             mtu_probing,
-            min_rtt_us: parameters.path.rtt.as_micros() as u64,
+            min_rtt_us: facts.tcp.as_ref().map_or(parameters.path.rtt.as_micros() as u64, |tcp| {
+                tcp.min_rtt_us.unwrap_or(tcp.srtt_us).into()
+            }),
             collapses: number("tcp_retrans_collapse", 1) != 0,
             user_timeout_ms: client.user_timeout.map(|time| time.as_millis() as u64),
             keepalive_time: seconds(keepalive.idle, "tcp_keepalive_time", 7200),

@@ -349,7 +349,16 @@ fn runs(
             past.counts.probes = run.sock.probes_out;
             let fault_ns = received_ns.saturating_add(scene.meets.reference_until_ns);
             let run = equip(cfg, parameters, facts, run, None, fault_ns);
-            for hop in hops(cfg, parameters, facts, fault_ns + writes_after_ns)? {
+            let probed = may_have_probed(facts).then(|| {
+                let mut run = run.clone();
+                run.sock.tlp_out = Some(run.sock.next_number());
+                run
+            });
+            let hops = hops(cfg, parameters, facts, fault_ns + writes_after_ns)?;
+            for (run, hop) in std::iter::once(&run)
+                .chain(&probed)
+                .flat_map(|run| hops.iter().map(move |hop| (run, hop)))
+            {
                 // Of two timers that fire at the same jiffy, either may be the first.
                 let orders: &[bool] = if hop.has_timer() { &[false, true] } else { &[false] };
                 for first in orders {
@@ -361,6 +370,13 @@ fn runs(
         }
     }
     Ok(all)
+}
+
+/// Whether a tail loss probe may have been what was acknowledged last, after which there is no other before
+/// something new is acknowledged (`tcp_process_tlp_ack`): nothing shows `tlp_high_seq`.
+fn may_have_probed(facts: &Facts) -> bool {
+    let again = facts.tcp.as_ref().and_then(|tcp| tcp.total_retrans);
+    again.is_some_and(|count| count > 0)
 }
 
 /// Where packets go once the fault is there, if the first write comes at `at_ns`.

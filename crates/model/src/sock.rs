@@ -133,8 +133,9 @@ pub(crate) struct Sock {
     pub(crate) backoff: u32,
     /// Timeouts in a row; `icsk_retransmits` is these modulo 256.
     pub(crate) timeouts: u32,
-    /// `tlp_high_seq`: a tail loss probe is out.
-    pub(crate) tlp_out: bool,
+    /// `tlp_high_seq`: a tail loss probe is out, until something after this number is acknowledged. One that
+    /// was sent again stays so where it was itself the last.
+    pub(crate) tlp_out: Option<Number>,
     /// `icsk_probes_out`.
     pub(crate) probes_out: u32,
     /// `sk_err_soft`.
@@ -180,7 +181,7 @@ impl Sock {
             srtt_us,
             backoff: 0,
             timeouts: 0,
-            tlp_out: false,
+            tlp_out: None,
             probes_out: 0,
             err_soft: None,
             keepopen: false,

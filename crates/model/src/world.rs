@@ -91,8 +91,9 @@ impl Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Arrival {
     /// The acknowledgement of all segments before `next`; when the segment was sent whose time stamp
-    /// it echoes, and whether it comes with the answer of the peer's program.
-    Ack { next: Number, echoed_ns: u64, answers: bool },
+    /// it echoes, whether it comes with the answer of the peer's program, and whether the last segment had
+    /// come before (DSACK).
+    Ack { next: Number, echoed_ns: u64, answers: bool, came_twice: bool },
     /// One that says that segments from `next` on are missing, but for `seen` (SACK).
     Missing { next: Number, seen: Number },
     /// The acknowledgement of a probe.

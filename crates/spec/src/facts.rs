@@ -40,6 +40,9 @@ pub struct TcpFacts {
     pub srtt_us: u32,
     /// `tcpi_rttvar`, microseconds.
     pub rttvar_us: u32,
+    /// `tcpi_min_rtt`: the shortest of late, microseconds; `None` in files of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_rtt_us: Option<u32>,
     /// `tcpi_snd_mss`, bytes.
     pub snd_mss: u32,
     /// `tcpi_snd_cwnd`, segments.

@@ -590,6 +590,7 @@ impl SocketSample {
             inode: Some(self.inode),
             retrans: info.retrans,
             total_retrans: Some(info.total_retrans),
+            min_rtt_us: Some(info.min_rtt_us),
             rto_recoveries: info.total_rto_recoveries,
             rto_time_ms: info.total_rto_time_ms,
         })

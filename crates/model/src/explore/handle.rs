@@ -52,7 +52,9 @@ impl Explorer<'_> {
             }
             (
                 Event::Arrival,
-                Some(InFlight { what: Arrival::Ack { next, echoed_ns, answers }, .. }),
+                Some(InFlight {
+                    what: Arrival::Ack { next, echoed_ns, answers, came_twice }, ..
+                }),
             ) => {
                 if answers && sock.closed {
                     // Data for a socket that no process reads any more: `TCPABORTONDATA`.
@@ -61,7 +63,7 @@ impl Explorer<'_> {
                     if answers {
                         program.answered(self.calls, now_ns);
                     }
-                    sock.acknowledged(&mut step, next, echoed_ns)
+                    sock.acknowledged(&mut step, next, echoed_ns, came_twice)
                 }
             }
             (Event::Arrival, Some(InFlight { what: Arrival::Missing { seen, .. }, .. })) => {

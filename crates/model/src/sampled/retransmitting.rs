@@ -103,7 +103,7 @@ fn first(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, sent: u64, sampled: u64) -> 
         for fires in fires {
             let mut sock = sock.clone();
             sock.write_timer = Some((pending, Armed { fires, timeout }));
-            sock.tlp_out = pending == Pending::Retransmission && !syn;
+            sock.tlp_out = (pending == Pending::Retransmission && !syn).then(|| sock.next_number());
             sock.queue.iter_mut().for_each(|segment| segment.sent_ns = sent_ns);
             let stamps = Stamps { retrans_stamp, ..sock.stamps };
             all.push((sock, vec![stamps]));

@@ -13,12 +13,14 @@ const ANSWERED_IN_PARTS: &str = "the first part of a request comes again alone, 
                                  as much as it reads";
 
 impl Sock {
-    /// An acknowledgement of all segments before `next` arrives: `tcp_ack`, `tcp_clean_rtx_queue`.
+    /// An acknowledgement of all segments before `next` arrives: `tcp_ack`, `tcp_clean_rtx_queue`,
+    /// `tcp_process_tlp_ack`. `came_twice`: it says that the last came twice (DSACK).
     pub(crate) fn acknowledged(
         &mut self,
         step: &mut Step<'_>,
         next: Number,
         echoed_ns: u64,
+        came_twice: bool,
     ) -> Progress {
         self.received(step);
         let count = next.saturating_sub(self.first).min(self.queue.len());
@@ -32,7 +34,8 @@ impl Sock {
         self.err_soft = None;
         self.stamp(step, Stamp::Retransmission(None));
         self.probes_out = 0;
-        (self.tlp_out, self.retrans_out, self.fin_out) = (false, false, false);
+        self.tlp_out.take_if(|high| lost || came_twice || next > *high);
+        (self.retrans_out, self.fin_out) = (false, false);
         self.tcp_ack_update_rtt(step, &acked, echoed_ns);
         if acked.iter().any(|segment| segment.carries == Carries::Fin) {
             self.state = State::FinWait2;

@@ -24,7 +24,8 @@ impl Sock {
 
     /// `tcp_send_loss_probe`: new data if there is any, else the last segment again; one a tail.
     pub(super) fn tcp_send_loss_probe(&mut self, step: &mut Step<'_>) -> Progress {
-        let sent = if self.tlp_out {
+        let next = self.next_number();
+        let sent = if self.tlp_out.is_some() {
             None
         } else if self.waiting && !self.window_closed {
             Some(self.send_one_packet(step))
@@ -48,7 +49,8 @@ impl Sock {
         };
         step.log(StepKind::TailLossProbe);
         step.held(fate);
-        self.tlp_out = true;
+        // `tlp_retrans`: new data is acknowledged like any other.
+        self.tlp_out = Some(self.next_number().min(next));
         self.reset_xmit_timer(step, Pending::Retransmission, self.rto);
         self.after_sending(step, number, fate)
     }

@@ -20,8 +20,8 @@ impl Sock {
             return Ok(());
         }
         self.sacked_from = seen;
-        // A quarter of the shortest round trip (`tcp_rack_reo_wnd`), for which the smoothed one stands.
-        let window_us = self.srtt_us / 4;
+        // `tcp_rack_reo_wnd`.
+        let window_us = (step.cfg.min_rtt_us / 4).min(self.srtt_us);
         let recovers = self.stamps.retrans_stamp.is_some() || sacked >= DUPTHRESH;
         if recovers || window_us == 0 {
             return self.tcp_rack_reo_timeout(step);
@@ -33,6 +33,8 @@ impl Sock {
 
     /// `tcp_rack_reo_timeout`.
     pub(super) fn tcp_rack_reo_timeout(&mut self, step: &mut Step<'_>) -> Progress {
+        // `tcp_init_cwnd_reduction`.
+        self.tlp_out = None;
         if self.stamps.retrans_stamp.is_none() {
             self.stamp(step, Stamp::Retransmission(Some(step.now_ns)));
         }

@@ -43,7 +43,7 @@ pub(crate) const ANSWER_IS_OUT: &str = "the path goes away before the server's k
                              come: it sends that again by itself, and what follows depends on when";
 
 const WAITS: &str = "what waits at the router for a link-layer address goes on when that comes, whatever the next fault \
-                     does to what comes later";
+                     does to what comes later, or is answered by ICMP when the router forgets whom it asks for";
 
 impl Sequence {
     /// A world whose first fault comes at `fault_ns` goes through it.
@@ -107,8 +107,7 @@ impl World {
             if matters && outage.from_ns < self.answer_is_out_ns {
                 self.unknown = Some(ANSWER_IS_OUT);
             }
-            // A cable that goes dead takes the router's entry along, and what waits for it.
-            if self.hop.waiting() > 0 && !outage.hop.has_timer() {
+            if self.hop.waiting() > 0 {
                 self.unknown = Some(WAITS);
             }
             self.limit = self.hop.limit().cloned().or(self.limit.take());

@@ -217,16 +217,17 @@ impl World {
             peer.room.tell(bytes);
         }
         let next = peer.next;
+        let came_twice = !is_new && packet.bytes > 0;
         let asks = packet.asks || (peer.answers_data && packet.bytes > 0);
         let answers_from_ns = peer.reads_from_ns.filter(|_| asks);
         if answers_from_ns.is_none_or(|from_ns| from_ns > due_ns) {
-            let ack = Arrival::Ack { next, echoed_ns, answers: false };
+            let ack = Arrival::Ack { next, echoed_ns, answers: false, came_twice };
             self.acknowledge(segment, due_ns, ack);
         }
         if let Some(from_ns) = answers_from_ns {
             self.peer.pingpong = true;
             self.peer.pushed.take_if(|pushed| pushed.due_ns >= from_ns);
-            let answer = Arrival::Ack { next, echoed_ns, answers: true };
+            let answer = Arrival::Ack { next, echoed_ns, answers: true, came_twice };
             self.acknowledge(segment, arrives_ns.max(from_ns), answer);
             if !self.outages.is_empty() {
                 let comes_ns = arrives_ns.max(from_ns).saturating_add(self.peer.rtt_ns);
