@@ -65,6 +65,7 @@ pub enum Tone {
 /// Turns events, fed in the order of time, into notes.
 #[derive(Debug, Clone)]
 pub struct Narrator {
+    /// With the fault that is there, or was ordered.
     parameters: Parameters,
     probes: Option<u32>,
     resends: Resends,
@@ -76,8 +77,6 @@ pub struct Narrator {
     links: Vec<(String, String)>,
     /// The longest that the machine was busy so far.
     latest_ns: u64,
-    /// The fault that is there, or was ordered.
-    fault: FaultKind,
     /// The connections of the third host.
     beside: HashMap<FlowId, Leg>,
 }
@@ -94,7 +93,6 @@ impl Narrator {
             options: HashMap::new(),
             links: Vec::new(),
             latest_ns: LATE_NS,
-            fault: parameters.fault.kind,
             beside: HashMap::new(),
         }
     }
@@ -205,7 +203,7 @@ impl Narrator {
                 trial(&text, Tone::Quiet)
             }
             What::Ordered { fault: Some(fault), planned } => {
-                self.fault = fault.kind;
+                self.parameters.fault = (**fault).clone();
                 let whose = if *planned { "the next fault" } else { "ordered by a program" };
                 trial(whose, Tone::Step)
             }
@@ -285,10 +283,10 @@ impl Narrator {
 
     fn fault_step(&self, step: &FaultStep) -> Option<Note> {
         let (text, tone) = match step {
-            FaultStep::Begin if self.fault == FaultKind::None => {
+            FaultStep::Begin if self.parameters.fault.kind == FaultKind::None => {
                 (self.parameters.named("no fault: from here the client waits"), Tone::Fault)
             }
-            FaultStep::Begin => (format!("fault: {}", self.fault), Tone::Fault),
+            FaultStep::Begin => (format!("fault: {}", self.parameters.fault.kind), Tone::Fault),
             FaultStep::Done(act) => (words::act(&self.parameters, *act), Tone::Step),
             // One alone is told by the act.
             FaultStep::Processes { met: 0 | 1, left: 0 } | FaultStep::Complete => return None,

@@ -14,7 +14,7 @@ use spec::Outcome;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use verdict::Word;
-use verdict::timers::{Comparison, Uncompared, compare};
+use verdict::timers::{Comparison, Uncompared, compare, compare_flow};
 
 /// Settings, and the run that tried them.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,9 +93,11 @@ fn row(trial: &Trial) -> Row {
         };
         prediction.windows.iter().find(fits).or(prediction.windows.first())
     });
-    let compared = match (trial.facts.as_ref(), prediction, measured) {
-        (Some(facts), Some(prediction), Some(measured)) => {
-            compare(&trial.experiment.parameters, facts, prediction, measured, &trial.timeline)
+    let parameters = &trial.experiment.parameters;
+    let compared = match (trial.facts.as_ref(), prediction, measured, trial.verdict.deciding()) {
+        (.., Some(flow)) => compare_flow(parameters, flow, &trial.timeline),
+        (Some(facts), Some(prediction), Some(measured), None) => {
+            compare(parameters, facts, prediction, measured, &trial.timeline)
         }
         _ => Comparison::default(),
     };

@@ -245,9 +245,13 @@ pub fn since_reference(
     classified(timeline, Source::ClientWire).skip(before).filter(move |(at, ..)| *at >= from)
 }
 
-/// The last segment that the client received before the fault: which one at its tap, and when.
+/// The last segment that the client received before the fault was in force: which one at its tap, and when.
 fn last_activity(timeline: &Timeline) -> Option<(usize, u64)> {
     let fault_at = timeline.fault_at().unwrap_or(0);
+    let done = timeline.events().iter().find(|event| {
+        event.at_ns >= fault_at && matches!(event.what, What::Fault(FaultStep::Done(_)))
+    });
+    let fault_at = done.map_or(fault_at, |event| event.at_ns);
     timeline
         .segments(Source::ClientWire)
         .enumerate()

@@ -1,6 +1,7 @@
 //! The kernel's own timers, as its tracepoints showed them, against the model's: to the jiffy.
 
 use crate::measure::{Measured, reference_at};
+use crate::verdict::FlowVerdict;
 use model::prediction::{Step, StepKind};
 use model::tick::Hz;
 use model::wheel::{Context, Wheel};
@@ -96,9 +97,34 @@ pub fn compare(
     measured: &Measured,
     timeline: &Timeline,
 ) -> Comparison {
+    let from = (reference_at(timeline, measured.reference), false);
+    compare_from(parameters, facts, (prediction, measured), timeline, from)
+}
+
+/// The same of a connection that is predicted anew with each fault and call: its prediction knows what was
+/// called, and counts from what it was judged by.
+pub fn compare_flow(trial: &Parameters, flow: &FlowVerdict, timeline: &Timeline) -> Comparison {
+    let (Some(facts), Some(prediction), Some(measured), Some(reference_s)) =
+        (&flow.facts, &flow.prediction, &flow.measured, flow.reference_s)
+    else {
+        return Comparison::default();
+    };
+    let since_ns = (reference_s * 1e9).round() as i64;
+    let reference_ns = timeline.fault_at().unwrap_or(0).saturating_add_signed(since_ns);
+    compare_from(trial, facts, (prediction, measured), timeline, (reference_ns, true))
+}
+
+fn compare_from(
+    parameters: &Parameters,
+    facts: &Facts,
+    (prediction, measured): (&Prediction, &Measured),
+    timeline: &Timeline,
+    from: (u64, bool),
+) -> Comparison {
     let mut comparison = Comparison::default();
     compare_slots(facts, timeline, &mut comparison);
-    compare_schedule(parameters, facts, prediction, measured, timeline, &mut comparison);
+    let both = (prediction, measured);
+    compare_schedule(parameters, facts, both, timeline, from, &mut comparison);
     comparison
 }
 
@@ -131,12 +157,13 @@ fn compare_slots(facts: &Facts, timeline: &Timeline, comparison: &mut Comparison
     }
 }
 
+/// `from` is what times count from, and whether the prediction knows what was called.
 fn compare_schedule(
     parameters: &Parameters,
     facts: &Facts,
-    prediction: &Prediction,
-    measured: &Measured,
+    (prediction, measured): (&Prediction, &Measured),
     timeline: &Timeline,
+    (from_ns, knows_calls): (u64, bool),
     comparison: &mut Comparison,
 ) {
     let Some(clock) = facts.jiffies else {
@@ -146,16 +173,16 @@ fn compare_schedule(
     // What a call arms is known once the call has been seen.
     let by_call =
         matches!(measured.reference, Reference::FirstWrite | Reference::Connect | Reference::Close);
-    let called = by_call.then(|| reference_at(timeline, measured.reference));
+    let called = by_call.then_some(from_ns);
     let jiffies = called.map(|called| armed_at(timeline, called)).unwrap_or_default();
     let first_write = called.map(|called| ticks.within(called, jiffies.first().copied()));
     let after;
     let (prediction, reference_ns) = match first_write {
-        Some(first_write_ns) => {
+        Some(first_write_ns) if !knows_calls => {
             after = predict_after(parameters, facts, first_write_ns);
             (&after, first_write_ns)
         }
-        None => (prediction, reference_at(timeline, measured.reference)),
+        _ => (prediction, first_write.unwrap_or(from_ns)),
     };
     // A segment may have been stamped in one jiffy and received in the next.
     let received_astride = first_write.is_none() && ticks.left_of(reference_ns) < STAMPED_NS;
@@ -178,9 +205,9 @@ fn compare_schedule(
         return comparison.pass_over(steps.len(), *why);
     }
     let fired = fired(timeline, Wheel::new(ticks.hz), reference_ns);
-    let ended = measured.detected_s.map(|after_s| {
-        ticks.from(i128::from(reference_at(timeline, measured.reference)) + (after_s * 1e9) as i128)
-    });
+    let ended = measured
+        .detected_s
+        .map(|after_s| ticks.from(i128::from(from_ns) + (after_s * 1e9) as i128));
     // Socket diagnostics see that late by up to their resolution.
     let seen_late = ticks.in_jiffies(Duration::from_secs_f64(measured.resolution_s)) + 1;
     // Whether its handler ran late nothing shows.
@@ -191,7 +218,7 @@ fn compare_schedule(
             && ended.is_some_and(|ended| (wanted - 1..=by).contains(&ended))
     };
     for (index, step) in steps.iter().enumerate() {
-        let (wanted, last) = ticks.of_step(step, reference_ns);
+        let (wanted, last) = ticks.of_step(step, reference_ns, first_write.is_none());
         let timer = timer_of(step, steps);
         let near = fired
             .iter()
@@ -425,14 +452,17 @@ impl Ticks {
     }
 
     /// The jiffy that a step was predicted for, if no timer before it ran late, and the last that
-    /// it can be in.
-    fn of_step(&self, step: &Step, reference_ns: u64) -> (u64, u64) {
+    /// it can be in. Where the reference is a segment of which the jiffy is known, a step is in one: the later,
+    /// if the segment came as near to its jiffy's beginning as conversions round, which where time is virtual
+    /// is when the tick's own probe is answered.
+    fn of_step(&self, step: &Step, reference_ns: u64, is_segment: bool) -> (u64, u64) {
         let after = |time: Duration| i128::from(reference_ns) + time.as_nanos() as i128;
         let earliest = after(step.earliest + allowance::EARLY);
         let latest = after(step.latest.saturating_sub(step.late))
             - allowance::late(self.hz).as_nanos() as i128;
         let last = self.from(latest - i128::from(self.hz.tick_ns()) + ROUNDING_NS + 1);
-        (self.from(earliest), last)
+        let is_one = is_segment && latest - earliest < i128::from(self.hz.tick_ns());
+        (if is_one { last } else { self.from(earliest) }, last)
     }
 
     fn in_jiffies(&self, time: Duration) -> u64 {

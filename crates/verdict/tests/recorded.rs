@@ -3,14 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "the room is pure; its test reads recordings")]
 
 use model::Prediction;
-use spec::{CallName, Errno, Experiment, Facts, FaultKind, Outcome, Reference};
+use spec::{CallName, Errno, Experiment, Facts, FaultKind, Outcome, Parameters, Reference};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, Side, Timer, Trace};
 use timeline::{Event, Flags, Source, Timeline, What};
 use verdict::samples::{Came, Sample};
-use verdict::timers::Uncompared;
+use verdict::timers::{Uncompared, compare_flow};
 use verdict::{Verdict, Word, judge};
 
 struct Recorded {
@@ -237,6 +237,51 @@ fn the_kernels_timers_are_compared_where_their_jiffies_are_known() {
     let comparison = compare(&recorded);
     let effect_only = [(Uncompared::EffectOnly, steps)].into();
     assert_eq!((comparison.fired, comparison.uncompared), (0, effect_only));
+}
+
+/// What a probe draws while the fault is being done came before it.
+#[test]
+fn a_probe_that_is_answered_while_the_fault_is_being_done_is_answered() {
+    let mut recorded = Recorded::read("host-crash-idle-keepalive");
+    let measured = recorded.judge().measured.unwrap();
+    assert_eq!(measured.reference, Reference::LastActivity);
+    let fault_at = recorded.fault_at();
+    let timeline = Timeline::new(recorded.events.clone());
+    let heard = timeline
+        .segments(Source::ClientWire)
+        .filter(|(at, segment)| *at < fault_at && !segment.sent)
+        .map(|(at, _)| at)
+        .next_back();
+    let begins =
+        recorded.events.iter_mut().find(|event| event.what == What::Fault(FaultStep::Begin));
+    begins.unwrap().at_ns = heard.unwrap() - 1_000_000;
+    recorded.events.sort_by_key(|event| event.at_ns);
+    assert_eq!(recorded.judge().measured.unwrap().detected_s, measured.detected_s);
+}
+
+/// Where faults follow one another a schedule counts from what the last of them is judged by, here the answer
+/// to a probe, which came with the tick that sent it.
+#[test]
+fn the_timers_after_the_second_fault_are_compared_from_there() {
+    let read = |file: &str| {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded/path-flaps-twice");
+        fs::read_to_string(PathBuf::from(directory).join(file)).unwrap()
+    };
+    let experiment: serde_json::Value = serde_json::from_str(&read("experiment.json")).unwrap();
+    let mut parameters = Parameters::default();
+    for (key, value) in experiment["parameters"].as_object().unwrap() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        spec::settings::apply(&mut parameters, key, &value).unwrap();
+    }
+    let timeline = Timeline::from_jsonl(&read("timeline.jsonl")).unwrap();
+    let mut flow = verdict::judge_programs(&parameters, &timeline).flows.remove(0);
+    let steps = flow.prediction.as_ref().unwrap().schedule.len() as u32;
+    let comparison = compare_flow(&parameters, &flow, &timeline);
+    assert_eq!((steps, comparison.fired, comparison.unknown()), (4, 4, 0), "{comparison:?}");
+    assert!(comparison.differences.is_empty(), "{comparison:?}");
+    flow.reference_s = flow.reference_s.map(|reference_s| reference_s + 0.008);
+    let comparison = compare_flow(&parameters, &flow, &timeline);
+    assert_eq!(comparison.differences.len(), 4, "{comparison:?}");
 }
 
 /// Times count from a script's close where the program had closed before the end: one that was told
