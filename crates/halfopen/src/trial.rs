@@ -34,7 +34,7 @@ use observe::clock::hz;
 use peer::{Instruction, Milestone};
 use report::Clock;
 use sandbox::Launcher;
-use spec::{FaultKind, Parameters, Part, Plan};
+use spec::{Facts, FaultKind, Parameters, Part, Plan};
 use stage::Stage;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -148,6 +148,8 @@ struct Trial {
     pattern: Option<regex::Regex>,
     /// When one was.
     matched_ns: Option<u64>,
+    /// Of faults that follow one another: the trial up to the last that came, and the facts before the first.
+    came: Option<(Parameters, Facts)>,
     /// What the programs ask for, by their control sockets.
     orders: mpsc::Sender<Asked>,
     asked: mpsc::Receiver<Asked>,
@@ -178,6 +180,7 @@ impl Trial {
             has_begun: false,
             pattern: None,
             matched_ns: None,
+            came: None,
             orders,
             asked,
             waiting: VecDeque::new(),

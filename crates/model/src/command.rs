@@ -5,7 +5,8 @@ pub use crate::crash::Farewell;
 use crate::conclude::unknown;
 use crate::hop::Hop;
 use crate::kernel::Kernel;
-use crate::predict::predict_alone;
+use crate::predict::{predict, predict_alone};
+use crate::prediction::StepKind;
 use crate::scene::HopKind;
 use crate::{IfIt, ObservedCall, Prediction, crash, dead_path, predict_socket, predict_with};
 use spec::effect::{Cable, PathFate};
@@ -127,6 +128,25 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
     Conditional { prediction, from_sample }
 }
 
+/// The same of halfopen's own program where faults follow one another: what the last fault and the socket at
+/// it do not tell is predicted from `came`, the trial up to that fault, and the facts before the first.
+pub fn predict_in_sequence(
+    trial: &Parameters,
+    facts: &Facts,
+    observed: &Observed,
+    came: (&Parameters, &Facts),
+) -> Conditional {
+    let conditional = predict_program(trial, facts, observed);
+    if conditional.prediction.unknown.is_none() {
+        return conditional;
+    }
+    let prediction = predict(came.0, came.1);
+    if prediction.unknown.is_some() {
+        return conditional;
+    }
+    Conditional { prediction, from_sample: false }
+}
+
 /// What the socket alone tells.
 fn from_socket(trial: &Parameters, facts: &Facts) -> Prediction {
     let mut prediction = predict_socket(facts, IfIt::StaysAsItIs);
@@ -193,6 +213,14 @@ fn why_unknown(
         return Some(crash::FILLS);
     }
     let is_busy = tcp.unacked > 0 || tcp.notsent_bytes > 0;
+    if matches!(trial.fault.kind, FaultKind::None | FaultKind::ProcessFreeze)
+        && tcp.retransmits > 0
+        && gives_up_next(facts)
+    {
+        return Some(
+            "the kernel gives up at its next timeout, unless what it sent is acknowledged before",
+        );
+    }
     if !is_path || from_sample {
         return None;
     }
@@ -225,6 +253,12 @@ fn why_unknown(
         "keepalive was set some time before the last exchange, so that without the kernel's jiffies it is \
          not known when its timer fires, and the program made calls that a host answers after the fault",
     )
+}
+
+/// Whether nothing is sent again before the kernel gives up.
+fn gives_up_next(facts: &Facts) -> bool {
+    let prediction = predict_socket(facts, IfIt::StaysAsItIs);
+    prediction.schedule.first().is_some_and(|step| step.kind == StepKind::GiveUp)
 }
 
 /// Whether a keepalive probe went unanswered for longer than a round trip takes.

@@ -57,7 +57,7 @@ fn up_to(parameters: &Parameters, facts: &Facts, place: usize) -> Result<Predict
     }
     Ok(match own.fault.kind {
         FaultKind::ProcessCrash => crash::predict(&own, facts),
-        FaultKind::ProcessFreeze => lives_on(&own, through.why),
+        FaultKind::ProcessFreeze if through.hull().is_none() => lives_on(&own, through.why),
         _ => through,
     })
 }

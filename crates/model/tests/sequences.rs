@@ -3,8 +3,8 @@
 mod common;
 
 use common::parameters;
-use model::command::{Observed, predict_program};
-use model::{ObservedCall, Prediction};
+use model::command::{Observed, predict_in_sequence, predict_program};
+use model::{ObservedCall, Prediction, StepKind};
 use spec::facts::TcpFacts;
 use spec::script::Step;
 use spec::{Facts, Outcome, Reference, SocketOptions};
@@ -161,6 +161,75 @@ fn a_call_after_the_next_fault_is_not_over_before_it() {
     let saved = [("fault.kind", "blackhole"), AGAIN[0], AGAIN[1], ("fault.2.duration", "500ms")];
     let lives = predict(&[&saved, &late, &[timeout]]);
     assert_eq!(lives.windows[0].outcome, Outcome::None, "{lives:?}");
+}
+
+/// A tail loss probe that is acknowledged, and nothing behind it, leaves `tlp_high_seq`: the next loss has none
+/// (`tcp_process_tlp_ack`, `tcp_send_loss_probe`).
+#[test]
+fn after_a_tail_loss_probe_that_was_the_last_there_is_no_other() {
+    let next = [("fault.kind", "blackhole"), ("fault.packets", "1")];
+    let writes = [("client.traffic", "script"), ("client.script", "write 100; wait 5s; write 100")];
+    let flap =
+        [("fault.2.kind", "flap"), ("fault.2.after", "1500ms"), ("fault.2.duration", "4600ms")];
+    let probes = |first: &[(&str, &str)]| {
+        let prediction = predict(&[first, &writes, &flap]);
+        assert_eq!(prediction.windows[0].outcome, Outcome::None, "{prediction:?}");
+        prediction.schedule.iter().filter(|step| step.kind == StepKind::TailLossProbe).count()
+    };
+    assert_eq!(probes(&next), 0);
+    // The first write's RTO has come.
+    assert_eq!(probes(&[next[0], ("fault.packets", "2")]), 1);
+    // What had been sent again before the facts were taken may have been a probe.
+    let trial = parameters(&[("fault.kind", "flap"), ("fault.duration", "1100ms")]);
+    let mut facts = model::nominal_facts(&trial, 250);
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.total_retrans, tcp.options_set) = (Some(1), Some(SocketOptions::default()));
+    let write = ObservedCall { at_ns: 0, step: Step::Write(100) };
+    let observed = Observed { calls: vec![write], ..Observed::default() };
+    let windows = predict_program(&trial, &facts, &observed).prediction.windows;
+    let resent: Vec<_> = windows.iter().map(|window| window.retransmits).collect();
+    assert_eq!(resent, [Some(3), Some(4)]);
+}
+
+/// What is unacknowledged at the last fault is known from the ones before it.
+#[test]
+fn what_the_socket_alone_does_not_tell_the_faults_before_tell() {
+    let write = [("client.traffic", "one-write"), ("client.user_timeout", "6s")];
+    let reboot =
+        [("fault.2.kind", "reboot"), ("fault.2.after", "2600ms"), ("fault.2.duration", "500ms")];
+    let whole = parameters(&[&FLAP[..], &write, &reboot].concat());
+    let first = model::nominal_facts(&whole, 250);
+    let mut facts = first.clone();
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.unacked, tcp.retransmits, tcp.timer) = (1, 3, 1);
+    tcp.options_set = Some(SocketOptions { user_timeout_ms: Some(6_000), ..Default::default() });
+    let (own, observed) = (whole.with_fault(1), Observed::default());
+    let alone = predict_program(&own, &facts, &observed).prediction;
+    assert!(alone.unknown.unwrap().contains("unacknowledged"));
+    let told = predict_in_sequence(&own, &facts, &observed, (&whole, &first)).prediction;
+    assert_eq!(told.windows[0].outcome, Outcome::Errno(spec::Errno::ECONNRESET), "{told:?}");
+    assert_eq!(told.reference, Reference::FirstWrite);
+}
+
+/// A server that stops when the path is back: its kernel acknowledges what comes, if anything still does.
+#[test]
+fn a_client_gives_up_after_the_path_is_back_where_nothing_was_due_before() {
+    let late = [("client.traffic", "one-write"), ("client.user_timeout", "4s")];
+    let stops = [("fault.2.kind", "process-freeze"), ("fault.2.after", "3900ms")];
+    let away = [("fault.kind", "blackhole")];
+    let given_up = predict(&[&away, &late, &stops]);
+    assert_eq!(given_up.windows[0].outcome, Outcome::TIMED_OUT, "{given_up:?}");
+    let lives = predict(&[&away, &late, &stops, &[("client.user_timeout", "9s")]]);
+    assert_eq!(lives.windows[0].outcome, Outcome::None, "{lives:?}");
+    let trial = parameters(&[("fault.kind", "process-freeze")]);
+    let mut facts = model::nominal_facts(&trial, 250);
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.unacked, tcp.retransmits, tcp.timer, tcp.rto_us) = (1, 4, 1, 3_328_000);
+    (tcp.backoff, tcp.timer_expires_ms, tcp.last_data_sent_ms) = (4, 500, 4_000);
+    tcp.state = Some(spec::TcpState::Established);
+    tcp.options_set = Some(SocketOptions { user_timeout_ms: Some(4_000), ..Default::default() });
+    let why = predict_program(&trial, &facts, &Observed::default()).prediction.unknown;
+    assert!(why.unwrap_or_default().contains("gives up at its next timeout"));
 }
 
 /// Neighbours are believed for 15 s: within that it makes no difference that they were learned.

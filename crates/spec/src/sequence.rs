@@ -115,6 +115,14 @@ impl Parameters {
         own
     }
 
+    /// The same without the faults after the one of this place.
+    #[must_use]
+    pub fn up_to_fault(&self, place: usize) -> Self {
+        let mut own = self.clone();
+        own.further.truncate(place);
+        own
+    }
+
     /// Each fault in its turn.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         std::iter::once(&self.fault).chain(&self.further)

@@ -3,7 +3,7 @@
 
 use crate::proof::{Evidence, Proof, prove_part};
 use spec::experiment::Fault;
-use spec::{FaultKind, Parameters};
+use spec::{Facts, FaultKind, Parameters};
 use timeline::event::{FaultStep, Trace};
 use timeline::{Event, FlowId, Side, Source, Timeline, What};
 
@@ -75,6 +75,26 @@ impl Order<'_> {
         }
         View { parameters, timeline: Timeline::new(events), fault_at }
     }
+}
+
+/// The trial up to the last planned fault before a flow's end, and what was known of the flow before the first;
+/// `None` where programs do as they like, or there is one fault.
+pub(crate) fn came<'a>(
+    orders: &[Order<'_>],
+    trial: &Parameters,
+    timeline: &'a Timeline,
+    flow: FlowId,
+) -> Option<(Parameters, &'a Facts)> {
+    let end = end_of(timeline, flow).unwrap_or(u64::MAX);
+    let came = orders.iter().filter(|order| order.planned && order.fault.is_some());
+    let place = came.take_while(|order| order.at_ns <= end).count();
+    let first = timeline.events().iter().find_map(|event| match &event.what {
+        What::Facts(facts) if event.flow == Some(flow) => Some(&**facts),
+        _ => None,
+    });
+    let is_followed = !trial.runs_command() && !trial.further.is_empty();
+    let own = is_followed.then(|| trial.up_to_fault(place));
+    own.zip(first)
 }
 
 /// What proves each fault that was planned, and what the programs ordered: that did what it says as each

@@ -6,12 +6,14 @@ mod seen;
 use crate::judge::weigh;
 use crate::living::ended_by_peer;
 use crate::measure::{Measured, measure, reference_at};
-use crate::orders::{Order, View, orders, prove_each};
+use crate::orders::{Order, View, came, orders, prove_each};
 use crate::pairs::pair;
 use crate::proof::prove;
 use crate::verdict::{EndedBy, FlowVerdict, Verdict, Word};
 use model::Prediction;
-use model::command::{Conditional, Farewell, Unread, parameters, predict_program};
+use model::command::{
+    Conditional, Farewell, Unread, parameters, predict_in_sequence, predict_program,
+};
 use options::Changed;
 use seen::Seen;
 use spec::facts::TcpFacts;
@@ -123,6 +125,7 @@ fn judge_in_view(
     opened_at: u64,
 ) -> FlowVerdict {
     let ordered = Order::last_before_the_end(orders, trial, timeline, id);
+    let came = came(orders, trial, timeline, id);
     let whole = || View { parameters: trial.clone(), timeline: timeline.clone(), fault_at };
     let view = ordered.unwrap_or_else(whole);
     let own = View { parameters: view.parameters.of_leg(flow.leg), ..view };
@@ -133,13 +136,13 @@ fn judge_in_view(
         Some((own, farewell)) => (own, Some(farewell)),
         None => (own, None),
     };
-    let View { parameters, timeline, fault_at: from } = &own;
-    let mut verdict = judge_flow(parameters, timeline, *from, id, flow, opened_at, farewell);
+    let from = own.fault_at;
+    let mut verdict = judge_flow(&own, came, (id, flow, opened_at), farewell);
     if farewell.is_some() {
-        count_from_earlier(&mut verdict, since(broke_at, *from));
+        count_from_earlier(&mut verdict, since(broke_at, from));
     }
     // Times count from the trial's beginning.
-    let later = since(fault_at, *from);
+    let later = since(fault_at, from);
     for time in [&mut verdict.opened_s, &mut verdict.ended_s, &mut verdict.reference_s] {
         *time = time.map(|s| s + later);
     }
@@ -161,14 +164,13 @@ fn count_from_earlier(verdict: &mut FlowVerdict, earlier_s: f64) {
 }
 
 fn judge_flow(
-    trial: &Parameters,
-    timeline: &Timeline,
-    fault_at: u64,
-    id: FlowId,
-    flow: Flow,
-    opened_at: u64,
+    view: &View,
+    came: Option<(Parameters, &Facts)>,
+    (id, flow, opened_at): (FlowId, Flow, u64),
     farewell: Option<Farewell>,
 ) -> FlowVerdict {
+    let View { parameters: trial, timeline, fault_at } = view;
+    let fault_at = *fault_at;
     let about = |event: &&Event| event.flow == Some(id);
     let events = || timeline.events().iter().filter(about);
     let looks: Vec<_> = events()
@@ -232,8 +234,10 @@ fn judge_flow(
         seen.observed.unread = if farewell == Farewell::Rst { Unread::Yes } else { Unread::No };
     }
     let own = parameters(trial, &facts, &seen.observed);
-    let Conditional { mut prediction, from_sample } =
-        predict_program(trial, &facts, &seen.observed);
+    let Conditional { mut prediction, from_sample } = match &came {
+        Some((whole, first)) => predict_in_sequence(trial, &facts, &seen.observed, (whole, first)),
+        None => predict_program(trial, &facts, &seen.observed),
+    };
     let half_closed = seen.half_closed(&facts);
     let part = part_of(timeline, id, &seen, &own, half_closed);
     let at_fault = looks.first().map_or(&facts, |(_, facts)| facts);
@@ -245,6 +249,12 @@ fn judge_flow(
             count_from(&mut prediction, measured.reference, (from, fault_at), &seen, &facts);
             // The connection need not have settled: its state is known, whatever it is.
             settled.tcp = None;
+        } else {
+            // What was sent again before this fault, of a write that an earlier one held up, is not counted.
+            let again = seen.count(from, fault_at, is_again);
+            for count in prediction.windows.iter_mut().filter_map(|w| w.retransmits.as_mut()) {
+                *count = count.saturating_sub(again);
+            }
         }
         let left = left_by_program(&part, fault_at, &measured, from, half_closed);
         if let Some(left_at) = left {
@@ -345,7 +355,8 @@ fn part_of(
     };
     let mut events: Vec<_> = timeline.events().iter().filter(is_part).cloned().collect();
     let is_path = !own.fault.effect().peer_kernel_answers();
-    let written = seen.unacknowledged_ns.filter(|_| is_path);
+    // Where faults follow one another, one before this held it up.
+    let written = seen.unacknowledged_ns.filter(|_| is_path || !own.further.is_empty());
     let calls = [
         (CallName::Connect, seen.connected_ns),
         (CallName::Write, written.or(seen.observed.first_write_ns())),

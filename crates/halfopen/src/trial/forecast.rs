@@ -4,7 +4,9 @@ use super::Trial;
 use crate::channel::Message;
 use crate::instruments::Seen;
 use anyhow::Result;
-use model::command::{Conditional, Observed, Unread, falls_silent, predict_program};
+use model::command::{
+    Conditional, Observed, Unread, falls_silent, predict_in_sequence, predict_program,
+};
 use model::{ObservedCall, Prediction};
 use observe::clock::monotonic_ns;
 use spec::facts::TcpFacts;
@@ -123,7 +125,7 @@ impl Trial {
                 self.take(Seen::Event(event, None));
             }
             let observed = Observed { unread, unsent, ..Observed::default() };
-            let conditional = predict_program(own, &facts, &observed);
+            let conditional = self.conditional(own, &facts, &observed);
             self.tell_facts(flow, &facts);
             let received_ns = self.flows.received_ns(flow);
             if forecasts.is_empty() && self.flows.leg(flow) == parameters.broken_leg() {
@@ -143,6 +145,13 @@ impl Trial {
             forecasts.insert(flow, Forecast { received_ns, ..forecast });
         }
         Ok(forecasts)
+    }
+
+    fn conditional(&self, own: &Parameters, facts: &Facts, observed: &Observed) -> Conditional {
+        match &self.came {
+            Some((whole, first)) => predict_in_sequence(own, facts, observed, (whole, first)),
+            None => predict_program(own, facts, observed),
+        }
     }
 
     fn tell_facts(&mut self, flow: FlowId, facts: &Facts) {
@@ -209,7 +218,7 @@ impl Trial {
         } else {
             self.flows.looked_at(flow, monotonic_ns(), is_known && is_silent);
         }
-        let conditional = predict_program(parameters, &facts, &observed);
+        let conditional = self.conditional(parameters, &facts, &observed);
         let has_all_calls = self.flows.keeps_no_more_calls(flow) && !conditional.from_sample;
         let forecast = Forecast::new(facts, unread, conditional, was_open);
         forecasts.insert(flow, Forecast { has_all_calls, received_ns, ..forecast });

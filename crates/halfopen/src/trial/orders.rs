@@ -106,6 +106,9 @@ impl Trial {
         watched: &mut Watched,
     ) -> Result<()> {
         let parameters = watched.whole.with_fault(place);
+        if let Some((came, _)) = &mut self.came {
+            *came = watched.whole.up_to_fault(place);
+        }
         self.break_next(parameters, watched, true).await.map(drop)
     }
 

@@ -99,6 +99,9 @@ impl Trial {
         forecasts: Forecasts,
     ) -> Result<()> {
         let fault_ns = self.flows.fault_ns();
+        let first = forecasts.values().next().map(|forecast| forecast.facts.clone());
+        let is_followed = !parameters.runs_command() && !parameters.further.is_empty();
+        self.came = first.filter(|_| is_followed).map(|first| (parameters.up_to_fault(0), first));
         let mut watched = Watched::new(parameters, fault_at, fault_ns, forecasts);
         loop {
             while let Some(asked) = self.waiting.pop_front() {

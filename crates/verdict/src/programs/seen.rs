@@ -49,8 +49,8 @@ impl Seen {
                 seen.observed.heard |= unasked && matches!(class, Class::Data { .. });
                 let acked = segment.ack;
                 let is_left = |end: &u32| acked.wrapping_sub(*end).cast_signed() < 0;
-                out.retain(|(end, _)| is_left(end));
                 if at_ns <= complete_at {
+                    out.retain(|(end, _)| is_left(end));
                     // What is answered while the fault is being done came before it.
                     let answered = ends.iter().take_while(|end| !is_left(end)).count();
                     seen.observed.calls.drain(..answered);
