@@ -137,7 +137,7 @@ fn judge_in_view(
         None => (own, None),
     };
     let from = own.fault_at;
-    let mut verdict = judge_flow(&own, came, (id, flow, opened_at), farewell);
+    let mut verdict = judge_flow(&own, came.as_ref(), (id, flow, opened_at), farewell);
     if farewell.is_some() {
         count_from_earlier(&mut verdict, since(broke_at, from));
     }
@@ -165,7 +165,7 @@ fn count_from_earlier(verdict: &mut FlowVerdict, earlier_s: f64) {
 
 fn judge_flow(
     view: &View,
-    came: Option<(Parameters, &Facts)>,
+    came: Option<&(Parameters, &Facts)>,
     (id, flow, opened_at): (FlowId, Flow, u64),
     farewell: Option<Farewell>,
 ) -> FlowVerdict {
@@ -234,7 +234,7 @@ fn judge_flow(
         seen.observed.unread = if farewell == Farewell::Rst { Unread::Yes } else { Unread::No };
     }
     let own = parameters(trial, &facts, &seen.observed);
-    let Conditional { mut prediction, from_sample } = match &came {
+    let Conditional { mut prediction, from_sample } = match came {
         Some((whole, first)) => predict_in_sequence(trial, &facts, &seen.observed, (whole, first)),
         None => predict_program(trial, &facts, &seen.observed),
     };

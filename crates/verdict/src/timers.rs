@@ -110,8 +110,8 @@ pub fn compare_flow(trial: &Parameters, flow: &FlowVerdict, timeline: &Timeline)
         return Comparison::default();
     };
     let since_ns = (reference_s * 1e9).round() as i64;
-    let reference_ns = timeline.fault_at().unwrap_or(0).saturating_add_signed(since_ns);
-    compare_from(trial, facts, (prediction, measured), timeline, (reference_ns, true))
+    let from_ns = timeline.fault_at().unwrap_or(0).saturating_add_signed(since_ns);
+    compare_from(trial, facts, (prediction, measured), timeline, (from_ns, true))
 }
 
 fn compare_from(
