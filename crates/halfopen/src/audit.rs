@@ -268,8 +268,11 @@ pub(crate) fn outlook(facts: &Facts, is_mptcp: bool) -> Outlook {
 
 /// What a descriptor of the socket shows, or why none does.
 fn read(machine: &Machine, holders: &[Holder], inode: u32) -> Result<Read, &'static str> {
-    let mut why =
-        if inode == 0 { "no process has it" } else { "no process that has it may be seen" };
+    let mut why = if inode == 0 {
+        "no process has it"
+    } else {
+        "no process that has it may be seen (root sees more)"
+    };
     for holder in holders {
         match holder.options(inode) {
             Ok(Some(read)) => return Ok(read),

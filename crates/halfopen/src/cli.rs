@@ -51,7 +51,7 @@ Exit codes:
   1  a trial disagrees; `audit --over`: a connection would take longer
   2  bad usage, or a bad experiment file
   3  a trial is inconclusive
-  4  a trial is skipped: this machine cannot run it
+  4  a trial is skipped: this machine cannot run it; `advise`: no option can do it
   5  internal failure, such as an output that cannot be written
   6  a requirement (require.*) is not met
 With several trials, the most severe code is returned: 5, 1, 6, 3, 4, 0.";
@@ -99,7 +99,7 @@ Example:
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Explain a key (what it accepts, its default, an example) or a claim's id
+    /// Explain a key (what it accepts, its default, an example), or a claim that experiments test
     #[command(after_help = "\
 Examples:
   halfopen explain sysctl.tcp_retries2
@@ -139,7 +139,7 @@ Example:
 Example:
   halfopen merge part-1 part-2")]
     Merge {
-        /// Directories of results (--out)
+        /// Directories of results, what each part's `run` had as --out
         #[arg(required = true, value_name = "DIR")]
         directories: Vec<PathBuf>,
         #[command(flatten)]
@@ -169,7 +169,7 @@ Examples:
   halfopen fault flap --for 5s
   halfopen fault reject --set reject=tcp-reset")]
     Fault {
-        /// What breaks (see `fault.kind`)
+        /// What breaks (see `halfopen explain fault.kind`)
         #[arg(value_name = "KIND")]
         kind: String,
         /// For how long; without it, until `halfopen heal`
@@ -181,7 +181,7 @@ Examples:
     },
     /// From inside a program of `exec`: undo what it broke
     Heal,
-    /// Check every claim of the article against the kernel, on both clocks
+    /// Check what a well-known article says of lost peers against the kernel, on both clocks
     Article(ArticleArgs),
     /// Check the model against this kernel, on many settings
     Validate(ValidateArgs),

@@ -93,6 +93,7 @@ fn public() -> Command {
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let text = |text: Option<&clap::builder::StyledStr>| text.cloned().unwrap_or_default();
     Command::new(NAME)
+        .subcommand_required(true)
         .version(env!("CARGO_PKG_VERSION"))
         .about(text(all.get_about()))
         .long_about(text(all.get_long_about()))

@@ -65,7 +65,12 @@ pub(crate) fn explain(key: &str, format: Format) -> Exit {
     let claims = verdict::claims::Catalogue::built_in().claims;
     if let Some(claim) = claims.iter().find(|claim| claim.id == key) {
         return match format {
-            Format::Human | Format::Jsonl => output::print(keys::claim(claim, colour).as_bytes()),
+            Format::Human | Format::Jsonl => {
+                let tests = |name: &&str| claim.evidence.iter().any(|label| label == name);
+                let by: Vec<_> =
+                    catalogue::BUILT_IN.iter().map(|(name, _)| *name).filter(tests).collect();
+                output::print(keys::claim(claim, &by, colour).as_bytes())
+            }
             Format::Json => output::print(&keys::claim_document(claim)),
         };
     }

@@ -128,6 +128,9 @@ pub fn explained(key: &Key, colour: bool) -> String {
     };
     say("", &key.about);
     say("accepts", &key.accepts);
+    for (value, about) in meanings(&key.key) {
+        say("", &format!("{value:<15}  {about}"));
+    }
     if let Some(default) = &key.default {
         say("default", default);
     }
@@ -146,11 +149,31 @@ pub fn explained(key: &Key, colour: bool) -> String {
     text
 }
 
-/// `halfopen explain ID` of a claim, for a person.
-pub fn claim(claim: &Claim, colour: bool) -> String {
+/// The values of a key that is a choice, and what each means.
+fn meanings(key: &str) -> Vec<(&'static str, &'static str)> {
+    macro_rules! of {
+        ($choice:ident) => {
+            spec::$choice::ALL.iter().map(|value| (value.name(), value.about())).collect()
+        };
+    }
+    let first = of_further(key).map_or_else(|| key.to_owned(), |(_, first)| first);
+    match first.as_str() {
+        "topology" => of!(Topology),
+        "neighbour" => of!(Neighbour),
+        "client.traffic" | "server.traffic" => of!(Traffic),
+        "fault.kind" => of!(FaultKind),
+        "fault.reject" => of!(Reject),
+        _ => Vec::new(),
+    }
+}
+
+/// `halfopen explain ID` of a claim, for a person, with the experiments that test it.
+pub fn claim(claim: &Claim, tested_by: &[&str], colour: bool) -> String {
     let source = if claim.is_of_the_article() { ARTICLE } else { &claim.source };
     let mut text = format!("{}\n", claim.id);
-    for (name, what) in [("claim", claim.says.as_str()), ("source", source)] {
+    let tested_by = tested_by.join(", ");
+    let lines = [("claim", claim.says.as_str()), ("source", source), ("tested by", &tested_by)];
+    for (name, what) in lines.into_iter().filter(|(_, what)| !what.is_empty()) {
         writeln!(text, "{}  {what}", label(name, colour)).expect("a String takes all");
     }
     text

@@ -25,7 +25,8 @@ const GROUPS: &[(&[&str], &str)] = &[
 pub fn keys(keys: &[Key]) -> String {
     let mut page = format!(
         "{MADE}# Keys\n\nA key stands in an experiment file, and after `--set` (`--set \
-         client.user_timeout=30s`). `halfopen keys` prints this table, and `halfopen explain KEY` one key.\n\n\
+         client.user_timeout=30s`). `halfopen keys` prints this table, and `halfopen explain KEY` one key, \
+         with what each of its values means.\n\n\
          Durations are written `200ms`, `5s`, `2h11m15s`.\n"
     );
     for (words, heading) in GROUPS {

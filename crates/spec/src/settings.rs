@@ -199,16 +199,23 @@ pub fn unknown(key: &str) -> String {
     }
     let meant = by_last_parts(key).or_else(|| sysctl_with(key));
     let meant = meant.or_else(|| sysctl::nearest(key, keys()).map(|near| format!("`{near}`")));
-    let hint = meant.map_or_else(
-        || {
-            "`halfopen keys` lists all, and there are `sysctl.NAME`, `server.sysctl.NAME` and \
-             `later.sysctl.NAME`"
-                .into()
-        },
-        |meant| format!("is it {meant}?"),
-    );
+    let all = "`halfopen keys` lists all, and there are `sysctl.NAME`, `server.sysctl.NAME` and \
+               `later.sysctl.NAME`";
+    let hint = meant.map(|meant| format!("is it {meant}?"));
+    let hint = hint.or_else(|| beside(key)).unwrap_or_else(|| all.into());
     format!("there is no setting `{key}`: {hint}")
 }
+
+/// The keys of the same group, where they are few.
+fn beside(key: &str) -> Option<String> {
+    let (group, _) = key.rsplit_once('.')?;
+    let is_beside = |known: &&str| known.rsplit_once('.').is_some_and(|(of, _)| of == group);
+    let known: Vec<_> = settings().map(|setting| setting.key).filter(is_beside).collect();
+    (1..=BESIDE_MOST).contains(&known.len()).then(|| format!("there are `{}`", known.join("`, `")))
+}
+
+/// More keys than this are no hint.
+const BESIDE_MOST: usize = 6;
 
 /// The keys whose last parts these are, or whose last part this nearly is: `keepalive.idle` is
 /// `client.keepalive.idle`, and `trafic` is `client.traffic`.
@@ -331,6 +338,7 @@ mod tests {
             ("qwertyuiop", "1", &["`halfopen keys` lists all", "sysctl.NAME"]),
             ("keepalive.idle", "5s", &["is it `client.keepalive.idle` or `proxy.keepalive.idle`?"]),
             ("retries2", "5", &["is it `sysctl.tcp_retries2`?"]),
+            ("path.loss", "5", &["there are `path.rtt`, `path.rto_min`"]),
             ("tcp_retries2", "8", &["is it `sysctl.tcp_retries2`?"]),
             ("client.keepalive", "true", &["is it `client.keepalive.enabled`?"]),
             ("server.sysctl", "5", &["`server.sysctl.NAME`", "`server.sysctl.tcp_retries2`"]),

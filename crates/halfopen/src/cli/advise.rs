@@ -18,7 +18,7 @@ pub(crate) struct PredictArgs {
     pub(crate) experiment: String,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// The version of the kernel to predict, such as 6.1; with several, a sweep [default: a recent one]
+    /// The version of the kernel to predict, such as 6.1; with several, a sweep [default: 6.18]
     #[arg(long, value_name = "VERSION[,VERSION...]", value_delimiter = ',', value_parser = parse_version)]
     pub(crate) kernel: Vec<String>,
     /// Timer interrupts a second of the kernel to predict; with several, a sweep [default: this

@@ -30,7 +30,7 @@ pub(crate) struct ArticleArgs {
     /// Short settings on this machine's clock, the Linux defaults in virtual time, or both
     #[arg(long, value_enum, default_value = "both")]
     pub(crate) clock: ArticleClock,
-    /// Also write what is small enough to be kept below this directory, under the name of kernel and
+    /// Also write the findings, small enough to keep, below this directory, under the name of kernel and
     /// clock
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
@@ -51,7 +51,8 @@ pub(crate) struct ValidateArgs {
     /// Predict from single samples of the client's socket too, drawn at random, and compare
     #[arg(long)]
     pub(crate) samples: bool,
-    /// Also write the table below this directory, under the name of kernel and clock, to be kept
+    /// Also write the table, small enough to keep, below this directory, under the name of kernel and
+    /// clock
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
     #[command(flatten)]

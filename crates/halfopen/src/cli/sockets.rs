@@ -16,7 +16,7 @@ pub(crate) struct AuditArgs {
     /// Only connections with this port at either end
     #[arg(long, value_name = "N", value_parser = port)]
     pub(crate) port: Option<u16>,
-    /// Every network namespace of the machine that a process is in; it takes root
+    /// Every network namespace of the machine that a process is in; needs root
     #[arg(long)]
     pub(crate) all: bool,
     /// Exit with 1 if a connection would take longer than this to find out, idle or writing

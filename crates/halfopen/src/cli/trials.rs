@@ -41,8 +41,8 @@ pub(crate) struct PartsArgs {
     /// Run part I of N parts, such as 2/5; `halfopen merge` joins them
     #[arg(long, value_name = "I/N", conflicts_with = "no_save")]
     pub(crate) partition: Option<Partition>,
-    /// Also write the table of all trials below this directory, under the name of kernel and clock, to be
-    /// kept
+    /// Also write the table of all trials, small enough to keep, below this directory, under the name
+    /// of kernel and clock
     #[arg(long, value_name = "DIR", conflicts_with = "no_save")]
     pub(crate) reference: Option<PathBuf>,
 }
@@ -66,10 +66,10 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "PORT", value_parser = port)]
     pub(crate) listen: Option<u16>,
     /// A command in the middle: the client connects to the host `proxy`, and this to `server`. Without
-    /// one, `--set topology=proxy` has halfopen's own forward
+    /// one, `--set topology=proxy` uses halfopen's own proxy
     #[arg(long, value_name = "CMD")]
     pub(crate) proxy: Option<String>,
-    /// What breaks (see `fault.kind`); with several, each in a trial of its own
+    /// What breaks (see `halfopen explain fault.kind`); with several, each in a trial of its own
     #[arg(long, value_name = "KIND[,KIND...]", default_value = "none")]
     pub(crate) fault: String,
     /// The time from the first data that the client receives to the fault

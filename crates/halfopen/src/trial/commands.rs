@@ -112,7 +112,7 @@ impl Trial {
                 let what = match self.pattern {
                     Some(_) if due.is_none() => "no line of output matched `fault.on_output`",
                     _ if self.flows.any_is_established() => {
-                        "its connections ended before the fault (`--after`)"
+                        "its connections ended before the fault (`--after` says when it comes)"
                     }
                     _ if parameters.third_there() => "it had no connection with the proxy's host",
                     _ => "it had no connection with the server's host",

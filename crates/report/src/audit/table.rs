@@ -96,7 +96,7 @@ fn unread(audit: &Audit) -> Vec<String> {
     }
     let line = |(why, count): (&str, usize)| {
         format!(
-            "options of {} could not be read: {why}; each is taken to have set none",
+            "options of {} could not be read: {why}; each is taken to have set none, and its times have a ~",
             counted(count)
         )
     };
