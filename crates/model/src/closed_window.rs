@@ -8,16 +8,13 @@ use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, looked_at_ns, nanos};
 use crate::rto::{self, Estimator};
 use crate::sock::probe0_when;
-use crate::tick::JiffyPhase;
+use crate::tick::{EPOCH, JiffyPhase};
 use crate::way::{self, Meets};
 use crate::wheel::Context;
 use spec::facts::{JiffyClock, TcpFacts};
 use spec::{Facts, Parameters};
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// The jiffy from which phases are counted.
-const EPOCH: u64 = 1 << 24;
 
 /// Everything that it may meet, and the timer at the moment of the sample.
 pub(crate) fn scenes(

@@ -12,6 +12,7 @@ mod cycle;
 mod end;
 mod event;
 mod handle;
+mod phase;
 mod standing;
 
 pub(crate) use end::End;
@@ -22,9 +23,11 @@ use crate::prediction::COUNTED_MOST;
 use crate::program::{Call, Calls};
 use crate::run::{Called, Fired, Live, Past, Runs};
 use crate::sock::{Decides, Stamps, Timer};
+use crate::tick::EPOCH;
 use crate::world::Arrival;
 use alike::{alike, merge, skip_alike, skip_answered};
 use event::{Event, next};
+use phase::asks_for;
 use standing::Standing;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -78,7 +81,7 @@ pub(crate) struct Explorer<'a> {
     frontier: BTreeMap<u64, Runs>,
     pending: Option<(Live, Vec<Past>)>,
     pub(crate) ends: Vec<End>,
-    /// The longest timer that fired, jiffies.
+    /// The longest timer that fired of those whose phases are gone through from the beginning, jiffies.
     pub(crate) longest: u64,
     on_their_way: usize,
     /// How many runs began.
@@ -87,6 +90,9 @@ pub(crate) struct Explorer<'a> {
     late_steps: u64,
     standing: Standing,
     unknown: Option<String>,
+    /// Up to which slot the step that was just gone through asks for the phase of the clock, where that
+    /// is not known: it has not been.
+    asks_for: Option<u64>,
 }
 
 impl<'a> Explorer<'a> {
@@ -105,6 +111,7 @@ impl<'a> Explorer<'a> {
             late_steps: LATE_STEPS,
             standing: Standing::default(),
             unknown: None,
+            asks_for: None,
         }
     }
 
@@ -140,6 +147,9 @@ impl<'a> Explorer<'a> {
         if live.sock.is_sending() && live.world.never_answers() {
             // It is silent for as long as something is out.
             live.sock.keepalive_timer = None;
+            if live.program.next.is_none() {
+                live.sock.forget_sent(live.world.hop.icmp());
+            }
         }
         let (at_ns, _) = next(live, self.cfg)?;
         // Nothing happens until then.
@@ -174,7 +184,11 @@ impl<'a> Explorer<'a> {
                          through"
                     ));
                 }
-                self.advance(&mut live, &merge(pasts, self.cfg.hz.tick_ns()), at_ns);
+                let pasts = merge(pasts, self.cfg.hz.tick_ns());
+                self.advance(&mut live, &pasts, at_ns);
+                if let Some(slot) = self.asks_for.take() {
+                    self.part(&live, &pasts, slot);
+                }
                 if let Some(reason) = self.unknown.take() {
                     return Err(reason);
                 }
@@ -297,6 +311,9 @@ impl<'a> Explorer<'a> {
         on_time: Option<&[OnTime]>,
     ) -> Vec<OnTime> {
         let mut result = vec![OnTime::default(); pasts.len()];
+        if self.asks_for.is_some() {
+            return result;
+        }
         if let Some(hops) = live.world.hop.believed_or_not(now_ns / self.cfg.hz.tick_ns()) {
             for hop in hops {
                 let mut live = live.clone();
@@ -325,7 +342,10 @@ impl<'a> Explorer<'a> {
             Event::Expiry(timer) => live.sock.armed(timer).map(|armed| (timer, armed.timeout)),
             _ => None,
         };
-        self.longest = self.longest.max(timer.map_or(0, |(_, timeout)| timeout));
+        let from_the_beginning =
+            |timer: &Timer| *timer == Timer::Keepalive || live.world.phase == EPOCH;
+        let timeout = timer.filter(|(timer, _)| from_the_beginning(timer));
+        self.longest = self.longest.max(timeout.map_or(0, |(_, timeout)| timeout));
         let fired = Fired { timer, due_ns, now_ns };
         let called = match event {
             Event::Call => live.program.next.and_then(|(_, index)| match self.calls.all[index].1 {
@@ -347,6 +367,11 @@ impl<'a> Explorer<'a> {
                 next.world.choices = choices;
                 let (progress, effects, packet) =
                     self.handle(&mut next, event, cfg, (due_ns, now_ns));
+                let slot = asks_for(live, &next, &effects, cfg);
+                if slot > live.world.phase {
+                    self.asks_for = Some(slot);
+                    return result;
+                }
                 next.world.late = (0, false);
                 choices = std::mem::take(&mut next.world.choices);
                 let seen = next.world.take_seen();

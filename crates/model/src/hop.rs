@@ -190,6 +190,31 @@ impl Hop {
         self
     }
 
+    /// The same with all its moments so many jiffies later, but for those that it has forgotten.
+    pub(crate) fn put_off(self, jiffies: u64) -> Self {
+        let forgotten = State::Reachable { until: 0 };
+        let mut hop = match &self {
+            Self::Asks(neighbour, ..) if neighbour.state == forgotten && neighbour.open == 0 => {
+                self
+            }
+            _ => self.later(jiffies),
+        };
+        if let Self::Rejects(limit, _) | Self::Asks(_, limit, _) = &mut hop {
+            limit.put_off(jiffies);
+        }
+        hop
+    }
+
+    /// How long its timer was armed for, jiffies.
+    pub(crate) fn timeout(&self, kernel: &Kernel) -> u64 {
+        let Self::Asks(neighbour, ..) = self else { return 0 };
+        let manners = neighbour.manners(kernel);
+        match neighbour.state {
+            State::Delay { .. } => manners.delay,
+            _ => manners.again,
+        }
+    }
+
     /// Forgets what cannot matter from a jiffy on.
     pub(crate) fn forget(&mut self, jiffy: u64) {
         if let Self::Asks(Neighbour { state: State::Reachable { until }, open, .. }, ..) = self {
@@ -273,6 +298,12 @@ impl Limit {
     /// None: to the host itself, over loopback.
     pub(crate) fn none() -> Self {
         Self::per(0)
+    }
+
+    pub(crate) fn put_off(&mut self, jiffies: u64) {
+        if self.full_at > 0 {
+            self.full_at += jiffies;
+        }
     }
 
     fn allows(&mut self, now: u64) -> bool {

@@ -137,6 +137,12 @@ impl Program {
         });
     }
 
+    /// Puts off what it does next.
+    pub(crate) fn put_off(&mut self, by_ns: u64) {
+        self.next.iter_mut().for_each(|(at_ns, _)| *at_ns += by_ns);
+        self.answer_due.iter_mut().for_each(|at_ns| *at_ns += by_ns);
+    }
+
     /// The answer comes that it waits for.
     pub(crate) fn answered(&mut self, calls: &Calls, now_ns: u64) {
         if self.answer_due.take().is_some() && calls.heartbeats_within.is_none() {

@@ -34,6 +34,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Puts all its moments off by so many jiffies.
+    pub(crate) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
+        self.sock.put_off(jiffies, by_ns);
+        self.world.put_off(jiffies);
+        self.program.put_off(by_ns);
+    }
+
     pub(crate) fn new(sock: Sock, world: World, program: Program) -> Self {
         Self { sock, world, program, overtaken: false, stands: false }
     }
@@ -115,6 +122,14 @@ impl Past {
         }
     }
 
+    /// Puts all its moments off by so many jiffies.
+    pub(crate) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
+        self.log = std::mem::take(&mut self.log).settled(self.starts());
+        self.start = (self.start.0 + by_ns, self.start.1 + by_ns);
+        self.begins_ns += by_ns;
+        self.stamps.put_off(jiffies, by_ns);
+    }
+
     /// When a timer is due by the textbook.
     pub(crate) fn due(&mut self, timer: Timer, at_ns: u64) {
         self.nominal[index(timer)] = at_ns.saturating_sub(self.begins_ns);
@@ -159,19 +174,19 @@ impl Past {
             return;
         }
         let timeout_ns = fired.timer.map_or(0, |(_, timeout)| timeout * tick_ns);
-        self.push(kind, fired.due_ns, nominal_ns, timeout_ns, held);
+        self.push(kind, (fired.due_ns, fired.due_ns), nominal_ns, timeout_ns, held);
     }
 
-    /// Notes what a timer did.
+    /// Notes what a timer did, at the earliest and at the latest.
     pub(crate) fn push(
         &mut self,
         kind: StepKind,
-        at_ns: u64,
+        (at_ns, latest_ns): (u64, u64),
         nominal_ns: u64,
         timeout_ns: u64,
         held: bool,
     ) {
-        let after_ns = (at_ns, if self.late { 0 } else { at_ns }, at_ns);
+        let after_ns = (at_ns, if self.late { 0 } else { latest_ns }, latest_ns);
         self.log.push(Expiry { kind, after_ns, is_moment: true, nominal_ns, timeout_ns, held });
         self.steps += 1;
     }

@@ -14,12 +14,12 @@ use crate::kernel::Kernel;
 use crate::prediction::Prediction;
 use crate::program::{Call, Calls, Program};
 use crate::run::{Live, Past};
+use crate::scripted;
 use crate::sock::{Armed, Sock, Stamps, State, Timer};
-use crate::tick::{Hz, JiffyPhase};
+use crate::tick::{EPOCH, Hz, JiffyPhase};
 use crate::wheel::Context;
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Peer, World};
-use crate::{scripted, start};
 use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Parameters, Reference, SocketOptions, TcpState};
 use std::collections::BTreeSet;
@@ -134,7 +134,7 @@ fn looks(cfg: &Kernel, tcp: &TcpFacts, facts: &Facts, period: u64) -> Vec<Look> 
     }
     let stride = period.div_ceil(PHASES_MOST);
     let look = |phase| {
-        let jiffy = start::EPOCH + phase;
+        let jiffy = EPOCH + phase;
         let (at_ns, between_ns) = (jiffy * tick_ns + tick_ns / 2, stride * tick_ns);
         Look { jiffy, at_ns, between_ns, within_ns, monotonic_ns }
     };

@@ -10,13 +10,13 @@ use crate::laboratory::{SLOP, SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
 use crate::program::{Call, Calls, Program};
 use crate::run::{Called, Live, Past};
-use crate::sock::{Armed, Timer};
-use crate::tick::{Hz, JiffyPhase};
+use crate::sock::{Armed, Stamps, Timer};
+use crate::tick::{EPOCH, Hz, JiffyPhase};
 use crate::wheel::Context;
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Room, Sequence};
-use crate::{closed_window, hop, idle, purpose, sending, start, way, window};
+use crate::{closed_window, idle, purpose, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::collections::BTreeSet;
@@ -119,17 +119,15 @@ fn ends(
     }
     let scenes = idle::scenes(cfg, parameters, facts, true)?.unwrap_or_default();
     let is_known = scenes.iter().all(|(_, known)| known.is_some());
-    // Slots of coarser timers than those that fire make no difference: the phases are gone through up to
-    // the coarsest that do.
+    // Keepalive's timer runs from the beginning: where it fires, the phases are gone through up to its slot.
     let mut period = 1;
     loop {
         let mut runs = runs(cfg, parameters, facts, &scenes, (period, calls.writes_after_ns()))?;
         if let Some(sequence) = sequence {
             runs = befallen(sequence, &runs);
         }
-        let other = other_timers(cfg, parameters, &runs);
         let (ends, longest) = explore(runs)?;
-        let needed = cfg.wheel.slot(longest.max(other).max(next_timer(cfg, parameters, &ends)));
+        let needed = cfg.wheel.slot(longest.max(next_timer(cfg, parameters, &ends)));
         if is_known || needed <= period {
             return Ok(ends);
         }
@@ -171,22 +169,11 @@ fn going_on_late(cfg: &Kernel, mut runs: Vec<Start>) -> Vec<Start> {
     runs
 }
 
-/// The longest timer that is none of the socket's own, jiffies: a neighbour entry's, the server's
-/// delayed acknowledgement, or what `close` itself waits.
-fn other_timers(cfg: &Kernel, parameters: &Parameters, runs: &[Start]) -> u64 {
-    let lingers = parameters.client.linger.map_or(1, |linger| cfg.hz.from_secs(linger.as_secs()));
-    let others = runs.iter().map(|(run, ..)| {
-        let hops = if run.world.may_ask() { cfg.hz.from_secs(hop::DELAY_SECS) } else { 1 };
-        hops.max(run.world.peer.delayed_ack)
-    });
-    others.max().unwrap_or(1).max(lingers.min(cfg.rto_max))
-}
-
 /// The keepalive timer, where it may fire before an end that comes in another phase of the clock,
 /// jiffies.
 fn next_timer(cfg: &Kernel, parameters: &Parameters, ends: &[End]) -> u64 {
     let slots = cfg.wheel.slot(cfg.keepalive_time);
-    let first_ns = (start::EPOCH + cfg.keepalive_time) * cfg.hz.tick_ns();
+    let first_ns = (EPOCH + cfg.keepalive_time) * cfg.hz.tick_ns();
     let reaches = |end: &End| {
         let later_ns = (end.past.slots + slots) * cfg.hz.tick_ns();
         end.outcome == Outcome::None || end.at_ns.saturating_add(later_ns) >= first_ns
@@ -209,7 +196,7 @@ fn begin(
         () => &LAGS_NS,
     };
     for lag_ns in lags {
-        let parts = parts(calls, *lag_ns, run.world.peer.rtt_ns, cfg.hz.tick_ns());
+        let parts = parts(calls, *lag_ns, run.world.round_trip_ns(), cfg.hz.tick_ns());
         for (begins_ns, spread_ns) in begins(cfg, first_ns, fault_ns, &parts, phase_known) {
             let mut run = run.clone();
             run.program = Program::new(calls, begins_ns, *lag_ns);
@@ -222,7 +209,7 @@ fn begin(
 
 /// The parts of a jiffy that its first call may come in, each by its end and its length: in each of
 /// them all calls come in the same jiffies, and what they send and its answers arrive in the same.
-fn parts(calls: &Calls, lag_ns: u64, rtt_ns: u64, tick_ns: u64) -> Vec<(u64, u64)> {
+fn parts(calls: &Calls, lag_ns: u64, rtt_ns: Option<u64>, tick_ns: u64) -> Vec<(u64, u64)> {
     let mut ends = BTreeSet::from([tick_ns]);
     let mut at_ns = 0_u64;
     for (index, (after_ns, call)) in calls.all.iter().enumerate() {
@@ -234,9 +221,11 @@ fn parts(calls: &Calls, lag_ns: u64, rtt_ns: u64, tick_ns: u64) -> Vec<(u64, u64
         // A jiffy need not be whole nanoseconds: what comes a whole number of them later shares its part.
         let rounding_ns = |at_ns: u64| at_ns / tick_ns;
         let is_apart = |at_ns: &u64| at_ns % tick_ns > rounding_ns(*at_ns);
+        let arrives = rtt_ns.into_iter().flat_map(|rtt_ns| [at_ns + rtt_ns / 2, at_ns + rtt_ns]);
         ends.extend(
-            [at_ns, due_ns, at_ns + rtt_ns / 2, at_ns + rtt_ns]
+            [at_ns, due_ns]
                 .into_iter()
+                .chain(arrives)
                 .filter(is_apart)
                 .map(|at_ns| tick_ns - at_ns % tick_ns),
         );
@@ -329,11 +318,12 @@ fn runs(
         } else {
             let stride = period.div_ceil(PHASES_MOST);
             for jiffy in (0..period).step_by(stride as usize) {
-                let armed = start::EPOCH + jiffy + stride - 1;
+                let armed = EPOCH + jiffy + stride - 1;
                 let timeout = cfg.keepalive_time;
                 let fires = cfg.wheel.fires_at(armed, timeout, Context::Call);
                 let received_ns = armed * tick_ns + scene.armed_before_ns.0;
-                let run = start::idle(cfg, scene, received_ns, Armed { fires, timeout }, true);
+                let mut run = start::idle(cfg, scene, received_ns, Armed { fires, timeout }, true);
+                run.world.phase = period;
                 let start = (received_ns - (stride * tick_ns - 1), received_ns + stride * tick_ns);
                 starts.push((run, start, received_ns));
             }
@@ -344,7 +334,9 @@ fn runs(
             .flat_map(|start| errors.clone().map(move |error| (start.clone(), error)));
         for ((mut run, start, received_ns), error) in starts {
             run.sock.delack_draws = error.filter(|_| run.sock.delack_timer.is_some());
-            let mut past = Past::new(start, received_ns, run.sock.stamps);
+            // Nothing but keepalive asks for it.
+            let rcv_tstamp = if run.sock.keepopen { run.sock.stamps.rcv_tstamp } else { 0 };
+            let mut past = Past::new(start, received_ns, Stamps { rcv_tstamp, ..run.sock.stamps });
             past.due(Timer::Keepalive, received_ns + cfg.keepalive_time * tick_ns);
             past.counts.probes = run.sock.probes_out;
             let fault_ns = received_ns.saturating_add(scene.meets.reference_until_ns);

@@ -22,7 +22,7 @@ pub(crate) use close::TIMEWAIT_SECS;
 pub(crate) use rtt::RttRange;
 pub(crate) use window_probe::probe0_when;
 
-use crate::hop::{Fate, Number};
+use crate::hop::{Fate, Icmp, Number};
 use crate::kernel::Kernel;
 use crate::prediction::StepKind;
 use crate::step::{Ended, Progress, Stamp, Step};
@@ -286,6 +286,23 @@ impl Sock {
             armed.fires += jiffies;
             armed.timeout
         })
+    }
+
+    /// Forgets when segments were sent, where none is ever acknowledged and no other will be: only the
+    /// first one's tells how long until its timeout, and what an ICMP error leaves of that.
+    pub(crate) fn forget_sent(&mut self, icmp: Option<Icmp>) {
+        let first = usize::from(self.timeouts == 0 || icmp.is_some_and(|icmp| icmp.reverts));
+        self.queue.iter_mut().skip(first).for_each(|segment| segment.sent_ns = 0);
+    }
+
+    /// Puts all its moments off, but for those that it has forgotten.
+    pub(crate) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
+        let sent = self.queue.iter_mut().map(|segment| &mut segment.sent_ns);
+        let moments = self.orphaned_ns.iter_mut().chain(sent);
+        moments.filter(|at_ns| **at_ns > 0).for_each(|at_ns| *at_ns += by_ns);
+        let write = self.write_timer.as_mut().map(|(_, armed)| armed);
+        let others = self.keepalive_timer.iter_mut().chain(&mut self.delack_timer);
+        write.into_iter().chain(others).for_each(|armed| armed.fires += jiffies);
     }
 
     /// A timer fires.

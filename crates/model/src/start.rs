@@ -10,13 +10,11 @@ use crate::purpose::Purpose;
 use crate::run::{Live, Past};
 use crate::scene::Scene;
 use crate::sock::{Armed, Pending, Sock, Timer};
+use crate::tick::EPOCH;
 use crate::way::Meets;
 use crate::wheel::Context;
 use crate::world::{Arrival, Healed, InFlight, Moment, Peer, Sent, World};
 
-/// The jiffy from which phases are counted: a multiple of every slot, and small enough for
-/// nanoseconds.
-pub(crate) const EPOCH: u64 = 1 << 24;
 /// Into how many parts a jiffy is divided where the phase within it matters.
 const PARTS: u64 = 4;
 /// No more phases than this are looked at; where there are more, windows are widened by what lies

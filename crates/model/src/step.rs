@@ -53,6 +53,17 @@ pub(crate) enum Stamp {
     Expires(u64),
 }
 
+impl Stamps {
+    /// Puts them off, but for those that are forgotten.
+    pub(crate) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
+        let put_off = |at: &mut u64, by: u64| *at += if *at > 0 { by } else { 0 };
+        put_off(&mut self.rcv_tstamp, jiffies);
+        put_off(&mut self.expires, jiffies);
+        self.retrans_stamp.iter_mut().for_each(|at_ns| put_off(at_ns, by_ns));
+        self.probes_tstamp.iter_mut().for_each(|at| put_off(at, jiffies));
+    }
+}
+
 impl Stamp {
     pub(crate) fn set(self, stamps: &mut Stamps) {
         match self {
@@ -95,6 +106,8 @@ pub(crate) struct Effects {
     pub(crate) resent: u32,
     /// The slots of what else the phase of the clock moves, jiffies.
     pub(crate) slots: u64,
+    /// The longest time, jiffies, that something waits for which is no timer of the socket's.
+    pub(crate) waits: u64,
     /// How it ends, where it does; more than one where that cannot be known.
     pub(crate) told: Vec<Told>,
 }
@@ -104,6 +117,8 @@ pub(crate) struct Effects {
 pub(crate) struct Told {
     pub(crate) outcome: Outcome,
     pub(crate) at_ns: u64,
+    /// By how much later it comes in another phase of the clock, at most, nanoseconds.
+    pub(crate) later_ns: u64,
     /// The timeout of a last timer that this step did not arm, nanoseconds.
     pub(crate) waited_ns: Option<u64>,
 }
@@ -162,13 +177,15 @@ impl<'a> Step<'a> {
 
     /// The program is told the end, or its kernel lets go.
     pub(crate) fn told(&mut self, outcome: Outcome) -> Progress {
-        self.effects.told.push(Told { outcome, at_ns: self.now_ns, waited_ns: None });
+        let at_ns = self.now_ns;
+        self.effects.told.push(Told { outcome, at_ns, later_ns: 0, waited_ns: None });
         Err(Ended)
     }
 
-    /// The kernel forgets the connection then.
-    pub(crate) fn released_at(&mut self, at_ns: u64, waited_ns: u64) {
-        let outcome = Outcome::Released;
-        self.effects.told.push(Told { outcome, at_ns, waited_ns: Some(waited_ns) });
+    /// The kernel forgets the connection then: at the earliest and at the latest.
+    pub(crate) fn released_at(&mut self, (at_ns, latest_ns): (u64, u64), waited_ns: u64) {
+        let (outcome, later_ns) = (Outcome::Released, latest_ns - at_ns);
+        let waited_ns = Some(waited_ns);
+        self.effects.told.push(Told { outcome, at_ns, later_ns, waited_ns });
     }
 }

@@ -70,6 +70,10 @@ impl Hz {
     }
 }
 
+/// The jiffy from which phases are counted: a multiple of every slot, and small enough for
+/// nanoseconds.
+pub(crate) const EPOCH: u64 = 1 << 24;
+
 /// A known jiffy clock, cut down to numbers that times in nanoseconds fit into: its phase within
 /// every slot of the wheel is the true one.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +83,6 @@ pub(crate) struct JiffyPhase {
 }
 
 impl JiffyPhase {
-    /// A multiple of every slot.
-    const EPOCH: u64 = 1 << 24;
-
     pub(crate) fn new(hz: Hz, clock: JiffyClock) -> Self {
         Self { clock, tick_ns: hz.tick_ns() }
     }
@@ -89,7 +90,7 @@ impl JiffyPhase {
     /// The time of `CLOCK_MONOTONIC` as nanoseconds since the start of jiffy 0 of the cut clock;
     /// `None` for times that are too far from where the clock was read.
     pub(crate) fn of(self, at_ns: u64) -> Option<u64> {
-        let start_ns = (Self::EPOCH + self.clock.jiffies % Self::EPOCH) * self.tick_ns;
+        let start_ns = (EPOCH + self.clock.jiffies % EPOCH) * self.tick_ns;
         let after_ns = i128::from(at_ns) - i128::from(self.clock.at_ns);
         let since_ns = u64::try_from(i128::from(start_ns) + after_ns).ok()?;
         (after_ns.abs() < i128::from(u32::MAX) * 1_000_000).then_some(since_ns)

@@ -51,6 +51,18 @@ impl Wheel {
         bucket_expiry(now + delay, slot_for(delta))
     }
 
+    /// The earliest and the latest jiffy at which a timer fires that is armed by a call, where the phase of
+    /// the clock is known up to so many jiffies.
+    pub(crate) fn fires_within(self, now: u64, delay: u64, phase: u64) -> (u64, u64) {
+        let slot = self.slot(delay);
+        if slot <= phase {
+            let fires = self.fires_at(now, delay, Context::Call);
+            return (fires, fires);
+        }
+        let since = (now + delay) / phase * phase;
+        (since + phase, since + slot)
+    }
+
     /// How long a slot is, in jiffies, that holds a timer of this delay: the most by which it can
     /// be late (`LVL_GRAN`). For a delay at the edge of two levels, the coarser one.
     pub fn slot(self, delay: u64) -> u64 {

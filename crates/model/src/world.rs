@@ -14,6 +14,7 @@ pub(crate) use room::Room;
 use crate::choices::Choices;
 use crate::hop::{Fate, Hop, Limit, Number};
 use crate::kernel::Kernel;
+use crate::tick::EPOCH;
 use crate::wheel::Context;
 use outages::Outage;
 
@@ -78,6 +79,12 @@ impl Moment {
     /// The same, if it is yet to come.
     pub(crate) fn ahead(self) -> Option<u64> {
         if let Self::At(at_ns) = self { Some(at_ns) } else { None }
+    }
+
+    fn put_off(&mut self, by_ns: u64) {
+        if let Self::At(at_ns) = self {
+            *at_ns = at_ns.saturating_add(by_ns);
+        }
     }
 
     fn age(&mut self, now_ns: u64) {
@@ -263,6 +270,8 @@ pub(crate) struct World {
     /// Of those, how many passed the tap since this was last taken.
     seen: u32,
     tick_ns: u64,
+    /// Up to which slot of the wheel the phase of the clock is known, jiffies.
+    pub(crate) phase: u64,
     /// What cannot be known within a step that is being gone through.
     pub(crate) choices: Choices,
 }
@@ -296,6 +305,7 @@ impl World {
             probe: 0,
             seen: 0,
             tick_ns: cfg.hz.tick_ns(),
+            phase: EPOCH,
             choices: Choices::default(),
         }
     }
@@ -316,6 +326,36 @@ impl World {
         if let Some(recovery) = &mut self.recovery {
             recovery.at.age(now_ns);
         }
+    }
+
+    /// Puts all its moments off by so many jiffies: nothing but the wheel's slots makes a difference then.
+    pub(crate) fn put_off(&mut self, jiffies: u64) {
+        let by_ns = jiffies * self.tick_ns;
+        self.hop = std::mem::replace(&mut self.hop, Hop::Silent).put_off(jiffies);
+        self.limit.iter_mut().for_each(|limit| limit.put_off(jiffies));
+        let plan =
+            [&mut self.lost, &mut self.later, &mut self.reference_until, &mut self.believed_until];
+        for moment in plan {
+            moment.put_off(by_ns);
+        }
+        self.recovery.iter_mut().for_each(|recovery| recovery.at.put_off(by_ns));
+        self.outages.iter_mut().for_each(|outage| outage.put_off(by_ns));
+        self.losses = self.losses.take().map(|losses| losses.later(by_ns));
+        if self.answer_is_out_ns > 0 {
+            self.answer_is_out_ns += by_ns;
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.passed += jiffies;
+        }
+        self.resolved_ns.iter_mut().for_each(|at_ns| *at_ns += by_ns);
+        for packet in &mut self.in_flight {
+            packet.at_ns += by_ns;
+            if let Arrival::Ack { echoed_ns, .. } = &mut packet.what {
+                *echoed_ns += by_ns;
+            }
+        }
+        self.waiting.iter_mut().for_each(|(.., sent_ns)| *sent_ns += by_ns);
+        self.peer.put_off(jiffies, by_ns);
     }
 
     /// Timers look at the plan at their jiffies alone.
@@ -359,8 +399,18 @@ impl World {
 
     /// Whether nothing of the peer's comes any more.
     pub(crate) fn never_answers(&self) -> bool {
-        let over = self.lost == Moment::Past && self.recovery.is_none();
-        over && self.losses.is_none() && self.in_flight.is_empty()
+        self.lost == Moment::Past && self.never_comes_back() && self.in_flight.is_empty()
+    }
+
+    /// Whether nothing that is sent once the peer is lost is ever answered.
+    fn never_comes_back(&self) -> bool {
+        self.recovery.is_none() && self.losses.is_none() && self.outages.is_empty()
+    }
+
+    /// What a segment that is sent once the peer is lost may draw an answer after, nanoseconds.
+    pub(crate) fn round_trip_ns(&self) -> Option<u64> {
+        let never = self.lost != Moment::Never && self.never_comes_back();
+        (!never).then_some(self.peer.rtt_ns)
     }
 
     /// Whether no ICMP error ever comes.

@@ -51,6 +51,20 @@ fn a_write_stops_the_probes_and_decides() {
     assert!(prediction.schedule.iter().all(|step| step.kind != StepKind::KeepaliveProbe));
 }
 
+/// Sixty seconds of FIN_WAIT2 fall into slots of 512 jiffies. A run for each of these phases of the clock, from the
+/// program's first call on, was more than the model goes through.
+#[test]
+fn a_coarse_timer_at_the_end_does_not_multiply_what_comes_before() {
+    let flap = [
+        ("fault.kind", "flap"),
+        ("fault.duration", "700ms"),
+        ("topology", "router"),
+        ("family", "ipv6"),
+    ];
+    let (earliest, latest) = hull(&scripted("write 3000; write 2000; close", &flap));
+    assert!(earliest > 60.0 && latest - earliest > 512.0 / f64::from(HZ), "{earliest} {latest}");
+}
+
 /// A segment that is full takes no FIN along (`__tcp_retransmit_skb`): both are sent again once the path is
 /// back, where one that is shorter takes it along. Measured where time is virtual; and what comes again is
 /// counted where the connection goes on, too.

@@ -4,6 +4,7 @@ use super::{Event, Explorer};
 use crate::prediction::StepKind;
 use crate::run::{Live, Past};
 use crate::step::Effects;
+use crate::tick::EPOCH;
 use crate::world::InFlight;
 use spec::Outcome;
 
@@ -64,8 +65,11 @@ impl Explorer<'_> {
             if let Some(waited_ns) = told.waited_ns {
                 let now_ns = packet.map_or(told.at_ns, |packet| packet.at_ns);
                 let nominal_ns = now_ns.saturating_sub(past.begins_ns) + waited_ns;
-                past.push(StepKind::GiveUp, told.at_ns, nominal_ns, waited_ns, false);
-                self.longest = self.longest.max(waited_ns / self.cfg.hz.tick_ns());
+                let span_ns = (told.at_ns, told.at_ns + told.later_ns);
+                past.push(StepKind::GiveUp, span_ns, nominal_ns, waited_ns, false);
+                if live.world.phase == EPOCH {
+                    self.longest = self.longest.max(waited_ns / self.cfg.hz.tick_ns());
+                }
                 timeout_ns = None;
             }
             let open_ns = packet.map_or((0, 0), |packet| packet.open_ns);
@@ -85,10 +89,10 @@ impl Explorer<'_> {
                 _ if late_ns == 0 => 0,
                 _ => told.at_ns,
             };
-            self.ends.push(End {
-                not_before_ns,
-                ..End::new(live, past, told.outcome, told.at_ns - late_ns, open_ns, timeout_ns)
-            });
+            let at_ns = told.at_ns - late_ns;
+            let end = End::new(live, past, told.outcome, at_ns, open_ns, timeout_ns);
+            let start = (end.start.0.saturating_sub(told.later_ns), end.start.1);
+            self.ends.push(End { not_before_ns, start, ..end });
         }
     }
 }

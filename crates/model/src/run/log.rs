@@ -60,6 +60,15 @@ impl Log {
         self.0 = Some(Rc::new(Fired { expiry, before }));
     }
 
+    /// The same seen from references of this span, whatever becomes of them.
+    pub(super) fn settled(&self, start: (u64, u64)) -> Self {
+        let mut settled = Self::default();
+        for expiry in self.expiries(start) {
+            settled.push(expiry);
+        }
+        settled
+    }
+
     pub(super) fn last(&self) -> Option<&Expiry> {
         self.0.as_ref().map(|fired| &fired.expiry)
     }

@@ -28,6 +28,7 @@ impl Sock {
         self.orphaned_ns = Some(match lingers {
             None => 0,
             Some(lingers) => {
+                step.effects.waits = lingers;
                 step.cfg.wheel.fires_at(step.jiffy(), lingers, Context::Call) * step.tick_ns()
             }
         });
@@ -68,15 +69,18 @@ impl Sock {
         let answer_ns = step.world.answer_comes_ns();
         let mut ends: Vec<u64> = Vec::new();
         for acknowledged in jiffies {
-            let (fires, waited) = fin_wait2(|jiffy| step.cfg_at(jiffy), acknowledged, self.rto);
+            let (fires, waited) = fin_wait2(step, acknowledged, self.rto);
+            let fires_ns = (fires.0 * tick_ns, fires.1 * tick_ns);
             // Data for what no process reads any more ends it (`TCP_TW_RST`).
-            if let Some(at_ns) = answer_ns.filter(|at_ns| *at_ns < fires * tick_ns) {
-                step.released_at(at_ns, at_ns.saturating_sub(step.now_ns));
-                return ended();
+            if let Some(at_ns) = answer_ns.filter(|at_ns| *at_ns < fires_ns.1) {
+                step.released_at((at_ns, at_ns), at_ns.saturating_sub(step.now_ns));
+                if at_ns < fires_ns.0 {
+                    return ended();
+                }
             }
-            if !ends.contains(&fires) {
-                ends.push(fires);
-                step.released_at(fires * tick_ns, waited * tick_ns);
+            if !ends.contains(&fires.0) {
+                ends.push(fires.0);
+                step.released_at(fires_ns, waited * tick_ns);
             }
         }
         ended()
@@ -89,7 +93,8 @@ impl Sock {
             rest => {
                 let rest = rest.max(least_fin_time(self.rto));
                 let fires = step.cfg.wheel.fires_at(step.jiffy(), rest, step.wheel_context());
-                step.released_at(fires * step.tick_ns(), rest * step.tick_ns());
+                let at_ns = fires * step.tick_ns();
+                step.released_at((at_ns, at_ns), rest * step.tick_ns());
                 ended()
             }
         }
@@ -97,29 +102,30 @@ impl Sock {
 }
 
 /// FIN_WAIT2 of a connection whose program has let go, from the acknowledgement of the FIN at jiffy
-/// `acknowledged` on: the jiffy at which the kernel forgets it, and how long it waited by the
-/// textbook, jiffies.
+/// `acknowledged` on: the earliest and the latest jiffy at which the kernel forgets it, and how long it
+/// waited by the textbook, jiffies.
 ///
 /// Up to `TCP_TIMEWAIT_LEN`, a mini-socket waits for all of it. Beyond, the socket itself waits for
 /// the time past that (`inet_csk_reset_keepalive_timer`), and then a mini-socket for the same time
 /// once more (`tmo` in `tcp_keepalive_timer`): 61 s are 1 s and 1 s.
-fn fin_wait2<'a>(cfg_at: impl Fn(u64) -> &'a Kernel, acknowledged: u64, rto: u64) -> (u64, u64) {
+fn fin_wait2(step: &mut Step<'_>, acknowledged: u64, rto: u64) -> ((u64, u64), u64) {
     // `tcp_fin_time`, and `tcp_time_wait` again.
-    let cfg = cfg_at(acknowledged);
+    let cfg = step.cfg_at(acknowledged);
     let first = past_time_wait(cfg, rto);
     if first == 0 {
         let time = cfg.fin_timeout.max(least_fin_time(rto));
-        return (cfg.wheel.fires_at(acknowledged, time, Context::Call), time);
+        return (cfg.wheel.fires_within(acknowledged, time, step.world.phase), time);
     }
     let halfway = cfg.wheel.fires_at(acknowledged, first, Context::Call);
-    match past_time_wait(cfg_at(halfway), rto) {
+    let rest = past_time_wait(step.cfg_at(halfway), rto);
+    step.effects.waits = first.max(rest);
+    if rest == 0 {
         // Nothing left: a RST, and the end.
-        0 => (halfway, first),
-        rest => {
-            let rest = rest.max(least_fin_time(rto));
-            (cfg.wheel.fires_at(halfway, rest, Context::Handler), first + rest)
-        }
+        return ((halfway, halfway), first);
     }
+    let rest = rest.max(least_fin_time(rto));
+    let fires = cfg.wheel.fires_at(halfway, rest, Context::Handler);
+    ((fires, fires), first + rest)
 }
 
 /// What of `tcp_fin_time` is past `TCP_TIMEWAIT_LEN`, jiffies.

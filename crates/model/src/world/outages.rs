@@ -72,6 +72,12 @@ impl Sequence {
 }
 
 impl Outage {
+    pub(super) fn put_off(&mut self, by_ns: u64) {
+        self.from_ns += by_ns;
+        self.recovery.iter_mut().for_each(|recovery| recovery.at.put_off(by_ns));
+        self.losses = self.losses.take().map(|losses| losses.later(by_ns));
+    }
+
     /// Whether nothing passes when it begins.
     fn is_away(&self) -> bool {
         let is_back = |recovery: &Recovery| {
@@ -85,11 +91,6 @@ impl World {
     /// Whether the path has gone away again by then.
     pub(super) fn is_away_again(&self, at_ns: u64) -> bool {
         self.outages.first().is_some_and(|next| next.from_ns <= at_ns && next.is_away())
-    }
-
-    /// Whether packets may wait for a link-layer address, now or later.
-    pub(crate) fn may_ask(&self) -> bool {
-        self.hop.has_timer() || self.outages.iter().any(|outage| outage.hop.has_timer())
     }
 
     /// Whether the path is back, or never was away.

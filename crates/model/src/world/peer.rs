@@ -65,6 +65,21 @@ impl Peer {
         }
     }
 
+    /// Puts all its moments off.
+    pub(super) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
+        self.last_oow_ack.iter_mut().for_each(|at| *at += jiffies);
+        self.reads_from_ns.iter_mut().filter(|from_ns| **from_ns > 0).for_each(|ns| *ns += by_ns);
+        if let Some(pushed) = &mut self.pushed {
+            pushed.sent_ns += by_ns;
+            pushed.due_ns += by_ns;
+        }
+    }
+
+    /// When its delayed acknowledgement goes, nanoseconds.
+    pub(crate) fn acknowledges_ns(&self) -> Option<u64> {
+        self.pushed.map(|pushed| pushed.due_ns)
+    }
+
     /// Forgets when it last acknowledged a probe, where that cannot matter to one that is sent at
     /// this jiffy or later.
     pub(crate) fn forget(&mut self, jiffy: u64) {
