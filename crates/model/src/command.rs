@@ -243,6 +243,12 @@ fn why_unknown(
              (Nagle's algorithm, RFC 1122, 4.2.3.4), and no segment shows when it was written",
         );
     }
+    if observed.behind && observed.calls.len() > tcp.snd_cwnd.max(1) as usize {
+        return Some(
+            "what a program writes while the congestion window is full waits for it, and no segment shows when \
+             it was written",
+        );
+    }
     if is_busy {
         return Some(
             "data were unacknowledged at the moment of the fault, and a host may answer them later",

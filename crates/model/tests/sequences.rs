@@ -266,6 +266,24 @@ fn a_path_that_drops_the_next_packet_after_an_outage() {
     assert_eq!(ends.windows[0].keepalive_probes, Some(3), "{ends:?}");
 }
 
+/// What waits for the congestion window shows on the wire only when it is sent.
+#[test]
+fn what_is_written_while_the_congestion_window_is_full_is_unknown() {
+    let trial = parameters(&FLAP);
+    let mut facts = model::nominal_facts(&trial, 250);
+    let tcp = facts.tcp.as_mut().unwrap();
+    (tcp.snd_cwnd, tcp.options_set) =
+        (4, Some(SocketOptions { nodelay: Some(true), ..Default::default() }));
+    let why = |writes: u64| {
+        let write = |number| ObservedCall { at_ns: number * 50_000_000, step: Step::Write(100) };
+        let calls = (0..writes).map(write).collect();
+        let observed = Observed { calls, behind: true, ..Observed::default() };
+        predict_program(&trial, &facts, &observed).prediction.unknown
+    };
+    assert_eq!(why(4), None);
+    assert!(why(5).unwrap().contains("congestion window"));
+}
+
 /// A stream into a stopped server: its window closes some time, and the user timeout counts from there.
 #[test]
 fn more_than_surely_fits_into_a_stopped_server_is_not_followed() {
