@@ -107,7 +107,7 @@ results: build && programs proxies faults
 
 # What reads foreign bytes, against damaged and random ones: `just fuzz 1000000` tries more of each
 fuzz cases="20000":
-    PROPTEST_CASES={{cases}} cargo test --workspace -- foreign
+    PROPTEST_CASES={{cases}} cargo test --workspace --no-fail-fast -- foreign
 
 # A statically linked program, which runs on older distributions too
 static:

@@ -134,7 +134,7 @@ fn rows(trial: &Trial) -> Vec<Row> {
     if let (Some(Outcome::Released), Some(reference_ns), Some(after_s)) =
         (outcome, course::reference_ns(trial), measured.and_then(|m| m.detected_s))
     {
-        let at_ns = reference_ns + (after_s * 1e9).round() as u64;
+        let at_ns = reference_ns.saturating_add((after_s * 1e9).round() as u64);
         let text = "the kernel lets go of the connection".into();
         let note = Note { place: Place::Client, text, tone: Tone::End };
         rows.push(Row { at_ns, kind: Kind::Event(note, Passage::None) });
@@ -198,7 +198,7 @@ fn windows(trial: &Trial, axis: &Axis) -> Markup {
     html! {
         @for leg in course::course(trial) {
             @if let Some(step) = leg.step {
-                @let at = |time: std::time::Duration| axis.y(reference_ns + time.as_nanos() as u64);
+                @let at = |time: std::time::Duration| axis.y(reference_ns.saturating_add(time.as_nanos() as u64));
                 @let (from, to) = (at(step.earliest), at(step.latest));
                 @let half = ((to - from) / 2.0).max(3.0);
                 @let class = if step.kind == StepKind::GiveUp { "window end" } else { "window" };
