@@ -125,7 +125,7 @@ impl Trial {
                 self.take(Seen::Event(event, None));
             }
             let observed = Observed { unread, unsent, ..Observed::default() };
-            let conditional = self.conditional(own, &facts, &observed);
+            let conditional = predict_program(own, &facts, &observed);
             self.tell_facts(flow, &facts);
             let received_ns = self.flows.received_ns(flow);
             if forecasts.is_empty() && self.flows.leg(flow) == parameters.broken_leg() {
@@ -139,12 +139,28 @@ impl Trial {
                     let since = Duration::from_nanos(to.saturating_sub(from));
                     prediction.recount(|time| time.saturating_add(since));
                 }
-                self.report(Message::Prediction(number, Box::new(prediction)));
+                if prediction.unknown.is_none() || self.came.is_none() {
+                    self.report(Message::Prediction(number, Box::new(prediction)));
+                }
             }
             let forecast = Forecast::new(facts, unread, conditional, true);
             forecasts.insert(flow, Forecast { received_ns, ..forecast });
         }
         Ok(forecasts)
+    }
+
+    /// What the sockets at a later fault do not tell is predicted from all faults. That takes its time, so the
+    /// fault comes first.
+    pub(super) fn predict_from_all(&self, forecasts: &mut Forecasts) {
+        let Some((whole, first)) = &self.came else { return };
+        for forecast in forecasts.values_mut().filter(|one| one.prediction().unknown.is_some()) {
+            let prediction = model::predict(whole, first);
+            if prediction.unknown.is_none() {
+                forecast.conditional = Conditional { prediction, from_sample: false };
+            }
+            let prediction = Box::new(forecast.prediction().clone());
+            self.report(Message::Prediction(self.plan.number, prediction));
+        }
     }
 
     fn conditional(&self, own: &Parameters, facts: &Facts, observed: &Observed) -> Conditional {

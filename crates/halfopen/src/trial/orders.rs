@@ -134,6 +134,7 @@ impl Trial {
             answer["replaced"] = json!(kind.to_string());
         }
         self.inject(&parameters).await?;
+        self.predict_from_all(&mut watched.forecasts);
         let planned_acts = watched.planned_acts();
         watched.acts = Self::later_acts(&parameters, at);
         watched.acts.extend(planned_acts);
