@@ -30,7 +30,7 @@ build:
 halfopen *arguments: build
     @scripts/halfopen "$@"
 
-# Build the kernel with virtual time, once (3 to 8 minutes): `just kernel --hz 1000`
+# Build the kernel with virtual time, once (2 to 8 minutes): `just kernel --hz 1000`
 kernel *arguments:
     @scripts/as-caller scripts/build-uml.sh "$@"
 

@@ -46,7 +46,7 @@ fn read_machine() -> Vec<Check> {
             result: obstacle::too_old().map_or_else(
                 || {
                     Ok(format!(
-                        "Linux {}, HZ {} (needed: {major}.{minor} on both clocks)",
+                        "Linux {}, HZ {} (needed: {major}.{minor} or later)",
                         kernel_release(),
                         hz()
                     ))

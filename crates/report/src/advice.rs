@@ -393,7 +393,7 @@ fn why(options: &Options, busy: Busy) -> Vec<String> {
         why.push(match options.user_timeout {
             Some(timeout) => format!(
                 "Sending: what is not acknowledged is sent again, each time after twice as long{}; \
-                 {} after the first time TCP_USER_TIMEOUT ends the connection.",
+                 {} after the first retransmission TCP_USER_TIMEOUT ends the connection.",
                 options.rto_max.map_or_else(String::new, |most| format!(
                     ", but at least every {} (TCP_RTO_MAX_MS)",
                     span::exact(most)
