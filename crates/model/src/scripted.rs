@@ -35,6 +35,8 @@ pub struct ObservedCall {
 const CALL_NS: u64 = 100_000;
 /// By how much a sleep may be longer than it was asked to be: at least, and at most.
 const LAGS_NS: [u64; 2] = [60_000, 1_000_000];
+/// A step of a run whose phase of the clock is not known yet stands for those of so many.
+const STANDS_FOR: usize = 16;
 /// What a fault's end may be late by where time is virtual.
 const GOES_ON_NS: u64 = 2_000_000;
 /// How many phases of the clock are looked at where none is known.
@@ -108,7 +110,7 @@ fn ends(
     let first_ns = clock.zip(first).and_then(|(clock, at_ns)| clock.of(at_ns));
     let begins = (first_ns, facts.jiffies.is_some());
     let explore = |runs: Vec<Start>| {
-        let mut explorer = Explorer::new(cfg, later.as_ref(), &calls);
+        let mut explorer = Explorer::new(cfg, later.as_ref(), &calls).one_of(STANDS_FOR);
         for run in going_on_late(cfg, runs) {
             begin(&mut explorer, cfg, &calls, begins, run);
         }
