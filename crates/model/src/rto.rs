@@ -41,6 +41,20 @@ impl Estimator {
 
     /// Takes one round trip, of an exchange in which everything outstanding was acknowledged.
     pub(crate) fn sample(&mut self, rtt_us: i64, rto_min_us: i64) {
+        let is_first = self.srtt8 == 0;
+        self.sample_within(rtt_us, rto_min_us);
+        if is_first {
+            return;
+        }
+        // `snd_una` is past `rtt_seq`.
+        if self.mdev_max < self.rttvar {
+            self.rttvar -= (self.rttvar - self.mdev_max) >> 2;
+        }
+        self.mdev_max = rto_min_us;
+    }
+
+    /// Takes one round trip of a segment behind one that is missing.
+    pub(crate) fn sample_within(&mut self, rtt_us: i64, rto_min_us: i64) {
         if self.srtt8 == 0 {
             self.srtt8 = (rtt_us << 3).max(1);
             self.mdev = rtt_us << 1;
@@ -63,10 +77,6 @@ impl Estimator {
             self.mdev_max = self.mdev;
             self.rttvar = self.rttvar.max(self.mdev_max);
         }
-        if self.mdev_max < self.rttvar {
-            self.rttvar -= (self.rttvar - self.mdev_max) >> 2;
-        }
-        self.mdev_max = rto_min_us;
     }
 
     /// The smoothed round-trip time, microseconds.

@@ -101,8 +101,8 @@ pub(crate) enum Arrival {
     /// it echoes, whether it comes with the answer of the peer's program, and whether the last segment had
     /// come before (DSACK).
     Ack { next: Number, echoed_ns: u64, answers: bool, came_twice: bool },
-    /// One that says that segments from `next` on are missing, but for `seen` (SACK).
-    Missing { next: Number, seen: Number },
+    /// One that says that segments before `seen` are missing, since `came` has come (SACK).
+    Missing { seen: Number, came: Number },
     /// The acknowledgement of a probe.
     ProbeAck,
     /// A reset.

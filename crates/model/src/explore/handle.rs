@@ -66,8 +66,8 @@ impl Explorer<'_> {
                     sock.acknowledged(&mut step, next, echoed_ns, came_twice)
                 }
             }
-            (Event::Arrival, Some(InFlight { what: Arrival::Missing { seen, .. }, .. })) => {
-                sock.missing(&mut step, seen)
+            (Event::Arrival, Some(InFlight { what: Arrival::Missing { seen, came }, .. })) => {
+                sock.missing(&mut step, seen, came)
             }
             (Event::Arrival, Some(InFlight { what: Arrival::ProbeAck, .. })) => {
                 sock.tcp_ack_probe(&mut step);

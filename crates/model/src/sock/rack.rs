@@ -1,8 +1,9 @@
 //! Segments that the peer misses, by what it has of those after them: `tcp_rack_detect_loss`,
 //! `tcp_rack_reo_timeout` (net/ipv4/tcp_recovery.c), `tcp_xmit_retransmit_queue`.
 
-use super::{Pending, Sock};
+use super::{Pending, Segment, Sock};
 use crate::hop::Number;
+use crate::rto::Estimator;
 use crate::step::{Progress, Stamp, Step};
 
 /// `TCP_FASTRETRANS_THRESH`.
@@ -11,15 +12,21 @@ const DUPTHRESH: Number = 3;
 const TIMEOUT_MIN_US: u64 = 2_000;
 
 impl Sock {
-    /// The peer has segments from `seen` on, and misses some before it: these are lost at once, or
-    /// after what packets that overtake each other would need.
-    pub(crate) fn missing(&mut self, step: &mut Step<'_>, seen: Number) -> Progress {
+    /// The peer has segments from `seen` on, of which `came` is new, and misses some before: these are lost
+    /// at once, or after what packets that overtake each other would need.
+    pub(crate) fn missing(&mut self, step: &mut Step<'_>, seen: Number, came: Number) -> Progress {
         self.received(step);
         let sacked = self.next_number().saturating_sub(seen);
         if !step.cfg.sack && sacked < DUPTHRESH {
             return Ok(());
         }
         self.sacked_from = seen;
+        if let Some(&Segment { sent_ns, resent: false, .. }) = self.queue.get(came - self.first)
+            && step.cfg.sack
+        {
+            // `first_sackt` (`tcp_sacktag_one`).
+            self.round_trip(step, sent_ns, Estimator::sample_within);
+        }
         // `tcp_rack_reo_wnd`.
         let window_us = (step.cfg.min_rtt_us / 4).min(self.srtt_us);
         let recovers = self.stamps.retrans_stamp.is_some() || sacked >= DUPTHRESH;

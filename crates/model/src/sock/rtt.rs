@@ -6,6 +6,9 @@ use crate::kernel::Kernel;
 use crate::rto::{self, Estimator};
 use crate::step::Step;
 
+/// How an estimator takes a round trip.
+type Sample = fn(&mut Estimator, i64, i64);
+
 /// What the round trips before have come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RttRange {
@@ -17,14 +20,14 @@ pub(crate) struct RttRange {
 }
 
 impl RttRange {
-    /// `icsk_rto` once an acknowledgement has given one more round trip, of which the least and the
-    /// most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
+    /// `icsk_rto` once an acknowledgement has given one more round trip by `sample`, of which the least and
+    /// the most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
     /// (`tcp_rtt_tsopt_us`).
-    fn sample(&mut self, cfg: &Kernel, rtt_us: (u64, u64)) -> (u64, u64) {
+    fn sample(&mut self, cfg: &Kernel, rtt_us: (u64, u64), sample: Sample) -> (u64, u64) {
         let rto_min_us = cfg.hz.to_usecs(cfg.rto_min) as i64;
         let after = |estimate: &mut Estimator, rtt_us: u64| {
             let rtt_us = i64::try_from(rtt_us).unwrap_or(i64::MAX).min(i64::MAX >> 8);
-            estimate.sample(rtt_us, rto_min_us);
+            sample(estimate, rtt_us, rto_min_us);
             rto::from_estimate(cfg, estimate.srtt_us(), estimate.variance_us())
         };
         let [least, most] = &mut self.estimates;
@@ -42,18 +45,23 @@ impl Sock {
         acked: &[Segment],
         echoed_ns: u64,
     ) {
+        let resent = acked.iter().any(|segment| segment.resent);
+        if resent && self.rtt.is_some_and(|rtt| !rtt.timestamps) {
+            return;
+        }
+        let sent_ns = if resent { echoed_ns } else { acked[0].sent_ns };
+        self.round_trip(step, sent_ns, Estimator::sample);
+    }
+
+    /// `tcp_rtt_estimator`, `tcp_set_rto`: what was sent then has come.
+    pub(super) fn round_trip(&mut self, step: &mut Step<'_>, sent_ns: u64, sample: Sample) {
         let Some(rtt) = &mut self.rtt else {
             (self.rto, self.backoff) = (self.rto_base, 0);
             return;
         };
-        let resent = acked.iter().any(|segment| segment.resent);
-        if resent && !rtt.timestamps {
-            return;
-        }
-        let sent_ns = if resent { echoed_ns } else { acked[0].sent_ns };
         let (first_ns, last_ns) = step.arrival_ns();
         let since_us = |ns: u64| ns.saturating_sub(sent_ns) / 1_000;
-        let (least, most) = rtt.sample(step.cfg, (since_us(first_ns), since_us(last_ns)));
+        let (least, most) = rtt.sample(step.cfg, (since_us(first_ns), since_us(last_ns)), sample);
         self.srtt_us = rtt.estimates[1].srtt_us().max(1);
         self.rto = (least..most).find(|_| step.either()).unwrap_or(most);
         (self.rto_base, self.backoff) = (self.rto, 0);

@@ -194,7 +194,7 @@ impl World {
         if packet.first > peer.next {
             let (first, _) = *peer.ahead.get_or_insert((packet.first, packet.next));
             peer.ahead = Some((first, packet.next));
-            let missing = Arrival::Missing { next: peer.next, seen: first };
+            let missing = Arrival::Missing { seen: first, came: packet.first };
             self.acknowledge(segment, arrives_ns, missing);
             return;
         }
