@@ -247,8 +247,10 @@ mod tests {
             settings::apply(&mut parameters, key, value).unwrap();
         }
         let prediction = predict(&parameters, &nominal_facts(&parameters, 250));
-        let outcomes = prediction.windows.iter().map(|window| window.outcome);
-        prediction.unknown.clone().map_or(Ok(outcomes.collect()), Err)
+        // An acknowledgement that was late makes the RTO a jiffy longer, and two windows.
+        let mut outcomes: Vec<_> = prediction.windows.iter().map(|window| window.outcome).collect();
+        outcomes.dedup();
+        prediction.unknown.map_or(Ok(outcomes), Err)
     }
 
     #[test]

@@ -38,9 +38,10 @@ pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) 
     let fallback = TcpFacts::default();
     let tcp = facts.tcp.as_ref().unwrap_or(&fallback);
     let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
-    // The RTO is known in whole jiffies.
+    // The RTO is known in whole jiffies; its variance is `rto_min` at least (`tcp_rtt_estimator`).
     let most_us = u64::from(tcp.rto_us.saturating_sub(tcp.srtt_us));
     let least_us = most_us.saturating_sub(kernel.hz.to_usecs(1));
+    let least_us = least_us.max(rto_min_us as u64).min(most_us);
     Farewell {
         lingers: kernel.hz.from_secs(lingers.as_secs()),
         acknowledged_after: held_back(kernel, parameters, facts),

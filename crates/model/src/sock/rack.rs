@@ -25,7 +25,7 @@ impl Sock {
             && step.cfg.sack
         {
             // `first_sackt` (`tcp_sacktag_one`).
-            self.round_trip(step, sent_ns, Estimator::sample_within);
+            self.round_trip(step, sent_ns, 0, Estimator::sample_within);
         }
         // `tcp_rack_reo_wnd`.
         let window_us = (step.cfg.min_rtt_us / 4).min(self.srtt_us);

@@ -6,6 +6,9 @@ use crate::kernel::Kernel;
 use crate::rto::{self, Estimator};
 use crate::step::Step;
 
+/// What time stamps tell round trips in (`tcp_rtt_tsopt_us`).
+const TSOPT_US: u64 = 1_000;
+
 /// How an estimator takes a round trip.
 type Sample = fn(&mut Estimator, i64, i64);
 
@@ -21,8 +24,7 @@ pub(crate) struct RttRange {
 
 impl RttRange {
     /// `icsk_rto` once an acknowledgement has given one more round trip by `sample`, of which the least and
-    /// the most are known: the least and the most, jiffies. Time stamps tell round trips in milliseconds
-    /// (`tcp_rtt_tsopt_us`).
+    /// the most are known: the least and the most, jiffies.
     fn sample(&mut self, cfg: &Kernel, rtt_us: (u64, u64), sample: Sample) -> (u64, u64) {
         let rto_min_us = cfg.hz.to_usecs(cfg.rto_min) as i64;
         let after = |estimate: &mut Estimator, rtt_us: u64| {
@@ -31,8 +33,8 @@ impl RttRange {
             rto::from_estimate(cfg, estimate.srtt_us(), estimate.variance_us())
         };
         let [least, most] = &mut self.estimates;
-        let least = after(least, rtt_us.0.saturating_sub(1_000));
-        (least, after(most, rtt_us.1.saturating_add(1_000)).max(least))
+        let least = after(least, rtt_us.0);
+        (least, after(most, rtt_us.1).max(least))
     }
 }
 
@@ -50,18 +52,31 @@ impl Sock {
             return;
         }
         let sent_ns = if resent { echoed_ns } else { acked[0].sent_ns };
-        self.round_trip(step, sent_ns, Estimator::sample);
+        self.round_trip(step, sent_ns, TSOPT_US, Estimator::sample);
     }
 
-    /// `tcp_rtt_estimator`, `tcp_set_rto`: what was sent then has come.
-    pub(super) fn round_trip(&mut self, step: &mut Step<'_>, sent_ns: u64, sample: Sample) {
+    /// `tcp_rtt_estimator`, `tcp_set_rto`: what was sent then has come, give or take `within_us`.
+    pub(super) fn round_trip(
+        &mut self,
+        step: &mut Step<'_>,
+        sent_ns: u64,
+        within_us: u64,
+        sample: Sample,
+    ) {
         let Some(rtt) = &mut self.rtt else {
             (self.rto, self.backoff) = (self.rto_base, 0);
             return;
         };
         let (first_ns, last_ns) = step.arrival_ns();
         let since_us = |ns: u64| ns.saturating_sub(sent_ns) / 1_000;
-        let (least, most) = rtt.sample(step.cfg, (since_us(first_ns), since_us(last_ns)), sample);
+        let (least, most) = rtt.sample(
+            step.cfg,
+            (
+                since_us(first_ns).saturating_sub(within_us),
+                since_us(last_ns).saturating_add(within_us),
+            ),
+            sample,
+        );
         self.srtt_us = rtt.estimates[1].srtt_us().max(1);
         self.rto = (least..most).find(|_| step.either()).unwrap_or(most);
         (self.rto_base, self.backoff) = (self.rto, 0);
