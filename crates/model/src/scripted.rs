@@ -212,26 +212,29 @@ fn begin(
 /// The parts of a jiffy that its first call may come in, each by its end and its length: in each of
 /// them all calls come in the same jiffies, and what they send and its answers arrive in the same.
 fn parts(calls: &Calls, lag_ns: u64, rtt_ns: Option<u64>, tick_ns: u64) -> Vec<(u64, u64)> {
-    let mut ends = BTreeSet::from([tick_ns]);
+    let mut ends = BTreeSet::new();
     let mut at_ns = 0_u64;
+    // A jiffy need not be whole nanoseconds: what comes a whole number of them later shares its part, of which
+    // what is too much for that is left out.
+    let mut last_ns = tick_ns;
     for (index, (after_ns, call)) in calls.all.iter().enumerate() {
         at_ns = at_ns.saturating_add(*after_ns).saturating_add(if index == 1 { lag_ns } else { 0 });
         let due_ns = match call {
             Call::Request(_, deadline_ns) => at_ns.saturating_add(*deadline_ns),
             _ => at_ns,
         };
-        // A jiffy need not be whole nanoseconds: what comes a whole number of them later shares its part.
-        let rounding_ns = |at_ns: u64| at_ns / tick_ns;
-        let is_apart = |at_ns: &u64| at_ns % tick_ns > rounding_ns(*at_ns);
         let arrives = rtt_ns.into_iter().flat_map(|rtt_ns| [at_ns + rtt_ns / 2, at_ns + rtt_ns]);
-        ends.extend(
-            [at_ns, due_ns]
-                .into_iter()
-                .chain(arrives)
-                .filter(is_apart)
-                .map(|at_ns| tick_ns - at_ns % tick_ns),
-        );
+        for moment_ns in [at_ns, due_ns].into_iter().chain(arrives) {
+            let end_ns = tick_ns - moment_ns % tick_ns;
+            if moment_ns % tick_ns > moment_ns / tick_ns {
+                ends.insert(end_ns);
+            } else {
+                last_ns = last_ns.min(end_ns);
+            }
+        }
     }
+    ends.retain(|end_ns| *end_ns < last_ns);
+    ends.insert(last_ns);
     let mut from_ns = 0;
     let part = |end_ns| (end_ns, end_ns - std::mem::replace(&mut from_ns, end_ns));
     ends.into_iter().map(part).collect()
@@ -512,5 +515,22 @@ pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
                 .into()
         }
         _ => sending::why_sending(cfg, prediction),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At HZ 300 a jiffy is 3,333,333 ns, and 510 of them are 170 ns short of 1.7 s.
+    #[test]
+    fn what_comes_whole_jiffies_later_comes_in_the_same_jiffy_in_each_part() {
+        let script: spec::Script = "write 1; wait 1700ms; write 100".parse().unwrap();
+        let tick_ns = 3_333_333;
+        for (end_ns, length_ns) in parts(&Calls::of(&script), 0, None, tick_ns) {
+            for at_ns in [end_ns - length_ns, end_ns - 1] {
+                assert_eq!((at_ns + 1_700_000_000) / tick_ns, 510, "{at_ns}");
+            }
+        }
     }
 }
