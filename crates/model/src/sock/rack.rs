@@ -21,7 +21,8 @@ impl Sock {
             return Ok(());
         }
         self.sacked_from = seen;
-        if let Some(&Segment { sent_ns, resent: false, .. }) = self.queue.get(came - self.first)
+        let newest = came.checked_sub(self.first).and_then(|place| self.queue.get(place));
+        if let Some(&Segment { sent_ns, resent: false, .. }) = newest
             && step.cfg.sack
         {
             // `first_sackt` (`tcp_sacktag_one`).

@@ -69,14 +69,9 @@ impl Sock {
         };
         let (first_ns, last_ns) = step.arrival_ns();
         let since_us = |ns: u64| ns.saturating_sub(sent_ns) / 1_000;
-        let (least, most) = rtt.sample(
-            step.cfg,
-            (
-                since_us(first_ns).saturating_sub(within_us),
-                since_us(last_ns).saturating_add(within_us),
-            ),
-            sample,
-        );
+        let least_us = since_us(first_ns).saturating_sub(within_us);
+        let most_us = since_us(last_ns).saturating_add(within_us);
+        let (least, most) = rtt.sample(step.cfg, (least_us, most_us), sample);
         self.srtt_us = rtt.estimates[1].srtt_us().max(1);
         self.rto = (least..most).find(|_| step.either()).unwrap_or(most);
         (self.rto_base, self.backoff) = (self.rto, 0);
