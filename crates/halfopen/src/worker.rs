@@ -7,6 +7,7 @@ use crate::instruments::Shared;
 use crate::supervisor;
 use crate::trial::{self, Bench};
 use anyhow::{Context, Result};
+use netns::packet::PacketSocket;
 use observe::clock::{hz, kernel_release};
 use report::{Clock, Machine};
 use sandbox::Launcher;
@@ -54,6 +55,9 @@ pub(crate) fn work(
         Err(error) => return supervisor::cannot(&error.to_string()),
     };
     descriptors::raise_for_trials(setup.jobs)?;
+    // The kernel begins to stamp packets when a kworker has run after the first socket that wants it
+    // (`net_enable_timestamp`), and until then says when they are read: it is to begin before the first trial.
+    let _stamping = PacketSocket::open();
     let mut builder = match setup.clock {
         Clock::Real => tokio::runtime::Builder::new_multi_thread(),
         // A guest has one processor, where system calls cost more than anything: more threads would

@@ -215,7 +215,11 @@ impl Guest {
             arguments.push(format!("time-travel-start={}", epoch.as_nanos()).into());
         }
         arguments.push(format!("uml_dir={SCRATCH}/uml").into());
-        arguments.push(quoted("init", &init)?);
+        // The kernel's random numbers begin with this line (`random_init_early`): wherever the program
+        // lies, it is the same.
+        let directory = init.parent().unwrap_or(Path::new("/"));
+        let name = init.file_name().unwrap_or_default();
+        arguments.push(quoted("init", &Path::new("/proc/self/cwd").join(name))?);
         arguments.push(quoted(init::EXCHANGE_VARIABLE, Path::new(SCRATCH))?);
 
         let mut environment = vec![
@@ -233,7 +237,7 @@ impl Guest {
                 program: kernel.into(),
                 arguments,
                 environment,
-                directory: "/".into(),
+                directory: directory.into(),
             }),
             identity: None,
             read_only: true,

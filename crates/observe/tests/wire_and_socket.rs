@@ -87,11 +87,12 @@ fn a_lost_server(lease: u16, family: Family) {
     // The wire's: the handshake, the exchange, the write and its retransmissions.
     let on_wire = segments(&captured);
     assert!(on_wire[0].1.flags.syn && on_wire[0].1.sent, "{on_wire:?}");
-    assert!(on_wire[1].1.flags.syn && on_wire[1].1.flags.ack && !on_wire[1].1.sent);
+    assert!(on_wire[1].1.flags.syn && on_wire[1].1.flags.ack && !on_wire[1].1.sent, "{on_wire:?}");
     // The acknowledgement of the server's last words may be delayed past the silence.
     let unanswered: Vec<_> =
         on_wire.iter().filter(|(at, segment)| *at > silenced_ns && segment.len > 0).collect();
-    assert!(unanswered.iter().all(|(_, segment)| segment.sent && segment.len == 100));
+    let again = |segment: &Segment| segment.sent && segment.len == 100;
+    assert!(unanswered.iter().all(|(_, segment)| again(segment)), "{on_wire:?}");
     let retransmissions = unanswered.len() as u32 - 1;
     assert_eq!(last.info.as_ref().unwrap().total_retrans, retransmissions);
     assert!(on_wire.iter().all(|(at, _)| (began_ns..noticed_ns).contains(at)), "in monotonic time");

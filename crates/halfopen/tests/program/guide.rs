@@ -272,9 +272,9 @@ fn the_reference_and_its_pictures_are_what_the_program_says() {
     assert!(made > 15, "{made} files");
 }
 
-/// What a picture says, text for text, sorted, without its times: the guest's random numbers begin with its
-/// command line (`random_init_early`), which names the path of the program, and so the fault may come a tick
-/// earlier. Which of two instruments speaks first of an instant is up to the machine too.
+/// What a picture says, text for text, sorted, without its times: another release of the kernel has other random
+/// numbers, and the fault may come a tick earlier. Which of two instruments speaks first of an instant is up to
+/// the machine too.
 fn said(picture: &str) -> String {
     let time = Regex::new(r"\d+ (µs|ms)|\d+\.\d+( s)?").unwrap();
     let texts = Regex::new("<(?:text|title)[^>]*>([^<]*)<").unwrap();

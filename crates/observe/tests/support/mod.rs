@@ -1,14 +1,16 @@
 //! Two nameless namespaces joined by one veth pair, and a TCP connection between them.
 
 use netns::Namespace;
+use nix::errno::Errno;
 use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use spec::{Addresses, Family, Topology};
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::io::{IoSliceMut, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The interface of each host.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -19,6 +21,8 @@ pub(crate) struct Pair {
     pub(crate) server: Namespace,
     pub(crate) addresses: Addresses,
     family: Family,
+    /// While it is there, packets are stamped.
+    _stamping: UdpSocket,
 }
 
 impl Pair {
@@ -57,7 +61,8 @@ impl Pair {
         }
         await_carrier(&client);
         await_carrier(&server);
-        Self { client, server, addresses, family }
+        let passes = await_datagram([(&client, client_ip), (&server, server_ip)]);
+        Self { client, server, addresses, family, _stamping: passes }
     }
 
     pub(crate) fn listen(&self) -> TcpListener {
@@ -93,6 +98,36 @@ impl Pair {
     pub(crate) fn silence_server(&self) {
         let Addresses { server, prefix_len, .. } = self.addresses;
         ip(&self.server, &format!("address del {}/{prefix_len} dev {INTERFACE}\n", server.ip()));
+    }
+}
+
+/// Sends datagrams from one host to the other until one has come, and has the time of its arrival. Until then
+/// kworkers have work left: an IPv6 address is not there yet (`addrconf_dad_work`), and nothing is stamped before
+/// it is read, whoever wants it (`net_enable_timestamp`).
+fn await_datagram([from, to]: [(&Namespace, IpAddr); 2]) -> UdpSocket {
+    let [sender, receiver] =
+        [from, to].map(|(host, ip)| host.run(|| UdpSocket::bind((ip, 0)).unwrap()).unwrap());
+    sender.connect(receiver.local_addr().unwrap()).unwrap();
+    setsockopt(&receiver, sockopt::ReceiveTimestampns, &true).unwrap();
+    let mut control = nix::cmsg_space!(libc::timespec);
+    loop {
+        sender.send(&[0]).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let (mut byte, control) = ([0], Some(&mut control[..]));
+        let (fd, flags) = (receiver.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+        let mut buffers = [IoSliceMut::new(&mut byte)];
+        let message = match recvmsg::<()>(fd, &mut buffers, control, flags) {
+            Err(Errno::EAGAIN) => continue,
+            message => message.unwrap(),
+        };
+        let is_of_arrival = |control| match control {
+            ControlMessageOwned::ScmTimestampns(time) => Duration::from(time) < now,
+            _ => false,
+        };
+        if message.cmsgs().unwrap().any(is_of_arrival) {
+            return receiver;
+        }
     }
 }
 
