@@ -227,29 +227,28 @@ fn the_defaults_take_hours_of_virtual_time() {
     assert!(detected[1] >= 924.6, "{detected:?}");
 }
 
-#[test]
-#[ignore = "needs the virtual kernel: just kernel"]
-fn virtual_time_repeats_itself_byte_for_byte() {
-    let timelines = [(); 2].map(|()| {
-        let out = tempdir().unwrap();
-        let (_, code) = trials(out.path(), &["host-crash-sending", "--clock", "virtual"]);
-        assert_eq!(code, 0);
-        fs::read_to_string(out.path().join("host-crash-sending/timeline.jsonl")).unwrap()
-    });
-    assert_eq!(timelines[0], timelines[1]);
-}
-
 /// The guest has a directory of its own in the place of /tmp, where this program may lie.
 #[test]
 #[ignore = "needs the virtual kernel: just kernel"]
-fn the_program_may_lie_where_the_guest_sees_nothing() {
-    let elsewhere = tempfile::tempdir_in("/tmp").unwrap();
-    let program = elsewhere.path().join("halfopen");
-    fs::copy(env!("CARGO_BIN_EXE_halfopen"), &program).unwrap();
-    let out = tempdir().unwrap();
-    let run = ["run", "process-crash-inherited-socket", "--clock", "virtual", "--out"];
-    let output = Command::new(&program).args(run).arg(out.path()).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+fn virtual_time_repeats_itself_byte_for_byte_wherever_the_program_lies() {
+    let elsewhere = tempfile::Builder::new().prefix("a place").tempdir_in("/tmp").unwrap();
+    let copy = elsewhere.path().join("halfopen");
+    fs::copy(env!("CARGO_BIN_EXE_halfopen"), &copy).unwrap();
+    let names = ["host-crash-sending", "process-crash-inherited-socket"];
+    let timelines = [Path::new(env!("CARGO_BIN_EXE_halfopen")), &copy].map(|program| {
+        let out = tempdir().unwrap();
+        let run = ["--clock", "virtual", "--out"];
+        let output = Command::new(program)
+            .arg("run")
+            .args(names)
+            .args(run)
+            .arg(out.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+        names.map(|name| fs::read_to_string(out.path().join(name).join("timeline.jsonl")).unwrap())
+    });
+    assert_eq!(timelines[0], timelines[1]);
 }
 
 #[test]
