@@ -17,7 +17,7 @@ use std::fmt::Write;
 use timeline::event::Phase;
 use timeline::{Source, What};
 use verdict::findings::Standing;
-use verdict::{Measured, Requirement, Word};
+use verdict::{FlowVerdict, Measured, Requirement, Word};
 
 pub use live::Live;
 pub use tables::{Check, CheckState, doctor, list, missing, predict, predictions, summary};
@@ -123,11 +123,7 @@ fn commands(text: &mut String, paint: Paint, trial: &Trial) {
             _ if flow.facts.is_none() => flow.reason.clone(),
             _ => "lives".into(),
         };
-        let hosts = if trial.experiment.parameters.third_there() {
-            format!("{}, ", flow.leg.hosts().join("–"))
-        } else {
-            String::new()
-        };
+        let hosts = between(trial, flow, ", ");
         let what = format!("{number}{hosts}{} to {} ({owner}): {ended}", flow.local, flow.remote);
         line(text, paint, "connection", &what);
     }
@@ -221,12 +217,22 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
     lines
 }
 
-/// Measured, predicted, and the difference.
+/// With a proxy, the two hosts that a connection joins.
+fn between(trial: &Trial, flow: &FlowVerdict, end: &str) -> String {
+    match trial.experiment.parameters.third_there() {
+        true => flow.leg.hosts().join("–") + end,
+        false => String::new(),
+    }
+}
+
+/// Measured, predicted, and the difference; with a proxy, of which connection.
 pub(crate) fn compared(trial: &Trial) -> String {
     let Some(measured) = &trial.verdict.measured else { return trial.verdict.reason.clone() };
     let windows = trial.prediction.iter().flat_map(|prediction| &prediction.windows);
     let digits = words::digits(windows, measured.detected_s.as_slice());
-    let mut text = told(trial, measured, digits);
+    let deciding = trial.verdict.deciding();
+    let mut text = deciding.map_or_else(String::new, |flow| between(trial, flow, ": "));
+    text.push_str(&told(trial, measured, digits));
     if let Some(prediction) = &trial.prediction {
         let windows: Vec<_> = words::windows(prediction, measured.outcome, digits);
         write!(text, "; predicted {}", windows.join(" or ")).expect("a String takes all");
