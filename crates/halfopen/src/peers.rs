@@ -194,9 +194,8 @@ impl PeerProcess {
     }
 
     /// SIGKILL to all of it, or to the process that was started alone: what that has started goes on
-    /// until this is dropped. Returns for how long the process waited for a processor until it had
-    /// ended, nanoseconds.
-    pub(crate) async fn crash(&mut self, with_children: bool) -> Result<Option<u64>> {
+    /// until this is dropped.
+    pub(crate) async fn crash(&mut self, with_children: bool) -> Result<()> {
         self.program.crash(with_children).await
     }
 

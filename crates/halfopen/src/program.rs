@@ -101,8 +101,6 @@ pub(crate) struct RunningProgram {
     /// Whether the end of that process has been told.
     is_told: bool,
     ended: Option<ExitStatus>,
-    /// For how long that process waited for a processor in all its life, once it has ended.
-    waited_ns: Option<u64>,
 }
 
 impl RunningProgram {
@@ -120,7 +118,6 @@ impl RunningProgram {
                 root: None,
                 is_told: false,
                 ended: None,
-                waited_ns: None,
             })
             .with_context(|| format!("taking charge of the {name}"))
     }
@@ -139,18 +136,10 @@ impl RunningProgram {
     }
 
     /// A crash: SIGKILL to every process of the program, or to the one that was started alone. Waits
-    /// until the kernel has taken them down. Returns for how long that one waited for a processor
-    /// until it had ended, nanoseconds, where this kernel counts that.
-    pub(crate) async fn crash(&mut self, with_children: bool) -> Result<Option<u64>> {
+    /// until the kernel has taken them down.
+    pub(crate) async fn crash(&mut self, with_children: bool) -> Result<()> {
         self.started().await?;
-        let main = self.main.map(|main| main.as_raw().cast_unsigned());
-        let before = main.and_then(sandbox::waited_ns);
-        if with_children {
-            self.kill().await?;
-        } else {
-            self.kill_main().await?;
-        }
-        Ok(before.zip(self.waited_ns).map(|(before, after)| after.saturating_sub(before)))
+        if with_children { self.kill().await } else { self.kill_main().await }
     }
 
     /// SIGKILL to every process of the program, and waits until the kernel has taken them down.
@@ -269,8 +258,7 @@ impl RunningProgram {
                 self.main = Some(Pid::from_raw(main.cast_signed()));
                 self.root = Some(root);
             }
-            Word::Ended { code, signal, waited_ns, .. } => {
-                self.waited_ns = waited_ns;
+            Word::Ended { code, signal, .. } => {
                 let raw = code.map_or_else(|| signal.unwrap_or(0), |code| code << 8);
                 self.ended = Some(ExitStatus::from_raw(raw));
             }

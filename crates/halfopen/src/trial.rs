@@ -211,9 +211,11 @@ impl Trial {
             self.watch_anew(&parameters, fault_at, forecasts).await?;
         } else {
             let prediction = self.predict(&parameters).await?;
+            let turns = self.turns(&parameters).await?;
             let fault_at = self.break_first(&parameters).await?;
             self.mark(What::Phase(Phase::Watching));
             self.watch(&parameters, fault_at, self.deadline(&parameters, &prediction)).await?;
+            self.mark_turns(&turns);
         }
         self.mark(What::Phase(Phase::Aftermath));
         self.aftermath(&parameters).await?;

@@ -219,9 +219,10 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
 
 /// With a proxy, the two hosts that a connection joins.
 fn between(trial: &Trial, flow: &FlowVerdict, end: &str) -> String {
-    match trial.experiment.parameters.third_there() {
-        true => flow.leg.hosts().join("–") + end,
-        false => String::new(),
+    if trial.experiment.parameters.third_there() {
+        flow.leg.hosts().join("–") + end
+    } else {
+        String::new()
     }
 }
 

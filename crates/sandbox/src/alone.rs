@@ -2,7 +2,7 @@
 //! program sees no file. It costs one process and no mount, where others cost two and a dozen.
 #![expect(unsafe_code, reason = "clone has no safe wrapper")]
 
-use crate::control::{KeeperOrder, Word, read_line, waited_ns, write_line};
+use crate::control::{KeeperOrder, Word, read_line, write_line};
 use crate::keeper::{Request, close_the_rest, failure, stand_in};
 use crate::{Error, Identity};
 use nix::sched::{CloneFlags, setns};
@@ -154,14 +154,12 @@ impl Watch {
         // these would not end their events.
         let _ = epoll::delete(&self.epoll, &program.process);
         let _ = epoll::delete(&self.epoll, program.control.get_ref());
-        let waited_ns = waited_ns(number);
         let status = waitid(WaitId::PidFd(program.process.as_fd()), WaitIdOptions::EXITED);
         let status = status.ok().flatten();
         program.say(&Word::Ended {
             code: status.as_ref().and_then(WaitIdStatus::exit_status),
             signal: status.as_ref().and_then(WaitIdStatus::terminating_signal),
             peak_rss_kib: 0,
-            waited_ns,
         });
         if program.killed {
             program.say(&Word::Done);

@@ -37,9 +37,6 @@ pub enum Word {
         signal: Option<i32>,
         /// The most memory that any of the program's processes had, in KiB; 0 if it is alone.
         peak_rss_kib: u64,
-        /// For how long in its life it waited for a processor, nanoseconds; `None` where this kernel
-        /// does not count that.
-        waited_ns: Option<u64>,
     },
     /// The last order has been carried out.
     Done,

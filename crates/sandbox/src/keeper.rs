@@ -2,7 +2,7 @@
 //! orders, and ends everything in the namespace by its own end.
 #![expect(unsafe_code, reason = "clone and fork have no safe wrapper")]
 
-use crate::control::{KeeperOrder, Word, read_line, waited_ns, write_line};
+use crate::control::{KeeperOrder, Word, read_line, write_line};
 use crate::{Error, Identity, Launch, mounts};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,7 +12,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -44,8 +44,7 @@ pub(crate) fn start(
         -1 => Err(Error::of("starting a keeper")(io::Error::last_os_error())),
         0 => {
             close_all_but(&request);
-            let mut keeper =
-                Keeper { control: BufReader::new(request.control), main: None, waited_ns: None };
+            let mut keeper = Keeper { control: BufReader::new(request.control), main: None };
             let Request { stdio, network, shm, .. } = request;
             if let Err(error) = keeper.keep(stdio, network, shm, identity, descriptors, own) {
                 keeper.say(&failure(&error));
@@ -60,8 +59,6 @@ struct Keeper {
     control: BufReader<UnixStream>,
     /// The program, until it has ended.
     main: Option<Pid>,
-    /// For how long it waited for a processor, once it has ended.
-    waited_ns: Option<u64>,
 }
 
 impl Keeper {
@@ -167,16 +164,6 @@ impl Keeper {
     /// that does. Says whether any child is left.
     fn reap(&mut self, flags: WaitPidFlag) -> bool {
         loop {
-            // Its statistics go with its status.
-            let kept = flags | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED | WaitPidFlag::__WALL;
-            if let Some(main) = self.main
-                && matches!(
-                    waitid(Id::Pid(main), kept),
-                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
-                )
-            {
-                self.waited_ns = waited_ns(main.as_raw().cast_unsigned());
-            }
             match waitpid(None, Some(flags | WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::StillAlive) => return true,
                 Err(Errno::EINTR) => continue,
@@ -198,8 +185,7 @@ impl Keeper {
             self.main = None;
             let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map(|usage| usage.max_rss());
             let peak_rss_kib = u64::try_from(usage.unwrap_or(0)).unwrap_or(0);
-            let waited_ns = self.waited_ns;
-            self.say(&Word::Ended { code, signal, peak_rss_kib, waited_ns });
+            self.say(&Word::Ended { code, signal, peak_rss_kib });
         }
     }
 

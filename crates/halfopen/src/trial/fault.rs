@@ -6,8 +6,10 @@ use lab::sysctl;
 use nix::sys::signal::Signal;
 use observe::clock::monotonic_ns;
 use peer::Instruction;
+use sandbox::waited_ns;
 use spec::effect::HostFate;
 use spec::{FaultAct, FaultKind, Parameters, Part, Program};
+use std::collections::HashMap;
 use std::time::Duration;
 use timeline::event::{FaultStep, LATE_LEAST_NS};
 use timeline::{Source, What};
@@ -29,15 +31,16 @@ impl Trial {
         self.release();
         let processes = self.processes_to_meet(parameters).await?;
         self.flows.fault_begins(monotonic_ns());
+        let begun_ns = monotonic_ns();
         self.mark(What::Fault(FaultStep::Begin));
         let act = match parameters.fault.kind {
             FaultKind::None => FaultAct::Nothing,
             FaultKind::ProcessCrash => {
-                let waited_ns = self.server.crash(!parameters.server.inherited).await?;
-                // It cannot close its connections before it has a processor.
-                if let Some(by_ns) = waited_ns.filter(|by_ns| *by_ns >= LATE_LEAST_NS) {
-                    self.mark_as(Source::Instrument, What::Late { by_ns });
-                }
+                self.server.crash(!parameters.server.inherited).await?;
+                // Its connections are closed while it ends, which waits for processors and for the kernel's
+                // own threads.
+                let took_ns = monotonic_ns() - begun_ns;
+                self.mark_late(took_ns.saturating_sub(model::allowance::EXIT.as_nanos() as u64));
                 if parameters.server.program == Program::Command {
                     let signal = Some(Signal::SIGKILL as i32);
                     self.mark_as(Source::ServerProgram, What::Exited { code: None, signal });
@@ -72,6 +75,29 @@ impl Trial {
         self.count_processes(parameters, processes).await?;
         self.mark(What::Fault(FaultStep::Complete));
         self.look_at_links().await
+    }
+
+    fn mark_late(&mut self, by_ns: u64) {
+        if by_ns >= LATE_LEAST_NS {
+            self.mark_as(Source::Instrument, What::Late { by_ns });
+        }
+    }
+
+    /// For how long each process of the server's program has waited for a processor so far, nanoseconds,
+    /// where the program ends connections by timers of its own: they are late by no more than what it
+    /// waits meanwhile.
+    pub(super) async fn turns(&mut self, parameters: &Parameters) -> Result<HashMap<u32, u64>> {
+        if parameters.server.program != Program::Nginx {
+            return Ok(HashMap::new());
+        }
+        let members = self.server.peer()?.members().await?;
+        Ok(members.into_iter().filter_map(|pid| Some((pid, waited_ns(pid)?))).collect())
+    }
+
+    /// Notes for how long one of them has waited since.
+    pub(super) fn mark_turns(&mut self, before: &HashMap<u32, u64>) {
+        let since = before.iter().filter_map(|(pid, before)| waited_ns(*pid)?.checked_sub(*before));
+        self.mark_late(since.max().unwrap_or(0));
     }
 
     /// Ends everything in the server's host, and begins to end the host itself. The kernel takes

@@ -147,15 +147,14 @@ impl TrialHost {
         }
     }
 
-    /// SIGKILL to its program: to all of it, or to the process alone that was started. Returns for
-    /// how long the process waited for a processor until it had ended, nanoseconds.
-    pub(super) async fn crash(&mut self, with_children: bool) -> Result<Option<u64>> {
-        let waited_ns = self.peer()?.crash(with_children).await?;
+    /// SIGKILL to its program: to all of it, or to the process alone that was started.
+    pub(super) async fn crash(&mut self, with_children: bool) -> Result<()> {
+        self.peer()?.crash(with_children).await?;
         let peer = self.peer.take();
         if !with_children {
             self.crashed = peer;
         }
-        Ok(waited_ns)
+        Ok(())
     }
 
     /// Ends everything that runs here.
