@@ -158,7 +158,10 @@ fn look(arguments: &AuditArgs) -> Result<Audit> {
     };
     let (places, hidden) = if arguments.all { places() } else { (one()?, 0) };
     if hidden > 0 {
-        eprintln!("the network namespaces of {hidden} processes may not be seen: that takes root");
+        let processes = if hidden == 1 { "1 process" } else { &format!("{hidden} processes") };
+        eprintln!(
+            "the network namespaces of {processes} may not be seen: that takes root, outside of containers"
+        );
     }
     let mut sockets = Vec::new();
     for (inode, place) in places {

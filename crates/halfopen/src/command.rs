@@ -127,7 +127,7 @@ impl Ground<'_> {
             launched.environment.push((name.into(), value.into()));
         }
         if let Some(directory) = &command.directory {
-            launched.directory = launched.directory.join(directory);
+            launched.directory = Path::new(&launched.directory).join(directory).into();
         }
         let launch = Launch {
             command: Some(launched),

@@ -20,15 +20,21 @@ pub(crate) const HZ_DEFAULT: u32 = 250;
 /// What to do to have one.
 pub(crate) fn find(wanted: &VirtualKernel) -> Result<PathBuf, String> {
     if let Some(path) = ready() {
-        let problem = format!("HALFOPEN_UML is {}, which is not a file", path.display());
-        return if path.is_file() { Ok(path) } else { Err(problem) };
+        return match path.metadata() {
+            Ok(found) if found.is_file() => Ok(path),
+            Ok(_) => Err(format!("HALFOPEN_UML is {}, which is not a file", path.display())),
+            Err(why) => Err(format!("HALFOPEN_UML is {}: {why}", path.display())),
+        };
     }
     let hz = wanted.hz.unwrap_or(HZ_DEFAULT);
     let version = wanted.version.as_deref();
     let candidates: Vec<PathBuf> =
         cache_homes().iter().map(|cache| built_kernel(cache, version, hz)).collect();
     candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        let looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let mut looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        if looked.is_empty() {
+            looked.push("neither XDG_CACHE_HOME nor HOME is set".into());
+        }
         let of = version.map_or_else(String::new, |version| format!(" {version}"));
         format!(
             "there is no virtual kernel{of} with HZ {hz} ({}): build it with `{}`, or name one in \

@@ -7,11 +7,13 @@ use crate::output::{self, Exit};
 use anyhow::anyhow;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsString;
 use std::path::Path;
 
 /// Tells a person what is wrong and what is accepted, or shows the help that was asked for.
 pub(crate) fn tell(error: &clap::Error) -> Exit {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let lossy = |argument: OsString| argument.to_string_lossy().into_owned();
+    let arguments: Vec<_> = std::env::args_os().skip(1).map(lossy).collect();
     if let Some(text) = explain(error, &arguments) {
         return output::fail(Exit::USAGE, &anyhow!(text));
     }
@@ -33,6 +35,10 @@ fn explain(error: &clap::Error, arguments: &[String]) -> Option<String> {
         ErrorKind::UnknownArgument => {
             let option = given(ContextKind::InvalidArg)?.split('=').next()?;
             option.starts_with("--").then(|| foreign_option(option, arguments))
+        }
+        ErrorKind::InvalidUtf8 => {
+            let broken = std::env::args_os().skip(1).find(|argument| argument.to_str().is_none());
+            broken.map(|argument| format!("the argument `{}` is not UTF-8", argument.display()))
         }
         ErrorKind::MissingRequiredArgument if arguments.first()? == "run" => {
             Some("`halfopen run NAME|FILE`: which experiment? `halfopen list` shows them all, `halfopen init FILE` \

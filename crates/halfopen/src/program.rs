@@ -8,7 +8,7 @@ use sandbox::{Execve, Identity, KeeperControl, KeeperOrder, Word};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitStatus;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -26,7 +26,8 @@ pub(crate) fn caller() -> Result<Identity> {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Surroundings {
     environment: Vec<(OsString, OsString)>,
-    directory: PathBuf,
+    /// JSON has no path that is not UTF-8.
+    directory: OsString,
 }
 
 impl Surroundings {
@@ -35,14 +36,14 @@ impl Surroundings {
     pub(crate) fn of_caller() -> Result<Self> {
         Ok(Self {
             environment: environment(),
-            directory: std::env::current_dir().context("finding the working directory")?,
+            directory: std::env::current_dir().context("finding the working directory")?.into(),
         })
     }
 
     /// Whether the caller has an executable of this name or, with a slash in it, a file at this path.
     pub(crate) fn has(&self, needed: &str) -> bool {
         if needed.contains('/') {
-            self.directory.join(needed).is_file()
+            Path::new(&self.directory).join(needed).is_file()
         } else {
             peer::find(needed).is_some()
         }

@@ -19,7 +19,7 @@ pub(crate) struct Screen {
     /// The trial's live timeline; `None` when several run and only their ends are shown.
     live: Option<Live>,
     /// Where its client is.
-    client: Part,
+    client: Option<Part>,
     /// Whether events come at the pace of this machine's clock.
     real_time: bool,
     /// Whether a bar can be drawn.
@@ -50,10 +50,11 @@ impl Screen {
         let setup = &trials.setup;
         let total = trials.total();
         let (live, client) = match &setup.experiments[..] {
-            [Experiment { parameters, .. }] if total == 1 && !output::is_quiet() => {
-                (Some(Live::new(parameters, colour)), parameters.part("client"))
+            [Experiment { parameters, .. }] if total == 1 => {
+                let live = (!output::is_quiet()).then(|| Live::new(parameters, colour));
+                (live, Some(parameters.part("client")))
             }
-            _ => (None, Part::Client),
+            _ => (None, None),
         };
         Self {
             colour,
@@ -106,8 +107,8 @@ impl Screen {
     pub(crate) fn event(&mut self, event: &Event) {
         if let Some(live) = &mut self.live {
             // What the client's command writes passes through as it is.
-            let program = Source::program(self.client);
-            if !(event.source == program && matches!(event.what, What::Output { .. })) {
+            let program = self.client.map(Source::program);
+            if !(Some(event.source) == program && matches!(event.what, What::Output { .. })) {
                 live.feed(event);
             }
             match (&event.what, self.latest_s) {
@@ -124,7 +125,7 @@ impl Screen {
     /// What the client's command has written, where its trial is the only one.
     pub(crate) fn pass_on(&self, side: Part, stream: Stream, bytes: &[u8]) {
         match stream {
-            _ if self.silent || self.live.is_none() || side != self.client => {}
+            _ if self.silent || self.client != Some(side) => {}
             Stream::Output => drop(self.above_the_bar(|| output::print(bytes))),
             // Standard error may be closed; then the error is lost.
             Stream::Error => drop(self.above_the_bar(|| std::io::stderr().write_all(bytes))),

@@ -136,7 +136,7 @@ impl StepKind {
 
 impl Prediction {
     /// These windows, without a schedule.
-    pub(crate) fn of(reference: Reference, windows: Vec<Window>, why: impl Into<String>) -> Self {
+    pub fn of(reference: Reference, windows: Vec<Window>, why: impl Into<String>) -> Self {
         Self { reference, windows, schedule: Vec::new(), why: why.into(), unknown: None }
     }
 

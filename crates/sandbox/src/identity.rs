@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "keyctl has no safe wrapper")]
 
 use crate::Error;
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, getgroups};
 use rustix::thread::{
@@ -83,8 +84,12 @@ impl Identity {
         }
         let is_another = Uid::from_raw(self.uid) != geteuid();
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
-        nix::unistd::setgroups(&groups)
-            .and_then(|()| nix::unistd::setgid(Gid::from_raw(self.gid)))
+        let set = match nix::unistd::setgroups(&groups) {
+            // Under `unshare -r` nobody may change them (user_namespaces(7)): they are the caller's.
+            Err(Errno::EPERM) if !is_another => Ok(()),
+            set => set,
+        };
+        set.and_then(|()| nix::unistd::setgid(Gid::from_raw(self.gid)))
             .and_then(|()| nix::unistd::setuid(Uid::from_raw(self.uid)))
             .map_err(Error::of(operation()))?;
         // Who has a keyring may use its keys, whoever they belong to.

@@ -74,7 +74,7 @@ pub struct Execve {
     /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
     /// Its working directory.
-    pub directory: PathBuf,
+    pub directory: OsString,
 }
 
 /// A step of a launch that failed.

@@ -157,7 +157,7 @@ impl Parameters {
             Some(least) if least <= jiffy => Err((
                 "client.rto_min",
                 format!(
-                    "the kernel does not take {}, which is less than two jiffies at HZ {hz} \
+                    "the kernel does not take {}, which is no more than a jiffy at HZ {hz} \
                      (accepted: more than {}, up to 200ms)",
                     duration::show(least),
                     duration::show(jiffy)
@@ -404,11 +404,18 @@ impl Parameters {
             ("client.rto_min", client.rto_min.is_some()),
             ("client.thin_linear_timeouts", client.thin_linear_timeouts),
         ];
+        let is_own = client.program == Program::Halfopen;
         // halfopen's own client has the options that it is told to.
-        let is_own_client = client.program == Program::Halfopen && fault.host == LostHost::Server;
+        let is_own_client = is_own && fault.host == LostHost::Server;
         let socket = socket.into_iter().filter(|_| !is_own_client);
         if let Some((key, _)) = traffic.into_iter().chain(socket).find(|(_, set)| *set) {
-            let why = "it applies to halfopen's own programs, not to commands";
+            let why = if is_own && fault.host == LostHost::Client {
+                // Said of the survivor, which is the server here.
+                "halfopen's own client sets no options on the connection of a command: give a command \
+                 of yours as the client, or leave the server's out"
+            } else {
+                "it applies to halfopen's own programs, not to commands"
+            };
             return Err((key, why.into()));
         }
         let is_own_server = server.program == Program::Halfopen;

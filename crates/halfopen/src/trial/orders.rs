@@ -5,10 +5,10 @@ use super::watched::Watched;
 use crate::control::{Asked, Wish};
 use anyhow::Result;
 use model::command::falls_silent;
-use model::{IfIt, predict_socket};
+use model::{IfIt, Prediction, Window, predict_socket};
 use observe::clock::monotonic_ns;
 use serde_json::{Value, json};
-use spec::{FaultKind, Parameters, relevance, settings};
+use spec::{FaultKind, Outcome, Parameters, Reference, relevance, settings};
 use std::time::Duration;
 use timeline::What;
 use tokio::time::Instant;
@@ -172,6 +172,7 @@ impl Trial {
     /// silent now.
     async fn when(&mut self, watched: &Watched) -> Result<Value> {
         let open: Vec<_> = self.flows.open().collect();
+        let untimed = |windows, why: &str| Prediction::of(Reference::LastActivity, windows, why);
         let mut found = Vec::new();
         for flow in open {
             let options = self.look_at_options(flow).await?;
@@ -180,30 +181,31 @@ impl Trial {
             if facts.tcp.is_none() {
                 continue;
             }
-            let silent = report::json::predicted(&predict_socket(&facts, IfIt::StaysAsItIs));
+            let silent = predict_socket(&facts, IfIt::StaysAsItIs);
             let stays = match watched.predicted_from() {
-                None => json!({"outcome": "none", "earliest_s": null, "latest_s": null}),
+                None => untimed(vec![Window::new(Outcome::None, None)], "nothing is broken"),
                 Some(_) if falls_silent(&own, &facts) => silent.clone(),
-                Some(kind) => self.forecast(flow, watched).unwrap_or_else(
-                    || json!({"unknown": format!("it was not open when `{kind}` came, and may be answered")}),
-                ),
+                Some(kind) => self.forecast(flow, watched).unwrap_or_else(|| {
+                    let why = format!("it was not open when `{kind}` came, and may be answered");
+                    Prediction { unknown: Some(why.clone()), ..untimed(Vec::new(), &why) }
+                }),
             };
             let mut one = self.connection(flow);
-            one["prediction"] = stays;
-            one["if_silent"] = silent;
+            one["prediction"] = report::json::predicted(&stays);
+            one["if_silent"] = report::json::predicted(&silent);
             found.push(one);
         }
         Ok(json!({ "flows": found }))
     }
 
     /// What was predicted of a connection when the fault came, or since, from now on.
-    fn forecast(&self, flow: timeline::FlowId, watched: &Watched) -> Option<Value> {
+    fn forecast(&self, flow: timeline::FlowId, watched: &Watched) -> Option<Prediction> {
         let forecast = watched.forecasts.get(&flow)?;
         let from_ns = forecast.counts_from_ns(self.flows.fault_ns(), &self.flows.calls(flow))?;
         let passed = Duration::from_nanos(monotonic_ns().saturating_sub(from_ns));
         let mut prediction = forecast.prediction().clone();
         prediction.recount(|time| time.saturating_sub(passed));
-        Some(report::json::predicted(&prediction))
+        Some(prediction)
     }
 
     fn connections(&self) -> Value {

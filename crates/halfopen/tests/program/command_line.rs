@@ -1,7 +1,9 @@
 //! The command line as a contract: what it prints, what it refuses, its exit codes.
 
-use crate::common::{run, show, trials};
+use crate::common::{halfopen, run, show, trials};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use tempfile::tempdir;
 
@@ -116,6 +118,13 @@ fn mistakes_are_named_with_what_is_accepted() {
         &["deadline", "given twice", "5s", "6s"],
     );
     refused(&["predict", "--format", "jsonl"], &["jsonl", "json", "human"]);
+}
+
+#[test]
+fn an_argument_that_is_not_utf_8_is_named() {
+    let output = halfopen(&["predict"]).arg(OsStr::from_bytes(b"f\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+    assert!(show(&output).contains("`f\u{fffd}` is not UTF-8"), "{}", show(&output));
 }
 
 #[test]

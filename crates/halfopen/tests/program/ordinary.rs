@@ -4,6 +4,8 @@
 use crate::common::{for_everybody, show};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -91,4 +93,17 @@ fn what_is_told_through_a_proxy_is_known_without_tracepoints() {
     };
     assert_eq!(told("upstream"), ("ETIMEDOUT".into(), "keepalive".into()), "{flows:#?}");
     assert_eq!(told("downstream"), ("EOF".into(), "fin".into()), "{flows:#?}");
+}
+
+/// Its groups cannot be changed, and JSON does not know the directory's name.
+#[test]
+fn who_is_root_in_a_user_namespace_alone_and_in_an_odd_directory_runs_programs() {
+    let place = TempDir::new().unwrap();
+    let odd = place.path().join(OsStr::from_bytes(b"odd \xff"));
+    std::fs::create_dir(&odd).unwrap();
+    let mut command = Command::new("unshare");
+    command.arg("-r").arg(for_everybody()).args(["exec", "--listen", "7000", "--no-save"]);
+    command.args(["--fault", "process-crash", "--deadline", "30s", "--"]).args(client(""));
+    let output = command.current_dir(&odd).stdin(Stdio::null()).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", show(&output));
 }

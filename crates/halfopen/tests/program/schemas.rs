@@ -95,6 +95,7 @@ fn what_needs_no_trial() {
     check(&["predict", "--set", "sysctl.tcp_retries2=3,5"]);
     check(&["advise", "--detect", "10s", "--survive", "3s", "--for", "all", "--no-prove"]);
     check(&["advise", "--detect", "1s", "--survive", "3s", "--no-prove"]);
+    check(&["advise", "--detect", "10s", "--survive", "20s", "--no-prove"]);
     check(&["advise", "--explain", "keepalive=60/10/6,user_timeout=30s"]);
     check(&["advise", "--review", "postgres://db/x?keepalives_idle=60&tcp_user_timeout=5000"]);
 }
@@ -117,6 +118,10 @@ fn trials_of_experiments_and_of_programs() {
     let fault = ["exec", "--listen", "7000", "--fault", "process-crash", "--out", out];
     let client = ["--format", "json", "--", "python3", "-c", CLIENT];
     is_as_published(&printed(&[&fault[..], &client].concat()));
+    let lines = run(&[&names[..], &required, &["--format", "jsonl"]].concat());
+    let lines = String::from_utf8(lines.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    lines.lines().for_each(|line| is_as_published(&serde_json::from_str(line).unwrap()));
     let part = ["run", "process-crash-idle", "--partition", "1/1", "--out", out];
     assert!(run(&part).status.success());
     are_as_published(Path::new(out));

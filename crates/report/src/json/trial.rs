@@ -36,7 +36,8 @@ pub(crate) struct TrialDocument<'a> {
     experiment: &'a str,
     parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
-    measured: Measurement<'a>,
+    /// `None`: no connection was there.
+    measured: Option<Measurement<'a>>,
     /// `client`, `proxy` or `server`: the survivor, and the host that breaks.
     survivor: &'a str,
     lost_host: &'a str,
@@ -76,12 +77,13 @@ struct RequirementDocument<'a> {
 pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
     let parameters = &trial.experiment.parameters;
     let [survivor, lost_host] = parameters.names();
+    let no_flow = parameters.runs_command() && trial.verdict.flows.is_empty();
     let leg = trial.verdict.deciding().map_or(parameters.broken_leg(), |flow| flow.leg);
     TrialDocument {
         experiment: &trial.experiment.name,
         parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
         prediction: forecast(trial.prediction.as_ref()),
-        measured: measurement(trial.verdict.measured.as_ref(), parameters, leg),
+        measured: (!no_flow).then(|| measurement(trial.verdict.measured.as_ref(), parameters, leg)),
         survivor,
         lost_host,
         verdict: trial.verdict.word,
