@@ -263,6 +263,22 @@ fn a_large_write_leaves_in_frames_of_half_a_congestion_window() {
     assert!(from > 3.9 && from <= 3.984 && to >= 3.984, "{prediction:?}");
 }
 
+/// A write of two segments is one frame, and its second does not wait for the first, which waits for a
+/// link-layer address (`tcp_push`). On both clocks 1449 bytes ended as 1448 did.
+#[test]
+fn a_segment_does_not_wait_for_one_of_the_same_write() {
+    let unplugged = [
+        ("fault.kind", "unplug"),
+        ("neighbour", "learned"),
+        ("topology", "direct"),
+        ("sysctl.tcp_retries2", "0"),
+    ];
+    let ends = |bytes: u32| hull(&scripted(&format!("write {bytes}; wait 37ms"), &unplugged));
+    for bytes in [1_449, 2_896, 2_897] {
+        assert_eq!(ends(bytes), ends(1_448), "{bytes}");
+    }
+}
+
 /// What waits at a router for the server's address arrives together, the first that comes again is
 /// acknowledged at once, and its round trip, of some two seconds, makes the RTO that FIN_WAIT2 lasts for.
 #[test]

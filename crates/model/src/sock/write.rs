@@ -37,7 +37,7 @@ impl Sock {
             self.unsent += if is_last { rest } else { step.cfg.mss };
             self.asks |= asks && is_last;
             step.world.frame.before = before * step.cfg.mss;
-            self.write_packet(step)?;
+            self.write_packet(step, packet == 1)?;
         }
         step.world.frame = Frame::default();
         Ok(())
@@ -112,7 +112,9 @@ impl Sock {
         ((bytes / mss).max(2) as u32).min((self.cwnd / 2).max(1))
     }
 
-    fn write_packet(&mut self, step: &mut Step<'_>) -> Progress {
+    /// A segment of a write. `begins`: the first, with which the kernel decides whether the call's data waits for
+    /// more (`tcp_push`, net/ipv4/tcp.c).
+    fn write_packet(&mut self, step: &mut Step<'_>, begins: bool) -> Progress {
         if self.window_closed && self.queue.is_empty() {
             self.waiting = true;
             self.tcp_check_probe_timer(step);
@@ -123,7 +125,7 @@ impl Sock {
             return Ok(());
         }
         self.corked += 1;
-        if self.is_corked(step) {
+        if (begins || self.waiting) && self.is_corked(step) {
             self.waiting = true;
             self.throttled = true;
             return Ok(());
