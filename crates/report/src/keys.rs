@@ -83,7 +83,7 @@ fn of_family(family: &Family, name: &str) -> Key {
         accepts: if family.is_sysctl { "what the kernel accepts" } else { "a text" }.into(),
         default: family.is_sysctl.then(|| "the kernel's".into()),
         example: if is_example { value.into() } else { family.example.into() },
-        needs: Vec::new(),
+        needs: relevance::needs(family.prefix).map(|need| need.with).collect(),
         only_in_files: false,
     }
 }
@@ -222,5 +222,6 @@ mod tests {
         assert!(explain("client.keepalive").unwrap_err().contains("client.keepalive.enabled"));
         assert!(explain("sysctl.tcp_retires2").unwrap_err().contains("tcp_retries2"));
         assert!(explain("nonsense.at.all").is_err());
+        assert_eq!(explain("server.env.A").unwrap().needs, ["a command as its host's program"]);
     }
 }

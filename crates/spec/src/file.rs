@@ -355,14 +355,14 @@ pub fn assemble(
     parameters
         .validate()
         .map_err(|(key, problem)| Error::bare(format!("{name}: {}", named(key, &problem))))?;
-    let of_flags = given.iter().map(|(_, key, value)| (*key, &**value));
-    let known = || of_flags.clone().chain(overrides.iter().map(|(key, value)| (&**key, &**value)));
-    for (key, value) in overrides {
-        if let Some(need) = relevance::contradicts(key, value, &parameters, known()) {
-            return Err(Error::bare(format!(
-                "--set {key}={value}: {}",
-                useless(key, need, &parameters)
-            )));
+    let by_flag = given.iter().map(|(how, key, value)| ((*how).to_owned(), *key, &**value));
+    let set = |(key, value): &(String, String)| format!("--set {key}={value}");
+    let by_set = overrides.iter().map(|one| (set(one), &*one.0, &*one.1));
+    let all: Vec<_> = by_flag.chain(by_set).collect();
+    for (how, key, value) in &all {
+        let known = all.iter().map(|(_, key, value)| (*key, *value));
+        if let Some(need) = relevance::contradicts(key, value, &parameters, known) {
+            return Err(Error::bare(format!("{how}: {}", useless(key, need, &parameters))));
         }
     }
     let (name, question) = (name.into(), question.into());

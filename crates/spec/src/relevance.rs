@@ -1,10 +1,11 @@
 //! When a setting matters. One table: for what is refused, and for what is shown.
 
-use crate::choice::{FaultKind, Traffic};
+use crate::choice::{FaultKind, Program, Traffic};
 use crate::effect::{Ends, PathFate, Processes};
 use crate::experiment::Parameters;
+use crate::names::HOSTS;
 use crate::script::{Script, Step};
-use crate::sequence;
+use crate::{sequence, settings};
 
 /// What a setting needs to have any effect.
 pub struct Need {
@@ -110,6 +111,13 @@ const NEEDS: &[Need] = &[
     }),
 ];
 
+/// What settings of a command need, without the host that they begin with, which is the client here.
+static OF_COMMANDS: Need = need(
+    &["user", "tty", "cwd", "stdin", "env.", "ready", "restart"],
+    "a command as its host's program",
+    |p| p.client.program == Program::Command,
+);
+
 fn closes(script: &Script) -> bool {
     script.steps.contains(&Step::Close)
 }
@@ -122,7 +130,13 @@ impl Need {
 
 /// What a setting needs, in every experiment.
 pub fn needs(key: &str) -> impl Iterator<Item = &'static Need> {
-    NEEDS.iter().filter(move |need| need.is_of(key))
+    let of_commands = of_host(key).is_some_and(|(_, rest)| OF_COMMANDS.is_of(rest));
+    NEEDS.iter().filter(move |need| need.is_of(key)).chain(of_commands.then_some(&OF_COMMANDS))
+}
+
+/// A host's setting: the host's name, and the rest of the key.
+fn of_host(key: &str) -> Option<(&str, &str)> {
+    key.split_once('.').filter(|(host, _)| HOSTS.contains(host))
 }
 
 /// What a setting lacks here; `None` if it matters.
@@ -133,14 +147,21 @@ pub fn lacks(key: &str, parameters: &Parameters) -> Option<&'static Need> {
     let lacks = |key: &str, parameters: &Parameters| {
         NEEDS.iter().find(|need| need.is_of(key) && !(need.holds)(parameters))
     };
-    match key.strip_prefix("proxy.").filter(|_| parameters.third_there()) {
-        // Its sockets are set as a client's are, whichever host breaks.
-        Some(rest) => {
-            let client = parameters.peer(parameters.part("proxy")).clone();
-            let own = Parameters { client, ..parameters.clone() };
-            lacks(&format!("client.{rest}"), &own)
-        }
-        None => lacks(&parameters.parted(key), parameters),
+    let Some((host, rest)) = of_host(key) else { return lacks(key, parameters) };
+    let is_proxy = host == "proxy";
+    if is_proxy && !parameters.third_there() {
+        return lacks(key, parameters);
+    }
+    let client = parameters.peer(parameters.part(host)).clone();
+    let own = Parameters { client, ..parameters.clone() };
+    if OF_COMMANDS.is_of(rest) && !(OF_COMMANDS.holds)(&own) {
+        return Some(&OF_COMMANDS);
+    }
+    // The proxy's sockets are set as a client's are, whichever host breaks.
+    if is_proxy {
+        lacks(&format!("client.{rest}"), &own)
+    } else {
+        lacks(&parameters.parted(key), parameters)
     }
 }
 
@@ -152,11 +173,15 @@ pub(crate) fn contradicts<'a>(
     parameters: &Parameters,
     mut given: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<&'static Need> {
-    let is_off = |value: &str| matches!(value, "off" | "false");
-    let need = lacks(key, parameters).filter(|_| !is_off(value))?;
+    // A switch that is on by itself says something where it is off.
+    let is_off = |key: &str, value: &str| {
+        matches!(value, "off" | "false")
+            && settings::find(key).is_some_and(|setting| setting.default == Some(value))
+    };
+    let need = lacks(key, parameters).filter(|_| !is_off(key, value))?;
     let is_known = need.switch.is_some_and(|switch| {
         let switch = parameters.named(switch);
-        given.any(|(other, value)| other == switch && is_off(value))
+        given.any(|(other, value)| other == switch && is_off(other, value))
     });
     (!is_known).then_some(need)
 }
@@ -170,8 +195,9 @@ mod tests {
     fn every_key_of_the_table_is_a_setting() {
         for need in NEEDS {
             for key in need.keys {
-                let is_one = settings::settings().any(|setting| need.is_of(setting.key));
-                assert!(is_one, "{key}");
+                let is_of =
+                    |known: &str| known == *key || (key.ends_with('.') && known.starts_with(key));
+                assert!(settings::settings().any(|setting| is_of(setting.key)), "{key}");
             }
         }
     }

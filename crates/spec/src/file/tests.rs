@@ -210,6 +210,86 @@ fn what_has_no_effect_on_connecting_is_refused() {
     }
 }
 
+/// The file with these settings over it.
+fn set(text: &str, given: &[(&str, &str)]) -> Result<(), Error> {
+    let given: Vec<_> = given.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    load("t", "t.toml", text, false, &given).map(drop)
+}
+
+#[test]
+fn what_is_of_a_host_or_a_program_that_is_not_there_is_refused() {
+    const PROXY: &str = "the topology `proxy`";
+    const COMMAND: &str = "a command as its host's program";
+    for (key, value, with) in [
+        ("proxy.command", "cat", PROXY),
+        ("proxy.ready", "true", PROXY),
+        ("proxy.user", "root", PROXY),
+        ("proxy.cwd", "/", PROXY),
+        ("proxy.stdin", "off", PROXY),
+        ("proxy.listen", "80", PROXY),
+        ("proxy.keepalive.enabled", "true", PROXY),
+        ("proxy.keepalive.idle", "5s", PROXY),
+        ("proxy.user_timeout", "5s", PROXY),
+        ("proxy.env.A", "false", PROXY),
+        ("proxy.sysctl.tcp_retries2", "5", PROXY),
+        ("client.user", "root", COMMAND),
+        ("client.tty", "true", COMMAND),
+        ("client.cwd", "/", COMMAND),
+        ("client.stdin", "off", COMMAND),
+        ("client.env.A", "false", COMMAND),
+        ("client.restart", "false", COMMAND),
+        ("server.user", "root", COMMAND),
+        ("server.cwd", "/", COMMAND),
+        ("server.stdin", "x", COMMAND),
+        ("server.env.A", "b", COMMAND),
+        ("server.restart", "false", COMMAND),
+        ("server.ready", "true", COMMAND),
+        ("fault.announce", "false", "the fault `takeover`"),
+    ] {
+        for host in ["server", "client"] {
+            let error = set(GOOD, &[("fault.host", host), (key, value)]).unwrap_err().message;
+            assert!(error.contains(&format!("`{key}` matters only with {with}")), "{error}");
+        }
+    }
+    for (key, value) in [("proxy.keepalive.enabled", "false"), ("client.tty", "false")] {
+        assert_eq!(set(GOOD, &[(key, value)]), Ok(()), "{key} is off");
+    }
+}
+
+#[test]
+fn what_is_of_a_host_and_a_program_that_are_there_is_taken() {
+    let file = "question = \"x?\"\nfault.kind = \"power-off\"\ntopology = \"proxy\"\n";
+    let commands = [("client.command", "cat"), ("server.command", "cat")];
+    for own in [
+        ("client.env.A", "b"),
+        ("server.restart", "false"),
+        ("server.ready", "true"),
+        ("proxy.listen", "80"),
+        ("proxy.keepalive.enabled", "true"),
+        ("proxy.sysctl.tcp_retries2", "5"),
+    ] {
+        for host in ["client", "proxy", "server"] {
+            let given = [&commands[..], &[("fault.host", host), own]].concat();
+            assert_eq!(set(file, &given), Ok(()), "{own:?}, {host}");
+        }
+    }
+    let error = set(file, &[("server.listen", "80"), ("proxy.stdin", "x")]).unwrap_err();
+    assert!(error.message.contains("`proxy.stdin` matters only with a command"), "{error}");
+}
+
+#[test]
+fn a_flag_that_cannot_matter_is_refused() {
+    let client = ("-- CLIENT", "client.command", "nc server 80".to_owned());
+    let listen = ("--listen", "server.listen", "80".to_owned());
+    let ready = ("--ready", "server.ready", "true".to_owned());
+    assert!(assemble("exec", "?", &[client.clone(), listen.clone()], false, &[]).is_ok());
+    let error = assemble("exec", "?", &[client, listen, ready], false, &[]).unwrap_err();
+    assert!(
+        error.message.starts_with("--ready: `server.ready` matters only with a command"),
+        "{error}"
+    );
+}
+
 #[test]
 fn several_faults_are_several_tables() {
     let text = "question = \"?\"\n[[fault]]\nkind = \"flap\"\nduration = \"2s\"\n[[fault]]\nkind = \"flap\"\n\
