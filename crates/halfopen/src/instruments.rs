@@ -58,8 +58,8 @@ fn run<F: Future<Output = ()> + Send + 'static>(
     Running { stop, task: tokio::spawn(task(stopped)), filter: None }
 }
 
-/// An instrument as tokio wants it: instruments lend their descriptors, tokio asks for numbers.
-struct Polled<T>(T);
+/// An instrument or a timer as tokio wants it: they lend their descriptors, tokio asks for numbers.
+pub(crate) struct Polled<T>(T);
 
 impl<T: AsFd> AsRawFd for Polled<T> {
     fn as_raw_fd(&self) -> RawFd {
@@ -72,6 +72,6 @@ impl<T: AsFd> AsRawFd for Polled<T> {
     reason = "its successor is unsafe since AsRawFd promises nothing; AsFd, which `Polled` asks \
               for, promises what it wants"
 )]
-fn polled<T: AsFd>(instrument: T) -> std::io::Result<AsyncFd<Polled<T>>> {
-    AsyncFd::new(Polled(instrument))
+pub(crate) fn polled<T: AsFd>(descriptor: T) -> std::io::Result<AsyncFd<Polled<T>>> {
+    AsyncFd::new(Polled(descriptor))
 }

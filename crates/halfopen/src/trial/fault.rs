@@ -146,7 +146,7 @@ impl Trial {
         let deadline = fault_at + deadline;
         for (at, act) in Self::later_acts(parameters, fault_at) {
             let is_over =
-                self.follow_until(at.min(deadline), Self::is_told).await? || at > deadline;
+                self.follow_exactly_until(at.min(deadline), Self::is_told).await? || at > deadline;
             match act {
                 Later::Restore if is_over => self.mark(What::Fault(FaultStep::Outlasted)),
                 Later::Restore => self.restore(parameters).await?,

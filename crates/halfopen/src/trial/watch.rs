@@ -5,9 +5,10 @@ use super::thinning::is_ordinary;
 use super::{AFTERMATH, Trial};
 use crate::channel::{Capture, Message};
 use crate::heard::Heard;
-use crate::instruments::Seen;
-use anyhow::Result;
+use crate::instruments::{Seen, polled};
+use anyhow::{Context, Result};
 use model::{Prediction, Window};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use observe::clock::monotonic_ns;
 use peer::Milestone;
 use spec::{Outcome, Parameters, Part};
@@ -40,7 +41,28 @@ impl Trial {
         until: Instant,
         enough: impl Fn(&Self) -> bool,
     ) -> Result<bool> {
-        let timer = sleep_until(until);
+        let timer = async {
+            sleep_until(until).await;
+            Ok(())
+        };
+        self.follow(timer, enough).await
+    }
+
+    /// The same, to the moment: tokio's timers count whole milliseconds, and end with the next one. The
+    /// laboratory acts then, and a program that writes every so often must not come before it.
+    pub(super) async fn follow_exactly_until(
+        &mut self,
+        until: Instant,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Result<bool> {
+        self.follow(alarm(until), enough).await
+    }
+
+    async fn follow(
+        &mut self,
+        timer: impl Future<Output = Result<()>>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Result<bool> {
         tokio::pin!(timer);
         loop {
             if enough(self) {
@@ -48,7 +70,7 @@ impl Trial {
             }
             tokio::select! {
                 done = self.stage.destroyed() => self.server_is_destroyed(done?).await?,
-                () = &mut timer => return Ok(false),
+                over = &mut timer => return over.map(|()| false),
                 Some(seen) = self.seen.recv() => self.take(seen),
                 Some(asked) = self.asked.recv() => self.waiting.push_back(asked),
                 heard = self.client.hear() => self.heard(Part::Client, heard?)?,
@@ -279,6 +301,20 @@ impl Trial {
     pub(super) fn mark_as(&mut self, source: Source, what: What) {
         self.take(Seen::Event(Event::new(monotonic_ns(), source, what), None));
     }
+}
+
+/// Sleeps until a moment, to the nanosecond as far as the kernel can.
+async fn alarm(until: Instant) -> Result<()> {
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).context("making a timer")?;
+    let left = until.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        let once = Expiration::OneShot(left.into());
+        timer.set(once, TimerSetTimeFlags::empty()).context("setting a timer")?;
+        let timer = polled(timer).context("waiting for a timer")?;
+        drop(timer.readable().await.context("waiting for a timer")?);
+    }
+    Ok(())
 }
 
 /// The latest prediction and a tenth more, at least two seconds; for a prediction of 'never',

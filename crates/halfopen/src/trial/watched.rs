@@ -122,7 +122,7 @@ impl Trial {
                 let sooner = due_ns.is_some_and(|due| options_ns.is_none_or(|at| due < at));
                 breaks && (sooner || !trial.flows.outdated().is_empty())
             };
-            self.follow_until(next, |trial| {
+            self.follow_exactly_until(next, |trial| {
                 is_done(trial) || is_outdated(trial) || !trial.waiting.is_empty()
             })
             .await?;

@@ -173,6 +173,29 @@ fn with_the_defaults_a_living_server_is_asked_once() {
     }
 }
 
+/// Its program writes every 50 ms, and the laboratory acts to the moment: no write comes between the
+/// moment at which a fault is to end and its end.
+#[test]
+#[ignore = "needs the virtual kernel: just kernel"]
+fn a_fault_ends_before_what_is_written_then() {
+    let out = tempdir().unwrap();
+    let settings = [
+        "path-flap-sending",
+        "--set",
+        "fault.kind=flap,reboot,takeover",
+        "--set",
+        "fault.duration=50ms,100ms",
+        "--set",
+        "topology=switch,router",
+        "--set",
+        "neighbour=learned",
+        "--clock",
+        "virtual",
+    ];
+    let (document, code) = trials(out.path(), &settings);
+    assert_eq!(code, 0, "{document:#}");
+}
+
 /// What several sources tell of one moment, each in its own time, is shown in the order of time.
 #[test]
 #[ignore = "needs the virtual kernel: just kernel"]
