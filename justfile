@@ -341,6 +341,10 @@ one-lost-probe-kills *arguments: build
 one-lost-probe-survived *arguments: build
     @scripts/halfopen run one-lost-probe-survived "$@"
 
+# First the path goes away, then the server's process dies: what is the idle client told once the path is back, and when?
+path-away-process-crash *arguments: build
+    @scripts/halfopen run path-away-process-crash "$@"
+
 # The path goes away and comes back before the threshold: is anything lost?
 path-flap-sending *arguments: build
     @scripts/halfopen run path-flap-sending "$@"

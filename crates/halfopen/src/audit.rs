@@ -202,6 +202,7 @@ pub(crate) fn of_place(
         jiffies: machine.jiffies,
         virtual_time: false,
         neighbour: None,
+        server_tcp: None,
     };
     for connection in found {
         let holders = machine.holders.get(&connection.sample.inode).map_or(&[][..], Vec::as_slice);

@@ -352,6 +352,7 @@ mod tests {
                 jiffies: None,
                 virtual_time: false,
                 neighbour: None,
+                server_tcp: None,
             }),
         };
         let wanted = parsed(&["keepalive=30/5/3", "user_timeout=30s"]).unwrap();

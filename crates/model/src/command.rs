@@ -140,11 +140,20 @@ pub fn predict_in_sequence(
     if conditional.prediction.unknown.is_none() {
         return conditional;
     }
-    let prediction = predict(came.0, came.1);
-    if prediction.unknown.is_some() {
-        return conditional;
-    }
-    Conditional { prediction, from_sample: false }
+    predict_from_all(trial, facts, came).unwrap_or(conditional)
+}
+
+/// What all faults lead to that have come: from the trial up to the last, the facts before the first, and the
+/// server's socket at the last; `None` where the last alone tells why that is not known.
+pub fn predict_from_all(
+    trial: &Parameters,
+    last: &Facts,
+    (whole, first): (&Parameters, &Facts),
+) -> Option<Conditional> {
+    let facts = Facts { server_tcp: last.server_tcp.clone(), ..first.clone() };
+    let prediction = predict(whole, &facts);
+    let tells = prediction.unknown.is_none() || trial.fault.still.is_some();
+    tells.then_some(Conditional { prediction, from_sample: false })
 }
 
 /// What the socket alone tells.
@@ -190,6 +199,12 @@ fn why_unknown(
     };
     if tcp.options_set.is_none() {
         return Some("the socket's options could not be read just before the fault");
+    }
+    if trial.fault.still.is_some() && !from_sample {
+        return Some(
+            "the path is away when the process is killed: what its kernel answers once the path is back, the \
+             socket does not tell",
+        );
     }
     let is_path = !matches!(
         trial.fault.kind,

@@ -20,11 +20,17 @@ pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
         jiffies: None,
         virtual_time: false,
         neighbour: None,
+        server_tcp: None,
     };
     let kernel = Kernel::new(parameters, &facts);
-    let (estimate, rto) = settle(&kernel, parameters);
+    let [client, server] = settle(&kernel, parameters);
+    (facts.tcp, facts.server_tcp) = (Some(tcp(&kernel, client)), Some(tcp(&kernel, server)));
+    facts
+}
+
+fn tcp(kernel: &Kernel, (estimate, rto): (Estimator, u64)) -> TcpFacts {
     let us = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    facts.tcp = Some(TcpFacts {
+    TcpFacts {
         rto_us: us(kernel.hz.to_usecs(rto)),
         srtt_us: us(estimate.srtt_us()),
         rttvar_us: us(estimate.variance_us()) / 4,
@@ -32,12 +38,12 @@ pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
         snd_cwnd: 10,
         options: if kernel.tail_loss_probe { 7 } else { 5 },
         ..TcpFacts::default()
-    });
-    facts
+    }
 }
 
-/// Exchanges as the client makes them: until the RTO has not changed for five, forty at most.
-fn settle(kernel: &Kernel, parameters: &Parameters) -> (Estimator, u64) {
+/// Exchanges as the client makes them: until the RTO has not changed for five, forty at most. What the client's
+/// estimate and RTO are then, and the server's, whose last answer is acknowledged late.
+fn settle(kernel: &Kernel, parameters: &Parameters) -> [(Estimator, u64); 2] {
     let rtt_us = i64::try_from(parameters.path.rtt.as_micros()).unwrap_or(i64::MAX >> 8);
     let rtt_us = rtt_us.min(i64::MAX >> 8) + OWN_RTT_US;
     let rto_min_us = kernel.hz.to_usecs(kernel.rto_min) as i64;
@@ -51,7 +57,12 @@ fn settle(kernel: &Kernel, parameters: &Parameters) -> (Estimator, u64) {
         rto = now;
         exchanges += 1;
     }
-    estimate.sample(rtt_us, rto_min_us); // the last exchange, after keepalive is switched on
-    let rto = rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us());
-    (estimate, rto)
+    let held_back_us = kernel.hz.to_usecs(rto::delayed_ack(kernel.hz, kernel.rto_min)) as i64;
+    // The last exchange, after keepalive is switched on.
+    [0, held_back_us].map(|later_us| {
+        let mut estimate = estimate;
+        estimate.sample(rtt_us + later_us, rto_min_us);
+        let rto = rto::from_estimate(kernel, estimate.srtt_us(), estimate.variance_us());
+        (estimate, rto)
+    })
 }

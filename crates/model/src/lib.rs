@@ -24,6 +24,7 @@ mod idle;
 mod keepalive;
 mod kernel;
 mod laboratory;
+mod orphan;
 mod outlook;
 mod predict;
 pub mod prediction;

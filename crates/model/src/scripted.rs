@@ -16,7 +16,7 @@ use crate::wheel::Context;
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Room, Sequence};
-use crate::{closed_window, idle, purpose, sending, start, way, window};
+use crate::{closed_window, idle, orphan, purpose, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::collections::BTreeSet;
@@ -48,21 +48,21 @@ pub(crate) fn predict(
     facts: &Facts,
     observed: Option<&[ObservedCall]>,
 ) -> Prediction {
-    predict_through(parameters, facts, observed, None)
+    predict_through(parameters, facts, observed, &[])
 }
 
-/// The same where faults follow one another.
+/// The same where faults follow one another, in one of these ways.
 pub(crate) fn predict_through(
     parameters: &Parameters,
     facts: &Facts,
     observed: Option<&[ObservedCall]>,
-    sequence: Option<&Sequence>,
+    sequences: &[Sequence],
 ) -> Prediction {
     let cfg = Kernel::new(parameters, facts);
     if let Some(reason) = dead_path::unsettled(&cfg, parameters, facts) {
         return unknown(parameters, reason);
     }
-    match ends(&cfg, parameters, facts, observed, sequence) {
+    match ends(&cfg, parameters, facts, observed, sequences) {
         Ok(ends) => {
             let prediction = conclude(&cfg, parameters, facts, &ends, observed.is_some());
             let mended = parameters.fault_duration().unwrap_or_default();
@@ -94,7 +94,7 @@ fn ends(
     parameters: &Parameters,
     facts: &Facts,
     observed: Option<&[ObservedCall]>,
-    sequence: Option<&Sequence>,
+    sequences: &[Sequence],
 ) -> Result<Vec<End>, String> {
     let later = Kernel::later(parameters, facts)?;
     let mut calls = match observed {
@@ -125,8 +125,8 @@ fn ends(
     let mut period = 1;
     loop {
         let mut runs = runs(cfg, parameters, facts, &scenes, (period, calls.writes_after_ns()))?;
-        if let Some(sequence) = sequence {
-            runs = befallen(sequence, &runs);
+        if !sequences.is_empty() {
+            runs = sequences.iter().flat_map(|sequence| befallen(sequence, &runs)).collect();
         }
         let (ends, longest) = explore(runs)?;
         let needed = cfg.wheel.slot(longest.max(next_timer(cfg, parameters, &ends)));
@@ -142,11 +142,13 @@ fn befallen(sequence: &Sequence, runs: &[Start]) -> Vec<Start> {
     // Of two timers that fire at the same jiffy, either may be the first.
     let orders: &[bool] = if sequence.has_timer() { &[false, true] } else { &[false] };
     let befallen = runs.iter().flat_map(|(run, past, fault_ns)| {
-        orders.iter().map(|first| {
-            let mut run = run.clone();
-            sequence.befalls(&mut run.world, *fault_ns);
-            run.world.hop_first = *first;
-            (run, past.clone(), *fault_ns)
+        let worlds = sequence.each_befalls(&run.world, *fault_ns);
+        worlds.into_iter().flat_map(move |world| {
+            orders.iter().map(move |first| {
+                let mut run = Live { world: world.clone(), ..run.clone() };
+                run.world.hop_first = *first;
+                (run, past.clone(), *fault_ns)
+            })
         })
     });
     befallen.collect()
@@ -507,6 +509,7 @@ pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
         (Outcome::Released, None) => {
             "the program has closed, and the kernel lets the connection go".into()
         }
+        (Outcome::Eof, _) => orphan::WHY_EOF.into(),
         (_, Some(StepKind::KeepaliveProbe)) => idle::why_keepalive(cfg, prediction, window),
         (_, Some(StepKind::WindowProbe)) => window::why(cfg, prediction),
         (Outcome::Released, Some(_)) => {

@@ -8,7 +8,7 @@ use crate::laboratory::{SLOP, nanos};
 use crate::prediction::{Prediction, Window};
 use crate::scene::HopKind;
 use crate::world::{ANSWER_IS_OUT, Away, Healed, Sequence, WayBack};
-use crate::{black_hole, crash, dead_path, scripted, sieved, way};
+use crate::{black_hole, crash, dead_path, orphan, scripted, sieved, way};
 use spec::{
     Direction, Drops, Facts, FaultKind, Neighbour, Parameters, Program, Reject, Traffic, duration,
 };
@@ -49,14 +49,15 @@ fn up_to(parameters: &Parameters, facts: &Facts, place: usize) -> Result<Predict
     if let Some(reason) = not_modelled(parameters, facts) {
         return Err(reason.into());
     }
-    let sequence = sequence(parameters, facts, place)?;
     let own = parameters.with_fault(place);
-    let through = scripted::predict_through(parameters, facts, None, Some(&sequence));
+    let sequence = sequence(parameters, facts, place)?;
+    let sequences = orphan::closed(&own, facts, sequence)?;
+    let through = scripted::predict_through(parameters, facts, None, &sequences);
     if let Some(reason) = through.unknown {
         return Err(reason);
     }
     Ok(match own.fault.kind {
-        FaultKind::ProcessCrash => crash::predict(&own, facts),
+        FaultKind::ProcessCrash if own.fault.still.is_none() => crash::predict(&own, facts),
         FaultKind::ProcessFreeze if through.hull().is_none() => lives_on(&own, through.why),
         _ => through,
     })
@@ -97,7 +98,8 @@ fn sequence(parameters: &Parameters, facts: &Facts, place: usize) -> Result<Sequ
         if index > 0 {
             from_ns += nanos(own.fault.after);
         }
-        let next = parameters.further.get(index).filter(|_| index < place).map(|next| next.after);
+        let next = (index < place).then(|| parameters.with_fault(index + 1).fault);
+        let next = next.filter(|next| next.still.is_none()).map(|next| next.after);
         let lasts = own.fault_duration().into_iter().chain(next).min();
         match met(&own, facts, index == place)? {
             Meets::Nothing => {}
@@ -112,7 +114,8 @@ fn sequence(parameters: &Parameters, facts: &Facts, place: usize) -> Result<Sequ
             }
         }
     }
-    Ok(Sequence { outages, last_ns: from_ns, believed_ns: is_learned.then(believed) })
+    let believed_ns = is_learned.then(believed);
+    Ok(Sequence { outages, last_ns: from_ns, fin_ns: None, believed_ns })
 }
 
 /// What packets meet.

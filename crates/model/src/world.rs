@@ -107,6 +107,8 @@ pub(crate) enum Arrival {
     ProbeAck,
     /// A reset.
     Reset,
+    /// The peer's FIN.
+    Fin,
 }
 
 /// Something on its way to the socket.
@@ -125,6 +127,13 @@ pub(crate) struct InFlight {
     pub(crate) also_on_time: bool,
 }
 
+impl InFlight {
+    /// What comes at that time exactly.
+    fn of(what: Arrival, at_ns: u64) -> Self {
+        Self { at_ns, what, open_ns: (0, 0), sooner_ns: 0, late_ns: 0, also_on_time: false }
+    }
+}
+
 /// What answers a segment that gets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
@@ -132,6 +141,9 @@ pub(crate) enum Answer {
     Ack,
     /// A reset.
     Reset,
+    /// That of a socket which no process has, and whose FIN is not acknowledged: new data draws a reset, and all
+    /// else an acknowledgement (`tcp_rcv_state_process`, net/ipv4/tcp_input.c).
+    Orphan,
 }
 
 /// Whether a host knows the link-layer address that its answers go to.

@@ -51,12 +51,50 @@ fn probes_that_two_outages_swallow_do_not_add_up() {
 fn what_is_over_does_not_meet_the_next() {
     let once = |sets| predict(&[&[("fault.kind", "blackhole")], &KEEPALIVE, sets]);
     assert_eq!(once(&AGAIN), once(&[]));
-    let at_the_same_time = once(&[("fault.2.kind", "process-crash"), ("fault.2.after", "5200ms")]);
-    let why = at_the_same_time.unknown.unwrap();
-    assert!(
-        why.contains("`process-crash` comes 5s200ms after") && why.contains("before the fault"),
-        "{why}"
-    );
+    // The path stays away, whatever becomes of the process.
+    let crash = once(&[("fault.2.kind", "process-crash"), ("fault.2.after", "1s")]);
+    assert_eq!(crash.windows[0].outcome, Outcome::TIMED_OUT, "{crash:?}");
+    assert!((span_s(&crash).0 - span_s(&once(&[])).0).abs() < 0.01, "{crash:?}");
+}
+
+/// The path first, then the process: its kernel's RST is lost, or its FIN, which comes again.
+#[test]
+fn a_process_that_dies_while_the_path_is_away_is_told_of_when_that_is_back() {
+    let crash = [("fault.2.kind", "process-crash"), ("fault.2.after", "1s")];
+    let lasts = ("fault.duration", "9s");
+    let all = |sets: &[(&str, &str)]| predict(&[&FLAP, &crash, &[lasts], sets]);
+    // The sixth doubling of the server's RTO is the first that comes after 9 s.
+    let idle = all(&[]);
+    assert_eq!(idle.windows[0].outcome, Outcome::Eof, "{idle:?}");
+    let (from, to) = span_s(&idle);
+    let textbook = 1.2 + 0.208 * 64.0;
+    assert!(from > textbook && to < textbook * 1.1, "{idle:?}");
+    // Data is sent sooner: nobody can read it any more.
+    let write = all(&[("client.traffic", "one-write")]);
+    assert_eq!(write.windows[0].outcome, Outcome::Errno(spec::Errno::ECONNRESET), "{write:?}");
+    assert_eq!(write.reference, Reference::FirstWrite);
+    // Probes are acknowledged: the FIN tells all the same.
+    let probes = ("client.keepalive.probes", "9");
+    let alive = predict(&[&FLAP, &crash, &[lasts], &KEEPALIVE, &[probes]]);
+    assert!(alive.windows.iter().all(|window| window.outcome == Outcome::Eof), "{alive:?}");
+    assert!(alive.windows[0].keepalive_probes > Some(4), "{alive:?}");
+    // Unread data made it a RST, and nobody knows the connection.
+    let reset = predict(&[&FLAP, &crash, &[lasts], &KEEPALIVE, &[probes, ("server.linger", "0s")]]);
+    assert_eq!(reset.windows[0].outcome, Outcome::Errno(spec::Errno::ECONNRESET), "{reset:?}");
+    assert!(span_s(&reset).1 < 11.0, "{reset:?}");
+    // After `tcp_orphan_retries` doublings the socket is gone: a probe finds nobody.
+    let given_up = ("server.sysctl.tcp_orphan_retries", "2");
+    let gone = predict(&[&FLAP, &crash, &[lasts], &KEEPALIVE, &[probes, given_up]]);
+    assert_eq!(gone.windows[0].outcome, Outcome::Errno(spec::Errno::ECONNRESET), "{gone:?}");
+    assert_eq!(all(&[given_up]).windows[0].outcome, Outcome::None);
+    // The child that holds the socket has nothing sent.
+    let inherited = predict(&[&FLAP, &crash, &[lasts, ("server.inherited", "true")]]);
+    assert_eq!(inherited.windows[0].outcome, Outcome::None, "{inherited:?}");
+    let learned = all(&[("neighbour", "learned")]).unknown.unwrap();
+    assert!(learned.contains("link-layer address"), "{learned}");
+    let orphan = ("server.sysctl.tcp_orphan_retries", "6");
+    let why = all(&[orphan, ("fault.duration", "20s")]).unknown.unwrap();
+    assert!(why.contains("for the last time"), "{why}");
 }
 
 /// A write that the first outage held up has been acknowledged: times count from the one that was not.

@@ -65,7 +65,7 @@ pub fn explain(key: &str) -> Result<Key, String> {
 fn further() -> impl Iterator<Item = Key> {
     std::iter::once(Key {
         key: "fault.2.KEY".into(),
-        about: "The key `fault.KEY` of a second fault, `fault.3.KEY` of a third, up to `fault.9.KEY`: in a file, further tables `[[fault]]`. Each comes `fault.2.after` after the beginning of the one before it; that one is over by then, or lasts until then if it says no `duration`.".into(),
+        about: "The key `fault.KEY` of a second fault, `fault.3.KEY` of a third, up to `fault.9.KEY`: in a file, further tables `[[fault]]`. Each comes `fault.2.after` after the beginning of the one before it; that one is over by then, or lasts until then if it says no `duration`. `process-crash` may come while the path is away (`flap`, `blackhole`), and leaves it so.".into(),
         accepts: "what `fault.KEY` accepts".into(),
         default: None,
         example: "fault.2.kind=process-crash".into(),

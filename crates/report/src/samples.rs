@@ -395,6 +395,7 @@ fn facts() -> Facts {
         jiffies: None,
         virtual_time: false,
         neighbour: None,
+        server_tcp: None,
     }
 }
 

@@ -276,6 +276,19 @@ pub struct Fault {
     /// The longest IP packet that passes, bytes, under `mtu`.
     #[serde(default)]
     pub mtu: Option<u32>,
+    /// What is still broken of the path when it comes, and stays so: of a process that is killed. No
+    /// setting: the fault before it says so ([`Parameters::with_fault`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still: Option<Still>,
+}
+
+/// A path that was away before a fault, and is away still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Still {
+    /// What took it away.
+    pub kind: FaultKind,
+    /// How long it lasts from that fault on; `None`: for good.
+    pub left: Option<Duration>,
 }
 
 impl Fault {
@@ -292,6 +305,9 @@ impl Fault {
     /// What it does, layer by layer.
     pub fn effect(&self) -> Effect {
         let effect = self.kind.effect();
+        if let Some(before) = self.still.map(|still| still.kind.effect()) {
+            return Effect { cable: before.cable, path: before.path, ..effect };
+        }
         let drops_some = self.packets.is_some() || self.loss.is_some();
         match effect.path {
             PathFate::Silent if drops_some => Effect { path: PathFate::Sieved, ..effect },
@@ -318,6 +334,7 @@ impl Default for Fault {
             loss: None,
             seed: first_seed(),
             mtu: None,
+            still: None,
         }
     }
 }
@@ -501,6 +518,9 @@ impl Parameters {
 
     /// How long a fault lasts that ends by itself, if it does.
     pub fn fault_duration(&self) -> Option<Duration> {
+        if let Some(still) = self.fault.still {
+            return still.left;
+        }
         match self.fault.effect().ends {
             Ends::Never => None,
             Ends::IfDuration => self.fault.duration,

@@ -28,6 +28,10 @@ pub struct Facts {
     /// link-layer address; `None` if it was not sampled, or nothing is known.
     #[serde(default)]
     pub neighbour: Option<NeighbourFacts>,
+    /// The server's socket of this connection, where its process is about to be killed while the path is
+    /// away: its kernel sends the FIN again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_tcp: Option<TcpFacts>,
 }
 
 /// `struct tcp_info` of the client's socket (include/uapi/linux/tcp.h), and the sizes that decide

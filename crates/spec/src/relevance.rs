@@ -77,15 +77,13 @@ const NEEDS: &[Need] = &[
         "the fault `process-crash`, or a client that closes or shuts down: then the server closes",
         |p| {
             let ends = |script: &Script| closes(script) || script.steps.contains(&Step::Shutdown);
-            p.fault.effect().processes == Processes::Killed || p.script().as_ref().is_some_and(ends)
+            kills(p) || p.script().as_ref().is_some_and(ends)
         },
     ),
     need(&["server.reads"], "any traffic but `connect`: there is a connection then", |p| {
         p.client.traffic != Traffic::Connect
     }),
-    need(&["server.inherited"], "the fault `process-crash`", |p| {
-        p.fault.effect().processes == Processes::Killed
-    }),
+    need(&["server.inherited"], "the fault `process-crash`", kills),
     need(&["nginx."], "`client.program` or `server.program` = `nginx`", Parameters::has_web_server),
     need(
         &["fault.duration"],
@@ -117,6 +115,10 @@ static OF_COMMANDS: Need = need(
     "a command as its host's program",
     |p| p.client.program == Program::Command,
 );
+
+fn kills(parameters: &Parameters) -> bool {
+    parameters.faults().any(|fault| fault.effect().processes == Processes::Killed)
+}
 
 fn closes(script: &Script) -> bool {
     script.steps.contains(&Step::Close)

@@ -3,7 +3,7 @@
 
 use crate::choice::{FaultKind, Program, Traffic};
 use crate::duration;
-use crate::experiment::{Fault, Parameters};
+use crate::experiment::{Fault, Parameters, Still};
 use crate::script::{Script, Step};
 use std::time::Duration;
 
@@ -110,9 +110,22 @@ impl Parameters {
     pub fn with_fault(&self, place: usize) -> Self {
         let mut own = self.clone();
         if let Some(fault) = place.checked_sub(1).and_then(|index| self.further.get(index)) {
-            own.fault = Fault { host: self.fault.host, ..fault.clone() };
+            own.fault =
+                Fault { host: self.fault.host, still: self.still_away(place), ..fault.clone() };
         }
         own
+    }
+
+    /// What took the path away before the fault of this place, if that comes while it is away, and leaves it
+    /// so: the end of a process.
+    fn still_away(&self, place: usize) -> Option<Still> {
+        let fault = self.further.get(place.checked_sub(1)?)?;
+        let before = self.with_fault(place - 1);
+        let is_away = fault.kind == FaultKind::ProcessCrash && before.fault.effect().is_silent();
+        let lasts = before.fault_duration();
+        let is_over = lasts.is_some_and(|lasts| lasts <= fault.after);
+        let left = lasts.map(|lasts| lasts.saturating_sub(fault.after));
+        (is_away && !is_over).then_some(Still { kind: before.fault.kind, left })
     }
 
     /// The same without the faults after the one of this place.
@@ -153,7 +166,9 @@ impl Parameters {
             own.validate_turned()
                 .map_err(|(other, why)| (key, format!("of `{}`, `{other}`: {why}", fault.kind)))?;
             let lasts = self.with_fault(index).fault_duration();
-            if let Some(lasts) = lasts.filter(|lasts| *lasts > fault.after) {
+            if let Some(lasts) = lasts.filter(|lasts| *lasts > fault.after)
+                && own.fault.still.is_none()
+            {
                 let [lasts, after] = [lasts, fault.after].map(duration::show);
                 let why = format!(
                     "`{}` comes {after} after `{}` began, which lasts {lasts}: what two faults at once do is not \
@@ -244,6 +259,26 @@ mod tests {
         assert_eq!(copy, parameters);
     }
 
+    /// Its end leaves the path as it is.
+    #[test]
+    fn a_process_may_be_killed_while_the_path_is_away() {
+        let still = |first: &[(&str, &str)], after| {
+            let crash = [("fault.2.kind", "process-crash"), ("fault.2.after", after)];
+            let own = with(&[first, &crash].concat()).unwrap().with_fault(1);
+            let effect = own.fault.effect();
+            assert_eq!(effect.peer_kernel_answers(), own.fault.still.is_none(), "{effect:?}");
+            assert!(effect.kills());
+            own.fault.still.map(|still| still.left)
+        };
+        assert_eq!(still(&FLAP, "500ms"), Some(Some(Duration::from_millis(1_500))));
+        assert_eq!(still(&FLAP, "2s"), None);
+        assert_eq!(still(&[("fault.kind", "blackhole")], "2s"), Some(None));
+        // It drops some packets, and lasts until the next fault.
+        assert_eq!(still(&[("fault.kind", "blackhole"), ("fault.packets", "3")], "2s"), None);
+        let reject = [("fault.kind", "reject"), ("topology", "router")];
+        assert_eq!(still(&reject, "2s"), None);
+    }
+
     #[test]
     fn what_cannot_follow_is_refused_with_the_reason() {
         for (first, later, complaint) in [
@@ -254,7 +289,7 @@ mod tests {
             (&FLAP, ("fault.2.kind", "forget"), "from before the connection"),
             (&FLAP, ("fault.2.kind", "flap"), "when does the link come back"),
             (&FLAP, ("fault.2.kind", "reject"), "use `router`"),
-            (&FLAP, ("fault.2.kind", "process-crash"), "which lasts 2s"),
+            (&FLAP, ("fault.2.kind", "process-freeze"), "which lasts 2s"),
             (&FLAP, ("fault.2.after", "3s"), "what breaks is not said"),
             (&FLAP, ("fault.2.host", "client"), "the same host"),
             (&FLAP, ("fault.2.idle", "5s"), "from before the connection"),

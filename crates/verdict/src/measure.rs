@@ -189,7 +189,10 @@ fn reference(
     fault_at: u64,
     lets_go: bool,
 ) -> Reference {
-    if parameters.fault.effect().kills() {
+    // What is written after a FIN or a RST has come does not lead to the end.
+    let ended = cause_on_wire(timeline, fault_at, u64::MAX).unwrap_or(u64::MAX);
+    let is_before = |at: u64| at <= ended;
+    if parameters.fault.effect().kills() && parameters.fault.still.is_none() {
         Reference::Fault
     } else if parameters.client.program.description().is_web_server {
         Reference::LastRequest
@@ -198,7 +201,7 @@ fn reference(
             Traffic::Connect => Reference::Connect,
             Traffic::Close | Traffic::Shutdown => Reference::Close,
             Traffic::Script if lets_go => Reference::Close,
-            _ if first_write_at(timeline, fault_at).is_some() => Reference::FirstWrite,
+            _ if first_write_at(timeline, fault_at).is_some_and(is_before) => Reference::FirstWrite,
             // A FIN is all that it has sent.
             Traffic::Script
                 if first_called_at(timeline, fault_at, &[CallName::Shutdown]).is_some() =>

@@ -31,7 +31,7 @@ pub(crate) fn orders(timeline: &Timeline) -> Vec<Order<'_>> {
     for event in timeline.events() {
         let What::Ordered { fault, planned } = &event.what else { continue };
         if let Some(last) = orders.last_mut() {
-            last.until_ns = event.at_ns;
+            last.ends(event);
         }
         let fault = fault.as_deref();
         let planned = *planned;
@@ -41,6 +41,14 @@ pub(crate) fn orders(timeline: &Timeline) -> Vec<Order<'_>> {
 }
 
 impl Order<'_> {
+    /// The next order comes, which puts an end to this one, but for a path that stays away.
+    fn ends(&mut self, next: &Event) {
+        let stays = |fault: &Fault| fault.still.is_some();
+        if !matches!(&next.what, What::Ordered { fault: Some(fault), .. } if stays(fault)) {
+            self.until_ns = next.at_ns;
+        }
+    }
+
     /// The trial of a flow from the last order on that came before its end; `None` where there is none.
     pub(crate) fn last_before_the_end(
         orders: &[Self],
@@ -110,8 +118,12 @@ pub(crate) fn prove_each(trial: &Parameters, timeline: &Timeline, from_ns: u64) 
     if trial.further.is_empty() {
         return Proof { evidence: orders.iter().flat_map(told).collect() };
     }
-    let first = orders.first().map_or(u64::MAX, |order| order.at_ns);
-    let first = Order { at_ns: 0, until_ns: first, fault: Some(&trial.fault), planned: true };
+    let mut first =
+        Order { at_ns: 0, until_ns: u64::MAX, fault: Some(&trial.fault), planned: true };
+    let mut events = timeline.events().iter();
+    if let Some(next) = events.find(|event| matches!(event.what, What::Ordered { .. })) {
+        first.ends(next);
+    }
     let faults = || std::iter::once(&first).chain(&orders).filter(|order| order.fault.is_some());
     let count = faults().count();
     let prove = |(place, order): (usize, &Order)| {

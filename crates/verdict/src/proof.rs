@@ -76,7 +76,12 @@ pub(crate) fn prove_part(parameters: &Parameters, timeline: &Timeline, is_last: 
         }
         FaultKind::ProcessCrash => {
             proof.add(scene.carrier("client", true));
-            proof.add(scene.said_goodbye(parameters));
+            if parameters.fault.still.is_some() {
+                proof.add(scene.silence());
+                proof.evidence.extend(scene.path_is_back());
+            } else {
+                proof.add(scene.said_goodbye(parameters));
+            }
             proof.evidence.extend(scene.met_processes("killed", parameters.server.inherited));
         }
         FaultKind::ProcessFreeze => {

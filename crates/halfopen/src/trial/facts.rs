@@ -75,6 +75,7 @@ impl Trial {
             jiffies: self.bench.shared.jiffy_clock(self.bench.clock),
             virtual_time: self.bench.clock == Clock::Virtual,
             neighbour,
+            server_tcp: None,
         })
     }
 

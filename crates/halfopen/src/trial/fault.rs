@@ -182,7 +182,8 @@ impl Trial {
     pub(super) async fn restore(&mut self, parameters: &Parameters) -> Result<()> {
         self.release();
         self.mark(What::Fault(FaultStep::Restoring));
-        match parameters.fault.kind {
+        let fault = &parameters.fault;
+        match fault.still.map_or(fault.kind, |still| still.kind) {
             FaultKind::ProcessFreeze => self.server.peer()?.signal(Signal::SIGCONT).await?,
             FaultKind::Flap | FaultKind::Blackhole | FaultKind::Mtu | FaultKind::Reject => {
                 let done = self.stage.network_mut()?.restore().await?;

@@ -5,7 +5,8 @@ use crate::channel::Message;
 use crate::instruments::Seen;
 use anyhow::Result;
 use model::command::{
-    Conditional, Observed, Unread, falls_silent, predict_in_sequence, predict_program,
+    Conditional, Observed, Unread, falls_silent, predict_from_all, predict_in_sequence,
+    predict_program,
 };
 use model::{ObservedCall, Prediction};
 use observe::clock::monotonic_ns;
@@ -105,7 +106,7 @@ impl Trial {
         for flow in open {
             let Some(ends) = self.flows.ends(flow) else { continue };
             let own = &parameters.of_leg(self.flows.leg(flow));
-            let facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), own)?;
+            let mut facts = self.facts_of(Some(flow), options.remove(&flow).flatten(), own)?;
             if facts.tcp.is_none() {
                 // It has ended just now.
                 continue;
@@ -118,6 +119,10 @@ impl Trial {
             let is_left = sample.as_ref().is_some_and(|sample| sample.receive_queue > 0);
             let unread = if is_left { Unread::Open } else { Unread::No };
             let info = sample.as_ref().and_then(|sample| sample.info.as_ref());
+            if own.fault.still.is_some() {
+                facts.server_tcp =
+                    sample.as_ref().and_then(|sample| sample.facts(sampled_at_ns, None));
+            }
             let unsent = info.is_some_and(TcpInfo::has_unsent);
             if let Some(sample) = sample {
                 let what = What::Socket(Box::new(sample));
@@ -151,12 +156,11 @@ impl Trial {
 
     /// What the sockets at a later fault do not tell is predicted from all faults. That takes its time, so the
     /// fault comes first.
-    pub(super) fn predict_from_all(&self, forecasts: &mut Forecasts) {
+    pub(super) fn predict_from_all(&self, own: &Parameters, forecasts: &mut Forecasts) {
         let Some((whole, first)) = &self.came else { return };
         for forecast in forecasts.values_mut().filter(|one| one.prediction().unknown.is_some()) {
-            let prediction = model::predict(whole, first);
-            if prediction.unknown.is_none() {
-                forecast.conditional = Conditional { prediction, from_sample: false };
+            if let Some(known) = predict_from_all(own, &forecast.facts, (whole, first)) {
+                forecast.conditional = known;
             }
             let prediction = Box::new(forecast.prediction().clone());
             self.report(Message::Prediction(self.plan.number, prediction));

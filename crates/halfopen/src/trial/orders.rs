@@ -112,7 +112,7 @@ impl Trial {
         self.break_next(parameters, watched, true).await.map(drop)
     }
 
-    /// A fault comes. One at a time: what can be healed makes room.
+    /// A fault comes. One at a time: what can be healed makes room, but for a path that stays away.
     async fn break_next(
         &mut self,
         parameters: Parameters,
@@ -120,7 +120,8 @@ impl Trial {
         planned: bool,
     ) -> Result<Value> {
         self.look_closely().await?;
-        let replaced = watched.in_force().filter(|kind| kind.can_be_healed());
+        let stays = parameters.fault.still.is_some();
+        let replaced = watched.in_force().filter(|kind| kind.can_be_healed() && !stays);
         if replaced.is_some() {
             self.heal(watched).await?;
         }
@@ -134,10 +135,12 @@ impl Trial {
             answer["replaced"] = json!(kind.to_string());
         }
         self.inject(&parameters).await?;
-        self.predict_from_all(&mut watched.forecasts);
-        let planned_acts = watched.planned_acts();
-        watched.acts = Self::later_acts(&parameters, at);
-        watched.acts.extend(planned_acts);
+        self.predict_from_all(&parameters, &mut watched.forecasts);
+        if !stays {
+            let planned_acts = watched.planned_acts();
+            watched.acts = Self::later_acts(&parameters, at);
+            watched.acts.extend(planned_acts);
+        }
         if planned {
             watched.plan_next(at);
         }

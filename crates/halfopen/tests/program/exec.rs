@@ -396,6 +396,17 @@ fn a_fault_that_was_planned_follows_another() {
     );
 }
 
+/// The path stays away when the server dies: what its kernel says is lost, and the client's own timers tell.
+#[test]
+fn a_process_that_dies_behind_a_dead_path_is_not_heard() {
+    let crash = ["--set", "fault.2.kind=process-crash", "--set", "fault.2.after=1s"];
+    let options = [&["--fault", "blackhole"][..], &crash].concat();
+    let (output, _out) = exec(&options, "keepalive");
+    let trial = the_trial(&output);
+    assert_eq!(trial["measured"]["outcome"], "ETIMEDOUT", "{trial}");
+    assert_eq!(trial["verdict"], "agrees", "{trial}");
+}
+
 /// A server that reads once, and then nothing more.
 const READS_ONCE: &str = "python3 -c 'import socket, time
 c = socket.create_server((\"\", 7000)).accept()[0]; c.sendall(c.recv(100)); time.sleep(1000)'";

@@ -344,6 +344,31 @@ fn faults_follow_one_another() {
     }
 }
 
+/// The path first, then the process: nothing comes from its kernel while the path is away, which comes back when
+/// it should.
+#[test]
+fn a_process_dies_while_the_path_is_away() {
+    let trial = ask(
+        &["path-away-process-crash", "--set", "fault.duration=2500ms"],
+        &json!({"outcome": "EOF"}),
+    );
+    let ended_s = trial["flows"][0]["measured"]["ended_s"].as_f64().unwrap();
+    assert!(ended_s > 2.5, "{trial}");
+    let proof = trial["proof"].to_string();
+    for said in [
+        "fault 1 (flap): the fault was over 2.5",
+        "fault 2 (process-crash): 0 segments left the client and 0 arrived at the server; 0 came from it",
+        "1 process of the server's program was killed",
+    ] {
+        assert!(proof.contains(said), "{said}: {proof}");
+    }
+    let write = ["--set", "client.traffic=one-write", "--set", "fault.duration=3s"];
+    ask(
+        &[&["path-away-process-crash"][..], &write].concat(),
+        &json!({"outcome": "ECONNRESET", "reference": "first-write"}),
+    );
+}
+
 #[test]
 fn a_router_speaks_for_a_dead_server() {
     ask(

@@ -73,6 +73,7 @@ impl Explorer<'_> {
                 sock.tcp_ack_probe(&mut step);
                 Ok(())
             }
+            (Event::Arrival, Some(InFlight { what: Arrival::Fin, .. })) => step.told(Outcome::Eof),
             (Event::Arrival, Some(_)) => sock.reset(&mut step),
             // It was dropped on its way.
             (Event::Arrival, None) => Ok(()),

@@ -1,6 +1,6 @@
 //! What the path does over several faults, one after the other.
 
-use super::{Answer, Healed, Losses, Moment, Recovery, World};
+use super::{Answer, Arrival, Healed, InFlight, Losses, Moment, Recovery, World};
 use crate::hop::Hop;
 
 /// A fault changes what the path does.
@@ -23,6 +23,9 @@ pub(crate) struct Sequence {
     pub(crate) outages: Vec<Away>,
     /// When the last fault comes, which times count from, nanoseconds after the first.
     pub(crate) last_ns: u64,
+    /// When the FIN of a process that was killed while the path was away arrives, at the earliest and at the
+    /// latest, nanoseconds after the first fault.
+    pub(crate) fin_ns: Option<(u64, u64)>,
     /// From when on a neighbour entry that was learned may no longer be believed, nanoseconds before
     /// and after the first fault; `None`: none is learned.
     pub(crate) believed_ns: Option<(u64, u64)>,
@@ -65,6 +68,22 @@ impl Sequence {
         world.outages = outages.collect();
     }
 
+    /// The same, once for each moment that its FIN may come at.
+    pub(crate) fn each_befalls(&self, world: &World, fault_ns: u64) -> Vec<World> {
+        let mut world = world.clone();
+        self.befalls(&mut world, fault_ns);
+        let Some((first_ns, last_ns)) = self.fin_ns else { return vec![world] };
+        let open_ns = last_ns - first_ns;
+        let ends = [(first_ns, (0, open_ns)), (last_ns, (open_ns, 0))];
+        let comes = |(after_ns, open_ns): (u64, (u64, u64))| {
+            let mut world = world.clone();
+            let at_ns = fault_ns.saturating_add(after_ns);
+            world.push(InFlight { open_ns, ..InFlight::of(Arrival::Fin, at_ns) });
+            world
+        };
+        ends.map(comes).to_vec()
+    }
+
     /// Whether a hop has a timer of its own.
     pub(crate) fn has_timer(&self) -> bool {
         self.outages.iter().any(|away| away.hop.has_timer())
@@ -81,7 +100,7 @@ impl Outage {
     /// Whether nothing passes when it begins.
     fn is_away(&self) -> bool {
         let is_back = |recovery: &Recovery| {
-            recovery.with == Answer::Ack && recovery.at == Moment::At(self.from_ns)
+            recovery.with != Answer::Reset && recovery.at == Moment::At(self.from_ns)
         };
         self.losses.is_none() && !self.recovery.as_ref().is_some_and(is_back)
     }
@@ -103,7 +122,7 @@ impl World {
     pub(super) fn go_through(&mut self, now_ns: u64) {
         while self.outages.first().is_some_and(|next| next.from_ns <= now_ns) {
             let outage = self.outages.remove(0);
-            let comes_back = outage.recovery.as_ref().is_some_and(|r| r.with == Answer::Ack);
+            let comes_back = outage.recovery.as_ref().is_some_and(|r| r.with != Answer::Reset);
             let matters = comes_back || outage.losses.is_some();
             if matters && outage.from_ns < self.answer_is_out_ns {
                 self.unknown = Some(ANSWER_IS_OUT);

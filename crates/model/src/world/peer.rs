@@ -316,7 +316,7 @@ impl World {
         }
     }
 
-    fn push(&mut self, packet: InFlight) {
+    pub(super) fn push(&mut self, packet: InFlight) {
         let at = self.in_flight.partition_point(|other| other.at_ns <= packet.at_ns);
         self.in_flight.insert(at, packet);
     }
@@ -361,8 +361,8 @@ impl World {
             (soonest, (0, longer))
         };
         match recovery.with {
-            Answer::Ack if sent == Sent::Ack => {}
-            Answer::Ack => self.draw_probe_ack(now_ns, after_ns, open_ns),
+            Answer::Ack | Answer::Orphan if sent == Sent::Ack => {}
+            Answer::Ack | Answer::Orphan => self.draw_probe_ack(now_ns, after_ns, open_ns),
             Answer::Reset if self.in_flight.iter().any(|p| p.what == Arrival::Reset) => {}
             Answer::Reset => self.push(InFlight {
                 at_ns: now_ns.saturating_add(after_ns),
@@ -397,11 +397,20 @@ impl World {
         }
         let half_ns = after_ns / 2;
         let sooner_ns = 3 * longer;
-        match recovery.with {
-            Answer::Ack => {
+        let with = match recovery.with {
+            Answer::Orphan if segments.iter().any(|(new, ..)| new.next > self.peer.next) => {
+                Answer::Reset
+            }
+            with => with,
+        };
+        match with {
+            Answer::Ack | Answer::Orphan => {
                 let arrives_ns = goes_ns.saturating_add(half_ns);
                 if self.is_away_again(arrives_ns) {
                     return;
+                }
+                if with == Answer::Orphan {
+                    self.peer.reads_from_ns = None;
                 }
                 let frame = self.frame;
                 for (packet, frame, sent_ns) in segments {

@@ -248,6 +248,7 @@ fn read_facts(text: &str, parameters: &Parameters) -> Result<(Facts, Option<u64>
         jiffies: None,
         virtual_time: false,
         neighbour: None,
+        server_tcp: None,
     };
     let mut first_write_ns = None;
     for word in text.split(' ') {

@@ -178,7 +178,9 @@ fn cuts(trial: &Trial) -> Vec<(u64, Option<u64>)> {
     for event in trial.timeline.events() {
         match &event.what {
             What::Ordered { fault: Some(next), .. } => fault = next,
-            What::Fault(FaultStep::Begin) if fault.effect().is_silent() => {
+            What::Fault(FaultStep::Begin)
+                if fault.effect().is_silent() && fault.still.is_none() =>
+            {
                 cuts.push((event.at_ns, None));
             }
             What::Fault(FaultStep::Restored) => {

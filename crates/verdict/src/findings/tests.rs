@@ -58,6 +58,7 @@ impl Made {
                 jiffies: None,
                 virtual_time: false,
                 neighbour: None,
+                server_tcp: None,
             },
             verdict: Verdict {
                 word: Word::Agrees,
