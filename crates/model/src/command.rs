@@ -129,7 +129,8 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
 }
 
 /// The same of halfopen's own program where faults follow one another: what the last fault and the socket at
-/// it do not tell is predicted from `came`, the trial up to that fault, and the facts before the first.
+/// it do not tell is predicted from `came`, the trial up to that fault, and the facts before the first. Of a
+/// program that closes or shuts down the socket tells too little: no process may have it any more.
 pub fn predict_in_sequence(
     trial: &Parameters,
     facts: &Facts,
@@ -137,7 +138,7 @@ pub fn predict_in_sequence(
     came: (&Parameters, &Facts),
 ) -> Conditional {
     let conditional = predict_program(trial, facts, observed);
-    if conditional.prediction.unknown.is_none() {
+    if conditional.prediction.unknown.is_none() && !came.0.client_says_goodbye() {
         return conditional;
     }
     predict_from_all(trial, facts, came).unwrap_or(conditional)
@@ -152,7 +153,8 @@ pub fn predict_from_all(
 ) -> Option<Conditional> {
     let facts = Facts { server_tcp: last.server_tcp.clone(), ..first.clone() };
     let prediction = predict(whole, &facts);
-    let tells = prediction.unknown.is_none() || trial.fault.still.is_some();
+    let tells =
+        prediction.unknown.is_none() || trial.fault.still.is_some() || whole.client_says_goodbye();
     tells.then_some(Conditional { prediction, from_sample: false })
 }
 

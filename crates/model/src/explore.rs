@@ -395,8 +395,9 @@ impl<'a> Explorer<'a> {
                     } else {
                         past.counts.probes += seen;
                     }
-                    // Of calls between two faults, those that are answered are over.
-                    past.called.take_if(|_| is_new && next.sock.queue.is_empty());
+                    // Of writes between two faults, those that are answered are over.
+                    let is_over = is_new && next.sock.queue.is_empty();
+                    past.called.take_if(|called| is_over && *called == Called::Write);
                     if is_new && past.called.is_none() {
                         past.begin_anew(now_ns);
                         if is_window && let Some(armed) = next.sock.armed(Timer::Write) {

@@ -7,6 +7,7 @@ use crate::closing;
 use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, nanos};
 use crate::prediction::StepKind;
+use crate::sequence::BOTH_END;
 use crate::world::{Answer, Sequence};
 use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Neighbour, Parameters, Topology, Traffic};
@@ -50,6 +51,9 @@ pub(crate) fn closed(
     let fins = if !server.reads || server.linger == Some(Duration::ZERO) {
         vec![None]
     } else {
+        if own.client_says_goodbye() {
+            return Err(BOTH_END.into());
+        }
         fins(own, facts, (sequence.last_ns, back_ns))?
     };
     let closed = |fin_ns: &Option<Within>| {

@@ -229,6 +229,29 @@ fn after_a_tail_loss_probe_that_was_the_last_there_is_no_other() {
     assert_eq!(resent, [Some(3), Some(4)]);
 }
 
+/// A program that has closed is followed to where its kernel lets go.
+#[test]
+fn a_client_may_close_between_two_faults() {
+    let close = [("client.traffic", "script"), ("client.script", "wait 4s; close")];
+    let off = [("fault.2.kind", "power-off"), AGAIN[1]];
+    // Acknowledged in between: it waits for the server's own FIN, whatever becomes of that.
+    let waits = predict(&[&FLAP, &off, &close]);
+    assert_eq!((waits.windows[0].outcome, waits.reference), (Outcome::Released, Reference::Close));
+    assert!(span_s(&waits).0 > 59.0, "{waits:?}");
+    // The second outage swallows it, and `tcp_orphan_retries` decides.
+    let late = ("client.script", "wait 8s; close");
+    let orphan = predict(&[&FLAP, &off, &close, &[late, ("sysctl.tcp_orphan_retries", "2")]]);
+    assert_eq!(orphan.windows[0].outcome, Outcome::Released, "{orphan:?}");
+    assert!(span_s(&orphan).1 < 5.0, "{orphan:?}");
+    // Half closed, it is told.
+    let shut = ("client.script", "wait 8s; shutdown");
+    let told = predict(&[&FLAP, &off, &close, &[shut, ("sysctl.tcp_retries2", "2")]]);
+    assert_eq!((told.windows[0].outcome, told.reference), (Outcome::TIMED_OUT, Reference::Close));
+    let crash = [("fault.2.kind", "process-crash"), AGAIN[1]];
+    let why = predict(&[&FLAP, &crash, &close]).unknown.unwrap();
+    assert!(why.contains("may have"), "{why}");
+}
+
 /// What is unacknowledged at the last fault is known from the ones before it.
 #[test]
 fn what_the_socket_alone_does_not_tell_the_faults_before_tell() {

@@ -481,6 +481,13 @@ impl Parameters {
         }
     }
 
+    /// Whether the client's program closes its socket by itself, or shuts its direction down, or a script may
+    /// have it do so.
+    pub fn client_says_goodbye(&self) -> bool {
+        let shuts = |script: Script| script.steps.contains(&Step::Shutdown);
+        self.client_lets_go() || self.script().is_some_and(shuts)
+    }
+
     /// The calls of halfopen's own client after the fault. `None`: no sequence of calls says it
     /// (`connect` comes before there is a connection, `heartbeat` does not wait for one answer
     /// before it asks again), or the client is another program.

@@ -56,7 +56,7 @@ impl Order<'_> {
         timeline: &Timeline,
         flow: FlowId,
     ) -> Option<View> {
-        let end = end_of(timeline, flow).unwrap_or(u64::MAX);
+        let end = end_of(trial, timeline, flow).unwrap_or(u64::MAX);
         let order = orders.iter().rev().find(|order| order.at_ns <= end)?;
         Some(order.view(trial, timeline))
     }
@@ -93,7 +93,7 @@ pub(crate) fn came<'a>(
     timeline: &'a Timeline,
     flow: FlowId,
 ) -> Option<(Parameters, &'a Facts)> {
-    let end = end_of(timeline, flow).unwrap_or(u64::MAX);
+    let end = end_of(trial, timeline, flow).unwrap_or(u64::MAX);
     let came = orders.iter().filter(|order| order.planned && order.fault.is_some());
     let place = came.take_while(|order| order.at_ns <= end).count();
     let first = timeline.events().iter().find_map(|event| match &event.what {
@@ -153,13 +153,18 @@ pub(crate) fn prove_each(trial: &Parameters, timeline: &Timeline, from_ns: u64) 
 }
 
 /// When a flow ended for the client's host: it was told, by a FIN too, or its program let go of it.
-fn end_of(timeline: &Timeline, flow: FlowId) -> Option<u64> {
+fn end_of(trial: &Parameters, timeline: &Timeline, flow: FlowId) -> Option<u64> {
+    let goes_on = trial.follows_program();
     let mut events = timeline.events().iter().filter(|event| event.flow == Some(flow));
     let ends = |event: &&Event| match (&event.what, event.source) {
         (What::SocketGone, Source::ClientSocket) => true,
-        (What::Trace(Trace::SetState { side: Side::Client, new, .. }), _) => new == "CLOSE",
+        // What waits in FIN_WAIT2 once no process has it is another socket (`tcp_time_wait`).
+        (What::Trace(Trace::SetState { side: Side::Client, old, new }), _) => {
+            new == "CLOSE" && !(goes_on && old == "FIN_WAIT2")
+        }
         (What::Segment(segment), Source::ClientWire) => {
-            segment.flags.fin || !segment.sent && segment.flags.rst
+            let fin = segment.flags.fin && !(goes_on && segment.sent);
+            fin || !segment.sent && segment.flags.rst
         }
         _ => false,
     };

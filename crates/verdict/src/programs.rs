@@ -187,7 +187,9 @@ fn judge_flow(
     });
     let (owner, found) = socket.unzip();
     // What times count from and what is predicted begins with the last look.
-    let facts = looks.last().map(|(_, facts)| (*facts).clone());
+    let follows = trial.follows_program();
+    let first = came.map(|(_, first)| *first).filter(|_| follows);
+    let facts = first.or(looks.last().map(|(_, facts)| *facts)).cloned();
     let in_force = facts.as_ref().and_then(|facts| facts.tcp.as_ref()?.options_set.clone());
     let opened_s = (fault_at > 0).then(|| since(fault_at, opened_at));
     let (local, remote) = flow.ends.seen_from(Side::Client);
@@ -221,6 +223,7 @@ fn judge_flow(
         return verdict;
     };
     if let Some(tcp) = &facts.tcp
+        && !follows
         && events().any(|event| ends_within(event, tcp.sampled_at_ns, fault_at))
     {
         verdict.reason =
@@ -233,7 +236,10 @@ fn judge_flow(
         // A RST is what unread data turns a FIN into.
         seen.observed.unread = if farewell == Farewell::Rst { Unread::Yes } else { Unread::No };
     }
-    let own = parameters(trial, &facts, &seen.observed);
+    let mut own = parameters(trial, &facts, &seen.observed);
+    if follows {
+        own.client = trial.client.clone();
+    }
     let Conditional { mut prediction, from_sample } = match came {
         Some((whole, first)) => predict_in_sequence(trial, &facts, &seen.observed, (whole, first)),
         None => predict_program(trial, &facts, &seen.observed),
@@ -245,6 +251,10 @@ fn judge_flow(
         let from = reference_at(&part, measured.reference);
         verdict.reference_s = Some(since(fault_at, from));
         let mut settled = facts.clone();
+        if follows {
+            // What was looked at was before the first fault.
+            settled.tcp = None;
+        }
         if from_sample {
             count_from(&mut prediction, measured.reference, (from, fault_at), &seen, &facts);
             // The connection need not have settled: its state is known, whatever it is.
@@ -257,6 +267,7 @@ fn judge_flow(
             }
         }
         let left = left_by_program(&part, fault_at, &measured, from, half_closed);
+        let left = left.filter(|_| !follows);
         if let Some(left_at) = left {
             measured.noticed_s = Some(since(from, left_at));
         } else if own.client.program.description().reports {
@@ -362,13 +373,26 @@ fn part_of(
         (CallName::Write, written.or(seen.observed.first_write_ns())),
         (CallName::Shutdown, seen.fin_ns.filter(|_| half_closed)),
     ];
-    for (name, at_ns) in calls {
+    let ends = [CallName::Shutdown, CallName::Close].map(|name| (name, own_call(timeline, name)));
+    let ends = ends.into_iter().filter(|_| own.follows_program());
+    for (name, at_ns) in calls.into_iter().chain(ends) {
         let Some(at_ns) = at_ns else { continue };
         let detail = "as the wire shows".into();
         let call = Call { name, detail, result: Ok(0), began_ns: at_ns };
         events.push(Event::new(at_ns, Source::ClientWire, What::Call(call)).of(id));
     }
     Timeline::new(events)
+}
+
+/// When a program of halfopen's own, which the wire does not show to, first made this call, before the trial told it to.
+fn own_call(timeline: &Timeline, wanted: CallName) -> Option<u64> {
+    let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
+    let events = timeline.events().iter().filter(|event| event.source == Source::ClientProgram);
+    let mut calls = events.filter_map(|event| match &event.what {
+        What::Call(call) if call.name == wanted => Some(call.began_ns),
+        _ => None,
+    });
+    calls.find(|at_ns| *at_ns < end)
 }
 
 /// When the program closed the connection before its kernel had told it anything.

@@ -130,7 +130,13 @@ impl Trial {
                 self.take(Seen::Event(event, None));
             }
             let observed = Observed { unread, unsent, ..Observed::default() };
-            let conditional = predict_program(own, &facts, &observed);
+            let conditional = if self.came.is_none() && own.follows_program() {
+                // As it will be predicted from all faults.
+                let prediction = model::predict(&own.up_to_fault(0), &facts);
+                Conditional { prediction, from_sample: false }
+            } else {
+                predict_program(own, &facts, &observed)
+            };
             self.tell_facts(flow, &facts);
             let received_ns = self.flows.received_ns(flow);
             if forecasts.is_empty() && self.flows.leg(flow) == parameters.broken_leg() {
@@ -144,7 +150,8 @@ impl Trial {
                     let since = Duration::from_nanos(to.saturating_sub(from));
                     prediction.recount(|time| time.saturating_add(since));
                 }
-                if prediction.unknown.is_none() || self.came.is_none() {
+                let is_told = prediction.unknown.is_none() && !own.client_says_goodbye();
+                if is_told || self.came.is_none() {
                     self.report(Message::Prediction(number, Box::new(prediction)));
                 }
             }
@@ -158,7 +165,9 @@ impl Trial {
     /// fault comes first.
     pub(super) fn predict_from_all(&self, own: &Parameters, forecasts: &mut Forecasts) {
         let Some((whole, first)) = &self.came else { return };
-        for forecast in forecasts.values_mut().filter(|one| one.prediction().unknown.is_some()) {
+        let is_open =
+            |one: &&mut Forecast| one.prediction().unknown.is_some() || whole.client_says_goodbye();
+        for forecast in forecasts.values_mut().filter(is_open) {
             if let Some(known) = predict_from_all(own, &forecast.facts, (whole, first)) {
                 forecast.conditional = known;
             }
@@ -199,6 +208,11 @@ impl Trial {
         }
         let parameters = &parameters.of_leg(leg);
         let before = forecasts.get(&flow);
+        if parameters.follows_program() {
+            // All its calls were known beforehand.
+            self.flows.looked_at(flow, monotonic_ns(), false);
+            return Ok(());
+        }
         if self.flows.keeps_no_more_calls(flow)
             && before.is_some_and(|forecast| forecast.has_all_calls)
         {

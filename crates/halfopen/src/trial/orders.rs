@@ -128,7 +128,7 @@ impl Trial {
         let fault = Some(Box::new(parameters.fault.clone()));
         self.mark(What::Ordered { fault, planned });
         self.plan.experiment.parameters.fault = parameters.fault.clone();
-        watched.forecasts = self.look_at_flows(&parameters).await?;
+        self.look_at_all(&parameters, watched).await?;
         let at = Instant::now();
         let mut answer = watched.at(monotonic_ns());
         if let Some(kind) = replaced {
@@ -167,8 +167,16 @@ impl Trial {
         watched.acts = watched.planned_acts();
         (watched.is_ordered, watched.is_over) = (false, false);
         let answer = watched.at(monotonic_ns());
-        watched.forecasts = self.look_at_flows(&watched.parameters.clone()).await?;
+        self.look_at_all(&watched.parameters.clone(), watched).await?;
         Ok(answer)
+    }
+
+    /// What is known of each connection, unless all that its program does was known beforehand: it may have closed.
+    async fn look_at_all(&mut self, parameters: &Parameters, watched: &mut Watched) -> Result<()> {
+        if !parameters.follows_program() {
+            watched.forecasts = self.look_at_flows(parameters).await?;
+        }
+        Ok(())
     }
 
     /// What is predicted of each open connection from now on: if nothing changes, and if its peer fell

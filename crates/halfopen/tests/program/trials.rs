@@ -369,6 +369,17 @@ fn a_process_dies_while_the_path_is_away() {
     );
 }
 
+/// No process has the socket when the second fault is over, and its FIN is acknowledged then.
+#[test]
+fn a_client_closes_while_the_path_is_away_for_the_second_time() {
+    let close = ["--set", "client.traffic=script", "--set", "client.script=wait 5500ms; close"];
+    let soon = ["--set", "sysctl.tcp_fin_timeout=2", "--set", "deadline=14s"];
+    ask(
+        &[&["path-flaps-twice"][..], &close, &soon].concat(),
+        &json!({"outcome": "released", "reference": "close"}),
+    );
+}
+
 #[test]
 fn a_router_speaks_for_a_dead_server() {
     ask(
