@@ -7,7 +7,6 @@ use crate::closing;
 use crate::kernel::Kernel;
 use crate::laboratory::{SLOP_NS, nanos};
 use crate::prediction::StepKind;
-use crate::sequence::BOTH_END;
 use crate::world::{Answer, Sequence};
 use spec::facts::TcpFacts;
 use spec::{Facts, FaultKind, Neighbour, Parameters, Topology, Traffic};
@@ -15,6 +14,9 @@ use std::time::Duration;
 
 pub(crate) const WHY_EOF: &str = "the killed process's kernel sends its FIN again and again, and one of them comes once \
                                   the path is back";
+/// Why a process that is killed or stopped when the client may have closed or shut down is not predicted.
+pub(crate) const BOTH_END: &str = "what the killed or stopped process, or its kernel, says to a client that may have \
+                                   closed, or shut down, is not modelled";
 const ASKS: &str = "the path is away when the process is killed: whether its kernel still knows the client's link-layer \
                     address, or asks for it in vain, is not followed";
 const NOBODY_READS: &str =

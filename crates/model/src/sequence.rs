@@ -60,7 +60,7 @@ fn up_to(parameters: &Parameters, facts: &Facts, place: usize) -> Result<Predict
         FaultKind::ProcessCrash | FaultKind::ProcessFreeze
             if own.fault.still.is_none() && own.client_says_goodbye() =>
         {
-            return Err(BOTH_END.into());
+            return Err(orphan::BOTH_END.into());
         }
         FaultKind::ProcessCrash if own.fault.still.is_none() => crash::predict(&own, facts),
         FaultKind::ProcessFreeze if through.hull().is_none() => lives_on(&own, through.why),
@@ -203,8 +203,5 @@ fn outage(
 /// What a settled connection's last acknowledgement is delayed by (`TCP_DELACK_MIN`, 40 ms), and what a busy
 /// machine takes.
 const ACKNOWLEDGED: Duration = Duration::from_millis(100);
-/// Why a process that is killed or stopped when the client may have closed or shut down is not predicted.
-pub(crate) const BOTH_END: &str = "what the killed or stopped process, or its kernel, says to a client that may have \
-                                   closed, or shut down, is not modelled";
 const FROM_ELSEWHERE: &str = "on a path that takes its time, what is on its way meets one of the faults at one end of \
                               it, and another at the other";
