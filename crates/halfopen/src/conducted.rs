@@ -92,16 +92,16 @@ impl Conducted {
             let key = key(experiment, &self.machine, place.turn, phase);
             let identity = Identity { number: place.number, turn: place.turn, phase, key };
             let verdict = Verdict::without_measurement(Word::Skipped, why);
-            let trial = unmeasured(identity, experiment.clone(), verdict, None);
-            let digest = Digest::new(position, &trial);
             let machine = self.machine.clone();
-            self.count(&trial, &machine, digest, Exit::SKIPPED);
+            let trial = unmeasured((identity, machine), experiment.clone(), verdict, None);
+            let digest = Digest::new(position, &trial);
+            self.count(&trial, digest, Exit::SKIPPED);
         }
     }
 
     /// Takes a trial that has ended: tells of it, and keeps no more than a line.
     pub(crate) fn add(&mut self, concluded: Concluded) {
-        let Concluded { trial, machine, digest, exit, refusal } = concluded;
+        let Concluded { trial, digest, exit, refusal } = concluded;
         match refusal {
             // Each repeat of an experiment is refused with the same words.
             Some(refusal) if self.refused.insert(refusal.clone()) => {
@@ -110,14 +110,14 @@ impl Conducted {
             Some(_) => {}
             None => self.screen.ended(&trial),
         }
-        self.count(&trial, &machine, digest, exit);
+        self.count(&trial, digest, exit);
     }
 
-    fn count(&mut self, trial: &Trial, machine: &Machine, digest: Digest, exit: Exit) {
+    fn count(&mut self, trial: &Trial, digest: Digest, exit: Exit) {
         self.ended += 1;
         self.exit = self.exit.and(exit);
         if self.format == Format::Jsonl {
-            let line = digest.line(machine) + "\n";
+            let line = digest.line() + "\n";
             self.exit = self.exit.and(output::print(line.as_bytes()));
         }
         if let Err(error) = self.ledger.add(&trial.experiment, digest) {
@@ -223,19 +223,20 @@ impl Conducted {
         let verdict = Verdict::without_measurement(word, digest.reason.clone());
         let failure = (digest.status == Status::Failed).then(|| digest.reason.clone());
         let identity = Identity { number: digest.number, turn: place.turn, ..Identity::default() };
-        Ok(unmeasured(identity, experiment, verdict, failure))
+        Ok(unmeasured((identity, self.machine.clone()), experiment, verdict, failure))
     }
 }
 
 /// A trial of which nothing is left but its verdict.
 fn unmeasured(
-    identity: Identity,
+    (identity, machine): (Identity, Machine),
     experiment: spec::Experiment,
     verdict: Verdict,
     failure: Option<String>,
 ) -> Trial {
     Trial {
         identity,
+        machine,
         experiment,
         facts: None,
         prediction: None,

@@ -50,7 +50,6 @@ pub(crate) struct Ended {
 pub(crate) struct Concluded {
     /// Without its timeline.
     pub(crate) trial: Trial,
-    pub(crate) machine: Machine,
     pub(crate) digest: Digest,
     pub(crate) exit: Exit,
     /// The kernel's refusal of a setting: a mistake that leaves nothing but its explanation.
@@ -61,7 +60,6 @@ impl Ended {
     /// Judges it and writes its files. What goes wrong in that is this trial's failure.
     pub(crate) fn conclude(self, store: &Store) -> Concluded {
         let Self { position, identity, experiment, record, ending } = self;
-        let machine = record.machine;
         let timeline = Timeline::new(record.events);
         let verdict = judging::verdict(
             &ending,
@@ -76,6 +74,7 @@ impl Ended {
         let prediction = decided.map_or(record.prediction, |flow| flow.prediction.clone());
         let mut trial = Trial {
             identity,
+            machine: record.machine,
             experiment,
             facts,
             prediction,
@@ -91,8 +90,7 @@ impl Ended {
         };
         if refusal.is_none()
             && store.keeps()
-            && let Err(error) =
-                write(&mut trial, &record.captures, record.outputs, &ending, &machine, store)
+            && let Err(error) = write(&mut trial, &record.captures, record.outputs, &ending, store)
         {
             trial.failure = Some(format!("{error:#}"));
             (trial.artifacts, trial.directory) = (None, None);
@@ -100,7 +98,7 @@ impl Ended {
         let digest = Digest::new(position, &trial);
         let exit = judging::exit(&ending, &trial);
         trial.timeline = Timeline::default();
-        Concluded { trial, machine, digest, exit, refusal }
+        Concluded { trial, digest, exit, refusal }
     }
 }
 
@@ -119,16 +117,15 @@ fn write(
     captures: &[Capture],
     outputs: [Vec<u8>; 3],
     ending: &Ending,
-    machine: &Machine,
     store: &Store,
 ) -> Result<()> {
     let (directory, number) = store.fresh(&trial.experiment.name, trial.identity.number)?;
     trial.identity.number = number;
     trial.artifacts = Some(directory.path().display().to_string());
-    let circumstances = Circumstances::new(trial, machine, ending);
+    let circumstances = Circumstances::new(trial, ending);
     let absolute = std::path::absolute(directory.path());
     trial.directory = absolute.ok().map(|directory| directory.display().to_string());
-    let mut files = files::of(trial, captures, &circumstances, machine)?;
+    let mut files = files::of(trial, captures, &circumstances)?;
     if trial.experiment.parameters.runs_command() {
         let parameters = &trial.experiment.parameters;
         let names = parameters.hosts().map(output_file);

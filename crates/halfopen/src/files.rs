@@ -32,9 +32,9 @@ pub(crate) struct Circumstances {
 }
 
 impl Circumstances {
-    pub(crate) fn new(trial: &Trial, machine: &Machine, ending: &Ending) -> Self {
+    pub(crate) fn new(trial: &Trial, ending: &Ending) -> Self {
         let Identity { number, turn, phase, key } = trial.identity.clone();
-        let Machine { kernel, hz, clock } = machine.clone();
+        let Machine { kernel, hz, clock } = trial.machine.clone();
         let (kernel, hz) = (Some(kernel), Some(hz));
         Self { number, turn, phase, key, kernel, hz, clock, ending: ending.clone() }
     }
@@ -45,7 +45,7 @@ impl Circumstances {
     }
 
     /// What the trial ran on. Older files leave it to the facts.
-    pub(crate) fn machine(&self, facts: Option<&Facts>) -> Machine {
+    fn machine(&self, facts: Option<&Facts>) -> Machine {
         let kernel = self.kernel.clone().or_else(|| facts.map(|facts| facts.kernel.clone()));
         let hz = self.hz.or_else(|| facts.map(|facts| facts.hz));
         let (kernel, hz) = (kernel.unwrap_or_default(), hz.unwrap_or_default());
@@ -58,7 +58,6 @@ pub(crate) fn of(
     trial: &Trial,
     captures: &[Capture],
     circumstances: &Circumstances,
-    machine: &Machine,
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut files = vec![("experiment.json", record::experiment(&trial.experiment))];
     if let Some(facts) = &trial.facts {
@@ -72,7 +71,7 @@ pub(crate) fn of(
     files.push(("timeline.jsonl", timeline.into_bytes()));
     files.push(("verdict.json", record::marked("verdict", &trial.verdict)));
     files.push(("capture.pcapng", packets(trial, captures)));
-    files.push(("report.html", trial_page(machine, trial, &beside(&files))));
+    files.push(("report.html", trial_page(trial, &beside(&files))));
     // Last: a trial that has it is whole.
     files.push(("trial.json", record::marked("trial", circumstances)));
     Ok(files)
@@ -129,10 +128,12 @@ pub(crate) fn read(directory: &Path) -> Result<Recorded> {
         circumstances.ending == Ending::Complete && !experiment.parameters.predicts_anew();
     let verdict: Verdict = read_json(directory, "verdict.json", marked("verdict"))?;
     let timeline = read_timeline(directory, &experiment.parameters)?;
+    let facts: Option<Facts> = read_if_there(directory, "facts.json", complete, marked("facts"))?;
     let trial = Trial {
         identity: circumstances.identity(),
+        machine: circumstances.machine(facts.as_ref()),
         experiment,
-        facts: read_if_there(directory, "facts.json", complete, marked("facts"))?,
+        facts,
         prediction: read_if_there(directory, "prediction.json", complete, record::read_prediction)?,
         verdict,
         failure: crate::judging::failure(&circumstances.ending),

@@ -7,7 +7,7 @@ use crate::output::{self, Exit, Format};
 use crate::{judging, ledger::Ledger};
 use anyhow::{Context, Result, ensure};
 use report::html::Theme;
-use report::{Digest, Machine, Tally, Trial, human};
+use report::{Digest, Lost, Tally, Trial, human};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use verdict::Word;
@@ -25,8 +25,17 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
     }
     let mut ledger = Ledger::open(&std::env::temp_dir())?;
     let (mut exit, mut first, mut changed) = (Exit::AGREES, None, Vec::new());
+    let mut damaged: Option<Lost> = None;
     for (position, directory) in found.iter().enumerate() {
-        let judged = judge(directory)?;
+        let judged = match judge(directory) {
+            Ok(judged) => judged,
+            Err(error) => {
+                exit = exit.and(output::fail(Exit::USAGE, &error));
+                let why = format!("{error:#}");
+                damaged.get_or_insert(Lost { trials: 0, why }).trials += 1;
+                continue;
+            }
+        };
         exit = exit.and(judged.exit);
         changed.extend(judged.changed);
         let digest = Digest::new(position, &judged.trial);
@@ -38,20 +47,22 @@ fn carry_out(directories: &[PathBuf], format: Format) -> Result<Exit> {
                 exit = exit.and(output::print(format!("{name}{verdict}").as_bytes()));
             }
             Format::Jsonl => {
-                let line = digest.line(&judged.machine) + "\n";
+                let line = digest.line() + "\n";
                 exit = exit.and(output::print(line.as_bytes()));
             }
             Format::Json => {}
         }
         ledger.add(&judged.trial.experiment, digest)?;
-        first.get_or_insert(judged.machine);
+        first.get_or_insert(judged.trial.machine);
     }
+    // Each that is damaged was named.
+    let Some(machine) = first else { return Ok(exit) };
     let tally = Tally {
-        machine: first.context("there is no trial")?,
+        machine,
         wall_s: started.elapsed().as_secs_f64(),
         groups: ledger.groups.clone(),
         not_started: 0,
-        lost: None,
+        lost: damaged,
     };
     Ok(exit.and(match format {
         Format::Json => {
@@ -143,7 +154,6 @@ fn natural(path: &Path) -> (String, usize) {
 /// A trial, judged now.
 pub(crate) struct Judged {
     pub(crate) trial: Trial,
-    pub(crate) machine: Machine,
     pub(crate) exit: Exit,
     pub(crate) is_interrupted: bool,
     /// In which way its verdict was another when it was recorded.
@@ -160,13 +170,12 @@ pub(crate) fn judge(directory: &Path) -> Result<Judged> {
         trial.prediction.as_ref(),
         &trial.timeline,
     );
-    let machine = circumstances.machine(trial.facts.as_ref());
     let exit = judging::exit(&circumstances.ending, &trial);
     let now = trial.verdict.word;
     let changed = (recorded != now)
         .then(|| format!("{}: recorded as {recorded}, judged {now} now", directory.display()));
     let is_interrupted = circumstances.ending == Ending::Interrupted;
-    Ok(Judged { trial, machine, exit, is_interrupted, changed })
+    Ok(Judged { trial, exit, is_interrupted, changed })
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn join(directories: &[PathBuf], format: Format) -> Result<Exit> {
                 exit = exit.and(judged.exit);
                 let digest = Digest::new(keys.len() - 1, &judged.trial);
                 ledger.add(&judged.trial.experiment, digest)?;
-                machine.get_or_insert(judged.machine);
+                machine.get_or_insert(judged.trial.machine);
             }
             Ok(())
         })?;

@@ -29,7 +29,7 @@ pub(crate) fn each_of_directory(
 }
 
 fn key(judged: &Judged) -> String {
-    let Machine { clock, hz, .. } = judged.machine;
+    let Machine { clock, hz, .. } = judged.trial.machine;
     let Identity { turn, phase, .. } = judged.trial.identity;
     key_of(&judged.trial.experiment, clock, hz, turn, phase)
 }
@@ -39,12 +39,17 @@ pub(crate) fn resume(trials: &mut Trials, directory: &Path) -> Result<()> {
     let positions: BTreeMap<_, _> =
         trials.keys().into_iter().map(|(position, key)| (key, position)).collect();
     let mut ended = BTreeSet::new();
-    each_of_directory(directory, |key, Judged { trial, exit, machine, .. }| {
+    each_of_directory(directory, |key, Judged { trial, exit, .. }| {
         if let Some(position) = positions.get(&key).copied()
             && ended.insert(position)
         {
             let digest = Digest::new(position, &trial);
-            trials.earlier.push(Earlier { experiment: trial.experiment, machine, digest, exit });
+            trials.earlier.push(Earlier {
+                machine: trial.machine,
+                experiment: trial.experiment,
+                digest,
+                exit,
+            });
         }
         Ok(())
     })?;

@@ -19,6 +19,8 @@ pub struct Digest {
     pub position: usize,
     /// Its number; see [`crate::trial::Identity`].
     pub number: usize,
+    /// What it ran on.
+    pub(crate) machine: Machine,
     /// Its verdict, or that it failed.
     pub status: Status,
     /// Why, if it does not agree.
@@ -54,6 +56,7 @@ impl Digest {
         Self {
             position,
             number: trial.identity.number,
+            machine: trial.machine.clone(),
             status: trial.status(),
             reason: trial.reason(),
             outcome: measured.map(|measured| measured.outcome),
@@ -70,11 +73,10 @@ impl Digest {
         }
     }
 
-    /// One line of `--format jsonl`, without its end: the trial with what it ran on.
-    pub fn line(&self, machine: &Machine) -> String {
-        let head = json::head(machine);
-        let whole = self.document.get();
-        format!("{},{}", head.trim_end_matches('}'), whole.trim_start_matches('{'))
+    /// One line of `--format jsonl`, without its end: the trial as a document of its own.
+    pub fn line(&self) -> String {
+        let schema = json::SCHEMA;
+        format!("{{\"schema\":\"{schema}\",{}", self.document.get().trim_start_matches('{'))
     }
 }
 
@@ -90,7 +92,7 @@ mod tests {
         let again: Digest = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&again).unwrap(), text);
 
-        let line = again.line(&samples::run().machine);
+        let line = again.line();
         assert!(!line.contains('\n'));
         let trial: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(trial["schema"], "halfopen/run/1");

@@ -53,7 +53,7 @@ pub struct File {
 }
 
 /// The report of one trial. `files` are those that lie beside it.
-pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
+pub fn trial_page(trial: &Trial, files: &[File]) -> Vec<u8> {
     let experiment = &trial.experiment;
     let body = html! {
         p.kicker {
@@ -79,12 +79,12 @@ pub fn trial_page(machine: &Machine, trial: &Trial, files: &[File]) -> Vec<u8> {
                 (schedule::section(trial))
                 (proof(trial))
                 (claims_tested(&experiment.claims))
-                (conditions(machine, trial))
+                (conditions(trial))
                 (list_files(files))
             }
         }
     };
-    page(&format!("{} – halfopen", experiment.name), machine, &body)
+    page(&format!("{} – halfopen", experiment.name), &trial.machine, &body)
 }
 
 fn legend() -> Markup {
@@ -192,12 +192,12 @@ fn claims_tested(ids: &[String]) -> Markup {
     }
 }
 
-fn conditions(machine: &Machine, trial: &Trial) -> Markup {
+fn conditions(trial: &Trial) -> Markup {
     let parameters = &trial.experiment.parameters;
     html! {
         h2 { "Conditions" }
         dl {
-            @for (name, value) in condition_rows(machine, trial) {
+            @for (name, value) in condition_rows(trial) {
                 dt { (prose(name)) }
                 dd { (prose(&value)) }
             }
@@ -219,7 +219,7 @@ fn conditions(machine: &Machine, trial: &Trial) -> Markup {
     }
 }
 
-fn condition_rows(machine: &Machine, trial: &Trial) -> Vec<(&'static str, String)> {
+fn condition_rows(trial: &Trial) -> Vec<(&'static str, String)> {
     let parameters = &trial.experiment.parameters;
     let mut rows = vec![
         ("network and socket", words::setting(parameters)),
@@ -228,9 +228,8 @@ fn condition_rows(machine: &Machine, trial: &Trial) -> Vec<(&'static str, String
     if let Some(width) = trial.prediction.as_ref().and_then(words::width) {
         rows.push(("causes of the window's width", width));
     }
-    let kernel = trial.facts.as_ref().map_or(&machine.kernel, |facts| &facts.kernel);
-    let hz = trial.facts.as_ref().map_or(machine.hz, |facts| facts.hz);
-    rows.push(("kernel", format!("Linux {kernel}, HZ {hz}, {} clock", machine.clock)));
+    let Machine { kernel, hz, clock } = &trial.machine;
+    rows.push(("kernel", format!("Linux {kernel}, HZ {hz}, {clock} clock")));
     if let Some(tcp) = trial.facts.as_ref().and_then(|facts| facts.tcp.as_ref()) {
         let millis = |us: u32| format!("{} ms", f64::from(us) / 1000.0);
         rows.push((

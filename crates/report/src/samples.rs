@@ -324,6 +324,7 @@ fn trial(name: &str, prediction: Prediction, measured: Measured, mut tape: Tape)
     let timeline = Timeline::new(tape.events);
     Trial {
         identity: Identity { number: 1, turn: 1, phase: None, key: "0123456789abcdef".into() },
+        machine: Machine { kernel: "6.18.44".into(), hz: 250, clock: Clock::Real },
         experiment: experiment(name),
         facts: Some(facts()),
         prediction: Some(prediction),

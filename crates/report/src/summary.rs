@@ -4,7 +4,7 @@ use crate::counts::Counts;
 use crate::digest::Digest;
 use crate::fate::Fate;
 use crate::span::{self, Digits};
-use crate::trial::{Status, Trial};
+use crate::trial::{Machine, Status, Trial};
 use crate::words;
 use model::Window;
 use spec::{Experiment, Outcome, settings};
@@ -27,6 +27,8 @@ pub struct Groups {
     places: BTreeMap<String, usize>,
     /// For each name: the settings of its first group, and those that another has otherwise.
     names: BTreeMap<String, (Settings, BTreeSet<String>)>,
+    /// See [`Self::machines`].
+    machines: Vec<Machine>,
 }
 
 /// Settings by key.
@@ -47,6 +49,9 @@ impl Groups {
 
     /// Adds a trial of this experiment, and says in which group it is, from 0.
     pub fn add(&mut self, experiment: &Experiment, trial: &Digest) -> usize {
+        if !self.machines.contains(&trial.machine) {
+            self.machines.push(trial.machine.clone());
+        }
         let settings = settings::all(&experiment.parameters);
         let known = format!("{} {settings:?}", experiment.name);
         let place = *self.places.entry(known).or_insert(self.all.len());
@@ -68,6 +73,11 @@ impl Groups {
     pub fn in_order(mut self) -> Self {
         self.all.sort_by_key(|group| group.first);
         self
+    }
+
+    /// What the trials ran on: each that differs, once.
+    pub(crate) fn machines(&self) -> &[Machine] {
+        &self.machines
     }
 
     /// Each group.

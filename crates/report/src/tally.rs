@@ -31,7 +31,7 @@ impl Run {
 /// What the trials of a run came to together, without the trials.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// What they ran on.
+    /// What they ran on; recorded trials of several machines: what the first did.
     pub machine: Machine,
     /// How long the whole run took, seconds of a wall clock.
     pub wall_s: f64,
@@ -41,6 +41,14 @@ pub struct Tally {
     pub not_started: usize,
     /// Trials that started and whose end is unknown.
     pub lost: Option<Lost>,
+}
+
+impl Tally {
+    /// What the trials ran on, in a few words.
+    pub(crate) fn ran_on(&self) -> String {
+        let machines: Vec<_> = self.groups.machines().iter().map(Machine::to_string).collect();
+        if machines.is_empty() { self.machine.to_string() } else { machines.join(", ") }
+    }
 }
 
 /// Trials that started and whose end is unknown.

@@ -13,6 +13,8 @@ use verdict::{Requirement, Verdict, Word};
 pub struct Trial {
     /// Which one it is.
     pub identity: Identity,
+    /// What it ran on.
+    pub machine: Machine,
     /// What was done.
     pub experiment: Experiment,
     /// What was measured before the fault; `None` if the trial did not come so far.
@@ -144,6 +146,13 @@ pub struct Machine {
     pub hz: u32,
     /// The clock of its times.
     pub clock: Clock,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, hz, clock } = self;
+        write!(formatter, "kernel {kernel} · HZ {hz} · {clock} clock")
+    }
 }
 
 /// The clock of a run's times.

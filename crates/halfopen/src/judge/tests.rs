@@ -72,7 +72,7 @@ proptest! {
         match judge(directory.path()) {
             Ok(judged) => {
                 human::verdict(&judged.trial, true);
-                Digest::new(0, &judged.trial).line(&judged.machine);
+                Digest::new(0, &judged.trial).line();
                 report::html::picture(&judged.trial, Theme::Light);
                 report::perfetto::trace(&judged.trial);
             }

@@ -4,6 +4,7 @@ use crate::common::{halfopen, run, show, trials};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 use tempfile::tempdir;
 
@@ -298,6 +299,57 @@ fn recorded_trials_are_judged_again_without_privileges() {
     fs::write(directory.path().join("process-crash-unread/timeline.jsonl"), "{}\n").unwrap();
     let broken = directory.path().join("process-crash-unread");
     refused(&["judge", broken.to_str().unwrap()], &["timeline.jsonl", "line 1"]);
+}
+
+/// Trials as `run` leaves them, of both clocks, the middle one damaged.
+#[test]
+fn one_damaged_trial_among_those_of_several_kernels_is_named_and_the_others_are_judged() {
+    let directory = tempdir().unwrap();
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../verdict/tests/recorded");
+    for (name, clock, kernel) in [
+        ("host-reboot-sending", "real", "6.18.44"),
+        ("process-crash-idle", "real", "6.18.44"),
+        ("process-crash-unread", "virtual", "6.12.90"),
+    ] {
+        let trial = directory.path().join(name);
+        fs::create_dir(&trial).unwrap();
+        for file in fs::read_dir(recorded.join(name)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), trial.join(file.file_name())).unwrap();
+        }
+        let ran = serde_json::json!({
+            "clock": clock, "kernel": kernel, "hz": 250, "ending": "complete"
+        });
+        fs::write(trial.join("trial.json"), ran.to_string()).unwrap();
+    }
+    let judge =
+        |format: &str| run(&["judge", directory.path().to_str().unwrap(), "--format", format]);
+    let whole = judge("human");
+    let text = String::from_utf8(whole.stdout.clone()).unwrap();
+    assert_eq!(whole.status.code(), Some(0), "{}", show(&whole));
+    let both = "kernel 6.18.44 · HZ 250 · real clock, kernel 6.12.90 · HZ 250 · virtual clock";
+    assert!(text.contains(both), "{text}");
+
+    fs::write(directory.path().join("process-crash-idle/timeline.jsonl"), "{}\n").unwrap();
+    let output = judge("json");
+    assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("process-crash-idle/timeline.jsonl"), "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let trials = document["trials"].as_array().unwrap().iter();
+    let ran_on: Vec<_> = trials.map(|t| [&t["experiment"], &t["kernel"], &t["clock"]]).collect();
+    assert_eq!(
+        ran_on,
+        [
+            ["host-reboot-sending", "6.18.44", "real"],
+            ["process-crash-unread", "6.12.90", "virtual"]
+        ]
+    );
+    assert_eq!(document["lost"]["trials"], 1, "{document:#}");
+    let shown = judge("human");
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("process-crash-unread") && text.contains("2 agree"), "{text}");
+    assert_eq!(shown.status.code(), Some(2), "{}", show(&shown));
 }
 
 #[test]

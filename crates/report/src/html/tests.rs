@@ -18,31 +18,31 @@ fn in_lines(page: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_page_for_a_trial_with_probes() {
-    let page = trial_page(&samples::run().machine, &samples::keepalive(), &files());
+    let page = trial_page(&samples::keepalive(), &files());
     insta::assert_binary_snapshot!("keepalive.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_trial_with_retransmissions() {
-    let page = trial_page(&samples::run().machine, &samples::sending(), &files());
+    let page = trial_page(&samples::sending(), &files());
     insta::assert_binary_snapshot!("sending.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_trial_that_disagrees() {
-    let page = trial_page(&samples::run().machine, &samples::late(), &files());
+    let page = trial_page(&samples::late(), &files());
     insta::assert_binary_snapshot!("late.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_killed_process() {
-    let page = trial_page(&samples::run().machine, &samples::crash(), &files());
+    let page = trial_page(&samples::crash(), &files());
     insta::assert_binary_snapshot!("crash.html", in_lines(&page));
 }
 
 #[test]
 fn a_page_for_a_trial_with_a_router() {
-    let page = trial_page(&samples::run().machine, &samples::routed(), &files());
+    let page = trial_page(&samples::routed(), &files());
     insta::assert_binary_snapshot!("routed.html", in_lines(&page));
 }
 
@@ -64,8 +64,7 @@ fn a_page_for_an_article() {
 /// Every kind of page.
 fn every_page() -> Vec<String> {
     let run = samples::run();
-    let mut pages: Vec<_> =
-        run.trials.iter().map(|trial| trial_page(&run.machine, trial, &files())).collect();
+    let mut pages: Vec<_> = run.trials.iter().map(|trial| trial_page(trial, &files())).collect();
     pages.push(run_page(&run.tally(), |name, _| name.into()));
     pages.push(article_page(&samples::article(), |_, _| None));
     pages.into_iter().map(|page| String::from_utf8(page).unwrap()).collect()
@@ -129,7 +128,7 @@ fn what_a_file_says_cannot_become_markup() {
     trial.experiment.question = "<b>is it?</b>".into();
     trial.verdict.reason = "<i>".into();
     trial.experiment.name = "\"><script>".into();
-    let page = trial_page(&samples::run().machine, &trial, &[]);
+    let page = trial_page(&trial, &[]);
     let page = String::from_utf8(page).unwrap();
     assert!(!page.contains("<b>is it") && !page.contains("<i>"));
     assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"));
@@ -145,7 +144,7 @@ fn a_requirement_that_is_not_met_is_told_in_red() {
         found: "noticed 8.000 s after the fault".into(),
         met: false,
     }];
-    let page = trial_page(&samples::run().machine, &trial, &[]);
+    let page = trial_page(&trial, &[]);
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains("class=\"verdict requirement not met\""), "the style has its colour");
     assert!(STYLE.contains(".requirement b") && !page.contains("class=\"verdict agrees\""));

@@ -5,7 +5,7 @@ use crate::human::paint::Paint;
 use crate::mends;
 use crate::summary::{Group, Groups, NOTHING_KNOWN};
 use crate::tally::Tally;
-use crate::trial::{Machine, Status};
+use crate::trial::Status;
 use crate::{span, words};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table};
@@ -63,11 +63,11 @@ pub fn summary(tally: &Tally, colour: bool) -> String {
             writeln!(text, "  {name} {reason}").expect("a String takes all");
         }
     }
-    let Machine { kernel, hz, clock } = &tally.machine;
     writeln!(
         text,
-        "{} · kernel {kernel} · HZ {hz} · {clock} clock · {}",
+        "{} · {} · {}",
         tally.groups.counted(),
+        tally.ran_on(),
         span::measured(tally.wall_s),
     )
     .expect("a String takes all");

@@ -33,6 +33,9 @@ pub(crate) fn trial(trial: &Trial) -> Box<RawValue> {
 
 #[derive(Serialize)]
 pub(crate) struct TrialDocument<'a> {
+    kernel: &'a str,
+    hz: u32,
+    clock: Clock,
     experiment: &'a str,
     parameters: BTreeMap<String, Value>,
     prediction: Forecast<'a>,
@@ -79,7 +82,11 @@ pub(crate) fn trial_document(trial: &Trial) -> TrialDocument<'_> {
     let [survivor, lost_host] = parameters.names();
     let no_flow = parameters.runs_command() && trial.verdict.flows.is_empty();
     let leg = trial.verdict.deciding().map_or(parameters.broken_leg(), |flow| flow.leg);
+    let Machine { kernel, hz, clock } = &trial.machine;
     TrialDocument {
+        kernel,
+        hz: *hz,
+        clock: *clock,
         experiment: &trial.experiment.name,
         parameters: in_force(&trial.experiment.parameters, trial.facts.as_ref()),
         prediction: forecast(trial.prediction.as_ref()),
