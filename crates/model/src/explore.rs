@@ -27,7 +27,7 @@ use crate::tick::EPOCH;
 use crate::world::Arrival;
 use alike::{alike, merge, skip_alike, skip_answered};
 use event::{Event, next};
-use phase::asks_for;
+use phase::{asks_for, asks_to_fire};
 use standing::Standing;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -158,7 +158,7 @@ impl<'a> Explorer<'a> {
             live.world.in_jiffies();
         }
         let jiffy = at_ns / self.cfg.hz.tick_ns();
-        live.world.peer.forget(jiffy);
+        live.world.peer.forget(jiffy, self.cfg.hz.tick_ns());
         live.world.hop.forget(jiffy);
         // Only a SYN's timer asks for it.
         live.world.hop_armed_last &= live.sock.state == crate::sock::State::SynSent;
@@ -235,6 +235,12 @@ impl<'a> Explorer<'a> {
         let Some((_, event)) = next(live, self.cfg) else { return };
         if !matches!(event, Event::Expiry(_) | Event::Hop) {
             self.step(live, &Past::parts(pasts, tick_ns), event, (at_ns, at_ns), None);
+            return;
+        }
+        if event == Event::Expiry(Timer::Keepalive)
+            && let Some(slot) = asks_to_fire(live, self.cfg)
+        {
+            self.part_to_fire(live, pasts, slot);
             return;
         }
         if event == Event::Expiry(Timer::Write) && self.skip_timeouts(live, pasts, at_ns) {
@@ -342,9 +348,7 @@ impl<'a> Explorer<'a> {
             Event::Expiry(timer) => live.sock.armed(timer).map(|armed| (timer, armed.timeout)),
             _ => None,
         };
-        let from_the_beginning =
-            |timer: &Timer| *timer == Timer::Keepalive || live.world.phase == EPOCH;
-        let timeout = timer.filter(|(timer, _)| from_the_beginning(timer));
+        let timeout = timer.filter(|_| live.world.phase == EPOCH);
         self.longest = self.longest.max(timeout.map_or(0, |(_, timeout)| timeout));
         let fired = Fired { timer, due_ns, now_ns };
         let called = match event {

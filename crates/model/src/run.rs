@@ -130,6 +130,12 @@ impl Past {
         self.stamps.put_off(jiffies, by_ns);
     }
 
+    /// It may have begun as much sooner.
+    pub(crate) fn open(&mut self, by_ns: u64) {
+        self.start.0 -= by_ns;
+        self.within_ns.0 += by_ns;
+    }
+
     /// When a timer is due by the textbook.
     pub(crate) fn due(&mut self, timer: Timer, at_ns: u64) {
         self.nominal[index(timer)] = at_ns.saturating_sub(self.begins_ns);

@@ -39,8 +39,6 @@ const LAGS_NS: [u64; 2] = [60_000, 1_000_000];
 const STANDS_FOR: usize = 16;
 /// What a fault's end may be late by where time is virtual.
 const GOES_ON_NS: u64 = 2_000_000;
-/// How many phases of the clock are looked at where none is known.
-const PHASES_MOST: u64 = 256;
 
 /// What the kernel will report, and when.
 pub(crate) fn predict(
@@ -114,27 +112,17 @@ fn ends(
         for run in going_on_late(cfg, runs) {
             begin(&mut explorer, cfg, &calls, begins, run);
         }
-        explorer.go().map(|()| (explorer.ends, explorer.longest))
+        explorer.go().map(|()| explorer.ends)
     };
     if parameters.client.fills_window {
-        return Ok(explore(closed_window_runs(cfg, parameters, facts)?)?.0);
+        return explore(closed_window_runs(cfg, parameters, facts)?);
     }
     let scenes = idle::scenes(cfg, parameters, facts, true)?.unwrap_or_default();
-    let is_known = scenes.iter().all(|(_, known)| known.is_some());
-    // Keepalive's timer runs from the beginning: where it fires, the phases are gone through up to its slot.
-    let mut period = 1;
-    loop {
-        let mut runs = runs(cfg, parameters, facts, &scenes, (period, calls.writes_after_ns()))?;
-        if !sequences.is_empty() {
-            runs = sequences.iter().flat_map(|sequence| befallen(sequence, &runs)).collect();
-        }
-        let (ends, longest) = explore(runs)?;
-        let needed = cfg.wheel.slot(longest.max(next_timer(cfg, parameters, &ends)));
-        if is_known || needed <= period {
-            return Ok(ends);
-        }
-        period = needed;
+    let mut runs = runs(cfg, parameters, facts, &scenes, calls.writes_after_ns())?;
+    if !sequences.is_empty() {
+        runs = sequences.iter().flat_map(|sequence| befallen(sequence, &runs)).collect();
     }
+    explore(runs)
 }
 
 /// The same runs with what befalls them.
@@ -171,19 +159,6 @@ fn going_on_late(cfg: &Kernel, mut runs: Vec<Start>) -> Vec<Start> {
     let late: Vec<_> = late.collect();
     runs.extend(late);
     runs
-}
-
-/// The keepalive timer, where it may fire before an end that comes in another phase of the clock,
-/// jiffies.
-fn next_timer(cfg: &Kernel, parameters: &Parameters, ends: &[End]) -> u64 {
-    let slots = cfg.wheel.slot(cfg.keepalive_time);
-    let first_ns = (EPOCH + cfg.keepalive_time) * cfg.hz.tick_ns();
-    let reaches = |end: &End| {
-        let later_ns = (end.past.slots + slots) * cfg.hz.tick_ns();
-        end.outcome == Outcome::None || end.at_ns.saturating_add(later_ns) >= first_ns
-    };
-    let matters = parameters.client.keepalive.enabled && ends.iter().any(reaches);
-    if matters { cfg.keepalive_time.max(cfg.keepalive_interval) } else { 1 }
 }
 
 /// Starts a run with each moment at which its program may begin.
@@ -299,14 +274,13 @@ fn closed_window_runs(
     Ok(runs.collect())
 }
 
-/// The sockets after their last exchange: where the keepalive timer is not known, one for each of
-/// `period` phases of the clock.
+/// The sockets after their last exchange: where the keepalive timer is not known, of any phase of the clock.
 fn runs(
     cfg: &Kernel,
     parameters: &Parameters,
     facts: &Facts,
     scenes: &[idle::Idle],
-    (period, writes_after_ns): (u64, u64),
+    writes_after_ns: u64,
 ) -> Result<Vec<Start>, String> {
     let tick_ns = cfg.hz.tick_ns();
     let mut all = Vec::new();
@@ -323,17 +297,13 @@ fn runs(
             let (run, received_ns) = start::known_keepalive(cfg, scene, known);
             starts.push((run, (received_ns - (tick_ns - 1), received_ns), received_ns));
         } else {
-            let stride = period.div_ceil(PHASES_MOST);
-            for jiffy in (0..period).step_by(stride as usize) {
-                let armed = EPOCH + jiffy + stride - 1;
-                let timeout = cfg.keepalive_time;
-                let fires = cfg.wheel.fires_at(armed, timeout, Context::Call);
-                let received_ns = armed * tick_ns + scene.armed_before_ns.0;
-                let mut run = start::idle(cfg, scene, received_ns, Armed { fires, timeout }, true);
-                run.world.phase = period;
-                let start = (received_ns - (stride * tick_ns - 1), received_ns + stride * tick_ns);
-                starts.push((run, start, received_ns));
-            }
+            let timeout = cfg.keepalive_time;
+            let fires = cfg.wheel.fires_from(EPOCH, timeout, Context::Call, 1);
+            let received_ns = EPOCH * tick_ns + scene.armed_before_ns.0;
+            let mut run = start::idle(cfg, scene, received_ns, Armed { fires, timeout }, true);
+            run.world.phase = 1;
+            let start = (received_ns - (tick_ns - 1), received_ns + tick_ns);
+            starts.push((run, start, received_ns));
         }
         let errors = [None].into_iter().chain(scene.delayed_ack_error.map(Some));
         let starts = starts

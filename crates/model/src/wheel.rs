@@ -51,6 +51,12 @@ impl Wheel {
         bucket_expiry(now + delay, slot_for(delta))
     }
 
+    /// The jiffy at which such a timer fires; where the phase of the clock is known up to so many jiffies, and
+    /// not up to its slot, the first at which it may.
+    pub(crate) fn fires_from(self, now: u64, delay: u64, context: Context, phase: u64) -> u64 {
+        if self.slot(delay) > phase { now + delay + 1 } else { self.fires_at(now, delay, context) }
+    }
+
     /// The earliest and the latest jiffy at which a timer fires that is armed by a call, where the phase of
     /// the clock is known up to so many jiffies.
     pub(crate) fn fires_within(self, now: u64, delay: u64, phase: u64) -> (u64, u64) {

@@ -68,14 +68,16 @@ impl Sock {
         }
     }
 
-    /// `inet_csk_reset_keepalive_timer`.
+    /// `inet_csk_reset_keepalive_timer`. Where the phase of the clock is not known up to its slot, that is asked
+    /// for when it may fire.
     pub(crate) fn reset_keepalive_timer(
         &mut self,
         step: &mut Step<'_>,
         timeout: u64,
         from: Option<u64>,
     ) {
-        let fires = step.cfg.wheel.fires_at(step.jiffy(), timeout, step.wheel_context());
+        let (now, context) = (step.jiffy(), step.wheel_context());
+        let fires = step.cfg.wheel.fires_from(now, timeout, context, step.world.phase);
         self.keepalive_timer = Some(Armed { fires, timeout });
         step.armed(Timer::Keepalive, timeout, from);
     }

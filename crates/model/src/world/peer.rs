@@ -80,9 +80,18 @@ impl Peer {
         self.pushed.map(|pushed| pushed.due_ns)
     }
 
-    /// Forgets when it last acknowledged a probe, where that cannot matter to one that is sent at
-    /// this jiffy or later.
-    pub(crate) fn forget(&mut self, jiffy: u64) {
+    /// `tcp_delack_timer_handler`, if it is due by now: what is held back is acknowledged.
+    fn tcp_delack_timer(&mut self, now_ns: u64) {
+        if let Some(pushed) = self.pushed.take_if(|pushed| pushed.due_ns <= now_ns) {
+            self.room.tell(pushed.bytes);
+            self.pingpong = false;
+        }
+    }
+
+    /// Forgets what cannot matter to what is sent at this jiffy or later: what it has acknowledged, and when it
+    /// last acknowledged a probe.
+    pub(crate) fn forget(&mut self, jiffy: u64, tick_ns: u64) {
+        self.tcp_delack_timer(jiffy * tick_ns);
         let limit = self.invalid_ratelimit;
         self.last_oow_ack = self.last_oow_ack.filter(|last| jiffy < last.saturating_add(limit));
     }
@@ -186,11 +195,7 @@ impl World {
     fn receive(&mut self, cfg: &Kernel, segment: Segment) {
         let Segment { packet, sent_ns, arrives_ns, .. } = segment;
         let peer = &mut self.peer;
-        if let Some(pushed) = peer.pushed.take_if(|pushed| pushed.due_ns <= arrives_ns) {
-            peer.room.tell(pushed.bytes);
-            // A delayed acknowledgement ends the mode (`tcp_delack_timer_handler`).
-            peer.pingpong = false;
-        }
+        peer.tcp_delack_timer(arrives_ns);
         if packet.first > peer.next {
             let (first, _) = *peer.ahead.get_or_insert((packet.first, packet.next));
             peer.ahead = Some((first, packet.next));
