@@ -23,6 +23,38 @@ const SETTINGS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("a stream", &[("fault.kind", "power-off"), ("client.traffic", "stream")]),
+    (
+        "a script",
+        &[
+            ("fault.kind", "power-off"),
+            ("client.traffic", "script"),
+            ("client.script", "write 100; shutdown"),
+        ],
+    ),
+    (
+        "a script between whose calls keepalive fires",
+        &[
+            ("fault.kind", "process-freeze"),
+            ("fault.duration", "33s"),
+            ("client.traffic", "script"),
+            ("client.script", "write 10; wait 90s; write 10"),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "3s"),
+            ("client.keepalive.interval", "5s"),
+        ],
+    ),
+    (
+        "a slow script",
+        &[
+            ("fault.kind", "power-off"),
+            ("neighbour", "learned"),
+            ("client.traffic", "script"),
+            ("client.script", "wait 12s; request 100 2s; wait 12s; shutdown"),
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.interval", "3s"),
+            ("client.user_timeout", "10m"),
+        ],
+    ),
 ];
 
 fn predictions(criterion: &mut Criterion) {
