@@ -5,11 +5,12 @@
 use crate::allowance;
 use crate::closing;
 use crate::kernel::Kernel;
-use crate::laboratory::{SLOP_NS, nanos};
-use crate::prediction::StepKind;
+use crate::laboratory::{SLOP, SLOP_NS, nanos};
+use crate::prediction::{StepKind, Window};
+use crate::width::{self, Cause};
 use crate::world::{Answer, Sequence};
 use spec::facts::TcpFacts;
-use spec::{Facts, FaultKind, Neighbour, Parameters, Topology, Traffic};
+use spec::{Facts, FaultKind, Neighbour, Outcome, Parameters, Topology, Traffic};
 use std::time::Duration;
 
 pub(crate) const WHY_EOF: &str = "the killed process's kernel sends its FIN again and again, and one of them comes once \
@@ -108,6 +109,19 @@ fn fins(
     }
     found.push(None);
     Ok(found)
+}
+
+/// What makes the window of the FIN as wide as it is: the timers of the server that send it again have slots of
+/// their own.
+pub(crate) fn of_fin(window: &mut Window) {
+    if window.outcome == Outcome::Eof {
+        let causes = [
+            (Cause::ProcessExit, allowance::EXIT),
+            (Cause::Call, SLOP),
+            (Cause::EarlierSlots, Duration::MAX),
+        ];
+        causes.map(|(cause, most)| width::determine(&mut window.width, cause, most));
+    }
 }
 
 /// The server's kernel as a client's that closes, and hears nothing more.

@@ -52,7 +52,8 @@ fn up_to(parameters: &Parameters, facts: &Facts, place: usize) -> Result<Predict
     let own = parameters.with_fault(place);
     let sequence = sequence(parameters, facts, place)?;
     let sequences = orphan::closed(&own, facts, sequence)?;
-    let through = scripted::predict_through(parameters, facts, None, &sequences);
+    let mut through = scripted::predict_through(parameters, facts, None, &sequences);
+    through.windows.iter_mut().for_each(orphan::of_fin);
     if let Some(reason) = through.unknown {
         return Err(reason);
     }

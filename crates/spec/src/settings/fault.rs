@@ -73,7 +73,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |p, text| {
             time(text, Duration::from_millis(1), LONGEST_TRIAL).map(|t| p.fault.duration = Some(t))
         },
-        get: |p| p.fault_duration().map(duration::show),
+        get: |p| p.fault_duration().filter(|_| p.fault.still.is_none()).map(duration::show),
     },
     Setting {
         key: "fault.reject",
