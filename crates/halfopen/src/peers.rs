@@ -11,6 +11,7 @@ use peer::{Config, Instruction, Report, Role};
 use sandbox::{Launch, Stdio};
 use spec::program::{Description, Finish};
 use spec::{Parameters, Part, Plan};
+use std::io;
 use std::os::fd::AsFd;
 use timeline::{Event, Source};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -158,7 +159,12 @@ impl PeerProcess {
         };
         let name = self.name;
         if !own.is_silent {
-            let line = own.reports.next_line().await;
+            // One that ends before it has read all that it was told resets its end.
+            let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+            let line = match own.reports.next_line().await {
+                Err(error) if is_reset(&error) => Ok(None),
+                line => line,
+            };
             match line.with_context(|| format!("listening to the {name}"))? {
                 Some(line) => return own.understand(line, name, self.description),
                 None => own.is_silent = true,

@@ -93,14 +93,20 @@ pub fn measure(parameters: &Parameters, facts: &Facts, timeline: &Timeline) -> O
     let (traced, polled) = if lets_go {
         released(timeline, fault_at, closed_at)
     } else {
-        (traced(timeline, fault_at, closed_at), polled(timeline, fault_at, closed_at))
+        // A program that answers its peer's FIN at once closes between two looks.
+        let answered = || {
+            let left_at = noticed.filter(|_| !reports)?.at_ns;
+            Some((cause_on_wire(timeline, fault_at, left_at)?, left_at))
+        };
+        let polled = polled(timeline, fault_at, closed_at).or_else(answered);
+        (traced(timeline, fault_at, closed_at), polled)
     };
 
     let outcome = noticed
         .and_then(|notice| notice.outcome)
         .or(traced.map(|(_, outcome)| outcome))
         .or((lets_go && polled.is_some()).then_some(Outcome::Released))
-        .or_else(|| untraced::outcome(timeline, polled.filter(|_| !reports)?))
+        .or_else(|| untraced::outcome(timeline, facts, polled.filter(|_| !reports)?))
         .unwrap_or(Outcome::None);
     let noticed_at = noticed.map(|notice| notice.at_ns);
     // Before Linux 5.14 no tracepoint tells the error: the change of state tells the moment, and the

@@ -273,8 +273,11 @@ fn judge_flow(
         } else if own.client.program.description().reports {
             // It has said so itself.
         } else if let Some(detected_s) = measured.detected_s {
-            let detected_at = from.saturating_add_signed((detected_s * 1e9) as i64);
-            measured.noticed_s = acted_at(timeline, id, detected_at).map(|at| since(from, at));
+            let alive_s = detected_s - measured.resolution_s;
+            let alive_at = from.saturating_add_signed((alive_s * 1e9) as i64);
+            // It may act before its socket is looked at, and not before the kernel lets it know.
+            let acted = acted_at(timeline, id, alive_at).map(|at| since(from, at).max(detected_s));
+            measured.noticed_s = acted;
         } else {
             measured.noticed_s = None;
         }
@@ -415,6 +418,7 @@ fn left_by_program(
             What::Socket(sample) => {
                 event.source == Source::ClientSocket && is_closed(&sample.state)
             }
+            What::SocketGone => event.source == Source::ClientSocket,
             What::Segment(segment) => {
                 let is_farewell = segment.flags.rst || segment.flags.fin && !half_closed;
                 event.source == Source::ClientWire && segment.sent && is_farewell

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Frame, FrameKind, Phase, Side, Timer, Trace};
-use timeline::{Event, Flags, Source, Timeline, What};
+use timeline::{Event, Flags, Segment, Source, Timeline, What};
 use verdict::samples::{Came, Sample};
 use verdict::timers::{Uncompared, compare_flow};
 use verdict::{Verdict, Word, judge};
@@ -602,6 +602,37 @@ fn without_tracepoints_socket_diagnostics_tell_with_their_resolution() {
     let detected = measured.detected_s.unwrap();
     assert!(detected >= exact, "nobody knows before the kernel does");
     assert!(detected - measured.resolution_s <= exact, "{measured:?}");
+}
+
+/// Between two looks at its socket a program may be told the peer's FIN and close.
+#[test]
+fn without_tracepoints_the_wire_shows_a_fin_that_is_answered_at_once() {
+    let mut recorded = Recorded::read("process-crash-idle");
+    recorded.experiment.parameters.client.program = spec::Program::Command;
+    recorded.events.retain(|event| {
+        ![Source::Tracepoint, Source::ClientSocket, Source::ClientProgram].contains(&event.source)
+    });
+    let fin = recorded.events.iter().find_map(|event| match event.what {
+        What::Segment(segment) if event.source == Source::ClientWire && segment.flags.fin => {
+            Some((event.at_ns, segment))
+        }
+        _ => None,
+    });
+    let (came_at, came) = fin.unwrap();
+    let answer = Segment {
+        sent: true,
+        source_port: came.destination_port,
+        destination_port: came.source_port,
+        ..came
+    };
+    let left = Event::new(came_at + 100_000, Source::ClientWire, What::Segment(answer));
+    recorded.events.push(left);
+    let timeline = Timeline::new(recorded.events);
+    let parameters = &recorded.experiment.parameters;
+    let measured = verdict::measure(parameters, &recorded.facts, &timeline).unwrap();
+    assert_eq!(measured.outcome, Outcome::Eof);
+    assert_eq!(measured.detected_by, Some(verdict::DetectedBy::SockDiag));
+    assert!((measured.resolution_s - 0.000_1).abs() < 1e-7, "{measured:?}");
 }
 
 #[test]

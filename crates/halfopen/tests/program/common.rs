@@ -1,6 +1,7 @@
 //! What the tests of the program share. They run the real executable on real namespaces, as root
 //! or by way of a user namespace; where neither is to be had they fail and say so.
 
+use nix::unistd::geteuid;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -49,6 +50,23 @@ pub(crate) fn trials(out: &Path, arguments: &[&str]) -> (Value, i32) {
     (document, output.status.code().expect("it exits by itself"))
 }
 
+/// Whether it runs as root of the machine, who may become another user, mount, and look at everybody's
+/// processes. Root of a user namespace may not. Without it a test says what it leaves out and why.
+pub(crate) fn is_root_here(left_out: &str) -> bool {
+    let is_root = is_real_root();
+    if !is_root {
+        eprintln!("skipped: {left_out} needs root of the machine");
+    }
+    is_root
+}
+
+/// As [`is_root_here`], and says nothing.
+pub(crate) fn is_real_root() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    geteuid().is_root() && is_initial
+}
+
 /// Everything it said.
 pub(crate) fn show(output: &Output) -> String {
     format!(
@@ -66,6 +84,15 @@ pub(crate) fn has_no(program: &str) -> bool {
         eprintln!("skipped: {program} is not installed");
     }
     is_missing
+}
+
+/// Whether this command succeeds. If it does not, a test says so and leaves out what needs the tool.
+pub(crate) fn is_there(tool: &str, check: &[&str]) -> bool {
+    let found = Command::new(tool).args(check).output().is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("skipped: {tool} {} does not succeed", check.join(" "));
+    }
+    found
 }
 
 /// Whether there is an nginx to test with. Without one a test says so and ends; in CI, where it is

@@ -1,11 +1,11 @@
 //! Whatever happens to `halfopen`, nothing of it is left: no process, interface, mount or changed
 //! sysctl; and no namespace, since these have no names, and only its processes held them.
 
-use crate::common::{halfopen, has_nginx, run, show};
+use crate::common::{halfopen, has_nginx, is_real_root, run, show};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -143,7 +143,7 @@ fn instances() -> BTreeSet<String> {
         umount2(tracefs.path(), MntFlags::MNT_DETACH).unwrap();
         names
     };
-    if geteuid().is_root() { std::thread::spawn(look).join().unwrap() } else { BTreeSet::new() }
+    if is_real_root() { std::thread::spawn(look).join().unwrap() } else { BTreeSet::new() }
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -173,13 +173,13 @@ fn sigkill_in_any_phase_leaves_nothing() {
         // It is made while the first network is built.
         let mut instances_before = instances_of(&mark);
         for _ in 0..500 {
-            if !instances_before.is_empty() || !geteuid().is_root() {
+            if !instances_before.is_empty() || !is_real_root() {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
             instances_before = instances_of(&mark);
         }
-        assert_eq!(instances_before.len(), usize::from(geteuid().is_root()), "{phase}");
+        assert_eq!(instances_before.len(), usize::from(is_real_root()), "{phase}");
         child.kill().unwrap();
         child.wait().unwrap();
         wait_until_gone(&mark);

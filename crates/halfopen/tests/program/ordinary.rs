@@ -1,8 +1,8 @@
 //! `exec` as an ordinary user, who has no tracepoints: what a program was told is read from the states of
 //! its socket and from the wire.
 
-use crate::common::{for_everybody, show};
-use nix::unistd::{Gid, Uid, chown, geteuid};
+use crate::common::{for_everybody, is_real_root, show};
+use nix::unistd::{Gid, Uid, chown};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -31,7 +31,7 @@ const REJECT: &[&str] = &["--set", "topology=router", "--set", "fault.reject=hos
 fn flows(fault: &str, settings: &[&str], client: &[String]) -> Vec<Value> {
     let out = TempDir::new().unwrap();
     let mut command = Command::new(for_everybody());
-    if geteuid().is_root() {
+    if is_real_root() {
         chown(out.path(), Some(Uid::from_raw(SOMEBODY)), Some(Gid::from_raw(SOMEBODY))).unwrap();
         command.uid(SOMEBODY).gid(SOMEBODY);
     }

@@ -57,8 +57,12 @@ fn the_client_is_told_by_the_proxy_when_that_is_told() {
     assert!(both.abs() < 1e-5, "counted from the fault: {}", show(&output));
     assert_eq!(downstream["options"]["keepalive"], false);
     let ended = |flow: &Value| flow["measured"]["ended_s"].as_f64().unwrap();
-    assert!(ended(downstream) >= ended(upstream), "{}", show(&output));
-    assert_eq!(trial["measured"]["outcome"], "EOF", "that which ended last");
+    let resolution = upstream["measured"]["resolution_s"].as_f64().unwrap();
+    assert!(ended(downstream) >= ended(upstream) - resolution, "{}", show(&output));
+    // Without tracepoints one is seen to end as late as it is looked at.
+    if ended(downstream) > ended(upstream) {
+        assert_eq!(trial["measured"]["outcome"], "EOF", "that which ended last");
+    }
     let told = trial["told"][0].as_str().unwrap();
     assert!(told.contains("the client was told by the proxy's FIN"), "{told}");
     assert!(told.contains("the proxy was told ETIMEDOUT"), "{told}");

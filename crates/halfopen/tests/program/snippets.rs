@@ -1,8 +1,8 @@
 //! What `halfopen advise` writes for an ecosystem is what a socket there then has. What is not installed is
-//! left out, and said; C, Python and Rust are always there.
+//! left out, and said; C and Python are always there.
 
 use crate::advise::advise;
-use crate::common::{for_everybody, run, show};
+use crate::common::{for_everybody, is_root_here, run, show};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn snippets_reach_the_sockets_of_clients() {
     let out = tempfile::tempdir().unwrap();
     for (name, tool, can) in [
         ("c", "cc", ALL),
-        ("rust", "cc", ALL),
+        ("rust", "cargo", ALL),
         ("python", "python3", ALL),
         ("curl", "curl", IDLE),
         ("libpq", "psql", ALL),
@@ -144,7 +144,7 @@ fn rust(written: &str, directory: &Path) -> Vec<String> {
          std::thread::sleep(Duration::from_secs(5));\nOk(())\n}}\n"
     );
     fs::write(package.join("src/main.rs"), program).unwrap();
-    let built = Command::new(env!("CARGO"))
+    let built = Command::new("cargo")
         .args(["build", "--offline", "--quiet"])
         .current_dir(&package)
         .env("CARGO_TARGET_DIR", package.join("target"))
@@ -301,8 +301,7 @@ fn trial_of_somebody(settings: &[&str], place: &Path, client: &str) -> Value {
 /// ssh and sshd have timers of their own: each gives a dead peer up as early as it was asked to.
 #[test]
 fn snippets_end_connections_of_ssh_in_time() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: a user of its own needs root");
+    if !is_root_here("a user of its own") {
         return;
     }
     if !is_installed("ssh") || !is_installed("sshd") {
