@@ -226,6 +226,9 @@ const SLOT_MOST: u64 = 4096;
 const OTHERS_SLOT: u64 = 512;
 /// No more phases at the end of a slot than this are looked at.
 const MARGIN_MOST: u64 = 32;
+/// Where a user timeout decides, a path that is back after more probes than this is not looked at phase by
+/// phase.
+const PROBES_MOST: u64 = 64;
 
 fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepalive::Scene) {
     let tick_ns = cfg.hz.tick_ns();
@@ -236,10 +239,14 @@ fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepali
     // phases at its end may find the idle time not yet over.
     let (least, most) = scene.armed_before_ns;
     let margin = (most / tick_ns + 2).min(first).min(MARGIN_MOST);
-    // Where the fault comes while the first timer may fire, each phase is another story.
+    // Where the fault comes while the first timer may fire, or the path is back once it may have fired,
+    // each phase is another story.
     let first_fires = cfg.keepalive_time..=cfg.keepalive_time + 2 * first + margin;
     let fault = scene.meets.fault_after_ns.map(|fault_ns| fault_ns / tick_ns);
-    let margin = match fault.filter(|fault| first_fires.contains(fault)) {
+    let back = scene.meets.healed.map(|healed| healed.at_ns / tick_ns);
+    let lives = cfg.keepalive_time..=first_fires.end() + probed_for(cfg);
+    let back = back.filter(|back| lives.contains(back) && Some(*back) > fault);
+    let margin = match fault.filter(|fault| first_fires.contains(fault)).or(back) {
         _ if !scene.enabled => first,
         // Each is idle for another time.
         _ if scene.meets.memory.is_some() && first <= SLOT_MOST => first,
@@ -279,6 +286,14 @@ fn from_any_keepalive(explorer: &mut Explorer<'_>, cfg: &Kernel, scene: &keepali
             }
         }
     }
+}
+
+/// For how long an idle connection is probed in vain, jiffies: of a long user timeout, as far as its probes
+/// are gone through phase by phase.
+fn probed_for(cfg: &Kernel) -> u64 {
+    let interval = cfg.keepalive_interval + 2 * cfg.wheel.slot(cfg.keepalive_interval);
+    let user_timeout = cfg.user_timeout_ms.map_or(0, |ms| cfg.hz.from_msecs(ms) + interval);
+    (u64::from(cfg.keepalive_probes) * interval).max(user_timeout.min(PROBES_MOST * interval))
 }
 
 fn from_known_keepalive(

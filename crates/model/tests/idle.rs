@@ -241,6 +241,34 @@ fn a_long_user_timeout_behind_a_router_is_gone_through() {
     }
 }
 
+/// Where the phase of the clock is unknown, the last probe goes out before the path is back, or after it: at
+/// HZ=250 the third goes 6.04 to 6.31 s after the last segment, and the laboratory is late by up to 0.1 s.
+#[test]
+fn a_path_that_comes_back_between_the_phases_of_a_probe_decides() {
+    let outcomes = |after| {
+        let prediction = predict(&[
+            ("client.keepalive.enabled", "true"),
+            ("client.keepalive.idle", "4s"),
+            ("client.keepalive.interval", "1s"),
+            ("client.keepalive.probes", "3"),
+            ("fault.kind", "flap"),
+            ("fault.after", after),
+            ("fault.duration", "4s"),
+        ]);
+        let latest = prediction.hull().map(|(_, latest)| latest);
+        let outcomes: Vec<_> = prediction.windows.iter().map(|window| window.outcome).collect();
+        (outcomes, latest)
+    };
+    let both = vec![Outcome::TIMED_OUT, Outcome::None];
+    let (found, latest) = outcomes("2080ms");
+    assert_eq!(found, both);
+    assert!(latest.unwrap() < Duration::from_millis(7_230), "{latest:?}");
+    assert_eq!(outcomes("2187ms").0, both);
+    assert_eq!(outcomes("2s").0, both);
+    assert_eq!(outcomes("2500ms").0, [Outcome::TIMED_OUT]);
+    assert_eq!(outcomes("1900ms").0, [Outcome::None]);
+}
+
 #[test]
 fn an_answer_that_is_sent_again_when_the_link_is_back_is_said_to_be_unknown() {
     let flap = |after, duration| {

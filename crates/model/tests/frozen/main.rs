@@ -47,7 +47,19 @@ const OPEN_MOST: usize = 35;
 type KnownWrong = (fn(&Case) -> bool, &'static str);
 
 /// What is known to be wrong in the frozen predictions: it may change, and is listed here with why.
-const KNOWN_WRONG: &[KnownWrong] = &[(
+const KNOWN_WRONG: &[KnownWrong] = &[FORGETS, BOOTS_BETWEEN];
+
+const BOOTS_BETWEEN: KnownWrong = (
+    |case| {
+        case.get("fault.kind") == Some("reboot")
+            && case.get("client.keepalive.idle") == Some("5s")
+            && case.get("fault.duration") == Some("5s500ms")
+    },
+    "a host that boots between two probes: the old model has the first of them answered, which goes 5.0 to \
+     5.6 s after the last segment, and the host is up at 5.7 s",
+);
+
+const FORGETS: KnownWrong = (
     |case| {
         let living = ["none", "process-freeze"].contains(&case.get("fault.kind").unwrap_or("none"));
         let idle = case.get("client.traffic").is_none();
@@ -55,7 +67,7 @@ const KNOWN_WRONG: &[KnownWrong] = &[(
     },
     "a peer whose kernel answers: the old model forgets what is changed later (32 answers heard, and it \
      looked no further)",
-)];
+);
 
 #[test]
 fn what_was_right_stays_right() {
