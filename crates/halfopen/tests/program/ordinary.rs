@@ -23,8 +23,9 @@ fn client(does: &str) -> [String; 3] {
 }
 
 const KEEPALIVE: &str = "s.setsockopt(1, 9, 1)\nfor option, value in (4, 1), (5, 1), (6, 2): s.setsockopt(6, option, value)";
-const WRITES: &str = "time.sleep(1)\ns.sendall(b'x')";
-const ABORTS: &str = "time.sleep(1)\ns.setsockopt(1, 13, struct.pack('ii', 1, 0))\ns.close()";
+// Long after the fault, which a busy machine does late.
+const WRITES: &str = "time.sleep(3)\ns.sendall(b'x')";
+const ABORTS: &str = "time.sleep(3)\ns.setsockopt(1, 13, struct.pack('ii', 1, 0))\ns.close()";
 const REJECT: &[&str] = &["--set", "topology=router", "--set", "fault.reject=host-unreachable"];
 
 /// The connections of a trial that ran as an ordinary user, whose client is this command.
