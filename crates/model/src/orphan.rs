@@ -120,7 +120,9 @@ pub(crate) fn of_fin(window: &mut Window) {
             (Cause::Call, SLOP),
             (Cause::EarlierSlots, Duration::MAX),
         ];
-        causes.map(|(cause, most)| width::determine(&mut window.width, cause, most));
+        for (cause, most) in causes {
+            width::determine(&mut window.width, cause, most);
+        }
     }
 }
 
