@@ -11,8 +11,8 @@ use observe::clock::{hz, jiffy_clock, kernel_release};
 use observe::options::Read;
 use observe::sockets::{Connection, Holder, Place, connections, holders, places};
 use report::audit::{self, Audit, Socket};
-use spec::Facts;
 use spec::facts::{JiffyClock, TcpFacts};
+use spec::{Facts, counted};
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -158,9 +158,9 @@ fn look(arguments: &AuditArgs) -> Result<Audit> {
     };
     let (places, hidden) = if arguments.all { places() } else { (one()?, 0) };
     if hidden > 0 {
-        let processes = if hidden == 1 { "1 process" } else { &format!("{hidden} processes") };
         eprintln!(
-            "the network namespaces of {processes} may not be seen: that takes root, outside of containers"
+            "the network namespaces of {} may not be seen: that takes root, outside of containers",
+            counted(hidden, "process")
         );
     }
     let mut sockets = Vec::new();

@@ -5,7 +5,7 @@ mod seen;
 
 use crate::judge::weigh;
 use crate::living::ended_by_peer;
-use crate::measure::{Measured, measure, reference_at};
+use crate::measure::{Measured, first_called_at, measure, reference_at};
 use crate::orders::{Order, View, came, orders, prove_each};
 use crate::pairs::pair;
 use crate::proof::prove;
@@ -390,12 +390,7 @@ fn part_of(
 /// When a program of halfopen's own, which the wire does not show to, first made this call, before the trial told it to.
 fn own_call(timeline: &Timeline, wanted: CallName) -> Option<u64> {
     let end = timeline.phase_at(Phase::Aftermath).unwrap_or(u64::MAX);
-    let events = timeline.events().iter().filter(|event| event.source == Source::ClientProgram);
-    let mut calls = events.filter_map(|event| match &event.what {
-        What::Call(call) if call.name == wanted => Some(call.began_ns),
-        _ => None,
-    });
-    calls.find(|at_ns| *at_ns < end)
+    first_called_at(timeline, 0, &[wanted]).filter(|at_ns| *at_ns < end)
 }
 
 /// When the program closed the connection before its kernel had told it anything.

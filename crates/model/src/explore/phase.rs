@@ -8,11 +8,11 @@ use crate::run::{Live, Past};
 use crate::sock::Armed;
 use crate::step::Effects;
 
-/// How many phases of the clock are looked at.
+/// How many phases of the clock are looked at where keepalive's timer asks, and something else is planned.
 const PHASES_MOST: u64 = 512;
 
 /// Up to which slot of the wheel a step asks for the phase of the clock, jiffies: for the timers that it
-/// has armed, but for keepalive's, whose phases are gone through from the beginning.
+/// has armed, but for keepalive's, which asks when it may fire.
 pub(super) fn asks_for(before: &Live, after: &Live, effects: &Effects, cfg: &Kernel) -> u64 {
     let write = |live: &Live| live.sock.write_timer.map(|(_, armed)| armed);
     let keepalive = |live: &Live| live.sock.keepalive_timer;
