@@ -26,7 +26,7 @@ pub(crate) fn scenes(
     let looked = facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0);
     let rtt = nanos(parameters.path.rtt) / kernel.hz.tick_ns();
     let bases = bases(kernel, parameters, facts.tcp.as_ref());
-    let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases), parameters)?;
+    let starts = starts(kernel, facts.tcp.as_ref(), facts.jiffies, (rtt, bases))?;
     let later = Kernel::later(parameters, facts)?;
     // Where it was not sampled, the window closes `fault.after` before the fault.
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
@@ -86,10 +86,12 @@ pub(crate) struct Start {
     pub(crate) first_probe: Option<u64>,
     /// When the peer last answered a probe: `last_oow_ack_time`.
     pub(crate) answered: Option<u64>,
+    /// Up to which slot of the wheel the phase of the clock is known.
+    pub(crate) phase: u64,
 }
 
 /// Every state of the timer that agrees with what was measured before the fault: one for each
-/// jiffy that the sample may have been taken in, or one for each phase of the wheel where the jiffy
+/// jiffy that the sample may have been taken in, or one for each phase of the timer's slot where the jiffy
 /// clock is not known. A round trip takes `rtt` jiffies.
 ///
 /// # Errors
@@ -99,25 +101,25 @@ fn starts(
     tcp: Option<&TcpFacts>,
     clock: Option<JiffyClock>,
     (rtt, bases): (u64, RangeInclusive<u64>),
-    parameters: &Parameters,
 ) -> Result<Vec<Start>, String> {
-    let (period, stride) = phases(kernel, parameters);
-    let phases = || (EPOCH..EPOCH + period).step_by(stride);
     let Some(tcp) = tcp.filter(|tcp| tcp.sampled_at_ns > 0) else {
         // Nobody has looked: the window closes when the times begin.
         let step = (bases.end() - bases.start()).div_ceil(BASES_MOST).max(1);
         let last = *bases.end();
         let bases = bases.step_by(step as usize).chain([last]);
         let starts = bases.flat_map(|base| {
-            phases().map(move |now| Start {
+            let timeout = probe0_when(kernel, base, 0);
+            let phase = kernel.wheel.slot(timeout);
+            (EPOCH..EPOCH + phase).map(move |now| Start {
                 base,
                 sampled_ns: now * kernel.hz.tick_ns(),
                 received: now,
-                expires: now + probe0_when(kernel, base, 0),
+                expires: now + timeout,
                 backoff: 0,
                 unanswered: 0,
                 first_probe: None,
                 answered: None,
+                phase,
             })
         });
         return Ok(starts.collect());
@@ -155,6 +157,7 @@ fn starts(
             answered: first_probe
                 .filter(|first| received >= *first)
                 .map(|_| received.saturating_sub(rtt / 2)),
+            phase: EPOCH,
         }
     };
     let known = clock.map(|clock| JiffyPhase::new(kernel.hz, clock));
@@ -163,20 +166,13 @@ fn starts(
         .flat_map(|phase| looked_at_ns(tcp, tick_ns).filter_map(move |at_ns| phase.of(at_ns)))
         .collect();
     Ok(if known.is_empty() {
-        phases().map(|now| start(now * tick_ns)).collect()
+        let whole = probe0_when(kernel, *bases.start(), tcp.backoff.into());
+        let phase = kernel.wheel.slot(whole.max(armed(kernel, &start(EPOCH * tick_ns)).2));
+        let phases = EPOCH..EPOCH + phase;
+        phases.map(|now| Start { phase, ..start(now * tick_ns) }).collect()
     } else {
         known.into_iter().map(start).collect()
     })
-}
-
-/// The jiffies that a slot of the longest timer has, and in what steps they are looked at.
-pub(crate) fn phases(kernel: &Kernel, parameters: &Parameters) -> (u64, usize) {
-    let lives = parameters.fault.effect().reachable_at_fault();
-    // Until the settings change, each phase is another run.
-    let far = lives && !parameters.later.sysctl.is_empty();
-    let most = if far { PHASES_FEW } else { PHASES_MOST };
-    let period = kernel.wheel.slot(kernel.rto_max);
-    (period, period.div_ceil(most).max(1) as usize)
 }
 
 /// `tcp_probe0_base` (include/net/tcp.h): the RTO, at least `TCP_RTO_MIN`; jiffies. Where it was
@@ -237,10 +233,6 @@ pub(crate) fn armed(kernel: &Kernel, start: &Start) -> (u64, u64, u64) {
 
 /// `TCP_TIMEOUT_MIN`, jiffies.
 const LEAST: u64 = 2;
-/// How many phases of the wheel are looked at: all, up to HZ 1000.
-const PHASES_MOST: u64 = 1 << 12;
-/// The same where they are looked at for long.
-const PHASES_FEW: u64 = 1 << 5;
 /// How many values of an RTO that was not sampled, beside the last.
 const BASES_MOST: u64 = 4;
 /// Of lives of a neighbour entry this near to each other one will do: probes come ever less often.

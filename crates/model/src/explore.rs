@@ -131,7 +131,9 @@ impl<'a> Explorer<'a> {
         self.forget(&mut live);
         match &mut self.pending {
             Some((last, pasts)) if *last == live => match pasts.last_mut() {
-                Some(before) if before.is_one_with(&past) => before.merge(past),
+                Some(before) if before.is_one_with(&past, self.cfg.hz.tick_ns()) => {
+                    before.merge(past)
+                }
                 _ => pasts.push(past),
             },
             pending => {
@@ -197,7 +199,7 @@ impl<'a> Explorer<'a> {
         Ok(())
     }
 
-    fn push(&mut self, mut live: Live, pasts: Vec<Past>) {
+    fn push(&mut self, mut live: Live, mut pasts: Vec<Past>) {
         // Each past has its own.
         live.sock.stamps = Stamps::default();
         let uncounted = live.sock.timeouts > COUNTED_MOST && live.world.hop.has_timer();
@@ -209,6 +211,10 @@ impl<'a> Explorer<'a> {
         }
         match self.forget(&mut live).filter(|at_ns| !live.world.is_over(*at_ns)) {
             Some(at_ns) => {
+                if live.sock.keepalive_timer.is_none() {
+                    // Nothing else asks for it.
+                    pasts.iter_mut().for_each(|past| past.stamps.rcv_tstamp = 0);
+                }
                 self.on_their_way += 1;
                 self.frontier.entry(at_ns).or_default().push((Box::new(live), pasts));
             }

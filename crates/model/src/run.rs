@@ -266,7 +266,8 @@ impl Past {
     /// The same, where `retrans_stamp` may be as much later as the reference is.
     pub(crate) fn block_key(&self) -> impl Ord + use<> {
         let (from_ns, to_ns) = self.start;
-        let since_ns = self.stamps.retrans_stamp.map(|at_ns| at_ns.saturating_sub(from_ns));
+        // It may lie before the reference, which a later call is.
+        let since_ns = self.stamps.retrans_stamp.map(|at_ns| at_ns.wrapping_sub(from_ns));
         let stamps = Stamps { retrans_stamp: since_ns, ..self.stamps };
         let called = (self.called, self.call_spread_ns);
         let reference = (self.reference_by_timer, called, self.within_ns);
@@ -329,9 +330,9 @@ impl Past {
         Cow::Owned(single)
     }
 
-    /// Whether the next past in order, with the same key, began when this one did or just after it.
-    pub(crate) fn is_one_with(&self, next: &Self) -> bool {
-        next.start.0 <= self.start.1.saturating_add(1) && self.key() == next.key()
+    /// Whether the next past in order, with the same key, began no more than a jiffy after this one.
+    pub(crate) fn is_one_with(&self, next: &Self, tick_ns: u64) -> bool {
+        next.start.0 <= self.start.1.saturating_add(tick_ns) && self.key() == next.key()
     }
 
     /// Takes it in.

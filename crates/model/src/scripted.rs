@@ -263,11 +263,10 @@ fn closed_window_runs(
     parameters: &Parameters,
     facts: &Facts,
 ) -> Result<Vec<Start>, String> {
-    let between_ns = window::between_ns(cfg, parameters, facts);
     let scenes = closed_window::scenes(cfg, parameters, facts)?;
     let runs = scenes.into_iter().map(|(meets, start)| {
         let fault_ns = start.sampled_ns + meets.reference_until_ns;
-        let (run, past) = start::window_run(cfg, &meets, &start, between_ns);
+        let (run, past) = start::window_run(cfg, &meets, &start);
         let run = equip(cfg, parameters, facts, run, Some(start.base), fault_ns);
         (run, past, fault_ns)
     });

@@ -427,7 +427,6 @@ fn keepalive_variants(
 pub(crate) fn window_ends(
     cfg: &Kernel,
     scenes: &[(Meets, closed_window::Start)],
-    between_ns: u64,
 ) -> Result<Vec<End>, String> {
     let calls = Calls::none();
     let mut all = Vec::new();
@@ -435,7 +434,7 @@ pub(crate) fn window_ends(
     let later = first.later.as_ref().map(|(_, later)| later);
     let mut explorer = Explorer::new(cfg, later, &calls);
     for (meets, start) in scenes {
-        let (run, past) = window_run(cfg, meets, start, between_ns);
+        let (run, past) = window_run(cfg, meets, start);
         for run in variants(&run, meets.healed.is_some_and(Healed::is_open)) {
             explorer.start(run, past.clone());
         }
@@ -445,12 +444,11 @@ pub(crate) fn window_ends(
     Ok(all)
 }
 
-/// The client of a closed window at a start, which stands for others so near to it.
+/// The client of a closed window at a start.
 pub(crate) fn window_run(
     cfg: &Kernel,
     meets: &Meets,
     start: &closed_window::Start,
-    between_ns: u64,
 ) -> (Live, Past) {
     let tick_ns = cfg.hz.tick_ns();
     let calls = Calls::none();
@@ -466,6 +464,7 @@ pub(crate) fn window_run(
     sock.stamps.probes_tstamp = start.first_probe;
     let origin_ns = start.sampled_ns;
     let mut world = meets.world(cfg, origin_ns);
+    world.phase = start.phase;
     world.peer.last_oow_ack = start.answered;
     if start.unanswered > 0 {
         // The answer to the last probe is still on its way, if it drew one.
@@ -474,8 +473,8 @@ pub(crate) fn window_run(
     let program = Program::new(&calls, 0, 0);
     let run = Live::new(sock, world, program);
     let received_ns = (start.received + 1) * tick_ns - 1;
-    let begins = (received_ns - (tick_ns - 1) - between_ns, received_ns + between_ns);
-    let mut past = Past::new(begins, received_ns, run.sock.stamps);
+    let mut past =
+        Past::new((received_ns - (tick_ns - 1), received_ns), received_ns, run.sock.stamps);
     past.due(Timer::Write, start.expires * tick_ns);
     past.counts.window_probes = start.unanswered;
     (run, past)

@@ -8,7 +8,7 @@
 //! probe on, answered or not. A live peer does not answer each probe: its kernel answers segments
 //! outside its window once in `tcp_invalid_ratelimit` (`tcp_oow_rate_limited`).
 
-use crate::closed_window::{bases, phases, scenes};
+use crate::closed_window::{bases, scenes};
 use crate::conclude::{conclude, unknown};
 use crate::kernel::Kernel;
 use crate::prediction::{Prediction, Window};
@@ -25,7 +25,7 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         Ok(scenes) => scenes,
         Err(reason) => return unknown(parameters, reason),
     };
-    let ends = match start::window_ends(&kernel, &scenes, between_ns(&kernel, parameters, facts)) {
+    let ends = match start::window_ends(&kernel, &scenes) {
         Ok(ends) => ends,
         Err(reason) => return unknown(parameters, reason),
     };
@@ -44,15 +44,6 @@ pub(crate) fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
 
 fn is_looked(facts: &Facts) -> bool {
     facts.tcp.as_ref().is_some_and(|tcp| tcp.sampled_at_ns > 0)
-}
-
-/// What lies between the phases that are gone through, nanoseconds.
-pub(crate) fn between_ns(kernel: &Kernel, parameters: &Parameters, facts: &Facts) -> u64 {
-    if facts.jiffies.is_some() && is_looked(facts) {
-        0
-    } else {
-        (phases(kernel, parameters).1 - 1) as u64 * kernel.hz.tick_ns()
-    }
 }
 
 /// Where the socket was not sampled, what of a window's width has no other cause is the RTO's

@@ -65,6 +65,35 @@ fn a_coarse_timer_at_the_end_does_not_multiply_what_comes_before() {
     assert!(earliest > 60.0 && latest - earliest > 512.0 / f64::from(HZ), "{earliest} {latest}");
 }
 
+/// At HZ 1000 a retransmission of 0.4 s fires at the end of a slot of eight jiffies, and so does what is left of the
+/// user timeout after it. The close 2 s after the write comes up to eight jiffies later or sooner than that slot ends.
+#[test]
+fn a_close_after_the_first_retransmission_counts_from_the_close() {
+    let parameters = parameters(&[
+        ("client.traffic", "script"),
+        ("client.script", "request 100 2s; write 1448; shutdown"),
+        POWER_OFF,
+        ("client.user_timeout", "3s"),
+        ("sysctl.tcp_retries2", "3"),
+    ]);
+    let nominal = model::nominal_facts(&parameters, 1000);
+    let facts = Facts { virtual_time: true, ..nominal };
+    let prediction = model::predict(&parameters, &facts);
+    let (earliest, latest) = hull(&prediction);
+    assert_eq!(prediction.reference, Reference::Close);
+    assert!(earliest > 1.416 && latest < 1.429, "{earliest} {latest}");
+}
+
+/// The phase of the clock matters to the probes of a closed window as it does to all timers: a run for each
+/// from the beginning was more than the model goes through where calls come besides.
+#[test]
+fn calls_beside_a_closed_window_are_predicted() {
+    let closed = [POWER_OFF, ("client.fills_window", "true"), ("server.reads", "false")];
+    let (earliest, latest) = hull(&scripted("wait 90s; wait 706s; shutdown", &closed));
+    // After the shutdown, 796 s after the fault: the 15th probe without an answer, and the next timeout.
+    assert!(earliest > 130.0 && latest < 310.0, "{earliest} {latest}");
+}
+
 /// A segment that is full takes no FIN along (`__tcp_retransmit_skb`): both are sent again once the path is
 /// back, where one that is shorter takes it along. Measured where time is virtual; and what comes again is
 /// counted where the connection goes on, too.

@@ -112,7 +112,7 @@ pub(super) fn merge(mut pasts: Vec<Past>, tick_ns: u64) -> Vec<Past> {
         return pasts;
     }
     pasts.sort_by_cached_key(|past| (past.key(), past.start));
-    let mut merged = joined(pasts, Past::is_one_with);
+    let mut merged = joined(pasts, |last, next| last.is_one_with(next, tick_ns));
     if merged.len() > 1 {
         merged.sort_by_cached_key(|past| (past.block_key(), past.start));
         merged = joined(merged, |last, next| last.is_followed_by(next, tick_ns));
