@@ -132,7 +132,7 @@ impl<'a> Explorer<'a> {
         match &mut self.pending {
             Some((last, pasts)) if *last == live => match pasts.last_mut() {
                 Some(before) if before.is_one_with(&past, self.cfg.hz.tick_ns()) => {
-                    before.merge(past)
+                    before.merge(past);
                 }
                 _ => pasts.push(past),
             },
@@ -213,7 +213,9 @@ impl<'a> Explorer<'a> {
             Some(at_ns) => {
                 if live.sock.keepalive_timer.is_none() {
                     // Nothing else asks for it.
-                    pasts.iter_mut().for_each(|past| past.stamps.rcv_tstamp = 0);
+                    for past in &mut pasts {
+                        past.stamps.rcv_tstamp = 0;
+                    }
                 }
                 self.on_their_way += 1;
                 self.frontier.entry(at_ns).or_default().push((Box::new(live), pasts));
