@@ -88,10 +88,13 @@ impl Peer {
         }
     }
 
-    /// Forgets what cannot matter to what is sent at this jiffy or later: what it has acknowledged, and when it
-    /// last acknowledged a probe.
+    /// Forgets what cannot matter to what is sent at this jiffy or later: what it has acknowledged, when it
+    /// last acknowledged a probe, and that its program did not read once.
     pub(crate) fn forget(&mut self, jiffy: u64, tick_ns: u64) {
         self.tcp_delack_timer(jiffy * tick_ns);
+        if self.reads_from_ns.is_some_and(|from_ns| from_ns <= jiffy * tick_ns) {
+            (self.reads_from_ns, self.room) = (Some(0), Room::default());
+        }
         let limit = self.invalid_ratelimit;
         self.last_oow_ack = self.last_oow_ack.filter(|last| jiffy < last.saturating_add(limit));
     }
