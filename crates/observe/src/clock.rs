@@ -52,6 +52,21 @@ pub fn jiffy_clock() -> Option<JiffyClock> {
     *best
 }
 
+/// The same at this moment, where time is virtual: there a tick that comes before the one before it was handled is
+/// lost (`time_travel_periodic_timer`, arch/um/kernel/time.c), so that the grid moves, and earlier readings are
+/// of another. Of a few readings, the first at which no tick is waiting.
+pub fn jiffy_clock_now() -> Option<JiffyClock> {
+    let tick_ns = tick_ns(hz());
+    let reading = || {
+        let coarse_ns = read(ClockId::CLOCK_MONOTONIC_COARSE);
+        Some((coarse_ns, read_timer_list(tick_ns)?))
+    };
+    let mut readings = (0..10).filter_map(|_| reading()).peekable();
+    let first = readings.peek().map(|(_, clock)| *clock);
+    let on_time = readings.find(|(coarse_ns, clock)| clock.at_ns < coarse_ns + tick_ns);
+    on_time.map(|(_, clock)| clock).or(first)
+}
+
 /// The clock, put forward by whole ticks if it lags behind `seen`: a jiffy that had begun by that moment, as
 /// a trace record shows it ([`crate::Tracer::jiffy_clock`]). Interrupts may have been late at every reading
 /// of the one, and not at every record of the other.

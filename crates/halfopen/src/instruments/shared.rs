@@ -66,11 +66,13 @@ impl Shared {
     }
 
     /// Which jiffy it is at which moment, by all that shows it. Where time is virtual no interrupt is
-    /// late.
+    /// late, but some are lost.
     pub(crate) fn jiffy_clock(&self, time: Clock) -> Option<JiffyClock> {
+        if time == Clock::Virtual {
+            return clock::jiffy_clock_now();
+        }
         let clock = clock::jiffy_clock()?;
-        let tracer = self.tracer.as_ref().filter(|_| time == Clock::Real);
-        let seen = tracer.and_then(|tracer| lock(tracer).jiffy_clock());
+        let seen = self.tracer.as_ref().and_then(|tracer| lock(tracer).jiffy_clock());
         Some(seen.map_or(clock, |seen| clock::not_behind(clock, seen)))
     }
 
