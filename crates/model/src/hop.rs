@@ -106,6 +106,11 @@ impl Hop {
         matches!(self, Self::Asks(..))
     }
 
+    /// Whether it is a timer that makes an ICMP error which takes a doubling of the RTO back.
+    pub(crate) fn reverts_by_timer(&self) -> bool {
+        self.has_timer() && self.icmp().is_some_and(|icmp| icmp.reverts)
+    }
+
     /// Whether the timer that fires next asks once more, which can set those free that wait.
     pub(crate) fn asks_again(&self) -> bool {
         let asks = |neighbour: &Neighbour| {

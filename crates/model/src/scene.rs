@@ -10,6 +10,15 @@ use crate::world::{Healed, Losses};
 
 /// What an ICMP error from next door needs to come back.
 pub(crate) const ICMP_NS: u64 = 20_000;
+
+/// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
+/// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
+/// sent, give or take; and where time is virtual, nothing takes any, unless it waits for `ksoftirqd`.
+pub(crate) fn icmp_times(kernel: &Kernel, by_timer: bool) -> impl Iterator<Item = u64> + use<> {
+    let none = by_timer || kernel.virtual_time;
+    let some = !kernel.virtual_time || kernel.softirqs_wait;
+    none.then_some(0).into_iter().chain(some.then_some(ICMP_NS))
+}
 /// So many timeouts in silence are looked at one by one beside the doublings.
 const TIMEOUTS_ALIKE: u64 = 75;
 /// Lives of a neighbour entry that differ by less than this may lead to the same run.
@@ -74,6 +83,14 @@ pub(crate) struct Confirms {
 }
 
 impl HopKind {
+    /// See [`Hop::reverts_by_timer`].
+    pub(crate) fn reverts_by_timer(&self) -> bool {
+        match self {
+            Self::Fixed(hop) => hop.reverts_by_timer(),
+            Self::Believed { icmp, .. } | Self::Looked { icmp, .. } => icmp.reverts,
+        }
+    }
+
     /// The hops that it may be if the first write comes at jiffy `start`.
     pub(crate) fn hops(&self, kernel: &Kernel, start: u64) -> Vec<Hop> {
         match self {

@@ -16,7 +16,7 @@ use crate::wheel::Context;
 use crate::width::{self, Cause};
 use crate::windows::{Counted, windows};
 use crate::world::{Moment, Room, Sequence};
-use crate::{closed_window, idle, orphan, purpose, sending, start, way, window};
+use crate::{closed_window, idle, orphan, purpose, scene, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
 use std::collections::BTreeSet;
@@ -264,11 +264,15 @@ fn closed_window_runs(
     facts: &Facts,
 ) -> Result<Vec<Start>, String> {
     let scenes = closed_window::scenes(cfg, parameters, facts)?;
-    let runs = scenes.into_iter().map(|(meets, start)| {
+    let runs = scenes.into_iter().flat_map(|(meets, start)| {
         let fault_ns = start.sampled_ns + meets.reference_until_ns;
         let (run, past) = start::window_run(cfg, &meets, &start);
         let run = equip(cfg, parameters, facts, run, Some(start.base), fault_ns);
-        (run, past, fault_ns)
+        scene::icmp_times(cfg, run.world.hop.reverts_by_timer()).map(move |icmp_ns| {
+            let mut run = run.clone();
+            run.world.icmp_ns = icmp_ns;
+            (run, past.clone(), fault_ns)
+        })
     });
     Ok(runs.collect())
 }
@@ -329,10 +333,13 @@ fn runs(
             {
                 // Of two timers that fire at the same jiffy, either may be the first.
                 let orders: &[bool] = if hop.has_timer() { &[false, true] } else { &[false] };
-                for first in orders {
-                    let mut run = run.clone();
-                    (run.world.hop, run.world.hop_first) = (hop.clone(), *first);
-                    all.push((run, past.clone(), fault_ns));
+                for icmp_ns in scene::icmp_times(cfg, hop.reverts_by_timer()) {
+                    for first in orders {
+                        let mut run = run.clone();
+                        (run.world.hop, run.world.hop_first) = (hop.clone(), *first);
+                        run.world.icmp_ns = icmp_ns;
+                        all.push((run, past.clone(), fault_ns));
+                    }
                 }
             }
         }
@@ -403,8 +410,6 @@ fn equip(
         run.world.memory = way::memory(cfg, parameters, run.sock.stamps.rcv_tstamp);
     }
     run.world.losses = way::losses(cfg, parameters, fault_ns);
-    run.world.icmp_ns =
-        if cfg.virtual_time && !cfg.softirqs_wait { 0 } else { crate::scene::ICMP_NS };
     run
 }
 

@@ -11,7 +11,7 @@ use crate::laboratory::{SLOP, SLOP_NS, nanos};
 use crate::prediction::{COUNTED_MOST, Prediction, Step, StepKind, Window};
 use crate::purpose::{self, Purpose};
 use crate::rto;
-use crate::scene::{self, HopKind};
+use crate::scene;
 use crate::start;
 use crate::tick::{Hz, JiffyPhase};
 use crate::width::{self, Cause};
@@ -142,7 +142,8 @@ pub(crate) fn scenes(
     for hop in hops(kernel, parameters, facts)? {
         for rto in possible_rtos(kernel, parameters, facts) {
             let moments = earlier.iter().flat_map(|earlier_ns| {
-                icmp_times(kernel, &hop).map(move |icmp_ns| (earlier_ns, icmp_ns))
+                scene::icmp_times(kernel, hop.reverts_by_timer())
+                    .map(move |icmp_ns| (earlier_ns, icmp_ns))
             });
             for ((earlier_ns, icmp_ns), healed) in
                 moments.flat_map(|moment| healed.iter().map(move |healed| (moment, healed)))
@@ -197,19 +198,6 @@ pub(crate) fn later_from(
 ) -> Option<(u64, Kernel)> {
     let at_ns = nanos(parameters.later.after).saturating_sub(earlier_ns);
     later.map(|kernel| (at_ns, kernel.clone()))
-}
-
-/// What an ICMP error takes to come back: it decides whether a timeout that is begun anew has spent
-/// a jiffy already. One that a neighbour's timer makes comes at the jiffy at which the segment was
-/// sent, give or take; and where time is virtual, nothing takes any, unless it waits for `ksoftirqd`.
-fn icmp_times(kernel: &Kernel, hop: &HopKind) -> impl Iterator<Item = u64> + use<> {
-    let by_timer = match hop {
-        HopKind::Fixed(hop) => hop.has_timer() && hop.icmp().is_some_and(|icmp| icmp.reverts),
-        HopKind::Believed { icmp, .. } | HopKind::Looked { icmp, .. } => icmp.reverts,
-    };
-    let none = by_timer || kernel.virtual_time;
-    let some = !kernel.virtual_time || kernel.softirqs_wait;
-    none.then_some(0).into_iter().chain(some.then_some(scene::ICMP_NS))
 }
 
 /// Whether the link goes away before the server's kernel knows that its last answer has come, so
