@@ -149,9 +149,21 @@ impl<'a> Explorer<'a> {
         if live.sock.is_sending() && live.world.never_answers() {
             // It is silent for as long as something is out.
             live.sock.keepalive_timer = None;
-            if live.program.next.is_none() {
+            let mut calls = live.program.to_come(self.calls);
+            if calls.all(|call| matches!(call, Call::Shutdown | Call::Close)) {
                 live.sock.forget_sent(live.world.hop.icmp());
             }
+            let mut calls = live.program.to_come(self.calls);
+            if live.sock.holds_fin_back()
+                && !live.world.hop.is_local()
+                && calls.all(|call| call == Call::Shutdown)
+            {
+                // Its FIN stays where it is, and changes nothing.
+                live.program.next = None;
+            }
+        }
+        if live.program.next.is_none() && live.program.answer_due.is_none() {
+            live.sock.forget_estimates();
         }
         let (at_ns, _) = next(live, self.cfg)?;
         // Nothing happens until then.

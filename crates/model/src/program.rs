@@ -107,6 +107,13 @@ impl Program {
         Self { next, lag_ns, answer_due: None, asked: 0 }
     }
 
+    /// Which calls it has still to make, where it waits for nothing.
+    pub(crate) fn to_come<'c>(&self, calls: &'c Calls) -> impl Iterator<Item = Call> + use<'c> {
+        let from = self.next.map_or(calls.all.len(), |(_, index)| index);
+        let again = self.next.and(calls.repeats_after).map(|_| &calls.all[..from]);
+        calls.all[from..].iter().chain(again.into_iter().flatten()).map(|(_, call)| *call)
+    }
+
     /// The call that is due is made, and the next planned.
     pub(crate) fn call(&mut self, calls: &Calls) -> Option<Call> {
         let (at_ns, index) = self.next.take()?;

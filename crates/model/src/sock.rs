@@ -295,6 +295,18 @@ impl Sock {
         self.queue.iter_mut().skip(first).for_each(|segment| segment.sent_ns = 0);
     }
 
+    /// Whether a FIN would wait behind what was sent again, for a congestion window of one.
+    pub(crate) fn holds_fin_back(&self) -> bool {
+        self.timeouts > 0 && self.retrans_out
+    }
+
+    /// Forgets how long round trips took, where nothing is out or waits, and nothing else will be sent that is.
+    pub(crate) fn forget_estimates(&mut self) {
+        if !self.is_sending() && !self.waiting && !self.fin_waits && !self.window_closed {
+            (self.rto, self.rto_base, self.srtt_us, self.rtt) = (1, 1, 1, None);
+        }
+    }
+
     /// Puts all its moments off, but for those that it has forgotten.
     pub(crate) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
         let sent = self.queue.iter_mut().map(|segment| &mut segment.sent_ns);
