@@ -31,18 +31,23 @@ pub(crate) fn scenes(
     // Where it was not sampled, the window closes `fault.after` before the fault.
     let ahead_ns = if looked { 0 } else { nanos(fault.after.min(PROBED_MOST)) };
     let mut all = Vec::new();
-    // The fault comes some time after the sample, and its end some time after it is due.
-    for slop_ns in [0, SLOP_NS] {
-        let fault_ns = ahead_ns.saturating_add(slop_ns);
-        let lasts = nanos(parameters.fault_duration().unwrap_or_default());
-        let healed = healed(parameters, facts, fault_ns.saturating_add(lasts));
-        // The smoothed round-trip time still holds what filling the window cost.
-        let times = (fault_ns, nanos(parameters.path.rtt));
-        let meets = Meets::new(kernel, (parameters, facts), times, later.as_ref(), healed);
-        for start in &starts {
-            for hop in hops(kernel, parameters, facts, start)? {
-                all.push((Meets { hop, ..meets.clone() }, start.clone()));
-            }
+    for start in &starts {
+        let hops = hops(kernel, parameters, facts, start)?;
+        // The fault comes some time after the sample, and its end some time after it is due: perhaps just after a
+        // probe that is so still answered.
+        let probed_ns =
+            (armed(kernel, start).1 * kernel.hz.tick_ns()).saturating_sub(start.sampled_ns);
+        let answered_ns = probed_ns + way::exposed_ns(parameters, nanos(parameters.path.rtt)) + 1;
+        let answered_ns = answered_ns.checked_sub(ahead_ns).filter(|slop_ns| *slop_ns < SLOP_NS);
+        for slop_ns in [0, SLOP_NS].into_iter().chain(answered_ns) {
+            let fault_ns = ahead_ns.saturating_add(slop_ns);
+            let lasts = nanos(parameters.fault_duration().unwrap_or_default());
+            let healed = healed(parameters, facts, fault_ns.saturating_add(lasts));
+            // The smoothed round-trip time still holds what filling the window cost.
+            let times = (fault_ns, nanos(parameters.path.rtt));
+            let meets = Meets::new(kernel, (parameters, facts), times, later.as_ref(), healed);
+            let met = |hop: &Hop| (Meets { hop: hop.clone(), ..meets.clone() }, start.clone());
+            all.extend(hops.iter().map(met));
         }
     }
     Ok(all)

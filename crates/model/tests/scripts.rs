@@ -754,3 +754,37 @@ fn what_is_too_little_for_a_frame_waits_for_the_loss_probe() {
     let third = schedule.iter().find(|step| step.kind == StepKind::Retransmission && step.n == 3);
     assert_eq!(third.map(|step| step.timeout), Some(Duration::from_millis(200)));
 }
+
+/// A trial of Linux 6.18 at HZ=250: the probe that was due 9 ms after the sample was answered, and the fault came
+/// just after it, long before the latest that it could have.
+#[test]
+fn a_probe_may_be_answered_just_before_the_fault() {
+    let parameters = parameters(&[
+        ("client.traffic", "script"),
+        ("client.script", "wait 1s; write 100"),
+        POWER_OFF,
+        ("client.fills_window", "true"),
+        ("server.reads", "false"),
+        ("sysctl.tcp_retries2", "4"),
+    ]);
+    let mut facts = model::nominal_facts(&parameters, HZ);
+    facts.jiffies = Some(JiffyClock { jiffies: 4_299_471_866, at_ns: 18_318_536_000_000 });
+    facts.tcp = Some(TcpFacts {
+        rto_us: 208_000,
+        srtt_us: 7_790,
+        rttvar_us: 14_002,
+        timer: TcpFacts::TIMER_PROBE0,
+        timer_expires_ms: 8,
+        sampled_at_ns: 18_318_534_794_390,
+        last_data_recv_ms: 388,
+        last_ack_recv_ms: 200,
+        ..facts.tcp.unwrap()
+    });
+    let prediction = model::predict(&parameters, &facts);
+    let measured = Duration::from_millis(8_999);
+    let holds = |window: &model::Window| {
+        window.window_probes == Some(3)
+            && window.span.is_some_and(|(from, to)| from <= measured && measured <= to)
+    };
+    assert!(prediction.windows.iter().any(holds), "{:#?}", prediction.windows);
+}
