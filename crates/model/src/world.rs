@@ -132,6 +132,11 @@ impl InFlight {
     fn of(what: Arrival, at_ns: u64) -> Self {
         Self { at_ns, what, open_ns: (0, 0), sooner_ns: 0, late_ns: 0, also_on_time: false }
     }
+
+    /// Whether it comes with the answer of the peer's program.
+    fn answers(&self) -> bool {
+        matches!(self.what, Arrival::Ack { answers: true, .. })
+    }
 }
 
 /// What answers a segment that gets through.

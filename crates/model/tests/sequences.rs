@@ -111,6 +111,21 @@ fn a_write_that_got_through_is_no_reference() {
     assert!(from >= alone_from - 0.1 && to <= alone_to + 0.1, "{later:?} {alone:?}");
 }
 
+/// A request at 1.741 s, again at 1.948 and more: the router asks for the server at 3.796 s. The second copy has
+/// the server's kernel acknowledge at once, before its program answers, and the round trip counts from that copy.
+#[test]
+fn what_waited_at_a_router_is_acknowledged_by_its_second_copy() {
+    let script = "wait 1741ms; request 100 4s; wait 3s; write 100";
+    let script = [("client.traffic", "script"), ("client.script", script), ("topology", "router")];
+    let off = [("fault.2.kind", "power-off"), ("fault.2.after", "5833ms")];
+    let waited = predict(&[&FLAP, &off, &script, &[("fault.duration", "3219ms")]]);
+    let probe = &waited.schedule[0];
+    assert_eq!(probe.kind, StepKind::TailLossProbe);
+    // Two round trips, smoothed: an eighth of 1.848 s, or of 2.055 s if the first copy were echoed.
+    let timeout_ms = probe.timeout.as_millis();
+    assert!((650..680).contains(&timeout_ms), "{timeout_ms}");
+}
+
 /// A killed process's FIN comes if the connection lives until then.
 #[test]
 fn a_crash_after_an_outage_is_told_at_once() {
