@@ -238,6 +238,13 @@ const ENDS: (&str, &str) = ("fault.3.duration", "1s");
 const WRITES_LATE: [(&str, &str); 2] =
     [("client.traffic", "script"), ("client.script", "write 100; wait 21s; write 100")];
 
+#[test]
+fn what_of_a_stream_has_waited_at_a_router_is_not_followed() {
+    let drops = [("fault.2.kind", "blackhole"), AGAIN[1], ("topology", "router")];
+    let why = predict(&[&FLAP, &STREAM, &drops]).unknown.unwrap();
+    assert!(why.contains("in which parts"), "{why}");
+}
+
 /// A router that is cut off from the server asks for it in vain, and says so.
 #[test]
 fn a_router_speaks_for_a_server_that_goes_away_for_the_second_time() {

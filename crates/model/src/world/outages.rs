@@ -48,6 +48,9 @@ pub(crate) const ANSWER_IS_OUT: &str = "the path goes away before the server's k
 const CONGESTED: &str = "how much a program that writes on has sent before the next fault takes its answers is up to the \
                          congestion window, which an outage has made small on a path with a delay";
 
+const IN_PARTS: &str = "of what a program goes on writing, some waits at the router for the server's link-layer address: in which \
+                        parts it is acknowledged when that comes is not followed";
+
 const WAITS: &str = "what waits at the router for a link-layer address goes on when that comes, whatever the next fault \
                      does to what comes later, or is answered by ICMP when the router forgets whom it asks for";
 
@@ -134,6 +137,9 @@ impl World {
             let outage = self.outages.remove(0);
             if self.congested && self.lost == Moment::Past {
                 self.unknown = Some(CONGESTED);
+            }
+            if self.writes_on && self.lost == Moment::Past && self.hop.has_timer() {
+                self.unknown = Some(IN_PARTS);
             }
             let comes_back = outage.recovery.as_ref().is_some_and(|r| r.with != Answer::Reset);
             // A program that writes on meets nothing but an old acknowledgement.
