@@ -8,7 +8,9 @@ use crate::kernel::Kernel;
 use crate::predict::{predict, predict_alone};
 use crate::prediction::StepKind;
 use crate::scene::HopKind;
-use crate::{IfIt, ObservedCall, Prediction, crash, dead_path, predict_socket, predict_with};
+use crate::{
+    IfIt, ObservedCall, Prediction, crash, dead_path, predict_after, predict_socket, predict_with,
+};
 use spec::effect::{Cable, PathFate};
 use spec::facts::TcpFacts;
 use spec::script::{Script, Step};
@@ -76,6 +78,7 @@ pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Par
     own.client.traffic = match &observed.calls[..] {
         _ if facts.tcp.as_ref().is_some_and(is_connecting) => Traffic::Connect,
         _ if falls_silent(trial, facts) => Traffic::Script,
+        _ if streams(trial) => Traffic::Stream,
         [] => Traffic::Idle,
         _ if is_crash => Traffic::OneWrite,
         _ => Traffic::Script,
@@ -100,6 +103,11 @@ pub fn parameters(trial: &Parameters, facts: &Facts, observed: &Observed) -> Par
     own
 }
 
+/// Whether a program of halfopen's own goes on writing, from one fault to the next: all its calls are known.
+fn streams(trial: &Parameters) -> bool {
+    !trial.runs_command() && trial.client.traffic == Traffic::Stream
+}
+
 fn is_connecting(tcp: &TcpFacts) -> bool {
     tcp.state == Some(TcpState::SynSent)
 }
@@ -122,6 +130,10 @@ pub fn predict_program(trial: &Parameters, facts: &Facts, observed: &Observed) -
         None if trial.fault.kind == FaultKind::ProcessCrash && observed.unread == Unread::Open => {
             either(&own, facts)
         }
+        None if streams(trial) => match observed.first_write_ns() {
+            Some(at_ns) => predict_after(&own, facts, at_ns),
+            None => predict_alone(&own, facts),
+        },
         None if own.client.traffic == Traffic::Script => predict_with(&own, facts, &observed.calls),
         None => predict_alone(&own, facts),
     };
@@ -254,13 +266,14 @@ fn why_unknown(
         );
     }
     let gathers = tcp.options_set.as_ref().is_some_and(|options| options.nodelay == Some(false));
-    if observed.behind && gathers {
+    let is_seen = !streams(trial);
+    if is_seen && observed.behind && gathers {
         return Some(
             "without TCP_NODELAY, what a program writes while something is not acknowledged is gathered \
              (Nagle's algorithm, RFC 1122, 4.2.3.4), and no segment shows when it was written",
         );
     }
-    if observed.behind && observed.calls.len() > tcp.snd_cwnd.max(1) as usize {
+    if is_seen && observed.behind && observed.calls.len() > tcp.snd_cwnd.max(1) as usize {
         return Some(
             "what a program writes while the congestion window is full waits for it, and no segment shows when \
              it was written",

@@ -25,7 +25,7 @@ use crate::run::{Called, Fired, Live, Past, Runs};
 use crate::sock::{Decides, Stamps, Timer};
 use crate::tick::EPOCH;
 use crate::world::Arrival;
-use alike::{alike, merge, skip_alike, skip_answered};
+use alike::{alike, merge, skip_alike, skip_answered, skip_writes};
 use event::{Event, next};
 use phase::{asks_for, asks_to_fire};
 use standing::Standing;
@@ -422,6 +422,9 @@ impl<'a> Explorer<'a> {
                     // Of writes between two faults, those that are answered are over.
                     let is_over = is_new && next.sock.queue.is_empty();
                     past.called.take_if(|called| is_over && *called == Called::Write);
+                    if let Some(first) = next.sock.queue.first().filter(|_| is_new) {
+                        past.written(first.first_sent_ns);
+                    }
                     if is_new && past.called.is_none() {
                         past.begin_anew(now_ns);
                         if is_window && let Some(armed) = next.sock.armed(Timer::Write) {
@@ -464,6 +467,9 @@ impl<'a> Explorer<'a> {
         }
         if event == Event::Arrival && live.sock.window_closed {
             skip_answered(&mut live, &mut pasts, self.cfg, now_ns);
+        }
+        if event == Event::Arrival {
+            skip_writes(&mut live, self.cfg, self.calls, now_ns);
         }
         if event == Event::Arrival
             && live.world.stays(now_ns)

@@ -98,13 +98,15 @@ pub(crate) struct Program {
     pub(crate) answer_due: Option<u64>,
     /// The call that asked for it.
     asked: usize,
+    /// When its next call comes, and which, while what it writes is held back: until something is acknowledged.
+    held_back: Option<(u64, usize)>,
 }
 
 impl Program {
     /// A program whose calls begin at `start_ns`.
     pub(crate) fn new(calls: &Calls, start_ns: u64, lag_ns: u64) -> Self {
         let next = calls.all.first().map(|(after_ns, _)| (start_ns.saturating_add(*after_ns), 0));
-        Self { next, lag_ns, answer_due: None, asked: 0 }
+        Self { next, lag_ns, answer_due: None, asked: 0, held_back: None }
     }
 
     /// Which calls it has still to make, where it waits for nothing.
@@ -146,7 +148,8 @@ impl Program {
 
     /// Puts off what it does next.
     pub(crate) fn put_off(&mut self, by_ns: u64) {
-        self.next.iter_mut().for_each(|(at_ns, _)| *at_ns += by_ns);
+        let calls = self.next.iter_mut().chain(&mut self.held_back);
+        calls.for_each(|(at_ns, _)| *at_ns += by_ns);
         self.answer_due.iter_mut().for_each(|at_ns| *at_ns += by_ns);
     }
 
@@ -155,6 +158,25 @@ impl Program {
         if self.answer_due.take().is_some() && calls.heartbeats_within.is_none() {
             self.plan(calls, self.asked, now_ns);
         }
+    }
+
+    /// Goes on by calls that are all alike.
+    pub(crate) fn skip(&mut self, by_ns: u64) {
+        self.next.iter_mut().for_each(|(at_ns, _)| *at_ns += by_ns);
+    }
+
+    /// What it writes is held back.
+    pub(crate) fn hold_back(&mut self) {
+        self.held_back = self.next.take();
+    }
+
+    /// How many calls of a program that was held back have come by now; the next one is planned.
+    pub(crate) fn goes_on(&mut self, calls: &Calls, now_ns: u64) -> u64 {
+        let Some((at_ns, index)) = self.held_back.take() else { return 0 };
+        let every_ns = calls.repeats_after.unwrap_or(u64::MAX);
+        let missed = now_ns.checked_sub(at_ns).map_or(0, |late_ns| late_ns / every_ns + 1);
+        self.next = Some((at_ns.saturating_add(missed * every_ns), index));
+        missed
     }
 
     /// No answer has come in time: the program closes.

@@ -47,6 +47,7 @@ pub(crate) fn farewell(kernel: &Kernel, parameters: &Parameters, facts: &Facts) 
         acknowledged_after: held_back(kernel, parameters, facts),
         rtt: RttRange {
             estimates: [least_us, most_us].map(|us| Estimator::of(tcp, us, rto_min_us)),
+            usual_us: tcp.srtt_us.into(),
             timestamps: facts.tcp.as_ref().is_none_or(|tcp| tcp.options & TCPI_OPT_TIMESTAMPS != 0),
         },
     }

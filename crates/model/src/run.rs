@@ -241,6 +241,14 @@ impl Past {
         }
     }
 
+    /// What was written before this moment is acknowledged.
+    pub(crate) fn written(&mut self, at_ns: u64) {
+        if at_ns > self.begins_ns && self.called == Some(Called::Write) {
+            self.called = None;
+            self.called(Called::Write, at_ns);
+        }
+    }
+
     /// A segment has arrived that is the reference from now on.
     pub(crate) fn begin_anew(&mut self, now_ns: u64) {
         for due_ns in &mut self.nominal {

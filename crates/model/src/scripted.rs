@@ -2,13 +2,15 @@
 //! socket begins with its last exchange, or with its closed window, and goes through everything: what
 //! keepalive does before a write, what a write does to keepalive, a closed window, the end.
 
+mod begins;
+
 use crate::conclude::unknown;
 use crate::dead_path;
 use crate::explore::{End, Explorer};
 use crate::kernel::{Kernel, tcp_rmem};
 use crate::laboratory::{SLOP, SLOP_NS, nanos};
 use crate::prediction::{Prediction, StepKind};
-use crate::program::{Call, Calls, Program};
+use crate::program::Calls;
 use crate::run::{Called, Live, Past};
 use crate::sock::{Armed, Stamps, Timer};
 use crate::tick::{EPOCH, Hz, JiffyPhase};
@@ -19,7 +21,6 @@ use crate::world::{Moment, Room, Sequence};
 use crate::{closed_window, idle, orphan, purpose, scene, sending, start, way, window};
 use spec::effect::{HostFate, Processes};
 use spec::{Facts, FaultKind, Outcome, Parameters, Reference, Traffic};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A system call that was seen, nanoseconds of `CLOCK_MONOTONIC`.
@@ -31,10 +32,6 @@ pub struct ObservedCall {
     pub step: spec::script::Step,
 }
 
-/// From the time stamp of a call, the program's or the tap's, to the arming of its timer.
-const CALL_NS: u64 = 100_000;
-/// By how much a sleep may be longer than it was asked to be: at least, and at most.
-const LAGS_NS: [u64; 2] = [60_000, 1_000_000];
 /// A step of a run whose phase of the clock is not known yet stands for those of so many.
 const STANDS_FOR: usize = 16;
 /// What a fault's end may be late by where time is virtual.
@@ -110,7 +107,7 @@ fn ends(
     let explore = |runs: Vec<Start>| {
         let mut explorer = Explorer::new(cfg, later.as_ref(), &calls).one_of(STANDS_FOR);
         for run in going_on_late(cfg, runs) {
-            begin(&mut explorer, cfg, &calls, begins, run);
+            begins::begin(&mut explorer, cfg, &calls, begins, run);
         }
         explorer.go().map(|()| explorer.ends)
     };
@@ -120,9 +117,22 @@ fn ends(
     let scenes = idle::scenes(cfg, parameters, facts, true)?.unwrap_or_default();
     let mut runs = runs(cfg, parameters, facts, &scenes, calls.writes_after_ns())?;
     if !sequences.is_empty() {
+        if let Some(every_ns) = calls.repeats_after {
+            for (run, ..) in &mut runs {
+                writes_on(cfg, run, every_ns);
+            }
+        }
         runs = sequences.iter().flat_map(|sequence| befallen(sequence, &runs)).collect();
     }
     explore(runs)
+}
+
+/// What it means between faults that the program writes once in such a time.
+fn writes_on(cfg: &Kernel, run: &mut Live, every_ns: u64) {
+    let Live { sock, world, .. } = run;
+    let tick_ns = cfg.hz.tick_ns();
+    world.writes_on = !sock.keepopen || every_ns < cfg.keepalive_time * tick_ns;
+    world.congested = world.peer.rtt_ns >= tick_ns && every_ns < sock.rto * tick_ns;
 }
 
 /// The same runs with what befalls them.
@@ -159,86 +169,6 @@ fn going_on_late(cfg: &Kernel, mut runs: Vec<Start>) -> Vec<Start> {
     let late: Vec<_> = late.collect();
     runs.extend(late);
     runs
-}
-
-/// Starts a run with each moment at which its program may begin.
-fn begin(
-    explorer: &mut Explorer<'_>,
-    cfg: &Kernel,
-    calls: &Calls,
-    (first_ns, phase_known): (Option<u64>, bool),
-    (run, past, fault_ns): Start,
-) {
-    let lags: &[u64] = match () {
-        () if first_ns.is_some() || !calls.go_on() => &[0],
-        () if cfg.virtual_time => &[0, LAGS_NS[0]],
-        () => &LAGS_NS,
-    };
-    for lag_ns in lags {
-        let parts = parts(calls, *lag_ns, run.world.round_trip_ns(), cfg.hz.tick_ns());
-        for (begins_ns, spread_ns) in begins(cfg, first_ns, fault_ns, &parts, phase_known) {
-            let mut run = run.clone();
-            run.program = Program::new(calls, begins_ns, *lag_ns);
-            let mut past = past.clone();
-            past.call_spread_ns = Some(spread_ns);
-            explorer.start(run, past);
-        }
-    }
-}
-
-/// The parts of a jiffy that its first call may come in, each by its end and its length: in each of
-/// them all calls come in the same jiffies, and what they send and its answers arrive in the same.
-fn parts(calls: &Calls, lag_ns: u64, rtt_ns: Option<u64>, tick_ns: u64) -> Vec<(u64, u64)> {
-    let mut ends = BTreeSet::new();
-    let mut at_ns = 0_u64;
-    // A jiffy need not be whole nanoseconds: what comes a whole number of them later shares its part, of which
-    // what is too much for that is left out.
-    let mut last_ns = tick_ns;
-    for (index, (after_ns, call)) in calls.all.iter().enumerate() {
-        at_ns = at_ns.saturating_add(*after_ns).saturating_add(if index == 1 { lag_ns } else { 0 });
-        let due_ns = match call {
-            Call::Request(_, deadline_ns) => at_ns.saturating_add(*deadline_ns),
-            _ => at_ns,
-        };
-        let arrives = rtt_ns.into_iter().flat_map(|rtt_ns| [at_ns + rtt_ns / 2, at_ns + rtt_ns]);
-        for moment_ns in [at_ns, due_ns].into_iter().chain(arrives) {
-            let end_ns = tick_ns - moment_ns % tick_ns;
-            if moment_ns % tick_ns > moment_ns / tick_ns {
-                ends.insert(end_ns);
-            } else {
-                last_ns = last_ns.min(end_ns);
-            }
-        }
-    }
-    ends.retain(|end_ns| *end_ns < last_ns);
-    ends.insert(last_ns);
-    let mut from_ns = 0;
-    let part = |end_ns| (end_ns, end_ns - std::mem::replace(&mut from_ns, end_ns));
-    ends.into_iter().map(part).collect()
-}
-
-/// When the program may begin: when it was seen to, or within 100 ms of the fault, at the end of each
-/// part of each jiffy; and by how much sooner.
-fn begins(
-    cfg: &Kernel,
-    first_ns: Option<u64>,
-    fault_ns: u64,
-    parts: &[(u64, u64)],
-    phase_known: bool,
-) -> Vec<(u64, u64)> {
-    if let Some(at_ns) = first_ns {
-        return vec![(at_ns, 0), (at_ns + CALL_NS, 0)];
-    }
-    let tick_ns = cfg.hz.tick_ns();
-    let first = fault_ns / tick_ns;
-    let last = (fault_ns + SLOP_NS) / tick_ns;
-    let stride = if phase_known { 1 } else { ((last - first) / 2).max(1) };
-    let jiffies = (first..=last).step_by(stride as usize);
-    let all = jiffies.flat_map(|jiffy| {
-        parts.iter().map(move |(end_ns, length_ns)| (jiffy * tick_ns + end_ns - 1, length_ns - 1))
-    });
-    // What ends before the fault is not looked at.
-    all.filter(|(at_ns, _)| *at_ns >= fault_ns).collect()
 }
 
 fn observed_calls(observed: &[ObservedCall]) -> Calls {
@@ -458,9 +388,8 @@ fn conclude(
     }
     let mut prediction = Prediction { schedule, ..Prediction::of(reference, windows, "") };
     let lives = prediction.windows.iter().all(|window| window.outcome == Outcome::None);
-    let sends_again = !prediction.schedule.is_empty();
-    let heartbeats = parameters.client.traffic == Traffic::Heartbeat && sends_again;
-    prediction.why = if lives && heartbeats {
+    let gives_up = traffic == Traffic::Heartbeat && ends.iter().any(|end| end.by_program);
+    prediction.why = if lives && gives_up {
         sending::why_program_gives_up(parameters.client.heartbeat.deadline)
     } else {
         why(cfg, &prediction)
@@ -492,22 +421,5 @@ pub(crate) fn why(cfg: &Kernel, prediction: &Prediction) -> String {
                 .into()
         }
         _ => sending::why_sending(cfg, prediction),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// At HZ 300 a jiffy is 3,333,333 ns, and 510 of them are 170 ns short of 1.7 s.
-    #[test]
-    fn what_comes_whole_jiffies_later_comes_in_the_same_jiffy_in_each_part() {
-        let script: spec::Script = "write 1; wait 1700ms; write 100".parse().unwrap();
-        let tick_ns = 3_333_333;
-        for (end_ns, length_ns) in parts(&Calls::of(&script), 0, None, tick_ns) {
-            for at_ns in [end_ns - length_ns, end_ns - 1] {
-                assert_eq!((at_ns + 1_700_000_000) / tick_ns, 510, "{at_ns}");
-            }
-        }
     }
 }

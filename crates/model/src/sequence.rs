@@ -87,9 +87,7 @@ fn not_modelled(parameters: &Parameters, facts: &Facts) -> Option<&'static str> 
     if server.reads && !acknowledged && parameters.fault.after < takes {
         return Some(ANSWER_IS_OUT);
     }
-    let goes_on = matches!(client.traffic, Traffic::Stream | Traffic::Heartbeat)
-        || client.script.as_ref().is_some_and(|script| script.repeats);
-    goes_on.then_some("a program that goes on writing is not followed from one fault to the next")
+    None
 }
 
 /// What the faults to the one of this place do to the path.

@@ -71,6 +71,8 @@ pub(crate) struct Segment {
     pub(crate) carries: Carries,
     /// When it was last sent: `skb_mstamp_ns`.
     pub(crate) sent_ns: u64,
+    /// When it was first sent, if something may ask for that; or else 0.
+    pub(crate) first_sent_ns: u64,
     /// `TCPCB_EVER_RETRANS`.
     pub(crate) resent: bool,
     /// How much data, and in how many of the program's writes.
@@ -309,7 +311,10 @@ impl Sock {
 
     /// Puts all its moments off, but for those that it has forgotten.
     pub(crate) fn put_off(&mut self, jiffies: u64, by_ns: u64) {
-        let sent = self.queue.iter_mut().map(|segment| &mut segment.sent_ns);
+        let sent = self
+            .queue
+            .iter_mut()
+            .flat_map(|segment| [&mut segment.sent_ns, &mut segment.first_sent_ns]);
         let moments = self.orphaned_ns.iter_mut().chain(sent);
         moments.filter(|at_ns| **at_ns > 0).for_each(|at_ns| *at_ns += by_ns);
         let write = self.write_timer.as_mut().map(|(_, armed)| armed);

@@ -132,6 +132,11 @@ impl InFlight {
     fn of(what: Arrival, at_ns: u64) -> Self {
         Self { at_ns, what, open_ns: (0, 0), sooner_ns: 0, late_ns: 0, also_on_time: false }
     }
+
+    /// Whether it comes with the answer of the peer's program.
+    fn answers(&self) -> bool {
+        matches!(self.what, Arrival::Ack { answers: true, .. })
+    }
 }
 
 /// What answers a segment that gets through.
@@ -253,6 +258,11 @@ pub(crate) struct World {
     limit: Option<Limit>,
     /// Until when the peer's kernel may not know that its program's answer has come, nanoseconds.
     answer_is_out_ns: u64,
+    /// Whether the program writes on, sooner than keepalive asks: what it is answered twice makes no difference.
+    pub(crate) writes_on: bool,
+    /// Whether it writes faster than it is answered, so that a congestion window that is small after losses holds
+    /// it up.
+    pub(crate) congested: bool,
     /// Until when a neighbour entry is believed whose life is not followed.
     believed_until: Moment,
     /// The frame in which what is sent leaves.
@@ -302,6 +312,8 @@ impl World {
             outages: Vec::new(),
             limit: None,
             answer_is_out_ns: 0,
+            writes_on: false,
+            congested: false,
             believed_until: Moment::Never,
             frame: Frame::default(),
             memory: None,

@@ -111,6 +111,91 @@ fn a_write_that_got_through_is_no_reference() {
     assert!(from >= alone_from - 0.1 && to <= alone_to + 0.1, "{later:?} {alone:?}");
 }
 
+const STREAM: [(&str, &str); 2] = [("client.traffic", "stream"), ("sysctl.tcp_retries2", "3")];
+const OFF: [(&str, &str); 1] = [("fault.kind", "power-off")];
+
+/// Whether the second is given up when the first is, give or take a slot and a jiffy of each timeout.
+fn are_alike(prediction: &Prediction, alone: &Prediction) {
+    assert_eq!(prediction.windows[0].outcome, Outcome::TIMED_OUT, "{prediction:?}");
+    assert_eq!(prediction.reference, Reference::FirstWrite);
+    let ((from, to), (alone_from, alone_to)) = (span_s(prediction), span_s(alone));
+    let is_alike = from > alone_from - 0.1 && to < alone_to + 0.1;
+    assert!(is_alike, "{from} {to}, alone {alone_from} {alone_to}");
+}
+
+/// In between everything gets through, and the RTO is what it was: times count from the first write that does not.
+#[test]
+fn a_stream_meets_the_second_outage_as_if_it_were_the_only_one() {
+    let alone = predict(&[&OFF, &STREAM]);
+    let twice = predict(&[&FLAP, &AGAIN, &STREAM]);
+    assert_eq!(twice.windows[0].outcome, Outcome::None, "{twice:?}");
+    are_alike(&predict(&[&FLAP, &AGAIN, &STREAM, &[LONGER]]), &alone);
+    let probed = predict(&[&FLAP, &AGAIN, &STREAM, &KEEPALIVE, &[LONGER]]);
+    are_alike(&probed, &alone);
+    let crash = [("fault.2.kind", "process-crash"), AGAIN[1]];
+    let told = predict(&[&FLAP, &STREAM, &crash]);
+    assert_eq!((told.windows[0].outcome, told.reference), (Outcome::Eof, Reference::Fault));
+}
+
+/// Retransmissions at 0.2, 0.6, 1.5 and 3.1 s: the path is there from 2.5 to 2.9 s, and nobody sees it.
+#[test]
+fn a_stream_does_not_notice_a_path_that_is_back_between_two_retransmissions() {
+    let soon = [("fault.2.kind", "power-off"), ("fault.2.after", "2900ms")];
+    are_alike(&predict(&[&FLAP, &STREAM, &soon]), &predict(&[&OFF, &STREAM]));
+    let later = [("fault.2.kind", "power-off"), ("fault.2.after", "3400ms")];
+    let (from, _) = span_s(&predict(&[&FLAP, &STREAM, &later]));
+    // What it wrote meanwhile got through, and it began anew.
+    assert!(from > 3.0, "{from}");
+}
+
+/// The program's patience is for one answer, and the outages do not add up.
+#[test]
+fn heartbeats_outlive_two_short_outages() {
+    let beats = [
+        ("client.traffic", "heartbeat"),
+        ("client.heartbeat.interval", "500ms"),
+        ("client.heartbeat.deadline", "4s"),
+    ];
+    let given_up = |sets: &[(&str, &str)]| {
+        let prediction = predict(&[&FLAP, &AGAIN, &beats, sets]);
+        assert_eq!(prediction.windows[0].outcome, Outcome::None, "{prediction:?}");
+        prediction.why.contains("gives the server up 4s after its request")
+    };
+    assert!(!given_up(&[]));
+    assert!(given_up(&[LONGER]));
+    assert!(given_up(&[("fault.duration", "5s")]));
+}
+
+/// What is seen of a stream at the second fault is enough, however much it writes after it.
+#[test]
+fn a_stream_whose_socket_has_settled_is_predicted_from_it() {
+    let whole = parameters(&[&FLAP[..], &AGAIN, &STREAM].concat());
+    let mut facts = model::nominal_facts(&whole, 250);
+    let options = SocketOptions { nodelay: Some(true), ..SocketOptions::default() };
+    facts.tcp.as_mut().unwrap().options_set = Some(options);
+    let write = |number: u64| ObservedCall { at_ns: number * 50_000_000, step: Step::Write(100) };
+    let calls = (0..50).map(write).collect();
+    let observed = Observed { calls, behind: true, ..Observed::default() };
+    let told = predict_program(&whole.with_fault(1), &facts, &observed).prediction;
+    assert_eq!(told.windows[0].outcome, Outcome::None, "{told:?}");
+    assert!(told.unknown.is_none(), "{told:?}");
+}
+
+/// A request at 1.741 s, again at 1.948 and more: the router asks for the server at 3.796 s. The second copy has
+/// the server's kernel acknowledge at once, before its program answers, and the round trip counts from that copy.
+#[test]
+fn what_waited_at_a_router_is_acknowledged_by_its_second_copy() {
+    let script = "wait 1741ms; request 100 4s; wait 3s; write 100";
+    let script = [("client.traffic", "script"), ("client.script", script), ("topology", "router")];
+    let off = [("fault.2.kind", "power-off"), ("fault.2.after", "5833ms")];
+    let waited = predict(&[&FLAP, &off, &script, &[("fault.duration", "3219ms")]]);
+    let probe = &waited.schedule[0];
+    assert_eq!(probe.kind, StepKind::TailLossProbe);
+    // Two round trips, smoothed: an eighth of 1.848 s, or of 2.055 s if the first copy were echoed.
+    let timeout_ms = probe.timeout.as_millis();
+    assert!((650..680).contains(&timeout_ms), "{timeout_ms}");
+}
+
 /// A killed process's FIN comes if the connection lives until then.
 #[test]
 fn a_crash_after_an_outage_is_told_at_once() {
@@ -127,7 +212,7 @@ fn a_crash_after_an_outage_is_told_at_once() {
 fn what_is_not_modelled_is_unknown_with_its_reason() {
     const WRITE: (&str, &str) = ("client.traffic", "one-write");
     for (sets, reason) in [
-        (&[("client.traffic", "stream")][..], "goes on writing"),
+        (&[("client.traffic", "stream"), ("path.rtt", "20ms")][..], "congestion window"),
         (&[("fault.after", "0s"), WRITE], "last answer has come"),
         (&[("path.rtt", "150ms"), WRITE], "last answer has come"),
         (
@@ -152,6 +237,13 @@ const LATER: (&str, &str) = ("fault.3.after", "5s");
 const ENDS: (&str, &str) = ("fault.3.duration", "1s");
 const WRITES_LATE: [(&str, &str); 2] =
     [("client.traffic", "script"), ("client.script", "write 100; wait 21s; write 100")];
+
+#[test]
+fn what_of_a_stream_has_waited_at_a_router_is_not_followed() {
+    let drops = [("fault.2.kind", "blackhole"), AGAIN[1], ("topology", "router")];
+    let why = predict(&[&FLAP, &STREAM, &drops]).unknown.unwrap();
+    assert!(why.contains("in which parts"), "{why}");
+}
 
 /// A router that is cut off from the server asks for it in vain, and says so.
 #[test]

@@ -1,6 +1,7 @@
 //! Runs that are alike are one, and steps that are alike are skipped.
 
 use crate::kernel::Kernel;
+use crate::program::Calls;
 use crate::run::{Live, Past, Runs, STEPS_SHOWN};
 use crate::sock::Timer;
 use std::collections::HashMap;
@@ -82,6 +83,31 @@ pub(super) fn skip_answered(live: &mut Live, pasts: &mut [Past], cfg: &Kernel, n
         past.stamps.expires = 0;
     }
 }
+
+/// Between two faults, one answered write of a program that goes on writing is like the other: goes to the last
+/// but a few before something changes, or a timer fires.
+pub(super) fn skip_writes(live: &mut Live, cfg: &Kernel, calls: &Calls, now_ns: u64) {
+    let Some((every_ns, (at_ns, _))) = calls.repeats_after.zip(live.program.next) else { return };
+    let Live { sock, world, program, .. } = live;
+    let settled = sock.queue.is_empty()
+        && !sock.waiting
+        && program.answer_due.is_none()
+        && world.in_flight.is_empty()
+        && world.is_settled(now_ns)
+        && calls.all.len() == 1;
+    let timers = sock.next_timer().map(|(fires, _)| fires * cfg.hz.tick_ns());
+    let until = world.reference_until.ahead().into_iter().chain(timers);
+    let Some(next_ns) = until.chain(world.next_change()).min().filter(|_| settled) else { return };
+    let left_ns = WRITES_BEFORE * every_ns + world.peer.rtt_ns;
+    let writes = next_ns.saturating_sub(at_ns).saturating_sub(left_ns) / every_ns;
+    program.skip(writes * every_ns);
+    sock.settle(cfg, writes);
+    // Only what comes next is told apart by its number.
+    (sock.first, sock.tlp_out, world.peer.next) = (0, None, 0);
+}
+
+/// Before something changes, so many writes are gone through.
+const WRITES_BEFORE: u64 = 1;
 
 /// So many probes have come to the longest timeout: more than there are doublings.
 const PROBES_BEFORE: u32 = 40;

@@ -22,6 +22,8 @@ pub(crate) struct End {
     pub(crate) timeout_ns: Option<u64>,
     /// By how much sooner, and later, it may come, nanoseconds.
     pub(crate) open_ns: (u64, u64),
+    /// Whether the program gave up, which waited for an answer.
+    pub(crate) by_program: bool,
     /// Whether the client's own neighbour entry decided what passed its tap.
     pub(crate) local: bool,
 }
@@ -92,7 +94,8 @@ impl Explorer<'_> {
             let at_ns = told.at_ns - late_ns;
             let end = End::new(live, past, told.outcome, at_ns, open_ns, timeout_ns);
             let start = (end.start.0.saturating_sub(told.later_ns), end.start.1);
-            self.ends.push(End { not_before_ns, start, ..end });
+            let by_program = event == Event::AnswerDue;
+            self.ends.push(End { not_before_ns, start, by_program, ..end });
         }
     }
 }
@@ -108,7 +111,8 @@ impl End {
     ) -> Self {
         let local = live.world.hop.is_local() && !live.world.unseen;
         let start = past.starts();
-        Self { outcome, at_ns, not_before_ns: 0, start, past, timeout_ns, open_ns, local }
+        let (not_before_ns, by_program) = (0, false);
+        Self { outcome, at_ns, not_before_ns, start, past, timeout_ns, open_ns, by_program, local }
     }
 }
 

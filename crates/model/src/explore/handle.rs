@@ -63,7 +63,12 @@ impl Explorer<'_> {
                     if answers {
                         program.answered(self.calls, now_ns);
                     }
-                    sock.acknowledged(&mut step, next, echoed_ns, came_twice)
+                    sock.writes_on(program.goes_on(self.calls, now_ns));
+                    let progress = sock.acknowledged(&mut step, next, echoed_ns, came_twice);
+                    if self.calls.repeats_after.is_some() && sock.is_held_back() {
+                        program.hold_back();
+                    }
+                    progress
                 }
             }
             (Event::Arrival, Some(InFlight { what: Arrival::Missing { seen, came }, .. })) => {
@@ -82,7 +87,7 @@ impl Explorer<'_> {
                 Some(call @ (Call::Write(bytes) | Call::Request(bytes, _))) => {
                     if self.calls.repeats_after.is_some() && sock.is_held_back() {
                         // What is held back stays back until something is acknowledged.
-                        program.next = None;
+                        program.hold_back();
                     }
                     let asks = matches!(call, Call::Request(..));
                     let progress = sock.write(&mut step, bytes, asks);

@@ -30,6 +30,7 @@ pub(super) fn sockets(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, look: Look) -> 
     let segment = Segment {
         carries,
         sent_ns: sent * cfg.hz.tick_ns(),
+        first_sent_ns: 0,
         resent: tcp.retrans > 0,
         bytes: cfg.mss,
         writes: 1,

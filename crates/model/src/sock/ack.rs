@@ -30,6 +30,11 @@ impl Sock {
         let lost = std::mem::take(&mut self.timeouts) > 0;
         self.first += count;
         let acked: Vec<Segment> = self.queue.drain(..count).collect();
+        // Of small segments that were gathered, the rest stays as it was sent.
+        let head = acked.iter().rfind(|segment| !segment.merged);
+        if let Some((rest, head)) = self.queue.first_mut().filter(|rest| rest.merged).zip(head) {
+            *rest = Segment { carries: rest.carries, ..*head };
+        }
         self.write_timer = None;
         self.err_soft = None;
         self.stamp(step, Stamp::Retransmission(None));

@@ -130,9 +130,10 @@ impl Sock {
             }
             self.queue[index].bytes = bytes;
             self.queue[index].resent |= segment.resent;
-            let carries = segment.carries;
+            let (sent_ns, first_sent_ns, bytes, writes) = (0, 0, 0, 0);
+            let (resent, merged) = (false, true);
             self.queue[next] =
-                Segment { carries, sent_ns: 0, resent: false, bytes: 0, writes: 0, merged: true };
+                Segment { sent_ns, first_sent_ns, resent, bytes, writes, merged, ..segment };
         }
     }
 

@@ -9,6 +9,9 @@ use crate::step::Step;
 /// What time stamps tell round trips in (`tcp_rtt_tsopt_us`).
 const TSOPT_US: u64 = 1_000;
 
+/// After so many round trips that are alike, one more changes nothing.
+const SETTLED_AFTER: u64 = 150;
+
 /// How an estimator takes a round trip.
 type Sample = fn(&mut Estimator, i64, i64);
 
@@ -20,6 +23,8 @@ pub(crate) struct RttRange {
     /// Whether segments carry time stamps: only then one that was sent again gives a round trip,
     /// and takes the doublings of the RTO back.
     pub(crate) timestamps: bool,
+    /// What they took before the fault, microseconds.
+    pub(crate) usual_us: u64,
 }
 
 impl RttRange {
@@ -39,6 +44,29 @@ impl RttRange {
 }
 
 impl Sock {
+    /// What so many more round trips, as they were before the fault, make of the RTO.
+    pub(crate) fn settle(&mut self, cfg: &Kernel, times: u64) {
+        let Some(rtt) = &mut self.rtt else { return };
+        let usual_us = (rtt.usual_us, rtt.usual_us);
+        for _ in 0..times.min(SETTLED_AFTER) {
+            rtt.sample(cfg, usual_us, Estimator::sample);
+        }
+        let mut settled = *rtt;
+        settled.estimates[1] = settled.estimates[0];
+        for _ in 0..SETTLED_AFTER {
+            settled.sample(cfg, usual_us, Estimator::sample);
+        }
+        let timeouts = |estimate: &Estimator| {
+            let (srtt_us, variance_us) = (estimate.srtt_us(), estimate.variance_us());
+            let probe = rto::probe_timeout(cfg, srtt_us.max(1), 2);
+            (rto::from_estimate(cfg, srtt_us, variance_us), probe)
+        };
+        let is_settled = |estimate| timeouts(estimate) == timeouts(&settled.estimates[0]);
+        if times > 0 && rtt.estimates.iter().all(is_settled) {
+            *rtt = settled;
+        }
+    }
+
     /// `tcp_ack_update_rtt`. Without time stamps what was sent again tells nothing, and the RTO stays
     /// doubled (Karn's algorithm).
     pub(super) fn tcp_ack_update_rtt(

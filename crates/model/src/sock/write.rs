@@ -7,6 +7,7 @@ use crate::hop::Number;
 use crate::kernel::Kernel;
 use crate::step::{Progress, Stamp, Step};
 use crate::world::Frame;
+use spec::experiment::BLOCK;
 
 /// Calls that follow one another at once may take so long.
 const CALLS_NS: u64 = 100_000;
@@ -41,6 +42,12 @@ impl Sock {
         }
         step.world.frame = Frame::default();
         Ok(())
+    }
+
+    /// The program has gone on writing while that was held back.
+    pub(crate) fn writes_on(&mut self, writes: u64) {
+        let bytes = u32::try_from(writes).unwrap_or(u32::MAX).saturating_mul(BLOCK);
+        self.unsent = self.unsent.saturating_add(bytes);
     }
 
     /// How many segments the congestion window takes; one at least, for a probe.
@@ -186,7 +193,9 @@ impl Sock {
         let writes = std::mem::take(&mut self.corked).max(1);
         let bytes = if carries == Carries::Fin { 0 } else { std::mem::take(&mut self.unsent) };
         let sent_ns = step.now_ns;
-        let segment = Segment { carries, sent_ns, resent: false, bytes, writes, merged: false };
+        let first_sent_ns = if step.world.writes_on { sent_ns } else { 0 };
+        let (resent, merged) = (false, false);
+        let segment = Segment { carries, sent_ns, first_sent_ns, resent, bytes, writes, merged };
         self.queue.push(segment);
         let number = self.next_number() - 1;
         let fate = self.transmit(step, number);

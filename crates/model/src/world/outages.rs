@@ -45,6 +45,12 @@ pub(crate) struct Away {
 pub(crate) const ANSWER_IS_OUT: &str = "the path goes away before the server's kernel knows that its program's last answer has \
                              come: it sends that again by itself, and what follows depends on when";
 
+const CONGESTED: &str = "how much a program that writes on has sent before the next fault takes its answers is up to the \
+                         congestion window, which an outage has made small on a path with a delay";
+
+const IN_PARTS: &str = "of what a program goes on writing, some waits at the router for the server's link-layer address: in which \
+                        parts it is acknowledged when that comes is not followed";
+
 const WAITS: &str = "what waits at the router for a link-layer address goes on when that comes, whatever the next fault \
                      does to what comes later, or is answered by ICMP when the router forgets whom it asks for";
 
@@ -118,12 +124,27 @@ impl World {
         self.is_reached(now_ns) || recovered
     }
 
+    /// Whether everything passes until the next fault, of which there is one.
+    pub(crate) fn is_settled(&self, now_ns: u64) -> bool {
+        let goes_on = self.losses.as_ref().is_some_and(Losses::goes_on);
+        let answers = self.recovery.as_ref().is_none_or(|r| r.with == Answer::Ack);
+        self.is_back(now_ns) && answers && !goes_on && self.memory.is_none()
+    }
+
     /// What the path does changes, at each moment that is past.
     pub(super) fn go_through(&mut self, now_ns: u64) {
         while self.outages.first().is_some_and(|next| next.from_ns <= now_ns) {
             let outage = self.outages.remove(0);
+            if self.congested && self.lost == Moment::Past {
+                self.unknown = Some(CONGESTED);
+            }
+            if self.writes_on && self.lost == Moment::Past && self.hop.has_timer() {
+                self.unknown = Some(IN_PARTS);
+            }
             let comes_back = outage.recovery.as_ref().is_some_and(|r| r.with != Answer::Reset);
-            let matters = comes_back || outage.losses.is_some();
+            // A program that writes on meets nothing but an old acknowledgement.
+            let is_old = self.writes_on && matches!(outage.hop, Hop::Silent);
+            let matters = (comes_back && !is_old) || outage.losses.is_some();
             if matters && outage.from_ns < self.answer_is_out_ns {
                 self.unknown = Some(ANSWER_IS_OUT);
             }

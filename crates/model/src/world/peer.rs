@@ -242,7 +242,7 @@ impl World {
         let next = peer.next;
         let came_twice = !is_new && packet.bytes > 0;
         let asks = packet.asks || (peer.answers_data && packet.bytes > 0);
-        let answers_from_ns = peer.reads_from_ns.filter(|_| asks);
+        let answers_from_ns = peer.reads_from_ns.filter(|_| asks && is_new);
         if answers_from_ns.is_none_or(|from_ns| from_ns > due_ns) {
             let ack = Arrival::Ack { next, echoed_ns, answers: false, came_twice };
             self.acknowledge(segment, due_ns, ack);
@@ -289,9 +289,7 @@ impl World {
 
     /// When the program of the peer answers a request that has reached it, nanoseconds.
     pub(crate) fn answer_comes_ns(&self) -> Option<u64> {
-        let answers =
-            |packet: &&InFlight| matches!(packet.what, Arrival::Ack { answers: true, .. });
-        self.in_flight.iter().find(answers).map(|packet| packet.at_ns)
+        self.in_flight.iter().find(|packet| packet.answers()).map(|packet| packet.at_ns)
     }
 
     /// A probe was sent at this time, before the sample: its answer is still on its way, if it drew
@@ -392,7 +390,8 @@ impl World {
         // the server's for the way back.
         let asks = self.hop.is_asking();
         let asked_ns = now_ns.saturating_add(if asks { after_ns } else { 0 });
-        let goes_ns = *self.resolved_ns.get_or_insert(asked_ns);
+        let goes_ns = self.resolved_ns.unwrap_or(asked_ns);
+        self.resolved_ns = Some(goes_ns).filter(|goes_ns| *goes_ns > now_ns);
         let asks_back_ns = match recovery.back {
             WayBack::Asks if !asks => after_ns,
             WayBack::AlwaysAsks => after_ns,
@@ -428,6 +427,8 @@ impl World {
                     self.receive(cfg, segment);
                 }
                 self.frame = frame;
+                // What waited comes at once, and the program runs after the kernel has acknowledged it.
+                self.in_flight.sort_by_key(|packet| (packet.at_ns, packet.answers()));
             }
             Answer::Reset => {
                 let at_ns = goes_ns.saturating_add(after_ns).saturating_add(asks_back_ns);
