@@ -38,7 +38,7 @@ pub(crate) fn scenes(
         let probed_ns =
             (armed(kernel, start).1 * kernel.hz.tick_ns()).saturating_sub(start.sampled_ns);
         let answered_ns = probed_ns + way::exposed_ns(parameters, nanos(parameters.path.rtt)) + 1;
-        let answered_ns = answered_ns.checked_sub(ahead_ns).filter(|slop_ns| *slop_ns < SLOP_NS);
+        let answered_ns = Some(answered_ns).filter(|slop_ns| looked && *slop_ns < SLOP_NS);
         for slop_ns in [0, SLOP_NS].into_iter().chain(answered_ns) {
             let fault_ns = ahead_ns.saturating_add(slop_ns);
             let lasts = nanos(parameters.fault_duration().unwrap_or_default());
