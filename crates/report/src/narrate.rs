@@ -8,7 +8,7 @@ use crate::span;
 use crate::words;
 use model::Prediction;
 use segment::Resends;
-use spec::{CallName, Errno, FaultKind, Leg, Parameters, Part, SocketOptions, counted};
+use spec::{CallName, Errno, FaultKind, Leg, Parameters, Part, SocketOptions, Topology, counted};
 use std::collections::HashMap;
 use std::time::Duration;
 use timeline::event::{Call, FaultStep, Phase, SocketSample, Trace};
@@ -325,6 +325,7 @@ impl Narrator {
                 }
             }
         }
+        let interface = interface_name(&self.parameters, interface);
         let text = words::named(&self.parameters, &format!("link {interface}: {state}"));
         Some(Note { place: Place::Trial, text, tone: Tone::Quiet })
     }
@@ -384,6 +385,14 @@ fn traced(trace: &Trace) -> Option<Note> {
         _ => return None,
     };
     Some(Note { place: place(side), text, tone })
+}
+
+/// What an interface is called: the switch behind a router is a cable that can go dead.
+fn interface_name(parameters: &Parameters, interface: &str) -> String {
+    match parameters.topology {
+        Topology::Router => interface.replace("switch port to", "cable to"),
+        _ => interface.to_owned(),
+    }
 }
 
 fn link_state(exists: bool, up: bool, carrier: bool) -> &'static str {

@@ -397,7 +397,7 @@ fn bare_word(text: &str, at: usize) -> Option<&str> {
 }
 
 fn useless(key: &str, need: &Need, parameters: &Parameters) -> String {
-    let with = parameters.named(need.with);
+    let with = need.named(key, parameters);
     format!("`{key}` matters only with {with}: set that too, or leave this out")
 }
 

@@ -3,7 +3,7 @@
 use crate::choice::{FaultKind, Program, Traffic};
 use crate::effect::{Ends, PathFate, Processes};
 use crate::experiment::Parameters;
-use crate::names::HOSTS;
+use crate::names::{HOSTS, Part};
 use crate::script::{Script, Step};
 use crate::{sequence, settings};
 
@@ -125,8 +125,23 @@ fn closes(script: &Script) -> bool {
 }
 
 impl Need {
+    /// What must be so for this key, with the hosts' names.
+    pub fn named(&self, key: &str, parameters: &Parameters) -> String {
+        names_in(self.with, key, parameters)
+    }
+
     fn is_of(&self, key: &str) -> bool {
         self.keys.iter().any(|own| key == *own || (own.ends_with('.') && key.starts_with(own)))
+    }
+}
+
+/// A text about a key: with a program in the middle each host's switches are its own.
+fn names_in(text: &str, key: &str, parameters: &Parameters) -> String {
+    match of_host(key) {
+        Some((host, _)) if parameters.third_there() && text.contains("client.keepalive") => {
+            text.replace("client.", &format!("{host}."))
+        }
+        _ => parameters.named(text),
     }
 }
 
@@ -159,8 +174,11 @@ pub fn lacks(key: &str, parameters: &Parameters) -> Option<&'static Need> {
     if OF_COMMANDS.is_of(rest) && !(OF_COMMANDS.holds)(&own) {
         return Some(&OF_COMMANDS);
     }
-    // The proxy's sockets are set as a client's are, whichever host breaks.
-    if is_proxy {
+    // The proxy's sockets are set as a client's are, whichever host breaks, and so are those of the host
+    // whose own kernel is asked too.
+    let is_third = parameters.third_there() && parameters.part(host) == Part::Third;
+    let as_client = ["keepalive.", "heartbeat."].iter().any(|group| rest.starts_with(group));
+    if is_proxy || is_third && as_client {
         lacks(&format!("client.{rest}"), &own)
     } else {
         lacks(&parameters.parted(key), parameters)
@@ -182,7 +200,7 @@ pub(crate) fn contradicts<'a>(
     };
     let need = lacks(key, parameters).filter(|_| !is_off(key, value))?;
     let is_known = need.switch.is_some_and(|switch| {
-        let switch = parameters.named(switch);
+        let switch = names_in(switch, key, parameters);
         given.any(|(other, value)| other == switch && is_off(other, value))
     });
     (!is_known).then_some(need)

@@ -98,13 +98,13 @@ pub(crate) fn prove_part(parameters: &Parameters, timeline: &Timeline, is_last: 
             }
         }
         FaultKind::PowerOff => {
-            proof.add(scene.port_down());
+            proof.add(scene.port_down(parameters.topology));
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.destroyed());
         }
         FaultKind::Reboot | FaultKind::Takeover => {
-            proof.add(scene.port_down());
+            proof.add(scene.port_down(parameters.topology));
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.destroyed());
@@ -114,7 +114,7 @@ pub(crate) fn prove_part(parameters: &Parameters, timeline: &Timeline, is_last: 
             }
         }
         FaultKind::Flap => {
-            proof.add(scene.port_down());
+            proof.add(scene.port_down(parameters.topology));
             proof.add(scene.silence());
             proof.add(scene.carrier("client", true));
             proof.add(scene.restored(parameters));

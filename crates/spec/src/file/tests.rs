@@ -273,8 +273,17 @@ fn what_is_of_a_host_and_a_program_that_are_there_is_taken() {
             assert_eq!(set(file, &given), Ok(()), "{own:?}, {host}");
         }
     }
-    let error = set(file, &[("server.listen", "80"), ("proxy.stdin", "x")]).unwrap_err();
-    assert!(error.message.contains("`proxy.stdin` matters only with a command"), "{error}");
+    for (host, key, value, with) in [
+        ("server", "proxy.stdin", "x", "a command"),
+        ("server", "client.keepalive.idle", "3s", "`client.keepalive.enabled = true`"),
+        ("proxy", "proxy.keepalive.idle", "3s", "`proxy.keepalive.enabled = true`"),
+        ("proxy", "server.keepalive.idle", "3s", "`server.keepalive.enabled = true`"),
+        ("server", "client.heartbeat.interval", "3s", "the traffic `heartbeat`"),
+    ] {
+        let given = [("server.listen", "80"), ("fault.host", host), (key, value)];
+        let error = set(file, &given).unwrap_err().message;
+        assert!(error.contains(&format!("`{key}` matters only with {with}")), "{error}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{ASKING, Evidence, QUEUEING, Scene, WATCHED_AFTER, asks, span};
 use crate::measure::server_is_gone;
-use spec::{Answer, CallName, FaultAct, Parameters, Reject, counted};
+use spec::{Answer, CallName, FaultAct, Parameters, Reject, Topology, counted};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use timeline::event::{FaultStep, Frame, FrameKind, Side, Trace};
@@ -104,17 +104,17 @@ impl Scene<'_> {
             .next_back()
     }
 
-    /// The server's port of the switch is down, or gone with the server.
-    pub(super) fn port_down(&self) -> (bool, String) {
+    /// The server's port of the switch is down, or gone with the server. Behind a router that switch is the
+    /// server's cable.
+    pub(super) fn port_down(&self, topology: Topology) -> (bool, String) {
+        let (port, [up, down]) = match topology {
+            Topology::Router => ("the server's cable behind the router", ["alive", "dead"]),
+            _ => ("the switch's port to the server", ["up", "down"]),
+        };
         match self.link("switch port to server", self.until) {
-            Some((true, up, _)) => (
-                !up,
-                format!("the switch's port to the server is {}", if up { "up" } else { "down" }),
-            ),
-            Some((false, ..)) => {
-                (true, "the switch's port to the server is gone with the server".into())
-            }
-            None => (false, "the switch's port to the server was not watched".into()),
+            Some((true, is_up, _)) => (!is_up, format!("{port} is {}", if is_up { up } else { down })),
+            Some((false, ..)) => (true, format!("{port} is gone with the server")),
+            None => (false, format!("{port} was not watched")),
         }
     }
 
@@ -304,7 +304,7 @@ impl Scene<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spec::{FaultAct, FaultKind, Topology};
+    use spec::{FaultAct, FaultKind};
     use std::time::Duration;
     use timeline::{Event, Flags, Timeline};
 
