@@ -1,6 +1,6 @@
 //! Facts without a measurement: what a connection on this path would settle at.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, NEWEST_READ};
 use crate::rto::{self, Estimator};
 use spec::Parameters;
 use spec::facts::{Facts, TcpFacts};
@@ -8,11 +8,14 @@ use spec::facts::{Facts, TcpFacts};
 /// What a round trip costs on a path of veth pairs without added delay.
 const OWN_RTT_US: i64 = 60;
 
-/// The facts of an imagined machine with this HZ, the experiment's kernel or a recent one, Linux's
+/// The facts of an imagined machine with this HZ, the experiment's kernel or the newest that was read, Linux's
 /// default sysctls and those the experiment sets: for `halfopen predict`, which needs no kernel.
 pub fn nominal_facts(parameters: &Parameters, hz: u32) -> Facts {
     let mut facts = Facts {
-        kernel: parameters.kernel.version.clone().unwrap_or_else(|| "6.18".into()),
+        kernel: parameters.kernel.version.clone().unwrap_or_else(|| {
+            let (major, minor) = NEWEST_READ;
+            format!("{major}.{minor}")
+        }),
         hz,
         sysctl: parameters.sysctl.clone(),
         server_sysctl: parameters.server_sysctl.clone(),

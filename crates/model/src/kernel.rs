@@ -255,6 +255,20 @@ fn headers(parameters: &Parameters, facts: &Facts) -> u32 {
     ip + 20 + if stamps { 12 } else { 0 }
 }
 
+/// The newest release of Linux whose source the model was read from.
+pub const NEWEST_READ: (u32, u32) = (6, 18);
+
+/// What is said of a release that is newer than any that was read.
+pub fn newer_than_read((major, minor): (u32, u32)) -> Option<String> {
+    let (read_major, read_minor) = NEWEST_READ;
+    ((major, minor) > NEWEST_READ).then(|| {
+        format!(
+            "Linux {major}.{minor} is taken to be as {read_major}.{read_minor}, the newest release whose source \
+             the model was read from"
+        )
+    })
+}
+
 /// The MTU of every link of the laboratory.
 const MTU: u32 = 1500;
 

@@ -52,7 +52,7 @@ mod windows;
 mod world;
 
 pub use facts::nominal_facts;
-pub use kernel::{keepalive_times, smallest_rto};
+pub use kernel::{NEWEST_READ, keepalive_times, newer_than_read, smallest_rto};
 pub use laboratory::FAULT_WITHIN;
 pub use outlook::{Doing, Found, Outlook, outlook};
 pub use predict::{predict, predict_after, predict_with};

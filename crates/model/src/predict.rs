@@ -1,7 +1,7 @@
 //! From an experiment and facts to a prediction: which timer decides, and what it leads to.
 
 use crate::conclude::{self, lives_on, unknown};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, newer_than_read};
 use crate::prediction::Prediction;
 use crate::{
     black_hole, closing, connecting, crash, dead_path, idle, scripted, sending, sequence, sieved,
@@ -18,19 +18,19 @@ pub fn predict(parameters: &Parameters, facts: &Facts) -> Prediction {
         [] => first,
         _ => sequence::predict(parameters, facts, first),
     };
-    named(parameters, prediction)
+    named(parameters, facts, prediction)
 }
 
 /// The same, of one fault alone.
 pub(crate) fn predict_alone(parameters: &Parameters, facts: &Facts) -> Prediction {
-    named(parameters, with_first_write(parameters, facts, None))
+    named(parameters, facts, with_first_write(parameters, facts, None))
 }
 
 /// The same once the first write after the fault has been observed, at `first_write_ns` of
 /// `CLOCK_MONOTONIC`: where the jiffy clock is known ([`Facts::jiffies`]), the timers that this
 /// write arms are predicted to their jiffy.
 pub fn predict_after(parameters: &Parameters, facts: &Facts, first_write_ns: u64) -> Prediction {
-    named(parameters, with_first_write(parameters, facts, Some(first_write_ns)))
+    named(parameters, facts, with_first_write(parameters, facts, Some(first_write_ns)))
 }
 
 /// The same once these calls have been observed since the fault: what is predicted if the program
@@ -51,12 +51,16 @@ pub fn predict_with(
         .map(|reason| unknown(parameters, reason.into()))
         .or_else(|| black_hole::predict(parameters, facts, predicted))
         .unwrap_or_else(predicted);
-    named(parameters, prediction)
+    named(parameters, facts, prediction)
 }
 
-/// The model's client is the survivor: what is said of it has its name.
-fn named(parameters: &Parameters, mut prediction: Prediction) -> Prediction {
+/// The model's client is the survivor: what is said of it has its name. Of a kernel that nobody has read it is
+/// said as which one it is taken.
+fn named(parameters: &Parameters, facts: &Facts, mut prediction: Prediction) -> Prediction {
     prediction.why = parameters.named(&prediction.why);
+    if let Some(taken) = newer_than_read(facts.version()) {
+        prediction.why = format!("{}; {taken}", prediction.why);
+    }
     prediction.unknown = prediction.unknown.map(|unknown| parameters.named(&unknown));
     prediction
 }

@@ -264,6 +264,19 @@ fn the_articles_numbers() {
     }
 }
 
+/// A kernel that nobody has read is predicted as the newest that was, and that is said once.
+#[test]
+fn a_newer_kernel_is_taken_to_be_as_the_newest_that_was_read() {
+    let of = |version: &str| predict(&[&SENDING[..], &[("kernel", version)]].concat(), 250);
+    let read = of("6.18");
+    for (version, said) in [("6.1", 0), ("6.18", 0), ("6.19", 1), ("7.0", 1), ("7.99", 1)] {
+        let prediction = of(version);
+        let taken = format!("Linux {version} is taken to be as 6.18");
+        assert_eq!(prediction.why.matches(&taken).count(), said, "{}", prediction.why);
+        assert!(said == 0 || prediction.windows == read.windows, "{version}");
+    }
+}
+
 #[test]
 fn larger_round_trips_leave_room_for_fewer_retransmissions() {
     let mut last = u32::MAX;

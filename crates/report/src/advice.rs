@@ -51,13 +51,15 @@ pub fn human(proven: &Proven<'_>, colour: bool) -> String {
         }
     ));
     let (major, minor) = demand.path.kernel;
+    let taken = model::newer_than_read((major, minor)).map(|taken| format!(" ({taken})"));
     writeln!(
         text,
         "\n{}\n",
         paint.quiet(&format!(
-            "Linux {major}.{minor}, HZ {}, round trip {}",
+            "Linux {major}.{minor}, HZ {}, round trip {}{}",
             demand.path.hz,
-            span::exact(demand.path.rtt)
+            span::exact(demand.path.rtt),
+            taken.unwrap_or_default()
         ))
     )
     .expect("a String takes all");
@@ -188,10 +190,11 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
     let advice = proven.advice;
     let demand = &advice.demand;
     let chosen = advice.chosen.as_ref();
-    let why = match chosen {
-        Some(chosen) => why(&chosen.options, demand.busy).join(" "),
-        None => advice.collides.clone().unwrap_or_default(),
+    let mut why = match chosen {
+        Some(chosen) => why(&chosen.options, demand.busy),
+        None => advice.collides.clone().into_iter().collect(),
     };
+    why.extend(model::newer_than_read(demand.path.kernel).map(|taken| format!("{taken}.")));
     let of = |value: &dyn Fn(&Ecosystem, &Snippet) -> Value| -> BTreeMap<&String, Value> {
         let written = proven.written.iter();
         written.map(|(id, (ecosystem, snippet))| (id, value(ecosystem, snippet))).collect()
@@ -206,7 +209,7 @@ pub fn document(proven: &Proven<'_>) -> Vec<u8> {
         rtt_s: demand.path.rtt.as_secs_f64(),
         forgets_after_s: demand.path.forgets_after.map(|after| after.as_secs_f64()),
         possible: chosen.is_some(),
-        why,
+        why: why.join(" "),
         options: chosen.map_or_else(|| options(&Options::default()), |c| options(&c.options)),
         sysctl: proven.written.values().flat_map(|(_, snippet)| sysctls(snippet)).collect(),
         cost: json!({"probes_per_hour_idle":

@@ -183,12 +183,15 @@ pub struct JiffyClock {
 }
 
 impl Facts {
-    /// `(6, 18)` for `6.18.44`.
+    /// The kernel's [`version`].
     pub fn version(&self) -> (u32, u32) {
-        let mut numbers = self
-            .kernel
-            .split(|c: char| !c.is_ascii_digit())
-            .map(|digits| digits.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+        version(&self.kernel)
     }
+}
+
+/// `(6, 18)` for the release `6.18.44`.
+pub fn version(release: &str) -> (u32, u32) {
+    let digits = release.split(|c: char| !c.is_ascii_digit());
+    let mut numbers = digits.map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

@@ -169,7 +169,8 @@ mod tests {
             (&[("fault.kind", "mtu"), ("fault.mtu", "600")], "fault.kind", "not available with"),
         ] {
             let mut parameters = Parameters::default();
-            let base = [("topology", "proxy"), ("server.listen", "80"), ("fault.kind", "blackhole")];
+            let base =
+                [("topology", "proxy"), ("server.listen", "80"), ("fault.kind", "blackhole")];
             for (key, value) in base.iter().chain(settings) {
                 settings::apply(&mut parameters, key, value).unwrap();
             }

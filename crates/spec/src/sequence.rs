@@ -165,10 +165,12 @@ impl Parameters {
                 return Err((key, why));
             }
             let own = Self { deadline: None, ..self.with_fault(index + 1) };
-            own.validate_all_frames().and_then(|()| own.validate_turned()).map_err(|(other, why)| {
-                let other = as_further(other, index + 2).unwrap_or_else(|| other.into());
-                (key, format!("of `{}`, `{other}`: {why}", fault.kind))
-            })?;
+            own.validate_all_frames().and_then(|()| own.validate_turned()).map_err(
+                |(other, why)| {
+                    let other = as_further(other, index + 2).unwrap_or_else(|| other.into());
+                    (key, format!("of `{}`, `{other}`: {why}", fault.kind))
+                },
+            )?;
             let lasts = self.with_fault(index).fault_duration();
             if let Some(lasts) = lasts.filter(|lasts| *lasts > fault.after)
                 && own.fault.still.is_none()

@@ -187,6 +187,10 @@ pub fn unknown(key: &str) -> String {
              `{key}.tcp_retries2`"
         );
     }
+    let group = key.split('.').next().unwrap_or(key);
+    if ["question", "claims", "matrix", "mend"].contains(&group) {
+        return format!("`{group}` stands only in an experiment's file: {ALL}");
+    }
     let name = key.rsplit('.').next().unwrap_or(key);
     if sysctl::accepts(name).is_ok() {
         let group = if key.starts_with("server.") { "server.sysctl" } else { "sysctl" };
@@ -199,12 +203,13 @@ pub fn unknown(key: &str) -> String {
     }
     let meant = by_last_parts(key).or_else(|| sysctl_with(key));
     let meant = meant.or_else(|| sysctl::nearest(key, keys()).map(|near| format!("`{near}`")));
-    let all = "`halfopen keys` lists all, and there are `sysctl.NAME`, `server.sysctl.NAME` and \
-               `later.sysctl.NAME`";
     let hint = meant.map(|meant| format!("is it {meant}?"));
-    let hint = hint.or_else(|| beside(key)).unwrap_or_else(|| all.into());
+    let hint = hint.or_else(|| beside(key)).unwrap_or_else(|| ALL.into());
     format!("there is no setting `{key}`: {hint}")
 }
+
+const ALL: &str = "`halfopen keys` lists all settings, and there are `sysctl.NAME`, `server.sysctl.NAME` and \
+                   `later.sysctl.NAME`";
 
 /// The keys of the same group, where they are few.
 fn beside(key: &str) -> Option<String> {
@@ -336,6 +341,13 @@ mod tests {
         for (key, value, complaints) in [
             ("client.trafic", "idle", &["is it `client.traffic`?"][..]),
             ("qwertyuiop", "1", &["`halfopen keys` lists all", "sysctl.NAME"]),
+            (
+                "question",
+                "why?",
+                &["`question` stands only in an experiment's file", "`halfopen keys`"],
+            ),
+            ("claims", "A1", &["`claims` stands only in an experiment's file"]),
+            ("mend.what", "x", &["`mend` stands only in an experiment's file"]),
             ("keepalive.idle", "5s", &["is it `client.keepalive.idle` or `proxy.keepalive.idle`?"]),
             ("retries2", "5", &["is it `sysctl.tcp_retries2`?"]),
             ("path.loss", "5", &["there are `path.rtt`, `path.rto_min`"]),

@@ -252,16 +252,25 @@ pub fn accepts(name: &str) -> Result<String, String> {
     if GLOBAL.contains(&name) {
         return Err(format!("`net.ipv4.{name}` belongs to the whole machine, not to a namespace"));
     }
-    let known = OTHERS.contains(&name)
-        || per_interface(name, "conf.").is_some_and(|leaf| CONF.contains(&leaf))
-        || per_interface(name, "neigh.").is_some_and(|leaf| NEIGH.contains(&leaf));
-    if known {
+    let trees = [("conf.", CONF), ("neigh.", NEIGH)];
+    let leaf = trees.iter().find_map(|(tree, leaves)| Some((per_interface(name, tree)?, *leaves)));
+    if OTHERS.contains(&name) || leaf.is_some_and(|(leaf, leaves)| leaves.contains(&leaf)) {
         return Ok("what the kernel accepts".into());
     }
-    let names = NUMBERS.iter().map(|(name, ..)| *name).chain(OTHERS.iter().copied());
-    let hint = nearest(name, names).map_or(String::new(), |near| format!(": is it `{near}`?"));
-    Err(format!("Linux has no sysctl `net.ipv4.{name}`{hint}"))
+    let names = || NUMBERS.iter().map(|(name, ..)| *name).chain(OTHERS.iter().copied());
+    let hint = match leaf {
+        None if name.starts_with("net.") => Some("only those below `net.ipv4` are accepted".into()),
+        None => nearest(name, names()).map(|near| format!("is it `{near}`?")),
+        Some((leaf, leaves)) => nearest(leaf, leaves.iter().copied())
+            .map(|near| format!("is it `{}{near}`?", name.strip_suffix(leaf).unwrap_or_default())),
+    };
+    let hint = hint.unwrap_or_else(|| LISTED.into());
+    Err(format!("Linux has no sysctl `net.ipv4.{name}`: {hint}"))
 }
+
+/// Where the accepted names stand.
+const LISTED: &str = "accepted are the files below /proc/sys/net/ipv4, by names such as `tcp_retries2` or \
+                      `conf.all.rp_filter`";
 
 /// Checks a sysctl before anything is built.
 ///
@@ -316,6 +325,10 @@ mod tests {
             ("tcp_retries2", "many", "from 0 to 255"),
             ("tcp_retries2", "-1", "from 0 to 255"),
             ("tcp_retires2", "5", "is it `tcp_retries2`?"),
+            ("conf.all.rp_filte", "0", "is it `conf.all.rp_filter`?"),
+            ("foo", "0", "`net.ipv4.foo`: accepted are the files below /proc/sys/net/ipv4"),
+            ("neigh.eth0.foo", "0", "accepted are the files below /proc/sys/net/ipv4"),
+            ("net.core.somaxconn", "1", "only those below `net.ipv4` are accepted"),
             ("tcp_mem", "1 2 3", "whole machine"),
             ("../../kernel/panic", "1", "no sysctl"),
             ("conf.all/../x.rp_filter", "1", "no sysctl"),

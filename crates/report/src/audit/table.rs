@@ -83,6 +83,9 @@ pub fn human(audit: &Audit, colour: bool) -> String {
          ! is over a minute, !! never; what programs do by timers of their own is not seen\n"
     );
     text += &paint.quiet(&told);
+    if let Some(taken) = model::newer_than_read(spec::facts::version(kernel)) {
+        writeln!(text, "{taken}").expect("a String takes all");
+    }
     text
 }
 
@@ -339,6 +342,9 @@ mod tests {
         sockets.push(socket(None, 50_000, 90));
         let audit = Audit { kernel: "6.18".into(), hz: 250, sockets };
         let text = human(&audit, false);
+        assert!(!text.contains("is taken to be"), "{text}");
+        let newer = human(&Audit { kernel: "7.99.1".into(), ..audit.clone() }, false);
+        assert!(newer.ends_with("model was read from\n"), "{newer}");
         let line = |what: &str| text.lines().find(|line| line.contains(what)).unwrap_or_default();
         assert!(line("postgres (5 processes)").contains("*:5432"), "{text}");
         assert!(line("postgres (5 processes)").contains("  30.0 s  "), "{text}");

@@ -112,7 +112,9 @@ impl Scene<'_> {
             _ => ("the switch's port to the server", ["up", "down"]),
         };
         match self.link("switch port to server", self.until) {
-            Some((true, is_up, _)) => (!is_up, format!("{port} is {}", if is_up { up } else { down })),
+            Some((true, is_up, _)) => {
+                (!is_up, format!("{port} is {}", if is_up { up } else { down }))
+            }
             Some((false, ..)) => (true, format!("{port} is gone with the server")),
             None => (false, format!("{port} was not watched")),
         }
