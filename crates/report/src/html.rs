@@ -84,7 +84,7 @@ pub fn trial_page(trial: &Trial, files: &[File]) -> Vec<u8> {
             }
         }
     };
-    page(&format!("{} – halfopen", experiment.name), &trial.machine, &body)
+    page(&format!("{} – halfopen", experiment.name), &[&trial.machine], &body)
 }
 
 fn legend() -> Markup {
@@ -277,11 +277,12 @@ fn list_files(files: &[File]) -> Markup {
     }
 }
 
-/// The frame of a page about what was measured on one machine.
-fn page(title: &str, machine: &Machine, body: &Markup) -> Vec<u8> {
-    let Machine { kernel, hz, clock } = machine;
-    let footer = format!("halfopen · measured on Linux {kernel}, HZ {hz}, {clock} clock");
-    framed(title, &footer, body)
+/// The frame of a page about what was measured on these machines.
+fn page(title: &str, machines: &[&Machine], body: &Markup) -> Vec<u8> {
+    let on =
+        |Machine { kernel, hz, clock }: &Machine| format!("Linux {kernel}, HZ {hz}, {clock} clock");
+    let on: Vec<_> = machines.iter().map(|machine| on(machine)).collect();
+    framed(title, &format!("halfopen · measured on {}", on.join("; ")), body)
 }
 
 /// The frame of every page.

@@ -38,7 +38,7 @@ where
         for (place, group) in tally.groups.all().iter().enumerate() {
             let name = html! { (legal(&tally.groups.name(group))) };
             writeln!(output, "<testsuite name=\"{}\"{}>", name.0, counts(&[group], 0))?;
-            writeln!(output, "{}", properties(tally, group).0)?;
+            writeln!(output, "{}", properties(group).0)?;
             for digest in trials(run, place) {
                 writeln!(output, "{}", case(&group.experiment.name, &digest?).0)?;
             }
@@ -94,12 +94,16 @@ fn counts(groups: &[&Group], lost: usize) -> String {
     )
 }
 
-fn properties(tally: &Tally, group: &Group) -> Markup {
-    let Machine { kernel, hz, clock } = &tally.machine;
+fn properties(group: &Group) -> Markup {
+    let of_machines = |value: fn(&Machine) -> String| {
+        let mut values: Vec<_> = group.machines().iter().map(value).collect();
+        values.dedup();
+        values.join(", ")
+    };
     let of_the_run = [
-        ("kernel", kernel.clone()),
-        ("hz", hz.to_string()),
-        ("clock", clock.to_string()),
+        ("kernel", of_machines(|machine| machine.kernel.clone())),
+        ("hz", of_machines(|machine| machine.hz.to_string())),
+        ("clock", of_machines(|machine| machine.clock.to_string())),
         ("time", "seconds of the trials' clock, the sum of all trials".to_owned()),
     ];
     let of_the_run = of_the_run.map(|(name, value)| (name.to_owned(), value));

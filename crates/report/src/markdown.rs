@@ -11,14 +11,11 @@ use std::fmt::Write;
 /// and its number, relative to the text; `None`: it is not kept.
 pub fn summary(tally: &Tally, link: impl Fn(&str, usize) -> Option<String>) -> String {
     let mut text = String::new();
-    let machine = &tally.machine;
     writeln!(
         text,
-        "**{}** · Linux {} · HZ {} · {} clock · {}\n",
+        "**{}** · {} · {}\n",
         tally.groups.counted(),
-        cell(&machine.kernel),
-        machine.hz,
-        machine.clock,
+        cell(&tally.kernels()),
         span::measured(tally.wall_s)
     )
     .expect("a String takes all");

@@ -27,8 +27,6 @@ pub struct Groups {
     places: BTreeMap<String, usize>,
     /// For each name: the settings of its first group, and those that another has otherwise.
     names: BTreeMap<String, (Settings, BTreeSet<String>)>,
-    /// See [`Self::machines`].
-    machines: Vec<Machine>,
 }
 
 /// Settings by key.
@@ -49,9 +47,6 @@ impl Groups {
 
     /// Adds a trial of this experiment, and says in which group it is, from 0.
     pub fn add(&mut self, experiment: &Experiment, trial: &Digest) -> usize {
-        if !self.machines.contains(&trial.machine) {
-            self.machines.push(trial.machine.clone());
-        }
         let settings = settings::all(&experiment.parameters);
         let known = format!("{} {settings:?}", experiment.name);
         let place = *self.places.entry(known).or_insert(self.all.len());
@@ -76,8 +71,14 @@ impl Groups {
     }
 
     /// What the trials ran on: each that differs, once.
-    pub(crate) fn machines(&self) -> &[Machine] {
-        &self.machines
+    pub(crate) fn machines(&self) -> Vec<&Machine> {
+        let mut machines = Vec::new();
+        for machine in self.all.iter().flat_map(|group| &group.machines) {
+            if !machines.contains(&machine) {
+                machines.push(machine);
+            }
+        }
+        machines
     }
 
     /// Each group.
@@ -180,6 +181,8 @@ pub struct Group {
     first: usize,
     counts: Counts,
     outcomes: BTreeMap<String, usize>,
+    /// See [`Self::machines`].
+    machines: Vec<Machine>,
     /// What ended connections, and what programs did.
     ended_by: BTreeSet<&'static str>,
     programs: BTreeSet<String>,
@@ -211,6 +214,7 @@ impl Group {
             settings,
             place: 0,
             first: usize::MAX,
+            machines: Vec::new(),
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
             ended_by: BTreeSet::new(),
@@ -237,6 +241,9 @@ impl Group {
     }
 
     fn add(&mut self, trial: &Digest) {
+        if !self.machines.contains(&trial.machine) {
+            self.machines.push(trial.machine.clone());
+        }
         self.counts.0[trial.status as usize] += 1;
         self.first = self.first.min(trial.position);
         self.numbers.push((trial.number, trial.artifacts.is_some()));
@@ -337,6 +344,11 @@ impl Group {
     /// What ended the connections of commands.
     pub(crate) fn ended_by(&self) -> &BTreeSet<&'static str> {
         &self.ended_by
+    }
+
+    /// What its trials ran on: each that differs, once.
+    pub(crate) fn machines(&self) -> &[Machine] {
+        &self.machines
     }
 
     /// What the programs did in the end, where they are commands.

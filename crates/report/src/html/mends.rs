@@ -10,18 +10,16 @@ use maud::{Markup, html};
 
 /// The table as a page of its own, to be kept; `None`: no experiment says what mends it.
 pub fn mends_page(tally: &Tally) -> Option<Vec<u8>> {
-    let machine = &tally.machine;
     let table = section(&tally.groups)?;
     let body = html! {
         p.kicker {
             b { "halfopen" }
-            " · Linux " (machine.kernel) " · HZ " (machine.hz) " · " (machine.clock) " clock · "
-            (span::measured(tally.wall_s))
+            " · " (tally.kernels()) " · " (span::measured(tally.wall_s))
         }
         h1 { "How long programs hang, and what mends them" }
         (table)
     };
-    Some(page("Programs and what mends them", machine, &body))
+    Some(page("Programs and what mends them", &tally.machines(), &body))
 }
 
 /// The table as a part of a page.

@@ -12,12 +12,10 @@ use maud::{Markup, html};
 /// The report of a run. `link` gives the address of a trial's own page, by its experiment's name
 /// and its number, relative to this one.
 pub fn run_page(tally: &Tally, link: impl Fn(&str, usize) -> String) -> Vec<u8> {
-    let machine = &tally.machine;
     let body = html! {
         p.kicker {
             b { "halfopen" }
-            " · Linux " (machine.kernel) " · HZ " (machine.hz) " · " (machine.clock) " clock · "
-            (span::measured(tally.wall_s))
+            " · " (tally.kernels()) " · " (span::measured(tally.wall_s))
         }
         h1 { "Trials: " (tally.groups.counted()) }
         @if let Some(line) = missing(tally) {
@@ -29,7 +27,7 @@ pub fn run_page(tally: &Tally, link: impl Fn(&str, usize) -> String) -> Vec<u8> 
             (section(&tally.groups.name(group), group, &link))
         }
     };
-    page("A run of halfopen", machine, &body)
+    page("A run of halfopen", &tally.machines(), &body)
 }
 
 fn section(name: &str, group: &Group, link: &impl Fn(&str, usize) -> String) -> Markup {

@@ -120,6 +120,19 @@ mod tests {
     }
 
     #[test]
+    fn the_switch_behind_a_router_is_a_cable() {
+        let mut trial = samples::routed();
+        let interface = "switch port to server".to_owned();
+        let down = What::Link { interface, exists: true, up: false, carrier: false };
+        let mut events = trial.timeline.events().to_vec();
+        let at_ns = events.last().unwrap().at_ns;
+        events.push(timeline::Event::new(at_ns, timeline::Source::Lab, down));
+        trial.timeline = timeline::Timeline::new(events);
+        let lines = lines(&trial);
+        assert!(lines.last().unwrap().contains("link cable to server: down"), "{lines:#?}");
+    }
+
+    #[test]
     fn nginx_that_is_left_behind_has_its_own_name_and_its_close_is_marked() {
         let mut trial = samples::crash();
         // Here the client closes, in the aftermath.

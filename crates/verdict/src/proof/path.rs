@@ -346,6 +346,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_down_is_the_switch_s_port_or_the_cable_behind_the_router() {
+        let lab = |at, what| Event::new(at, Source::Lab, what);
+        for (topology, exists, said) in [
+            (Topology::Switch, true, "the switch's port to the server is down"),
+            (Topology::Switch, false, "the switch's port to the server is gone with the server"),
+            (Topology::Router, true, "the server's cable behind the router is dead"),
+            (
+                Topology::Router,
+                false,
+                "the server's cable behind the router is gone with the server",
+            ),
+        ] {
+            let interface = "switch port to server".into();
+            let timeline = Timeline::new(vec![
+                lab(1_000, What::Fault(FaultStep::Begin)),
+                lab(1_001, What::Fault(FaultStep::Done(FaultAct::PortDown))),
+                lab(1_002, What::Fault(FaultStep::Complete)),
+                lab(1_003, What::Link { interface, exists, up: false, carrier: false }),
+            ]);
+            let parameters = Parameters { topology, ..Parameters::default() };
+            let told = Scene::new(&parameters, &timeline).unwrap().port_down(topology);
+            assert_eq!(told, (true, said.to_owned()));
+        }
+    }
+
+    #[test]
     fn a_segment_that_is_cut_on_its_way_has_passed_once_all_of_it_came() {
         for parts in [&[(0, 2_856)][..], &[(0, 1_428), (1_428, 1_428)]] {
             let (holds, finding) = forgot(parts);
