@@ -17,7 +17,7 @@ use model::command::{
 use options::Changed;
 use seen::Seen;
 use spec::facts::TcpFacts;
-use spec::{CallName, Errno, Facts, FaultKind, Leg, Outcome, Parameters, Reference};
+use spec::{CallName, Errno, Facts, FaultKind, Leg, Outcome, Parameters, Reference, counted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use timeline::classify::Class;
@@ -59,7 +59,7 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
     } else if let Some(flow) = disagrees.or(inconclusive) {
         (flow.word.unwrap_or(Word::Inconclusive), in_flow(&verdict.flows, flow))
     } else if !judged && trial.fault.kind != FaultKind::None {
-        (Word::Inconclusive, why_none_is_judged(&verdict.flows).to_owned())
+        (Word::Inconclusive, why_none_is_judged(&verdict.flows))
     } else {
         (Word::Agrees, String::new())
     };
@@ -68,13 +68,22 @@ pub fn judge_programs(trial: &Parameters, timeline: &Timeline) -> Verdict {
 }
 
 /// Why there is no prediction for any connection.
-fn why_none_is_judged(flows: &[FlowVerdict]) -> &'static str {
+fn why_none_is_judged(flows: &[FlowVerdict]) -> String {
+    let past = flows.iter().filter(|flow| flow.leg == Leg::Past).count();
+    if past > 0 {
+        return format!(
+            "no connection through the proxy was open at the moment of the fault; {} went past it, from the \
+             client to the server itself: have the client connect to the host `proxy`",
+            counted(past, "connection")
+        );
+    }
     let before = flows.iter().filter_map(|flow| flow.opened_s).filter(|s| (-1.0..0.0).contains(s));
     if before.count() < BRIEF {
-        return "no connection was open at the moment of the fault";
+        return "no connection was open at the moment of the fault".into();
     }
     "no connection was open at the moment of the fault, or none for long enough to be looked at \
      before: the program opens and closes them all the time"
+        .into()
 }
 
 /// Of a program that opens so many connections in the last second before the fault, each is brief.

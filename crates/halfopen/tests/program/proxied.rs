@@ -80,6 +80,23 @@ fn a_proxy_that_is_told_nothing_tells_nothing() {
     assert_eq!(trial["lost_host"], "server");
 }
 
+#[test]
+fn a_client_that_goes_past_the_proxy_is_told_so() {
+    let client = "import socket, time
+for _ in range(100):
+    try:
+        there = socket.create_connection((\"server\", 7000)); break
+    except OSError: time.sleep(0.05)
+time.sleep(1000)";
+    let (trial, output, _out) =
+        through(&["--fault", "power-off", "--deadline", "1s", "--", "python3", "-c", client]);
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let reason = trial["reason"].as_str().unwrap();
+    assert!(reason.contains("1 connection went past it"), "{reason}");
+    assert!(reason.contains("have the client connect to the host `proxy`"), "{reason}");
+    assert_eq!(of_leg(&trial, "past")["verdict"], Value::Null);
+}
+
 /// Its proxy's keepalive outlives a short one, and not a long one.
 #[test]
 fn a_flap_behind_a_proxy_tells_the_client_where_it_outlasts_the_proxys_keepalive() {
