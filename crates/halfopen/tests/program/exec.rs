@@ -225,8 +225,11 @@ fn options_that_it_changes_where_a_host_answers_leave_nothing_to_agree_with() {
 fn several_faults_are_several_trials() {
     let faults = ["--fault", "power-off,process-crash", "--after", "100ms", "--deadline", "500ms"];
     let (output, out) = exec(&faults, "idle");
-    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    // On a busy machine the killed process runs late, and its kernel's FIN is inconclusive (3).
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", show(&output));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kind = |index: usize| document["trials"][index]["parameters"]["fault.kind"].clone();
+    assert_eq!((kind(0), kind(1)), ("power-off".into(), "process-crash".into()));
     let outcome = |index: usize| document["trials"][index]["measured"]["outcome"].clone();
     assert_eq!((outcome(0), outcome(1)), ("none".into(), "EOF".into()), "{}", show(&output));
     assert!(out.path().join("exec-2/verdict.json").exists());
