@@ -1,7 +1,7 @@
 //! The one place that writes files.
 
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use sandbox::Identity;
@@ -167,8 +167,19 @@ impl Directory {
         Ok(openat(&self.descriptor, name, flags, mode)?.into())
     }
 
+    /// Writes a file that is whole as soon as it is there: a run may be killed at any moment.
     fn write(&self, name: &Path, content: &[u8]) -> io::Result<()> {
-        self.file(name)?.write_all(content)
+        let mut half = name.as_os_str().to_owned();
+        half.push(".half");
+        let half = Path::new(&half);
+        let written = self.file(half).and_then(|mut file| {
+            file.write_all(content)?;
+            Ok(renameat(&self.descriptor, half, &self.descriptor, name)?)
+        });
+        if written.is_err() {
+            let _ = unlinkat(&self.descriptor, half, UnlinkatFlags::NoRemoveDir);
+        }
+        written
     }
 
     /// Writes a file piece by piece.

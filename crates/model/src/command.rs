@@ -14,7 +14,7 @@ use crate::{
 use spec::effect::{Cable, PathFate};
 use spec::facts::TcpFacts;
 use spec::script::{Script, Step};
-use spec::{Facts, FaultKind, Parameters, SocketOptions, TcpState, Traffic};
+use spec::{Facts, FaultKind, Parameters, SocketOptions, TcpState, Topology, Traffic};
 use std::time::Duration;
 
 /// What was observed of a program's connection, beside the facts.
@@ -149,11 +149,39 @@ pub fn predict_in_sequence(
     observed: &Observed,
     came: (&Parameters, &Facts),
 ) -> Conditional {
-    let conditional = predict_program(trial, facts, observed);
-    if conditional.prediction.unknown.is_none() && !came.0.client_says_goodbye() {
+    let mut conditional = predict_program(trial, facts, observed);
+    let errors_drawn = may_have_drawn_errors(came.0);
+    let is_known = conditional.prediction.unknown.is_none();
+    if is_known && !errors_drawn && !came.0.client_says_goodbye() {
         return conditional;
     }
+    if is_known && errors_drawn {
+        conditional.prediction = unknown(trial, ERRORS_DRAWN.into());
+    }
     predict_from_all(trial, facts, came).unwrap_or(conditional)
+}
+
+const ERRORS_DRAWN: &str = "the router may have sent ICMP errors for the fault before, less than six seconds ago: how \
+                            many its limit still lets it send, the socket does not tell";
+
+/// Whether a router may have sent ICMP errors for an earlier fault just before the last: it sends six, and then one
+/// a second (`inet_peer_xrlim_allow`, net/ipv4/inetpeer.c), which no look at the socket shows.
+fn may_have_drawn_errors(whole: &Parameters) -> bool {
+    const FULL_AFTER: Duration = Duration::from_secs(6);
+    let is_silent = |kind| {
+        let silent = [FaultKind::Blackhole, FaultKind::ProcessCrash, FaultKind::ProcessFreeze];
+        silent.contains(&kind)
+    };
+    let mut earlier = (0..whole.further.len()).map(|place| {
+        // From when it began to when the last did.
+        let since: Duration = whole.further[place..].iter().map(|fault| fault.after).sum();
+        (whole.with_fault(place), since)
+    });
+    whole.topology == Topology::Router
+        && earlier.any(|(own, since)| {
+            let lasted = own.fault_duration().unwrap_or(since);
+            !is_silent(own.fault.kind) && since.saturating_sub(lasted) < FULL_AFTER
+        })
 }
 
 /// What all faults lead to that have come: from the trial up to the last, the facts before the first, and the

@@ -364,6 +364,22 @@ fn what_the_socket_alone_does_not_tell_the_faults_before_tell() {
     assert_eq!(told.reference, Reference::FirstWrite);
 }
 
+/// A router's limit of ICMP errors is used up by the fault before: the socket at the last one does not show it.
+#[test]
+fn a_router_that_has_sent_errors_just_before_is_followed_from_the_first_fault() {
+    let stream = [("topology", "router"), ("client.traffic", "stream")];
+    let off = [("fault.2.kind", "power-off"), ("fault.2.after", "3330ms")];
+    let whole = parameters(&[&FLAP[..], &stream, &off].concat());
+    let facts = model::nominal_facts(&whole, 250);
+    let mut last = facts.clone();
+    last.tcp.as_mut().unwrap().options_set = Some(SocketOptions::default());
+    let (own, observed) = (whole.with_fault(1), Observed::default());
+    let told = |whole| predict_in_sequence(&own, &last, &observed, (whole, &facts)).prediction;
+    assert!(told(&whole).unknown.unwrap().contains("limit"), "{:?}", told(&whole));
+    let long_before = parameters(&[&FLAP[..], &stream, &off, &[("fault.2.after", "20s")]].concat());
+    assert_eq!(told(&long_before).unknown, None);
+}
+
 /// A server that stops when the path is back: its kernel acknowledges what comes, if anything still does.
 #[test]
 fn a_client_gives_up_after_the_path_is_back_where_nothing_was_due_before() {
