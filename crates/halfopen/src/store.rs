@@ -125,8 +125,7 @@ impl Store {
 }
 
 /// An open directory. Files are written where it was when it was opened, even if another process
-/// renames
-/// or replaces what its path leads over, and over no link in it.
+/// renames or replaces what its path leads over, and through no link in it.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
@@ -243,7 +242,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn the_path_may_be_a_link_and_nothing_below_it() {
+    fn the_path_may_be_a_link_and_nothing_below_it_is_followed() {
         let place = tempfile::tempdir().unwrap();
         let (real, link) = (place.path().join("real"), place.path().join("link"));
         let victim = place.path().join("victim");
@@ -257,7 +256,9 @@ mod tests {
         fs::write(victim.join("file"), "untouched").unwrap();
         symlink(victim.join("file"), real.join("file")).unwrap();
         symlink(&victim, real.join("inside")).unwrap();
-        assert!(store.write_files(&[("file", b"x".to_vec())]).is_err());
+        store.write_files(&[("file", b"x".to_vec())]).unwrap();
+        let written = fs::symlink_metadata(real.join("file")).unwrap();
+        assert!(written.is_file(), "the link gives way, and what it led to stays as it is");
         assert!(store.inside("inside").is_err());
         let (fresh, number) = store.fresh("inside", 1).unwrap();
         assert_eq!(number, 2, "the first name is taken by a link");
