@@ -249,7 +249,7 @@ fn sockets(cfg: &Kernel, tcp: &TcpFacts, look: Look, if_it: IfIt) -> Result<Vec<
              then, which is not modelled"
                 .into(),
         ),
-        1 => Ok(retransmitting::sockets(cfg, tcp, &sock, look)),
+        1 => Ok(retransmitting::sockets(cfg, tcp, &sock, look, if_it)),
         other => Err(format!("a timer of kind {other} is not modelled")),
     }
 }

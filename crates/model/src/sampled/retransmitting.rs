@@ -1,11 +1,11 @@
 //! A socket with something unacknowledged: a SYN, data, a FIN.
 
-use super::{Look, Sampled, armed_before, overdue, slots, thinned};
+use super::{IfIt, Look, Sampled, armed_before, overdue, slots, thinned};
 use crate::allowance;
 use crate::kernel::Kernel;
 use crate::prediction::{Prediction, Window};
 use crate::rto;
-use crate::sock::{Armed, Carries, Pending, Segment, Sock, Stamps, State};
+use crate::sock::{Armed, Carries, Pending, Segment, Sock, Stamps, State, Timer};
 use crate::wheel::Context;
 use crate::width::Cause;
 use spec::facts::TcpFacts;
@@ -16,7 +16,13 @@ use std::time::Duration;
 /// `TCP_THIN_LINEAR_RETRIES` (include/net/tcp.h).
 const THIN_LINEAR_RETRIES: u32 = 6;
 
-pub(super) fn sockets(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, look: Look) -> Vec<Sampled> {
+pub(super) fn sockets(
+    cfg: &Kernel,
+    tcp: &TcpFacts,
+    sock: &Sock,
+    look: Look,
+    if_it: IfIt,
+) -> Vec<Sampled> {
     let mut sock = sock.clone();
     let sent = look.jiffy.saturating_sub(cfg.hz.whole_in_msecs(tcp.last_data_sent_ms.into()));
     let out = tcp.unacked.max(1);
@@ -44,7 +50,8 @@ pub(super) fn sockets(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, look: Look) -> 
     if tcp.retransmits > 0 {
         again(cfg, tcp, &sock, sent, look)
     } else {
-        first(cfg, tcp, &sock, sent, look.jiffy)
+        let first = first(cfg, tcp, &sock, sent, look.jiffy);
+        first.iter().flat_map(|sampled| open(cfg, tcp, sampled, look, if_it)).collect()
     }
 }
 
@@ -67,10 +74,7 @@ fn first(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, sent: u64, sampled: u64) -> 
     // In loss recovery there is none.
     let probes = cfg.tail_loss_probe && !syn && tcp.retrans == 0;
     let fits = |timeout: u64| (sent + timeout).abs_diff(expires) <= 1;
-    // It is out already, as new data or as the last segment again: only that is counted, and not
-    // apart from other retransmissions of the connection's life.
-    let may_be_out = sock.queue.len() > 1 || tcp.total_retrans.is_none_or(|count| count > 0);
-    let may_be_rto = !probes || may_be_out || expires > sampled + sock.rto.min(probe);
+    let may_be_rto = !probes || may_be_out(tcp, sock) || expires > sampled + sock.rto.min(probe);
     // A route's or a socket's own `rto_min` shows in the RTO alone.
     let by_rto_min = sock.rto > cfg.hz.from_usecs(sock.srtt_us) + cfg.rto_min + 1;
     let timers = [
@@ -111,6 +115,68 @@ fn first(cfg: &Kernel, tcp: &TcpFacts, sock: &Sock, sent: u64, sampled: u64) -> 
         }
     }
     all
+}
+
+/// Whether a tail loss probe may be out already, as new data or as the last segment again: only that is
+/// counted, and not apart from other retransmissions of the connection's life.
+fn may_be_out(tcp: &TcpFacts, sock: &Sock) -> bool {
+    sock.queue.len() > 1 || tcp.total_retrans.is_none_or(|count| count > 0)
+}
+
+/// What a look at such a socket does not show: whether a probe is out although another is pending, which
+/// new data have armed and which sends nothing (`tlp_high_seq`), and when the first segment was sent.
+fn open(
+    cfg: &Kernel,
+    tcp: &TcpFacts,
+    (sock, stamps): &Sampled,
+    look: Look,
+    if_it: IfIt,
+) -> Vec<Sampled> {
+    let is_probe = matches!(sock.write_timer, Some((Pending::LossProbe, _)));
+    let is_out = (is_probe && may_be_out(tcp, sock))
+        .then(|| Sock { tlp_out: Some(sock.next_number()), ..sock.clone() });
+    let both = std::iter::once(sock.clone()).chain(is_out);
+    let sampled = both.flat_map(|sock| {
+        // Who asks how long its RTO lasts.
+        let asks = match if_it {
+            IfIt::WritesNow => Some(look.jiffy),
+            _ if is_probe && sock.tlp_out.is_some() => sock.fires(Timer::Write),
+            IfIt::StaysIdle | IfIt::StaysAsItIs => None,
+        };
+        let heads = heads(cfg, &sock, asks, look);
+        heads.into_iter().map(move |head_ns| {
+            let mut sock = sock.clone();
+            sock.queue[0].sent_ns = head_ns;
+            (sock, stamps.clone())
+        })
+    });
+    sampled.collect()
+}
+
+/// When the first segment may have been sent, nanoseconds, as far as that makes a difference to who asks at a
+/// jiffy what is left of its RTO (`tcp_rto_delta_us`): with the last segment, or before it.
+fn heads(cfg: &Kernel, sock: &Sock, asks: Option<u64>, look: Look) -> Vec<u64> {
+    let tick_ns = cfg.hz.tick_ns();
+    let last_ns = sock.queue[0].sent_ns;
+    let Some(at) = asks.filter(|_| sock.queue[0].carries == Carries::Data) else {
+        return vec![last_ns];
+    };
+    let last = last_ns / tick_ns;
+    let ends_ns = |jiffy| (jiffy + 1) * tick_ns - 1;
+    // The loss probe that the last segment has armed comes no later than an RTO that was not over yet.
+    let expires = sock.stamps.expires;
+    let by_last = sock.write_timer.is_some_and(|(pending, armed)| {
+        pending == Pending::LossProbe && (last + armed.timeout).abs_diff(expires) <= 1
+    });
+    let may_be = |sent: &u64| !(last + 1..expires).contains(&(sent + 1 + sock.rto)) || !by_last;
+    let over = at.saturating_sub(sock.rto + 1).min(last);
+    let earliest = over.min(last.saturating_sub(sock.rto + 1));
+    let earliest = if sock.queue.len() > 1 { earliest } else { last };
+    let before: BTreeSet<_> = (earliest..last).filter(may_be).map(|sent| sent.max(over)).collect();
+    // Looks that stand for several jiffies do so here too.
+    let stride = (look.between_ns / tick_ns).max(1);
+    let before = before.into_iter().step_by(stride as usize).map(ends_ns);
+    before.chain([last_ns, ends_ns(last).min(look.at_ns)]).collect()
 }
 
 /// It has timed out so often, and its handler armed the timer when it last sent.
